@@ -1,0 +1,308 @@
+// warpmem._cpu: the native pool, canonical normalisation and CRC-32C. Arguments are checked and converted here; the arithmetic is in core/ and cpu/.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <limits>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "../core/score.hpp"
+#include "../cpu/dispatch.hpp"
+#include "../cpu/pool.hpp"
+#include "../cpu/scan.hpp"
+#include "arrays.hpp"
+
+namespace {
+
+using namespace warpmem;
+
+constexpr int64_t kMaxK = 4096;
+constexpr int64_t kMaxDim = 65536;
+constexpr int64_t kMaxColumns = 1024;
+
+// Work below these sizes takes a few tens of microseconds at most. Releasing the GIL around it would cost more than it gives: taking it back from a
+// busy thread can wait for a whole switch interval (5 ms by default).
+constexpr int64_t kScanReleaseElements = 65536;  // rows * padded dimension
+constexpr int64_t kApplyReleaseElements = 65536;
+
+class NativePool {
+ public:
+  NativePool(const py::object& dim, const py::object& n_columns, const py::object& isa)
+      : kernels_(choose(isa)), pool_(as_int64(dim, "dim", 1, kMaxDim), as_int64(n_columns, "n_columns", 0, kMaxColumns)) {}
+
+  int64_t dim() const { return pool_.layout().dim; }
+  int64_t n_columns() const { return pool_.layout().n_columns; }
+  std::string isa() const { return kernels_->name; }
+
+  void apply(const py::object& removes_arg, const py::object& list_ids_arg, const py::object& row_ids_arg,
+             const py::object& ordinals_arg, const py::object& columns_arg, const py::object& vectors_arg) {
+    const View<int64_t> list_ids(list_ids_arg, "list_ids", {-1});
+    const int64_t n = list_ids.shape(0);
+    const View<int64_t> row_ids(row_ids_arg, "row_ids", {n});
+    const View<uint32_t> ordinals(ordinals_arg, "ordinals", {n});
+    const View<int64_t> columns(columns_arg, "columns", {n, n_columns()});
+    const View<float> vectors(vectors_arg, "vectors", {n, dim()});
+    const Items pairs(removes_arg.ptr(), "removes");
+    Removes removes;
+    removes.reserve(pairs.size());
+    for (size_t i = 0; i < pairs.size(); ++i) {
+      const Items pair(pairs[i], "removes", 2);
+      removes.emplace_back(as_int64(pair[0], "list_id"), as_int64(pair[1], "row_id"));
+    }
+    const Appends appends{n, list_ids.data(), row_ids.data(), ordinals.data(), columns.data(), vectors.data()};
+
+    const bool big = (n + static_cast<int64_t>(removes.size())) * pool_.layout().padded >= kApplyReleaseElements;
+    if (!big) {
+      require_finite(vectors.data(), n, dim(), "vectors");
+      const Pool::WriterLock writer = pool_.try_lock_writer();
+      if (writer.owns_lock()) {
+        pool_.apply(writer, removes, appends);
+        return;
+      }
+    }
+    const py::gil_scoped_release release;
+    if (big) require_finite(vectors.data(), n, dim(), "vectors");
+    pool_.apply(pool_.lock_writer(), removes, appends);
+  }
+
+  void drop(const py::object& list_ids_arg) {
+    const Items items(list_ids_arg.ptr(), "list_ids");
+    std::vector<int64_t> list_ids;
+    list_ids.reserve(items.size());
+    for (size_t i = 0; i < items.size(); ++i) list_ids.push_back(as_int64(items[i], "list_id"));
+    const py::gil_scoped_release release;
+    pool_.drop(pool_.lock_writer(), list_ids);
+  }
+
+  void compact(const py::object& list_id_arg) {
+    const int64_t list_id = as_int64(list_id_arg, "list_id");
+    const py::gil_scoped_release release;
+    pool_.compact(pool_.lock_writer(), list_id);
+  }
+
+  py::tuple scan(const py::object& queries_arg, const py::object& segments_arg, const py::object& k_arg,
+                 const py::object& min_similarity, const py::object& w_similarity, const py::object& w_recency,
+                 const py::object& w_priority, const py::object& half_life, const py::object& recency_column,
+                 const py::object& priority_column, const py::object& now) {
+    const View<float> queries(queries_arg, "queries", {-1, dim()});
+    ScanRequest request;
+    request.queries = queries.data();
+    request.n_queries = queries.shape(0);
+    request.k = as_int64(k_arg, "k", 1, kMaxK);
+    request.min_similarity = as_double(min_similarity, "min_similarity");
+    if (std::isnan(request.min_similarity)) throw py::value_error("min_similarity must not be NaN");
+    Ranking& ranking = request.ranking;
+    ranking.w_similarity = as_finite(w_similarity, "w_similarity");
+    ranking.w_recency = as_finite(w_recency, "w_recency");
+    ranking.w_priority = as_finite(w_priority, "w_priority");
+    ranking.half_life = as_finite(half_life, "half_life");
+    if (!(ranking.half_life > 0.0)) throw py::value_error("half_life must be above 0 microseconds");
+    ranking.recency_column = column_of(recency_column, "recency_column", ranking.w_recency != 0.0);
+    ranking.priority_column = column_of(priority_column, "priority_column", ranking.w_priority != 0.0);
+    ranking.now = as_int64(now, "now");
+    require_finite(request.queries, request.n_queries, dim(), "queries");
+    std::vector<View<uint64_t>> bitmaps;  // alive until the scan is done
+    parse_segments(segments_arg, request, bitmaps);
+
+    const std::vector<py::ssize_t> shape{request.n_queries, request.k};
+    py::array_t<float> scores(shape);
+    py::array_t<float> similarities(shape);
+    py::array_t<int64_t> list_ids(shape);
+    py::array_t<int64_t> row_ids(shape);
+    py::array_t<int32_t> counts(request.n_queries);
+    const ScanOutput output{scores.mutable_data(), similarities.mutable_data(), list_ids.mutable_data(), row_ids.mutable_data(),
+                            counts.mutable_data()};
+
+    std::vector<ListHead> heads(request.segments.size());
+    pool_.snapshot(request.list_ids.data(), heads.size(), heads.data());
+    int64_t elements = 0;
+    for (const ListHead& head : heads) elements += head ? head->slots * pool_.layout().padded : 0;
+    {
+      std::optional<py::gil_scoped_release> release;
+      if (elements >= kScanReleaseElements) release.emplace();
+      warpmem::scan(*kernels_, pool_.layout(), request, heads, output);
+      heads.clear();  // may free pages that a writer has replaced meanwhile
+    }
+    return py::make_tuple(std::move(scores), std::move(similarities), std::move(list_ids), std::move(row_ids), std::move(counts));
+  }
+
+  py::array_t<float> vectors(const py::object& list_id_arg, const py::object& row_ids_arg) {
+    const int64_t list_id = as_int64(list_id_arg, "list_id");
+    const View<int64_t> row_ids(row_ids_arg, "row_ids", {-1});
+    py::array_t<float> out({row_ids.shape(0), dim()});
+    const int64_t missing = pool_.vectors(list_id, row_ids.data(), row_ids.shape(0), out.mutable_data());
+    if (missing >= 0) {
+      throw py::key_error("row " + std::to_string(row_ids.data()[missing]) + " is not in list " + std::to_string(list_id));
+    }
+    return out;
+  }
+
+  py::dict stats() const {
+    const PoolStats stats = pool_.stats();
+    py::dict out;
+    out["lists"] = stats.lists;
+    out["rows"] = stats.rows;
+    out["dead"] = stats.dead;
+    out["pages"] = stats.pages;
+    out["bytes"] = stats.bytes;
+    return out;
+  }
+
+ private:
+  static const Kernels* choose(const py::object& isa) {
+    if (!py::isinstance<py::str>(isa))
+      throw py::type_error(std::string("isa must be a string, not ") + Py_TYPE(isa.ptr())->tp_name);
+    const auto name = isa.cast<std::string>();
+    const Kernels* const kernels = find_kernels(name);
+    if (kernels == nullptr) {
+      std::string known = "auto";
+      for (const Kernels* table : supported_kernels()) known += std::string(", ") + table->name;
+      throw py::value_error("isa '" + name + "' is not supported here; choose one of " + known);
+    }
+    return kernels;
+  }
+
+  int32_t column_of(const py::object& object, const char* name, bool used) const {
+    const int64_t column = as_int64(object, name, 0, kMaxColumns);
+    if (used && column >= n_columns()) {
+      throw py::value_error(std::string(name) + " is " + std::to_string(column) + ", but the pool has " +
+                            std::to_string(n_columns()) + " columns");
+    }
+    return static_cast<int32_t>(column);
+  }
+
+  void parse_segments(const py::object& argument, ScanRequest& request, std::vector<View<uint64_t>>& bitmaps) const {
+    const Items segments(argument.ptr(), "segments");
+    request.segments.reserve(segments.size());
+    request.list_ids.reserve(segments.size());
+    for (size_t s = 0; s < segments.size(); ++s) {
+      const Items parts(segments[s], "segments", 6);
+      Segment segment;
+      segment.query = as_int64(parts[0], "segment query", 0, std::max<int64_t>(request.n_queries - 1, 0));
+      if (request.n_queries == 0) throw py::value_error("a segment names query 0, but there are 0 queries");
+      request.list_ids.push_back(as_int64(parts[1], "segment list_id"));
+      segment.group = static_cast<uint32_t>(as_int64(parts[2], "segment group", 0, UINT32_MAX));
+
+      const Items values(parts[4], "membership values");
+      segment.values_begin = request.values.size();
+      const auto n_values = static_cast<int64_t>(values.size());
+      for (size_t i = 0; i < values.size(); ++i) request.values.push_back(as_int64(values[i], "membership value"));
+
+      const Items terms(parts[3], "terms");
+      segment.terms_begin = request.terms.size();
+      for (size_t t = 0; t < terms.size(); ++t) {
+        const Items term(terms[t], "terms", 4);
+        if (n_columns() == 0) throw py::value_error("a term names a column, but the pool has 0 columns");
+        const auto column = static_cast<int32_t>(as_int64(term[0], "term column", 0, n_columns() - 1));
+        const auto op = static_cast<int32_t>(as_int64(term[1], "term op", kRange, kMembership));
+        int64_t lo = as_int64(term[2], "term lo");
+        int64_t hi = as_int64(term[3], "term hi");
+        if (op == kMembership) {
+          if (lo < 0 || lo > hi || hi > n_values) {
+            throw py::value_error("a membership term must slice within 0 and " + std::to_string(n_values) + ", not " +
+                                  std::to_string(lo) + ":" + std::to_string(hi));
+          }
+          const int64_t* const first = request.values.data() + segment.values_begin;
+          for (int64_t i = lo + 1; i < hi; ++i) {
+            if (first[i - 1] > first[i])
+              throw py::value_error("membership values must be ascending; value " + std::to_string(i) + " is not");
+          }
+        }
+        request.terms.push_back(Term{column, op, lo, hi});
+      }
+      segment.terms_end = request.terms.size();
+
+      if (parts[5] != Py_None) {
+        bitmaps.emplace_back(parts[5], "bitmap", std::initializer_list<int64_t>{-1});
+        static const uint64_t kNoWords = 0;  // an empty array matches nothing; its pointer says nothing
+        segment.bitmap_words = bitmaps.back().shape(0);
+        segment.bitmap = segment.bitmap_words > 0 ? bitmaps.back().data() : &kNoWords;
+      }
+      request.segments.push_back(segment);
+    }
+  }
+
+  const Kernels* kernels_;
+  Pool pool_;
+};
+
+py::array_t<float> normalize(const py::object& argument) {
+  const View<float> x(argument, "x", {-1, -1});
+  const int64_t n = x.shape(0);
+  const int64_t dim = x.shape(1);
+  py::array_t<float> out({n, dim});
+  float* const to = out.mutable_data();
+  for (int64_t r = 0; r < n; ++r) {
+    if (!normalize_row(x.data() + r * dim, dim, to + r * dim)) {
+      throw py::value_error("row " + std::to_string(r) + " is all zero, or holds a NaN or an infinity");
+    }
+  }
+  return out;
+}
+
+uint32_t crc32c_of(const py::object& data, const py::object& value_arg) {
+  const auto value = static_cast<uint32_t>(as_int64(value_arg, "value", 0, UINT32_MAX));
+  Py_buffer view;
+  if (PyObject_GetBuffer(data.ptr(), &view, PyBUF_SIMPLE) != 0) throw py::error_already_set();
+  const uint32_t crc = crc32c(value, view.buf, static_cast<size_t>(view.len));
+  PyBuffer_Release(&view);
+  return crc;
+}
+
+py::list isas() {
+  py::list names;
+  for (const Kernels* table : supported_kernels()) names.append(table->name);
+  return names;
+}
+
+py::dict build_info() {
+  py::dict info;
+#if defined(__clang__)
+  info["compiler"] = "clang " __clang_version__;
+#elif defined(__GNUC__)
+  info["compiler"] = "gcc " __VERSION__;
+#else
+  info["compiler"] = "unknown";
+#endif
+  info["version"] = WARPMEM_VERSION;
+#if defined(__x86_64__)
+  info["arch"] = "x86_64";
+#elif defined(__aarch64__)
+  info["arch"] = "aarch64";
+#else
+  info["arch"] = "other";
+#endif
+  return info;
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_cpu, m) {
+  m.doc() = "Native CPU search core of warpmem.";
+  const py::float_ one(1.0), zero(0.0), none(-std::numeric_limits<double>::infinity());
+  const py::int_ zero_int(0);
+  py::class_<NativePool>(
+      m, "Pool",
+      "Rows in lists, with one exact scan. Thread-safe: scans see each change whole or not at all, and never wait for a writer.")
+      .def(py::init<const py::object&, const py::object&, const py::object&>(), py::arg("dim"), py::arg("n_columns"),
+           py::kw_only(), py::arg("isa") = "auto")
+      .def_property_readonly("dim", &NativePool::dim)
+      .def_property_readonly("n_columns", &NativePool::n_columns)
+      .def_property_readonly("isa", &NativePool::isa, "Instruction set that runs.")
+      .def("apply", &NativePool::apply, py::arg("removes"), py::arg("list_ids"), py::arg("row_ids"), py::arg("ordinals"),
+           py::arg("columns"), py::arg("vectors"), "Remove (list_id, row_id) pairs, then add n rows, as one change.")
+      .def("drop", &NativePool::drop, py::arg("list_ids"), "Remove whole lists as one change.")
+      .def("scan", &NativePool::scan, py::arg("queries"), py::arg("segments"), py::arg("k"), py::kw_only(),
+           py::arg("min_similarity") = none, py::arg("w_similarity") = one, py::arg("w_recency") = zero,
+           py::arg("w_priority") = zero, py::arg("half_life") = one, py::arg("recency_column") = zero_int,
+           py::arg("priority_column") = zero_int, py::arg("now") = zero_int,
+           "The k best rows of each query: (scores, similarities, list_ids, row_ids, counts).")
+      .def("vectors", &NativePool::vectors, py::arg("list_id"), py::arg("row_ids"), "Stored rows; KeyError when one is absent.")
+      .def("compact", &NativePool::compact, py::arg("list_id"), "Rewrite a list without its dead rows.")
+      .def("stats", &NativePool::stats, "lists, rows (live), dead, pages, bytes.");
+  m.def("normalize", &normalize, py::arg("x"), "Rows scaled to unit length by the canonical formula.");
+  m.def("crc32c", &crc32c_of, py::arg("data"), py::arg("value") = zero_int, "CRC-32C of data, continued from value.");
+  m.def("isas", &isas, "Instruction sets supported here, best first.");
+  m.def("build_info", &build_info, "compiler, version, arch.");
+}

@@ -1,0 +1,62 @@
+// warpmem._cuda: what CUDA devices there are, and whether they compute as the host does.
+#include <pybind11/pybind11.h>
+
+#include <string>
+
+#include "../cuda/device.hpp"
+
+namespace {
+
+namespace py = pybind11;
+using namespace warpmem;
+
+py::object unavailable_reason() {
+  const std::string reason = cuda::unavailable_reason();
+  if (reason.empty()) return py::none();
+  return py::str(reason);
+}
+
+py::list devices() {
+  py::list out;
+  for (const cuda::Device& device : cuda::devices()) {
+    py::dict entry;
+    entry["index"] = device.index;
+    entry["name"] = device.name;
+    entry["capability"] = std::to_string(device.major) + "." + std::to_string(device.minor);
+    entry["memory"] = device.memory;
+    out.append(entry);
+  }
+  return out;
+}
+
+py::dict self_test(int device) {
+  const int count = cuda::device_count();
+  if (device < 0 || device >= count) {
+    throw py::value_error("device must be below the number of devices, " + std::to_string(count) + ", not " +
+                          std::to_string(device));
+  }
+  cuda::SelfTest result;
+  {
+    const py::gil_scoped_release release;
+    result = cuda::self_test(device);
+  }
+  py::dict out;
+  out["device"] = device;
+  out["rows"] = result.rows;
+  out["dim"] = result.dim;
+  out["mismatches"] = result.mismatches;
+  out["passed"] = result.mismatches == 0;
+  return out;
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_cuda, m) {
+  m.doc() = "CUDA device query and self-test of warpmem. Importing it touches no device.";
+  m.def("device_count", &cuda::device_count, "Number of usable devices; 0 without a driver.");
+  m.def("unavailable_reason", &unavailable_reason, "Why there is no device, or None.");
+  m.def("devices", &devices, "index, name, capability and memory (bytes) of each device.");
+  m.def("driver_version", &cuda::driver_version, "1000 * major + 10 * minor; 0 without a driver.");
+  m.def("runtime_version", &cuda::runtime_version, "1000 * major + 10 * minor of the linked runtime.");
+  m.def("self_test", &self_test, py::arg("device"), "Compare the canonical scorer on a device with the host, bit for bit.");
+}

@@ -1,0 +1,36 @@
+#include "dispatch.hpp"
+
+#include "../core/crc32c.hpp"
+
+namespace warpmem {
+
+const std::vector<const Kernels*>& supported_kernels() {
+  static const std::vector<const Kernels*> tables = [] {
+    std::vector<const Kernels*> found;
+#if defined(WARPMEM_HAVE_AVX2)
+    // __builtin_cpu_supports also asks the operating system whether it saves the wide registers.
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found.push_back(&kAvx2Kernels);
+#endif
+    found.push_back(&kSerialKernels);
+    return found;
+  }();
+  return tables;
+}
+
+const Kernels* find_kernels(std::string_view isa) {
+  if (isa == "auto") return supported_kernels().front();
+  for (const Kernels* table : supported_kernels()) {
+    if (isa == table->name) return table;
+  }
+  return nullptr;
+}
+
+uint32_t crc32c(uint32_t value, const void* data, size_t size) {
+#if defined(WARPMEM_HAVE_SSE42)
+  static const bool by_instruction = __builtin_cpu_supports("sse4.2") != 0;
+  if (by_instruction) return crc32c_sse42(value, data, size);
+#endif
+  return crc32c_portable(value, data, size);
+}
+
+}  // namespace warpmem

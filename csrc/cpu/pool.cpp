@@ -1,0 +1,320 @@
+#include "pool.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <new>
+#include <unordered_map>
+
+namespace warpmem {
+
+namespace {
+
+constexpr std::align_val_t kPageAlignment{64};
+
+uint64_t bit_of(int64_t position) { return uint64_t{1} << (position % kPageRows); }
+size_t block_of(int64_t position) { return static_cast<size_t>(position / kBlockRows); }
+size_t page_of(int64_t position) { return static_cast<size_t>(position % kBlockRows / kPageRows); }
+int slot_of(int64_t position) { return static_cast<int>(position % kPageRows); }
+size_t blocks_for(int64_t slots) { return static_cast<size_t>((slots + kBlockRows - 1) / kBlockRows); }
+
+// Gives every page that holds one of the slots [first, last) its memory.
+template <typename BlockAt>
+void allocate_pages(const PageLayout& layout, int64_t first, int64_t last, const BlockAt& block_at) {
+  for (int64_t position = first / kPageRows * kPageRows; position < last; position += kPageRows) {
+    std::shared_ptr<Page>& page = block_at(block_of(position)).pages[page_of(position)];
+    if (!page) page = std::make_shared<Page>(layout);
+  }
+}
+
+}  // namespace
+
+Page::Page(const PageLayout& layout)
+    : data_(static_cast<unsigned char*>(::operator new(static_cast<size_t>(layout.bytes), kPageAlignment))) {
+  // Filters read the columns and ids of empty slots before masking them; rows are read only when valid.
+  std::memset(data_ + layout.columns_offset, 0, static_cast<size_t>(layout.bytes - layout.columns_offset));
+}
+
+Page::~Page() { ::operator delete(data_, kPageAlignment); }
+
+// The next version of one list, while it is being made.
+struct Pool::Draft {
+  int64_t list_id = 0;
+  Entry* entry = nullptr;        // in the table, or in `fresh`
+  std::unique_ptr<Entry> fresh;  // a list that the table does not know yet
+  std::shared_ptr<List> next;
+  std::vector<Block*> own;  // by block: the copy that this draft may write to, or null
+  int64_t appends = 0;
+
+  Block& writable(size_t b) {
+    if (own[b] == nullptr) {
+      auto copy =
+          b < next->blocks.size() && next->blocks[b] ? std::make_shared<Block>(*next->blocks[b]) : std::make_shared<Block>();
+      own[b] = copy.get();
+      next->blocks[b] = std::move(copy);
+    }
+    return *own[b];
+  }
+};
+
+struct Pool::Plan {
+  static constexpr uint32_t kNone = UINT32_MAX;
+  std::vector<Draft> drafts;
+  std::vector<uint32_t> draft_of;  // of each remove, then of each append; kNone: nothing to do
+};
+
+Pool::Pool(int64_t dim, int64_t n_columns) : layout_(dim, n_columns) {}
+
+Pool::~Pool() {
+  table_.for_each([](int64_t, Entry* entry) { delete entry; });
+}
+
+// Everything that can fail: finds the touched lists, copies the blocks that the change writes to, allocates pages and room in the maps.
+Pool::Plan Pool::prepare(const Removes& removes, const Appends& appends) {
+  Plan plan;
+  plan.draft_of.reserve(removes.size() + static_cast<size_t>(appends.n));
+  std::unordered_map<int64_t, uint32_t> known;
+  uint32_t last = Plan::kNone;
+  size_t fresh = 0;
+
+  const auto draft_for = [&](int64_t list_id, bool create) {
+    if (last != Plan::kNone && plan.drafts[last].list_id == list_id) return last;
+    const auto found = known.find(list_id);
+    if (found != known.end()) return last = found->second;
+    Entry* const entry = table_.find(list_id);
+    if (entry == nullptr && !create) return Plan::kNone;
+    Draft draft;
+    draft.list_id = list_id;
+    draft.entry = entry;
+    if (entry == nullptr) {
+      draft.fresh = std::make_unique<Entry>();
+      draft.entry = draft.fresh.get();
+      ++fresh;
+    }
+    const auto index = static_cast<uint32_t>(plan.drafts.size());
+    plan.drafts.push_back(std::move(draft));
+    known.emplace(list_id, index);
+    return last = index;
+  };
+
+  for (const auto& remove : removes) plan.draft_of.push_back(draft_for(remove.first, false));
+  for (int64_t i = 0; i < appends.n; ++i) {
+    const uint32_t index = draft_for(appends.list_ids[i], true);
+    plan.draft_of.push_back(index);
+    ++plan.drafts[index].appends;
+  }
+
+  for (Draft& draft : plan.drafts) {
+    draft.next = draft.entry->head ? std::make_shared<List>(*draft.entry->head) : std::make_shared<List>();
+    const int64_t slots = draft.next->slots;
+    draft.next->blocks.resize(blocks_for(slots + draft.appends));
+    draft.own.resize(draft.next->blocks.size());
+    draft.entry->rows.reserve(draft.entry->rows.size() + static_cast<size_t>(draft.appends));
+    if (draft.appends > 0) {
+      allocate_pages(layout_, slots, slots + draft.appends, [&](size_t b) -> Block& { return draft.writable(b); });
+    }
+  }
+
+  const auto own_row = [&](uint32_t index, int64_t row_id) {
+    if (index == Plan::kNone) return;
+    Draft& draft = plan.drafts[index];
+    const int64_t position = draft.entry->rows.find(row_id);
+    if (position >= 0) draft.writable(block_of(position));
+  };
+  for (size_t i = 0; i < removes.size(); ++i) own_row(plan.draft_of[i], removes[i].second);
+  for (int64_t i = 0; i < appends.n; ++i) own_row(plan.draft_of[removes.size() + static_cast<size_t>(i)], appends.row_ids[i]);
+
+  if (fresh > 0) {
+    const std::lock_guard<std::mutex> lock(publish_mutex_);
+    table_.reserve(table_.size() + fresh);
+  }
+  return plan;
+}
+
+// Makes the change in the drafts and the writer's maps. Cannot fail: prepare() has made room for all of it.
+void Pool::write(Plan& plan, const Removes& removes, const Appends& appends) const noexcept {
+  const auto clear = [](Draft& draft, int64_t position) {
+    draft.own[block_of(position)]->valid[page_of(position)] &= ~bit_of(position);
+    --draft.next->live;
+  };
+  for (size_t i = 0; i < removes.size(); ++i) {
+    if (plan.draft_of[i] == Plan::kNone) continue;
+    Draft& draft = plan.drafts[plan.draft_of[i]];
+    const int64_t position = draft.entry->rows.erase(removes[i].second);
+    if (position >= 0) clear(draft, position);
+  }
+  for (int64_t i = 0; i < appends.n; ++i) {
+    Draft& draft = plan.drafts[plan.draft_of[removes.size() + static_cast<size_t>(i)]];
+    const int64_t position = draft.next->slots++;
+    const int64_t replaced = draft.entry->rows.put(appends.row_ids[i], position);
+    if (replaced >= 0) clear(draft, replaced);
+    Block& block = *draft.own[block_of(position)];
+    layout_.pack(block.pages[page_of(position)]->data(), slot_of(position), appends.row_ids[i], appends.ordinals[i],
+                 appends.columns + i * layout_.n_columns, appends.vectors + i * layout_.dim);
+    block.valid[page_of(position)] |= bit_of(position);
+    ++draft.next->live;
+  }
+}
+
+void Pool::count(const List& list, int64_t sign) noexcept {
+  const int64_t pages = (list.slots + kPageRows - 1) / kPageRows;
+  stats_.lists += sign;
+  stats_.rows += sign * list.live;
+  stats_.dead += sign * (list.slots - list.live);
+  stats_.pages += sign * pages;
+  stats_.bytes += sign * (pages * layout_.bytes + static_cast<int64_t>(list.blocks.size() * sizeof(Block)));
+}
+
+// Under the publish mutex. Leaves the old head in `head`, to be freed after the mutex.
+void Pool::replace_head(Entry& entry, ListHead& head) noexcept {
+  if (entry.head) count(*entry.head, -1);
+  entry.head.swap(head);
+  if (entry.head) count(*entry.head, +1);
+  const size_t map_bytes = entry.head ? entry.rows.bytes() : 0;
+  stats_.bytes += static_cast<int64_t>(map_bytes) - static_cast<int64_t>(entry.counted_map_bytes);
+  entry.counted_map_bytes = map_bytes;
+}
+
+// Makes all drafts visible at once. What they replace stays in the plan and is freed with it.
+void Pool::publish(Plan& plan) noexcept {
+  const std::lock_guard<std::mutex> lock(publish_mutex_);
+  for (Draft& draft : plan.drafts) {
+    ListHead head = std::move(draft.next);
+    if (head->live == 0) head.reset();
+    const bool drop = !head;
+    if (!drop || !draft.fresh) {
+      replace_head(*draft.entry, head);
+      draft.next = std::const_pointer_cast<List>(std::move(head));
+    }
+    if (!drop && draft.fresh) table_.put(draft.list_id, draft.fresh.release());
+    if (drop && !draft.fresh) {
+      table_.erase(draft.list_id);
+      draft.fresh.reset(draft.entry);
+    }
+    if (drop) draft.entry = nullptr;
+  }
+}
+
+void Pool::apply(const WriterLock&, const Removes& removes, const Appends& appends) {
+  Plan plan = prepare(removes, appends);
+  write(plan, removes, appends);
+  publish(plan);
+  for (const Draft& draft : plan.drafts) {
+    if (draft.entry == nullptr) continue;
+    const List& list = *draft.entry->head;
+    if (list.slots < kCompactMinRows || list.live * 100 >= list.slots * kCompactLivePercent) continue;
+    try {
+      compact_entry(*draft.entry);
+    } catch (const std::bad_alloc&) {
+      // The change itself is made and the list is correct as it is; the next change tries again.
+    }
+  }
+}
+
+void Pool::drop(const WriterLock&, const std::vector<int64_t>& list_ids) {
+  std::vector<std::unique_ptr<Entry>> dropped;
+  std::vector<ListHead> heads;  // freed after the mutex
+  dropped.reserve(list_ids.size());
+  heads.reserve(list_ids.size());
+  const std::lock_guard<std::mutex> lock(publish_mutex_);
+  for (const int64_t list_id : list_ids) {
+    Entry* const entry = table_.erase(list_id);
+    if (entry == nullptr) continue;
+    ListHead head;
+    replace_head(*entry, head);
+    heads.push_back(std::move(head));
+    dropped.emplace_back(entry);
+  }
+}
+
+void Pool::compact(const WriterLock&, int64_t list_id) {
+  Entry* const entry = table_.find(list_id);
+  if (entry != nullptr && entry->head->live < entry->head->slots) compact_entry(*entry);
+}
+
+void Pool::compact_entry(Entry& entry) {
+  const List& list = *entry.head;
+  const auto next = std::make_shared<List>();
+  std::vector<Block*> own;
+  RowMap rows;
+  rows.reserve(static_cast<size_t>(list.live));
+  next->blocks.reserve(blocks_for(list.live));
+  own.reserve(blocks_for(list.live));
+  for (size_t b = 0; b < blocks_for(list.live); ++b) {
+    auto block = std::make_shared<Block>();
+    own.push_back(block.get());
+    next->blocks.push_back(std::move(block));
+  }
+  allocate_pages(layout_, 0, list.live, [&](size_t b) -> Block& { return *own[b]; });
+
+  for (const auto& block : list.blocks) {
+    for (size_t p = 0; p < kBlockPages; ++p) {
+      for (uint64_t valid = block->valid[p]; valid != 0; valid &= valid - 1) {
+        const int slot = __builtin_ctzll(valid);
+        const unsigned char* const from = block->pages[p]->data();
+        const int64_t position = next->slots++;
+        Block& to = *own[block_of(position)];
+        layout_.copy_row(from, slot, to.pages[page_of(position)]->data(), slot_of(position));
+        to.valid[page_of(position)] |= bit_of(position);
+        rows.put(layout_.row_ids(from)[slot], position);
+      }
+    }
+  }
+  next->live = next->slots;
+
+  ListHead head = next;
+  const std::lock_guard<std::mutex> lock(publish_mutex_);
+  entry.rows.swap(rows);
+  replace_head(entry, head);
+}
+
+void Pool::snapshot(const int64_t* list_ids, size_t n, ListHead* heads) const {
+  const std::lock_guard<std::mutex> lock(publish_mutex_);
+  for (size_t i = 0; i < n; ++i) {
+    const Entry* const entry = table_.find(list_ids[i]);
+    if (entry != nullptr) heads[i] = entry->head;
+  }
+}
+
+int64_t Pool::vectors(int64_t list_id, const int64_t* row_ids, int64_t n, float* out) {
+  ListHead head;
+  std::unordered_map<int64_t, int64_t> positions;
+  {
+    const WriterLock writer = try_lock_writer();
+    snapshot(&list_id, 1, &head);
+    if (!head) return n > 0 ? 0 : -1;
+    if (writer.owns_lock()) {
+      const Entry* const entry = table_.find(list_id);
+      for (int64_t i = 0; i < n; ++i) positions[row_ids[i]] = entry->rows.find(row_ids[i]);
+    }
+  }
+  if (n > 0 && positions.empty()) {  // a writer is at work, and readers never wait for one: walk the snapshot instead of its map
+    for (int64_t i = 0; i < n; ++i) positions[row_ids[i]] = -1;
+    for (size_t b = 0; b < head->blocks.size(); ++b) {
+      const Block& block = *head->blocks[b];
+      for (size_t p = 0; p < kBlockPages; ++p) {
+        for (uint64_t valid = block.valid[p]; valid != 0; valid &= valid - 1) {
+          const int slot = __builtin_ctzll(valid);
+          const auto found = positions.find(layout_.row_ids(block.pages[p]->data())[slot]);
+          if (found != positions.end()) {
+            found->second = static_cast<int64_t>(b) * kBlockRows + static_cast<int64_t>(p) * kPageRows + slot;
+          }
+        }
+      }
+    }
+  }
+  for (int64_t i = 0; i < n; ++i) {
+    const int64_t position = positions[row_ids[i]];
+    if (position < 0) return i;
+    const Block& block = *head->blocks[block_of(position)];
+    const float* const row = layout_.row(static_cast<const Page&>(*block.pages[page_of(position)]).data(), slot_of(position));
+    std::memcpy(out + i * layout_.dim, row, static_cast<size_t>(layout_.dim) * sizeof(float));
+  }
+  return -1;
+}
+
+PoolStats Pool::stats() const {
+  const std::lock_guard<std::mutex> lock(publish_mutex_);
+  return stats_;
+}
+
+}  // namespace warpmem

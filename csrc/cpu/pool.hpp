@@ -1,0 +1,138 @@
+// The pool: rows of many partitions, kept in lists of pages, read without waiting while they are changed.
+//
+//   Pool   list id -> List                         replaced under a short mutex
+//   List   [Block, Block, ...]                     immutable once published
+//   Block  64 pages + 64 validity words            immutable once published (4,096 rows)
+//   Page   64 rows                                 shared by versions; see below
+//
+// A change copies the blocks it touches and the list's vector of blocks, then publishes the new heads of all touched lists together. A search takes
+// the heads it needs under the same mutex and then runs on its own snapshot: it sees all of a change or nothing. Pages are shared between versions.
+// That is safe because a slot is written once, by the single writer, before any published validity word has its bit; later versions only clear bits.
+//
+// Threads: any number of readers and writers. Writers take turns on the writer lock; readers never touch it.
+// Failure: when an allocation throws, the pool is as it was before the call. A change is prepared with everything it needs, then made by code that
+// cannot throw.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <utility>
+#include <vector>
+
+#include "../core/page.hpp"
+#include "flat_map.hpp"
+
+namespace warpmem {
+
+constexpr int kBlockPages = 64;
+constexpr int64_t kBlockRows = int64_t{kBlockPages} * kPageRows;
+constexpr int64_t kCompactMinRows = 256;     // shorter lists are not worth rewriting
+constexpr int64_t kCompactLivePercent = 60;  // rewritten when less than this is live
+
+class Page {
+ public:
+  explicit Page(const PageLayout& layout);
+  ~Page();
+  Page(const Page&) = delete;
+  Page& operator=(const Page&) = delete;
+  unsigned char* data() noexcept { return data_; }
+  const unsigned char* data() const noexcept { return data_; }
+
+ private:
+  unsigned char* data_;
+};
+
+struct Block {
+  std::array<std::shared_ptr<Page>, kBlockPages> pages;  // filled from the front
+  std::array<uint64_t, kBlockPages> valid{};
+};
+
+struct List {
+  std::vector<std::shared_ptr<const Block>> blocks;
+  int64_t slots = 0;  // rows ever appended to this version's pages
+  int64_t live = 0;
+};
+
+using ListHead = std::shared_ptr<const List>;
+
+// Rows to append; arrays of n entries, columns (n, n_columns), vectors (n, dim), row-major.
+struct Appends {
+  int64_t n = 0;
+  const int64_t* list_ids = nullptr;
+  const int64_t* row_ids = nullptr;
+  const uint32_t* ordinals = nullptr;
+  const int64_t* columns = nullptr;
+  const float* vectors = nullptr;
+};
+
+using Removes = std::vector<std::pair<int64_t, int64_t>>;  // (list id, row id)
+
+struct PoolStats {
+  int64_t lists = 0;
+  int64_t rows = 0;  // live
+  int64_t dead = 0;
+  int64_t pages = 0;
+  int64_t bytes = 0;
+};
+
+class Pool {
+ public:
+  using WriterLock = std::unique_lock<std::mutex>;
+
+  Pool(int64_t dim, int64_t n_columns);
+  ~Pool();
+  Pool(const Pool&) = delete;
+  Pool& operator=(const Pool&) = delete;
+
+  const PageLayout& layout() const noexcept { return layout_; }
+
+  // The right to change the pool, waiting for it or not (then check owns_lock()).
+  WriterLock lock_writer() { return WriterLock(writer_mutex_); }
+  WriterLock try_lock_writer() { return WriterLock(writer_mutex_, std::try_to_lock); }
+
+  // Removes, then appends, as one change. Removing what is absent does nothing; appending a live row id replaces that row; of two appends with one
+  // id the later stays. Lists left without a live row are dropped; lists left mostly dead are compacted, if memory allows.
+  void apply(const WriterLock& writer, const Removes& removes, const Appends& appends);
+
+  // Removes whole lists as one change; unknown ids are ignored.
+  void drop(const WriterLock& writer, const std::vector<int64_t>& list_ids);
+
+  // Rewrites a list without its dead rows; live rows keep their order. An unknown list, or one without dead rows, is left alone.
+  void compact(const WriterLock& writer, int64_t list_id);
+
+  // The current heads of these lists, all of one moment; null where a list is unknown.
+  void snapshot(const int64_t* list_ids, size_t n, ListHead* heads) const;
+
+  // Copies stored rows to out (n, dim). Returns -1, or the index of the first row id that is not live in the list.
+  int64_t vectors(int64_t list_id, const int64_t* row_ids, int64_t n, float* out);
+
+  PoolStats stats() const;
+
+ private:
+  using RowMap = FlatMap<int64_t, int64_t{-1}>;  // row id -> slot of the list
+  struct Entry {
+    ListHead head;  // replaced under both mutexes
+    RowMap rows;    // used by the writer alone
+    size_t counted_map_bytes = 0;
+  };
+  struct Draft;
+  struct Plan;
+  using Table = FlatMap<Entry*, nullptr>;
+
+  Plan prepare(const Removes& removes, const Appends& appends);
+  void write(Plan& plan, const Removes& removes, const Appends& appends) const noexcept;
+  void publish(Plan& plan) noexcept;
+  void compact_entry(Entry& entry);
+  void replace_head(Entry& entry, ListHead& head) noexcept;
+  void count(const List& list, int64_t sign) noexcept;
+
+  const PageLayout layout_;
+  std::mutex writer_mutex_;
+  mutable std::mutex publish_mutex_;  // held for a few instructions per list; guards table_'s structure, heads and stats_
+  Table table_;  // owns its entries; changed under both mutexes, so a writer may read it with its own lock alone
+  PoolStats stats_;
+};
+
+}  // namespace warpmem

@@ -1,0 +1,50 @@
+// The exact scan: segments of queries over snapshots of lists -> the k best rows of each query by final score.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "../core/predicate.hpp"
+#include "../core/score.hpp"
+#include "kernels.hpp"
+#include "pool.hpp"
+
+namespace warpmem {
+
+// One query over one list. Terms and membership values lie in the request's common arrays; a term's lo and hi count from the segment's first value.
+struct Segment {
+  int64_t query = 0;
+  uint32_t group = 0;
+  size_t terms_begin = 0;
+  size_t terms_end = 0;
+  size_t values_begin = 0;
+  const uint64_t* bitmap = nullptr;  // null: every row
+  int64_t bitmap_words = 0;
+};
+
+struct ScanRequest {
+  const float* queries = nullptr;  // (n_queries, dim)
+  int64_t n_queries = 0;
+  int64_t k = 0;
+  double min_similarity = 0.0;
+  Ranking ranking;
+  std::vector<Segment> segments;
+  std::vector<int64_t> list_ids;  // of each segment
+  std::vector<Term> terms;
+  std::vector<int64_t> values;
+};
+
+// Row-major (n_queries, k), filled by scan() to the last entry: -inf and -1 behind the rows found.
+struct ScanOutput {
+  float* scores = nullptr;
+  float* similarities = nullptr;
+  int64_t* list_ids = nullptr;
+  int64_t* row_ids = nullptr;
+  int32_t* counts = nullptr;  // (n_queries)
+};
+
+// `heads` holds the snapshot of each segment's list, null for an unknown one. Allocates before it writes; throws std::bad_alloc.
+void scan(const Kernels& kernels, const PageLayout& layout, const ScanRequest& request, const std::vector<ListHead>& heads,
+          const ScanOutput& output);
+
+}  // namespace warpmem

@@ -1,0 +1,42 @@
+// What the host asks of CUDA devices. No CUDA header is needed to include this. Nothing here runs before it is called: importing the module creates
+// no context and works without a driver.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace warpmem::cuda {
+
+struct Device {
+  int index = 0;
+  std::string name;
+  int major = 0;
+  int minor = 0;
+  size_t memory = 0;  // bytes
+};
+
+struct SelfTest {
+  int64_t rows = 0;
+  int64_t dim = 0;
+  int64_t mismatches = 0;  // rows whose similarity or recency differs from the host in any bit
+};
+
+// Number of usable devices; 0 without a driver. Never throws.
+int device_count() noexcept;
+
+// Why device_count() is 0, or an empty string.
+std::string unavailable_reason();
+
+// All devices. Throws std::runtime_error when CUDA fails.
+std::vector<Device> devices();
+
+// 1000 * major + 10 * minor, as CUDA counts; 0 without a driver.
+int driver_version() noexcept;
+int runtime_version() noexcept;
+
+// Runs the canonical scorer on the device and on the host over the same rows and compares the bits. Throws std::runtime_error when CUDA fails.
+SelfTest self_test(int device);
+
+}  // namespace warpmem::cuda

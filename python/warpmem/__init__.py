@@ -1,0 +1,60 @@
+"""warpmem: long-term memory for AI agents, durable on disk and searched exactly.
+
+    import warpmem
+    with warpmem.open("memory.db") as memory:
+        memory.add("Nadia moved to Porto.", user_id="nadia")
+        print(memory.search("where does she live?", user_id="nadia")[0].item.text)
+
+Importing this package opens no socket, starts no thread and initialises no accelerator.
+"""
+
+from . import errors
+from .aio import AsyncMemory
+from .compose import open
+from .config import Config, load_config
+from .errors import WarpmemError
+from .memory import Memory
+from .types import (
+    KINDS,
+    AddResult,
+    Change,
+    ContextBlock,
+    Hit,
+    ItemPage,
+    MemoryItem,
+    Message,
+    NewItem,
+    Owner,
+    Ranking,
+    Scope,
+    SearchResult,
+    Stats,
+    Version,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "KINDS",
+    "AddResult",
+    "AsyncMemory",
+    "Change",
+    "Config",
+    "ContextBlock",
+    "Hit",
+    "ItemPage",
+    "Memory",
+    "MemoryItem",
+    "Message",
+    "NewItem",
+    "Owner",
+    "Ranking",
+    "Scope",
+    "SearchResult",
+    "Stats",
+    "Version",
+    "WarpmemError",
+    "errors",
+    "load_config",
+    "open",
+]

@@ -1,0 +1,68 @@
+"""AsyncMemory: the same methods for asyncio, each run in a worker thread. No second implementation."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Coroutine
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+
+from .compose import open as open_memory
+from .memory import Memory
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _delegate(
+    method: Callable[Concatenate[Memory, P], R],
+) -> Callable[Concatenate[AsyncMemory, P], Coroutine[Any, Any, R]]:
+    async def call(self: AsyncMemory, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return await asyncio.to_thread(method, self.memory, *args, **kwargs)
+
+    call.__name__ = method.__name__
+    call.__qualname__ = f"AsyncMemory.{method.__name__}"
+    call.__doc__ = method.__doc__
+    return call
+
+
+class AsyncMemory:
+    """A Memory for asyncio code: `async with await AsyncMemory.open(path) as memory: await memory.add(...)`.
+
+    Cancelling a call stops the waiting, not the work: a change that was under way is still made.
+    """
+
+    def __init__(self, memory: Memory) -> None:
+        self.memory = memory
+
+    @classmethod
+    async def open(cls, path: str | os.PathLike[str] | None = None, **options: Any) -> Self:
+        """As warpmem.open."""
+        return cls(await asyncio.to_thread(open_memory, path, **options))
+
+    add = _delegate(Memory.add)
+    add_many = _delegate(Memory.add_many)
+    update = _delegate(Memory.update)
+    delete = _delegate(Memory.delete)
+    delete_all = _delegate(Memory.delete_all)
+    search = _delegate(Memory.search)
+    search_many = _delegate(Memory.search_many)
+    context = _delegate(Memory.context)
+    get = _delegate(Memory.get)
+    get_many = _delegate(Memory.get_many)
+    list = _delegate(Memory.list)
+    count = _delegate(Memory.count)
+    history = _delegate(Memory.history)
+    changes = _delegate(Memory.changes)
+    stats = _delegate(Memory.stats)
+    flush = _delegate(Memory.flush)
+    close = _delegate(Memory.close)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()

@@ -1,0 +1,52 @@
+"""The command line: `warpmem` and `python -m warpmem`.
+
+Results go to stdout; progress, counts and errors go to stderr. An error is one line,
+``warpmem: ErrorClass: message``, and never holds memory text. Exit codes:
+
+    0    done
+    1    refused input, or a check that failed
+    2    wrong usage
+    3    a problem with the store: locked, damaged, read-only, disk full, another model
+    130  interrupted by Ctrl-C; what was acknowledged before is stored
+    141  whoever read stdout went away, as with `warpmem list ... | head`
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from ..errors import StoreError, WarpmemError
+from .parser import make_parser, run
+
+__all__ = ["main"]
+
+OK, REFUSED, USAGE, STORE_PROBLEM, INTERRUPTED, NO_READER = 0, 1, 2, 3, 130, 141
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code. `argv` defaults to the process's own arguments."""
+    parser = make_parser()
+    try:
+        args = parser.parse_args(argv)
+    except SystemExit as stop:  # argparse has already said what is wrong, or printed the help
+        return stop.code if isinstance(stop.code, int) else USAGE
+    try:
+        code = run(args)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python would complain once more when it flushes stdout at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return NO_READER
+    except KeyboardInterrupt:
+        print("warpmem: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except argparse.ArgumentError as error:
+        print(f"warpmem: usage: {error.message}", file=sys.stderr)
+        return USAGE
+    except WarpmemError as error:
+        print(f"warpmem: {type(error).__name__}: {error}", file=sys.stderr)
+        return STORE_PROBLEM if isinstance(error, StoreError) else REFUSED
+    return code

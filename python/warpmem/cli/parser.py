@@ -1,0 +1,235 @@
+"""Every command and option, and which function serves it. Commands are imported when they run."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+from collections.abc import Callable
+from datetime import datetime
+from importlib import import_module
+from typing import Any
+
+EPILOG = """\
+The store is a directory, named by --store or by the environment variable WARPMEM_STORE.
+
+exit codes:
+  0    done
+  1    refused input, or a check that failed
+  2    wrong usage
+  3    a problem with the store: locked, damaged, read-only, disk full, another model
+  130  interrupted by Ctrl-C; what was acknowledged before is stored
+  141  whoever read the output went away
+"""
+
+_COMMANDS = {
+    "add": "items:add",
+    "search": "items:search",
+    "list": "items:list_items",
+    "stats": "items:stats",
+    "export": "transfer:export",
+    "import": "transfer:import_file",
+    "demo": "demo:run",
+    "doctor": "doctor:run",
+    "eval": "locomo:run",
+}
+
+
+def run(args: argparse.Namespace) -> int:
+    """Carry out a parsed command; returns its exit code."""
+    module, function = _COMMANDS[args.command].split(":")
+    serve: Callable[[argparse.Namespace], int] = getattr(import_module(f".{module}", __package__), function)
+    return serve(args)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="warpmem",
+        description="Long-term memory for AI agents: a durable store, searched exactly.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"warpmem {_version()}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    _demo(commands)
+    _add(commands)
+    _search(commands)
+    _list(commands)
+    _export(commands)
+    _import(commands)
+    _stats(commands)
+    _doctor(commands)
+    _eval(commands)
+    return parser
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("warpmem")
+    except importlib.metadata.PackageNotFoundError:  # run from a source tree
+        from .. import __version__
+
+        return __version__
+
+
+# ------------------------------------------------------------------------------------- values
+
+
+def moment(text: str) -> datetime:
+    """An ISO 8601 time. Whether it needs an offset is for the library to say."""
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError("not an ISO 8601 time such as 2026-01-31T08:00:00+00:00") from None
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """A JSON object."""
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"expected a JSON object, not {type(value).__name__}")
+    return value
+
+
+def names(text: str) -> list[str]:
+    """Names separated by commas."""
+    return [name.strip() for name in text.split(",")]
+
+
+def cutoffs(text: str) -> list[int]:
+    """Positive numbers separated by commas, ascending and without repetition."""
+    try:
+        values = sorted({int(part) for part in text.split(",")})
+    except ValueError:
+        raise argparse.ArgumentTypeError("expected numbers separated by commas, such as 1,5,10,20") from None
+    if values[0] < 1:
+        raise argparse.ArgumentTypeError(f"each must be at least 1, not {values[0]}")
+    return values
+
+
+def positive(text: str) -> int:
+    """A number of at least 1."""
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError("expected a number") from None
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
+    return value
+
+
+# ----------------------------------------------------------------------------------- commands
+
+_Commands = Any  # argparse names the type of add_subparsers' result privately
+
+
+def _command(commands: _Commands, name: str, text: str) -> argparse.ArgumentParser:
+    made: argparse.ArgumentParser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+    return made
+
+
+def _store(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--store", metavar="PATH", help="the store's directory (default: $WARPMEM_STORE)")
+
+
+def _scope(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("whose memory")
+    group.add_argument("--user", metavar="ID", help="user_id")
+    group.add_argument("--agent", metavar="ID", help="agent_id")
+    group.add_argument("--run", metavar="ID", dest="run_id", help="run_id")
+    group.add_argument("--corpus", metavar="ID", help="corpus_id; stands alone")
+
+
+def _demo(commands: _Commands) -> None:
+    parser = _command(commands, "demo", "store a bundled sample, search it, and reopen it; offline")
+    parser.add_argument("--keep", metavar="DIR", help="make the demo's store in DIR and leave it there")
+
+
+def _add(commands: _Commands) -> None:
+    parser = _command(commands, "add", "remember a text; prints its id and what was done")
+    parser.add_argument("text", help="the text, or - to read it from stdin")
+    _store(parser)
+    _scope(parser)
+    parser.add_argument("--kind", help="fact (default), preference, event, procedure, document, summary, ...")
+    parser.add_argument("--key", help="name of a slot: a later text with this key supersedes this one")
+    parser.add_argument("--priority", type=float, metavar="P", help="0 to 1 (default 0.5)")
+    parser.add_argument("--metadata", type=json_object, metavar="JSON", help="a JSON object")
+    parser.add_argument("--valid-from", type=moment, metavar="TIME", help="since when it is true (default: now)")
+    parser.add_argument("--expires-at", type=moment, metavar="TIME", help="when it stops being found")
+
+
+def _search(commands: _Commands) -> None:
+    parser = _command(commands, "search", "find the k best memories of a scope; exact")
+    parser.add_argument("query")
+    _store(parser)
+    _scope(parser)
+    parser.add_argument("--k", type=int, default=10, help="how many (default 10, at most 4096)")
+    parser.add_argument("--kinds", type=names, metavar="KIND,...", help="only these kinds")
+    parser.add_argument("--filter", type=json_object, metavar="JSON", help='such as {"metadata.level": {"gte": 3}}')
+    parser.add_argument("--as-of", type=moment, metavar="TIME", help="what was true then")
+    parser.add_argument("--known-at", type=moment, metavar="TIME", help="what had been recorded by then")
+    parser.add_argument("--recency", type=float, default=0.0, metavar="W", help="weight of recency (default 0)")
+    parser.add_argument("--priority", type=float, default=0.0, metavar="W", help="weight of priority (default 0)")
+    parser.add_argument("--min-similarity", type=float, metavar="S", help="leave out what is less similar")
+    parser.add_argument("--explain", action="store_true", help="show every term of each score")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+
+
+def _list(commands: _Commands) -> None:
+    parser = _command(commands, "list", "list a scope's memories, page by page")
+    _store(parser)
+    _scope(parser)
+    parser.add_argument("--kinds", type=names, metavar="KIND,...", help="only these kinds")
+    parser.add_argument("--filter", type=json_object, metavar="JSON", help="as for search")
+    parser.add_argument("--order", choices=("recorded", "valid_from"), default="recorded", help="(default recorded)")
+    parser.add_argument("--reverse", action="store_true", help="latest first")
+    parser.add_argument("--limit", type=int, default=100, metavar="N", help="length of a page (default 100)")
+    parser.add_argument("--cursor", help="continue after a page: the cursor it printed")
+    parser.add_argument("--include-past", action="store_true", help="also what is superseded or expired")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line, the cursor on the last")
+
+
+def _export(commands: _Commands) -> None:
+    parser = _command(commands, "export", "write all memories as JSON lines, superseded ones included")
+    parser.add_argument("file", nargs="?", default="-", help="file to write (replaced when complete), - for stdout")
+    _store(parser)
+    _scope(parser)
+
+
+def _import(commands: _Commands) -> None:
+    parser = _command(commands, "import", "add exported lines, plain items or chat messages from JSON lines")
+    parser.add_argument("file", help="file to read, - for stdin")
+    _store(parser)
+    _scope(parser)
+    parser.add_argument("--kind", help="kind of lines that name none (default fact, message for chat messages)")
+    parser.add_argument("--batch", type=positive, default=500, metavar="N", help="lines a commit (default 500)")
+    parser.add_argument("--skip-errors", action="store_true", help="report bad lines and go on")
+    parser.add_argument("--progress", action="store_true", help="show progress though stderr is no terminal")
+
+
+def _stats(commands: _Commands) -> None:
+    parser = _command(commands, "stats", "counters of the store")
+    _store(parser)
+    parser.add_argument("--json", action="store_true", help="as JSON")
+
+
+def _doctor(commands: _Commands) -> None:
+    parser = _command(commands, "doctor", "what is installed, what runs here, and whether it computes right")
+    parser.add_argument("--store", metavar="PATH", help="measure the disk of this store (default: $WARPMEM_STORE)")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+
+
+def _eval(commands: _Commands) -> None:
+    parser = _command(commands, "eval", "measure recall and latency on a data set")
+    sets = parser.add_subparsers(dest="dataset", metavar="DATASET", required=True)
+    locomo = sets.add_parser("locomo", help="LoCoMo conversations", description="Recall on LoCoMo conversations.")
+    locomo.add_argument("file", help="LoCoMo's JSON file")
+    locomo.add_argument("--k", type=cutoffs, default=[1, 5, 10, 20], metavar="K,...", help="(default 1,5,10,20)")
+    locomo.add_argument("--granularity", choices=("turn", "observation"), default="turn", help="(default turn)")
+    locomo.add_argument("--mode", choices=("dense", "lexical", "hybrid"), default="dense", help="(default dense)")
+    locomo.add_argument("--embedder", choices=("wordllama", "hashing"), default="wordllama", help="(default wordllama)")
+    locomo.add_argument("--out", metavar="FILE", help="write the report as JSON")

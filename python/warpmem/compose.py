@@ -1,0 +1,165 @@
+"""The only file that names concrete parts: it reads a configuration and builds a Memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from .config import Config, load_config, make_config
+from .embed.callable import CallableEmbedder
+from .embed.given import GivenVectors
+from .embed.hashing import HashingEmbedder
+from .embed.wordllama import WordLlamaEmbedder
+from .errors import InputError, ModelMismatch
+from .index.choose import choose_backend
+from .index.cpu import CpuBackend
+from .index.numpy_ref import NumpyBackend
+from .index.partitions import PartitionedIndex
+from .memory import Memory
+from .ops.clock import SystemClock
+from .policy.schema import compile_schemas
+from .protocols import Clock, Embedder, Engine, SearchBackend, StoreIdentity, TokenCounter
+from .reason.tokens import EstimateTokenCounter, TokenizerCounter
+from .storage.log import open_log, read_identity
+from .storage.memory import MemoryEngine
+from .storage.rocks import RocksEngine
+
+_NOT_BUILT = {
+    "cuda": "the CUDA search backend is not part of this version",
+    "cupy": "the CuPy search backend is not part of this version",
+    "numba": "the Numba search backend is not part of this version",
+}
+
+
+def open(
+    path: str | os.PathLike[str] | None = None,
+    *,
+    embedder: Embedder | Callable[[Sequence[str]], Any] | str | None = None,
+    dimension: int | None = None,
+    model_id: str | None = None,
+    schemas: Mapping[str, Any] | None = None,
+    token_counter: TokenCounter | None = None,
+    clock: Clock | None = None,
+    config: Config | str | os.PathLike[str] | None = None,
+    **options: Any,
+) -> Memory:
+    """Open the store at `path`, creating it when it does not exist; None keeps it in memory.
+
+    embedder: "wordllama" (default: embedded, offline), "hashing", an Embedder, or a function from texts to an (n, d)
+    array (then `dimension` and `model_id` are needed). `dimension` alone makes a store whose vectors all come
+    with `vector=`. An existing store is opened with its own model when none is named.
+    schemas: kind -> JSON Schema (subset, policy/schema.py) or msgspec type for the metadata of that kind.
+    config: a Config or a TOML file; `options` are fields of Config and win over it.
+
+    Raises InputError, ModelMismatch, StoreLocked, StoreCorrupt, FormatError, StoreReadOnly, DiskFull,
+    BackendUnavailable.
+    """
+    settings = _settings(path, config, embedder if isinstance(embedder, str) else None, options)
+    model = None if isinstance(embedder, str) else embedder
+    compiled = compile_schemas(schemas or {})
+    backend, reason = make_backend(settings)
+    engine = _make_engine(settings)
+    try:
+        chosen = _choose_embedder(settings, model, dimension, model_id, read_identity(engine))
+        log = open_log(
+            engine,
+            clock or SystemClock(),
+            model_id=chosen.model_id,
+            dimension=chosen.dimension,
+            durability=settings.durability,
+            max_queue=settings.write_queue,
+            read_only=settings.read_only,
+        )
+        index = PartitionedIndex(backend, chosen.dimension, log.rows)
+        counter = token_counter or _make_counter(chosen)
+        return Memory(settings, log, index, backend, chosen, counter, compiled, reason)
+    except BaseException:
+        engine.close()
+        raise
+
+
+def _settings(
+    path: str | os.PathLike[str] | None,
+    config: Config | str | os.PathLike[str] | None,
+    embedder: str | None,
+    options: Mapping[str, Any],
+) -> Config:
+    base = Config() if config is None else config if isinstance(config, Config) else load_config(config)
+    given = dict(options)
+    if path is not None:
+        given["path"] = os.fspath(path)
+    if embedder is not None:
+        given["embedder"] = embedder
+    if not given:
+        return base
+    return make_config({**msgspec.structs.asdict(base), **given})
+
+
+def backends(isa: str = "auto") -> dict[str, SearchBackend]:
+    """Every search backend of this build, by name."""
+    return {"cpu": CpuBackend(isa), "numpy": NumpyBackend()}
+
+
+def make_backend(settings: Config) -> tuple[SearchBackend, str]:
+    """(backend, why it was chosen). Raises BackendUnavailable."""
+    known = backends(settings.isa)
+    reasons: dict[str, str | None] = {name: backend.available() for name, backend in known.items()}
+    reasons.update(_NOT_BUILT)
+    name, why = choose_backend(settings.backend, reasons)
+    return known[name], why
+
+
+def _make_engine(settings: Config) -> Engine:
+    if settings.path is None:
+        return MemoryEngine()
+    return RocksEngine(
+        settings.path,
+        read_only=settings.read_only,
+        memtable_bytes=settings.memtable_bytes,
+        min_free_bytes=settings.min_free_bytes,
+    )
+
+
+def _choose_embedder(
+    settings: Config,
+    model: Embedder | Callable[[Sequence[str]], Any] | None,
+    dimension: int | None,
+    model_id: str | None,
+    identity: StoreIdentity | None,
+) -> Embedder:
+    if model is not None:
+        if isinstance(model, Embedder):
+            return model
+        if not callable(model):
+            raise InputError(f"embedder must be a name, an Embedder or a function, not {type(model).__name__}")
+        if dimension is None or model_id is None:
+            raise InputError("a function as embedder needs dimension= and model_id=, which name its vectors for good")
+        return CallableEmbedder(model, model_id, dimension)
+    named: dict[str, Callable[[], Embedder]] = {"wordllama": WordLlamaEmbedder, "hashing": HashingEmbedder}
+    if settings.embedder is not None:
+        if dimension is not None:
+            raise InputError("dimension= is for a store without an embedder, or for a function")
+        return named[settings.embedder]()
+    if dimension is not None:
+        return GivenVectors(dimension, model_id)
+    if identity is None:
+        return WordLlamaEmbedder()
+    for make in named.values():
+        candidate = make()
+        if candidate.model_id == identity.model_id:
+            return candidate
+    if identity.model_id == GivenVectors(identity.dimension).model_id:
+        return GivenVectors(identity.dimension)
+    raise ModelMismatch(
+        f"the store holds vectors of {identity.model_id!r} ({identity.dimension} dimensions), which is not built in; "
+        "pass that model as embedder=, or dimension= and model_id= to bring vectors yourself"
+    )
+
+
+def _make_counter(embedder: Embedder) -> TokenCounter:
+    if isinstance(embedder, WordLlamaEmbedder):
+        return TokenizerCounter(embedder.tokenizer_path())
+    return EstimateTokenCounter()

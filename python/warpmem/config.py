@@ -1,0 +1,74 @@
+"""Configuration: one struct, from keyword arguments or from a `warpmem.toml`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from .errors import InputError
+from .types import Durability
+
+MAX_TEXT_BYTES = 1 << 20
+MAX_METADATA_BYTES = 64 << 10
+MAX_K = 4096
+MAX_BATCH = 10_000
+IDEMPOTENCY_DAYS = 7
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything a store can be told, apart from objects that only Python can hold.
+
+    path            data directory; None keeps everything in memory
+    durability      "sync": add returns after fsync; "os": after the write reached the operating system
+    backend         "auto", "cpu" or "numpy" (later also "cuda", "cupy", "numba")
+    isa             instruction set of the cpu backend: "auto", "avx2", "serial"
+    embedder        "wordllama" or "hashing"; None is the store's own, and "wordllama" for a new store
+    read_only       refuse every write
+    item_cache      decoded items kept in memory
+    write_queue     changes that may wait for the committer before writers block
+    min_free_bytes  refuse writes when the data directory's disk has less than this free
+    memtable_bytes  RocksDB write buffer per column family
+    """
+
+    path: str | None = None
+    durability: Durability = "sync"
+    backend: Literal["auto", "cpu", "numpy"] = "auto"
+    isa: Literal["auto", "avx2", "serial"] = "auto"
+    embedder: Literal["wordllama", "hashing"] | None = None
+    read_only: bool = False
+    item_cache: int = 65_536
+    write_queue: int = 4_096
+    min_free_bytes: int = 64 << 20
+    memtable_bytes: int = 16 << 20
+
+    def __post_init__(self) -> None:
+        for name in ("item_cache", "write_queue", "memtable_bytes"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.min_free_bytes < 0:
+            raise InputError(f"min_free_bytes must be at least 0, not {self.min_free_bytes}")
+
+
+def make_config(values: dict[str, Any]) -> Config:
+    """A checked Config from plain values. InputError names the field that is wrong."""
+    if isinstance(values.get("path"), os.PathLike):
+        values = {**values, "path": os.fspath(values["path"])}
+    try:
+        return msgspec.convert(values, Config)
+    except msgspec.ValidationError as error:
+        raise InputError(f"configuration: {error}") from error
+
+
+def load_config(file: str | os.PathLike[str]) -> Config:
+    """Read a TOML file with the fields of Config, at top level or under [warpmem]."""
+    try:
+        values = msgspec.toml.decode(Path(file).read_bytes())
+    except (OSError, msgspec.DecodeError) as error:
+        raise InputError(f"configuration file {os.fspath(file)!r}: {error}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"configuration file {os.fspath(file)!r}: expected a table")
+    section = values.get("warpmem", values)
+    return make_config(section if isinstance(section, dict) else {"warpmem": section})

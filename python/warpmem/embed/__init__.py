@@ -1,0 +1,1 @@
+"""Embedders (protocols.Embedder) and the checks on vectors that come from outside."""

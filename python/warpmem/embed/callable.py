@@ -1,0 +1,79 @@
+"""Any Python function as an embedder."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import EmbeddingError, InputError, InvalidVector, WarpmemError
+from .texts import check_texts
+from .vectors import as_vectors
+
+
+class CallableEmbedder:
+    """Embedder around ``function(list[str]) -> array-like (n, dimension)``.
+
+    A function with a parameter named `role` that can be passed by keyword also gets ``role="document"`` or
+    ``role="query"``. Its output is checked and copied. `model_id` names the weights behind the function:
+    change it whenever equal texts would get other vectors. As thread-safe as the function.
+    """
+
+    def __init__(self, function: Callable[..., Any], model_id: str, dimension: int) -> None:
+        if not callable(function):
+            raise InputError(f"function must be callable, not {type(function).__name__}")
+        if not isinstance(model_id, str) or not model_id:
+            raise InputError("model_id must be a string that is not empty")
+        if not isinstance(dimension, int) or isinstance(dimension, bool) or dimension < 1:
+            raise InputError("dimension must be an integer of at least 1")
+        self._function = function
+        self._model_id = model_id
+        self._dimension = dimension
+        self._wants_role = _takes_role(function)
+
+    @property
+    def model_id(self) -> str:
+        return self._model_id
+
+    @property
+    def dimension(self) -> int:
+        return self._dimension
+
+    def embed(self, texts: Sequence[str], *, role: Literal["document", "query"]) -> NDArray[np.float32]:
+        """(n, dimension) float32.
+
+        Raises InvalidText when a text holds no token, and EmbeddingError when the function raises or returns
+        the wrong number of rows, another dimension, NaN, infinity or a zero row.
+        """
+        checked = check_texts(texts)
+        if not checked:
+            return np.empty((0, self._dimension), np.float32)
+        try:
+            output = self._function(checked, role=role) if self._wants_role else self._function(checked)
+        except WarpmemError:
+            raise
+        except Exception as error:  # foreign code: whatever it raises, it failed
+            raise EmbeddingError(f"embedder {self._model_id!r} raised {type(error).__name__}") from error
+        try:
+            rows = as_vectors(output, self._dimension, f"output of embedder {self._model_id!r}")
+        except InvalidVector as error:
+            raise EmbeddingError(str(error)) from error
+        if len(rows) != len(checked):
+            raise EmbeddingError(
+                f"embedder {self._model_id!r}: expected {len(checked)} rows, one per text, not {len(rows)}"
+            )
+        return rows.copy()
+
+
+def _takes_role(function: Callable[..., Any]) -> bool:
+    try:
+        parameter = inspect.signature(function).parameters.get("role")
+    except (TypeError, ValueError):  # some compiled functions have no signature
+        return False
+    return parameter is not None and parameter.kind in (
+        inspect.Parameter.KEYWORD_ONLY,
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+    )

@@ -1,0 +1,59 @@
+"""Vectors that callers bring, from any array library, checked and brought to one form."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InvalidVector
+
+
+def as_vectors(value: Any, dimension: int, what: str) -> NDArray[np.float32]:
+    """`value` as (n, dimension) float32, C-contiguous, finite, without an all-zero row.
+
+    Takes NumPy arrays, anything with `__dlpack__` on the CPU (torch, JAX), anything with `__array__`, and
+    lists of numbers; floats of any width and integers, converted to float32. A one-dimensional value is one
+    row. The result may share memory with `value`. Raises InvalidVector; `what` names the argument in its
+    message.
+    """
+    array = _as_array(value, what)
+    if array.dtype.kind not in "fiu":
+        raise InvalidVector(f"{what} must hold real numbers, not {array.dtype.name}")
+    if array.ndim == 1:
+        array = array[np.newaxis, :]
+    if array.ndim != 2:
+        raise InvalidVector(f"{what} must have 1 or 2 axes (a vector or rows of vectors), not {array.ndim}")
+    if array.shape[1] != dimension:
+        raise InvalidVector(f"{what}: expected {dimension} dimensions, not {array.shape[1]}")
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        rows = np.ascontiguousarray(array, dtype=np.float32)
+    finite = np.isfinite(rows)
+    if not finite.all():
+        row = int(np.argmin(finite.all(axis=1)))
+        bad = dimension - int(finite[row].sum())
+        raise InvalidVector(
+            f"{what}: {bad} of the {dimension} values in row {row} are NaN, infinite or too large for float32"
+        )
+    nonzero = rows.any(axis=1)
+    if not nonzero.all():
+        row = int(np.argmin(nonzero))
+        raise InvalidVector(f"{what}: row {row} of {len(rows)} is all zero in float32 and has no direction")
+    return rows
+
+
+def _as_array(value: Any, what: str) -> NDArray[Any]:
+    if isinstance(value, np.ndarray):
+        return np.asarray(value)
+    if isinstance(value, (str, bytes)) or value is None:
+        raise InvalidVector(f"{what} must be an array or a list of numbers, not {type(value).__name__}")
+    try:
+        if hasattr(value, "__dlpack__"):
+            return np.from_dlpack(value)
+        return np.asarray(value)
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+        raise InvalidVector(
+            f"{what}: {type(value).__name__} cannot be read as an array of numbers in host memory; "
+            "pass equal-length rows of numbers, and move tensors to the CPU as float32 without gradient first"
+        ) from error

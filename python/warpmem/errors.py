@@ -1,0 +1,161 @@
+"""Every exception warpmem raises, as one tree.
+
+    WarpmemError
+      InputError (ValueError)            an argument is wrong; nothing was stored
+        InvalidScope                     no scope, or a scope that mixes a corpus with other ids
+        InvalidText                      empty, too long, or without a single token
+        InvalidVector                    wrong dimension, dtype or shape; NaN, inf, or all zero
+        InvalidMetadata                  not JSON, or too large
+        InvalidTime                      naive datetime, or an interval that ends before it begins
+        InvalidFilter                    unknown operator or field, wrong operand; `.path` says where
+        SchemaViolation                  metadata breaks the schema of its kind; `.path` says where
+        NotSupported                     a documented option that this build cannot serve
+      NotFound (LookupError)             no such item in that scope
+      Conflict
+        VersionConflict                  `expected_version` is not the current one
+        IdempotencyConflict              the idempotency key was used with another payload
+      StoreError                         the data directory
+        StoreLocked                      another process holds it; `.pid` where known
+        StoreCorrupt                     a checksum, a sequence number or RocksDB itself says so
+        StoreReadOnly                    opened read-only, or stopped by an earlier failed write
+        StoreClosed                      used after close()
+        DiskFull                         refused before, or failed at, a write for want of space
+        FormatError                      written by a newer warpmem, or not a warpmem store
+        ModelMismatch                    the store's vectors come from another model
+      BackendUnavailable                 a named search backend cannot run here; says what to install
+      MissingDependency (ImportError)    an optional package is absent; says what to install
+      ModelError                         an embedder, reranker or language model failed
+        EmbeddingError                   wrong shape, NaN, or no token
+      DeadlineExceeded (TimeoutError)    the caller's deadline passed; nothing was changed
+
+Foreign exceptions are mapped where they enter (storage/rocks.py, embed/*, index/cpu.py).
+Messages carry numbers and remedies, never memory text, vectors or secrets.
+"""
+
+from __future__ import annotations
+
+
+class WarpmemError(Exception):
+    """Base of every exception raised on purpose by warpmem."""
+
+
+class InputError(WarpmemError, ValueError):
+    """An argument is wrong. Nothing was stored."""
+
+
+class InvalidScope(InputError):
+    """No scope was named, or its ids do not go together."""
+
+
+class InvalidText(InputError):
+    """Text is empty, over the limit, or holds nothing a model can read."""
+
+
+class InvalidVector(InputError):
+    """A vector has the wrong dimension, dtype or shape, or values that are not usable."""
+
+
+class InvalidMetadata(InputError):
+    """Metadata is not a JSON object, or is over the limit."""
+
+
+class InvalidTime(InputError):
+    """A datetime is naive, or an interval ends before it begins."""
+
+
+class InvalidFilter(InputError):
+    """A filter breaks the grammar. `path` is where, for example ``and[1].metadata.age.gte``."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"filter at {path or 'top level'}: {reason}")
+        self.path = path
+
+
+class SchemaViolation(InputError):
+    """Metadata breaks the schema of its kind. `path` is where, for example ``metadata.level``."""
+
+    def __init__(self, kind: str, path: str, reason: str) -> None:
+        super().__init__(f"kind {kind!r}: {path}: {reason}")
+        self.kind = kind
+        self.path = path
+
+
+class NotSupported(InputError):
+    """A documented option that this build or this store cannot serve."""
+
+
+class NotFound(WarpmemError, LookupError):
+    """No such item, or not in the scope given."""
+
+
+class Conflict(WarpmemError):
+    """The change contradicts what is stored. Nothing was stored."""
+
+
+class VersionConflict(Conflict):
+    """`expected_version` is not the item's current version."""
+
+    def __init__(self, expected: int, actual: int) -> None:
+        super().__init__(f"expected version {expected}, but the item is at version {actual}; read it again")
+        self.expected = expected
+        self.actual = actual
+
+
+class IdempotencyConflict(Conflict):
+    """The idempotency key was used before with another payload."""
+
+
+class StoreError(WarpmemError):
+    """The data directory cannot be used as asked."""
+
+
+class StoreLocked(StoreError):
+    """Another process has the store open. `pid` is its process id where known."""
+
+    def __init__(self, message: str, pid: int | None = None) -> None:
+        super().__init__(message)
+        self.pid = pid
+
+
+class StoreCorrupt(StoreError):
+    """Stored bytes are not what was written."""
+
+
+class StoreReadOnly(StoreError):
+    """Writes are refused: the store was opened read-only or an earlier write failed."""
+
+
+class StoreClosed(StoreError):
+    """The store was closed."""
+
+
+class DiskFull(StoreError):
+    """Not enough free space to write safely."""
+
+
+class FormatError(StoreError):
+    """The directory is not a warpmem store, or was written by a newer version."""
+
+
+class ModelMismatch(StoreError):
+    """The store's vectors were made by another embedding model."""
+
+
+class BackendUnavailable(WarpmemError):
+    """A search backend that was asked for by name cannot run here."""
+
+
+class MissingDependency(WarpmemError, ImportError):
+    """An optional package is not installed."""
+
+
+class ModelError(WarpmemError):
+    """A model failed or answered with something unusable."""
+
+
+class EmbeddingError(ModelError):
+    """An embedder failed, or returned vectors that cannot be stored."""
+
+
+class DeadlineExceeded(WarpmemError, TimeoutError):
+    """The caller's deadline passed before the work was done. Nothing was changed."""

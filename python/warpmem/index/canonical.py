@@ -1,0 +1,64 @@
+"""The canonical arithmetic of csrc/core/score.hpp in NumPy, to the bit."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+_LANES = 32
+_INT64_MAX = (1 << 63) - 1
+_LN2 = 0.6931471805599453
+# 1/13! ... 1/0!: Taylor series of e^y, highest power first.
+_TAYLOR = (
+    1.6059043836821613e-10,
+    2.08767569878681e-09,
+    2.505210838544172e-08,
+    2.755731922398589e-07,
+    2.7557319223985893e-06,
+    2.48015873015873e-05,
+    0.0001984126984126984,
+    0.001388888888888889,
+    0.008333333333333333,
+    0.041666666666666664,
+    0.16666666666666666,
+    0.5,
+    1.0,
+    1.0,
+)
+
+
+def canonical_dot(rows: NDArray[np.float32], query: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Unrounded canonical dot products: (n, dim) rows with a query (dim,), or row by row with (n, dim).
+
+    Returns (n,) float64. Element i goes to float64 accumulator i % 32; the accumulators are folded by 16, 8, 4, 2, 1.
+    """
+    n, dim = rows.shape
+    acc = np.zeros((n, _LANES), np.float64)
+    for start in range(0, dim, _LANES):
+        a = rows[:, start : start + _LANES].astype(np.float64)
+        b = query[..., start : start + _LANES].astype(np.float64)
+        acc[:, : a.shape[1]] += a * b
+    width = _LANES // 2
+    while width:
+        acc[:, :width] += acc[:, width : 2 * width]
+        width //= 2
+    return acc[:, 0]
+
+
+def exp2_neg(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """2^x for x <= 0 by operations that every platform rounds alike; 0 below 2^-1022, exactly 1 at 0."""
+    flushed = ~(x >= -1022.0)
+    x = np.where(flushed, 0.0, x)
+    n = np.floor(x + 0.5)
+    y = (x - n) * _LN2
+    p = np.full_like(y, _TAYLOR[0])
+    for coefficient in _TAYLOR[1:]:
+        p = p * y
+        p = p + coefficient
+    scale = ((n.astype(np.int64) + 1023) << 52).view(np.float64)
+    return np.where(flushed, 0.0, p * scale)
+
+
+def key_to_f64(keys: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The float64 numbers whose order-preserving int64 images these are."""
+    return np.where(keys >= 0, keys, keys ^ np.int64(_INT64_MAX)).view(np.float64)

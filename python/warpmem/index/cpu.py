@@ -1,0 +1,70 @@
+"""The native CPU backend: a thin adapter over the compiled module `_cpu`."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from ..errors import BackendUnavailable
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ..protocols import RowPool
+
+
+def _load() -> tuple[ModuleType | None, str | None]:
+    """The compiled module, or the reason it cannot be used."""
+    try:
+        from .. import _cpu
+    except ImportError as error:
+        return None, f"the compiled module warpmem._cpu cannot be imported ({error})"
+    return _cpu, None
+
+
+class CpuBackend:
+    """Exact scan in C++. Thread-safe; long scans and changes run without the GIL.
+
+    isa: "auto" for the best instruction set of this machine, or one of `isas()` to force it. One that is not
+    supported here makes the backend unavailable; nothing else is run in its place.
+    """
+
+    name = "cpu"
+    capabilities = frozenset({"scan", "filter", "ranking"})
+
+    def __init__(self, isa: str = "auto") -> None:
+        self._isa = isa
+        self._module, self._reason = _load()
+        if self._module is not None and isa != "auto" and isa not in self._module.isas():
+            known = ", ".join(self._module.isas())
+            self._reason = f"instruction set {isa!r} is not supported here; choose auto or one of {known}"
+
+    def available(self) -> str | None:
+        """None when usable here, else the reason and the remedy."""
+        return self._reason
+
+    def isas(self) -> list[str]:
+        """Instruction sets of this machine that this build can use, best first; empty without the module."""
+        return list(self._module.isas()) if self._module is not None else []
+
+    def build_info(self) -> dict[str, str]:
+        """compiler, version, arch of the compiled module; empty without it."""
+        return dict(self._module.build_info()) if self._module is not None else {}
+
+    def pool(self, dim: int, n_columns: int) -> RowPool:
+        """A new, empty pool. ValueError outside dim 1..65536 or n_columns 0..1024."""
+        pool: RowPool = self._usable().Pool(dim, n_columns, isa=self._isa)
+        return pool
+
+    def normalize(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(n, dim) float32 to unit length. ValueError naming the first row that is zero or not finite."""
+        unit: NDArray[np.float32] = self._usable().normalize(x)
+        return unit
+
+    def _usable(self) -> ModuleType:
+        if self._module is None or self._reason is not None:
+            raise BackendUnavailable(
+                f"backend cpu cannot run here: {self._reason}; reinstall warpmem for this platform"
+            )
+        return self._module

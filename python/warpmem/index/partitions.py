@@ -1,0 +1,305 @@
+"""Every owner's rows over a backend's row pool: loaded from the log when first needed, kept in step by commits.
+
+An owner has two lists. Rows that may be visible now stand in the current list; rows whose truth or knowledge
+has ended stand in the past list, which a search reads only when it asks for a moment before the last ending.
+So an ordinary search costs nothing for history.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError
+from ..ops.ids import owner_of
+from ..protocols import (
+    NEVER,
+    Match,
+    Row,
+    RowChange,
+    RowPool,
+    ScopePart,
+    ScoreParams,
+    SearchBackend,
+    SearchRequest,
+    Segment,
+    Term,
+)
+
+VALID_FROM, VALID_TO, RECORDED_AT, RETIRED_AT, EXPIRES_AT, PRIORITY, KIND, AGENT, RUN = range(9)
+N_COLUMNS = 9
+_MIN = -(1 << 63)
+_CHUNK = 4096
+_SPARE_NAMES = 65_536
+_MAX_SCAN_K = 4096
+_NOBODY = -1
+
+
+def _float_key(value: float) -> int:
+    """The order-preserving int64 image of a float64 (csrc/core/keys.hpp)."""
+    bits = int(np.float64(value).view(np.int64))
+    return bits if bits >= 0 else bits ^ NEVER
+
+
+class _Partition:
+    """One owner's bookkeeping, changed under `lock`. Readers may look at `generation` and `rows` without it:
+    rows, the (item key, version) of every row id ever given out, only grows."""
+
+    __slots__ = ("codes", "generation", "loaded", "lock", "past_until", "row_ids", "rows")
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.loaded = False
+        self.generation = 0
+        self.rows: list[tuple[bytes, int]] = []
+        self.row_ids: dict[tuple[bytes, int], tuple[int, int]] = {}
+        self.codes: dict[str, int] = {}
+        self.past_until = _MIN
+
+
+class PartitionedIndex:
+    """Implements protocols.Index."""
+
+    def __init__(self, backend: SearchBackend, dimension: int, load: Callable[[int], Iterable[Row]]) -> None:
+        self._backend = backend
+        self._dimension = dimension
+        self._load_rows = load
+        self._pool: RowPool = backend.pool(dimension, N_COLUMNS)
+        self._lock = threading.Lock()
+        self._partitions: dict[int, _Partition] = {}
+        self._kinds: dict[str, int] = {}
+
+    # ------------------------------------------------------------------------------------- changes
+
+    def apply(self, changes: Sequence[RowChange]) -> None:
+        for change in changes:
+            partition = self._partitions.get(change.owner)
+            if partition is None:
+                continue
+            with partition.lock:
+                if not partition.loaded:
+                    continue
+                whole = False
+                try:
+                    self._change(change.owner, partition, change.remove, change.add)
+                    whole = len(partition.rows) <= 2 * len(partition.row_ids) + _SPARE_NAMES
+                except MemoryError:
+                    pass  # the change is durable; the log gives it back when memory allows
+                finally:
+                    if not whole:
+                        self._forget(change.owner, partition)
+
+    def _forget(self, owner: int, partition: _Partition) -> None:
+        """Drop a partition; the log rebuilds it when it is next needed."""
+        with self._lock:
+            self._partitions.pop(owner, None)
+        partition.loaded = False
+        partition.generation += 1
+        self._pool.drop([2 * owner, 2 * owner + 1])
+
+    def _partition(self, owner: int) -> _Partition:
+        """The loaded partition of an owner."""
+        partition = self._partitions.get(owner)
+        while partition is None or not partition.loaded:
+            with self._lock:
+                partition = self._partitions.setdefault(owner, _Partition())
+            with partition.lock:
+                if not partition.loaded and self._partitions.get(owner) is partition:
+                    self._fill(owner, partition)
+        return partition
+
+    def _fill(self, owner: int, partition: _Partition) -> None:
+        # A commit that lands while we read waits for our lock and is then applied on top; applying it twice
+        # is harmless, so no change is missed and none counts double.
+        chunk: list[Row] = []
+        try:
+            for row in self._load_rows(owner):
+                chunk.append(row)
+                if len(chunk) == _CHUNK:
+                    self._change(owner, partition, (), chunk)
+                    chunk = []
+            self._change(owner, partition, (), chunk)
+        except BaseException:
+            self._forget(owner, partition)
+            raise
+        partition.loaded = True
+
+    def _change(
+        self, owner: int, partition: _Partition, remove: Sequence[tuple[bytes, int]], add: Sequence[Row]
+    ) -> None:
+        gone = [name for name in remove if name in partition.row_ids]
+        # A row that is added again takes a new row id, so that the old place must go.
+        gone += [name for row in add if (name := (row.key, row.version)) in partition.row_ids]
+        removes = list({partition.row_ids[name] for name in gone})
+        n = len(add)
+        list_ids = np.empty(n, np.int64)
+        row_ids = np.empty(n, np.int64)
+        ordinals = np.empty(n, np.uint32)
+        columns = np.empty((n, N_COLUMNS), np.int64)
+        vectors = np.empty((n, self._dimension), np.float32)
+        next_id = len(partition.rows)
+        past_until = partition.past_until
+        for i, row in enumerate(add):
+            ends = min(row.valid_to, row.retired_at)
+            is_past = ends != NEVER
+            if is_past:
+                past_until = max(past_until, ends)
+            list_ids[i] = 2 * owner + is_past
+            row_ids[i] = next_id + i
+            ordinals[i] = row.ordinal
+            columns[i] = (
+                row.valid_from,
+                row.valid_to,
+                row.recorded_at,
+                row.retired_at,
+                row.expires_at,
+                _float_key(row.priority),
+                self._kind_code(row.kind),
+                self._code(partition, "a", row.agent_id),
+                self._code(partition, "r", row.run_id),
+            )
+            vectors[i] = row.vector
+        # Names come first: a search may return a row the moment the pool publishes it.
+        partition.rows.extend((row.key, row.version) for row in add)
+        if removes or n:
+            self._pool.apply(removes, list_ids, row_ids, ordinals, columns, vectors)
+        for name in gone:
+            partition.row_ids.pop(name, None)
+        for i, row in enumerate(add):
+            partition.row_ids[row.key, row.version] = (int(list_ids[i]), next_id + i)
+        partition.past_until = past_until
+        partition.generation += 1
+
+    def _kind_code(self, kind: str) -> int:
+        code = self._kinds.get(kind)
+        if code is None:
+            with self._lock:
+                code = self._kinds.setdefault(kind, len(self._kinds))
+        return code
+
+    @staticmethod
+    def _code(partition: _Partition, tag: str, name: str | None) -> int:
+        return _NOBODY if name is None else partition.codes.setdefault(tag + name, len(partition.codes))
+
+    # -------------------------------------------------------------------------------------- search
+
+    def search(self, requests: Sequence[SearchRequest], k: int, params: ScoreParams) -> list[list[Match]]:
+        while True:
+            segments: list[Segment] = []
+            partitions: dict[int, _Partition] = {}
+            repeats = 1
+            for number, request in enumerate(requests):
+                repeats = max(repeats, self._segments(number, request, segments, partitions))
+            if repeats * k > _MAX_SCAN_K:
+                raise InputError(f"k = {k} over {repeats} scopes of one owner exceeds {_MAX_SCAN_K}; ask for fewer")
+            if len(requests) == 1:
+                queries = requests[0].vector.reshape(1, -1)
+            else:
+                queries = np.stack([request.vector for request in requests])
+            scores, similarities, lists, rows, counts = self._pool.scan(
+                queries,
+                segments,
+                repeats * k,
+                min_similarity=params.min_similarity,
+                w_similarity=params.similarity,
+                w_recency=params.recency,
+                w_priority=params.priority,
+                half_life=params.half_life,
+                recency_column=VALID_FROM,
+                priority_column=PRIORITY,
+                now=params.now,
+            )
+            if all(partition.loaded for partition in partitions.values()):
+                break
+        found: list[list[Match]] = []
+        for number in range(len(requests)):
+            n = int(counts[number])
+            names = [
+                partitions[list_id >> 1].rows[row_id]
+                for list_id, row_id in zip(lists[number, :n].tolist(), rows[number, :n].tolist(), strict=True)
+            ]
+            matches = [
+                (score, similarity, key, version)
+                for score, similarity, (key, version) in zip(
+                    scores[number, :n].tolist(), similarities[number, :n].tolist(), names, strict=True
+                )
+            ]
+            if repeats > 1:
+                best: dict[bytes, Match] = {}
+                for match in matches:
+                    best.setdefault(match[2], match)
+                matches = list(best.values())[:k]
+            found.append(matches)
+        return found
+
+    def _segments(
+        self, number: int, request: SearchRequest, out: list[Segment], partitions: dict[int, _Partition]
+    ) -> int:
+        """Append a request's segments; return how often its most frequent owner appears."""
+        values: list[int] = []
+        if request.kinds is not None:
+            values = sorted(self._kinds[kind] for kind in set(request.kinds) if kind in self._kinds)
+        at, known_at = request.at, request.known_at
+        seen: dict[int, int] = {}
+        for group, part in enumerate(request.parts):
+            partition = partitions[part.owner] = self._partition(part.owner)
+            if request.kinds is not None and not values:
+                # Loading may have met the kinds for the first time.
+                values = sorted(self._kinds[kind] for kind in set(request.kinds) if kind in self._kinds)
+                if not values:
+                    continue
+            terms = _narrow(partition, part)
+            if terms is None:
+                continue
+            if request.kinds is not None:
+                terms.append((KIND, 1, 0, len(values)))
+            terms.append((VALID_FROM, 0, _MIN, at))
+            terms.append((EXPIRES_AT, 0, at + 1, NEVER))
+            if known_at is not None:
+                terms.append((RECORDED_AT, 0, _MIN, known_at))
+            seen[part.owner] = seen.get(part.owner, 0) + 1
+            out.append((number, 2 * part.owner, group, terms, values, part.bitmap))
+            if at < partition.past_until or (known_at is not None and known_at < partition.past_until):
+                known = NEVER if known_at is None else known_at + 1
+                ended: list[Term] = [*terms, (VALID_TO, 0, at + 1, NEVER), (RETIRED_AT, 0, known, NEVER)]
+                out.append((number, 2 * part.owner + 1, group, ended, values, part.bitmap))
+        return max(seen.values(), default=1)
+
+    # --------------------------------------------------------------------------------------- other
+
+    def row_keys(self, owner: int) -> tuple[int, Sequence[tuple[bytes, int] | None]]:
+        partition = self._partition(owner)
+        with partition.lock:
+            live = {row_id: name for name, (_, row_id) in partition.row_ids.items()}
+            return partition.generation, [live.get(row_id) for row_id in range(len(partition.rows))]
+
+    def generation(self, owner: int) -> int:
+        return self._partition(owner).generation
+
+    def vectors(self, matches: Sequence[Match]) -> NDArray[np.float32]:
+        out = np.empty((len(matches), self._dimension), np.float32)
+        for i, (_, _, key, version) in enumerate(matches):
+            list_id, row_id = self._partition(owner_of(key)).row_ids[key, version]
+            out[i] = self._pool.vectors(list_id, np.array([row_id], np.int64))[0]
+        return out
+
+    def plan(self) -> str:
+        return f"exact scan, {self._backend.name}/{self._pool.isa}, float32 rows in pages of 64"
+
+    def stats(self) -> dict[str, int]:
+        return {**self._pool.stats(), "owners": len(self._partitions)}
+
+
+def _narrow(partition: _Partition, part: ScopePart) -> list[Term] | None:
+    """Terms for a scope's attributes; None when no row can have them."""
+    terms: list[Term] = []
+    for column, tag, name in ((AGENT, "a", part.agent_id), (RUN, "r", part.run_id)):
+        if name is not None:
+            code = partition.codes.get(tag + name)
+            if code is None:
+                return None
+            terms.append((column, 0, code, code))
+    return terms

@@ -1,0 +1,1 @@
+"""From what callers hand over to items ready to be stored."""

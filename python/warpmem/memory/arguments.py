@@ -1,0 +1,90 @@
+"""Checks of what callers pass, shared by the reading and the writing side."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from ..config import MAX_K
+from ..errors import InputError, InvalidScope
+from ..types import Scope
+
+_KIND = re.compile(r"[a-z][a-z0-9_]{0,63}", re.ASCII)
+_MAX_NAME_BYTES = 512
+_MAX_NAMES = 256
+
+
+def one_scope(
+    scope: Scope | None, user_id: str | None, agent_id: str | None, run_id: str | None, corpus_id: str | None
+) -> Scope | None:
+    """The scope that keyword ids or `scope` name; None when neither does. Raises InvalidScope on both."""
+    if scope is not None:
+        if not (user_id is None and agent_id is None and run_id is None and corpus_id is None):
+            raise InvalidScope("give scope=Scope(...) or ids, not both")
+        if not isinstance(scope, Scope):
+            raise InvalidScope(f"scope must be a warpmem.Scope, not {type(scope).__name__}")
+        return scope
+    if user_id is None and agent_id is None and run_id is None and corpus_id is None:
+        return None
+    return Scope(user_id=user_id, agent_id=agent_id, run_id=run_id, corpus_id=corpus_id)
+
+
+def required(scope: Scope | None) -> Scope:
+    """The scope, or InvalidScope: a missing scope is never "everything"."""
+    if scope is None:
+        raise InvalidScope(
+            "whose memory? give user_id=, agent_id=, run_id=, corpus_id= or scope=; there is no default scope"
+        )
+    return scope
+
+
+def check_kind(kind: Any) -> str:
+    """A kind's name. Raises InputError."""
+    if not isinstance(kind, str) or not _KIND.fullmatch(kind):
+        raise InputError("a kind is 1 to 64 characters: a lower-case letter, then letters, digits or underscores")
+    return kind
+
+
+def check_share(value: Any, name: str) -> float:
+    """A number from 0 to 1. Raises InputError."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.0 <= value <= 1.0:
+        raise InputError(f"{name} must be a number from 0 to 1")
+    return float(value)
+
+
+def check_name(value: Any, name: str) -> str:
+    """A short text used as a name: 1 to 512 bytes of UTF-8. Raises InputError."""
+    if not isinstance(value, str):
+        raise InputError(f"{name} must be a string, not {type(value).__name__}")
+    try:
+        size = len(value.encode("utf-8"))
+    except UnicodeEncodeError as error:
+        raise InputError(f"{name} is not valid Unicode text") from error
+    if not 1 <= size <= _MAX_NAME_BYTES:
+        raise InputError(f"{name} must be 1 to {_MAX_NAME_BYTES} bytes of UTF-8, not {size}")
+    return value
+
+
+def check_names(values: Any, name: str) -> tuple[str, ...]:
+    """A list of short texts. Raises InputError."""
+    if isinstance(values, str) or not isinstance(values, Sequence):
+        raise InputError(f"{name} must be a list of strings, not {type(values).__name__}")
+    if len(values) > _MAX_NAMES:
+        raise InputError(f"{name} may hold {_MAX_NAMES} entries, not {len(values)}")
+    return tuple(check_name(value, f"{name}[{i}]") for i, value in enumerate(values))
+
+
+def check_count(value: Any, name: str, most: int = MAX_K) -> int:
+    """An int from 1 to `most`. Raises InputError."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+        shown = value if isinstance(value, int) else type(value).__name__
+        raise InputError(f"{name} must be an integer from 1 to {most}, not {shown}")
+    return value
+
+
+def check_kinds(kinds: Any) -> tuple[str, ...]:
+    """A non-empty list of kinds. Raises InputError."""
+    if isinstance(kinds, str) or not isinstance(kinds, Sequence) or not kinds:
+        raise InputError("kinds must be a non-empty list of kinds")
+    return tuple(check_kind(kind) for kind in kinds)

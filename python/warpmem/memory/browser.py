@@ -1,0 +1,138 @@
+"""Reading without a query: by id, by page, by history, by change feed."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ..errors import InputError, NotFound
+from ..ops.clock import to_datetime
+from ..ops.ids import format_id, parse_id
+from ..policy.filters import compile_filter
+from ..policy.reconcile import is_current
+from ..protocols import Log, Record
+from ..types import Change, ItemPage, MemoryItem, Order, Scope, Version
+from . import arguments
+from .cache import ItemCache
+
+_MAX_PAGE = 10_000
+_CURSOR_BYTES = {"recorded": 20, "valid_from": 28}
+
+
+class Browser:
+    """Listings and lookups. Thread-safe."""
+
+    def __init__(self, log: Log, cache: ItemCache) -> None:
+        self._log = log
+        self._cache = cache
+
+    def get_many(self, ids: Sequence[str], scope: Scope | None) -> tuple[MemoryItem | None, ...]:
+        if isinstance(ids, str) or not isinstance(ids, Sequence):
+            raise InputError("get_many takes a list of ids; use get for one")
+        keys: list[bytes | None] = []
+        for entry in ids:
+            try:
+                keys.append(parse_id(entry))
+            except NotFound:
+                keys.append(None)
+        found = iter(self._cache.fetch([key for key in keys if key is not None]))
+        records = [None if key is None else next(found) for key in keys]
+        return tuple(
+            None if record is None or (scope is not None and not scope.covers(record.item.scope)) else record.item
+            for record in records
+        )
+
+    def page(
+        self,
+        scope: Scope,
+        kinds: Sequence[str] | None,
+        filters: Mapping[str, Any] | None,
+        order: Order,
+        reverse: bool,
+        limit: int,
+        cursor: str | None,
+        include_past: bool,
+    ) -> ItemPage:
+        arguments.check_count(limit, "limit", _MAX_PAGE)
+        if order not in _CURSOR_BYTES:
+            raise InputError("order must be 'recorded' or 'valid_from'")
+        after = None if cursor is None else _parse_cursor(cursor, order)
+        items: list[MemoryItem] = []
+        last = b""
+        for position, record in self._matching(scope, kinds, filters, order, reverse, after, include_past):
+            if len(items) == limit:
+                return ItemPage(tuple(items), base64.urlsafe_b64encode(last).decode("ascii"))
+            items.append(record.item)
+            last = position
+        return ItemPage(tuple(items), None)
+
+    def count(
+        self, scope: Scope, kinds: Sequence[str] | None, filters: Mapping[str, Any] | None, include_past: bool
+    ) -> int:
+        return sum(1 for _ in self._matching(scope, kinds, filters, "recorded", False, None, include_past))
+
+    def _matching(
+        self,
+        scope: Scope,
+        kinds: Sequence[str] | None,
+        filters: Mapping[str, Any] | None,
+        order: Order,
+        reverse: bool,
+        after: bytes | None,
+        include_past: bool,
+    ) -> Iterator[tuple[bytes, Record]]:
+        compiled = None if filters is None else compile_filter(filters)
+        wanted = None if kinds is None else arguments.check_kinds(kinds)
+        owner = self._log.owner(scope.owner)
+        if owner is None:
+            return
+        if after is not None and after[:4] != owner.to_bytes(4, "big"):
+            raise InputError("this cursor belongs to another scope")
+        now = self._log.now()
+        for position, record in self._log.records(owner, order=order, reverse=reverse, after=after):
+            item = record.item
+            if (
+                scope.covers(item.scope)
+                and (wanted is None or item.kind in wanted)
+                and (include_past or is_current(item, now))
+                and (compiled is None or compiled.matches(item))
+            ):
+                yield position, record
+
+    def history(self, item_id: str, scope: Scope | None) -> tuple[Version, ...]:
+        versions = self._log.history(parse_id(item_id))
+        seen = [record.item for _, _, record in versions if record is not None]
+        if not versions or (scope is not None and not any(scope.covers(item.scope) for item in seen)):
+            raise NotFound("no such item in this scope")
+        return tuple(
+            Version(operation, to_datetime(at), None if record is None else record.item)
+            for operation, at, record in versions
+        )
+
+    def changes(self, since: int, limit: int) -> tuple[Change, ...]:
+        if isinstance(since, bool) or not isinstance(since, int) or since < 0:
+            raise InputError("since must be a cursor: an integer of at least 0")
+        arguments.check_count(limit, "limit", _MAX_PAGE)
+        found = []
+        for entry in self._log.entries(since):
+            user, agent, run, corpus = entry.scope
+            scope = Scope(user_id=user, agent_id=agent, run_id=run, corpus_id=corpus)
+            when = to_datetime(entry.at)
+            found.append(
+                Change(entry.sequence, when, entry.operation, format_id(entry.key), scope, entry.version)
+            )
+            if len(found) == limit:
+                break
+        return tuple(found)
+
+
+def _parse_cursor(cursor: str, order: Order) -> bytes:
+    try:
+        after = base64.urlsafe_b64decode(cursor.encode("ascii"))
+    except (ValueError, binascii.Error, AttributeError) as error:
+        raise InputError("this is not a cursor of a listing") from error
+    if len(after) != _CURSOR_BYTES[order]:
+        raise InputError("this cursor belongs to a listing with another order")
+    return after

@@ -1,0 +1,59 @@
+"""A bounded cache of decoded items, filled by readers and emptied by commits."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Sequence
+
+from ..protocols import Log, Record, RowChange
+
+
+class ItemCache:
+    """Current records by key; the oldest entries leave first.
+
+    A reader that fetched a record before a commit must not put it back after it: `put` is told the log's
+    epoch at which the fetch began and does nothing when a change has landed since.
+    """
+
+    def __init__(self, log: Log, capacity: int) -> None:
+        self._log = log
+        self._capacity = capacity
+        self._lock = threading.Lock()
+        self._records: dict[bytes, Record] = {}
+        self.hits = 0
+        self.misses = 0
+
+    def fetch(self, keys: Sequence[bytes]) -> list[Record | None]:
+        """Current records, from the cache where it has them and from the log where not."""
+        records = self._records
+        found = [records.get(key) for key in keys]
+        missing = [i for i, record in enumerate(found) if record is None]
+        self.hits += len(keys) - len(missing)
+        if missing:
+            self.misses += len(missing)
+            epoch = self._log.epoch
+            fresh = self._log.get_many([keys[i] for i in missing])
+            for i, record in zip(missing, fresh, strict=True):
+                found[i] = record
+            self._put((record for record in fresh if record is not None), epoch)
+        return found
+
+    def _put(self, records: Iterable[Record], epoch: int) -> None:
+        with self._lock:
+            if epoch != self._log.epoch:
+                return
+            for record in records:
+                if len(self._records) >= self._capacity:
+                    del self._records[next(iter(self._records))]
+                self._records[record.key] = record
+
+    def forget(self, changes: Sequence[RowChange]) -> None:
+        """Drop every item that committed changes touched."""
+        with self._lock:
+            for change in changes:
+                for key in change.keys:
+                    self._records.pop(key, None)
+
+    def sizes(self) -> dict[str, int]:
+        """items, capacity, hits, misses."""
+        return {"items": len(self._records), "capacity": self._capacity, "hits": self.hits, "misses": self.misses}

@@ -1,0 +1,410 @@
+"""Memory: the store an agent talks to. Orchestration only; the work is in writer.py and reader.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from msgspec import UNSET, UnsetType
+
+from ..config import Config
+from ..errors import InputError, InvalidScope, NotFound, NotSupported, StoreClosed
+from ..ingest.messages import to_new_items
+from ..policy.context import pack
+from ..policy.schema import Schemas
+from ..protocols import Embedder, Index, Log, SearchBackend, TokenCounter
+from ..types import (
+    AddResult,
+    Change,
+    ContextBlock,
+    Durability,
+    ItemPage,
+    ItemUpdate,
+    MemoryItem,
+    Order,
+    Ranking,
+    Scope,
+    SearchResult,
+    Stats,
+    Version,
+)
+from . import arguments
+from .browser import Browser
+from .cache import ItemCache
+from .reader import Reader, SearchOptions, check_scopes
+from .writer import Defaults, Writer
+
+
+class Memory:
+    """A durable, searchable memory. Thread-safe; use as a context manager or call close().
+
+    Methods that name whose data take `user_id=, agent_id=, run_id=, corpus_id=` or `scope=Scope(...)`. There is no
+    default scope. Methods by id take an optional `scope`; with one, an item of another owner is NotFound. Made by
+    `warpmem.open(path)`. Every method may raise StoreClosed, StoreCorrupt or StoreReadOnly beside what it names.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        log: Log,
+        index: Index,
+        backend: SearchBackend,
+        embedder: Embedder,
+        counter: TokenCounter,
+        schemas: Schemas,
+        backend_reason: str,
+    ) -> None:
+        self._config = config
+        self._log = log
+        self._index = index
+        self._backend = backend
+        self._embedder = embedder
+        self._counter = counter
+        self._backend_reason = backend_reason
+        self._cache = ItemCache(log, config.item_cache)
+        self._writer = Writer(log, embedder, backend.normalize, schemas)
+        self._reader = Reader(log, index, self._cache, self._writer, backend.name)
+        self._browser = Browser(log, self._cache)
+        self._closed = False
+        log.subscribe(self._cache.forget)
+        log.subscribe(index.apply)
+
+    # ----------------------------------------------------------------------------------------- write
+
+    def add(
+        self,
+        content: Any,
+        *,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        run_id: str | None = None,
+        corpus_id: str | None = None,
+        scope: Scope | None = None,
+        kind: str | None = None,
+        metadata: dict[str, Any] | None = None,
+        priority: float | None = None,
+        key: str | None = None,
+        valid_from: datetime | None = None,
+        expires_at: datetime | None = None,
+        vector: Any = None,
+        idempotency_key: str | None = None,
+        infer: Literal["none"] = "none",
+        durability: Durability | None = None,
+    ) -> AddResult | tuple[AddResult, ...]:
+        """Remember `content`: a string, a chat message (Message or {"role", "content"}), a NewItem, or a list of those.
+
+        A list gives a tuple of results and is stored whole or not at all. When it returns, the change is as durable
+        as `durability` says and the next search in this process sees it. `kind` defaults to "fact" ("message" for
+        chat messages). `vector`: (dim,) or (n, dim) float, NumPy or DLPack; replaces embedding. An item whose
+        `valid_from` lies ahead is found from then on. Raises InputError, Conflict, EmbeddingError, DiskFull.
+        """
+        self._check_open()
+        if infer != "none":
+            raise NotSupported("this version stores what it is given: infer must be 'none'")
+        items, was_list = to_new_items(content)
+        defaults = Defaults(
+            scope=arguments.one_scope(scope, user_id, agent_id, run_id, corpus_id),
+            kind=kind,
+            metadata=metadata,
+            priority=priority,
+            key=key,
+            valid_from=valid_from,
+            expires_at=expires_at,
+            vector=vector,
+        )
+        if key is not None and len(items) > 1:
+            raise InputError(f"one key cannot name {len(items)} items; give each NewItem its own key")
+        _check_durability(durability)
+        results = self._writer.add(items, defaults, idempotency_key=idempotency_key, durability=durability)
+        return results if was_list else results[0]
+
+    def add_many(
+        self,
+        items: Sequence[Any],
+        *,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        run_id: str | None = None,
+        corpus_id: str | None = None,
+        scope: Scope | None = None,
+        kind: str | None = None,
+        vectors: Any = None,
+        idempotency_key: str | None = None,
+        durability: Durability | None = None,
+    ) -> tuple[AddResult, ...]:
+        """Remember up to 10,000 things in one atomic change; NewItem.scope may differ from item to item.
+
+        `vectors`: (n, dim) float for all of them. Raises as `add`.
+        """
+        if isinstance(items, (str, Mapping)) or not isinstance(items, Sequence):
+            raise InputError(f"add_many takes a list, not {type(items).__name__}")
+        results = self.add(
+            list(items),
+            scope=arguments.one_scope(scope, user_id, agent_id, run_id, corpus_id),
+            kind=kind,
+            vector=vectors,
+            idempotency_key=idempotency_key,
+            durability=durability,
+        )
+        assert isinstance(results, tuple)
+        return results
+
+    def update(
+        self,
+        id: str,
+        *,
+        text: str | UnsetType = UNSET,
+        metadata: dict[str, Any] | UnsetType = UNSET,
+        priority: float | UnsetType = UNSET,
+        entities: Sequence[str] | UnsetType = UNSET,
+        sources: Sequence[str] | UnsetType = UNSET,
+        trust: float | UnsetType = UNSET,
+        valid_from: datetime | UnsetType = UNSET,
+        valid_to: datetime | None | UnsetType = UNSET,
+        expires_at: datetime | None | UnsetType = UNSET,
+        vector: Any = UNSET,
+        expected_version: int | None = None,
+        scope: Scope | None = None,
+        durability: Durability | None = None,
+    ) -> MemoryItem:
+        """Correct what was known: same id, next version; the old version stays in history and under `known_at`.
+
+        What is not given stays; `metadata` replaces all of it. A changed text is embedded again. Raises NotFound,
+        VersionConflict when `expected_version` is not the current one, InputError.
+        """
+        self._check_open()
+        _check_durability(durability)
+        fields = ItemUpdate(
+            text=text, metadata=metadata, priority=priority, entities=entities, sources=sources, trust=trust,
+            valid_from=valid_from, valid_to=valid_to, expires_at=expires_at, vector=vector,
+        )  # fmt: skip
+        return self._writer.update(
+            id, fields, scope=scope, expected_version=expected_version, durability=durability
+        )
+
+    def delete(self, id: str, *, scope: Scope | None = None, durability: Durability | None = None) -> None:
+        """Hide and unindex an item at once, in all its versions; its history stays. Raises NotFound."""
+        self._check_open()
+        _check_durability(durability)
+        self._writer.delete(id, scope=scope, durability=durability)
+
+    def delete_all(
+        self,
+        scope: Scope | None = None,
+        *,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        run_id: str | None = None,
+        corpus_id: str | None = None,
+        durability: Durability | None = None,
+    ) -> int:
+        """Delete every item of a scope in one atomic change; returns how many."""
+        self._check_open()
+        _check_durability(durability)
+        whose = arguments.required(arguments.one_scope(scope, user_id, agent_id, run_id, corpus_id))
+        return self._writer.delete_all(whose, durability=durability)
+
+    # ------------------------------------------------------------------------------------------ read
+
+    def search(
+        self,
+        query: str | None = None,
+        *,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        run_id: str | None = None,
+        corpus_id: str | None = None,
+        scope: Scope | None = None,
+        scopes: Sequence[Scope] | None = None,
+        k: int = 10,
+        filters: Mapping[str, Any] | None = None,
+        kinds: Sequence[str] | None = None,
+        ranking: Ranking | None = None,
+        min_similarity: float | None = None,
+        as_of: datetime | None = None,
+        known_at: datetime | None = None,
+        mode: Literal["dense"] | None = None,
+        rerank: None = None,
+        vector: Any = None,
+        now: datetime | None = None,
+        deadline: float | timedelta | None = None,
+        explain: bool = False,
+        return_vectors: Literal["numpy", "dlpack"] | None = None,
+    ) -> SearchResult:
+        """The k best items of the scopes by final score; fewer only when fewer match. Exact.
+
+        Order: score descending, then the order of `scopes`, then earlier added first. `filters`: see
+        policy/filters.py; applied inside the scan. `as_of`: what was true then; `known_at`: what had been recorded
+        by then, in the version of then. `now` stands in for the clock (expiry, recency). `vector` replaces
+        embedding `query`. `deadline`: seconds; DeadlineExceeded afterwards. `return_vectors`: result.vectors is
+        (n, dim) float32, unit length. k <= 4096. Raises InputError.
+        """
+        self._check_open()
+        whose = check_scopes(scopes, arguments.one_scope(scope, user_id, agent_id, run_id, corpus_id))
+        options = SearchOptions(
+            k=k, filters=filters, kinds=kinds, ranking=ranking, min_similarity=min_similarity, as_of=as_of,
+            known_at=known_at, mode=mode, rerank=rerank, now=now, deadline=deadline, explain=explain,
+            return_vectors=return_vectors,
+        )  # fmt: skip
+        return self._reader.search(None if query is None else (query,), vector, (whose,), options)[0]
+
+    def search_many(
+        self,
+        queries: Sequence[str] | None = None,
+        *,
+        scopes: Sequence[Scope],
+        vectors: Any = None,
+        k: int = 10,
+        filters: Mapping[str, Any] | None = None,
+        kinds: Sequence[str] | None = None,
+        ranking: Ranking | None = None,
+        min_similarity: float | None = None,
+        as_of: datetime | None = None,
+        known_at: datetime | None = None,
+        now: datetime | None = None,
+        deadline: float | timedelta | None = None,
+        explain: bool = False,
+        return_vectors: Literal["numpy", "dlpack"] | None = None,
+    ) -> tuple[SearchResult, ...]:
+        """Search many queries, query i in scopes[i], with one scan. `vectors`: (n, dim). Raises as `search`."""
+        self._check_open()
+        if isinstance(queries, str):
+            raise InputError("search_many takes a list of queries; use search for one")
+        for entry in scopes:
+            if not isinstance(entry, Scope):
+                raise InvalidScope(f"scopes must hold warpmem.Scope, not {type(entry).__name__}")
+        if queries is not None and len(queries) != len(scopes):
+            raise InputError(f"expected one scope for each query: {len(queries)} queries, {len(scopes)} scopes")
+        options = SearchOptions(
+            k=k, filters=filters, kinds=kinds, ranking=ranking, min_similarity=min_similarity, as_of=as_of,
+            known_at=known_at, now=now, deadline=deadline, explain=explain, return_vectors=return_vectors,
+        )  # fmt: skip
+        if not scopes:
+            return ()
+        return tuple(self._reader.search(queries, vectors, [(entry,) for entry in scopes], options))
+
+    def context(self, query: str | None = None, *, max_tokens: int = 1000, k: int = 50, **search: Any) -> ContextBlock:
+        """What is known about `query` as text for a prompt, never over `max_tokens` by the store's token counter.
+
+        Takes every argument of `search`. One line an item, best first, its id as the citation; of a key that was
+        superseded only the newest.
+        """
+        return pack(self.search(query, k=k, **search), max_tokens, self._counter)
+
+    def get(self, id: str, *, scope: Scope | None = None) -> MemoryItem:
+        """The current version of an item, whether or not it is still valid. Raises NotFound."""
+        (item,) = self.get_many([id], scope=scope)
+        if item is None:
+            raise NotFound("no such item in this scope")
+        return item
+
+    def get_many(self, ids: Sequence[str], *, scope: Scope | None = None) -> tuple[MemoryItem | None, ...]:
+        """Items by id, in order; None where there is none."""
+        self._check_open()
+        return self._browser.get_many(ids, scope)
+
+    def list(
+        self,
+        scope: Scope | None = None,
+        *,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        run_id: str | None = None,
+        corpus_id: str | None = None,
+        kinds: Sequence[str] | None = None,
+        filters: Mapping[str, Any] | None = None,
+        order: Order = "recorded",
+        reverse: bool = False,
+        limit: int = 100,
+        cursor: str | None = None,
+        include_past: bool = False,
+    ) -> ItemPage:
+        """One page of a scope's items by the time they were first recorded, or by `valid_from`.
+
+        Current and unexpired items only, unless `include_past`. `cursor` is the page's own, of a call with the same
+        order; items added meanwhile neither repeat nor hide others. limit <= 10,000. Raises InputError.
+        """
+        self._check_open()
+        whose = arguments.required(arguments.one_scope(scope, user_id, agent_id, run_id, corpus_id))
+        return self._browser.page(whose, kinds, filters, order, reverse, limit, cursor, include_past)
+
+    def count(
+        self,
+        scope: Scope | None = None,
+        *,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        run_id: str | None = None,
+        corpus_id: str | None = None,
+        kinds: Sequence[str] | None = None,
+        filters: Mapping[str, Any] | None = None,
+        include_past: bool = False,
+    ) -> int:
+        """How many items `list` would give."""
+        self._check_open()
+        whose = arguments.required(arguments.one_scope(scope, user_id, agent_id, run_id, corpus_id))
+        return self._browser.count(whose, kinds, filters, include_past)
+
+    def history(self, id: str, *, scope: Scope | None = None) -> tuple[Version, ...]:
+        """Every version of an item, oldest first, its deletion included. Raises NotFound."""
+        self._check_open()
+        return self._browser.history(id, scope)
+
+    def changes(self, since: int = 0, *, limit: int = 1000) -> tuple[Change, ...]:
+        """The change feed after cursor `since`, oldest first: each change exactly once, in commit order."""
+        self._check_open()
+        return self._browser.changes(since, limit)
+
+    def stats(self) -> Stats:
+        """Counters of the store, its index and its cache."""
+        self._check_open()
+        totals, index, identity = self._log.totals(), self._index.stats(), self._log.identity
+        return Stats(
+            path=self._config.path or ":memory:",
+            items=totals["items"],
+            owners=totals["owners"],
+            sequence=totals["sequence"],
+            model_id=identity.model_id,
+            dimension=identity.dimension,
+            durability=self._config.durability,
+            backend=self._backend.name,
+            backend_reason=self._backend_reason,
+            loaded_owners=index["owners"],
+            index_rows=index["rows"],
+            index_bytes=index["bytes"],
+            item_cache=self._cache.sizes(),
+            storage=self._log.sizes(),
+            read_only=self._log.read_only,
+        )
+
+    # ------------------------------------------------------------------------------------- lifecycle
+
+    def flush(self) -> None:
+        """Return when every earlier change is durable, those with durability="os" included."""
+        self._check_open()
+        self._log.flush()
+
+    def close(self) -> None:
+        """Finish running changes, flush, and release the directory. Idempotent."""
+        if not self._closed:
+            self._closed = True
+            self._log.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreClosed("this Memory was closed; open the store again")
+
+
+def _check_durability(durability: Durability | None) -> None:
+    if durability not in (None, "sync", "os"):
+        raise InputError("durability must be 'sync' or 'os'")

@@ -1,0 +1,303 @@
+"""The reading side: embed the query, scan, fetch, check, and hand out hits."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from ..embed.vectors import as_vectors
+from ..errors import DeadlineExceeded, InputError, InvalidScope, InvalidVector, NotSupported, StoreCorrupt
+from ..ops.clock import to_micros
+from ..policy.filters import CompiledFilter, compile_filter
+from ..policy.metadata import check_text
+from ..protocols import Index, Log, Match, Record, ScopePart, ScoreParams, SearchRequest
+from ..types import Hit, MemoryItem, Ranking, Scope, SearchResult
+from . import arguments
+from .cache import ItemCache
+from .writer import Writer
+
+_MASKS = 256
+_TRIES = 16
+_FETCH = 1024
+_MICROSECOND = timedelta(microseconds=1)
+_PLAIN = Ranking()
+
+
+class SearchOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What search and search_many take beside queries and scopes; see Memory.search."""
+
+    k: int = 10
+    filters: Any = None
+    kinds: Sequence[str] | None = None
+    ranking: Ranking | None = None
+    min_similarity: float | None = None
+    as_of: datetime | None = None
+    known_at: datetime | None = None
+    mode: str | None = None
+    rerank: Any = None
+    now: datetime | None = None
+    deadline: float | timedelta | None = None
+    explain: bool = False
+    return_vectors: Literal["numpy", "dlpack"] | None = None
+
+
+class _Deadline:
+    """Raises DeadlineExceeded between stages once the caller's time is up."""
+
+    def __init__(self, deadline: float | timedelta | None) -> None:
+        self._at: float | None = None
+        if deadline is not None:
+            seconds = deadline.total_seconds() if isinstance(deadline, timedelta) else deadline
+            if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds > 0:
+                raise InputError("deadline must be a positive number of seconds or a timedelta")
+            self._at = time.monotonic() + seconds
+
+    def check(self, stage: str) -> None:
+        if self._at is not None and time.monotonic() > self._at:
+            raise DeadlineExceeded(f"the deadline passed before {stage}")
+
+
+class Reader:
+    """Searches. Thread-safe."""
+
+    def __init__(self, log: Log, index: Index, cache: ItemCache, writer: Writer, backend: str) -> None:
+        self._log = log
+        self._index = index
+        self._cache = cache
+        self._writer = writer
+        self._backend = backend
+        self._dimension = log.identity.dimension
+        self._mask_lock = threading.Lock()
+        self._masks: OrderedDict[tuple[int, bytes], tuple[int, NDArray[np.uint64]]] = OrderedDict()
+
+    # -------------------------------------------------------------------------------------- search
+
+    def search(
+        self, queries: Sequence[str] | None, vectors: Any, scopes: Sequence[Sequence[Scope]], options: SearchOptions
+    ) -> list[SearchResult]:
+        """One result for each query over its scopes, in one scan."""
+        started = time.perf_counter()
+        deadline = _Deadline(options.deadline)
+        k = arguments.check_count(options.k, "k")
+        _refuse_unbuilt(options)
+        ranking = options.ranking or _PLAIN
+        compiled = None if options.filters is None else compile_filter(options.filters)
+        now = self._log.now() if options.now is None else to_micros(options.now, "now")
+        at = now if options.as_of is None else to_micros(options.as_of, "as_of")
+        known_at = None if options.known_at is None else to_micros(options.known_at, "known_at")
+        kinds = None if options.kinds is None else arguments.check_kinds(options.kinds)
+        params = _params(ranking, options.min_similarity, now)
+        embedded = self._query_vectors(queries, vectors, len(scopes), deadline)
+        prepared = time.perf_counter()
+        deadline.check("the scan")
+        for attempt in range(_TRIES):
+            masks: dict[int, tuple[int, NDArray[np.uint64]]] = {}
+            requests = [
+                SearchRequest(embedded[i], self._parts(scopes[i], compiled, masks), at, known_at, kinds)
+                for i in range(len(scopes))
+            ]
+            found = self._index.search(requests, k, params)
+            scanned = time.perf_counter()
+            deadline.check("fetching the hits")
+            records = self._records(found)
+            # Rows that changed between mask, scan and fetch could make a result short; look again.
+            settled = records is not None and all(
+                self._index.generation(owner) == mask[0] for owner, mask in masks.items()
+            )
+            if settled or attempt + 1 == _TRIES:
+                break
+        results = []
+        plan = self._index.plan()
+        for i, matches in enumerate(found):
+            hits, kept = self._hits(matches, records or {}, scopes[i], ranking, params, options.explain)
+            done = time.perf_counter()
+            timings = {"prepare": prepared - started, "scan": scanned - prepared, "fetch": done - scanned}
+            result = SearchResult(hits, self._backend, plan, (), timings)
+            if options.return_vectors is not None:
+                result.vectors = self._index.vectors(kept)
+            results.append(result)
+        return results
+
+    def _query_vectors(
+        self, queries: Sequence[str] | None, vectors: Any, count: int, deadline: _Deadline
+    ) -> NDArray[np.float32]:
+        if vectors is not None:
+            given = as_vectors(vectors, self._dimension, "vector")
+            if len(given) != count:
+                raise InvalidVector(f"expected {count} query vectors, one for each query, not {len(given)}")
+            return self._writer.normalize(given)
+        if queries is None:
+            raise InputError("a search needs a query text or a vector")
+        texts = [check_text(query) for query in queries]
+        deadline.check("embedding the query")
+        return self._writer.normalize(self._writer.embed(texts, "query"))
+
+    def _parts(
+        self,
+        scopes: Sequence[Scope],
+        compiled: CompiledFilter | None,
+        masks: dict[int, tuple[int, NDArray[np.uint64]]],
+    ) -> tuple[ScopePart, ...]:
+        parts = []
+        for scope in scopes:
+            owner = self._log.owner(scope.owner)
+            if owner is None:
+                continue
+            bitmap = None
+            if compiled is not None:
+                if owner not in masks:
+                    masks[owner] = self._mask(owner, compiled)
+                bitmap = masks[owner][1]
+            parts.append(ScopePart(owner, *_attributes(scope), bitmap))
+        return tuple(parts)
+
+    def _records(self, found: Sequence[Sequence[Match]]) -> dict[tuple[bytes, int], Record] | None:
+        """The record of every match, or None when one was deleted since the scan."""
+        wanted = list(dict.fromkeys((match[2], match[3]) for matches in found for match in matches))
+        records: dict[tuple[bytes, int], Record] = {}
+        for name, current in zip(wanted, self._cache.fetch([key for key, _ in wanted]), strict=True):
+            if current is None:
+                return None
+            if current.item.version == name[1]:
+                records[name] = current
+            else:
+                older = self._log.get_version(*name)
+                if older is None or older.item.version != name[1]:
+                    return None
+                records[name] = older
+        return records
+
+    def _hits(
+        self,
+        matches: Sequence[Match],
+        records: dict[tuple[bytes, int], Record],
+        scopes: Sequence[Scope],
+        ranking: Ranking,
+        params: ScoreParams,
+        explain: bool,
+    ) -> tuple[tuple[Hit, ...], list[Match]]:
+        hits = []
+        kept = []
+        plain = ranking is _PLAIN and not explain
+        for match in matches:
+            record = records.get((match[2], match[3]))
+            if record is None:
+                continue
+            item = record.item
+            if not any(scope.covers(item.scope) for scope in scopes):
+                raise StoreCorrupt(f"the index returned item {item.id} outside the scopes of the search; reopen the store")
+            parts = {"similarity": match[1]} if plain else _parts_of(item, match[1], ranking, params, explain)
+            hits.append(Hit(item, match[0], parts))
+            kept.append(match)
+        return tuple(hits), kept
+
+    # --------------------------------------------------------------------------------------- masks
+
+    def _mask(self, owner: int, compiled: CompiledFilter) -> tuple[int, NDArray[np.uint64]]:
+        """(generation, bitmap over row ids) of the rows whose item version passes a filter."""
+        name = (owner, compiled.canonical)
+        cacheable = "touched_at" not in compiled.fields
+        with self._mask_lock:
+            cached = self._masks.get(name)
+            if cached is not None:
+                self._masks.move_to_end(name)
+        if cacheable and cached is not None and cached[0] == self._index.generation(owner):
+            return cached
+        generation, names = self._index.row_keys(owner)
+        bits = np.zeros((len(names) + 63) // 64 * 64, np.uint8)
+        live = [(row_id, row_name) for row_id, row_name in enumerate(names) if row_name is not None]
+        for start in range(0, len(live), _FETCH):
+            chunk = live[start : start + _FETCH]
+            for (row_id, (key, version)), current in zip(
+                chunk, self._cache.fetch([key for _, (key, _) in chunk]), strict=True
+            ):
+                record = current
+                if record is not None and record.item.version != version:
+                    record = self._log.get_version(key, version)
+                if record is not None and record.item.version == version and compiled.matches(record.item):
+                    bits[row_id] = 1
+        bitmap = np.packbits(bits, bitorder="little").view(np.uint64)
+        if cacheable:
+            with self._mask_lock:
+                self._masks[name] = (generation, bitmap)
+                while len(self._masks) > _MASKS:
+                    self._masks.popitem(last=False)
+        return generation, bitmap
+
+
+def _attributes(scope: Scope) -> tuple[str | None, str | None]:
+    """(agent_id, run_id) that narrow within the owner; the id that is the owner itself does not."""
+    kind = scope.owner.type
+    return (scope.agent_id if kind == "user" else None, scope.run_id if kind in ("user", "agent") else None)
+
+
+def _refuse_unbuilt(options: SearchOptions) -> None:
+    ranking = options.ranking
+    if options.mode not in (None, "dense"):
+        if options.mode in ("lexical", "hybrid"):
+            raise NotSupported(f"mode {options.mode!r} needs lexical postings, which this version does not build")
+        raise InputError("mode must be 'dense', 'lexical' or 'hybrid'")
+    if options.rerank is not None:
+        raise NotSupported("rerank is not available in this version")
+    if ranking is not None and (ranking.lexical or ranking.diversity):
+        raise NotSupported("ranking weights lexical and diversity are not available in this version")
+    if options.return_vectors not in (None, "numpy", "dlpack"):
+        raise InputError("return_vectors must be 'numpy', 'dlpack' or None")
+
+
+def _params(ranking: Ranking, min_similarity: float | None, now: int) -> ScoreParams:
+    if not isinstance(ranking, Ranking):
+        raise InputError(f"ranking must be a warpmem.Ranking, not {type(ranking).__name__}")
+    if min_similarity is None:
+        least = float("-inf")
+    elif isinstance(min_similarity, bool) or not isinstance(min_similarity, (int, float)) or min_similarity != min_similarity:
+        raise InputError("min_similarity must be a number")
+    else:
+        least = float(min_similarity)
+    return ScoreParams(
+        float(ranking.similarity),
+        float(ranking.recency),
+        float(ranking.priority),
+        float(ranking.half_life // _MICROSECOND),
+        now,
+        least,
+    )
+
+
+def _parts_of(
+    item: MemoryItem, similarity: float, ranking: Ranking, params: ScoreParams, explain: bool
+) -> dict[str, float]:
+    parts = {"similarity": similarity}
+    if ranking.recency or explain:
+        age = max(0, params.now - to_micros(item.valid_from, "valid_from"))
+        parts["recency"] = 2.0 ** -(age / params.half_life)
+    if ranking.priority or explain:
+        parts["priority"] = item.priority
+    if explain:
+        for name in ("similarity", "recency", "priority"):
+            parts[f"weight_{name}"] = float(getattr(ranking, name))
+    return parts
+
+
+def check_scopes(
+    scopes: Sequence[Scope] | None, scope: Scope | None, what: str = "scopes"
+) -> tuple[Scope, ...]:
+    """The scopes of a search: one named by keywords, or an explicit list. Raises InvalidScope."""
+    if scopes is None:
+        return (arguments.required(scope),)
+    if scope is not None:
+        raise InvalidScope(f"give {what} or one scope, not both")
+    if isinstance(scopes, (str, Scope)) or not isinstance(scopes, Sequence) or not scopes:
+        raise InvalidScope(f"{what} must be a non-empty list of warpmem.Scope")
+    for entry in scopes:
+        if not isinstance(entry, Scope):
+            raise InvalidScope(f"{what} must hold warpmem.Scope, not {type(entry).__name__}")
+    return tuple(dict.fromkeys(scopes))

@@ -1,0 +1,1 @@
+"""Small shared services: time and identifiers."""

@@ -1,0 +1,61 @@
+"""Time as int microseconds since 1970-01-01 UTC, and the way to and from datetimes."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+
+from ..errors import InvalidTime
+from ..protocols import NEVER
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class SystemClock:
+    """The operating system's clock."""
+
+    def now(self) -> int:
+        return time.time_ns() // 1000
+
+
+class FixedClock:
+    """A clock for tests: stands still until told otherwise."""
+
+    def __init__(self, start: datetime) -> None:
+        self._now = to_micros(start, "start")
+
+    def now(self) -> int:
+        return self._now
+
+    def set(self, when: datetime) -> None:
+        """Jump to `when`, forwards or backwards."""
+        self._now = to_micros(when, "when")
+
+    def advance(self, by: timedelta) -> None:
+        """Move by `by`."""
+        self._now += by // _MICROSECOND
+
+
+def to_micros(when: datetime, name: str) -> int:
+    """Microseconds of a timezone-aware datetime. Raises InvalidTime naming the argument."""
+    if not isinstance(when, datetime):
+        raise InvalidTime(f"{name} must be a datetime, not {type(when).__name__}")
+    if when.tzinfo is None or when.utcoffset() is None:
+        raise InvalidTime(f"{name} is a naive datetime; give it a timezone, for example datetime.now(timezone.utc)")
+    return (when - _EPOCH) // _MICROSECOND
+
+
+def to_datetime(micros: int) -> datetime:
+    """The UTC datetime of int microseconds."""
+    return _EPOCH + timedelta(microseconds=micros)
+
+
+def open_end(when: datetime | None, name: str) -> int:
+    """As to_micros, with None as NEVER."""
+    return NEVER if when is None else to_micros(when, name)
+
+
+def from_open_end(micros: int) -> datetime | None:
+    """As to_datetime, with NEVER as None."""
+    return None if micros == NEVER else to_datetime(micros)

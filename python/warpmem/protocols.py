@@ -1,0 +1,465 @@
+"""Every seam of warpmem, with its contract. Implementations live in the folders named here.
+
+    Clock           ops/clock.py
+    Embedder        embed/            TokenCounter    reason/
+    LanguageModel   reason/           Reranker        reason/
+    Engine          storage/rocks.py, storage/memory.py      (bytes)
+    Log             storage/log.py                           (records)
+    Transaction     storage/transaction.py
+    RowPool, SearchBackend            index/cpu.py, index/numpy_ref.py
+    Index           index/partitions.py
+
+Times in this file are int microseconds since 1970-01-01 UTC; `NEVER` stands for an open end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from .types import Durability, MemoryItem, Message, Operation, Order, Owner, Scope
+
+T = TypeVar("T")
+
+NEVER = (1 << 63) - 1
+
+Term = tuple[int, int, int, int]
+"""(column, op, lo, hi). op 0: lo <= column <= hi. op 1: column is among the segment's values[lo:hi]."""
+
+Segment = tuple[int, int, int, Sequence[Term], Sequence[int], "NDArray[np.uint64] | None"]
+"""(query, list_id, group, terms, values, bitmap): one list that one query scans. All terms must hold;
+`values` feeds op 1 and each slice used is ascending; bit row_id of `bitmap` must be set when it is given."""
+
+
+# ---------------------------------------------------------------------------------------- records
+
+
+class Record(msgspec.Struct, frozen=True):
+    """An item as storage sees it. key: 20 bytes (ops/ids.py). ordinal: its rank within the partition for ties."""
+
+    key: bytes
+    ordinal: int
+    item: MemoryItem
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One version of an item as the index sees it. vector: (dim,) float32, canonically normalised."""
+
+    key: bytes
+    version: int
+    ordinal: int
+    kind: str
+    agent_id: str | None
+    run_id: str | None
+    priority: float
+    valid_from: int
+    valid_to: int
+    recorded_at: int
+    retired_at: int
+    expires_at: int
+    vector: Any
+
+
+class RowChange(msgspec.Struct, frozen=True):
+    """What one committed change did to one owner's rows. Removals are (key, version) and come first.
+    `keys` are all items it changed, those included whose rows stayed as they were.
+
+    Applying the same change twice is the same as applying it once.
+    """
+
+    owner: int
+    keys: Sequence[bytes]
+    remove: Sequence[tuple[bytes, int]]
+    add: Sequence[Row]
+
+
+class LogEntry(msgspec.Struct, frozen=True, array_like=True):
+    """One entry of the log family. Sequence numbers start at 1 and have no gaps. `items` is the
+    number of live items in the store after it."""
+
+    sequence: int
+    at: int
+    operation: Operation
+    key: bytes
+    version: int
+    scope: tuple[str | None, str | None, str | None, str | None]
+    items: int
+
+
+class StoreIdentity(msgspec.Struct, frozen=True, array_like=True):
+    """What a store is, fixed when it is created. salt keys every digest that stands in a storage key."""
+
+    format: int
+    created_at: int
+    salt: bytes
+    model_id: str
+    dimension: int
+
+
+# ------------------------------------------------------------------------------------------- time
+
+
+class Clock(Protocol):
+    """Source of the current time."""
+
+    def now(self) -> int:
+        """Microseconds since 1970-01-01 UTC. May go backwards; callers cope."""
+        ...
+
+
+# ----------------------------------------------------------------------------------------- models
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """Turns texts into vectors. Thread-safe.
+
+    `model_id` names the weights (equal ids mean equal vectors); `dimension` is fixed.
+    """
+
+    @property
+    def model_id(self) -> str: ...
+    @property
+    def dimension(self) -> int: ...
+
+    def embed(self, texts: Sequence[str], *, role: Literal["document", "query"]) -> NDArray[np.float32]:
+        """(n, dimension) float32, finite, no all-zero row; row i depends on texts[i] alone.
+
+        Raises InvalidText when a text holds no token, EmbeddingError when the model fails.
+        """
+        ...
+
+
+class TokenCounter(Protocol):
+    """Counts a text's tokens, never fewer than the model the text is meant for would."""
+
+    @property
+    def name(self) -> str: ...
+    def count(self, text: str) -> int: ...
+
+
+class LanguageModel(Protocol):
+    """Answers a chat. Its output is untrusted: callers validate it."""
+
+    @property
+    def model_id(self) -> str: ...
+    def complete(
+        self, messages: Sequence[Message], *, schema: Mapping[str, Any] | None = None, max_tokens: int = 1024
+    ) -> str:
+        """The answer's text; JSON that should follow `schema` when one is given. Raises ModelError."""
+        ...
+
+
+class Reranker(Protocol):
+    """Scores (query, text) pairs; larger is better."""
+
+    @property
+    def model_id(self) -> str: ...
+    def rerank(self, query: str, texts: Sequence[str]) -> NDArray[np.float32]:
+        """(n,) float32, finite. Raises ModelError."""
+        ...
+
+
+# ---------------------------------------------------------------------------------------- storage
+
+
+class Engine(Protocol):
+    """An ordered key-value store with named families: bytes in, bytes out, no meaning.
+
+    Reads are thread-safe. Writes come from one thread at a time. All errors are StoreError.
+    """
+
+    def get(self, family: str, key: bytes) -> bytes | None: ...
+    def get_many(self, family: str, keys: Sequence[bytes]) -> list[bytes | None]: ...
+
+    def scan(
+        self, family: str, start: bytes, stop: bytes, *, reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """Entries with start <= key < stop, ascending (descending when reverse), from one moment in time.
+
+        A damaged block raises StoreCorrupt; the iteration never ends early in silence.
+        """
+        ...
+
+    def write(self, operations: Sequence[tuple[str, bytes, bytes | None]]) -> None:
+        """Apply (family, key, value) in order, all or nothing; value None deletes. Survives the death of
+        the process, not a power loss until sync(). Raises DiskFull or StoreReadOnly with nothing applied."""
+        ...
+
+    def sync(self) -> None:
+        """Make every earlier write durable. After a failure the engine refuses all writes."""
+        ...
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes on disk and in memory, by part."""
+        ...
+
+    def close(self) -> None:
+        """Flush and release; idempotent."""
+        ...
+
+
+class Transaction(Protocol):
+    """Reads and changes inside Log.transact. Only valid on the committer thread while `change` runs.
+
+    Reads see earlier writes of the same transaction. Nothing is stored if `change` raises.
+    """
+
+    @property
+    def now(self) -> int:
+        """Time of this change: never earlier than that of any earlier change."""
+        ...
+
+    def owner(self, owner: Owner) -> int:
+        """The owner's number, given out on first use."""
+        ...
+
+    def get(self, key: bytes) -> Record | None:
+        """The item's current version, or None."""
+        ...
+
+    def find_duplicate(self, owner: int, digest: bytes) -> bytes | None:
+        """Key of the item last stored under this content digest."""
+        ...
+
+    def key_chain(self, owner: int, digest: bytes) -> list[tuple[int, bytes]]:
+        """(valid_from, item key) of every live item in a key slot, ascending."""
+        ...
+
+    def idempotent(self, owner: int, digest: bytes) -> tuple[int, bytes, Any] | None:
+        """(time, payload digest, result) remembered under an idempotency key."""
+        ...
+
+    def remember(self, owner: int, digest: bytes, payload: bytes, result: Any) -> None:
+        """Keep `result` (plain msgpack values) under an idempotency key."""
+        ...
+
+    def add(
+        self, owner: int, item: MemoryItem, vector: NDArray[np.float32], *, duplicate: bytes | None, slot: bytes | None
+    ) -> Record:
+        """Store a first version. `item.id`, ordinal and recorded times are set here. `duplicate` and `slot`
+        are the digests to find it by."""
+        ...
+
+    def revise(
+        self,
+        old: Record,
+        item: MemoryItem,
+        vector: NDArray[np.float32] | None,
+        *,
+        operation: Operation,
+        duplicate: tuple[bytes | None, bytes | None] = (None, None),
+    ) -> Record:
+        """Store the next version of `old`; the old one goes to history. vector None keeps the old vector.
+        duplicate: (digest to forget, digest to remember)."""
+        ...
+
+    def touch(self, record: Record) -> Record:
+        """Note that a duplicate was added: `touched_at` becomes now. Not a new version."""
+        ...
+
+    def delete(self, record: Record, *, duplicate: bytes | None, slot: bytes | None) -> None:
+        """Hide and unindex every version; history keeps them."""
+        ...
+
+
+class Log(Protocol):
+    """The one truth: atomic, durable, ordered changes, and the state they add up to. Thread-safe."""
+
+    @property
+    def identity(self) -> StoreIdentity: ...
+    @property
+    def epoch(self) -> int:
+        """Grows with every applied change."""
+        ...
+
+    def now(self) -> int:
+        """The clock's time, never earlier than the last change's."""
+        ...
+
+    def transact(self, change: Callable[[Transaction], T], durability: Durability | None = None) -> T:
+        """Run `change` on the committer thread and return its result once it is durable and every
+        subscriber has seen it. Changes are serial. Exceptions of `change` pass through, nothing stored."""
+        ...
+
+    def subscribe(self, apply: Callable[[Sequence[RowChange]], None]) -> None:
+        """Call `apply` with each change's rows after it is durable and before transact returns."""
+        ...
+
+    def flush(self) -> None:
+        """Return when every earlier change is durable, whatever durability it asked for."""
+        ...
+
+    def owner(self, owner: Owner) -> int | None: ...
+    def get_many(self, keys: Sequence[bytes]) -> list[Record | None]: ...
+    def get_version(self, key: bytes, version: int) -> Record | None:
+        """A version of an item that is not deleted, current or past."""
+        ...
+
+    def history(self, key: bytes) -> list[tuple[Operation, int, Record | None]]:
+        """(operation, time, record) of every version, oldest first, deletion included; empty if never seen."""
+        ...
+
+    def rows(self, owner: int) -> Iterator[Row]:
+        """Every indexed row of one owner, current and past versions."""
+        ...
+
+    def records(
+        self, owner: int, *, order: Order, reverse: bool, after: bytes | None
+    ) -> Iterator[tuple[bytes, Record]]:
+        """(cursor, record) of the owner's current items in order, after a cursor."""
+        ...
+
+    def entries(self, since: int) -> Iterator[LogEntry]:
+        """Log entries with sequence > since. Raises StoreCorrupt at a gap."""
+        ...
+
+    def owner_items(self, owner: int) -> int: ...
+    def totals(self) -> dict[str, int]:
+        """items, owners, sequence."""
+        ...
+
+    def sizes(self) -> dict[str, int]: ...
+    @property
+    def read_only(self) -> bool: ...
+    def close(self) -> None: ...
+
+
+# ------------------------------------------------------------------------------------------ index
+
+
+class RowPool(Protocol):
+    """Rows in lists, with one scan. Writers are serialised inside; scans never block and see each
+    apply() whole or not at all. Vectors are float32 (dim,); scoring is the canonical scorer of csrc/core/score.hpp.
+    """
+
+    @property
+    def isa(self) -> str: ...
+
+    def apply(
+        self,
+        removes: Sequence[tuple[int, int]],
+        list_ids: NDArray[np.int64],
+        row_ids: NDArray[np.int64],
+        ordinals: NDArray[np.uint32],
+        columns: NDArray[np.int64],
+        vectors: NDArray[np.float32],
+    ) -> None:
+        """Remove (list_id, row_id) pairs, then add n rows: list_ids, row_ids, ordinals (n,), columns
+        (n, n_columns), vectors (n, dim). An unknown pair is ignored; a row_id live in its list is replaced."""
+        ...
+
+    def drop(self, list_ids: Sequence[int]) -> None: ...
+
+    def scan(
+        self,
+        queries: NDArray[np.float32],
+        segments: Sequence[Segment],
+        k: int,
+        *,
+        min_similarity: float = ...,
+        w_similarity: float = 1.0,
+        w_recency: float = 0.0,
+        w_priority: float = 0.0,
+        half_life: float = 1.0,
+        recency_column: int = 0,
+        priority_column: int = 0,
+        now: int = 0,
+    ) -> tuple[
+        NDArray[np.float32], NDArray[np.float32], NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]
+    ]:
+        """The k best rows of each query (q, dim) over its segments.
+
+        Returns scores, similarities (q, k) float32, list_ids, row_ids (q, k) int64, counts (q,) int32; padded with
+        -inf and -1. Order: score descending, group, ordinal, row_id ascending. half_life in microseconds.
+        """
+        ...
+
+    def vectors(self, list_id: int, row_ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """(n, dim) float32 as stored. KeyError when a row is absent."""
+        ...
+
+    def stats(self) -> dict[str, int]:
+        """lists, rows, dead, pages, bytes."""
+        ...
+
+
+class SearchBackend(Protocol):
+    """A way to compute. `capabilities` is a subset of {"scan", "filter", "ranking"}; wider in later versions."""
+
+    name: str
+    capabilities: frozenset[str]
+
+    def available(self) -> str | None:
+        """None when usable here, else the reason and the remedy in one sentence."""
+        ...
+
+    def pool(self, dim: int, n_columns: int) -> RowPool: ...
+
+    def normalize(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(n, dim) float32 to unit length by the canonical formula. ValueError on a zero or non-finite row."""
+        ...
+
+
+class ScopePart(msgspec.Struct, frozen=True):
+    """One scope of a search: an owner's partition, narrowed by attributes and an optional bitmap over row ids."""
+
+    owner: int
+    agent_id: str | None = None
+    run_id: str | None = None
+    bitmap: Any = None
+
+
+class SearchRequest(msgspec.Struct, frozen=True):
+    """One query. vector: (dim,) float32, normalised. at: the world time asked for. known_at: the store's
+    knowledge asked for, None for now. kinds: None for any."""
+
+    vector: Any
+    parts: tuple[ScopePart, ...]
+    at: int
+    known_at: int | None = None
+    kinds: tuple[str, ...] | None = None
+
+
+class ScoreParams(msgspec.Struct, frozen=True):
+    """Weights as in types.Ranking; half_life and now in microseconds."""
+
+    similarity: float = 1.0
+    recency: float = 0.0
+    priority: float = 0.0
+    half_life: float = 1.0
+    now: int = 0
+    min_similarity: float = float("-inf")
+
+
+Match = tuple[float, float, bytes, int]
+"""(score, similarity, item key, version)."""
+
+
+class Index(Protocol):
+    """Every owner's rows, derived from the log and rebuilt from it at will. Thread-safe."""
+
+    def apply(self, changes: Sequence[RowChange]) -> None:
+        """Take in committed changes; visible to the next search. Owners not loaded are left alone."""
+        ...
+
+    def search(self, requests: Sequence[SearchRequest], k: int, params: ScoreParams) -> list[list[Match]]:
+        """The k best matches of each request, exactly. An item appears once per request."""
+        ...
+
+    def row_keys(self, owner: int) -> tuple[int, Sequence[tuple[bytes, int] | None]]:
+        """(generation, item key and version by row id; None where removed). Any change to the owner's rows
+        changes the generation."""
+        ...
+
+    def generation(self, owner: int) -> int: ...
+    def vectors(self, matches: Sequence[Match]) -> NDArray[np.float32]:
+        """(n, dim) float32 stored vectors of matches."""
+        ...
+
+    def plan(self) -> str: ...
+    def stats(self) -> dict[str, int]: ...

@@ -1,0 +1,1 @@
+"""Token counters, and fakes of the language model and the reranker."""

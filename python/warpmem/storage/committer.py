@@ -1,0 +1,245 @@
+"""The committer: the one thread that changes the store, and the queue in front of it.
+
+A sync costs hundreds of microseconds and serves everything written before it, so waiting jobs
+are taken as a group:
+
+    each job of the group:  job() -> (operations, effects, result), write(operations)
+    once:                   sync(), when any of them asked for "sync" and something is unsynced
+    each job, in order:     apply(effects), then its submitter goes on
+
+A job sees the writes of the jobs before it in its group. A job with durability "os" that shares a group with
+a "sync" job waits for the sync too: effects then reach subscribers in the order of the writes, and none of a
+"sync" job before it is durable.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Generic, TypeVar
+
+from ..errors import DeadlineExceeded, StoreClosed, StoreError, StoreReadOnly
+from ..types import Durability
+
+W = TypeVar("W")
+E = TypeVar("E")
+R = TypeVar("R")
+
+Job = Callable[[], tuple[W, E, R]]
+
+MAX_GROUP: Final = 256
+
+
+class _Request:
+    """One job in the queue. `done` is a lock, held until the outcome is there: cheaper than an Event."""
+
+    __slots__ = ("done", "durability", "effects", "error", "job", "result")
+
+    def __init__(self, job: Job[Any, Any, Any] | None, durability: Durability) -> None:
+        self.job = job
+        self.durability = durability
+        self.effects: Any = None
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self.done = threading.Lock()
+        self.done.acquire()
+
+    def finish(self, error: BaseException | None = None) -> None:
+        if error is not None:
+            self.error = error
+        self.done.release()
+
+
+class Committer(Generic[W, E]):
+    """Runs jobs one after the other on a thread of its own, which starts with the first one.
+
+    write      apply a job's operations, all or nothing; raises StoreError with nothing applied. Not called
+               with operations that are false (an empty list), and then nothing is left to sync either
+    sync       make every earlier write durable
+    apply      called with the effects of each durable job, in the order of the writes
+    max_queue  jobs that may wait; further submitters block
+
+    Thread-safe. A forked child cannot use its parent's committer.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[W], None],
+        sync: Callable[[], None],
+        apply: Callable[[E], None],
+        max_queue: int = 4096,
+    ) -> None:
+        self._write = write
+        self._sync = sync
+        self._apply = apply
+        self._max_queue = max_queue
+        self._lock = threading.Lock()
+        self._work = threading.Condition(self._lock)
+        self._space = threading.Condition(self._lock)
+        self._queue: deque[_Request] = deque()
+        self._thread: threading.Thread | None = None
+        self._stopping = False
+        self._unsynced = False
+        self._pid = os.getpid()
+
+    # ---------------------------------------------------------------------------------- submitters
+
+    def submit(self, job: Job[W, E, R], durability: Durability = "sync", timeout: float | None = None) -> R:
+        """Run `job` on the committer thread and return its result once it is durable and applied.
+
+        Exceptions of the job pass through with nothing written. A StoreError of the write means the same.
+        When the sync fails StoreReadOnly is raised and effects are not applied; the change may or may not be found
+        after the next open. An exception of apply passes through too, although the change is stored.
+
+        timeout: seconds that the job may wait for its turn. DeadlineExceeded, with nothing changed, when it
+        has not begun by then; once begun it is waited for. An exception in the waiting thread (KeyboardInterrupt)
+        withdraws the job if it has not begun; otherwise the job goes its way.
+
+        Raises StoreClosed after stop() and in a forked child.
+        """
+        result: R = self._enter(_Request(job, durability), timeout)
+        return result
+
+    def barrier(self, timeout: float | None = None) -> None:
+        """Return when every earlier job is done and every earlier write durable. Raises as submit."""
+        self._enter(_Request(None, "sync"), timeout)
+
+    def stop(self) -> None:
+        """Finish what is queued, then end the thread. Later submits raise StoreClosed. Idempotent; no
+        effect in a forked child."""
+        if os.getpid() != self._pid:
+            return
+        with self._lock:
+            self._stopping = True
+            self._work.notify_all()
+            self._space.notify_all()
+            thread = self._thread
+        if thread is threading.current_thread():
+            raise StoreError("a change cannot close the store it runs in: close it after the change")
+        if thread is not None:
+            thread.join()
+
+    def _enter(self, request: _Request, timeout: float | None) -> Any:
+        if os.getpid() != self._pid:
+            raise StoreClosed(
+                f"the store was opened in process {self._pid} and this is its forked child {os.getpid()}: "
+                "open it in the child, after closing it in the parent"
+            )
+        if threading.current_thread() is self._thread:
+            raise StoreError(
+                "a change cannot submit another change: make them one change, or submit it afterwards"
+            )
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with self._lock:
+            while len(self._queue) >= self._max_queue and not self._stopping:
+                left = None if deadline is None else deadline - time.monotonic()
+                if (left is not None and left <= 0) or not self._space.wait(left):
+                    raise DeadlineExceeded(
+                        f"{len(self._queue)} changes were waiting for {timeout} s, the most that may "
+                        f"(write_queue is {self._max_queue}); nothing was changed"
+                    )
+            if self._stopping:
+                raise StoreClosed("the store is closed: open it again")
+            self._queue.append(request)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="warpmem-committer", daemon=True)
+                self._thread.start()
+            self._work.notify()
+        try:
+            if deadline is None:
+                request.done.acquire()
+            elif not request.done.acquire(timeout=max(0.0, deadline - time.monotonic())):
+                if self._withdraw(request):
+                    raise DeadlineExceeded(
+                        f"the change did not begin within {timeout} s; nothing was changed"
+                    )
+                request.done.acquire()
+        except BaseException:
+            self._withdraw(request)
+            raise
+        if request.error is not None:
+            try:
+                raise request.error
+            finally:
+                request.error = None  # the traceback refers to this frame: no cycle
+        return request.result
+
+    def _withdraw(self, request: _Request) -> bool:
+        """Take a request out of the queue; False when it has begun."""
+        with self._lock:
+            try:
+                self._queue.remove(request)
+            except ValueError:
+                return False
+            self._space.notify()
+            return True
+
+    # ------------------------------------------------------------------------------------- thread
+
+    def _run(self) -> None:
+        group: list[_Request] = []
+        try:
+            while True:
+                with self._lock:
+                    while not self._queue:
+                        if self._stopping:
+                            return
+                        self._work.wait()
+                    group = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_GROUP))]
+                    self._space.notify(len(group))
+                self._commit(group)
+                group = []
+        finally:
+            # Reached with requests only when the thread itself fails; nobody may wait for ever then.
+            with self._lock:
+                self._stopping = True
+                self._space.notify_all()
+                left = [*group, *self._queue]
+                self._queue.clear()
+            for request in left:
+                if request.done.locked():
+                    request.finish(
+                        StoreClosed("the committer ended unexpectedly: close the store and open it again")
+                    )
+
+    def _commit(self, group: Sequence[_Request]) -> None:
+        written = []
+        for request in group:
+            error = _attempt(self._execute, request)
+            if error is None:
+                written.append(request)
+            else:
+                request.finish(error)
+        if self._unsynced and any(request.durability == "sync" for request in written):
+            error = _attempt(self._sync)
+            if error is not None:
+                for request in written:
+                    # An exception of its own for each: several threads raise them at the same time.
+                    failure = StoreReadOnly(f"the change could not be made durable: {error}")
+                    failure.__cause__ = error
+                    request.finish(failure)
+                return
+            self._unsynced = False
+        for request in written:
+            # A barrier changed nothing, so there is nothing to apply.
+            request.finish(None if request.job is None else _attempt(self._apply, request.effects))
+
+    def _execute(self, request: _Request) -> None:
+        if request.job is None:
+            return
+        operations, request.effects, request.result = request.job()
+        if operations:
+            self._write(operations)
+            self._unsynced = True
+
+
+def _attempt(function: Callable[..., None], *arguments: Any) -> BaseException | None:
+    """Call it and return what it raised: the exception continues in the thread that submitted the job."""
+    try:
+        function(*arguments)
+    except BaseException as error:  # noqa: BLE001  whatever a job raises belongs to its submitter, not to this thread
+        return error
+    return None

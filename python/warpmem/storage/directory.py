@@ -1,0 +1,133 @@
+"""What a store's directory holds on the file system, looked at before RocksDB touches it.
+
+RocksDB creates a new, empty database wherever the file CURRENT is missing, and adds families to any database
+it is pointed at. Both would hide damage or spoil what belongs to somebody else, so it is decided here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Collection
+from typing import Final
+
+from ..errors import FormatError, StoreCorrupt, StoreError, StoreReadOnly
+from .codec import FAMILIES
+
+_OWN_FILES: Final = re.compile(
+    r"warpmem\.lock|rocksdict-config\.json|LOCK|IDENTITY|CURRENT|LOG(\.old\.\d+)?|MANIFEST-\d+"
+    r"|OPTIONS-\d+(\.dbtmp)?|\d+\.(log|sst|dbtmp)"
+)
+_DATA_FILES: Final = re.compile(r"\d+\.(log|sst)")
+_IGNORED: Final = frozenset({"lost+found"})  # the root of a freshly made file system
+_UNMIRRORED: Final = frozenset({"LOCK", "LOG", "rocksdict-config.json"})
+
+
+def prepare(path: str) -> bool:
+    """Make sure that `path` is a directory that holds a store or may become one; True when it holds one.
+
+    Raises FormatError when it holds something else (left untouched), StoreCorrupt when it holds the remains
+    of a store, StoreReadOnly when it cannot be created.
+    """
+    try:
+        names = _names(path)
+    except FileNotFoundError:
+        _create(path)
+        return False
+    if "CURRENT" in names:
+        return True
+    foreign = sorted(name for name in names if not _OWN_FILES.fullmatch(name))
+    if foreign:
+        raise FormatError(
+            f"{path!r} is not a warpmem store and not empty ({len(names)} entries, one is {foreign[0]!r}): "
+            "name a new or an empty directory; nothing was changed"
+        )
+    # Without CURRENT and without data a creation was cut short, and starts over.
+    if any(_DATA_FILES.fullmatch(name) for name in names):
+        raise StoreCorrupt(
+            f"{path!r} holds data files but its file CURRENT is missing: restore the directory from a backup"
+        )
+    return False
+
+
+def require(path: str) -> None:
+    """Make sure that `path` holds a store. Raises FormatError or StoreCorrupt; changes nothing."""
+    try:
+        os.stat(path)
+    except OSError as error:
+        raise FormatError(
+            f"there is no store at {path!r} ({error.strerror}): "
+            "read_only=True does not create one; check the path"
+        ) from error
+    if not prepare(path):
+        raise FormatError(
+            f"there is no store in {path!r}: read_only=True does not create one; check the path"
+        )
+
+
+def check_families(path: str, found: Collection[str], *, read_only: bool) -> None:
+    """Make sure that a database's families are a store's. Raises FormatError."""
+    unknown = sorted(set(found) - {"default", *FAMILIES})
+    missing = [family for family in FAMILIES if family not in found]
+    if unknown:
+        raise FormatError(
+            f"the database in {path!r} has the family {unknown[0]!r}, which warpmem does not know: it was "
+            "written by a newer warpmem (upgrade the package) or by something else (name another directory)"
+        )
+    if not missing:
+        return
+    data = [name for name in _names(path) if _DATA_FILES.fullmatch(name)]
+    if any(os.path.getsize(os.path.join(path, name)) for name in data):
+        raise FormatError(
+            f"the database in {path!r} has {len(FAMILIES) - len(missing)} of {len(FAMILIES)} families: it is "
+            "not a warpmem store; name another directory"
+        )
+    if read_only:
+        raise FormatError(
+            f"the store in {path!r} was never completely created: open it once without read_only=True"
+        )
+
+
+def mirror(path: str) -> str:
+    """A temporary directory of symbolic links to the files of a store. The caller removes it.
+
+    Raises StoreError when there is no place for temporary files.
+    """
+    try:
+        links = tempfile.mkdtemp(prefix="warpmem-read-only-")
+    except OSError as error:
+        raise StoreError(
+            f"a read-only open needs a directory for temporary files ({error.strerror}): set TMPDIR to one"
+        ) from error
+    try:
+        for name in _names(path):
+            if name not in _UNMIRRORED and _OWN_FILES.fullmatch(name):
+                os.symlink(os.path.join(path, name), os.path.join(links, name))
+    except OSError as error:
+        shutil.rmtree(links, ignore_errors=True)
+        raise StoreError(f"cannot link to the files of {path!r}: {error.strerror}") from error
+    return links
+
+
+def _names(path: str) -> list[str]:
+    try:
+        return [name for name in os.listdir(path) if name not in _IGNORED]
+    except NotADirectoryError as error:
+        raise FormatError(f"{path!r} is not a directory: name a new or an empty one") from error
+    except PermissionError as error:
+        raise StoreReadOnly(f"no permission to list {path!r}: give this user read permission") from error
+
+
+def _create(path: str) -> None:
+    try:
+        os.makedirs(path, exist_ok=True)
+        # The entry of the new directory must survive a power loss as well as what will stand in it.
+        parent = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(parent)
+        finally:
+            os.close(parent)
+    except OSError as error:
+        raise StoreReadOnly(f"cannot create the directory {path!r}: {error.strerror}") from error

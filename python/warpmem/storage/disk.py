@@ -1,0 +1,55 @@
+"""The low-water mark: writes stop while there is still room to stop cleanly."""
+
+from __future__ import annotations
+
+import os
+
+from ..errors import DiskFull, StoreError
+
+
+def free_bytes(path: str | os.PathLike[str]) -> int:
+    """Bytes this user may still write on the file system of `path`. Raises StoreError when it is gone."""
+    try:
+        status = os.statvfs(path)
+    except OSError as error:
+        raise StoreError(f"cannot ask for the free space of {os.fspath(path)!r}: {error.strerror}") from error
+    return status.f_bavail * status.f_frsize
+
+
+def check_free(path: str | os.PathLike[str], min_free: int, needed: int) -> None:
+    """Raise DiskFull when writing `needed` bytes would leave less than `min_free`. Both in bytes."""
+    free = free_bytes(path)
+    if free - needed < min_free:
+        raise DiskFull(
+            f"{free} bytes free on the disk of {os.fspath(path)!r}, a write of {needed} bytes needs "
+            f"{min_free + needed} (min_free_bytes is {min_free}): free some space; nothing was written"
+        )
+
+
+class SpaceGuard:
+    """Calls check_free before a write, but not before each: every `max_writes` writes or `max_bytes` bytes,
+    and before every one from a refusal until it passes again. Not thread-safe."""
+
+    def __init__(
+        self, path: str | os.PathLike[str], min_free: int, *, max_writes: int = 64, max_bytes: int = 1 << 20
+    ) -> None:
+        self._path = path
+        self._min_free = min_free
+        self._max_writes = max_writes
+        self._max_bytes = max_bytes
+        self._writes = max_writes
+        self._bytes = 0
+
+    def before(self, size: int) -> None:
+        """Account for a write of `size` bytes. Raises DiskFull, and then counts nothing."""
+        if self._writes >= self._max_writes or self._bytes + size >= self._max_bytes:
+            self._writes = self._max_writes
+            check_free(self._path, self._min_free, size)
+            self._writes = 0
+            self._bytes = 0
+        self._writes += 1
+        self._bytes += size
+
+    def alarm(self) -> None:
+        """Ask again before the next write, whatever the counts: the disk said that it was full."""
+        self._writes = self._max_writes

@@ -1,0 +1,247 @@
+"""The log: records over an engine, changed only by the committer thread.
+
+Everything here is derived from two rules. A change is one atomic engine write that also appends its log
+entries. And the state (items, vectors, history, owners, listing, lookup) is what those entries add up to.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+from ..errors import FormatError, ModelMismatch, StoreCorrupt, StoreReadOnly
+from ..ops.ids import KeyMaker, owner_of, owner_prefix
+from ..protocols import Clock, Engine, LogEntry, Record, Row, RowChange, StoreIdentity, Transaction
+from ..types import Durability, Operation, Order, Owner
+from . import codec
+from .committer import Committer
+from .records import HistoryValue, ItemValue, OwnerValue, decode, decode_row, encode, make_record
+from .transaction import LogState, StoreTransaction, owner_digest
+
+T = TypeVar("T")
+
+FORMAT = 1
+_IDENTITY_KEY = b"identity"
+_OWNER_CACHE = 65_536
+
+
+class StoreLog:
+    """Implements protocols.Log over any protocols.Engine."""
+
+    def __init__(
+        self, engine: Engine, identity: StoreIdentity, clock: Clock, *, durability: Durability, max_queue: int,
+        read_only: bool,
+    ) -> None:  # fmt: skip
+        self._engine = engine
+        self._identity = identity
+        self._clock = clock
+        self._durability = durability
+        self._read_only = read_only
+        self._keys = KeyMaker()
+        self._state = _load_state(engine)
+        self._epoch = 0
+        self._owners: dict[Owner, int] = {}
+        self._subscribers: list[Callable[[Sequence[RowChange]], None]] = []
+        self._committer = Committer(self._write, engine.sync, self._apply, max_queue)
+
+    # ------------------------------------------------------------------------------------ changes
+
+    def transact(self, change: Callable[[Transaction], T], durability: Durability | None = None) -> T:
+        if self._read_only:
+            raise StoreReadOnly("the store was opened with read_only=True")
+
+        def job() -> tuple[StoreTransaction, list[RowChange], T]:
+            transaction = StoreTransaction(
+                self._engine, self._identity, self._state, self._keys, self._clock.now()
+            )
+            result = change(transaction)
+            return transaction, transaction.effects, result
+
+        return self._committer.submit(job, durability or self._durability)
+
+    def subscribe(self, apply: Callable[[Sequence[RowChange]], None]) -> None:
+        self._subscribers.append(apply)
+
+    def flush(self) -> None:
+        if not self._read_only:
+            self._committer.barrier()
+
+    def _write(self, transaction: StoreTransaction) -> None:
+        self._engine.write(transaction.operations)
+        self._state = transaction.state
+        self._epoch += 1
+
+    def _apply(self, effects: Sequence[RowChange]) -> None:
+        for apply in self._subscribers:
+            apply(effects)
+
+    # -------------------------------------------------------------------------------------- reads
+
+    @property
+    def identity(self) -> StoreIdentity:
+        return self._identity
+
+    @property
+    def epoch(self) -> int:
+        return self._epoch
+
+    @property
+    def read_only(self) -> bool:
+        return self._read_only
+
+    def now(self) -> int:
+        return max(self._clock.now(), self._state.at)
+
+    def owner(self, owner: Owner) -> int | None:
+        number = self._owners.get(owner)
+        if number is None:
+            key = codec.owner_name_key(owner_digest(self._identity, owner))
+            stored = self._engine.get("owners", key)
+            if stored is None:
+                return None
+            number = int.from_bytes(codec.unseal("owners", key, stored), "big")
+            if len(self._owners) >= _OWNER_CACHE:
+                self._owners.clear()
+            self._owners[owner] = number
+        return number
+
+    def owner_items(self, owner: int) -> int:
+        key = codec.owner_state_key(owner)
+        stored = self._engine.get("owners", key)
+        return 0 if stored is None else decode(codec.unseal("owners", key, stored), OwnerValue).items
+
+    def get_many(self, keys: Sequence[bytes]) -> list[Record | None]:
+        return [
+            None if value is None else make_record(key, decode(codec.unseal("items", key, value), ItemValue))
+            for key, value in zip(keys, self._engine.get_many("items", keys), strict=True)
+        ]
+
+    def get_version(self, key: bytes, version: int) -> Record | None:
+        (current,) = self.get_many([key])
+        if current is None or current.item.version == version:
+            return current
+        history_key = codec.history_key(key, version)
+        stored = self._engine.get("history", history_key)
+        if stored is None:
+            return None
+        value = decode(codec.unseal("history", history_key, stored), HistoryValue)
+        return None if value.item is None else make_record(key, value.item)
+
+    def history(self, key: bytes) -> list[tuple[Operation, int, Record | None]]:
+        found: list[tuple[Operation, int, Record | None]] = []
+        start, stop = codec.prefix_range(key)
+        for history_key, stored in self._engine.scan("history", start, stop):
+            value = decode(codec.unseal("history", history_key, stored), HistoryValue)
+            record = None if value.item is None else make_record(key, value.item)
+            found.append((value.operation, value.at, record))
+        stored_now = self._engine.get("items", key)
+        if stored_now is not None:
+            current = decode(codec.unseal("items", key, stored_now), ItemValue)
+            if not any(record and record.item.version == current.version for _, _, record in found):
+                found.append((current.operation, current.recorded_at, make_record(key, current)))
+        return found
+
+    def rows(self, owner: int) -> Iterator[Row]:
+        start, stop = codec.prefix_range(owner_prefix(owner))
+        dimension = self._identity.dimension
+        for key, stored in self._engine.scan("vectors", start, stop):
+            payload = codec.unseal("vectors", key, stored)
+            item_key, version = codec.read_version_key("vectors", key)
+            yield decode_row(item_key, version, payload, dimension)
+
+    def records(
+        self, owner: int, *, order: Order, reverse: bool, after: bytes | None
+    ) -> Iterator[tuple[bytes, Record]]:
+        family = "items" if order == "recorded" else "listing"
+        start, stop = codec.prefix_range(owner_prefix(owner))
+        if after is not None:
+            if owner_of(after) != owner:
+                raise ValueError("cursor of another owner")
+            start, stop = (start, after) if reverse else (after + b"\0", stop)
+        for key, stored in self._engine.scan(family, start, stop, reverse=reverse):
+            payload = codec.unseal(family, key, stored)
+            if family == "items":
+                yield key, make_record(key, decode(payload, ItemValue))
+            else:
+                (record,) = self.get_many([codec.read_listing_key(key)[1]])
+                if record is not None:
+                    yield key, record
+
+    def entries(self, since: int) -> Iterator[LogEntry]:
+        expected = since + 1
+        for key, stored in self._engine.scan("log", codec.log_key(expected), codec.log_key((1 << 64) - 1)):
+            entry = _decode_entry(key, stored)
+            if entry.sequence != expected:
+                raise StoreCorrupt(f"log entry {expected} is missing, the next is {entry.sequence}")
+            expected += 1
+            yield entry
+
+    def totals(self) -> dict[str, int]:
+        state = self._state
+        return {"items": state.items, "owners": state.owners, "sequence": state.sequence}
+
+    def sizes(self) -> dict[str, int]:
+        return self._engine.sizes()
+
+    def close(self) -> None:
+        self._committer.stop()
+        self._engine.close()
+
+
+def _decode_entry(key: bytes, stored: bytes) -> LogEntry:
+    entry = decode(codec.unseal("log", key, stored), LogEntry)
+    if codec.log_key(entry.sequence) != key:
+        raise StoreCorrupt(f"log entry {entry.sequence} stands at key {key.hex()}")
+    return entry
+
+
+def _load_state(engine: Engine) -> LogState:
+    """The counters that the last log entry and the last owner number give."""
+    state = LogState()
+    for key, stored in engine.scan("log", b"", b"\xff" * 9, reverse=True):
+        entry = _decode_entry(key, stored)
+        state.sequence, state.at, state.items = entry.sequence, entry.at, entry.items
+        break
+    start, stop = codec.prefix_range(codec.owner_state_key(0)[:1])
+    for key, _ in engine.scan("owners", start, stop, reverse=True):
+        state.owners = int.from_bytes(key[1:], "big")
+        break
+    return state
+
+
+def read_identity(engine: Engine) -> StoreIdentity | None:
+    """What the store is, or None for a new one. Raises FormatError when a newer version wrote it."""
+    stored = engine.get("meta", _IDENTITY_KEY)
+    if stored is None:
+        return None
+    identity = decode(codec.unseal("meta", _IDENTITY_KEY, stored), StoreIdentity)
+    if identity.format > FORMAT:
+        raise FormatError(
+            f"the store has format {identity.format}, this warpmem reads up to {FORMAT}; upgrade warpmem to open it"
+        )
+    return identity
+
+
+def open_log(
+    engine: Engine, clock: Clock, *, model_id: str, dimension: int, durability: Durability = "sync",
+    max_queue: int = 4096, read_only: bool = False,
+) -> StoreLog:  # fmt: skip
+    """Open or create the log on an engine.
+
+    Raises ModelMismatch when the store holds vectors of another model, FormatError when it is newer, or
+    is empty and opened read-only.
+    """
+    identity = read_identity(engine)
+    if identity is None:
+        if read_only:
+            raise FormatError("there is no store here yet; open it once without read_only=True to create it")
+        identity = StoreIdentity(FORMAT, clock.now(), os.urandom(16), model_id, dimension)
+        engine.write([("meta", _IDENTITY_KEY, codec.seal("meta", _IDENTITY_KEY, encode(identity)))])
+        engine.sync()
+    if (identity.model_id, identity.dimension) != (model_id, dimension):
+        raise ModelMismatch(
+            f"the store holds vectors of {identity.model_id!r} ({identity.dimension} dimensions), not of {model_id!r} "
+            f"({dimension}); open it with that model, or export it and import into a new store with this one"
+        )
+    return StoreLog(engine, identity, clock, durability=durability, max_queue=max_queue, read_only=read_only)

@@ -1,0 +1,210 @@
+"""What stands inside a sealed value: msgpack arrays, one struct per family.
+
+Fields are found by position. New fields go to the end with a default; none is ever renumbered or reused.
+FORMATS.md describes each one.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any, TypeVar
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import StoreCorrupt
+from ..ops.clock import from_open_end, open_end, to_datetime, to_micros
+from ..ops.ids import format_id
+from ..protocols import LogEntry, Record, Row, StoreIdentity
+from ..types import MemoryItem, Modality, Operation, Scope
+
+V = TypeVar("V", bound=msgspec.Struct)
+
+
+class ItemValue(msgspec.Struct, frozen=True, array_like=True):
+    """Families items and history: one version of an item. Times in microseconds."""
+
+    scope: tuple[str | None, str | None, str | None, str | None]
+    kind: str
+    text: str
+    modality: Modality
+    blob: str | None
+    metadata: dict[str, Any]
+    priority: float
+    key: str | None
+    entities: tuple[str, ...]
+    sources: tuple[str, ...]
+    trust: float
+    version: int
+    model_id: str
+    created_at: int
+    touched_at: int
+    expires_at: int
+    valid_from: int
+    valid_to: int
+    recorded_at: int
+    retired_at: int
+    ordinal: int
+    operation: Operation
+
+
+class HistoryValue(msgspec.Struct, frozen=True, array_like=True):
+    """Family history: a version that is no longer current, or (item None) the mark of a deletion."""
+
+    operation: Operation
+    at: int
+    item: ItemValue | None
+
+
+class RowHeader(msgspec.Struct, frozen=True, array_like=True):
+    """Family vectors: what the index needs of one version, before the float32 values."""
+
+    ordinal: int
+    kind: str
+    agent_id: str | None
+    run_id: str | None
+    priority: float
+    valid_from: int
+    valid_to: int
+    recorded_at: int
+    retired_at: int
+    expires_at: int
+
+
+class OwnerValue(msgspec.Struct, frozen=True, array_like=True):
+    """Family owners: a partition's name and counters."""
+
+    type: str
+    id: str
+    next_ordinal: int
+    items: int
+
+
+class RememberedValue(msgspec.Struct, frozen=True, array_like=True):
+    """Family lookup, tag i: the outcome of an idempotent call."""
+
+    at: int
+    payload: bytes
+    result: Any
+
+
+encode = msgspec.msgpack.Encoder().encode
+_decoders: dict[type, msgspec.msgpack.Decoder[Any]] = {
+    kind: msgspec.msgpack.Decoder(kind) for kind in (ItemValue, HistoryValue, RowHeader, OwnerValue, RememberedValue, LogEntry, StoreIdentity)
+}
+
+
+def decode(data: bytes | memoryview, kind: type[V]) -> V:
+    """A struct from msgpack. Raises StoreCorrupt: the checksum held, so the writer was broken."""
+    try:
+        value: V = _decoders[kind].decode(data)
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise StoreCorrupt(f"a {kind.__name__} value does not decode: {error}") from error
+    return value
+
+
+def scope_tuple(scope: Scope) -> tuple[str | None, str | None, str | None, str | None]:
+    """A scope in its stored order."""
+    return (scope.user_id, scope.agent_id, scope.run_id, scope.corpus_id)
+
+
+def make_scope(ids: tuple[str | None, str | None, str | None, str | None]) -> Scope:
+    """A scope from its stored order."""
+    return Scope(user_id=ids[0], agent_id=ids[1], run_id=ids[2], corpus_id=ids[3])
+
+
+def item_value(record: Record, operation: Operation) -> ItemValue:
+    """The stored form of a record."""
+    item = record.item
+    return ItemValue(
+        scope_tuple(item.scope), item.kind, item.text, item.modality, item.blob, item.metadata, item.priority,
+        item.key, item.entities, item.sources, item.trust, item.version, item.model_id,
+        to_micros(item.created_at, "created_at"), to_micros(item.touched_at, "touched_at"),
+        open_end(item.expires_at, "expires_at"), to_micros(item.valid_from, "valid_from"),
+        open_end(item.valid_to, "valid_to"), to_micros(item.recorded_at, "recorded_at"),
+        open_end(item.retired_at, "retired_at"), record.ordinal, operation,
+    )  # fmt: skip
+
+
+def make_record(key: bytes, value: ItemValue) -> Record:
+    """A record from its stored form."""
+    return Record(
+        key,
+        value.ordinal,
+        MemoryItem(
+            id=format_id(key),
+            scope=make_scope(value.scope),
+            kind=value.kind,
+            text=value.text,
+            modality=value.modality,
+            blob=value.blob,
+            metadata=value.metadata,
+            priority=value.priority,
+            key=value.key,
+            entities=value.entities,
+            sources=value.sources,
+            trust=value.trust,
+            version=value.version,
+            model_id=value.model_id,
+            created_at=to_datetime(value.created_at),
+            touched_at=to_datetime(value.touched_at),
+            expires_at=from_open_end(value.expires_at),
+            valid_from=to_datetime(value.valid_from),
+            valid_to=from_open_end(value.valid_to),
+            recorded_at=to_datetime(value.recorded_at),
+            retired_at=from_open_end(value.retired_at),
+        ),
+    )
+
+
+def make_row(record: Record, vector: NDArray[np.float32]) -> Row:
+    """The index row of a record."""
+    item = record.item
+    return Row(
+        key=record.key,
+        version=item.version,
+        ordinal=record.ordinal,
+        kind=item.kind,
+        agent_id=item.scope.agent_id,
+        run_id=item.scope.run_id,
+        priority=item.priority,
+        valid_from=to_micros(item.valid_from, "valid_from"),
+        valid_to=open_end(item.valid_to, "valid_to"),
+        recorded_at=to_micros(item.recorded_at, "recorded_at"),
+        retired_at=open_end(item.retired_at, "retired_at"),
+        expires_at=open_end(item.expires_at, "expires_at"),
+        vector=vector,
+    )
+
+
+_HEADER_LENGTH = struct.Struct("<H")
+
+
+def encode_row(row: Row) -> bytes:
+    """Payload of family vectors: u16 header length, header, float32 values, all little-endian."""
+    header = encode(
+        RowHeader(
+            row.ordinal, row.kind, row.agent_id, row.run_id, row.priority,
+            row.valid_from, row.valid_to, row.recorded_at, row.retired_at, row.expires_at,
+        )
+    )  # fmt: skip
+    vector = np.ascontiguousarray(row.vector, dtype="<f4")
+    return _HEADER_LENGTH.pack(len(header)) + header + vector.tobytes()
+
+
+def decode_row(key: bytes, version: int, payload: bytes | memoryview, dimension: int) -> Row:
+    """The row of a payload of family vectors. Raises StoreCorrupt when its length does not add up."""
+    if len(payload) < 2:
+        raise StoreCorrupt(f"vector value of key {key.hex()} is {len(payload)} bytes; run a restore from backup")
+    (length,) = _HEADER_LENGTH.unpack_from(payload)
+    if len(payload) != 2 + length + 4 * dimension:
+        raise StoreCorrupt(
+            f"vector value of key {key.hex()} is {len(payload)} bytes, expected {2 + length + 4 * dimension}"
+        )
+    header = decode(payload[2 : 2 + length], RowHeader)
+    vector = np.frombuffer(payload, dtype="<f4", count=dimension, offset=2 + length)
+    return Row(
+        key, version, header.ordinal, header.kind, header.agent_id, header.run_id, header.priority,
+        header.valid_from, header.valid_to, header.recorded_at, header.retired_at, header.expires_at, vector,
+    )  # fmt: skip

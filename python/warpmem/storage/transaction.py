@@ -1,0 +1,322 @@
+"""One change in the making: reads through an overlay of its own writes, and the operations it adds up to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import StoreCorrupt
+from ..ops.clock import to_datetime, to_micros
+from ..ops.digest import digest16
+from ..ops.ids import KeyMaker, format_id, owner_of
+from ..protocols import Engine, LogEntry, Record, Row, RowChange, StoreIdentity
+from ..types import MemoryItem, Operation, Owner
+from . import codec
+from .records import (
+    HistoryValue,
+    ItemValue,
+    OwnerValue,
+    RememberedValue,
+    decode,
+    decode_row,
+    encode,
+    encode_row,
+    item_value,
+    make_record,
+    make_row,
+    scope_tuple,
+)
+
+
+class LogState(msgspec.Struct):
+    """The counters that the log's tail determines."""
+
+    sequence: int = 0
+    at: int = 0
+    items: int = 0
+    owners: int = 0
+
+
+class StoreTransaction:
+    """Implements protocols.Transaction over an Engine. Lives on the committer thread."""
+
+    def __init__(
+        self, engine: Engine, identity: StoreIdentity, state: LogState, keys: KeyMaker, clock_now: int
+    ) -> None:
+        self._engine = engine
+        self._identity = identity
+        self._keys = keys
+        self._overlay: dict[tuple[str, bytes], bytes | None] = {}
+        self._slots: dict[bytes, dict[bytes, bool]] = {}
+        self._owner_numbers: dict[Owner, int] = {}
+        self._owner_values: dict[int, OwnerValue] = {}
+        self._records: dict[bytes, Record | None] = {}
+        self._changes: dict[int, tuple[list[bytes], list[tuple[bytes, int]], dict[tuple[bytes, int], Row]]] = {}
+        self._now = max(clock_now, state.at)
+        self.state = LogState(state.sequence, self._now, state.items, state.owners)
+
+    # -------------------------------------------------------------------------------------- reads
+
+    @property
+    def now(self) -> int:
+        return self._now
+
+    def owner(self, owner: Owner) -> int:
+        number = self._owner_numbers.get(owner)
+        if number is None:
+            name_key = codec.owner_name_key(owner_digest(self._identity, owner))
+            stored = self._read("owners", name_key)
+            if stored is not None:
+                number = int.from_bytes(stored, "big")
+            else:
+                number = self.state.owners + 1
+                self.state.owners = number
+                self._write("owners", name_key, number.to_bytes(4, "big"))
+                self._put_owner(number, OwnerValue(owner.type, owner.id, 0, 0))
+            self._owner_numbers[owner] = number
+        return number
+
+    def get(self, key: bytes) -> Record | None:
+        if key in self._records:
+            return self._records[key]
+        stored = self._read("items", key)
+        record = None if stored is None else make_record(key, decode(stored, ItemValue))
+        self._records[key] = record
+        return record
+
+    def find_duplicate(self, owner: int, digest: bytes) -> bytes | None:
+        stored = self._read("lookup", codec.lookup_key(owner, codec.DUPLICATE, digest))
+        return None if stored is None else bytes(stored)
+
+    def key_chain(self, owner: int, digest: bytes) -> list[tuple[int, bytes]]:
+        prefix = codec.lookup_key(owner, codec.SLOT, digest)
+        start, stop = codec.prefix_range(prefix)
+        found = set()
+        for key, value in self._engine.scan("lookup", start, stop):
+            codec.unseal("lookup", key, value)
+            found.add(key)
+        for key, live in self._slots.get(prefix, {}).items():
+            (found.add if live else found.discard)(key)
+        return [codec.read_slot_suffix(key) for key in sorted(found)]
+
+    def idempotent(self, owner: int, digest: bytes) -> tuple[int, bytes, Any] | None:
+        stored = self._read("lookup", codec.lookup_key(owner, codec.IDEMPOTENCY, digest))
+        if stored is None:
+            return None
+        value = decode(stored, RememberedValue)
+        return value.at, value.payload, value.result
+
+    # ------------------------------------------------------------------------------------ changes
+
+    def remember(self, owner: int, digest: bytes, payload: bytes, result: Any) -> None:
+        key = codec.lookup_key(owner, codec.IDEMPOTENCY, digest)
+        self._write("lookup", key, encode(RememberedValue(self._now, payload, result)))
+
+    def add(
+        self, owner: int, item: MemoryItem, vector: NDArray[np.float32], *, duplicate: bytes | None, slot: bytes | None
+    ) -> Record:
+        key = self._keys.make(owner, self._now)
+        counters = self._owner_value(owner)
+        when = to_datetime(self._now)
+        item = msgspec.structs.replace(
+            item, id=format_id(key), version=1, created_at=when, touched_at=when, recorded_at=when, retired_at=None
+        )
+        record = Record(key, counters.next_ordinal, item)
+        self._put_owner(
+            owner,
+            OwnerValue(counters.type, counters.id, counters.next_ordinal + 1, counters.items + 1),
+        )
+        self.state.items += 1
+        self._put_item(record, "add")
+        self._put_row(make_row(record, vector))
+        self._write("listing", self._listing_key(record), b"")
+        if duplicate is not None:
+            self._write("lookup", codec.lookup_key(owner, codec.DUPLICATE, duplicate), key)
+        if slot is not None:
+            self._set_slot(owner, slot, record, live=True)
+        self._log("add", record)
+        return record
+
+    def revise(
+        self,
+        old: Record,
+        item: MemoryItem,
+        vector: NDArray[np.float32] | None,
+        *,
+        operation: Operation,
+        duplicate: tuple[bytes | None, bytes | None] = (None, None),
+    ) -> Record:
+        owner = owner_of(old.key)
+        old_row = self._row(old.key, old.item.version)
+        when = to_datetime(self._now)
+        item = msgspec.structs.replace(
+            item, version=old.item.version + 1, recorded_at=when, touched_at=when, retired_at=None
+        )
+        record = Record(old.key, old.ordinal, item)
+        self._retire(old, old_row)
+        if self._listing_key(old) != self._listing_key(record):
+            self._write("listing", self._listing_key(old), None)
+            self._write("listing", self._listing_key(record), b"")
+        self._put_item(record, operation)
+        self._put_row(make_row(record, old_row.vector if vector is None else vector))
+        forget, remember = duplicate
+        if forget is not None and forget != remember:
+            self._forget_duplicate(owner, forget, old.key)
+        if remember is not None:
+            self._write("lookup", codec.lookup_key(owner, codec.DUPLICATE, remember), old.key)
+        self._log(operation, record)
+        return record
+
+    def touch(self, record: Record) -> Record:
+        item = msgspec.structs.replace(record.item, touched_at=to_datetime(self._now))
+        touched = Record(record.key, record.ordinal, item)
+        self._put_item(touched, self._operation(record.key))
+        self._log("touch", touched)
+        return touched
+
+    def delete(self, record: Record, *, duplicate: bytes | None, slot: bytes | None) -> None:
+        owner = owner_of(record.key)
+        last = record.item.version
+        self._retire(record, None)
+        for version in range(1, last + 1):
+            self._write("vectors", codec.vector_key(record.key, version), None)
+            self._remove_row(record.key, version)
+        self._write("items", record.key, None)
+        self._records[record.key] = None
+        self._write("listing", self._listing_key(record), None)
+        mark = encode(HistoryValue("delete", self._now, None))
+        self._write("history", codec.history_key(record.key, last + 1), mark)
+        if duplicate is not None:
+            self._forget_duplicate(owner, duplicate, record.key)
+        if slot is not None:
+            self._set_slot(owner, slot, record, live=False)
+        counters = self._owner_value(owner)
+        self._put_owner(owner, OwnerValue(counters.type, counters.id, counters.next_ordinal, counters.items - 1))
+        self.state.items -= 1
+        self._log("delete", record)
+
+    # ------------------------------------------------------------------------------------ outcome
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to write."""
+        return bool(self._overlay or self._owner_values)
+
+    @property
+    def operations(self) -> list[tuple[str, bytes, bytes | None]]:
+        """Sealed writes for the engine: the last value of each key once, the log entries among them."""
+        for number, value in self._owner_values.items():
+            self._write("owners", codec.owner_state_key(number), encode(value))
+        return [
+            (family, key, None if value is None else codec.seal(family, key, value))
+            for (family, key), value in self._overlay.items()
+        ]
+
+    @property
+    def effects(self) -> list[RowChange]:
+        """What the index must take in, one entry per owner."""
+        return [
+            RowChange(owner, tuple(dict.fromkeys(keys)), tuple(removed), tuple(rows.values()))
+            for owner, (keys, removed, rows) in self._changes.items()
+        ]
+
+    # ----------------------------------------------------------------------------------- helpers
+
+    def _read(self, family: str, key: bytes) -> bytes | memoryview | None:
+        if (family, key) in self._overlay:
+            return self._overlay[family, key]
+        stored = self._engine.get(family, key)
+        return None if stored is None else codec.unseal(family, key, stored)
+
+    def _write(self, family: str, key: bytes, payload: bytes | None) -> None:
+        self._overlay[family, key] = payload
+
+    def _owner_value(self, number: int) -> OwnerValue:
+        value = self._owner_values.get(number)
+        if value is None:
+            stored = self._read("owners", codec.owner_state_key(number))
+            if stored is None:
+                raise StoreCorrupt(f"owner {number} has no counters; run a restore from backup")
+            value = decode(stored, OwnerValue)
+        return value
+
+    def _put_owner(self, number: int, value: OwnerValue) -> None:
+        self._owner_values[number] = value
+
+    def _touched(self, key: bytes) -> tuple[list[tuple[bytes, int]], dict[tuple[bytes, int], Row]]:
+        keys, removed, rows = self._changes.setdefault(owner_of(key), ([], [], {}))
+        keys.append(key)
+        return removed, rows
+
+    def _remove_row(self, key: bytes, version: int) -> None:
+        removed, rows = self._touched(key)
+        rows.pop((key, version), None)
+        removed.append((key, version))
+
+    def _put_row(self, row: Row) -> None:
+        self._write("vectors", codec.vector_key(row.key, row.version), encode_row(row))
+        _, rows = self._touched(row.key)
+        rows[row.key, row.version] = row
+
+    def _row(self, key: bytes, version: int) -> Row:
+        stored = self._read("vectors", codec.vector_key(key, version))
+        if stored is None:
+            raise StoreCorrupt(f"version {version} of key {key.hex()} has no vector; run a restore from backup")
+        return decode_row(key, version, stored, self._identity.dimension)
+
+    def _operation(self, key: bytes) -> Operation:
+        stored = self._read("items", key)
+        assert stored is not None
+        return decode(stored, ItemValue).operation
+
+    def _put_item(self, record: Record, operation: Operation) -> None:
+        self._write("items", record.key, encode(item_value(record, operation)))
+        self._records[record.key] = record
+        self._touched(record.key)
+
+    def _retire(self, old: Record, row: Row | None) -> None:
+        """Move the current version to history; its row, if given, stays indexed with an end of knowledge."""
+        operation = self._operation(old.key)
+        retired = msgspec.structs.replace(old.item, retired_at=to_datetime(self._now))
+        value = item_value(Record(old.key, old.ordinal, retired), operation)
+        at = to_micros(old.item.recorded_at, "recorded_at")
+        key = codec.history_key(old.key, old.item.version)
+        self._write("history", key, encode(HistoryValue(operation, at, value)))
+        if row is not None:
+            self._remove_row(old.key, old.item.version)
+            self._put_row(msgspec.structs.replace(row, retired_at=self._now))
+
+    def _forget_duplicate(self, owner: int, digest: bytes, key: bytes) -> None:
+        """Drop a content digest, unless a later item has taken it over."""
+        if self.find_duplicate(owner, digest) == key:
+            self._write("lookup", codec.lookup_key(owner, codec.DUPLICATE, digest), None)
+
+    def _set_slot(self, owner: int, digest: bytes, record: Record, *, live: bool) -> None:
+        prefix = codec.lookup_key(owner, codec.SLOT, digest)
+        key = prefix + codec.slot_suffix(to_micros(record.item.valid_from, "valid_from"), record.key[4:])
+        self._write("lookup", key, b"" if live else None)
+        self._slots.setdefault(prefix, {})[key] = live
+
+    def _listing_key(self, record: Record) -> bytes:
+        valid_from = to_micros(record.item.valid_from, "valid_from")
+        return codec.listing_key(owner_of(record.key), valid_from, record.key[4:])
+
+    def _log(self, operation: Operation, record: Record) -> None:
+        self.state.sequence += 1
+        entry = LogEntry(
+            self.state.sequence,
+            self._now,
+            operation,
+            record.key,
+            record.item.version,
+            scope_tuple(record.item.scope),
+            self.state.items,
+        )
+        self._write("log", codec.log_key(entry.sequence), encode(entry))
+
+
+def owner_digest(identity: StoreIdentity, owner: Owner) -> bytes:
+    """The digest under which an owner's number is found."""
+    return digest16(identity.salt, b"owner", owner.type.encode(), owner.id.encode("utf-8", "surrogatepass"))

@@ -1,0 +1,152 @@
+"""Random filters against an evaluator written straight from the grammar's table, sharing no code with it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from warpmem.policy.filters import compile_filter
+from warpmem.types import MemoryItem, Scope
+
+T0 = datetime(2026, 3, 4, 9, tzinfo=UTC)
+GONE = object()
+
+numbers = st.integers(-3, 3) | st.sampled_from([0.0, 1.0, 2.5, -1.5, 2**53, 2**53 + 1, float(2**53)])
+strings = st.sampled_from(["", "a", "A", "ab", "B", "ß", "SS", "1"])
+scalars = st.none() | st.booleans() | numbers | strings
+values = scalars | st.lists(scalars, max_size=3) | st.dictionaries(st.sampled_from("xy"), scalars, max_size=2)
+metadata = st.dictionaries(st.sampled_from("xyz"), values, max_size=3)
+
+conditions = (
+    scalars
+    | st.dictionaries(st.sampled_from(["eq", "ne", "contains"]), scalars, min_size=1, max_size=2)
+    | st.dictionaries(st.sampled_from(["gt", "gte", "lt", "lte"]), numbers | strings, min_size=1, max_size=3)
+    | st.dictionaries(st.sampled_from(["in", "nin"]), st.lists(scalars, max_size=4), min_size=1)
+    | st.fixed_dictionaries({"exists": st.booleans()}, optional={"icontains": strings, "ne": scalars})
+)
+fields = st.sampled_from(["metadata.x", "metadata.y", "metadata.z", "metadata.x.y", "metadata.z.x"])
+leaves = st.dictionaries(fields, conditions, max_size=2) | st.dictionaries(
+    st.sampled_from(["kind", "key"]), strings | st.fixed_dictionaries({"exists": st.booleans()}), max_size=2
+)
+filters = st.recursive(
+    leaves,
+    lambda inner: (
+        st.dictionaries(st.sampled_from(["and", "or"]), st.lists(inner, max_size=3), min_size=1)
+        | st.fixed_dictionaries({"not": inner})
+        | st.builds(lambda a, b: {**a, "and": [b]}, leaves, inner)
+    ),
+    max_leaves=8,
+)
+
+
+def same(a: Any, b: Any) -> bool:
+    if type(a) is bool or type(b) is bool or a is None or b is None:
+        return a is b
+    return bool(a == b)
+
+
+def look_up(item: dict[str, Any], field: str) -> Any:
+    here: Any = item
+    for part in field.split("."):
+        if not isinstance(here, dict) or part not in here:
+            return GONE
+        here = here[part]
+    return here
+
+
+def holds(op: str, operand: Any, value: Any) -> bool:
+    if op == "exists":
+        return (value is not GONE) == operand
+    if value is GONE:
+        return False
+    if op == "eq":
+        return same(value, operand)
+    if op == "ne":
+        return not same(value, operand)
+    if op == "in":
+        return any(same(value, one) for one in operand)
+    if op == "nin":
+        return not any(same(value, one) for one in operand)
+    if op in ("contains", "icontains"):
+        fold = str.casefold if op == "icontains" else (lambda s: s)
+        if isinstance(value, str):
+            return isinstance(operand, str) and fold(operand) in fold(value)
+        if not isinstance(value, list):
+            return False
+        if op == "icontains":
+            return any(isinstance(one, str) and fold(one) == fold(operand) for one in value)
+        return any(same(one, operand) for one in value)
+    strings_ = isinstance(value, str) and isinstance(operand, str)
+    numbers_ = (
+        not isinstance(value, bool) and isinstance(value, (int, float)) and not isinstance(operand, str)
+    )
+    if not (strings_ or numbers_):
+        return False
+    order = (value > operand) - (value < operand)
+    return {"gt": order > 0, "gte": order >= 0, "lt": order < 0, "lte": order <= 0}[op]
+
+
+def evaluate(node: dict[str, Any], item: dict[str, Any]) -> bool:
+    for name, value in node.items():
+        if name == "and":
+            ok = all(evaluate(part, item) for part in value)
+        elif name == "or":
+            ok = any(evaluate(part, item) for part in value)
+        elif name == "not":
+            ok = not evaluate(value, item)
+        else:
+            found = look_up(item, name)
+            if isinstance(value, dict):
+                ok = all(holds(op, operand, found) for op, operand in value.items())
+            else:
+                ok = holds("eq", value, found)
+        if not ok:
+            return False
+    return True
+
+
+def make_item(meta: dict[str, Any], kind: str, key: str | None) -> MemoryItem:
+    return MemoryItem(
+        id="i",
+        scope=Scope(user_id="u"),
+        kind=kind,
+        key=key,
+        text="t",
+        metadata=meta,
+        model_id="m",
+        created_at=T0,
+        touched_at=T0,
+        valid_from=T0,
+        recorded_at=T0,
+    )
+
+
+@settings(max_examples=600, deadline=None, derandomize=True)
+@given(filters, metadata, strings, st.none() | strings)
+def test_agrees_with_the_table(
+    node: dict[str, Any], meta: dict[str, Any], kind: str, key: str | None
+) -> None:
+    plain: dict[str, Any] = {"metadata": meta, "kind": kind}
+    if key is not None:
+        plain["key"] = key
+    compiled = compile_filter(node)
+    assert compiled.matches(make_item(meta, kind, key)) is evaluate(node, plain)
+    negated = compile_filter({"not": node})
+    assert negated.matches(make_item(meta, kind, key)) is not evaluate(node, plain)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(filters, filters, metadata, strings)
+def test_equal_canonical_means_equal_answers(
+    one: dict[str, Any], other: dict[str, Any], meta: dict[str, Any], kind: str
+) -> None:
+    a, b = compile_filter(one), compile_filter(other)
+    reordered = compile_filter({"and": [{name: value} for name, value in reversed(one.items())]})
+    assert reordered.canonical == a.canonical
+    item = make_item(meta, kind, None)
+    assert reordered.matches(item) is a.matches(item)
+    if a.canonical == b.canonical:
+        assert a.matches(item) is b.matches(item)

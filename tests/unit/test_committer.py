@@ -1,0 +1,385 @@
+"""The committer: order, groups, durability, faults, and callers that give up."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from warpmem.errors import DeadlineExceeded, DiskFull, StoreClosed, StoreError, StoreReadOnly
+from warpmem.storage.committer import Committer
+from warpmem.storage.memory import MemoryEngine
+
+Operations = list[tuple[str, bytes, bytes | None]]
+
+
+class Recorder:
+    """Write, sync and apply that note the order of events."""
+
+    def __init__(self) -> None:
+        self.events: list[Any] = []
+        self.write_error: Exception | None = None
+        self.sync_error: Exception | None = None
+        self.apply_error: Exception | None = None
+
+    def write(self, operations: Operations) -> None:
+        if self.write_error is not None:
+            raise self.write_error
+        self.events.append(("write", operations[0][1]))
+
+    def sync(self) -> None:
+        if self.sync_error is not None:
+            raise self.sync_error
+        self.events.append("sync")
+
+    def apply(self, effects: Any) -> None:
+        if self.apply_error is not None:
+            raise self.apply_error
+        self.events.append(("apply", effects))
+
+
+@contextmanager
+def committer_of(recorder: Recorder, max_queue: int = 4096) -> Iterator[Committer[Operations, Any]]:
+    committer: Committer[Operations, Any] = Committer(recorder.write, recorder.sync, recorder.apply, max_queue)
+    try:
+        yield committer
+    finally:
+        committer.stop()
+
+
+def change(name: bytes, result: Any = None) -> Callable[[], tuple[Operations, Any, Any]]:
+    return lambda: ([("items", name, b"")], name, result)
+
+
+class Gate:
+    """Keeps the committer busy inside a job until opened, so that others queue up behind it."""
+
+    def __init__(self, committer: Committer[Operations, Any]) -> None:
+        self._opened = threading.Event()
+        entered = threading.Event()
+
+        def job() -> tuple[Operations, Any, None]:
+            entered.set()
+            assert self._opened.wait(10)
+            return [], None, None
+
+        self._thread = threading.Thread(target=committer.submit, args=(job, "os"))
+        self._thread.start()
+        assert entered.wait(10)
+
+    def open(self) -> None:
+        self._opened.set()
+        self._thread.join()
+
+
+class Submission(threading.Thread):
+    """submit() on a thread of its own, with its outcome."""
+
+    def __init__(self, call: Callable[[], Any]) -> None:
+        super().__init__()
+        self._call = call
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self.result = self._call()
+        except Exception as error:  # the outcome is what the test looks at
+            self.error = error
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline, "waited 10 s in vain"
+        time.sleep(0.001)
+
+
+def queue_up(
+    committer: Committer[Operations, Any], calls: list[Callable[[], Any]]
+) -> list[Submission]:
+    """Submit each call on its own thread, in this order in the queue."""
+    submissions = []
+    for call in calls:
+        waiting = len(committer._queue)
+        submissions.append(Submission(call))
+        wait_for(lambda waiting=waiting: len(committer._queue) == waiting + 1)  # type: ignore[misc]
+    return submissions
+
+
+def test_one_change_is_written_synced_applied_in_that_order() -> None:
+    recorder = Recorder()
+    with committer_of(recorder) as committer:
+        assert committer.submit(change(b"a", result=7)) == 7
+        assert recorder.events == [("write", b"a"), "sync", ("apply", b"a")]
+
+
+def test_os_durability_does_not_sync_and_a_barrier_does() -> None:
+    recorder = Recorder()
+    with committer_of(recorder) as committer:
+        committer.submit(change(b"a"), "os")
+        assert "sync" not in recorder.events
+        committer.barrier()
+        committer.barrier()
+        assert recorder.events == [("write", b"a"), ("apply", b"a"), "sync"]
+
+
+def test_a_change_without_operations_neither_writes_nor_syncs() -> None:
+    recorder = Recorder()
+    with committer_of(recorder) as committer:
+        assert committer.submit(lambda: ([], "seen", 3)) == 3
+        assert recorder.events == [("apply", "seen")]
+        committer.submit(change(b"a"), "os")
+        committer.submit(lambda: ([], "after", None))  # what it read must be durable before it returns
+        assert recorder.events[-2:] == ["sync", ("apply", "after")]
+
+
+def test_waiting_changes_share_one_sync_and_keep_their_order() -> None:
+    recorder = Recorder()
+    with committer_of(recorder) as committer:
+        gate = Gate(committer)
+        names = [b"%d" % i for i in range(20)]
+        durabilities = ["sync" if i % 3 == 0 else "os" for i in range(20)]
+        submissions = queue_up(
+            committer,
+            [
+                lambda n=name, d=durability: committer.submit(change(n, result=n), d)  # type: ignore[misc]
+                for name, durability in zip(names, durabilities, strict=True)
+            ],
+        )
+        recorder.events.clear()
+        gate.open()
+        for submission in submissions:
+            submission.join()
+        assert [submission.result for submission in submissions] == names
+        events = [event for event in recorder.events if event != ("apply", None)]
+        assert events == [*(("write", n) for n in names), "sync", *(("apply", n) for n in names)]
+
+
+def test_a_job_sees_the_writes_of_its_group() -> None:
+    engine = MemoryEngine()
+    committer: Committer[Operations, None] = Committer(engine.write, engine.sync, lambda effects: None)
+
+    def increment() -> tuple[Operations, None, int]:
+        stored = engine.get("meta", b"n")
+        number = (0 if stored is None else int(stored)) + 1
+        return [("meta", b"n", b"%d" % number)], None, number
+
+    results: list[int] = []
+    threads = [
+        threading.Thread(target=lambda: results.extend(committer.submit(increment) for _ in range(50)))
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    committer.stop()
+    assert sorted(results) == list(range(1, 401))
+    assert engine.get("meta", b"n") == b"400"
+
+
+def test_an_exception_of_a_job_reaches_its_submitter_alone() -> None:
+    recorder = Recorder()
+
+    def broken() -> tuple[Operations, Any, None]:
+        raise LookupError("no such thing")
+
+    with committer_of(recorder) as committer:
+        gate = Gate(committer)
+        first, bad, last = queue_up(
+            committer,
+            [
+                lambda: committer.submit(change(b"a", 1)),
+                lambda: committer.submit(broken),
+                lambda: committer.submit(change(b"b", 2)),
+            ],
+        )
+        gate.open()
+        for submission in (first, bad, last):
+            submission.join()
+        assert (first.result, last.result) == (1, 2)
+        assert isinstance(bad.error, LookupError) and first.error is None and last.error is None
+        assert ("write", b"a") in recorder.events and ("apply", b"b") in recorder.events
+
+
+def test_a_write_error_fails_its_change_and_a_latched_engine_the_rest() -> None:
+    engine = MemoryEngine()
+    applied: list[Any] = []
+    committer: Committer[Operations, Any] = Committer(engine.write, engine.sync, applied.append)
+    engine.fail_after(1, DiskFull("no room"))
+    gate = Gate(committer)
+    submissions = queue_up(
+        committer, [lambda n=n: committer.submit(change(n)) for n in (b"a", b"b", b"c")]  # type: ignore[misc]
+    )
+    gate.open()
+    for submission in submissions:
+        submission.join()
+    assert [type(submission.error) for submission in submissions] == [type(None), DiskFull, DiskFull]
+    assert applied == [None, b"a"]
+    assert [engine.get("items", n) for n in (b"a", b"b", b"c")] == [b"", None, None]
+    engine.clear_faults()
+    committer.submit(change(b"d"))
+    assert engine.get("items", b"d") == b""
+    committer.stop()
+
+
+def test_a_sync_error_fails_all_that_wait_and_applies_nothing() -> None:
+    engine = MemoryEngine()
+    applied: list[Any] = []
+    committer: Committer[Operations, Any] = Committer(engine.write, engine.sync, applied.append)
+    committer.submit(change(b"before"))
+    engine.fail_sync(StoreError("I/O error"))
+    gate = Gate(committer)
+    submissions = queue_up(
+        committer,
+        [
+            lambda: committer.submit(change(b"a"), "os"),
+            lambda: committer.submit(change(b"b"), "sync"),
+            committer.barrier,
+        ],
+    )
+    gate.open()
+    for submission in submissions:
+        submission.join()
+    errors = [submission.error for submission in submissions]
+    assert all(isinstance(error, StoreReadOnly) for error in errors)
+    assert len({id(error) for error in errors}) == 3
+    assert "I/O error" in str(errors[0])
+    assert applied == [b"before", None]
+    with pytest.raises(StoreReadOnly):
+        committer.submit(change(b"c"))
+    assert engine.get("items", b"before") == b""
+    committer.stop()
+
+
+def test_an_exception_of_apply_reaches_its_submitter_and_the_thread_goes_on() -> None:
+    recorder = Recorder()
+    with committer_of(recorder) as committer:
+        recorder.apply_error = ZeroDivisionError("subscriber")
+        with pytest.raises(ZeroDivisionError):
+            committer.submit(change(b"a"))
+        recorder.apply_error = None
+        committer.submit(change(b"b"))
+        assert recorder.events == [("write", b"a"), "sync", ("write", b"b"), "sync", ("apply", b"b")]
+
+
+def test_a_full_queue_blocks_and_a_deadline_changes_nothing() -> None:
+    recorder = Recorder()
+    with committer_of(recorder, max_queue=2) as committer:
+        gate = Gate(committer)
+        queued = queue_up(
+            committer, [lambda n=n: committer.submit(change(n)) for n in (b"a", b"b")]  # type: ignore[misc]
+        )
+        with pytest.raises(DeadlineExceeded, match=r"2 changes were waiting.*write_queue is 2.*nothing"):
+            committer.submit(change(b"late"), timeout=0.02)
+        blocked = Submission(lambda: committer.submit(change(b"c", "through")))
+        time.sleep(0.02)
+        assert blocked.is_alive()
+        gate.open()
+        for submission in (*queued, blocked):
+            submission.join()
+        assert blocked.result == "through"
+        assert ("write", b"late") not in recorder.events
+
+
+def test_a_deadline_in_the_queue_withdraws_the_change() -> None:
+    recorder = Recorder()
+    with committer_of(recorder) as committer:
+        gate = Gate(committer)
+        with pytest.raises(DeadlineExceeded, match="did not begin within 0.02 s; nothing was changed"):
+            committer.submit(change(b"late"), timeout=0.02)
+        gate.open()
+        committer.submit(change(b"a"), timeout=10)
+        assert ("write", b"late") not in recorder.events
+
+
+def test_a_change_that_has_begun_is_waited_for() -> None:
+    recorder = Recorder()
+
+    def slow() -> tuple[Operations, Any, str]:
+        time.sleep(0.1)
+        return [("items", b"slow", b"")], None, "done"
+
+    with committer_of(recorder) as committer:
+        assert committer.submit(slow, timeout=0.03) == "done"
+
+
+def test_keyboard_interrupt_withdraws_what_has_not_begun() -> None:
+    recorder = Recorder()
+    with committer_of(recorder) as committer:
+        gate = Gate(committer)
+        main = threading.main_thread().ident
+        assert main is not None
+        timer = threading.Timer(0.05, lambda: signal.pthread_kill(main, signal.SIGINT))
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            committer.submit(change(b"interrupted"))
+        timer.join()
+        gate.open()
+        committer.submit(change(b"a"))
+        assert ("write", b"interrupted") not in recorder.events
+        assert ("apply", b"a") in recorder.events
+
+
+def test_stop_drains_and_then_refuses() -> None:
+    recorder = Recorder()
+    with committer_of(recorder) as committer:
+        gate = Gate(committer)
+        queued = queue_up(
+            committer, [lambda n=n: committer.submit(change(n)) for n in (b"a", b"b")]  # type: ignore[misc]
+        )
+        stopping = threading.Thread(target=committer.stop)
+        stopping.start()
+        wait_for(lambda: committer._stopping)
+        with pytest.raises(StoreClosed):
+            committer.submit(change(b"late"))
+        gate.open()
+        stopping.join()
+        for submission in queued:
+            submission.join()
+            assert submission.error is None
+        committer.stop()
+        assert ("apply", b"b") in recorder.events
+
+
+def test_stop_without_a_single_change() -> None:
+    with committer_of(Recorder()) as committer:
+        committer.stop()
+        with pytest.raises(StoreClosed):
+            committer.barrier()
+
+
+def test_a_change_cannot_submit_or_stop_from_inside() -> None:
+    recorder = Recorder()
+    with committer_of(recorder) as committer:
+        with pytest.raises(StoreError, match="cannot submit another change"):
+            committer.submit(lambda: committer.submit(change(b"inner")))
+        with pytest.raises(StoreError, match="cannot close"):
+            committer.submit(lambda: committer.stop())  # type: ignore[arg-type, return-value]
+
+
+@pytest.mark.filterwarnings("ignore:This process.*fork:DeprecationWarning")
+def test_a_forked_child_gets_a_typed_error() -> None:
+    recorder = Recorder()
+    with committer_of(recorder) as committer:
+        committer.submit(change(b"a"))
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                committer.submit(change(b"b"))
+            except StoreClosed as error:
+                committer.stop()
+                code = 0 if "forked child" in str(error) else 2
+            finally:
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        committer.submit(change(b"c"))
