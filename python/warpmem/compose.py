@@ -134,9 +134,13 @@ def _choose_embedder(
         if isinstance(model, Embedder):
             return model
         if not callable(model):
-            raise InputError(f"embedder must be a name, an Embedder or a function, not {type(model).__name__}")
+            raise InputError(
+                f"embedder must be a name, an Embedder or a function, not {type(model).__name__}"
+            )
         if dimension is None or model_id is None:
-            raise InputError("a function as embedder needs dimension= and model_id=, which name its vectors for good")
+            raise InputError(
+                "a function as embedder needs dimension= and model_id=, which name its vectors for good"
+            )
         return CallableEmbedder(model, model_id, dimension)
     named: dict[str, Callable[[], Embedder]] = {"wordllama": WordLlamaEmbedder, "hashing": HashingEmbedder}
     if settings.embedder is not None:

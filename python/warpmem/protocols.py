@@ -239,7 +239,13 @@ class Transaction(Protocol):
         ...
 
     def add(
-        self, owner: int, item: MemoryItem, vector: NDArray[np.float32], *, duplicate: bytes | None, slot: bytes | None
+        self,
+        owner: int,
+        item: MemoryItem,
+        vector: NDArray[np.float32],
+        *,
+        duplicate: bytes | None,
+        slot: bytes | None,
     ) -> Record:
         """Store a first version. `item.id`, ordinal and recorded times are set here. `duplicate` and `slot`
         are the digests to find it by."""

@@ -2,74 +2,18 @@
 
 from __future__ import annotations
 
-import platform
-import re
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from oracle import Oracle, Weights, exact_dot, image_of, magnitude, round_float32, score_of, ulp32
-from warpmem.index.cpu import CpuBackend
-from warpmem.index.numpy_ref import NumpyBackend
-from warpmem.protocols import RowPool
 
-N_COLUMNS = 3
+from oracle import Oracle, Weights, exact_dot, image_of, magnitude, round_float32, score_of, ulp32
+from pools import BACKENDS, N_COLUMNS, make_pools, make_rows, scan_all
+from warpmem.protocols import RowPool, Segment
+
 NOW = 1_750_000_000_000_000
 DAY = 86_400_000_000.0
-
-
-def hardware_has_avx2() -> bool:
-    """Asks the operating system, not the code under test."""
-    if platform.machine() not in ("x86_64", "AMD64"):
-        return False
-    flags = set(re.findall(r"^flags\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)[0].split())
-    return {"avx2", "fma"} <= flags
-
-
-def make_backends() -> dict[str, Any]:
-    found: dict[str, Any] = {"numpy": NumpyBackend(), "serial": CpuBackend(isa="serial")}
-    if hardware_has_avx2():
-        found["avx2"] = CpuBackend(isa="avx2")
-    return found
-
-
-BACKENDS = make_backends()
-
-
-def make_pools(dim: int, n_columns: int = N_COLUMNS) -> dict[str, RowPool]:
-    pools: dict[str, RowPool] = {}
-    for name, backend in BACKENDS.items():
-        assert backend.available() is None
-        pools[name] = backend.pool(dim, n_columns)
-        assert pools[name].isa == name, "the instruction set that was forced is the one that runs"
-    return pools
-
-
-def make_rows(kind: str, n: int, dim: int, seed: int) -> NDArray[np.float32]:
-    rng = np.random.default_rng(seed)
-    x: NDArray[Any] = rng.standard_normal((n, dim))
-    if kind == "integers":
-        x = rng.integers(-3, 4, (n, dim))
-    elif kind == "zeros":
-        x = np.where(rng.random((n, dim)) < 0.5, 0.0, -0.0)
-    elif kind == "denormals":
-        x = x * 1e-42
-    elif kind == "huge":
-        x = np.where(rng.random((n, dim)) < 0.5, 1e30, -1e30) * (1 + rng.random((n, dim)))
-    elif kind == "mixed":
-        x = x * 10.0 ** rng.integers(-40, 30, (n, dim))
-    elif kind == "equal":
-        x = np.broadcast_to(x[:1], (n, dim))
-    elif kind == "duplicates":
-        x = x[rng.integers(0, max(1, n // 8), n)]
-    elif kind == "cancelling" and dim > 1:
-        half = dim // 2
-        big = x[:, :half] * 1e6
-        x[:, :half] = big
-        x[:, half : 2 * half] = -big.astype(np.float32)
-    return np.ascontiguousarray(x, dtype=np.float32)
 
 
 KINDS = ["random", "integers", "zeros", "denormals", "huge", "mixed", "equal", "duplicates", "cancelling"]
@@ -92,17 +36,6 @@ def fill(pools: dict[str, RowPool], vectors: NDArray[np.float32], seed: int, n_l
     for i in range(n):
         oracle.add(list_ids[i], row_ids[i], ordinals[i], columns[i], vectors[i])
     return oracle
-
-
-def scan_all(pools: dict[str, RowPool], *args: Any, **options: Any) -> tuple[NDArray[Any], ...]:
-    """Scan with every pool; assert equal bits; return the result once."""
-    results = {name: pool.scan(*args, **options) for name, pool in pools.items()}
-    reference = results["numpy"]
-    for name, result in results.items():
-        for part, expected in zip(result, reference, strict=True):
-            assert part.dtype == expected.dtype and part.shape == expected.shape
-            assert part.tobytes() == expected.tobytes(), f"{name} differs from numpy"
-    return reference
 
 
 def check_oracle(
@@ -150,7 +83,9 @@ def test_same_bits_everywhere(kind: str, n: int, dim: int, k: int) -> None:
     pools = make_pools(dim)
     oracle = fill(pools, make_rows(kind, n, dim, seed), seed)
     queries = make_rows(kind, 3, dim, seed + 7)
-    segments = [(q, list_id, list_id, [], [], None) for q in range(3) for list_id in (0, 1, 99)]
+    segments: list[Segment] = [
+        (q, list_id, list_id, [], [], None) for q in range(3) for list_id in (0, 1, 99)
+    ]
     result = scan_all(pools, queries, segments, k)
     if n <= 300:
         for q in range(3):
@@ -228,7 +163,11 @@ def test_ties_follow_group_then_ordinal_then_row() -> None:
                 [], np.array([list_id]), np.array([row_id]), np.array([ordinal], np.uint32),
                 np.zeros((1, N_COLUMNS), np.int64), vector,
             )  # fmt: skip
-    segments = [(0, 1, 7, [], [], None), (0, 2, 1 << 31, [], [], None), (0, 3, 0, [], [], None)]
+    segments: list[Segment] = [
+        (0, 1, 7, [], [], None),
+        (0, 2, 1 << 31, [], [], None),
+        (0, 3, 0, [], [], None),
+    ]
     for k in range(1, 8):
         _, _, _, row_ids, counts = scan_all(pools, vector, segments, k)
         assert row_ids[0, : counts[0]].tolist() == [4, 12, 10, 11, 5, 6][:k]

@@ -1,4 +1,4 @@
-"""Changes to a pool on every backend: random histories against a dict, atomic replacement under scans, refused input."""
+"""Changes to a pool on every backend: random histories, atomic replacement under scans, refused input."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_backends import BACKENDS, make_pools, scan_all
+
+from pools import BACKENDS, make_pools, scan_all
 from warpmem.errors import BackendUnavailable
 from warpmem.index.choose import ORDER, choose_backend
 from warpmem.index.cpu import CpuBackend
-from warpmem.protocols import RowPool
+from warpmem.protocols import RowPool, Segment
 
 DIM = 5
 
@@ -52,7 +53,7 @@ def test_random_histories_match_a_dict(seed: int) -> None:
                 pool.compact(step % 5)  # type: ignore[attr-defined]
         else:
             alive = list(model)
-            gone = rng.sample(alive, min(len(alive), rng.choice([0, 1, 50, 400]))) + [(9, 9), (0, n_ids + 1)]
+            gone = [*rng.sample(alive, min(len(alive), rng.choice([0, 1, 50, 400]))), (9, 9), (0, n_ids + 1)]
             rows = [
                 (rng.randrange(5), rng.randrange(n_ids), float(rng.randrange(99)))
                 for _ in range(rng.choice([0, 1, 7, 700]))
@@ -106,8 +107,8 @@ def test_dead_rows_are_compacted(name: str) -> None:
 
 @pytest.mark.parametrize("name", list(BACKENDS))
 def test_scans_see_each_change_whole(name: str) -> None:
-    """A writer moves 300 rows from value v to v + 1 in one change, across two lists, with compactions on the way. Every
-    scan must find all 300 with one value."""
+    """A writer moves 300 rows from one value to the next in one change, across two lists, with compactions on
+    the way. Every scan must find all 300, with one value."""
     pool = BACKENDS[name].pool(DIM, 1)
     n = 300
     add(pool, [(i % 2, i, 1.0) for i in range(n)])
@@ -117,7 +118,7 @@ def test_scans_see_each_change_whole(name: str) -> None:
 
     def read() -> None:
         query = np.ones((1, DIM), np.float32)
-        segments = [(0, 0, 0, [], [], None), (0, 1, 0, [], [], None)]
+        segments: list[Segment] = [(0, 0, 0, [], [], None), (0, 1, 0, [], [], None)]
         while not stop.is_set():
             _, similarities, _, row_ids, counts = pool.scan(query, segments, 512)
             found = set(similarities[0, : counts[0]].tolist())
@@ -278,7 +279,7 @@ def test_unknown_isa_is_refused() -> None:
 def test_choice_of_backend() -> None:
     nothing: dict[str, str | None] = {name: f"no {name}" for name in ORDER}
     for i, name in enumerate(ORDER):
-        reasons = {**nothing, **{better: None for better in ORDER[i:]}}
+        reasons = {**nothing, **dict.fromkeys(ORDER[i:])}
         chosen, why = choose_backend("auto", reasons)
         assert chosen == name
         assert all(f"no {skipped}" in why for skipped in ORDER[:i])

@@ -81,7 +81,8 @@ def test_k_out_of_range(kept: Memory, k: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "metadata", [{"a": object()}, {"a": float("nan")}, {1: "a"}, {"a": "x" * 70_000}, ["a"], {"a": 2**70}, {"a": b"x"}]
+    "metadata",
+    [{"a": object()}, {"a": float("nan")}, {1: "a"}, {"a": "x" * 70_000}, ["a"], {"a": 2**70}, {"a": b"x"}],
 )
 def test_metadata_that_is_not_json(kept: Memory, metadata: Any) -> None:
     with pytest.raises(errors.InvalidMetadata):
@@ -106,7 +107,9 @@ def test_text_without_a_token(embedder: str) -> None:
 
 
 def test_metadata_against_its_schema() -> None:
-    schemas = {"preference": {"type": "object", "properties": {"level": {"type": "integer"}}, "required": ["level"]}}
+    schemas = {
+        "preference": {"type": "object", "properties": {"level": {"type": "integer"}}, "required": ["level"]}
+    }
     with warpmem.open(embedder="hashing", schemas=schemas) as memory:
         memory.add("Likes tea", user_id="u", kind="preference", metadata={"level": 3})
         with pytest.raises(errors.SchemaViolation, match="level"):
@@ -119,7 +122,14 @@ def test_metadata_against_its_schema() -> None:
 
 @pytest.mark.parametrize(
     "fields",
-    [{"priority": 2}, {"priority": "high"}, {"kind": "No Spaces"}, {"key": ""}, {"key": 3}, {"durability": "maybe"}],
+    [
+        {"priority": 2},
+        {"priority": "high"},
+        {"kind": "No Spaces"},
+        {"key": ""},
+        {"key": 3},
+        {"durability": "maybe"},
+    ],
 )
 def test_other_arguments_out_of_range(kept: Memory, fields: dict[str, Any]) -> None:
     with pytest.raises(errors.InputError):
@@ -148,7 +158,9 @@ def small_store(path: Path) -> list[str]:
 def test_a_corrupted_data_directory(tmp_path: Path) -> None:
     path = tmp_path / "store"
     small_store(path)
-    (log,) = [file for file in path.iterdir() if file.suffix == ".log" and file.stat().st_size > 1000] or [None]
+    (log,) = [file for file in path.iterdir() if file.suffix == ".log" and file.stat().st_size > 1000] or [
+        None
+    ]
     victim = log or max(path.glob("*.sst"), key=lambda file: file.stat().st_size)
     data = bytearray(victim.read_bytes())
     data[len(data) // 2] ^= 0x10
@@ -238,7 +250,14 @@ def test_an_embedder_that_misbehaves(tmp_path: Path) -> None:
         tmp_path / "store", embedder=lambda texts: answers[0], dimension=4, model_id="mine"
     ) as memory:
         memory.add("good", user_id="u")
-        for bad in (np.ones((1, 5)), np.ones((2, 4)), np.full((1, 4), np.nan), np.zeros((1, 4)), "text", None):
+        for bad in (
+            np.ones((1, 5)),
+            np.ones((2, 4)),
+            np.full((1, 4), np.nan),
+            np.zeros((1, 4)),
+            "text",
+            None,
+        ):
             answers[0] = bad
             with pytest.raises(errors.EmbeddingError):
                 memory.add("bad", user_id="u")

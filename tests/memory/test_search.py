@@ -101,8 +101,13 @@ def test_kinds_and_filters_combine(memory: Memory) -> None:
     assert texts(memory.search("tea", user_id="u", kinds=["recipe"])) == []
     both = {"metadata.drink": {"eq": "tea"}, "metadata.n": {"gt": 1}}
     assert texts(memory.search("tea", user_id="u", filters=both)) == ["tea is black"]
-    nested = {"or": [{"metadata.n": {"in": [3]}}, {"and": [{"kind": "fact"}, {"not": {"metadata.n": {"gte": 2}}}]}]}
-    assert sorted(texts(memory.search("tea", user_id="u", filters=nested))) == ["mate is green", "tea is green"]
+    nested = {
+        "or": [{"metadata.n": {"in": [3]}}, {"and": [{"kind": "fact"}, {"not": {"metadata.n": {"gte": 2}}}]}]
+    }
+    assert sorted(texts(memory.search("tea", user_id="u", filters=nested))) == [
+        "mate is green",
+        "tea is green",
+    ]
 
 
 def test_a_filter_sees_items_added_after_its_mask_was_made(memory: Memory) -> None:
@@ -186,7 +191,9 @@ def test_scope_and_ids_together_are_refused(memory: Memory) -> None:
 
 
 @pytest.mark.parametrize("backend,isa", [("numpy", "auto"), ("cpu", "serial"), ("cpu", "auto")])
-def test_every_backend_gives_the_same_hits_and_bits_after_reopening(backend: str, isa: str, tmp_path: Path) -> None:
+def test_every_backend_gives_the_same_hits_and_bits_after_reopening(
+    backend: str, isa: str, tmp_path: Path
+) -> None:
     clock = FixedClock(datetime(2026, 1, 1, tzinfo=UTC))
     rng = np.random.default_rng(7)
     rows = rng.normal(size=(500, 48)).astype(np.float32)
@@ -239,7 +246,9 @@ def test_searches_beside_writes_never_miss_what_was_there(memory: Memory) -> Non
         try:
             for _ in range(60):
                 for filters in (None, {"metadata.steady": True}):
-                    seen = {hit.item.id for hit in memory.search("steady", user_id="u", k=100, filters=filters)}
+                    seen = {
+                        hit.item.id for hit in memory.search("steady", user_id="u", k=100, filters=filters)
+                    }
                     assert set(ids) <= seen
         except BaseException as error:  # noqa: BLE001  handed to the main thread
             errors.append(error)

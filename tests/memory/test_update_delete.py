@@ -36,7 +36,12 @@ def test_filters_apply_to_the_version_of_then(memory: Memory, clock: FixedClock)
     item = memory.get(memory.add("Budget", user_id="u", metadata={"sum": 10}).id)
     clock.advance(DAY)
     memory.update(item.id, metadata={"sum": 20})
-    for amount, known_at, count in ((10, None, 0), (20, None, 1), (10, item.recorded_at, 1), (20, item.recorded_at, 0)):
+    for amount, known_at, count in (
+        (10, None, 0),
+        (20, None, 1),
+        (10, item.recorded_at, 1),
+        (20, item.recorded_at, 0),
+    ):
         assert len(found(memory, "budget", known_at=known_at, filters={"metadata.sum": amount})) == count
 
 
@@ -132,7 +137,12 @@ def test_an_updated_text_is_a_duplicate_under_its_new_words_only(memory: Memory)
 
 def test_ids_of_another_scope_are_not_found(memory: Memory) -> None:
     item_id = memory.add("Has a cat", user_id="u", agent_id="a").id
-    for scope in (Scope(user_id="v"), Scope(agent_id="a"), Scope(user_id="u", agent_id="b"), Scope(run_id="u")):
+    for scope in (
+        Scope(user_id="v"),
+        Scope(agent_id="a"),
+        Scope(user_id="u", agent_id="b"),
+        Scope(run_id="u"),
+    ):
         for call in (memory.get, memory.history, memory.delete):
             with pytest.raises(NotFound):
                 call(item_id, scope=scope)

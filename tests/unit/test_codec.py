@@ -1,4 +1,4 @@
-"""Frames and keys: what is sealed comes back, what was tampered with does not, and byte order is value order."""
+"""Frames and keys: what is sealed comes back, what was tampered with does not; byte order is value order."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def _sealed_as(version: int) -> bytes:
 
 
 def test_a_newer_version_is_a_format_error() -> None:
-    with pytest.raises(FormatError, match="version 2.*up to 1.*newer warpmem"):
+    with pytest.raises(FormatError, match=r"version 2.*up to 1.*newer warpmem"):
         codec.unseal("items", KEY, _sealed_as(2))
     with pytest.raises(StoreCorrupt, match="version 0"):
         codec.unseal("items", KEY, _sealed_as(0))

@@ -46,7 +46,9 @@ class Recorder:
 
 @contextmanager
 def committer_of(recorder: Recorder, max_queue: int = 4096) -> Iterator[Committer[Operations, Any]]:
-    committer: Committer[Operations, Any] = Committer(recorder.write, recorder.sync, recorder.apply, max_queue)
+    committer: Committer[Operations, Any] = Committer(
+        recorder.write, recorder.sync, recorder.apply, max_queue
+    )
     try:
         yield committer
     finally:
@@ -91,7 +93,7 @@ class Submission(threading.Thread):
     def run(self) -> None:
         try:
             self.result = self._call()
-        except Exception as error:  # the outcome is what the test looks at
+        except Exception as error:  # noqa: BLE001  the outcome is what the test looks at
             self.error = error
 
 
@@ -102,9 +104,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.001)
 
 
-def queue_up(
-    committer: Committer[Operations, Any], calls: list[Callable[[], Any]]
-) -> list[Submission]:
+def queue_up(committer: Committer[Operations, Any], calls: list[Callable[[], Any]]) -> list[Submission]:
     """Submit each call on its own thread, in this order in the queue."""
     submissions = []
     for call in calls:
@@ -217,7 +217,8 @@ def test_a_write_error_fails_its_change_and_a_latched_engine_the_rest() -> None:
     engine.fail_after(1, DiskFull("no room"))
     gate = Gate(committer)
     submissions = queue_up(
-        committer, [lambda n=n: committer.submit(change(n)) for n in (b"a", b"b", b"c")]  # type: ignore[misc]
+        committer,
+        [lambda n=n: committer.submit(change(n)) for n in (b"a", b"b", b"c")],  # type: ignore[misc]
     )
     gate.open()
     for submission in submissions:
@@ -276,7 +277,8 @@ def test_a_full_queue_blocks_and_a_deadline_changes_nothing() -> None:
     with committer_of(recorder, max_queue=2) as committer:
         gate = Gate(committer)
         queued = queue_up(
-            committer, [lambda n=n: committer.submit(change(n)) for n in (b"a", b"b")]  # type: ignore[misc]
+            committer,
+            [lambda n=n: committer.submit(change(n)) for n in (b"a", b"b")],  # type: ignore[misc]
         )
         with pytest.raises(DeadlineExceeded, match=r"2 changes were waiting.*write_queue is 2.*nothing"):
             committer.submit(change(b"late"), timeout=0.02)
@@ -294,7 +296,7 @@ def test_a_deadline_in_the_queue_withdraws_the_change() -> None:
     recorder = Recorder()
     with committer_of(recorder) as committer:
         gate = Gate(committer)
-        with pytest.raises(DeadlineExceeded, match="did not begin within 0.02 s; nothing was changed"):
+        with pytest.raises(DeadlineExceeded, match=r"did not begin within 0\.02 s; nothing was changed"):
             committer.submit(change(b"late"), timeout=0.02)
         gate.open()
         committer.submit(change(b"a"), timeout=10)
@@ -334,7 +336,8 @@ def test_stop_drains_and_then_refuses() -> None:
     with committer_of(recorder) as committer:
         gate = Gate(committer)
         queued = queue_up(
-            committer, [lambda n=n: committer.submit(change(n)) for n in (b"a", b"b")]  # type: ignore[misc]
+            committer,
+            [lambda n=n: committer.submit(change(n)) for n in (b"a", b"b")],  # type: ignore[misc]
         )
         stopping = threading.Thread(target=committer.stop)
         stopping.start()

@@ -13,6 +13,7 @@ from warpmem.policy.filters import ITEM_FIELDS, MAX_DEPTH, MAX_NODES, compile_fi
 from warpmem.types import MemoryItem, Scope
 
 T0 = datetime(2026, 3, 4, 9, tzinfo=UTC)
+NAIVE = T0.replace(tzinfo=None)
 
 
 def make_item(metadata: dict[str, Any] | None = None, **changes: Any) -> MemoryItem:
@@ -164,7 +165,7 @@ def test_meaning(filters: Any, expected: bool) -> None:
         ({"metadata.a": {"lt": float("inf")}}, "metadata.a.lt"),
         ({"metadata.a": 1 << 2000}, "metadata.a"),
         ({"metadata.a": T0}, "metadata.a"),
-        ({"valid_from": {"gt": datetime(2026, 1, 1)}}, "valid_from.gt"),
+        ({"valid_from": {"gt": NAIVE}}, "valid_from.gt"),
         ({"valid_from": {"gt": "2026-01-01"}}, "valid_from.gt"),
         ({"valid_from": {"gt": "yesterday"}}, "valid_from.gt"),
         ({"valid_from": {"gt": 1.7e9}}, "valid_from.gt"),

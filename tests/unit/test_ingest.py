@@ -15,6 +15,7 @@ from warpmem.ingest.normalize import normalize_text
 from warpmem.types import MemoryItem, Message, NewItem, Scope
 
 T0 = datetime(2026, 3, 4, 9, tzinfo=UTC)
+NAIVE = T0.replace(tzinfo=None)
 
 
 @pytest.mark.parametrize(
@@ -135,11 +136,11 @@ def make_memory_item() -> MemoryItem:
         ({"role": "a", "content": "a", "tool_calls": [{"id": 1}]}, NotSupported, "key 'tool_calls'"),
         ({"role": "a", "content": "a", "n": 0}, NotSupported, "key 'n'"),
         ({"role": "a", "content": "a", "at": "2026-03-04T09:00:00"}, InvalidTime, "naive"),
-        ({"role": "a", "content": "a", "at": datetime(2026, 3, 4)}, InvalidTime, "naive"),
+        ({"role": "a", "content": "a", "at": NAIVE}, InvalidTime, "naive"),
         ({"role": "a", "content": "a", "at": "soon"}, InvalidTime, "no ISO 8601 time"),
         ({"role": "a", "content": "a", "timestamp": 1.7e9}, InvalidTime, "must be a datetime, not float"),
         ({"role": "a", "content": "a", "at": T0, "timestamp": T0}, InputError, "give one"),
-        (Message(role="a", content="a", at=datetime(2026, 3, 4)), InvalidTime, "naive"),
+        (Message(role="a", content="a", at=NAIVE), InvalidTime, "naive"),
     ],
 )
 def test_refused(content: Any, error: type[Exception], words: str) -> None:

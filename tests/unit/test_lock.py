@@ -49,7 +49,9 @@ def test_another_process_is_named_and_its_death_releases(tmp_path: Path) -> None
         env=environment,
     ) as child:
         assert child.stdout is not None and child.stdout.readline() == b"held\n"
-        with pytest.raises(StoreLocked, match=rf"process {child.pid}: close it there.*read_only=True") as caught:
+        with pytest.raises(
+            StoreLocked, match=rf"process {child.pid}: close it there.*read_only=True"
+        ) as caught:
             PathLock(tmp_path)
         assert caught.value.pid == child.pid
         child.kill()

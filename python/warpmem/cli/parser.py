@@ -128,7 +128,9 @@ _Commands = Any  # argparse names the type of add_subparsers' result privately
 
 
 def _command(commands: _Commands, name: str, text: str) -> argparse.ArgumentParser:
-    made: argparse.ArgumentParser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+    made: argparse.ArgumentParser = commands.add_parser(
+        name, help=text, description=f"{text[0].upper()}{text[1:]}."
+    )
     return made
 
 
@@ -158,7 +160,9 @@ def _add(commands: _Commands) -> None:
     parser.add_argument("--key", help="name of a slot: a later text with this key supersedes this one")
     parser.add_argument("--priority", type=float, metavar="P", help="0 to 1 (default 0.5)")
     parser.add_argument("--metadata", type=json_object, metavar="JSON", help="a JSON object")
-    parser.add_argument("--valid-from", type=moment, metavar="TIME", help="since when it is true (default: now)")
+    parser.add_argument(
+        "--valid-from", type=moment, metavar="TIME", help="since when it is true (default: now)"
+    )
     parser.add_argument("--expires-at", type=moment, metavar="TIME", help="when it stops being found")
 
 
@@ -169,11 +173,17 @@ def _search(commands: _Commands) -> None:
     _scope(parser)
     parser.add_argument("--k", type=int, default=10, help="how many (default 10, at most 4096)")
     parser.add_argument("--kinds", type=names, metavar="KIND,...", help="only these kinds")
-    parser.add_argument("--filter", type=json_object, metavar="JSON", help='such as {"metadata.level": {"gte": 3}}')
+    parser.add_argument(
+        "--filter", type=json_object, metavar="JSON", help='such as {"metadata.level": {"gte": 3}}'
+    )
     parser.add_argument("--as-of", type=moment, metavar="TIME", help="what was true then")
     parser.add_argument("--known-at", type=moment, metavar="TIME", help="what had been recorded by then")
-    parser.add_argument("--recency", type=float, default=0.0, metavar="W", help="weight of recency (default 0)")
-    parser.add_argument("--priority", type=float, default=0.0, metavar="W", help="weight of priority (default 0)")
+    parser.add_argument(
+        "--recency", type=float, default=0.0, metavar="W", help="weight of recency (default 0)"
+    )
+    parser.add_argument(
+        "--priority", type=float, default=0.0, metavar="W", help="weight of priority (default 0)"
+    )
     parser.add_argument("--min-similarity", type=float, metavar="S", help="leave out what is less similar")
     parser.add_argument("--explain", action="store_true", help="show every term of each score")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
@@ -185,7 +195,9 @@ def _list(commands: _Commands) -> None:
     _scope(parser)
     parser.add_argument("--kinds", type=names, metavar="KIND,...", help="only these kinds")
     parser.add_argument("--filter", type=json_object, metavar="JSON", help="as for search")
-    parser.add_argument("--order", choices=("recorded", "valid_from"), default="recorded", help="(default recorded)")
+    parser.add_argument(
+        "--order", choices=("recorded", "valid_from"), default="recorded", help="(default recorded)"
+    )
     parser.add_argument("--reverse", action="store_true", help="latest first")
     parser.add_argument("--limit", type=int, default=100, metavar="N", help="length of a page (default 100)")
     parser.add_argument("--cursor", help="continue after a page: the cursor it printed")
@@ -195,7 +207,9 @@ def _list(commands: _Commands) -> None:
 
 def _export(commands: _Commands) -> None:
     parser = _command(commands, "export", "write all memories as JSON lines, superseded ones included")
-    parser.add_argument("file", nargs="?", default="-", help="file to write (replaced when complete), - for stdout")
+    parser.add_argument(
+        "file", nargs="?", default="-", help="file to write (replaced when complete), - for stdout"
+    )
     _store(parser)
     _scope(parser)
 
@@ -205,9 +219,13 @@ def _import(commands: _Commands) -> None:
     parser.add_argument("file", help="file to read, - for stdin")
     _store(parser)
     _scope(parser)
-    parser.add_argument("--kind", help="kind of lines that name none (default fact, message for chat messages)")
-    parser.add_argument("--batch", type=positive, default=500, metavar="N", help="lines a commit (default 500)")
-    parser.add_argument("--skip-errors", action="store_true", help="report bad lines and go on")
+    parser.add_argument(
+        "--kind", help="kind of lines that name none (default fact, message for chat messages)"
+    )
+    parser.add_argument(
+        "--batch", type=positive, default=500, metavar="N", help="lines a commit (default 500)"
+    )
+    parser.add_argument("--skip-errors", action="store_true", help="report bad lines, go on, and exit 0")
     parser.add_argument("--progress", action="store_true", help="show progress though stderr is no terminal")
 
 
@@ -219,17 +237,35 @@ def _stats(commands: _Commands) -> None:
 
 def _doctor(commands: _Commands) -> None:
     parser = _command(commands, "doctor", "what is installed, what runs here, and whether it computes right")
-    parser.add_argument("--store", metavar="PATH", help="measure the disk of this store (default: $WARPMEM_STORE)")
+    parser.add_argument(
+        "--store", metavar="PATH", help="measure the disk of this store (default: $WARPMEM_STORE)"
+    )
     parser.add_argument("--json", action="store_true", help="as JSON")
 
 
 def _eval(commands: _Commands) -> None:
     parser = _command(commands, "eval", "measure recall and latency on a data set")
     sets = parser.add_subparsers(dest="dataset", metavar="DATASET", required=True)
-    locomo = sets.add_parser("locomo", help="LoCoMo conversations", description="Recall on LoCoMo conversations.")
+    locomo = sets.add_parser(
+        "locomo", help="LoCoMo conversations", description="Recall on LoCoMo conversations."
+    )
     locomo.add_argument("file", help="LoCoMo's JSON file")
-    locomo.add_argument("--k", type=cutoffs, default=[1, 5, 10, 20], metavar="K,...", help="(default 1,5,10,20)")
-    locomo.add_argument("--granularity", choices=("turn", "observation"), default="turn", help="(default turn)")
-    locomo.add_argument("--mode", choices=("dense", "lexical", "hybrid"), default="dense", help="(default dense)")
-    locomo.add_argument("--embedder", choices=("wordllama", "hashing"), default="wordllama", help="(default wordllama)")
+    locomo.add_argument(
+        "--k", type=cutoffs, default=[1, 5, 10, 20], metavar="K,...", help="(default 1,5,10,20)"
+    )
+    locomo.add_argument(
+        "--granularity", choices=("turn", "observation"), default="turn", help="(default turn)"
+    )
+    locomo.add_argument(
+        "--no-captions",
+        dest="captions",
+        action="store_false",
+        help="store turns without their images' captions",
+    )
+    locomo.add_argument(
+        "--mode", choices=("dense", "lexical", "hybrid"), default="dense", help="(default dense)"
+    )
+    locomo.add_argument(
+        "--embedder", choices=("wordllama", "hashing"), default="wordllama", help="(default wordllama)"
+    )
     locomo.add_argument("--out", metavar="FILE", help="write the report as JSON")

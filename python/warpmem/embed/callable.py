@@ -25,9 +25,11 @@ class CallableEmbedder:
     def __init__(self, function: Callable[..., Any], model_id: str, dimension: int) -> None:
         if not callable(function):
             raise InputError(f"function must be callable, not {type(function).__name__}")
-        if not isinstance(model_id, str) or not model_id:
+        name: Any = model_id
+        size: Any = dimension
+        if not isinstance(name, str) or not name:
             raise InputError("model_id must be a string that is not empty")
-        if not isinstance(dimension, int) or isinstance(dimension, bool) or dimension < 1:
+        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
             raise InputError("dimension must be an integer of at least 1")
         self._function = function
         self._model_id = model_id

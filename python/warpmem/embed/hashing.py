@@ -11,7 +11,7 @@ import functools
 import re
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,11 +29,8 @@ class HashingEmbedder:
     """Embedder by feature hashing. Thread-safe; equal on every machine."""
 
     def __init__(self, dimension: int = 256) -> None:
-        if (
-            not isinstance(dimension, int)
-            or isinstance(dimension, bool)
-            or not 1 <= dimension <= MAX_DIMENSION
-        ):
+        given: Any = dimension
+        if not isinstance(given, int) or isinstance(given, bool) or not 1 <= given <= MAX_DIMENSION:
             raise InputError(f"dimension must be an integer from 1 to {MAX_DIMENSION}")
         self._dimension = dimension
 

@@ -30,7 +30,7 @@ _TAYLOR = (
 def canonical_dot(rows: NDArray[np.float32], query: NDArray[np.float32]) -> NDArray[np.float64]:
     """Unrounded canonical dot products: (n, dim) rows with a query (dim,), or row by row with (n, dim).
 
-    Returns (n,) float64. Element i goes to float64 accumulator i % 32; the accumulators are folded by 16, 8, 4, 2, 1.
+    Returns (n,) float64. Element i goes to float64 accumulator i % 32; these are folded by 16, 8, 4, 2, 1.
     """
     n, dim = rows.shape
     acc = np.zeros((n, _LANES), np.float64)

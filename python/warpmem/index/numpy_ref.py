@@ -80,7 +80,8 @@ class NumpyPool:
         check_array(vectors, "vectors", np.float32, (n, self._dim))
         check_finite(vectors, "vectors")
         gone: dict[int, set[int]] = {}
-        for list_id, row_id in removes:
+        for pair in removes:
+            list_id, row_id = members_of(pair, "removes", 2)
             gone.setdefault(integer(list_id, "list_id"), set()).add(integer(row_id, "row_id"))
         added: dict[
             int, dict[int, int]

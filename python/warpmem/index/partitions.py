@@ -194,7 +194,9 @@ class PartitionedIndex:
             for number, request in enumerate(requests):
                 repeats = max(repeats, self._segments(number, request, segments, partitions))
             if repeats * k > _MAX_SCAN_K:
-                raise InputError(f"k = {k} over {repeats} scopes of one owner exceeds {_MAX_SCAN_K}; ask for fewer")
+                raise InputError(
+                    f"k = {k} over {repeats} scopes of one owner exceeds {_MAX_SCAN_K}; ask for fewer"
+                )
             if len(requests) == 1:
                 queries = requests[0].vector.reshape(1, -1)
             else:

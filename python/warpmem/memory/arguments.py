@@ -42,7 +42,9 @@ def required(scope: Scope | None) -> Scope:
 def check_kind(kind: Any) -> str:
     """A kind's name. Raises InputError."""
     if not isinstance(kind, str) or not _KIND.fullmatch(kind):
-        raise InputError("a kind is 1 to 64 characters: a lower-case letter, then letters, digits or underscores")
+        raise InputError(
+            "a kind is 1 to 64 characters: a lower-case letter, then letters, digits or underscores"
+        )
     return kind
 
 

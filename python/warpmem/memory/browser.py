@@ -40,7 +40,9 @@ class Browser:
         found = iter(self._cache.fetch([key for key in keys if key is not None]))
         records = [None if key is None else next(found) for key in keys]
         return tuple(
-            None if record is None or (scope is not None and not scope.covers(record.item.scope)) else record.item
+            None
+            if record is None or (scope is not None and not scope.covers(record.item.scope))
+            else record.item
             for record in records
         )
 

@@ -27,6 +27,9 @@ class ItemCache:
         """Current records, from the cache where it has them and from the log where not."""
         records = self._records
         found = [records.get(key) for key in keys]
+        if None not in found:
+            self.hits += len(keys)
+            return found
         missing = [i for i, record in enumerate(found) if record is None]
         self.hits += len(keys) - len(missing)
         if missing:
@@ -56,4 +59,9 @@ class ItemCache:
 
     def sizes(self) -> dict[str, int]:
         """items, capacity, hits, misses."""
-        return {"items": len(self._records), "capacity": self._capacity, "hits": self.hits, "misses": self.misses}
+        return {
+            "items": len(self._records),
+            "capacity": self._capacity,
+            "hits": self.hits,
+            "misses": self.misses,
+        }

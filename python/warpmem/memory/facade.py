@@ -276,7 +276,9 @@ class Memory:
             if not isinstance(entry, Scope):
                 raise InvalidScope(f"scopes must hold warpmem.Scope, not {type(entry).__name__}")
         if queries is not None and len(queries) != len(scopes):
-            raise InputError(f"expected one scope for each query: {len(queries)} queries, {len(scopes)} scopes")
+            raise InputError(
+                f"expected one scope for each query: {len(queries)} queries, {len(scopes)} scopes"
+            )
         options = SearchOptions(
             k=k, filters=filters, kinds=kinds, ranking=ranking, min_similarity=min_similarity, as_of=as_of,
             known_at=known_at, now=now, deadline=deadline, explain=explain, return_vectors=return_vectors,
@@ -285,7 +287,9 @@ class Memory:
             return ()
         return tuple(self._reader.search(queries, vectors, [(entry,) for entry in scopes], options))
 
-    def context(self, query: str | None = None, *, max_tokens: int = 1000, k: int = 50, **search: Any) -> ContextBlock:
+    def context(
+        self, query: str | None = None, *, max_tokens: int = 1000, k: int = 50, **search: Any
+    ) -> ContextBlock:
         """What is known about `query` as text for a prompt, never over `max_tokens` by the store's token counter.
 
         Takes every argument of `search`. One line an item, best first, its id as the citation; of a key that was

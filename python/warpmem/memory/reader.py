@@ -81,7 +81,11 @@ class Reader:
     # -------------------------------------------------------------------------------------- search
 
     def search(
-        self, queries: Sequence[str] | None, vectors: Any, scopes: Sequence[Sequence[Scope]], options: SearchOptions
+        self,
+        queries: Sequence[str] | None,
+        vectors: Any,
+        scopes: Sequence[Sequence[Scope]],
+        options: SearchOptions,
     ) -> list[SearchResult]:
         """One result for each query over its scopes, in one scan."""
         started = time.perf_counter()
@@ -130,6 +134,13 @@ class Reader:
         self, queries: Sequence[str] | None, vectors: Any, count: int, deadline: _Deadline
     ) -> NDArray[np.float32]:
         if vectors is not None:
+            if (
+                type(vectors) is np.ndarray
+                and vectors.dtype == np.float32
+                and vectors.shape == (self._dimension,)
+            ):
+                # What as_vectors would check beside the shape, normalize checks too.
+                return self._writer.normalize(vectors.reshape(1, -1))
             given = as_vectors(vectors, self._dimension, "vector")
             if len(given) != count:
                 raise InvalidVector(f"expected {count} query vectors, one for each query, not {len(given)}")
@@ -161,9 +172,9 @@ class Reader:
 
     def _records(self, found: Sequence[Sequence[Match]]) -> dict[tuple[bytes, int], Record] | None:
         """The record of every match, or None when one was deleted since the scan."""
-        wanted = list(dict.fromkeys((match[2], match[3]) for matches in found for match in matches))
+        wanted = list({match[2:]: None for matches in found for match in matches})
         records: dict[tuple[bytes, int], Record] = {}
-        for name, current in zip(wanted, self._cache.fetch([key for key, _ in wanted]), strict=True):
+        for name, current in zip(wanted, self._cache.fetch([name[0] for name in wanted]), strict=True):
             if current is None:
                 return None
             if current.item.version == name[1]:
@@ -186,16 +197,25 @@ class Reader:
     ) -> tuple[tuple[Hit, ...], list[Match]]:
         hits = []
         kept = []
+        covered: dict[int, bool] = {}  # by identity: items of one scope share one object
         plain = ranking is _PLAIN and not explain
         for match in matches:
-            record = records.get((match[2], match[3]))
+            score, similarity, key, version = match
+            record = records.get((key, version))
             if record is None:
                 continue
             item = record.item
-            if not any(scope.covers(item.scope) for scope in scopes):
-                raise StoreCorrupt(f"the index returned item {item.id} outside the scopes of the search; reopen the store")
-            parts = {"similarity": match[1]} if plain else _parts_of(item, match[1], ranking, params, explain)
-            hits.append(Hit(item, match[0], parts))
+            seen = covered.get(id(item.scope))
+            if seen is None:
+                seen = covered[id(item.scope)] = any(scope.covers(item.scope) for scope in scopes)
+            if not seen:
+                raise StoreCorrupt(
+                    f"the index returned item {item.id} outside the scopes of the search; reopen the store"
+                )
+            parts = (
+                {"similarity": similarity} if plain else _parts_of(item, similarity, ranking, params, explain)
+            )
+            hits.append(Hit(item, score, parts))
             kept.append(match)
         return tuple(hits), kept
 
@@ -243,7 +263,9 @@ def _refuse_unbuilt(options: SearchOptions) -> None:
     ranking = options.ranking
     if options.mode not in (None, "dense"):
         if options.mode in ("lexical", "hybrid"):
-            raise NotSupported(f"mode {options.mode!r} needs lexical postings, which this version does not build")
+            raise NotSupported(
+                f"mode {options.mode!r} needs lexical postings, which this version does not build"
+            )
         raise InputError("mode must be 'dense', 'lexical' or 'hybrid'")
     if options.rerank is not None:
         raise NotSupported("rerank is not available in this version")
@@ -258,7 +280,11 @@ def _params(ranking: Ranking, min_similarity: float | None, now: int) -> ScorePa
         raise InputError(f"ranking must be a warpmem.Ranking, not {type(ranking).__name__}")
     if min_similarity is None:
         least = float("-inf")
-    elif isinstance(min_similarity, bool) or not isinstance(min_similarity, (int, float)) or min_similarity != min_similarity:
+    elif (
+        isinstance(min_similarity, bool)
+        or not isinstance(min_similarity, (int, float))
+        or min_similarity != min_similarity
+    ):
         raise InputError("min_similarity must be a number")
     else:
         least = float(min_similarity)

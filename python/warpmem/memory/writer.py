@@ -175,7 +175,9 @@ class Writer:
 
     # --------------------------------------------------------------------------------------- vectors
 
-    def _vectors(self, items: Sequence[NewItem], texts: Sequence[str], defaults: Defaults) -> NDArray[np.float32]:
+    def _vectors(
+        self, items: Sequence[NewItem], texts: Sequence[str], defaults: Defaults
+    ) -> NDArray[np.float32]:
         dimension = self._embedder.dimension
         if defaults.vector is not None:
             if any(item.vector is not None for item in items):
@@ -203,7 +205,9 @@ class Writer:
         vectors = self._embedder.embed(texts, role=role)
         expected = (len(texts), self._embedder.dimension)
         if vectors.shape != expected or vectors.dtype != np.float32:
-            raise EmbeddingError(f"expected float32 vectors of shape {expected}, not {vectors.dtype} {vectors.shape}")
+            raise EmbeddingError(
+                f"expected float32 vectors of shape {expected}, not {vectors.dtype} {vectors.shape}"
+            )
         return vectors
 
     def normalize(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -219,7 +223,15 @@ class Writer:
         """Where a repetition of this item would be found; None for kinds whose repetition is history."""
         if item.kind in reconcile.NEVER_DUPLICATE:
             return None
-        content = [item.scope, item.kind, normalize_text(item.text), item.metadata, item.key, item.modality, item.blob]
+        content = [
+            item.scope,
+            item.kind,
+            normalize_text(item.text),
+            item.metadata,
+            item.key,
+            item.modality,
+            item.blob,
+        ]
         return digest16(self._salt, b"duplicate", _json(content))
 
     def slot_digest(self, item: MemoryItem) -> bytes | None:
@@ -267,7 +279,9 @@ class Writer:
 
     def _corrected(self, record: Record, fields: ItemUpdate) -> tuple[MemoryItem, NDArray[np.float32] | None]:
         given: dict[str, Any] = {
-            name: value for name in fields.__struct_fields__ if (value := getattr(fields, name)) is not msgspec.UNSET
+            name: value
+            for name in fields.__struct_fields__
+            if (value := getattr(fields, name)) is not msgspec.UNSET
         }
         if not given:
             raise InputError("an update names at least one field to change")
@@ -325,5 +339,3 @@ class Writer:
             return len(keys)
 
         return self._log.transact(change, durability)
-
-

@@ -42,7 +42,9 @@ def to_micros(when: datetime, name: str) -> int:
     if not isinstance(when, datetime):
         raise InvalidTime(f"{name} must be a datetime, not {type(when).__name__}")
     if when.tzinfo is None or when.utcoffset() is None:
-        raise InvalidTime(f"{name} is a naive datetime; give it a timezone, for example datetime.now(timezone.utc)")
+        raise InvalidTime(
+            f"{name} is a naive datetime; give it a timezone, for example datetime.now(timezone.utc)"
+        )
     return (when - _EPOCH) // _MICROSECOND
 
 

@@ -26,7 +26,12 @@ def format_id(key: bytes) -> str:
 
 def parse_id(item_id: str) -> bytes:
     """The 20-byte key of an id's text form. Raises NotFound: what is no id names no item."""
-    if isinstance(item_id, str) and len(item_id) == ID_CHARACTERS and item_id.isascii() and item_id == item_id.lower():
+    if (
+        isinstance(item_id, str)
+        and len(item_id) == ID_CHARACTERS
+        and item_id.isascii()
+        and item_id == item_id.lower()
+    ):
         try:
             return base64.b32hexdecode(item_id.upper())
         except binascii.Error:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from datetime import UTC
+from typing import Any
 
 from ..errors import InputError
 from ..protocols import TokenCounter
@@ -30,8 +31,9 @@ def pack(hits: Sequence[Hit], max_tokens: int, counter: TokenCounter) -> Context
     that does not fit is left out and a later, shorter one may still fit. `omitted` counts the items left out
     for want of room. Raises InputError when max_tokens is not a positive int.
     """
-    if not isinstance(max_tokens, int) or isinstance(max_tokens, bool):
-        raise InputError(f"max_tokens must be an integer, not {type(max_tokens).__name__}")
+    given: Any = max_tokens
+    if not isinstance(given, int) or isinstance(given, bool):
+        raise InputError(f"max_tokens must be an integer, not {type(given).__name__}")
     if max_tokens < 1:
         raise InputError(f"max_tokens must be at least 1, not {max_tokens}")
     items = _current(hits)

@@ -256,9 +256,16 @@ def _present(name: str, predicates: Sequence[Predicate]) -> Test:
 
         return test_one
 
+    first, *others = predicates
+
     def test(item: MemoryItem) -> bool:
         value = get(item)
-        return value is not missing and all(predicate(value) for predicate in predicates)
+        if value is missing or not first(value):
+            return False
+        for predicate in others:  # noqa: SIM110 - a generator would cost more than most predicates
+            if not predicate(value):
+                return False
+        return True
 
     return test
 
@@ -290,6 +297,9 @@ def _all_of(parts: Sequence[tuple[Test, str]]) -> tuple[Test, str]:
 def _any_of(parts: Sequence[tuple[Test, str]]) -> tuple[Test, str]:
     tests = tuple(test for test, _ in parts)
     text = _join("|", [canonical for _, canonical in parts])
+    if len(tests) == 2:
+        first, second = tests
+        return (lambda item: first(item) or second(item)), text
     return (lambda item: any(test(item) for test in tests)), text
 
 

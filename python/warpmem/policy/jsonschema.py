@@ -29,7 +29,7 @@ _TYPES: dict[str, Callable[[Any], bool]] = {
 }
 
 
-class Violation(Exception):  # noqa: N818 - never leaves policy/
+class Violation(Exception):
     """A value breaks a rule. Turned into SchemaViolation by schema.py, which knows the kind."""
 
     def __init__(self, path: str, reason: str) -> None:

@@ -81,6 +81,7 @@ def canonical_operand(value: Any) -> Any:
 
 
 def type_name(value: Any) -> str:
+    """JSON's name for the value's type, or Python's where JSON has none."""
     names = {bool: "boolean", int: "number", float: "number", str: "string", list: "list", dict: "object"}
     return "null" if value is None else names.get(type(value), type(value).__name__)
 
@@ -89,6 +90,7 @@ def type_name(value: Any) -> str:
 
 
 def equal(x: Any) -> Predicate:
+    """Value equals x as JSON has it: no number equals a boolean."""
     if x is None or isinstance(x, bool):
         return lambda v: v is x
     if isinstance(x, (int, float)):
@@ -97,10 +99,12 @@ def equal(x: Any) -> Predicate:
 
 
 def inverse(predicate: Predicate) -> Predicate:
+    """Where `predicate` fails."""
     return lambda v: not predicate(v)
 
 
 def ordered(compare: Callable[[Any, Any], bool], x: Any) -> Predicate:
+    """compare(value, x) when both are numbers, or of one type."""
     if isinstance(x, (int, float)):
         return lambda v: (type(v) is float or type(v) is int) and compare(v, x)
     kind = type(x)
@@ -108,6 +112,7 @@ def ordered(compare: Callable[[Any, Any], bool], x: Any) -> Predicate:
 
 
 def member(values: Sequence[Any]) -> Predicate:
+    """Value equals one of `values`, in constant time."""
     booleans = frozenset(v for v in values if isinstance(v, bool))
     others = frozenset(v for v in values if not isinstance(v, bool))
 
@@ -121,6 +126,7 @@ def member(values: Sequence[Any]) -> Predicate:
 
 
 def contains(x: Any) -> Predicate:
+    """x is a part of a string value, or an element of a list value."""
     same = equal(x)
     is_string = isinstance(x, str)
 
@@ -133,6 +139,8 @@ def contains(x: Any) -> Predicate:
 
 
 def icontains(folded: str) -> Predicate:
+    """As contains, for a casefolded string against the casefolded value."""
+
     def test(v: Any) -> bool:
         if type(v) is str:
             return folded in v.casefold()

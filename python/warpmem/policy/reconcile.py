@@ -118,8 +118,13 @@ def update(
     if based_on != record.item.version:
         raise VersionConflict(based_on, record.item.version)
     _check_interval(item)
-    if item.key is not None and (item.valid_from, item.valid_to) != (record.item.valid_from, record.item.valid_to):
-        raise InputError("the validity of a keyed item follows from its key; add the key again or delete the item")
+    if item.key is not None and (item.valid_from, item.valid_to) != (
+        record.item.valid_from,
+        record.item.valid_to,
+    ):
+        raise InputError(
+            "the validity of a keyed item follows from its key; add the key again or delete the item"
+        )
     return transaction.revise(record, item, vector, operation="update", duplicate=digests)
 
 
@@ -131,7 +136,9 @@ def idempotent_result(
     if known is None or transaction.now - known[0] > window:
         return None
     if known[1] != payload:
-        raise IdempotencyConflict("this idempotency_key was used with another payload; use a new key for new content")
+        raise IdempotencyConflict(
+            "this idempotency_key was used with another payload; use a new key for new content"
+        )
     return known[2]
 
 

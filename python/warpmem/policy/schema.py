@@ -56,6 +56,7 @@ def compile_schemas(schemas: Mapping[str, Any] | None) -> Schemas:
     if not isinstance(schemas, Mapping):
         raise InputError(f"schemas must map kinds to schemas, not {type(schemas).__name__}")
     checks: dict[str, Check] = {}
+    kind: Any
     for kind, schema in schemas.items():
         if not isinstance(kind, str) or not kind:
             raise InputError("schemas: a kind is a string that is not empty")

@@ -91,12 +91,12 @@ class Committer(Generic[W, E]):
         """Run `job` on the committer thread and return its result once it is durable and applied.
 
         Exceptions of the job pass through with nothing written. A StoreError of the write means the same.
-        When the sync fails StoreReadOnly is raised and effects are not applied; the change may or may not be found
-        after the next open. An exception of apply passes through too, although the change is stored.
+        When the sync fails StoreReadOnly is raised and effects are not applied; the change may or may not be
+        found after the next open. An exception of apply passes through too, although the change is stored.
 
         timeout: seconds that the job may wait for its turn. DeadlineExceeded, with nothing changed, when it
-        has not begun by then; once begun it is waited for. An exception in the waiting thread (KeyboardInterrupt)
-        withdraws the job if it has not begun; otherwise the job goes its way.
+        has not begun by then; once begun it is waited for. An exception in the waiting thread
+        (KeyboardInterrupt) withdraws the job if it has not begun; otherwise the job goes its way.
 
         Raises StoreClosed after stop() and in a forked child.
         """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 from ..errors import DiskFull, StoreError
 
@@ -21,19 +22,31 @@ def check_free(path: str | os.PathLike[str], min_free: int, needed: int) -> None
     free = free_bytes(path)
     if free - needed < min_free:
         raise DiskFull(
-            f"{free} bytes free on the disk of {os.fspath(path)!r}, a write of {needed} bytes needs "
-            f"{min_free + needed} (min_free_bytes is {min_free}): free some space; nothing was written"
+            f"{free} bytes free on the disk of {os.fspath(path)!r}, {min_free + needed} are needed: "
+            f"{needed} for this write and what is buffered, and min_free_bytes is {min_free}; free some space; "
+            "nothing was written"
         )
 
 
 class SpaceGuard:
     """Calls check_free before a write, but not before each: every `max_writes` writes or `max_bytes` bytes,
-    and before every one from a refusal until it passes again. Not thread-safe."""
+    and before every one from a refusal until it passes again. `min_free` 0 turns it off. Not thread-safe.
+
+    buffered: bytes that were accepted and will be written once more, when memtables become tables. Compaction
+    needs room of its own, which no one can tell in advance: `min_free` is there for it.
+    """
 
     def __init__(
-        self, path: str | os.PathLike[str], min_free: int, *, max_writes: int = 64, max_bytes: int = 1 << 20
+        self,
+        path: str | os.PathLike[str],
+        min_free: int,
+        buffered: Callable[[], int],
+        *,
+        max_writes: int = 64,
+        max_bytes: int = 1 << 20,
     ) -> None:
         self._path = path
+        self._buffered = buffered
         self._min_free = min_free
         self._max_writes = max_writes
         self._max_bytes = max_bytes
@@ -42,13 +55,19 @@ class SpaceGuard:
 
     def before(self, size: int) -> None:
         """Account for a write of `size` bytes. Raises DiskFull, and then counts nothing."""
+        if self._min_free == 0:
+            return
         if self._writes >= self._max_writes or self._bytes + size >= self._max_bytes:
             self._writes = self._max_writes
-            check_free(self._path, self._min_free, size)
+            check_free(self._path, self._min_free, size + self._buffered())
             self._writes = 0
             self._bytes = 0
         self._writes += 1
         self._bytes += size
+
+    def has_room(self) -> bool:
+        """Whether what is buffered can be written above the low-water mark right now."""
+        return free_bytes(self._path) - self._buffered() >= self._min_free
 
     def alarm(self) -> None:
         """Ask again before the next write, whatever the counts: the disk said that it was full."""

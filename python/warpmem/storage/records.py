@@ -7,6 +7,7 @@ FORMATS.md describes each one.
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -91,7 +92,8 @@ class RememberedValue(msgspec.Struct, frozen=True, array_like=True):
 
 encode = msgspec.msgpack.Encoder().encode
 _decoders: dict[type, msgspec.msgpack.Decoder[Any]] = {
-    kind: msgspec.msgpack.Decoder(kind) for kind in (ItemValue, HistoryValue, RowHeader, OwnerValue, RememberedValue, LogEntry, StoreIdentity)
+    kind: msgspec.msgpack.Decoder(kind)
+    for kind in (ItemValue, HistoryValue, RowHeader, OwnerValue, RememberedValue, LogEntry, StoreIdentity)
 }
 
 
@@ -109,8 +111,9 @@ def scope_tuple(scope: Scope) -> tuple[str | None, str | None, str | None, str |
     return (scope.user_id, scope.agent_id, scope.run_id, scope.corpus_id)
 
 
+@lru_cache(maxsize=65_536)
 def make_scope(ids: tuple[str | None, str | None, str | None, str | None]) -> Scope:
-    """A scope from its stored order."""
+    """A scope from its stored order. Items of one scope share one object."""
     return Scope(user_id=ids[0], agent_id=ids[1], run_id=ids[2], corpus_id=ids[3])
 
 
@@ -196,7 +199,9 @@ def encode_row(row: Row) -> bytes:
 def decode_row(key: bytes, version: int, payload: bytes | memoryview, dimension: int) -> Row:
     """The row of a payload of family vectors. Raises StoreCorrupt when its length does not add up."""
     if len(payload) < 2:
-        raise StoreCorrupt(f"vector value of key {key.hex()} is {len(payload)} bytes; run a restore from backup")
+        raise StoreCorrupt(
+            f"vector value of key {key.hex()} is {len(payload)} bytes; run a restore from backup"
+        )
     (length,) = _HEADER_LENGTH.unpack_from(payload)
     if len(payload) != 2 + length + 4 * dimension:
         raise StoreCorrupt(

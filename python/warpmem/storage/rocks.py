@@ -46,7 +46,9 @@ def _options(memtable_bytes: int, cache: Any, *, compress: bool, read_only: bool
     """Options of the database and of one family: those of the options file, then these."""
     from rocksdict import BlockBasedOptions, DBCompressionType, DBRecoveryMode, Options
 
-    options, families = Options.load_latest(os.fspath(_OPTIONS))  # in raw mode, as no file there says otherwise
+    options, families = Options.load_latest(
+        os.fspath(_OPTIONS)
+    )  # in raw mode, as no file there says otherwise
     options.create_if_missing(not read_only)
     options.create_missing_column_families(not read_only)
     # Refuses a flipped bit in the log and accepts a torn end; RocksDB's default loses data in silence.
@@ -105,7 +107,7 @@ class RocksEngine:
     read_only       no lock is taken and nothing in the directory changes; what is read is the state at open
     memtable_bytes  write buffer of one family; all together take at most four times that, the write-ahead
                     log eight times
-    min_free_bytes  see disk.py
+    min_free_bytes  writes are refused with less than this free (see disk.py); 0 turns that off
 
     Raises FormatError (no store), StoreLocked, StoreCorrupt, StoreReadOnly (no permission), DiskFull,
     StoreError.
@@ -121,7 +123,7 @@ class RocksEngine:
     ) -> None:
         self._path = os.path.abspath(path)
         self._read_only = read_only
-        self._guard = SpaceGuard(self._path, min_free_bytes)
+        self._guard = SpaceGuard(self._path, min_free_bytes, self._buffered)
         self._failure: str | None = None
         self._closed = "the store is closed: open it again"
         self._lock: PathLock | None = None
@@ -211,10 +213,8 @@ class RocksEngine:
 
     def sizes(self) -> dict[str, int]:
         """Bytes: tables, wal, other (on disk); memtables, block_cache (in memory)."""
-        sizes = {"tables": 0, "wal": 0, "other": 0, "memtables": 0, "block_cache": 0}
         first = self._family(FAMILIES[0])
-        for family in self._families.values():
-            sizes["memtables"] += call(family.property_int_value, "rocksdb.size-all-mem-tables") or 0
+        sizes = {"tables": 0, "wal": 0, "other": 0, "memtables": self._buffered(), "block_cache": 0}
         sizes["block_cache"] = call(first.property_int_value, "rocksdb.block-cache-usage") or 0
         with os.scandir(self._path) as entries:
             for entry in entries:
@@ -222,6 +222,12 @@ class RocksEngine:
                 with contextlib.suppress(FileNotFoundError):  # compaction removes files at any time
                     sizes[part] += entry.stat(follow_symlinks=False).st_size
         return sizes
+
+    def _buffered(self) -> int:
+        return sum(
+            call(family.property_int_value, "rocksdb.size-all-mem-tables") or 0
+            for family in self._families.values()
+        )
 
     # ------------------------------------------------------------------------------------- writes
 
@@ -271,17 +277,19 @@ class RocksEngine:
     def close(self) -> None:
         """Move the write-ahead log into tables, release everything; idempotent.
 
-        Raises the typed error when that flush fails and no earlier write had; all is released even so, and
-        what was written is still in the write-ahead log.
+        Raises the typed error when that fails and no earlier write had; all is released even so, and what
+        was written is in the write-ahead log.
         """
         if not self._families:
             return
         try:
             if not self._read_only and self._failure is None:
-                # An empty log at the next open: a cut at a record's border would look like its end.
-                for family in self._families.values():
-                    self._change("flush", family.flush)
                 self._change("sync", self._db.flush_wal, True)
+                # An empty log at the next open: a cut at a record's border would look like its end. Not on a
+                # disk too full for another copy; what was just synced is then read from the log.
+                if self._guard.has_room():
+                    for family in self._families.values():
+                        self._change("flush", family.flush)
         finally:
             self._release()
 

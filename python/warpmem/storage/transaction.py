@@ -54,7 +54,9 @@ class StoreTransaction:
         self._owner_numbers: dict[Owner, int] = {}
         self._owner_values: dict[int, OwnerValue] = {}
         self._records: dict[bytes, Record | None] = {}
-        self._changes: dict[int, tuple[list[bytes], list[tuple[bytes, int]], dict[tuple[bytes, int], Row]]] = {}
+        self._changes: dict[
+            int, tuple[list[bytes], list[tuple[bytes, int]], dict[tuple[bytes, int], Row]]
+        ] = {}
         self._now = max(clock_now, state.at)
         self.state = LogState(state.sequence, self._now, state.items, state.owners)
 
@@ -116,13 +118,25 @@ class StoreTransaction:
         self._write("lookup", key, encode(RememberedValue(self._now, payload, result)))
 
     def add(
-        self, owner: int, item: MemoryItem, vector: NDArray[np.float32], *, duplicate: bytes | None, slot: bytes | None
+        self,
+        owner: int,
+        item: MemoryItem,
+        vector: NDArray[np.float32],
+        *,
+        duplicate: bytes | None,
+        slot: bytes | None,
     ) -> Record:
         key = self._keys.make(owner, self._now)
         counters = self._owner_value(owner)
         when = to_datetime(self._now)
         item = msgspec.structs.replace(
-            item, id=format_id(key), version=1, created_at=when, touched_at=when, recorded_at=when, retired_at=None
+            item,
+            id=format_id(key),
+            version=1,
+            created_at=when,
+            touched_at=when,
+            recorded_at=when,
+            retired_at=None,
         )
         record = Record(key, counters.next_ordinal, item)
         self._put_owner(
@@ -194,7 +208,9 @@ class StoreTransaction:
         if slot is not None:
             self._set_slot(owner, slot, record, live=False)
         counters = self._owner_value(owner)
-        self._put_owner(owner, OwnerValue(counters.type, counters.id, counters.next_ordinal, counters.items - 1))
+        self._put_owner(
+            owner, OwnerValue(counters.type, counters.id, counters.next_ordinal, counters.items - 1)
+        )
         self.state.items -= 1
         self._log("delete", record)
 
@@ -263,7 +279,9 @@ class StoreTransaction:
     def _row(self, key: bytes, version: int) -> Row:
         stored = self._read("vectors", codec.vector_key(key, version))
         if stored is None:
-            raise StoreCorrupt(f"version {version} of key {key.hex()} has no vector; run a restore from backup")
+            raise StoreCorrupt(
+                f"version {version} of key {key.hex()} has no vector; run a restore from backup"
+            )
         return decode_row(key, version, stored, self._identity.dimension)
 
     def _operation(self, key: bytes) -> Operation:

@@ -1,0 +1,101 @@
+"""The commands add, search, list and stats."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from ..errors import InputError
+from ..types import AddResult, Ranking
+from .output import hit_fields, item_fields, item_line, score_terms, to_json
+from .stores import open_store, scope_of
+
+
+def add(args: argparse.Namespace) -> int:
+    """Remember one text."""
+    text = read_stdin().removesuffix("\n") if args.text == "-" else args.text
+    with open_store(args, read_only=False) as memory:
+        result = memory.add(
+            text,
+            scope=scope_of(args),
+            kind=args.kind,
+            key=args.key,
+            priority=args.priority,
+            metadata=args.metadata,
+            valid_from=args.valid_from,
+            expires_at=args.expires_at,
+        )
+    assert isinstance(result, AddResult)
+    print(result.id, result.action, *([f"replaced {result.replaced}"] if result.replaced else []))
+    return 0
+
+
+def search(args: argparse.Namespace) -> int:
+    """Print the best hits."""
+    with open_store(args, read_only=True) as memory:
+        result = memory.search(
+            args.query,
+            scope=scope_of(args),
+            k=args.k,
+            kinds=args.kinds,
+            filters=args.filter,
+            as_of=args.as_of,
+            known_at=args.known_at,
+            min_similarity=args.min_similarity,
+            ranking=Ranking(recency=args.recency, priority=args.priority),
+            explain=args.explain,
+        )
+    for hit in result:
+        if args.json:
+            print(to_json(hit_fields(hit)))
+            continue
+        print(f"{hit.score:.4f}  {item_line(hit.item)}")
+        if args.explain:
+            print(f"        {score_terms(hit)}")
+    if args.explain and not args.json:
+        times = ", ".join(f"{stage} {seconds * 1e3:.2f} ms" for stage, seconds in result.timings.items())
+        print(f"backend {result.backend}; {result.plan}; {times}")
+    return 0
+
+
+def list_items(args: argparse.Namespace) -> int:
+    """Print one page of a scope's items, then the cursor of the next."""
+    with open_store(args, read_only=True) as memory:
+        page = memory.list(
+            scope_of(args),
+            kinds=args.kinds,
+            filters=args.filter,
+            order=args.order,
+            reverse=args.reverse,
+            limit=args.limit,
+            cursor=args.cursor,
+            include_past=args.include_past,
+        )
+    for item in page:
+        print(to_json(item_fields(item)) if args.json else item_line(item))
+    if page.cursor is not None:
+        print(to_json({"cursor": page.cursor}) if args.json else f"more: --cursor {page.cursor}")
+    return 0
+
+
+def stats(args: argparse.Namespace) -> int:
+    """Print the store's counters."""
+    with open_store(args, read_only=True) as memory:
+        counters = memory.stats()
+    if args.json:
+        print(to_json(counters))
+        return 0
+    for name in counters.__struct_fields__:
+        value = getattr(counters, name)
+        if isinstance(value, dict):
+            value = ", ".join(f"{part} {count}" for part, count in value.items())
+        print(f"{name:15} {value}")
+    return 0
+
+
+def read_stdin() -> str:
+    """All of stdin as text. Raises InputError when it is not UTF-8."""
+    try:
+        return sys.stdin.buffer.read().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"stdin is not UTF-8 at byte {error.start}") from error

@@ -1,0 +1,66 @@
+"""How items and hits look: as JSON objects and as lines for a person."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from ..types import Hit, MemoryItem
+
+_BREAKS = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
+_SCOPE_IDS = ("user_id", "agent_id", "run_id", "corpus_id")
+
+
+def to_json(value: Any) -> str:
+    """One line of JSON; datetimes as ISO 8601."""
+    return msgspec.json.encode(value).decode("utf-8")
+
+
+def item_fields(item: MemoryItem) -> dict[str, Any]:
+    """Every public field of an item, its scope as flat ids; ids and fields that are None are left out."""
+    fields: dict[str, Any] = {"id": item.id}
+    for name in _SCOPE_IDS:
+        fields[name] = getattr(item.scope, name)
+    for name in item.__struct_fields__:
+        if name not in ("id", "scope"):
+            fields[name] = getattr(item, name)
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def hit_fields(hit: Hit) -> dict[str, Any]:
+    """score, parts, then the item's fields."""
+    return {"score": hit.score, "parts": hit.parts, **item_fields(hit.item)}
+
+
+def one_line(text: str, width: int | None = None) -> str:
+    """A text without line breaks and control characters, cut to `width` characters."""
+    line = _BREAKS.sub(" ", text).strip()
+    if width is not None and len(line) > width:
+        return line[: width - 3].rstrip() + "..."
+    return line
+
+
+def day(when: datetime) -> str:
+    """The date in UTC."""
+    return when.astimezone(UTC).date().isoformat()
+
+
+def item_line(item: MemoryItem) -> str:
+    """An item on one line: id, kind, since when, until when, key, text."""
+    until = f" to {day(item.valid_to)}" if item.valid_to is not None else ""
+    key = f" {one_line(item.key)} =" if item.key is not None else ""
+    return f"{item.id}  {item.kind}, {day(item.valid_from)}{until}:{key} {one_line(item.text)}"
+
+
+def score_terms(hit: Hit) -> str:
+    """The score as its weighted sum, from the parts of an explained search."""
+    parts = hit.parts
+    terms = [
+        f"{parts[f'weight_{name}']:g} x {name} {parts[name]:.4f}"
+        for name in ("similarity", "recency", "priority")
+        if parts.get(f"weight_{name}")
+    ]
+    return f"{hit.score:.4f} = {' + '.join(terms) or '0'}"

@@ -1,0 +1,24 @@
+"""What holds for every test: reproducible property tests, and no connection to anywhere."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "warpmem", derandomize=True, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("warpmem")
+
+_REFUSED = frozenset({"socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto"})
+
+
+def _refuse_connections(event: str, arguments: tuple[Any, ...]) -> None:
+    if event in _REFUSED and getattr(arguments[0], "family", None) is not socket.AF_UNIX:
+        raise AssertionError(f"{event}: the core opens no connection, and neither do its tests")
+
+
+sys.addaudithook(_refuse_connections)

@@ -1,0 +1,72 @@
+#!/bin/sh
+# Builds and runs the C++ tests with the compiler alone: all of them under AddressSanitizer and UndefinedBehaviorSanitizer, the concurrent one also
+# under ThreadSanitizer. Also checks that the files with their own instruction-set flags give the linker nothing to share.
+# Usage: tests/cpp/run.sh [build folder]. The exit code is 0 when everything passed.
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(cd "$here/../.." && pwd)
+if [ $# -gt 0 ]; then
+  build=$1
+  mkdir -p "$build"
+else
+  build=$(mktemp -d)
+  trap 'rm -rf "$build"' EXIT
+fi
+cxx=${CXX:-g++}
+flags="-std=c++17 -g -ffp-contract=off -Wall -Wextra -Wpedantic -Wshadow -Werror -fno-omit-frame-pointer"
+sources="dispatch pool scan serial"
+defines=""
+case $(uname -m) in
+  x86_64 | amd64)
+    sources="$sources avx2 crc32c_sse42"
+    defines="-DWARPMEM_HAVE_AVX2=1 -DWARPMEM_HAVE_SSE42=1"
+    ;;
+esac
+
+isa_flags() {
+  case $1 in
+    avx2) echo "-mavx2 -mfma" ;;
+    crc32c_sse42) echo "-msse4.2" ;;
+  esac
+}
+
+# build_and_run NAME SANITIZER OPTIMISATION TEST...
+build_and_run() {
+  name=$1 sanitizer=$2 optimisation=$3
+  shift 3
+  objects=""
+  for source in $sources; do
+    object="$build/$source.$name.o"
+    # shellcheck disable=SC2046,SC2086
+    $cxx $flags $optimisation $sanitizer $defines $(isa_flags "$source") -c "$root/csrc/cpu/$source.cpp" -o "$object"
+    objects="$objects $object"
+  done
+  for test in "$@"; do
+    # shellcheck disable=SC2086
+    $cxx $flags $optimisation $sanitizer $defines "$here/$test.cpp" $objects -pthread -o "$build/$test.$name"
+  done
+}
+
+build_and_run asan "-fsanitize=address,undefined -fno-sanitize-recover=all" -O1 test_core test_pool &
+first=$!
+build_and_run tsan -fsanitize=thread -O1 test_pool &
+second=$!
+wait $first
+wait $second
+"$build/test_core.asan"
+"$build/test_pool.asan"
+"$build/test_pool.tsan" readers_beside_a_writer
+
+case $sources in
+  *avx2*)
+    # shellcheck disable=SC2086
+    for source in avx2 crc32c_sse42; do
+      $cxx -std=c++17 -O3 -ffp-contract=off $defines $(isa_flags $source) -c "$root/csrc/cpu/$source.cpp" -o "$build/$source.o"
+      if nm "$build/$source.o" | grep -E ' [VWu] '; then
+        echo "$source.cpp: the linker could choose the inline functions above for machines without this instruction set" >&2
+        exit 1
+      fi
+    done
+    ;;
+esac
+echo "C++ tests passed"

@@ -1,0 +1,82 @@
+"""Every backend, each instruction set forced, and pools and data to compare them with."""
+
+from __future__ import annotations
+
+import platform
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from warpmem.index.cpu import CpuBackend
+from warpmem.index.numpy_ref import NumpyBackend
+from warpmem.protocols import RowPool
+
+N_COLUMNS = 3
+
+
+def hardware_has_avx2() -> bool:
+    """Asks the operating system, not the code under test."""
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return False
+    flags = set(re.findall(r"^flags\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)[0].split())
+    return {"avx2", "fma"} <= flags
+
+
+def make_backends() -> dict[str, Any]:
+    found: dict[str, Any] = {"numpy": NumpyBackend(), "serial": CpuBackend(isa="serial")}
+    if hardware_has_avx2():
+        found["avx2"] = CpuBackend(isa="avx2")
+    return found
+
+
+BACKENDS = make_backends()
+
+
+def make_pools(dim: int, n_columns: int = N_COLUMNS) -> dict[str, RowPool]:
+    pools: dict[str, RowPool] = {}
+    for name, backend in BACKENDS.items():
+        assert backend.available() is None
+        pools[name] = backend.pool(dim, n_columns)
+        assert pools[name].isa == name, "the instruction set that was forced is the one that runs"
+    return pools
+
+
+def make_rows(kind: str, n: int, dim: int, seed: int) -> NDArray[np.float32]:
+    rng = np.random.default_rng(seed)
+    x: NDArray[Any] = rng.standard_normal((n, dim))
+    if kind == "integers":
+        x = rng.integers(-3, 4, (n, dim))
+    elif kind == "zeros":
+        x = np.where(rng.random((n, dim)) < 0.5, 0.0, -0.0)
+    elif kind == "denormals":
+        x = x * 1e-42
+    elif kind == "huge":
+        x = np.where(rng.random((n, dim)) < 0.5, 1e30, -1e30) * (1 + rng.random((n, dim)))
+    elif kind == "mixed":
+        x = x * 10.0 ** rng.integers(-40, 30, (n, dim))
+    elif kind == "equal":
+        x = np.broadcast_to(x[:1], (n, dim))
+    elif kind == "duplicates":
+        x = x[rng.integers(0, max(1, n // 8), n)]
+    elif kind == "cancelling" and dim > 1:
+        half = dim // 2
+        big = x[:, :half] * 1e6
+        x[:, :half] = big
+        x[:, half : 2 * half] = -big.astype(np.float32)
+    return np.ascontiguousarray(x, dtype=np.float32)
+
+
+def scan_all(pools: dict[str, RowPool], *args: Any, **options: Any) -> tuple[NDArray[Any], ...]:
+    """Scan with every pool; assert equal bits; return the result once."""
+    results: dict[str, tuple[NDArray[Any], ...]] = {
+        name: pool.scan(*args, **options) for name, pool in pools.items()
+    }
+    reference = results["numpy"]
+    for name, result in results.items():
+        for part, expected in zip(result, reference, strict=True):
+            assert part.dtype == expected.dtype and part.shape == expected.shape
+            assert part.tobytes() == expected.tobytes(), f"{name} differs from numpy"
+    return reference
