@@ -48,11 +48,11 @@ def open(
 ) -> Memory:
     """Open the store at `path`, creating it when it does not exist; None keeps it in memory.
 
-    embedder: "wordllama" (default: embedded, offline), "hashing", an Embedder, or a function from texts to an (n, d)
-    array (then `dimension` and `model_id` are needed). `dimension` alone makes a store whose vectors all come
-    with `vector=`. An existing store is opened with its own model when none is named.
-    schemas: kind -> JSON Schema (subset, policy/schema.py) or msgspec type for the metadata of that kind.
-    config: a Config or a TOML file; `options` are fields of Config and win over it.
+    embedder: "wordllama" (default: embedded, offline), "hashing", an Embedder, or a function from texts to an
+    (n, d) array (then `dimension` and `model_id` are needed). `dimension` alone makes a store whose vectors
+    all come with `vector=`. An existing store is opened with its own model when none is named. schemas: kind
+    -> JSON Schema (subset, policy/schema.py) or msgspec type for the metadata of that kind. config: a Config
+    or a TOML file; `options` are fields of Config and win over it.
 
     Raises InputError, ModelMismatch, StoreLocked, StoreCorrupt, FormatError, StoreReadOnly, DiskFull,
     BackendUnavailable.
@@ -158,12 +158,12 @@ def _choose_embedder(
     if identity.model_id == GivenVectors(identity.dimension).model_id:
         return GivenVectors(identity.dimension)
     raise ModelMismatch(
-        f"the store holds vectors of {identity.model_id!r} ({identity.dimension} dimensions), which is not built in; "
-        "pass that model as embedder=, or dimension= and model_id= to bring vectors yourself"
+        f"the store holds vectors of {identity.model_id!r} ({identity.dimension} dimensions), which is not built "
+        "in; pass that model as embedder=, or dimension= and model_id= to bring vectors yourself"
     )
 
 
 def _make_counter(embedder: Embedder) -> TokenCounter:
     if isinstance(embedder, WordLlamaEmbedder):
-        return TokenizerCounter(embedder.tokenizer_path())
+        return TokenizerCounter(embedder.tokenizer_path(), "llama-2")
     return EstimateTokenCounter()

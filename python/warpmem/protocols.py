@@ -21,7 +21,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from .types import Durability, MemoryItem, Message, Operation, Order, Owner, Scope
+from .types import Durability, MemoryItem, Message, Operation, Order, Owner
 
 T = TypeVar("T")
 
@@ -39,7 +39,8 @@ Segment = tuple[int, int, int, Sequence[Term], Sequence[int], "NDArray[np.uint64
 
 
 class Record(msgspec.Struct, frozen=True):
-    """An item as storage sees it. key: 20 bytes (ops/ids.py). ordinal: its rank within the partition for ties."""
+    """An item as storage sees it. key: 20 bytes (ops/ids.py). ordinal: its rank within the partition for
+    ties."""
 
     key: bytes
     ordinal: int
@@ -65,8 +66,8 @@ class Row(msgspec.Struct, frozen=True):
 
 
 class RowChange(msgspec.Struct, frozen=True):
-    """What one committed change did to one owner's rows. Removals are (key, version) and come first.
-    `keys` are all items it changed, those included whose rows stayed as they were.
+    """What one committed change did to one owner's rows. Removals are (key, version) and come first. `keys`
+    are all items it changed, those included whose rows stayed as they were.
 
     Applying the same change twice is the same as applying it once.
     """
@@ -78,8 +79,8 @@ class RowChange(msgspec.Struct, frozen=True):
 
 
 class LogEntry(msgspec.Struct, frozen=True, array_like=True):
-    """One entry of the log family. Sequence numbers start at 1 and have no gaps. `items` is the
-    number of live items in the store after it."""
+    """One entry of the log family. Sequence numbers start at 1 and have no gaps. `items` is the number of
+    live items in the store after it."""
 
     sequence: int
     at: int
@@ -186,8 +187,8 @@ class Engine(Protocol):
         ...
 
     def write(self, operations: Sequence[tuple[str, bytes, bytes | None]]) -> None:
-        """Apply (family, key, value) in order, all or nothing; value None deletes. Survives the death of
-        the process, not a power loss until sync(). Raises DiskFull or StoreReadOnly with nothing applied."""
+        """Apply (family, key, value) in order, all or nothing; value None deletes. Survives the death of the
+        process, not a power loss until sync(). Raises DiskFull or StoreReadOnly with nothing applied."""
         ...
 
     def sync(self) -> None:
@@ -288,8 +289,8 @@ class Log(Protocol):
         ...
 
     def transact(self, change: Callable[[Transaction], T], durability: Durability | None = None) -> T:
-        """Run `change` on the committer thread and return its result once it is durable and every
-        subscriber has seen it. Changes are serial. Exceptions of `change` pass through, nothing stored."""
+        """Run `change` on the committer thread and return its result once it is durable and every subscriber
+        has seen it. Changes are serial. Exceptions of `change` pass through, nothing stored."""
         ...
 
     def subscribe(self, apply: Callable[[Sequence[RowChange]], None]) -> None:
@@ -339,8 +340,8 @@ class Log(Protocol):
 
 
 class RowPool(Protocol):
-    """Rows in lists, with one scan. Writers are serialised inside; scans never block and see each
-    apply() whole or not at all. Vectors are float32 (dim,); scoring is the canonical scorer of csrc/core/score.hpp.
+    """Rows in lists, with one scan. Writers are serialised inside; scans never block and see each apply()
+    whole or not at all. Vectors are float32 (dim,); scoring is the canonical scorer of csrc/core/score.hpp.
     """
 
     @property
@@ -355,8 +356,8 @@ class RowPool(Protocol):
         columns: NDArray[np.int64],
         vectors: NDArray[np.float32],
     ) -> None:
-        """Remove (list_id, row_id) pairs, then add n rows: list_ids, row_ids, ordinals (n,), columns
-        (n, n_columns), vectors (n, dim). An unknown pair is ignored; a row_id live in its list is replaced."""
+        """Remove (list_id, row_id) pairs, then add n rows: list_ids, row_ids, ordinals (n,), columns (n,
+        n_columns), vectors (n, dim). An unknown pair is ignored; a row_id live in its list is replaced."""
         ...
 
     def drop(self, list_ids: Sequence[int]) -> None: ...
@@ -380,7 +381,8 @@ class RowPool(Protocol):
     ]:
         """The k best rows of each query (q, dim) over its segments.
 
-        Returns scores, similarities (q, k) float32, list_ids, row_ids (q, k) int64, counts (q,) int32; padded with
+        Returns scores, similarities (q, k) float32, list_ids, row_ids (q, k) int64, counts (q,) int32; padded
+        with
         -inf and -1. Order: score descending, group, ordinal, row_id ascending. half_life in microseconds.
         """
         ...
@@ -412,7 +414,8 @@ class SearchBackend(Protocol):
 
 
 class ScopePart(msgspec.Struct, frozen=True):
-    """One scope of a search: an owner's partition, narrowed by attributes and an optional bitmap over row ids."""
+    """One scope of a search: an owner's partition, narrowed by attributes and an optional bitmap over row
+    ids."""
 
     owner: int
     agent_id: str | None = None

@@ -1,7 +1,7 @@
 """The values that cross warpmem's public API: plain, frozen msgspec structs.
 
-All datetimes are timezone-aware. All ids are opaque strings. Metadata is JSON
-(None, bool, int, float, str, list, dict with str keys).
+All datetimes are timezone-aware. All ids are opaque strings. Metadata is JSON (None, bool, int, float, str,
+list, dict with str keys).
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class Owner(msgspec.Struct, frozen=True):
 class Scope(msgspec.Struct, frozen=True, kw_only=True):
     """Whose memory it is. At least one id is set; a corpus stands alone.
 
-    The owner is the user if given, else the agent, else the run, else the corpus. The other ids
-    are attributes of each item: a search that names them sees only items that carry the same
-    ids, a search that leaves them unset sees any.
+    The owner is the user if given, else the agent, else the run, else the corpus. The other ids are
+    attributes of each item: a search that names them sees only items that carry the same ids, a search that
+    leaves them unset sees any.
     """
 
     user_id: str | None = None
@@ -83,9 +83,9 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
 class MemoryItem(msgspec.Struct, frozen=True, kw_only=True):
     """One remembered thing, in one of its versions.
 
-    `valid_from`, `valid_to`: when it was true in the world (half-open; None is "until further
-    notice"). `recorded_at`, `retired_at`: when this version was what the store knew.
-    `created_at`: when the first version was recorded. `touched_at`: when a duplicate was last added.
+    `valid_from`, `valid_to`: when it was true in the world (half-open; None is "until further notice").
+    `recorded_at`, `retired_at`: when this version was what the store knew. `created_at`: when the first
+    version was recorded. `touched_at`: when a duplicate was last added.
     """
 
     id: str
@@ -150,8 +150,8 @@ class ItemUpdate(msgspec.Struct, frozen=True, kw_only=True):
     sources: Sequence[str] | UnsetType = UNSET
     trust: float | UnsetType = UNSET
     valid_from: datetime | UnsetType = UNSET
-    valid_to: datetime | None | UnsetType = UNSET
-    expires_at: datetime | None | UnsetType = UNSET
+    valid_to: datetime | UnsetType | None = UNSET
+    expires_at: datetime | UnsetType | None = UNSET
     vector: Any = UNSET
 
 
@@ -197,12 +197,12 @@ class Hit(msgspec.Struct, frozen=True):
 class SearchResult(Sequence[Hit]):
     """Hits, best first, with what was done to get them.
 
-    backend: name of the search backend. plan: the kernel configuration, in words.
-    degraded: what was skipped under load (empty when nothing was). timings: seconds by stage.
-    vectors: (n, dim) float32 of the hits when `return_vectors` asked for them, else None.
+    backend: name of the search backend. plan: the kernel configuration, in words. degraded: what was skipped
+    under load (empty when nothing was). timings: seconds by stage. vectors: (n, dim) float32 of the hits when
+    `return_vectors` asked for them, else None.
     """
 
-    __slots__ = ("_hits", "backend", "plan", "degraded", "timings", "vectors")
+    __slots__ = ("_hits", "backend", "degraded", "plan", "timings", "vectors")
 
     def __init__(
         self,
@@ -250,8 +250,8 @@ class SearchResult(Sequence[Hit]):
 class ContextBlock(msgspec.Struct, frozen=True):
     """Text for a prompt that is never over its budget.
 
-    citations: item ids in the order of the text. tokens: as counted by `counter`.
-    omitted: hits that did not fit.
+    citations: item ids in the order of the text. tokens: as counted by `counter`. omitted: hits that did not
+    fit.
     """
 
     text: str

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 import readme
-from warpmem.cli import main
 from warpmem.cli.parser import make_parser
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,15 +39,13 @@ def test_readme_names_every_command():
     assert [name for name in commands if not re.search(rf"\b{name}\b", in_code)] == []
 
 
-def test_every_command_and_option_is_explained(capsys: pytest.CaptureFixture[str]):
+def test_every_command_and_option_is_explained():
     for name, parser in _commands().items():
-        with pytest.raises(SystemExit) as leaving:
-            main([name, "--help"])
-        assert leaving.value.code == 0
-        shown = capsys.readouterr().out
+        shown = parser.format_help()
         for action in parser._actions:
-            assert action.help, f"{name}: no help for {action.option_strings or action.dest}"
-            assert all(option in shown for option in action.option_strings)
+            if action.option_strings:
+                assert action.help, f"{name}: no help for {action.option_strings}"
+                assert all(option in shown for option in action.option_strings)
 
 
 def test_readme_holds_the_test_command_that_the_gate_runs():

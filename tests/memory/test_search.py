@@ -1,4 +1,5 @@
-"""search, search_many, context: scopes, ranking, filters, time, vectors out; equality over backends and reopening."""
+"""search, search_many, context: scopes, ranking, filters, time, vectors out; equality over backends and
+reopening."""
 
 from __future__ import annotations
 
@@ -190,7 +191,7 @@ def test_scope_and_ids_together_are_refused(memory: Memory) -> None:
             memory.search("x", scopes=scopes)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("backend,isa", [("numpy", "auto"), ("cpu", "serial"), ("cpu", "auto")])
+@pytest.mark.parametrize(("backend", "isa"), [("numpy", "auto"), ("cpu", "serial"), ("cpu", "auto")])
 def test_every_backend_gives_the_same_hits_and_bits_after_reopening(
     backend: str, isa: str, tmp_path: Path
 ) -> None:

@@ -1,4 +1,5 @@
-"""A Memory on disk behaves as a list of plain Python rows: random adds, keys, updates, deletes, time travel, reopening."""
+"""A Memory on disk behaves as a list of plain Python rows: random adds, keys, updates, deletes, time travel,
+reopening."""
 
 from __future__ import annotations
 
@@ -132,8 +133,8 @@ class Model:
                 self.revise(before[-1], valid_to=begins)
         self.rows.append(
             Version(
-                result.id, self.ordinals[user], user, agent, kind, key, text, n, vector, begins, ends, now, FOREVER,
-                expires or FOREVER,
+                result.id, self.ordinals[user], user, agent, kind, key, text, n, vector, begins, ends, now,
+                FOREVER, expires or FOREVER,
             )
         )  # fmt: skip
         self.ordinals[user] += 1

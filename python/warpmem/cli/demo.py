@@ -32,7 +32,7 @@ NOW = datetime(2026, 6, 1, tzinfo=UTC)
 
 _FACTS = ("fact", "preference", "procedure", "event")
 _WIDTH = 96
-_CONTEXT_TOKENS = 320
+_CONTEXT_TOKENS = 240
 
 
 class Fact(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -282,7 +282,7 @@ def _print_hit(hit: Hit, question: Question) -> None:
 
 def _show_context(memory: Memory) -> None:
     _heading(f"Context: what a prompt gets, never over {_CONTEXT_TOKENS} tokens")
-    query = "What should I cook for Tobias after his shift?"
+    query = "What does Tobias eat?"
     block = memory.context(query, user_id="tobias", kinds=_FACTS, max_tokens=_CONTEXT_TOKENS, now=NOW)
     print(f"  tobias: {query}")
     for line in block.text.splitlines():
@@ -312,10 +312,6 @@ def _next_steps(keep: str | None) -> None:
         print(f"  python -m warpmem search 'trip to Lisbon' --user nadia --store {keep}")
         print(f"  python -m warpmem export --store {keep}")
     else:
-        print(
-            "  python -m warpmem demo --keep ./demo-store     keeps the store, to try the other commands on"
-        )
-    print(
-        "  python -m warpmem doctor                       what runs on this machine, and that it computes right"
-    )
+        print("  python -m warpmem demo --keep ./demo-store     keeps the store for the other commands")
+    print("  python -m warpmem doctor                       what runs here, and whether it computes right")
     print("  with warpmem.open('memory.db') as memory: ...  the same from Python; see README.md")

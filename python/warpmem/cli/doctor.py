@@ -136,7 +136,7 @@ def _embedder() -> dict[str, Any]:
 
 
 def _disk(store: str | None) -> dict[str, Any]:
-    """Free bytes, and the median time in milliseconds to write and fsync 4 KiB, where the store is or would be.
+    """Free bytes, and the median milliseconds to write and fsync 4 KiB, where the store is or would be.
 
     The file written is removed. A directory that cannot be written gives the reason in place of a time.
     """
@@ -203,6 +203,6 @@ def _cuda_lines(cuda: dict[str, Any]) -> list[str]:
     ]
     if "driver_version" in cuda:
         lines.append(f"  driver {cuda['driver_version']}, runtime {cuda['runtime_version']}")
-    for device in cuda["devices"]:
-        lines.append("  " + ", ".join(f"{name} {value}" for name, value in device.items()))
-    return lines
+    return lines + [
+        "  " + ", ".join(f"{name} {value}" for name, value in device.items()) for device in cuda["devices"]
+    ]

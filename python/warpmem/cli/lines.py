@@ -8,10 +8,10 @@
 
 A line that names no owner belongs to the scope of the command. Empty lines are passed over.
 
-Each line carries an idempotency key made from its content, so that importing a file again, as after an error,
-stores nothing twice, messages included. That holds as long as the store remembers such keys (7 days); later,
-facts and the like are still recognised as duplicates, messages and events are not. A line that stands twice in
-one file, and has no id, is meant twice.
+Each line carries an idempotency key made from its content, so that importing a file again, as after an
+error, stores nothing twice, messages included. That holds as long as the store remembers such keys (7 days);
+later, current facts and the like are still recognised as duplicates, messages and events are not. A line that
+stands twice in one file, and has no id, is meant twice.
 
 The past comes back as it was: items with a key end where the next begins. An item that ended otherwise (its
 successor was deleted, or an update ended it) is ended explicitly. Dangling `sources` are kept as written.
@@ -90,8 +90,8 @@ def read_lines(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
 class Importer:
     """Adds lines in batches, each one commit, and remembers what became of them.
 
-    A refused line is reported on stderr with its number. Without `skip_errors` it ends the import: `stopped` is
-    then True and lines before it are stored. StoreError passes through.
+    A refused line is reported on stderr with its number. Without `skip_errors` it ends the import: `stopped`
+    is then True and lines before it are stored. StoreError passes through.
     """
 
     def __init__(

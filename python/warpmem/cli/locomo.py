@@ -1,13 +1,13 @@
 """The command eval locomo: retrieval recall and latency on LoCoMo's conversations.
 
-LoCoMo: Maharana et al., "Evaluating Very Long-Term Conversational Memory of LLM Agents", ACL 2024. Its data is
-licensed CC BY-NC 4.0 and is not part of warpmem.
+LoCoMo: Maharana et al., "Evaluating Very Long-Term Conversational Memory of LLM Agents", ACL 2024. Its data
+is licensed CC BY-NC 4.0 and is not part of warpmem.
 
 One user for each conversation. Granularity "turn" stores every turn as a message in the form of turn_text,
 "observation" every observation as a fact with the ids of the turns it was made from; both with the session's
 date as valid_from. A session is stored by one add_many. Every question is then searched once, in its own
-conversation, with as many hits as the largest k. recall@k is the share of a question's evidence ids among those
-of the first k hits, averaged over the questions that have evidence. Evidence that names no turn of its
+conversation, with as many hits as the largest k. recall@k is the share of a question's evidence ids among
+those of the first k hits, averaged over the questions that have evidence. Evidence that names no turn of its
 conversation counts as not found.
 """
 
@@ -96,15 +96,15 @@ def load(file: str) -> list[Conversation]:
 
 
 def turn_ids(evidence: Sequence[str]) -> frozenset[str]:
-    """Turn ids in evidence strings, of which one may hold several ("D8:6; D9:17") or be misspelt ("D:11:26")."""
+    """Turn ids in evidence strings; one may hold several ("D8:6; D9:17") or be misspelt ("D:11:26")."""
     return frozenset(f"D{session}:{turn}" for text in evidence for session, turn in _TURN_ID.findall(text))
 
 
 def turn_text(turn: Turn, *, captions: bool) -> str:
     """The stored form of a turn: ``speaker: text``, then, with `captions`, that of its image in brackets.
 
-    On the first five conversations of LoCoMo the default embedder finds .391 at 10 in this form and .318 without
-    the speaker; without captions .413 and .330.
+    On the first five conversations of LoCoMo the default embedder has a recall@10 of .391 in this form and of
+    .318 without the speaker; without captions .413 and .330.
     """
     text = f"{turn.speaker}: {turn.text}"
     return f"{text} [image: {turn.blip_caption}]" if captions and turn.blip_caption is not None else text
@@ -119,7 +119,7 @@ def evaluate(
     embedder: str,
     captions: bool = True,
 ) -> dict[str, Any]:
-    """The report: recall, latency_ms, add_per_s, counts, settings. ks ascending. Raises what Memory raises."""
+    """The report: recall, latency_ms, add_per_s, counts, settings. ks ascending. Raises as Memory does."""
     shares: dict[int, dict[str, list[float]]] = {k: defaultdict(list) for k in ks}
     latencies: list[float] = []
     stored = 0
@@ -175,7 +175,7 @@ def evaluate(
             "durability": stats.durability,
             "text": _text_form(granularity, captions),
             "commits": "one add_many for each session",
-            "latency": "one search of each question, embedding included, no warm-up beyond loading the embedder",
+            "latency": "one search of each question, embedding included, the embedder loaded before",
             "warpmem": __version__,
             "python": platform.python_version(),
             "machine": platform.machine(),
@@ -265,9 +265,11 @@ def table(report: dict[str, Any]) -> list[str]:
     """The report for a person."""
     settings, counts, latency = report["settings"], report["counts"], report["latency_ms"]
     ks = settings["k"]
+    stored = (
+        f"{counts['items']} items ({settings['granularity']}s) of {counts['conversations']} conversations"
+    )
     lines = [
-        f"{counts['items']} items ({settings['granularity']}s) of {counts['conversations']} conversations, "
-        f"{counts['questions']} questions; {settings['mode']}, {settings['embedder']}",
+        f"{stored}, {counts['questions']} questions; {settings['mode']}, {settings['embedder']}",
         f"{'recall at':14}" + "".join(f"{k:>8}" for k in ks) + "   questions",
     ]
     rows = [("overall", report["recall"]["overall"])]

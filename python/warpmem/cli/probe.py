@@ -30,7 +30,7 @@ def cuda() -> dict[str, Any]:
     except ImportError as error:
         missing = importlib.util.find_spec("warpmem._cuda") is None
         reason = (
-            "this build has no CUDA part; build one where nvcc is: pip install . -Ccmake.define.WARPMEM_CUDA=ON"
+            "this build has no CUDA part; where nvcc is: pip install . -Ccmake.define.WARPMEM_CUDA=ON"
             if missing
             else f"warpmem._cuda cannot be loaded ({error})"
         )

@@ -19,7 +19,7 @@ _K = 25
 
 
 def check(backend: SearchBackend) -> str | None:
-    """None when `backend` gives the reference's bits, else where it first differs. The backend must be available."""
+    """None when `backend`, which must be available, gives the reference's bits, else where it differs."""
     reference = NumpyBackend()
     for dimension in _DIMENSIONS:
         rng = np.random.default_rng([_SEED, dimension])
@@ -33,8 +33,8 @@ def check(backend: SearchBackend) -> str | None:
         pools = [_filled(which, rows, columns) for which in (reference, backend)]
         for name, segments, ranking in _problems(rng):
             expected, found = (pool.scan(queries, segments, _K, **ranking) for pool in pools)
-            for part, want, have in zip(_PARTS, expected, found, strict=True):
-                if _bits(want) != _bits(have):
+            for i, part in enumerate(_PARTS):
+                if _bits(expected[i]) != _bits(found[i]):
                     return f"{part} of the {name} scan differ at dimension {dimension}"
     return None
 

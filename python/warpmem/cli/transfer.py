@@ -1,8 +1,9 @@
 """The commands export and import: items as JSON lines.
 
-An exported line holds every public field of an item, its scope as flat ids, times as ISO 8601. Lines are in the
-order of each owner's first item, then of first recording. Superseded and expired items are exported, deleted
-ones, earlier versions and vectors are not. An import gives new ids and recorded times, and embeds again.
+An exported line holds every public field of an item, its scope as flat ids, times as ISO 8601. Lines are in
+the order of each owner's first item, then of first recording. Superseded and expired items are exported;
+deleted ones, earlier versions and vectors are not. An import gives new ids and recorded times, and embeds
+again.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from ..errors import InputError, NotFound, StoreError
 from ..memory import Memory
@@ -43,7 +44,7 @@ def export(args: argparse.Namespace) -> int:
     return 0
 
 
-def _write(memory: Memory, scopes: Iterator[Scope], stream: BinaryIO) -> int:
+def _write(memory: Memory, scopes: Iterator[Scope], stream: IO[bytes]) -> int:
     count = 0
     for scope in scopes:
         for item in _items(memory, scope):
@@ -60,7 +61,7 @@ def _write_file(memory: Memory, scopes: Iterator[Scope], path: Path) -> int:
             dir=path.absolute().parent, prefix=f".{path.name}.", delete=False
         ) as part:
             try:
-                count = _write(memory, scopes, part.file)
+                count = _write(memory, scopes, part)
                 os.fsync(part.fileno())
                 os.chmod(part.name, 0o666 & ~_umask())
                 os.replace(part.name, path)
@@ -128,7 +129,7 @@ def _source(name: str) -> Iterator[BinaryIO]:
         yield sys.stdin.buffer
         return
     try:
-        stream = open(name, "rb")
+        stream = open(name, "rb")  # noqa: SIM115 (errors of the body are not to be caught)
     except OSError as error:
         raise InputError(f"cannot read {name!r}: {error.strerror}") from error
     with stream:

@@ -1,4 +1,5 @@
-"""Every owner's rows over a backend's row pool: loaded from the log when first needed, kept in step by commits.
+"""Every owner's rows over a backend's row pool: loaded from the log when first needed, kept in step by
+commits.
 
 An owner has two lists. Rows that may be visible now stand in the current list; rows whose truth or knowledge
 has ended stand in the past list, which a search reads only when it asks for a moment before the last ending.

@@ -40,9 +40,10 @@ from .writer import Defaults, Writer
 class Memory:
     """A durable, searchable memory. Thread-safe; use as a context manager or call close().
 
-    Methods that name whose data take `user_id=, agent_id=, run_id=, corpus_id=` or `scope=Scope(...)`. There is no
-    default scope. Methods by id take an optional `scope`; with one, an item of another owner is NotFound. Made by
-    `warpmem.open(path)`. Every method may raise StoreClosed, StoreCorrupt or StoreReadOnly beside what it names.
+    Methods that name whose data take `user_id=, agent_id=, run_id=, corpus_id=` or `scope=Scope(...)`. There
+    is no default scope. Methods by id take an optional `scope`; with one, an item of another owner is
+    NotFound. Made by `warpmem.open(path)`. Every method may raise StoreClosed, StoreCorrupt or StoreReadOnly
+    beside what it names.
     """
 
     def __init__(
@@ -93,12 +94,14 @@ class Memory:
         infer: Literal["none"] = "none",
         durability: Durability | None = None,
     ) -> AddResult | tuple[AddResult, ...]:
-        """Remember `content`: a string, a chat message (Message or {"role", "content"}), a NewItem, or a list of those.
+        """Remember `content`: a string, a chat message (Message or {"role", "content"}), a NewItem, or a list
+        of those.
 
-        A list gives a tuple of results and is stored whole or not at all. When it returns, the change is as durable
-        as `durability` says and the next search in this process sees it. `kind` defaults to "fact" ("message" for
-        chat messages). `vector`: (dim,) or (n, dim) float, NumPy or DLPack; replaces embedding. An item whose
-        `valid_from` lies ahead is found from then on. Raises InputError, Conflict, EmbeddingError, DiskFull.
+        A list gives a tuple of results and is stored whole or not at all. When it returns, the change is as
+        durable as `durability` says and the next search in this process sees it. `kind` defaults to "fact"
+        ("message" for chat messages). `vector`: (dim,) or (n, dim) float, NumPy or DLPack; replaces
+        embedding. An item whose `valid_from` lies ahead is found from then on. Raises InputError, Conflict,
+        EmbeddingError, DiskFull.
         """
         self._check_open()
         if infer != "none":
@@ -162,17 +165,18 @@ class Memory:
         sources: Sequence[str] | UnsetType = UNSET,
         trust: float | UnsetType = UNSET,
         valid_from: datetime | UnsetType = UNSET,
-        valid_to: datetime | None | UnsetType = UNSET,
-        expires_at: datetime | None | UnsetType = UNSET,
+        valid_to: datetime | UnsetType | None = UNSET,
+        expires_at: datetime | UnsetType | None = UNSET,
         vector: Any = UNSET,
         expected_version: int | None = None,
         scope: Scope | None = None,
         durability: Durability | None = None,
     ) -> MemoryItem:
-        """Correct what was known: same id, next version; the old version stays in history and under `known_at`.
+        """Correct what was known: same id, next version; the old version stays in history and under
+        `known_at`.
 
-        What is not given stays; `metadata` replaces all of it. A changed text is embedded again. Raises NotFound,
-        VersionConflict when `expected_version` is not the current one, InputError.
+        What is not given stays; `metadata` replaces all of it. A changed text is embedded again. Raises
+        NotFound, VersionConflict when `expected_version` is not the current one, InputError.
         """
         self._check_open()
         _check_durability(durability)
@@ -236,10 +240,10 @@ class Memory:
         """The k best items of the scopes by final score; fewer only when fewer match. Exact.
 
         Order: score descending, then the order of `scopes`, then earlier added first. `filters`: see
-        policy/filters.py; applied inside the scan. `as_of`: what was true then; `known_at`: what had been recorded
-        by then, in the version of then. `now` stands in for the clock (expiry, recency). `vector` replaces
-        embedding `query`. `deadline`: seconds; DeadlineExceeded afterwards. `return_vectors`: result.vectors is
-        (n, dim) float32, unit length. k <= 4096. Raises InputError.
+        policy/filters.py; applied inside the scan. `as_of`: what was true then; `known_at`: what had been
+        recorded by then, in the version of then. `now` stands in for the clock (expiry, recency). `vector`
+        replaces embedding `query`. `deadline`: seconds; DeadlineExceeded afterwards. `return_vectors`:
+        result.vectors is (n, dim) float32, unit length. k <= 4096. Raises InputError.
         """
         self._check_open()
         whose = check_scopes(scopes, arguments.one_scope(scope, user_id, agent_id, run_id, corpus_id))
@@ -288,14 +292,22 @@ class Memory:
         return tuple(self._reader.search(queries, vectors, [(entry,) for entry in scopes], options))
 
     def context(
-        self, query: str | None = None, *, max_tokens: int = 1000, k: int = 50, **search: Any
+        self,
+        /,
+        query: str | None = None,
+        *,
+        max_tokens: int = 1000,
+        k: int = 50,
+        cite: Literal["id", "number"] = "id",
+        **search: Any,
     ) -> ContextBlock:
-        """What is known about `query` as text for a prompt, never over `max_tokens` by the store's token counter.
+        """What is known about `query` as text for a prompt, never over `max_tokens` by the store's token
+        counter.
 
-        Takes every argument of `search`. One line an item, best first, its id as the citation; of a key that was
-        superseded only the newest.
+        Takes every argument of `search`. One line an item, best first, its id as the citation (or, shorter,
+        its number in `.citations`); of a key that was superseded only the newest.
         """
-        return pack(self.search(query, k=k, **search), max_tokens, self._counter)
+        return pack(self.search(query, k=k, **search), max_tokens, self._counter, cite)
 
     def get(self, id: str, *, scope: Scope | None = None) -> MemoryItem:
         """The current version of an item, whether or not it is still valid. Raises NotFound."""
@@ -327,8 +339,9 @@ class Memory:
     ) -> ItemPage:
         """One page of a scope's items by the time they were first recorded, or by `valid_from`.
 
-        Current and unexpired items only, unless `include_past`. `cursor` is the page's own, of a call with the same
-        order; items added meanwhile neither repeat nor hide others. limit <= 10,000. Raises InputError.
+        Current and unexpired items only, unless `include_past`. `cursor` is the page's own, of a call with
+        the same order; items added meanwhile neither repeat nor hide others. limit <= 10,000. Raises
+        InputError.
         """
         self._check_open()
         whose = arguments.required(arguments.one_scope(scope, user_id, agent_id, run_id, corpus_id))

@@ -1,9 +1,10 @@
 """Packing hits into a prompt: greedy in rank order, one line per item, never over the token budget.
 
-A line is ``[<id>] (<kind>, <date of valid_from in UTC>) text``. Whitespace and control characters inside a
-text collapse to single spaces, so an item is always exactly one line and a remembered text cannot pose as
-another item: whatever it says, even ``[id] (fact, ...)``, stands after its own item's id. Only the first
-bracket of a line is a citation.
+A line is ``[<id>] (<kind>, <date of valid_from in UTC>) text``; with cite="number" the bracket holds the
+item's place in `citations`, counted from 1, which costs fewer tokens. Whitespace and control characters
+inside a text collapse to single spaces, so an item is always exactly one line and a remembered text cannot
+pose as another item: whatever it says, even ``[id] (fact, ...)``, stands after its own item's id. Only the
+first bracket of a line is a citation.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from datetime import UTC
-from typing import Any
+from typing import Any, Literal
 
 from ..errors import InputError
 from ..protocols import TokenCounter
@@ -24,25 +25,29 @@ _JOIN_SLACK = 2
 and a merged line break). Only decides when an exact recount is worth its time, never whether a line fits."""
 
 
-def pack(hits: Sequence[Hit], max_tokens: int, counter: TokenCounter) -> ContextBlock:
+def pack(
+    hits: Sequence[Hit], max_tokens: int, counter: TokenCounter, cite: Literal["id", "number"] = "id"
+) -> ContextBlock:
     """The best hits that fit into `max_tokens`, as counted by `counter` on the text as a whole.
 
     Of several items in one key slot (same scope and key) only the newest by valid_from takes part; an item
     that does not fit is left out and a later, shorter one may still fit. `omitted` counts the items left out
-    for want of room. Raises InputError when max_tokens is not a positive int.
+    for want of room. Raises InputError when max_tokens is not a positive int, or on another `cite`.
     """
     given: Any = max_tokens
     if not isinstance(given, int) or isinstance(given, bool):
         raise InputError(f"max_tokens must be an integer, not {type(given).__name__}")
     if max_tokens < 1:
         raise InputError(f"max_tokens must be at least 1, not {max_tokens}")
+    if cite not in ("id", "number"):
+        raise InputError("cite must be 'id' or 'number'")
     items = _current(hits)
     lines: list[str] = []
     ids: list[str] = []
     used = 0  # tokens of `lines`; since the last recount a sum over lines, which may be too high
     since = 0
     for item in items:
-        line = format_line(item)
+        line = format_line(item, item.id if cite == "id" else str(len(lines) + 1))
         cost = counter.count(f"\n{line}" if lines else line)
         over = used + cost - max_tokens
         if over > 0:
@@ -75,10 +80,10 @@ def pack(hits: Sequence[Hit], max_tokens: int, counter: TokenCounter) -> Context
     )
 
 
-def format_line(item: MemoryItem) -> str:
-    """One item as one line."""
+def format_line(item: MemoryItem, label: str) -> str:
+    """One item as one line, cited as `label`."""
     day = item.valid_from.astimezone(UTC).date().isoformat()
-    return f"[{item.id}] ({_one_line(item.kind)}, {day}) {_one_line(item.text)}"
+    return f"[{label}] ({_one_line(item.kind)}, {day}) {_one_line(item.text)}"
 
 
 def _one_line(text: str) -> str:

@@ -1,6 +1,7 @@
 """What an addition or a correction does to what is already known. Runs inside a transaction.
 
-- A duplicate (same scope, kind, normalised text, metadata, key) of an item that is current is touched. Messages
+- A duplicate (same scope, kind, normalised text, metadata, key) of an item that is current is touched.
+Messages
   and events are history, where repetition counts: they are never duplicates.
 - A key names a slot of its full scope. Its items form a chain by `valid_from`; each is valid until the next
   begins. A new item closes the one before it; one that arrives late begins and ends between its neighbours.
@@ -16,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import IdempotencyConflict, InputError, InvalidTime, NotFound, VersionConflict
-from ..ops.clock import NEVER, open_end, to_datetime, to_micros
+from ..ops.clock import open_end, to_datetime, to_micros
 from ..ops.ids import format_id
-from ..protocols import Record, Transaction
+from ..protocols import NEVER, Record, Transaction
 from ..types import AddResult, MemoryItem, Scope
 
 NEVER_DUPLICATE = frozenset({"message", "event"})

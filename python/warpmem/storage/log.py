@@ -30,8 +30,8 @@ class StoreLog:
     """Implements protocols.Log over any protocols.Engine."""
 
     def __init__(
-        self, engine: Engine, identity: StoreIdentity, clock: Clock, *, durability: Durability, max_queue: int,
-        read_only: bool,
+        self, engine: Engine, identity: StoreIdentity, clock: Clock, *, durability: Durability, max_queue:
+        int, read_only: bool,
     ) -> None:  # fmt: skip
         self._engine = engine
         self._identity = identity
@@ -218,7 +218,8 @@ def read_identity(engine: Engine) -> StoreIdentity | None:
     identity = decode(codec.unseal("meta", _IDENTITY_KEY, stored), StoreIdentity)
     if identity.format > FORMAT:
         raise FormatError(
-            f"the store has format {identity.format}, this warpmem reads up to {FORMAT}; upgrade warpmem to open it"
+            f"the store has format {identity.format}, this warpmem reads up to {FORMAT}; "
+            "upgrade warpmem to open it"
         )
     return identity
 
@@ -229,8 +230,8 @@ def open_log(
 ) -> StoreLog:  # fmt: skip
     """Open or create the log on an engine.
 
-    Raises ModelMismatch when the store holds vectors of another model, FormatError when it is newer, or
-    is empty and opened read-only.
+    Raises ModelMismatch when the store holds vectors of another model, FormatError when it is newer, or is
+    empty and opened read-only.
     """
     identity = read_identity(engine)
     if identity is None:
@@ -241,7 +242,7 @@ def open_log(
         engine.sync()
     if (identity.model_id, identity.dimension) != (model_id, dimension):
         raise ModelMismatch(
-            f"the store holds vectors of {identity.model_id!r} ({identity.dimension} dimensions), not of {model_id!r} "
-            f"({dimension}); open it with that model, or export it and import into a new store with this one"
+            f"the store holds vectors of {identity.model_id!r} ({identity.dimension} dimensions), "
+            f"not of {model_id!r} ({dimension}); open it with that model, or export it and import into a new store with this one"
         )
     return StoreLog(engine, identity, clock, durability=durability, max_queue=max_queue, read_only=read_only)

@@ -1,0 +1,1 @@
+"""Search: backends, their choice, and the partitioned index over them."""
