@@ -158,8 +158,8 @@ def _choose_embedder(
     if identity.model_id == GivenVectors(identity.dimension).model_id:
         return GivenVectors(identity.dimension)
     raise ModelMismatch(
-        f"the store holds vectors of {identity.model_id!r} ({identity.dimension} dimensions), which is not built "
-        "in; pass that model as embedder=, or dimension= and model_id= to bring vectors yourself"
+        f"the store holds vectors of {identity.model_id!r} ({identity.dimension} dimensions), not a built-in "
+        "model; pass that model as embedder=, or dimension= and model_id= to bring vectors yourself"
     )
 
 

@@ -308,7 +308,7 @@ class Log(Protocol):
         ...
 
     def history(self, key: bytes) -> list[tuple[Operation, int, Record | None]]:
-        """(operation, time, record) of every version, oldest first, deletion included; empty if never seen."""
+        """(operation, time, record) of every version, oldest first, deletion included."""
         ...
 
     def rows(self, owner: int) -> Iterator[Row]:
@@ -397,7 +397,7 @@ class RowPool(Protocol):
 
 
 class SearchBackend(Protocol):
-    """A way to compute. `capabilities` is a subset of {"scan", "filter", "ranking"}; wider in later versions."""
+    """A way to compute. `capabilities` is a subset of {"scan", "filter", "ranking"}."""
 
     name: str
     capabilities: frozenset[str]
@@ -409,7 +409,7 @@ class SearchBackend(Protocol):
     def pool(self, dim: int, n_columns: int) -> RowPool: ...
 
     def normalize(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(n, dim) float32 to unit length by the canonical formula. ValueError on a zero or non-finite row."""
+        """(n, dim) float32 to unit length, canonically. ValueError on a zero or non-finite row."""
         ...
 
 

@@ -187,7 +187,7 @@ class Ranking(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Hit(msgspec.Struct, frozen=True):
-    """One found item. `parts` holds every term of the score: similarity, recency, priority and their weights."""
+    """One found item. `parts`: the terms of the score, and with explain=True their weights."""
 
     item: MemoryItem
     score: float

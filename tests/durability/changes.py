@@ -74,7 +74,7 @@ def child(path: str, seed: int, acknowledge: Callable[[bytes], None]) -> None:
             nonlocal last
             part = os.urandom(8)
             last += 1
-            return operations(last, part, rng.randrange(400)), None, (last, part)
+            return operations(last, part, rng.randrange(200)), None, (last, part)
 
         while True:
             sequence, part = committer.submit(job)

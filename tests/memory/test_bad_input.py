@@ -1,4 +1,4 @@
-"""Bad input and bad weather: each a typed error that says what to do, nothing stored by halves, nothing lost."""
+"""Bad input and bad weather: a typed error that says what to do, nothing half stored, nothing lost."""
 
 from __future__ import annotations
 

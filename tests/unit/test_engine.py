@@ -407,6 +407,7 @@ def test_another_rocksdb_database_is_refused_untouched(tmp_path: Path) -> None:
         for read_only in (True, False):
             with pytest.raises(FormatError, match=message):
                 RocksEngine(tmp_path / name, read_only=read_only)
+        assert "warpmem.lock" not in os.listdir(tmp_path / name)
         assert "users" in Rdict.list_cf(str(tmp_path / name)) or name == "plain"
         assert not set(FAMILIES) & set(Rdict.list_cf(str(tmp_path / name)))
 

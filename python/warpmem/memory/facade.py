@@ -272,7 +272,7 @@ class Memory:
         explain: bool = False,
         return_vectors: Literal["numpy", "dlpack"] | None = None,
     ) -> tuple[SearchResult, ...]:
-        """Search many queries, query i in scopes[i], with one scan. `vectors`: (n, dim). Raises as `search`."""
+        """Query i in scopes[i], all with one scan. `vectors`: (n, dim). Raises as `search`."""
         self._check_open()
         if isinstance(queries, str):
             raise InputError("search_many takes a list of queries; use search for one")

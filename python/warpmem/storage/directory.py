@@ -15,6 +15,7 @@ from typing import Final
 
 from ..errors import FormatError, StoreCorrupt, StoreError, StoreReadOnly
 from .codec import FAMILIES
+from .lock import LOCK_NAME
 
 _OWN_FILES: Final = re.compile(
     r"warpmem\.lock|rocksdict-config\.json|LOCK|IDENTITY|CURRENT|LOG(\.old\.\d+)?|MANIFEST-\d+"
@@ -68,7 +69,10 @@ def require(path: str) -> None:
 
 
 def check_families(path: str, found: Collection[str], *, read_only: bool) -> None:
-    """Make sure that a database's families are a store's. Raises FormatError."""
+    """Make sure that a database's families are a store's.
+
+    Raises FormatError when they are somebody else's, StoreCorrupt when some of a store's are not found.
+    """
     unknown = sorted(set(found) - {"default", *FAMILIES})
     missing = [family for family in FAMILIES if family not in found]
     if unknown:
@@ -78,8 +82,14 @@ def check_families(path: str, found: Collection[str], *, read_only: bool) -> Non
         )
     if not missing:
         return
-    data = [name for name in _names(path) if _DATA_FILES.fullmatch(name)]
-    if any(os.path.getsize(os.path.join(path, name)) for name in data):
+    names = _names(path)
+    if any(os.path.getsize(os.path.join(path, name)) for name in names if _DATA_FILES.fullmatch(name)):
+        if LOCK_NAME in names:
+            # RocksDB lists families up to the first damaged record of its MANIFEST, without an error.
+            raise StoreCorrupt(
+                f"the store in {path!r} shows {len(FAMILIES) - len(missing)} of {len(FAMILIES)} families: its "
+                "MANIFEST is damaged; restore the directory from a backup"
+            )
         raise FormatError(
             f"the database in {path!r} has {len(FAMILIES) - len(missing)} of {len(FAMILIES)} families: it is "
             "not a warpmem store; name another directory"
@@ -88,6 +98,11 @@ def check_families(path: str, found: Collection[str], *, read_only: bool) -> Non
         raise FormatError(
             f"the store in {path!r} was never completely created: open it once without read_only=True"
         )
+
+
+def is_ours(path: str) -> bool:
+    """Whether a warpmem has opened this directory for writing before."""
+    return LOCK_NAME in _names(path)
 
 
 def mirror(path: str) -> str:

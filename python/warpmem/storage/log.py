@@ -243,6 +243,7 @@ def open_log(
     if (identity.model_id, identity.dimension) != (model_id, dimension):
         raise ModelMismatch(
             f"the store holds vectors of {identity.model_id!r} ({identity.dimension} dimensions), "
-            f"not of {model_id!r} ({dimension}); open it with that model, or export it and import into a new store with this one"
+            f"not of {model_id!r} ({dimension}); "
+            "open it with that model, or export it and import it into a new store with this one"
         )
     return StoreLog(engine, identity, clock, durability=durability, max_queue=max_queue, read_only=read_only)

@@ -147,6 +147,9 @@ class RocksEngine:
 
     def _open(self, memtable_bytes: int) -> Any:
         exists = directory.prepare(self._path)
+        if exists and not directory.is_ours(self._path):
+            # Before the lock, which is a file: somebody else's database stays as it is.
+            directory.check_families(self._path, call(_list_families, self._path), read_only=False)
         self._lock = PathLock(self._path)
         if exists:
             directory.check_families(self._path, call(_list_families, self._path), read_only=False)
