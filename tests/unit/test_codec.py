@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import random
+import re
 import struct
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from warpmem.errors import FormatError, StoreCorrupt
+from warpmem.ops.ids import format_id
+from warpmem.protocols import LogEntry, StoreIdentity
 from warpmem.storage import codec
 from warpmem.storage.crc import crc32c, crc32c_table
+from warpmem.storage.records import HistoryValue, ItemValue, OwnerValue, RememberedValue, decode, decode_row
 
 KEY = bytes(range(20))
 FAMILY = st.sampled_from(codec.FAMILIES)
@@ -202,3 +207,41 @@ def test_random_damage_is_caught() -> None:
                 codec.unseal("log", codec.log_key(9), bytes(damaged))
         with pytest.raises(StoreCorrupt):
             codec.unseal("log", codec.log_key(9), value[: random_.randrange(len(value))])
+
+
+def test_the_example_of_formats_md_is_a_store() -> None:
+    text = (Path(__file__).parents[2] / "FORMATS.md").read_text()
+    block = text.split("## An example")[1].split("```")[1]
+    entries: list[tuple[str, bytes, bytes]] = []
+    for family, key, value in re.findall(
+        r"^([a-z]+) +([0-9a-f ]+)\n((?: +[0-9a-f ]+\n)+)", block, re.MULTILINE
+    ):
+        entries.append((family, bytes.fromhex(key), bytes.fromhex(value)))
+    assert len(entries) == block.count("         01 ") == 13
+    assert {family for family, _, _ in entries} == set(codec.FAMILIES)
+    payloads = {(family, key): bytes(codec.unseal(family, key, value)) for family, key, value in entries}
+
+    item_key = next(key for family, key in payloads if family == "items")
+    item = decode(payloads["items", item_key], ItemValue)
+    assert (item.text, item.version, item.operation) == ("Ada lives in Porto.", 2, "update")
+    assert f"`{item_key.hex()}` is\n`{format_id(item_key)}`" in text
+    first = decode(payloads["history", codec.history_key(item_key, 1)], HistoryValue)
+    assert first.item is not None and first.item.text == "Ada lives in Lisbon."
+    for version in (1, 2):
+        key = codec.vector_key(item_key, version)
+        row = decode_row(item_key, version, payloads["vectors", key], 4)
+        assert row.vector.tolist() == [0.5] * 4
+    assert [decode(payloads["log", codec.log_key(n)], LogEntry).operation for n in (1, 2)] == [
+        "add",
+        "update",
+    ]
+    assert decode(payloads["owners", codec.owner_state_key(1)], OwnerValue).id == "ada"
+    assert payloads["listing", codec.listing_key(1, item.valid_from, item_key[4:])] == b""
+    lookups = {key[4:5]: key for family, key in payloads if family == "lookup"}
+    assert payloads["lookup", lookups[codec.DUPLICATE]] == item_key
+    assert codec.read_slot_suffix(lookups[codec.SLOT]) == (item.valid_from, item_key)
+    assert decode(payloads["lookup", lookups[codec.IDEMPOTENCY]], RememberedValue).result == [["added"]]
+    identity = decode(payloads["meta", b"identity"], StoreIdentity)
+    assert (identity.format, identity.dimension) == (1, 4)
+    owner_digest = codec.digest16(identity.salt, b"owner", b"user", b"ada")
+    assert payloads["owners", codec.owner_name_key(owner_digest)] == b"\0\0\0\1"

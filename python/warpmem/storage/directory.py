@@ -91,8 +91,8 @@ def check_families(path: str, found: Collection[str], *, read_only: bool) -> Non
                 "MANIFEST is damaged; restore the directory from a backup"
             )
         raise FormatError(
-            f"the database in {path!r} has {len(FAMILIES) - len(missing)} of {len(FAMILIES)} families: it is "
-            "not a warpmem store; name another directory"
+            f"the database in {path!r} has {len(FAMILIES) - len(missing)} of {len(FAMILIES)} families: "
+            "it is not a warpmem store; name another directory"
         )
     if read_only:
         raise FormatError(

@@ -23,8 +23,8 @@ def check_free(path: str | os.PathLike[str], min_free: int, needed: int) -> None
     if free - needed < min_free:
         raise DiskFull(
             f"{free} bytes free on the disk of {os.fspath(path)!r}, {min_free + needed} are needed: "
-            f"{needed} for this write and what is buffered, and min_free_bytes is {min_free}; free some space; "
-            "nothing was written"
+            f"{needed} for this write and what is buffered, and min_free_bytes is {min_free}; "
+            "free some space; nothing was written"
         )
 
 
