@@ -8,8 +8,10 @@ So an ordinary search costs nothing for history.
 
 from __future__ import annotations
 
+import struct
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,11 +39,14 @@ _CHUNK = 4096
 _SPARE_NAMES = 65_536
 _MAX_SCAN_K = 4096
 _NOBODY = -1
+_INT64 = struct.Struct("<q")
+_FLOAT64 = struct.Struct("<d")
 
 
+@lru_cache(maxsize=1024)
 def _float_key(value: float) -> int:
     """The order-preserving int64 image of a float64 (csrc/core/keys.hpp)."""
-    bits = int(np.float64(value).view(np.int64))
+    bits: int = _INT64.unpack(_FLOAT64.pack(value))[0]
     return bits if bits >= 0 else bits ^ NEVER
 
 
@@ -136,41 +141,43 @@ class PartitionedIndex:
         gone += [name for row in add if (name := (row.key, row.version)) in partition.row_ids]
         removes = list({partition.row_ids[name] for name in gone})
         n = len(add)
-        list_ids = np.empty(n, np.int64)
-        row_ids = np.empty(n, np.int64)
-        ordinals = np.empty(n, np.uint32)
-        columns = np.empty((n, N_COLUMNS), np.int64)
-        vectors = np.empty((n, self._dimension), np.float32)
         next_id = len(partition.rows)
         past_until = partition.past_until
-        for i, row in enumerate(add):
+        lists: list[int] = []
+        columns: list[tuple[int, ...]] = []
+        for row in add:
             ends = min(row.valid_to, row.retired_at)
-            is_past = ends != NEVER
-            if is_past:
+            if ends != NEVER:
                 past_until = max(past_until, ends)
-            list_ids[i] = 2 * owner + is_past
-            row_ids[i] = next_id + i
-            ordinals[i] = row.ordinal
-            columns[i] = (
-                row.valid_from,
-                row.valid_to,
-                row.recorded_at,
-                row.retired_at,
-                row.expires_at,
-                _float_key(row.priority),
-                self._kind_code(row.kind),
-                self._code(partition, "a", row.agent_id),
-                self._code(partition, "r", row.run_id),
+            lists.append(2 * owner + (ends != NEVER))
+            columns.append(
+                (
+                    row.valid_from,
+                    row.valid_to,
+                    row.recorded_at,
+                    row.retired_at,
+                    row.expires_at,
+                    _float_key(row.priority),
+                    self._kind_code(row.kind),
+                    self._code(partition, "a", row.agent_id),
+                    self._code(partition, "r", row.run_id),
+                )
             )
-            vectors[i] = row.vector
         # Names come first: a search may return a row the moment the pool publishes it.
         partition.rows.extend((row.key, row.version) for row in add)
         if removes or n:
-            self._pool.apply(removes, list_ids, row_ids, ordinals, columns, vectors)
+            self._pool.apply(
+                removes,
+                np.array(lists, np.int64),
+                np.arange(next_id, next_id + n, dtype=np.int64),
+                np.array([row.ordinal for row in add], np.uint32),
+                np.array(columns, np.int64).reshape(n, N_COLUMNS),
+                np.array([row.vector for row in add], np.float32).reshape(n, self._dimension),
+            )
         for name in gone:
             partition.row_ids.pop(name, None)
         for i, row in enumerate(add):
-            partition.row_ids[row.key, row.version] = (int(list_ids[i]), next_id + i)
+            partition.row_ids[row.key, row.version] = (lists[i], next_id + i)
         partition.past_until = past_until
         partition.generation += 1
 

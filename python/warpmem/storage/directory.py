@@ -87,8 +87,8 @@ def check_families(path: str, found: Collection[str], *, read_only: bool) -> Non
         if LOCK_NAME in names:
             # RocksDB lists families up to the first damaged record of its MANIFEST, without an error.
             raise StoreCorrupt(
-                f"the store in {path!r} shows {len(FAMILIES) - len(missing)} of {len(FAMILIES)} families: its "
-                "MANIFEST is damaged; restore the directory from a backup"
+                f"the store in {path!r} shows {len(FAMILIES) - len(missing)} of {len(FAMILIES)} families: "
+                "its MANIFEST is damaged; restore the directory from a backup"
             )
         raise FormatError(
             f"the database in {path!r} has {len(FAMILIES) - len(missing)} of {len(FAMILIES)} families: "
