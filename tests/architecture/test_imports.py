@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import socket
 import statistics
 import subprocess
 import sys
@@ -99,3 +100,12 @@ def test_cuda_module_imports_without_a_driver():
     count, reason = done.stdout.strip().split(" ", 1)
     assert int(count) == 0
     assert reason != "None"
+
+
+def test_the_tests_cannot_connect():
+    """tests/conftest.py refuses connections by address and by name, so no test depends on a network."""
+    refused = pytest.raises(AssertionError, match="opens no connection")
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as client, refused:
+        client.connect(("127.0.0.1", 9))
+    with pytest.raises(AssertionError, match="opens no connection"):
+        socket.getaddrinfo("localhost", 9)
