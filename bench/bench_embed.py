@@ -23,7 +23,9 @@ def embedder(request: pytest.FixtureRequest) -> Embedder:
 
 
 def test_one_text(benchmark: BenchmarkFixture, embedder: Embedder) -> None:
-    vectors = benchmark.pedantic(embedder.embed, (TEXTS[:1],), {"role": "query"}, rounds=500, warmup_rounds=20)
+    vectors = benchmark.pedantic(
+        embedder.embed, (TEXTS[:1],), {"role": "query"}, rounds=500, warmup_rounds=20
+    )
     assert vectors.shape == (1, embedder.dimension)
 
 

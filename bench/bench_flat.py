@@ -32,7 +32,7 @@ def test_add_at_100000_against_1000(tmp_path: Path, report: Callable[[str], None
         for durability, rounds in (("os", 400), ("sync", 200)):
             small, large = alternate(
                 [
-                    lambda i, memory=memory: memory.add(
+                    lambda i, memory=memory, durability=durability: memory.add(
                         f"new {i} {durability}", user_id="one", vector=fresh[i], durability=durability
                     )
                     for memory in stores
@@ -63,15 +63,22 @@ def test_search_in_200000_against_1000(
             fill(memory, users[:size], rows[:size])
             stores.append(memory)
         queries = unit_rows(2_000, seed=8)
-        expected, found = (memory.search(vector=queries[0], user_id="user 3", k=PER_USER) for memory in stores)
+        expected, found = (
+            memory.search(vector=queries[0], user_id="user 3", k=PER_USER) for memory in stores
+        )
         assert len(found) == PER_USER
-        assert [(hit.item.text, hit.score) for hit in found] == [(hit.item.text, hit.score) for hit in expected]
+        assert [(hit.item.text, hit.score) for hit in found] == [
+            (hit.item.text, hit.score) for hit in expected
+        ]
         small, large = alternate(
-            [lambda i, memory=memory: memory.search(vector=queries[i], user_id="user 3", k=10) for memory in stores],
+            [
+                lambda i, memory=memory: memory.search(vector=queries[i], user_id="user 3", k=10)
+                for memory in stores
+            ],
             1_000,
         )
         report(
-            f"search, {PER_USER} of {SMALL_STORE:,} items {small * 1e6:.0f} us, {PER_USER} of {STORE:,} items "
+            f"search, {PER_USER} of {SMALL_STORE:,} items {small * 1e6:.0f} us, {PER_USER} of {STORE:,} "
             f"{large * 1e6:.0f} us, ratio {large / small:.2f} (gate {MAX_SEARCH_RATIO})"
         )
         assert large / small <= MAX_SEARCH_RATIO

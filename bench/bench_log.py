@@ -62,7 +62,9 @@ def test_put(benchmark: BenchmarkFixture, log: Log, durability: Durability) -> N
 def test_group_commit(log: Log, report: Callable[[str], None]) -> None:
     """Sixteen threads share fsyncs: more acknowledged puts a second than from one thread. Gated at 2x."""
     one, sixteen = (_rate(log, threads, 640) for threads in (1, 16))
-    report(f"synced puts: 1 thread {one:,.0f}/s, 16 threads {sixteen:,.0f}/s, ratio {sixteen / one:.1f} (gate 2)")
+    report(
+        f"synced puts: 1 thread {one:,.0f}/s, 16 threads {sixteen:,.0f}/s, ratio {sixteen / one:.1f} (gate 2)"
+    )
     assert sixteen / one >= 2
 
 

@@ -11,7 +11,8 @@ from stores import alternate, fill, unit_rows
 
 import warpmem
 from warpmem.ops.clock import SystemClock
-from warpmem.protocols import Index, ScopePart, ScoreParams, SearchRequest
+from warpmem.protocols import Index
+from warpmem.records import ScopePart, ScoreParams, SearchRequest
 from warpmem.types import Durability, Owner
 
 ITEMS, K = 2_000, 10
@@ -20,7 +21,9 @@ MAX_CACHED, MAX_UNCACHED = 50e-6, 150e-6
 
 
 @pytest.fixture(scope="module", params=[65_536, 1], ids=["cached", "uncached"])
-def memory(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[warpmem.Memory]:
+def memory(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[warpmem.Memory]:
     path: Path = tmp_path_factory.mktemp("store") / "store"
     with warpmem.open(path, dimension=ROWS.shape[1], item_cache=request.param) as opened:
         fill(opened, ["one"] * ITEMS, ROWS[:ITEMS])
@@ -49,7 +52,9 @@ def test_add_many_1000_texts(benchmark: BenchmarkFixture, tmp_path: Path) -> Non
 
     def add(memory: warpmem.Memory) -> None:
         batch = next(batches)
-        memory.add_many([f"Note {batch}.{i}: the printer is out of paper." for i in range(1_000)], user_id="one")
+        memory.add_many(
+            [f"Note {batch}.{i}: the printer is out of paper." for i in range(1_000)], user_id="one"
+        )
 
     with warpmem.open(tmp_path / "store") as memory:
         memory.search("warm up", user_id="one")
@@ -61,7 +66,9 @@ def test_search(benchmark: BenchmarkFixture, memory: warpmem.Memory) -> None:
     """k = 10 of 2,000 items by a given vector."""
     queries = iter(range(2_000))
     hits = benchmark.pedantic(
-        lambda: memory.search(vector=ROWS[ITEMS + next(queries)], user_id="one", k=K), rounds=500, warmup_rounds=50
+        lambda: memory.search(vector=ROWS[ITEMS + next(queries)], user_id="one", k=K),
+        rounds=500,
+        warmup_rounds=50,
     )
     assert len(hits) == K
 
@@ -83,7 +90,7 @@ def test_facade_overhead(memory: warpmem.Memory, report: Callable[[str], None]) 
     cached = memory.stats().item_cache["capacity"] > 1
     gate = MAX_CACHED if cached else MAX_UNCACHED
     report(
-        f"{'cached' if cached else 'uncached'}: index {inner * 1e6:.1f} us, facade {outer * 1e6:.1f} us, overhead "
+        f"{'cached' if cached else 'uncached'}: index {inner * 1e6:.1f} us, facade {outer * 1e6:.1f} us, +"
         f"{(outer - inner) * 1e6:.1f} us (gate {gate * 1e6:.0f})"
     )
     assert outer - inner <= gate

@@ -20,7 +20,13 @@ from warpmem.protocols import RowPool, SearchBackend
 DIMENSION, K = 384, 10
 SIZES = (1_000, 10_000, 100_000)
 PLAIN: dict[str, Any] = {}
-RANKED: dict[str, Any] = {"w_recency": 0.3, "w_priority": 0.2, "half_life": 1e9, "priority_column": 1, "now": 10**9}
+RANKED: dict[str, Any] = {
+    "w_recency": 0.3,
+    "w_priority": 0.2,
+    "half_life": 1e9,
+    "priority_column": 1,
+    "now": 10**9,
+}
 
 
 def _backends() -> dict[str, SearchBackend]:
@@ -49,7 +55,9 @@ def scan(pool: RowPool, query: Any, ranking: dict[str, Any]) -> Any:
 def test_scan(benchmark: BenchmarkFixture, rows: Any, name: str, n: int) -> None:
     pool = filled(_backends()[name], rows, n)
     benchmark.group = f"scan of {n} x {DIMENSION}"
-    found = benchmark.pedantic(scan, (pool, rows[-1:], PLAIN), rounds=5 if name == "numpy" else 30, warmup_rounds=1)
+    found = benchmark.pedantic(
+        scan, (pool, rows[-1:], PLAIN), rounds=5 if name == "numpy" else 30, warmup_rounds=1
+    )
     assert found[4][0] == K
 
 
@@ -62,7 +70,9 @@ def test_same_bits_and_faster(rows: Any, report: Callable[[str], None], n: int) 
         pool = filled(backend, rows, n)
         answers[name] = [part.tobytes() for ranking in (PLAIN, RANKED) for part in scan(pool, query, ranking)]
         rounds = 3 if name == "numpy" else 15
-        times[name] = sorted(seconds(lambda pool=pool: scan(pool, query, PLAIN)) for _ in range(rounds))[rounds // 2]
+        times[name] = sorted(seconds(lambda pool=pool: scan(pool, query, PLAIN)) for _ in range(rounds))[
+            rounds // 2
+        ]
     report(f"{n:,} rows: " + ", ".join(f"{name} {t * 1e3:.3f} ms" for name, t in times.items()))
     for name, answer in answers.items():
         assert answer == answers["numpy"], name

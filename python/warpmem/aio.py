@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 from collections.abc import Callable, Coroutine
 from types import TracebackType
@@ -18,12 +19,10 @@ R = TypeVar("R")
 def _delegate(
     method: Callable[Concatenate[Memory, P], R],
 ) -> Callable[Concatenate[AsyncMemory, P], Coroutine[Any, Any, R]]:
+    @functools.wraps(method)
     async def call(self: AsyncMemory, /, *args: P.args, **kwargs: P.kwargs) -> R:
         return await asyncio.to_thread(method, self.memory, *args, **kwargs)
 
-    call.__name__ = method.__name__
-    call.__qualname__ = f"AsyncMemory.{method.__name__}"
-    call.__doc__ = method.__doc__
     return call
 
 

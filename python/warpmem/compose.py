@@ -21,8 +21,9 @@ from .index.partitions import PartitionedIndex
 from .memory import Memory
 from .ops.clock import SystemClock
 from .policy.schema import compile_schemas
-from .protocols import Clock, Embedder, Engine, SearchBackend, StoreIdentity, TokenCounter
+from .protocols import Clock, Embedder, Engine, SearchBackend, TokenCounter
 from .reason.tokens import EstimateTokenCounter, TokenizerCounter
+from .records import StoreIdentity
 from .storage.log import open_log, read_identity
 from .storage.memory import MemoryEngine
 from .storage.rocks import RocksEngine

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from oracle import Oracle, Weights, exact_dot, image_of, magnitude, round_float32, score_of, ulp32
 from pools import BACKENDS, N_COLUMNS, make_pools, make_rows, scan_all
-from warpmem.protocols import RowPool, Segment
+from warpmem.protocols import RowPool
+from warpmem.records import Segment
 
 NOW = 1_750_000_000_000_000
 DAY = 86_400_000_000.0

@@ -14,7 +14,8 @@ from pools import BACKENDS, make_pools, scan_all
 from warpmem.errors import BackendUnavailable
 from warpmem.index.choose import ORDER, choose_backend
 from warpmem.index.cpu import CpuBackend
-from warpmem.protocols import RowPool, Segment
+from warpmem.protocols import RowPool
+from warpmem.records import Segment
 
 DIM = 5
 

@@ -16,7 +16,7 @@ BATCH = 3
 
 
 def child(path: str, seed: int, acknowledge: Callable[[bytes], None]) -> None:
-    """Two threads add single items, keyed items and atomic lists, and update, each acknowledged with its text."""
+    """Two threads add single items, keyed items and atomic lists, and update, each acknowledged."""
     memory = warpmem.open(path, embedder="hashing")
 
     def work(thread: int) -> None:
@@ -30,7 +30,10 @@ def child(path: str, seed: int, acknowledge: Callable[[bytes], None]) -> None:
                 item = memory.update(rng.choice(known), text=f"updated {name}")
                 acknowledge(f"at-least {item.version} {item.id}".encode())
             elif what == "list":
-                items = [NewItem(text=f"batch {name} part {part}", metadata={"batch": name}) for part in range(BATCH)]
+                items = [
+                    NewItem(text=f"batch {name} part {part}", metadata={"batch": name})
+                    for part in range(BATCH)
+                ]
                 for result in memory.add_many(items, user_id=user):
                     acknowledge(f"item 1 {result.id}".encode())
             else:
@@ -70,9 +73,9 @@ def check(path: str, acknowledged: Sequence[bytes]) -> None:
                 if "batch" in item.metadata:
                     batches[item.metadata["batch"]] += 1
                 if item.version > 1:
-                    assert [version.item.version for version in memory.history(item.id) if version.item] == list(
-                        range(1, item.version + 1)
-                    )
+                    assert [
+                        version.item.version for version in memory.history(item.id) if version.item
+                    ] == list(range(1, item.version + 1))
         assert all(count == BATCH for count in batches.values()), "a list was stored by half"
         stats = memory.stats()
         assert stats.items == total

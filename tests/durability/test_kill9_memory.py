@@ -14,5 +14,7 @@ KILLS = 120
 
 @pytest.mark.slow
 def test_acknowledged_items_survive_kill_9(tmp_path: Path) -> None:
-    acknowledged = run_kills("durability.memories:child", check, tmp_path, kills=KILLS, seed=2, fresh_every=15)
+    acknowledged = run_kills(
+        "durability.memories:child", check, tmp_path, kills=KILLS, seed=2, fresh_every=15
+    )
     assert acknowledged > KILLS, "the children hardly got to work"

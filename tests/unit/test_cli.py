@@ -62,7 +62,8 @@ def test_add_search_list(store: Path, capsys: pytest.CaptureFixture[str]) -> Non
     ).split()  # fmt: skip
     assert first[1] == "added"
     second = out(
-        capsys, "add", "Nadia lives in Berlin", "--user", "nadia", "--key", "city", "--metadata", '{"country": "DE"}',
+        capsys, "add", "Nadia lives in Berlin", "--user", "nadia", "--key", "city",
+        "--metadata", '{"country": "DE"}',
         "--valid-from", "2025-06-01T00:00:00Z", "--expires-at", "2999-01-01T00:00:00Z",
     ).split()  # fmt: skip
     assert second[1:] == ["superseded", "replaced", first[0]]
@@ -87,7 +88,8 @@ def test_add_search_list(store: Path, capsys: pytest.CaptureFixture[str]) -> Non
 def test_search_options(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for level in range(1, 5):
         out(
-            capsys, "add", f"note of level {level}", "--user", "u", "--metadata", json.dumps({"level": level}),
+            capsys, "add", f"note of level {level}", "--user", "u",
+            "--metadata", json.dumps({"level": level}),
             "--priority", str(level / 4), "--kind", "fact" if level % 2 else "event",
         )  # fmt: skip
 
@@ -103,7 +105,20 @@ def test_search_options(store: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert len(levels("--k", "2")) == 2
     assert levels("--min-similarity", "2") == []
     assert levels("--known-at", "2001-01-01T00:00:00Z") == []
-    text = out(capsys, "search", "note", "--user", "u", "--k", "1", "--explain", "--recency", "0.5", "--priority", "2")
+    text = out(
+        capsys,
+        "search",
+        "note",
+        "--user",
+        "u",
+        "--k",
+        "1",
+        "--explain",
+        "--recency",
+        "0.5",
+        "--priority",
+        "2",
+    )
     assert " x similarity " in text
     assert " + 0.5 x recency " in text
     assert " + 2 x priority " in text
@@ -159,7 +174,7 @@ def test_stats(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["add", "text", "--user", "u", "--valid-from", "2025-01-01T00:00:00"], 1, "InvalidTime: "),
         (["add", "text", "--user", "u", "--priority", "2"], 1, "InputError: "),
         (["add", "text", "--user", "u", "--kind", "Not A Kind"], 1, "InputError: "),
-        (["search", "q", "--user", "u", "--k", "0"], 1, "InputError: k must be an integer from 1 to 4096, not 0"),
+        (["search", "q", "--user", "u", "--k", "0"], 1, "InputError: k must be an integer from 1 to 4096"),
         (["search", "q", "--user", "u", "--filter", '{"metadata.a": {"near": 1}}'], 1, "InvalidFilter: "),
         (["list", "--user", "u", "--cursor", "zzz"], 1, "InputError: "),
         (["import", "/nonexistent/file"], 1, "InputError: cannot read '/nonexistent/file'"),
@@ -279,10 +294,11 @@ def fill(path: Path) -> None:
         memory.add("of an agent", agent_id="a", valid_from=at[0])
 
 
-def without_ids(text: str) -> list[dict[str, Any]]:
-    """Exported lines less what an import makes anew."""
+def without_ids(text: str) -> list[str]:
+    """Exported lines less what an import makes anew, sorted."""
     anew = ("id", "created_at", "touched_at", "recorded_at", "version")
-    return [{name: value for name, value in line.items() if name not in anew} for line in json_lines(text)]
+    kept = [{name: value for name, value in line.items() if name not in anew} for line in json_lines(text)]
+    return sorted(json.dumps(line, sort_keys=True) for line in kept)
 
 
 def test_round_trip(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -354,13 +370,13 @@ BAD_LINES = {
     b"[1]": "InputError: line 3: expected a JSON object, not list",
     b'{"text": 5, "user_id": "u"}': "InputError: line 3: not an item: ",
     b'{"text": "x", "user_id": "u", "colour": 1}': "InputError: line 3: not an item: ",
-    b'{"text": "x", "user_id": 5}': "InvalidScope: line 3: ",
+    b'{"text": "x", "user_id": 5}': "InputError: line 3: not an item: ",
     b'{"text": "x"}': "InvalidScope: line 3: ",
     b'{"text": " ", "user_id": "u"}': "InvalidText: line 3: ",
     b'{"text": "x", "user_id": "u", "valid_from": "2025-01-01T00:00:00"}': "InvalidTime: line 3: ",
     b'{"role": "user", "user_id": "u"}': "InputError: line 3: ",
     b'\xff{"text": "x"}': "InputError: line 3: not JSON: ",
-    b'{"text": "' + b"x" * MAX_LINE_BYTES + b'"}': f"InputError: line 3: the line is over the limit of {MAX_LINE_BYTES}",
+    b'{"text": "' + b"x" * MAX_LINE_BYTES + b'"}': "InputError: line 3: the line is over the limit",
 }  # fmt: skip
 
 
@@ -383,9 +399,7 @@ def test_import_stops_at_a_bad_line(
     assert len(out(capsys, "list", "--user", "u").splitlines()) == 4
 
 
-def test_progress_of_a_long_import(
-    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_progress_of_a_long_import(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "in.jsonl"
     file.write_text("\n".join(f'{{"text": "item {i}", "user_id": "u"}}' for i in range(100)))
     assert main(["import", str(file), "--progress"]) == 0
@@ -395,7 +409,10 @@ def test_progress_of_a_long_import(
 
 def test_progress_lines() -> None:
     progress = Progress("import", 200, enabled=True, stream=io.StringIO())
-    assert progress.line(50, 1_000, 10.0) == "import: [######                  ]  25%, 1000 lines, 100/s, 0:30 to go"
+    assert (
+        progress.line(50, 1_000, 10.0)
+        == "import: [######                  ]  25%, 1000 lines, 100/s, 0:30 to go"
+    )
     assert progress.line(1, 1, 100.0).endswith(", 0/s, 5:31:40 to go")
     assert Progress("x", None, enabled=True, stream=io.StringIO()).line(9, 30, 10.0) == "x: 30 lines, 3/s"
 

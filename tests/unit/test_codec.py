@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from warpmem.errors import FormatError, StoreCorrupt
 from warpmem.ops.ids import format_id
-from warpmem.protocols import LogEntry, StoreIdentity
+from warpmem.records import LogEntry, StoreIdentity
 from warpmem.storage import codec
 from warpmem.storage.crc import crc32c, crc32c_table
-from warpmem.storage.records import HistoryValue, ItemValue, OwnerValue, RememberedValue, decode, decode_row
+from warpmem.storage.values import HistoryValue, ItemValue, OwnerValue, RememberedValue, decode, decode_row
 
 KEY = bytes(range(20))
 FAMILY = st.sampled_from(codec.FAMILIES)

@@ -103,7 +103,9 @@ def test_self_test_finds(fault: str) -> None:
 def test_exit_code_of_a_failed_self_test(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(selftest, "check", lambda backend: "scores differ" if backend.name == "numpy" else None)
+    monkeypatch.setattr(
+        selftest, "check", lambda backend: "scores differ" if backend.name == "numpy" else None
+    )
     assert main(["doctor"]) == 1
     text = capsys.readouterr().out
     assert "numpy        self-test: FAIL: scores differ" in text
@@ -140,7 +142,13 @@ def test_cuda_is_asked_without_failing() -> None:
 
 def test_a_failed_cuda_device(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     device = {"index": 0, "name": "GPU", "self_test": {"passed": False, "mismatches": 3}}
-    known = {"built": True, "reason": None, "driver_version": 13000, "runtime_version": 13000, "devices": [device]}
+    known = {
+        "built": True,
+        "reason": None,
+        "driver_version": 13000,
+        "runtime_version": 13000,
+        "devices": [device],
+    }
     monkeypatch.setattr(probe, "cuda", lambda: known)
     assert main(["doctor"]) == 1
     text = capsys.readouterr().out

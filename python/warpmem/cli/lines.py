@@ -14,7 +14,8 @@ later, current facts and the like are still recognised as duplicates, messages a
 stands twice in one file, and has no id, is meant twice.
 
 The past comes back as it was: items with a key end where the next begins. An item that ended otherwise (its
-successor was deleted, or an update ended it) is ended explicitly. Dangling `sources` are kept as written.
+successor was deleted, or an update ended it) is ended explicitly, and a later repetition of it is added
+after the batch it stands in. `sources` are kept as written.
 """
 
 from __future__ import annotations

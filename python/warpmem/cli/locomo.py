@@ -14,6 +14,7 @@ conversation counts as not found.
 from __future__ import annotations
 
 import argparse
+import math
 import platform
 import re
 import statistics
@@ -258,7 +259,7 @@ def _mean(values: Sequence[float]) -> float:
 def _percentile(values: Sequence[float], share: float) -> float:
     """The smallest value that at least this share of the values does not exceed."""
     ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+    return ordered[math.ceil(share * len(ordered)) - 1]
 
 
 def table(report: dict[str, Any]) -> list[str]:

@@ -8,12 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..index.numpy_ref import NumpyBackend
-from ..protocols import RowPool, SearchBackend, Segment
+from ..protocols import RowPool, SearchBackend
+from ..records import Segment
 
 _SEED = 20_260_601
 _ROWS = 300
 _LISTS = 3
 _COLUMNS = 4
+_RECENCY, _PRIORITY = 2, 3
 _DIMENSIONS = (7, 64, 256)
 _K = 25
 
@@ -30,6 +32,7 @@ def check(backend: SearchBackend) -> str | None:
             return f"normalize differs at dimension {dimension}"
         rows, queries = unit[:_ROWS], unit[_ROWS:]
         columns = rng.integers(-3, 4, (_ROWS, _COLUMNS), dtype=np.int64)
+        columns[:, _PRIORITY] = rng.random(_ROWS).view(np.int64)  # a positive float64 is its own order key
         pools = [_filled(which, rows, columns) for which in (reference, backend)]
         for name, segments, ranking in _problems(rng):
             expected, found = (pool.scan(queries, segments, _K, **ranking) for pool in pools)
@@ -72,8 +75,8 @@ def _problems(rng: np.random.Generator) -> list[tuple[str, list[Segment], dict[s
         "w_recency": 0.2,
         "w_priority": 0.1,
         "half_life": 2.5,
-        "recency_column": 2,
-        "priority_column": 3,
+        "recency_column": _RECENCY,
+        "priority_column": _PRIORITY,
         "now": 3,
     }
     return [("plain", plain, {}), ("filtered", filtered, {}), ("ranked", filtered, ranking)]

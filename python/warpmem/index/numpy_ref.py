@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..protocols import RowPool, Segment, Term
+from ..protocols import RowPool
+from ..records import Segment, Term
 from .arguments import check_array, check_finite, integer, members_of
 from .canonical import canonical_dot, exp2_neg, key_to_f64
 

@@ -18,19 +18,8 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..ops.ids import owner_of
-from ..protocols import (
-    NEVER,
-    Match,
-    Row,
-    RowChange,
-    RowPool,
-    ScopePart,
-    ScoreParams,
-    SearchBackend,
-    SearchRequest,
-    Segment,
-    Term,
-)
+from ..protocols import RowPool, SearchBackend
+from ..records import NEVER, Match, Row, RowChange, ScopePart, ScoreParams, SearchRequest, Segment, Term
 
 VALID_FROM, VALID_TO, RECORDED_AT, RETIRED_AT, EXPIRES_AT, PRIORITY, KIND, AGENT, RUN = range(9)
 N_COLUMNS = 9

@@ -7,13 +7,15 @@ import binascii
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ..config import Config
 from ..errors import InputError, NotFound
 from ..ops.clock import to_datetime
 from ..ops.ids import format_id, parse_id
 from ..policy.filters import compile_filter
 from ..policy.reconcile import is_current
-from ..protocols import Log, Record
-from ..types import Change, ItemPage, MemoryItem, Order, Scope, Version
+from ..protocols import Index, Log
+from ..records import Record
+from ..types import Change, ItemPage, MemoryItem, Order, Scope, Stats, Version
 from . import arguments
 from .cache import ItemCache
 
@@ -128,6 +130,26 @@ class Browser:
             if len(found) == limit:
                 break
         return tuple(found)
+
+    def stats(self, config: Config, index: Index, backend: str, reason: str) -> Stats:
+        totals, rows, identity = self._log.totals(), index.stats(), self._log.identity
+        return Stats(
+            path=config.path or ":memory:",
+            items=totals["items"],
+            owners=totals["owners"],
+            sequence=totals["sequence"],
+            model_id=identity.model_id,
+            dimension=identity.dimension,
+            durability=config.durability,
+            backend=backend,
+            backend_reason=reason,
+            loaded_owners=rows["owners"],
+            index_rows=rows["rows"],
+            index_bytes=rows["bytes"],
+            item_cache=self._cache.sizes(),
+            storage=self._log.sizes(),
+            read_only=self._log.read_only,
+        )
 
 
 def _parse_cursor(cursor: str, order: Order) -> bytes:

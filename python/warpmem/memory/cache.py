@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Sequence
 
-from ..protocols import Log, Record, RowChange
+from ..protocols import Log
+from ..records import Record, RowChange
 
 
 class ItemCache:

@@ -377,24 +377,7 @@ class Memory:
     def stats(self) -> Stats:
         """Counters of the store, its index and its cache."""
         self._check_open()
-        totals, index, identity = self._log.totals(), self._index.stats(), self._log.identity
-        return Stats(
-            path=self._config.path or ":memory:",
-            items=totals["items"],
-            owners=totals["owners"],
-            sequence=totals["sequence"],
-            model_id=identity.model_id,
-            dimension=identity.dimension,
-            durability=self._config.durability,
-            backend=self._backend.name,
-            backend_reason=self._backend_reason,
-            loaded_owners=index["owners"],
-            index_rows=index["rows"],
-            index_bytes=index["bytes"],
-            item_cache=self._cache.sizes(),
-            storage=self._log.sizes(),
-            read_only=self._log.read_only,
-        )
+        return self._browser.stats(self._config, self._index, self._backend.name, self._backend_reason)
 
     # ------------------------------------------------------------------------------------- lifecycle
 

@@ -18,7 +18,8 @@ from ..errors import DeadlineExceeded, InputError, InvalidScope, InvalidVector, 
 from ..ops.clock import to_micros
 from ..policy.filters import CompiledFilter, compile_filter
 from ..policy.metadata import check_text
-from ..protocols import Index, Log, Match, Record, ScopePart, ScoreParams, SearchRequest
+from ..protocols import Index, Log
+from ..records import Match, Record, ScopePart, ScoreParams, SearchRequest
 from ..types import Hit, MemoryItem, Ranking, Scope, SearchResult
 from . import arguments
 from .cache import ItemCache

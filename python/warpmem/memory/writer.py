@@ -20,7 +20,8 @@ from ..ops.ids import owner_of, parse_id
 from ..policy import reconcile
 from ..policy.metadata import check_metadata, check_text
 from ..policy.schema import Schemas
-from ..protocols import Embedder, Log, Record, Transaction
+from ..protocols import Embedder, Log, Transaction
+from ..records import Record
 from ..types import AddResult, Durability, ItemUpdate, MemoryItem, NewItem, Scope
 from . import arguments
 

@@ -6,7 +6,7 @@ import time
 from datetime import UTC, datetime, timedelta
 
 from ..errors import InvalidTime
-from ..protocols import NEVER
+from ..records import NEVER
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from ..errors import IdempotencyConflict, InputError, InvalidTime, NotFound, VersionConflict
 from ..ops.clock import open_end, to_datetime, to_micros
 from ..ops.ids import format_id
-from ..protocols import NEVER, Record, Transaction
+from ..protocols import Transaction
+from ..records import NEVER, Record
 from ..types import AddResult, MemoryItem, Scope
 
 NEVER_DUPLICATE = frozenset({"message", "event"})

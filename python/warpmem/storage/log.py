@@ -12,12 +12,13 @@ from typing import TypeVar
 
 from ..errors import FormatError, ModelMismatch, StoreCorrupt, StoreReadOnly
 from ..ops.ids import KeyMaker, owner_of, owner_prefix
-from ..protocols import Clock, Engine, LogEntry, Record, Row, RowChange, StoreIdentity, Transaction
+from ..protocols import Clock, Engine, Transaction
+from ..records import LogEntry, Record, Row, RowChange, StoreIdentity
 from ..types import Durability, Operation, Order, Owner
 from . import codec
 from .committer import Committer
-from .records import HistoryValue, ItemValue, OwnerValue, decode, decode_row, encode, make_record
 from .transaction import LogState, StoreTransaction, owner_digest
+from .values import HistoryValue, ItemValue, OwnerValue, decode, decode_row, encode, make_record
 
 T = TypeVar("T")
 

@@ -12,10 +12,11 @@ from ..errors import StoreCorrupt
 from ..ops.clock import to_datetime, to_micros
 from ..ops.digest import digest16
 from ..ops.ids import KeyMaker, format_id, owner_of
-from ..protocols import Engine, LogEntry, Record, Row, RowChange, StoreIdentity
+from ..protocols import Engine
+from ..records import LogEntry, Record, Row, RowChange, StoreIdentity
 from ..types import MemoryItem, Operation, Owner
 from . import codec
-from .records import (
+from .values import (
     HistoryValue,
     ItemValue,
     OwnerValue,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..errors import StoreCorrupt
 from ..ops.clock import from_open_end, open_end, to_datetime, to_micros
 from ..ops.ids import format_id
-from ..protocols import LogEntry, Record, Row, StoreIdentity
+from ..records import LogEntry, Record, Row, StoreIdentity
 from ..types import MemoryItem, Modality, Operation, Scope
 
 V = TypeVar("V", bound=msgspec.Struct)

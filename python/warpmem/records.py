@@ -1,0 +1,123 @@
+"""The values that cross warpmem's internal seams (protocols.py): plain, frozen msgspec structs.
+
+Times are int microseconds since 1970-01-01 UTC; `NEVER` stands for an open end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from .types import MemoryItem, Operation
+
+NEVER = (1 << 63) - 1
+
+Term = tuple[int, int, int, int]
+"""(column, op, lo, hi). op 0: lo <= column <= hi. op 1: column is among the segment's values[lo:hi]."""
+
+Segment = tuple[int, int, int, Sequence[Term], Sequence[int], "NDArray[np.uint64] | None"]
+"""(query, list_id, group, terms, values, bitmap): one list that one query scans. All terms must hold;
+`values` feeds op 1 and each slice used is ascending; bit row_id of `bitmap` must be set when it is given."""
+
+
+class Record(msgspec.Struct, frozen=True):
+    """An item as storage sees it. key: 20 bytes (ops/ids.py). ordinal: its rank within the partition for
+    ties."""
+
+    key: bytes
+    ordinal: int
+    item: MemoryItem
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One version of an item as the index sees it. vector: (dim,) float32, canonically normalised."""
+
+    key: bytes
+    version: int
+    ordinal: int
+    kind: str
+    agent_id: str | None
+    run_id: str | None
+    priority: float
+    valid_from: int
+    valid_to: int
+    recorded_at: int
+    retired_at: int
+    expires_at: int
+    vector: Any
+
+
+class RowChange(msgspec.Struct, frozen=True):
+    """What one committed change did to one owner's rows. Removals are (key, version) and come first. `keys`
+    are all items it changed, those included whose rows stayed as they were.
+
+    Applying the same change twice is the same as applying it once.
+    """
+
+    owner: int
+    keys: Sequence[bytes]
+    remove: Sequence[tuple[bytes, int]]
+    add: Sequence[Row]
+
+
+class LogEntry(msgspec.Struct, frozen=True, array_like=True):
+    """One entry of the log family. Sequence numbers start at 1 and have no gaps. `items` is the number of
+    live items in the store after it."""
+
+    sequence: int
+    at: int
+    operation: Operation
+    key: bytes
+    version: int
+    scope: tuple[str | None, str | None, str | None, str | None]
+    items: int
+
+
+class StoreIdentity(msgspec.Struct, frozen=True, array_like=True):
+    """What a store is, fixed when it is created. salt keys every digest that stands in a storage key."""
+
+    format: int
+    created_at: int
+    salt: bytes
+    model_id: str
+    dimension: int
+
+
+class ScopePart(msgspec.Struct, frozen=True):
+    """One scope of a search: an owner's partition, narrowed by attributes and an optional bitmap over row
+    ids."""
+
+    owner: int
+    agent_id: str | None = None
+    run_id: str | None = None
+    bitmap: Any = None
+
+
+class SearchRequest(msgspec.Struct, frozen=True):
+    """One query. vector: (dim,) float32, normalised. at: the world time asked for. known_at: the store's
+    knowledge asked for, None for now. kinds: None for any."""
+
+    vector: Any
+    parts: tuple[ScopePart, ...]
+    at: int
+    known_at: int | None = None
+    kinds: tuple[str, ...] | None = None
+
+
+class ScoreParams(msgspec.Struct, frozen=True):
+    """Weights as in types.Ranking; half_life and now in microseconds."""
+
+    similarity: float = 1.0
+    recency: float = 0.0
+    priority: float = 0.0
+    half_life: float = 1.0
+    now: int = 0
+    min_similarity: float = float("-inf")
+
+
+Match = tuple[float, float, bytes, int]
+"""(score, similarity, item key, version)."""
