@@ -15,6 +15,7 @@ import warpmem
 RUNS = 9
 MAX_IMPORT = 0.150
 MAX_CORE_BYTES = 30_000_000
+MODEL = {"wordllama", "tokenizers", "safetensors"}
 PROGRAM = """
 import time
 started = time.perf_counter()
@@ -37,20 +38,20 @@ def test_import_time(report: Callable[[str], None]) -> None:
 
 
 def test_installed_size(report: Callable[[str], None]) -> None:
-    """warpmem with what it needs, without NumPy, the default model's package and what that needs."""
-    needed = (
-        closure("warpmem", without={"numpy", "wordllama"})
+    """warpmem with what it needs, without NumPy, the default model, and the packages that only it needs."""
+    core = (
+        closure("warpmem", without={"numpy", *MODEL})
         if _is_installed("warpmem")
         else {"msgspec", "rocksdict"}
     )
-    sizes = {name: size for name in sorted(needed - {"warpmem"}) if (size := distribution_bytes(name))}
+    sizes = {name: size for name in sorted(core - {"warpmem"}) if (size := distribution_bytes(name))}
     package = Path(warpmem.__file__).parent
     sizes["warpmem"] = sum(
         file.stat().st_size
         for file in package.rglob("*")
         if file.is_file() and "__pycache__" not in file.parts
     )
-    model = closure("wordllama", without={"numpy", *needed})
+    model = closure("wordllama", without={"numpy", *core})
     parts = ", ".join(f"{name} {size / 1e6:.1f}" for name, size in sizes.items())
     report(f"core {sum(sizes.values()) / 1e6:.1f} MB ({parts}; gate {MAX_CORE_BYTES / 1e6:.0f})")
     report(f"the default model, {len(model)} packages: {sum(map(distribution_bytes, model)) / 1e6:.1f} MB")

@@ -273,6 +273,15 @@ def fill(path: Path) -> None:
         assert isinstance(ended, warpmem.AddResult)
         memory.update(ended.id, valid_to=at[4])
         memory.add("reads novels", user_id="odile", valid_from=at[7])
+        for text, key in (("rents a shop", "shop"), ("has a lodger", None)):
+            item = memory.add(text, user_id="odile", key=key, valid_from=at[0])
+            assert isinstance(item, warpmem.AddResult)
+            if key is None:
+                memory.update(item.id, valid_to=at[9])
+            else:
+                mistake = memory.add("owns a shop", user_id="odile", key=key, valid_from=at[9])
+                assert isinstance(mistake, warpmem.AddResult)
+                memory.delete(mistake.id)
         memory.add("old offer", user_id="odile", kind="document", valid_from=at[0], expires_at=at[1])
         memory.add(
             NewItem(
@@ -304,7 +313,7 @@ def without_ids(text: str) -> list[str]:
 def test_round_trip(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fill(store)
     exported = out(capsys, "export")
-    assert len(exported.splitlines()) == 13
+    assert len(exported.splitlines()) == 15
     assert "plan M" not in exported
     assert out(capsys, "export") == exported
     file, other = tmp_path / "out.jsonl", tmp_path / "other"
