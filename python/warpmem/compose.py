@@ -60,7 +60,11 @@ def open(
     """
     settings = _settings(path, config, embedder if isinstance(embedder, str) else None, options)
     model = None if isinstance(embedder, str) else embedder
-    compiled = compile_schemas(schemas or {})
+    if clock is not None and not callable(getattr(clock, "now", None)):
+        raise InputError(f"clock must have a method now(), not be {type(clock).__name__}")
+    if token_counter is not None and not callable(getattr(token_counter, "count", None)):
+        raise InputError(f"token_counter must have a method count(), not be {type(token_counter).__name__}")
+    compiled = compile_schemas({} if schemas is None else schemas)
     backend, reason = make_backend(settings)
     engine = _make_engine(settings)
     try:
@@ -91,11 +95,11 @@ def _settings(
     base = Config() if config is None else config if isinstance(config, Config) else load_config(config)
     given = dict(options)
     if path is not None:
+        if not isinstance(path, (str, os.PathLike)):
+            raise InputError(f"path must be a path or None, not {type(path).__name__}")
         given["path"] = os.fspath(path)
     if embedder is not None:
         given["embedder"] = embedder
-    if not given:
-        return base
     return make_config({**msgspec.structs.asdict(base), **given})
 
 
@@ -132,7 +136,11 @@ def _choose_embedder(
     identity: StoreIdentity | None,
 ) -> Embedder:
     if model is not None:
+        if isinstance(model, type):
+            raise InputError(f"embedder is the class {model.__name__}; pass an instance of it")
         if isinstance(model, Embedder):
+            if dimension is not None or model_id is not None:
+                raise InputError("an Embedder has its own dimension and model_id; do not pass them")
             return model
         if not callable(model):
             raise InputError(
@@ -145,19 +153,22 @@ def _choose_embedder(
         return CallableEmbedder(model, model_id, dimension)
     named: dict[str, Callable[[], Embedder]] = {"wordllama": WordLlamaEmbedder, "hashing": HashingEmbedder}
     if settings.embedder is not None:
-        if dimension is not None:
-            raise InputError("dimension= is for a store without an embedder, or for a function")
+        if dimension is not None or model_id is not None:
+            raise InputError("dimension= and model_id= are for vectors of your own, or for a function")
         return named[settings.embedder]()
     if dimension is not None:
         return GivenVectors(dimension, model_id)
+    if model_id is not None:
+        raise InputError("model_id= names the vectors of a function or of dimension=")
     if identity is None:
         return WordLlamaEmbedder()
     for make in named.values():
         candidate = make()
         if candidate.model_id == identity.model_id:
             return candidate
-    if identity.model_id == GivenVectors(identity.dimension).model_id:
-        return GivenVectors(identity.dimension)
+    given = GivenVectors(identity.dimension, identity.model_id)
+    if settings.read_only or given.model_id == GivenVectors(identity.dimension).model_id:
+        return given
     raise ModelMismatch(
         f"the store holds vectors of {identity.model_id!r} ({identity.dimension} dimensions), not a built-in "
         "model; pass that model as embedder=, or dimension= and model_id= to bring vectors yourself"

@@ -15,6 +15,7 @@ MAX_TEXT_BYTES = 1 << 20
 MAX_METADATA_BYTES = 64 << 10
 MAX_K = 4096
 MAX_BATCH = 10_000
+MAX_DIMENSION = 65_536
 IDEMPOTENCY_DAYS = 7
 
 
@@ -45,17 +46,23 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     memtable_bytes: int = 16 << 20
 
     def __post_init__(self) -> None:
-        for name in ("item_cache", "write_queue", "memtable_bytes"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.min_free_bytes < 0:
-            raise InputError(f"min_free_bytes must be at least 0, not {self.min_free_bytes}")
+        for name, least in (
+            ("item_cache", 1),
+            ("write_queue", 1),
+            ("memtable_bytes", 1),
+            ("min_free_bytes", 0),
+        ):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 1 << 63:
+                raise InputError(f"{name} must be an integer of at least {least}")
 
 
 def make_config(values: dict[str, Any]) -> Config:
     """A checked Config from plain values. InputError names the field that is wrong."""
     if isinstance(values.get("path"), os.PathLike):
         values = {**values, "path": os.fspath(values["path"])}
+    if "\0" in str(values.get("path")):
+        raise InputError("configuration: path holds a NUL character")
     try:
         return msgspec.convert(values, Config)
     except msgspec.ValidationError as error:
@@ -64,9 +71,11 @@ def make_config(values: dict[str, Any]) -> Config:
 
 def load_config(file: str | os.PathLike[str]) -> Config:
     """Read a TOML file with the fields of Config, at top level or under [warpmem]."""
+    if not isinstance(file, (str, os.PathLike)):
+        raise InputError(f"config must be a Config or the path of a TOML file, not {type(file).__name__}")
     try:
         values = msgspec.toml.decode(Path(file).read_bytes())
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"configuration file {os.fspath(file)!r}: {error}") from error
     if not isinstance(values, dict):
         raise InputError(f"configuration file {os.fspath(file)!r}: expected a table")

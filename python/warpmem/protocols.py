@@ -122,7 +122,8 @@ class Engine(Protocol):
 
     def write(self, operations: Sequence[tuple[str, bytes, bytes | None]]) -> None:
         """Apply (family, key, value) in order, all or nothing; value None deletes. Survives the death of the
-        process, not a power loss until sync(). Raises DiskFull or StoreReadOnly with nothing applied."""
+        process, not a power loss until sync(). DiskFull before the attempt means nothing was applied; after
+        a failed attempt (DiskFull, StoreReadOnly) all or nothing of it is found at the next open."""
         ...
 
     def sync(self) -> None:
@@ -157,8 +158,8 @@ class Transaction(Protocol):
         """The item's current version, or None."""
         ...
 
-    def find_duplicate(self, owner: int, digest: bytes) -> bytes | None:
-        """Key of the item last stored under this content digest."""
+    def find_duplicates(self, owner: int, digest: bytes) -> list[bytes]:
+        """Keys of the live items that were stored under this content digest, in no order."""
         ...
 
     def key_chain(self, owner: int, digest: bytes) -> list[tuple[int, bytes]]:
@@ -169,8 +170,9 @@ class Transaction(Protocol):
         """(time, payload digest, result) remembered under an idempotency key."""
         ...
 
-    def remember(self, owner: int, digest: bytes, payload: bytes, result: Any) -> None:
-        """Keep `result` (plain msgpack values) under an idempotency key."""
+    def remember(self, owner: int, digest: bytes, payload: bytes, result: Any, window: int) -> None:
+        """Keep `result` (plain msgpack values) under an idempotency key until it is older than `window`
+        microseconds; older ones of the owner are forgotten on the way."""
         ...
 
     def add(
@@ -209,7 +211,10 @@ class Transaction(Protocol):
 
 
 class Log(Protocol):
-    """The one truth: atomic, durable, ordered changes, and the state they add up to. Thread-safe."""
+    """The one truth: atomic, durable, ordered changes, and the state they add up to. Thread-safe.
+
+    Reads of records may see a change up to one sync before it is durable; subscribers and the feed do not.
+    """
 
     @property
     def identity(self) -> StoreIdentity: ...
@@ -238,7 +243,11 @@ class Log(Protocol):
     def owner(self, owner: Owner) -> int | None: ...
     def get_many(self, keys: Sequence[bytes]) -> list[Record | None]: ...
     def get_version(self, key: bytes, version: int) -> Record | None:
-        """A version of an item that is not deleted, current or past."""
+        """A version of an item, current or past; None when it was never stored or was erased."""
+        ...
+
+    def vector(self, key: bytes, version: int) -> NDArray[np.float32] | None:
+        """(dim,) float32 of one version, while it is indexed."""
         ...
 
     def history(self, key: bytes) -> list[tuple[Operation, int, Record | None]]:
@@ -256,10 +265,14 @@ class Log(Protocol):
         ...
 
     def entries(self, since: int) -> Iterator[LogEntry]:
-        """Log entries with sequence > since. Raises StoreCorrupt at a gap."""
+        """Log entries with sequence > since that subscribers have seen, so none that a power loss could
+        still take back (but by durability "os"). Raises StoreCorrupt at a gap."""
         ...
 
-    def owner_items(self, owner: int) -> int: ...
+    def owners(self, after: int) -> Iterator[tuple[int, Owner]]:
+        """(number, owner) of every owner with a number above `after`, ascending."""
+        ...
+
     def totals(self) -> dict[str, int]:
         """items, owners, sequence."""
         ...
@@ -364,8 +377,8 @@ class Index(Protocol):
         ...
 
     def generation(self, owner: int) -> int: ...
-    def vectors(self, matches: Sequence[Match]) -> NDArray[np.float32]:
-        """(n, dim) float32 stored vectors of matches."""
+    def vector(self, match: Match) -> NDArray[np.float32] | None:
+        """(dim,) float32 stored vector of a match; None when its row has left the index."""
         ...
 
     def plan(self) -> str: ...

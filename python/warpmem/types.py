@@ -25,6 +25,13 @@ Operation = Literal["add", "touch", "update", "close", "delete"]
 Order = Literal["recorded", "valid_from"]
 
 
+def _utf8_bytes(value: str, name: str) -> int:
+    try:
+        return len(value.encode("utf-8"))
+    except UnicodeEncodeError as error:
+        raise InvalidScope(f"{name} is not valid Unicode text") from error
+
+
 class Owner(msgspec.Struct, frozen=True):
     """Whose partition: the first part of every storage key and the list set of every search."""
 
@@ -54,7 +61,7 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
                 continue
             if not isinstance(value, str):
                 raise InvalidScope(f"{name} must be a string, not {type(value).__name__}")
-            if not 0 < len(value.encode("utf-8", "surrogatepass")) <= 512:
+            if not 0 < _utf8_bytes(value, name) <= 512:
                 raise InvalidScope(f"{name} must be 1 to 512 bytes of UTF-8")
         if self.corpus_id is not None and any(v is not None for v in values[:3]):
             raise InvalidScope("corpus_id stands alone; search several scopes with scopes=[...]")
@@ -85,7 +92,8 @@ class MemoryItem(msgspec.Struct, frozen=True, kw_only=True):
 
     `valid_from`, `valid_to`: when it was true in the world (half-open; None is "until further notice").
     `recorded_at`, `retired_at`: when this version was what the store knew. `created_at`: when the first
-    version was recorded. `touched_at`: when a duplicate was last added.
+    version was recorded. `touched_at`: when it was last
+    added, repeated or changed.
     """
 
     id: str
@@ -121,7 +129,10 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NewItem(msgspec.Struct, frozen=True, kw_only=True):
-    """What to add when a string is not enough. Unset fields take the call's value, then the default."""
+    """What to add when a string is not enough.
+
+    Unset fields take the call's value, then the default; metadata of call and item are merged, the item's wins.
+    """
 
     text: str
     scope: Scope | None = None
@@ -135,6 +146,7 @@ class NewItem(msgspec.Struct, frozen=True, kw_only=True):
     sources: Sequence[str] = ()
     trust: float = 1.0
     valid_from: datetime | None = None
+    valid_to: datetime | None = None
     expires_at: datetime | None = None
     vector: Any = None
     idempotency_key: str | None = None
@@ -182,8 +194,8 @@ class Ranking(msgspec.Struct, frozen=True, kw_only=True):
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0.0 <= value <= 1e6:
                 raise InputError(f"ranking weight {name} must be a number from 0 to 1e6")
-        if self.half_life <= timedelta(0):
-            raise InputError("ranking half_life must be positive")
+        if not isinstance(self.half_life, timedelta) or self.half_life < timedelta(microseconds=1):
+            raise InputError("ranking half_life must be a timedelta of at least a microsecond")
 
 
 class Hit(msgspec.Struct, frozen=True):

@@ -8,9 +8,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..config import MAX_DIMENSION
 from ..errors import InputError
-
-MAX_DIMENSION = 65_536
 
 
 class GivenVectors:
@@ -23,6 +22,8 @@ class GivenVectors:
             or not 1 <= dimension <= MAX_DIMENSION
         ):
             raise InputError(f"dimension must be an integer from 1 to {MAX_DIMENSION}")
+        if model_id is not None and (not isinstance(model_id, str) or not model_id):
+            raise InputError("model_id must be a string that is not empty")
         self._dimension = dimension
         self._model_id = model_id or f"given-{dimension}"
 

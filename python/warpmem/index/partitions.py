@@ -8,10 +8,12 @@ So an ordinary search costs nothing for history.
 
 from __future__ import annotations
 
+import itertools
 import struct
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +30,7 @@ _CHUNK = 4096
 _SPARE_NAMES = 65_536
 _MAX_SCAN_K = 4096
 _NOBODY = -1
+_generations = itertools.count()
 _INT64 = struct.Struct("<q")
 _FLOAT64 = struct.Struct("<d")
 
@@ -40,15 +43,22 @@ def _float_key(value: float) -> int:
 
 
 class _Partition:
-    """One owner's bookkeeping, changed under `lock`. Readers may look at `generation` and `rows` without it:
-    rows, the (item key, version) of every row id ever given out, only grows."""
+    """One owner's bookkeeping. Changed under `lock`, and while it is "loading" by the loading thread alone.
 
-    __slots__ = ("codes", "generation", "loaded", "lock", "past_until", "row_ids", "rows")
+    Readers look at `state`, `generation` and `rows` without the lock: rows, the (item key, version) of every
+    row id ever given out, only grows. `waiting` takes the changes that are committed during the load.
+    """
+
+    __slots__ = (
+        "codes", "generation", "load_lock", "lock", "past_until", "row_ids", "rows", "state", "waiting",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.loaded = False
-        self.generation = 0
+        self.load_lock = threading.Lock()
+        self.state: Literal["cold", "loading", "ready", "dropped"] = "cold"
+        self.waiting: list[RowChange] = []
+        self.generation = next(_generations)
         self.rows: list[tuple[bytes, int]] = []
         self.row_ids: dict[tuple[bytes, int], tuple[int, int]] = {}
         self.codes: dict[str, int] = {}
@@ -75,52 +85,63 @@ class PartitionedIndex:
             if partition is None:
                 continue
             with partition.lock:
-                if not partition.loaded:
-                    continue
-                whole = False
-                try:
-                    self._change(change.owner, partition, change.remove, change.add)
-                    whole = len(partition.rows) <= 2 * len(partition.row_ids) + _SPARE_NAMES
-                except MemoryError:
-                    pass  # the change is durable; the log gives it back when memory allows
-                finally:
-                    if not whole:
-                        self._forget(change.owner, partition)
+                if partition.state == "loading":
+                    partition.waiting.append(change)
+                elif partition.state == "ready":
+                    self._apply(partition, change)
 
-    def _forget(self, owner: int, partition: _Partition) -> None:
-        """Drop a partition; the log rebuilds it when it is next needed."""
+    def _apply(self, partition: _Partition, change: RowChange) -> None:
+        """Take in a change to a loaded partition, or drop the partition: the log rebuilds it when needed."""
+        whole = False
+        try:
+            self._change(change.owner, partition, change.remove, change.add)
+            whole = len(partition.rows) <= 2 * len(partition.row_ids) + _SPARE_NAMES
+        except MemoryError:
+            pass  # the change is durable; the log gives it back when memory allows
+        finally:
+            if not whole:
+                self._drop(change.owner, partition)
+
+    def _drop(self, owner: int, partition: _Partition) -> None:
         with self._lock:
-            self._partitions.pop(owner, None)
-        partition.loaded = False
-        partition.generation += 1
+            if self._partitions.get(owner) is partition:
+                del self._partitions[owner]
+        partition.state = "dropped"
+        partition.generation = next(_generations)
         self._pool.drop([2 * owner, 2 * owner + 1])
 
     def _partition(self, owner: int) -> _Partition:
         """The loaded partition of an owner."""
         partition = self._partitions.get(owner)
-        while partition is None or not partition.loaded:
+        while partition is None or partition.state != "ready":
             with self._lock:
                 partition = self._partitions.setdefault(owner, _Partition())
-            with partition.lock:
-                if not partition.loaded and self._partitions.get(owner) is partition:
-                    self._fill(owner, partition)
+            with partition.load_lock:
+                if partition.state == "cold":
+                    self._load(owner, partition)
         return partition
 
-    def _fill(self, owner: int, partition: _Partition) -> None:
-        # A commit that lands while we read waits for our lock and is then applied on top; applying it twice
-        # is harmless, so no change is missed and none counts double.
-        chunk: list[Row] = []
+    def _load(self, owner: int, partition: _Partition) -> None:
+        """Read an owner's rows. Commits do not wait for it: their changes queue up and are applied at its end;
+        a change that the scan saw already is applied twice, which is the same as once."""
+        with partition.lock:
+            partition.state = "loading"
         try:
-            for row in self._load_rows(owner):
-                chunk.append(row)
-                if len(chunk) == _CHUNK:
-                    self._change(owner, partition, (), chunk)
-                    chunk = []
-            self._change(owner, partition, (), chunk)
+            rows = iter(self._load_rows(owner))
+            while chunk := list(itertools.islice(rows, _CHUNK)):
+                self._change(owner, partition, (), chunk)
+            while True:
+                with partition.lock:
+                    waiting, partition.waiting = partition.waiting, []
+                    if not waiting:
+                        partition.state = "ready"
+                        return
+                for change in waiting:
+                    self._change(owner, partition, change.remove, change.add)
         except BaseException:
-            self._forget(owner, partition)
+            with partition.lock:
+                self._drop(owner, partition)
             raise
-        partition.loaded = True
 
     def _change(
         self, owner: int, partition: _Partition, remove: Sequence[tuple[bytes, int]], add: Sequence[Row]
@@ -168,7 +189,7 @@ class PartitionedIndex:
         for i, row in enumerate(add):
             partition.row_ids[row.key, row.version] = (lists[i], next_id + i)
         partition.past_until = past_until
-        partition.generation += 1
+        partition.generation = next(_generations)
 
     def _kind_code(self, kind: str) -> int:
         code = self._kinds.get(kind)
@@ -211,7 +232,7 @@ class PartitionedIndex:
                 priority_column=PRIORITY,
                 now=params.now,
             )
-            if all(partition.loaded for partition in partitions.values()):
+            if all(partition.state == "ready" for partition in partitions.values()):
                 break
         found: list[list[Match]] = []
         for number in range(len(requests)):
@@ -278,12 +299,16 @@ class PartitionedIndex:
     def generation(self, owner: int) -> int:
         return self._partition(owner).generation
 
-    def vectors(self, matches: Sequence[Match]) -> NDArray[np.float32]:
-        out = np.empty((len(matches), self._dimension), np.float32)
-        for i, (_, _, key, version) in enumerate(matches):
-            list_id, row_id = self._partition(owner_of(key)).row_ids[key, version]
-            out[i] = self._pool.vectors(list_id, np.array([row_id], np.int64))[0]
-        return out
+    def vector(self, match: Match) -> NDArray[np.float32] | None:
+        _, _, key, version = match
+        place = self._partition(owner_of(key)).row_ids.get((key, version))
+        if place is None:
+            return None
+        try:
+            found: NDArray[np.float32] = self._pool.vectors(place[0], np.array([place[1]], np.int64))[0]
+            return found
+        except KeyError:
+            return None
 
     def plan(self) -> str:
         return f"exact scan, {self._backend.name}/{self._pool.isa}, float32 rows in pages of 64"

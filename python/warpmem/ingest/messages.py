@@ -25,26 +25,27 @@ _MESSAGE_KEYS = frozenset(("role", "content", "name", "at", "timestamp"))
 _TAKEN = "a string, a NewItem, a Message, a mapping with role and content, or a list of those"
 
 
-def to_new_items(content: Any) -> tuple[list[NewItem], bool]:
-    """(items, whether `content` was a list). Raises InputError or a kind of it, naming position and type."""
+def to_new_items(content: Any, kind: str | None = None) -> tuple[list[NewItem], bool]:
+    """(items, whether `content` was a list). Chat messages become items of `kind`, "message" when it is None.
+    Raises InputError or a kind of it, naming position and type."""
     if isinstance(content, (list, tuple)):
-        return [_to_item(one, f"content[{i}]") for i, one in enumerate(content)], True
-    return [_to_item(content, "content")], False
+        return [_to_item(one, f"content[{i}]", kind) for i, one in enumerate(content)], True
+    return [_to_item(content, "content", kind)], False
 
 
-def _to_item(value: Any, where: str) -> NewItem:
+def _to_item(value: Any, where: str, kind: str | None) -> NewItem:
     if isinstance(value, NewItem):
         return value
     if isinstance(value, str):
         return NewItem(text=value)
     if isinstance(value, Message):
-        return _from_message(value, where)
+        return _from_message(value, where, kind)
     if isinstance(value, Mapping):
-        return _from_message(_parse(value, where), where)
+        return _from_message(_parse(value, where), where, kind)
     raise InputError(f"{where}: cannot add {type(value).__name__}; give {_TAKEN}")
 
 
-def _from_message(message: Message, where: str) -> NewItem:
+def _from_message(message: Message, where: str, kind: str | None) -> NewItem:
     role: Any = message.role  # a Struct's fields are not checked when it is made
     if not isinstance(role, str) or not role:
         raise InputError(f"{where}: role must be a string that is not empty")
@@ -57,14 +58,16 @@ def _from_message(message: Message, where: str) -> NewItem:
         metadata["name"] = message.name
     if message.at is not None:
         to_micros(message.at, f"{where}: at")
-    return NewItem(text=message.content, kind="message", metadata=metadata, valid_from=message.at)
+    return NewItem(text=message.content, kind=kind or "message", metadata=metadata, valid_from=message.at)
 
 
 def _parse(value: Mapping[Any, Any], where: str) -> Message:
     if "role" not in value or "content" not in value:
         raise InputError(f"{where}: a mapping is a chat message and needs the keys role and content")
     for key, extra in value.items():
-        if key not in _MESSAGE_KEYS and not (extra is None or extra in ("", [], {})):
+        if key not in _MESSAGE_KEYS and not (
+            extra is None or (isinstance(extra, (str, list, dict)) and not extra)
+        ):
             raise NotSupported(
                 f"{where}: key {key!r} of a chat message cannot be stored; put it into metadata of a NewItem"
             )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 from ..config import MAX_K
 from ..errors import InputError, InvalidScope
-from ..types import Scope
+from ..types import Modality, Scope
 
 _KIND = re.compile(r"[a-z][a-z0-9_]{0,63}", re.ASCII)
 _MAX_NAME_BYTES = 512
@@ -22,12 +22,24 @@ def one_scope(
     if scope is not None:
         if not (user_id is None and agent_id is None and run_id is None and corpus_id is None):
             raise InvalidScope("give scope=Scope(...) or ids, not both")
-        if not isinstance(scope, Scope):
-            raise InvalidScope(f"scope must be a warpmem.Scope, not {type(scope).__name__}")
-        return scope
+        return check_scope(scope)
     if user_id is None and agent_id is None and run_id is None and corpus_id is None:
         return None
     return Scope(user_id=user_id, agent_id=agent_id, run_id=run_id, corpus_id=corpus_id)
+
+
+def check_scope(scope: Any) -> Scope | None:
+    """None or a Scope. Raises InvalidScope."""
+    if scope is None or isinstance(scope, Scope):
+        return scope
+    raise InvalidScope(f"scope must be a warpmem.Scope, not {type(scope).__name__}")
+
+
+def check_modality(value: Any) -> Modality:
+    """One of the modalities. Raises InputError."""
+    if not isinstance(value, str) or value not in get_args(Modality):
+        raise InputError(f"modality must be one of {', '.join(get_args(Modality))}")
+    return value  # type: ignore[return-value]
 
 
 def required(scope: Scope | None) -> Scope:
@@ -90,3 +102,25 @@ def check_kinds(kinds: Any) -> tuple[str, ...]:
     if isinstance(kinds, str) or not isinstance(kinds, Sequence) or not kinds:
         raise InputError("kinds must be a non-empty list of kinds")
     return tuple(check_kind(kind) for kind in kinds)
+
+
+def check_scopes(scopes: Any) -> tuple[Scope, ...]:
+    """A list of scopes as it stands. Raises InvalidScope."""
+    if not isinstance(scopes, (list, tuple)):
+        raise InvalidScope(f"scopes must be a list of warpmem.Scope, not {type(scopes).__name__}")
+    for entry in scopes:
+        if not isinstance(entry, Scope):
+            raise InvalidScope(f"scopes must hold warpmem.Scope, not {type(entry).__name__}")
+    return tuple(scopes)
+
+
+def search_scopes(scopes: Any, scope: Scope | None) -> tuple[Scope, ...]:
+    """The scopes of one search, each once: that which keywords name, or an explicit list. Raises InvalidScope."""
+    if scopes is None:
+        return (required(scope),)
+    if scope is not None:
+        raise InvalidScope("give scopes or one scope, not both")
+    whose = tuple(dict.fromkeys(check_scopes(scopes)))
+    if not whose:
+        raise InvalidScope("scopes must not be empty: there is no default scope")
+    return whose

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -60,7 +61,7 @@ class Browser:
         include_past: bool,
     ) -> ItemPage:
         arguments.check_count(limit, "limit", _MAX_PAGE)
-        if order not in _CURSOR_BYTES:
+        if not isinstance(order, str) or order not in _CURSOR_BYTES:
             raise InputError("order must be 'recorded' or 'valid_from'")
         after = None if cursor is None else _parse_cursor(cursor, order)
         items: list[MemoryItem] = []
@@ -116,7 +117,7 @@ class Browser:
         )
 
     def changes(self, since: int, limit: int) -> tuple[Change, ...]:
-        if isinstance(since, bool) or not isinstance(since, int) or since < 0:
+        if isinstance(since, bool) or not isinstance(since, int) or not 0 <= since < 1 << 63:
             raise InputError("since must be a cursor: an integer of at least 0")
         arguments.check_count(limit, "limit", _MAX_PAGE)
         found = []
@@ -130,6 +131,17 @@ class Browser:
             if len(found) == limit:
                 break
         return tuple(found)
+
+    def owners(self, after: Scope | None, limit: int) -> tuple[Scope, ...]:
+        arguments.check_count(limit, "limit", _MAX_PAGE)
+        number = 0
+        if after is not None:
+            known = self._log.owner(after.owner)
+            if known is None:
+                raise InputError("after must be a scope that owners() returned")
+            number = known
+        found = itertools.islice(self._log.owners(number), limit)
+        return tuple(Scope(**{f"{owner.type}_id": owner.id}) for _, owner in found)
 
     def stats(self, config: Config, index: Index, backend: str, reason: str) -> Stats:
         totals, rows, identity = self._log.totals(), index.stats(), self._log.identity

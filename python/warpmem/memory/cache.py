@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
 
 from ..protocols import Log
 from ..records import Record, RowChange
+from ..types import MemoryItem
 
 
 class ItemCache:
@@ -66,3 +71,18 @@ class ItemCache:
             "hits": self.hits,
             "misses": self.misses,
         }
+
+
+def own(item: MemoryItem) -> MemoryItem:
+    """A copy for a caller, whose changes to its metadata must not reach what others read."""
+    copied = copy.copy(item)
+    msgspec.structs.force_setattr(copied, "metadata", _plain(item.metadata))
+    return copied
+
+
+def _plain(value: Any) -> Any:
+    if type(value) is dict:
+        return {key: _plain(entry) for key, entry in value.items()}
+    if type(value) is list:
+        return [_plain(entry) for entry in value]
+    return value

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import weakref
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from types import TracebackType
@@ -10,7 +12,7 @@ from typing import Any, Literal, Self
 from msgspec import UNSET, UnsetType
 
 from ..config import Config
-from ..errors import InputError, InvalidScope, NotFound, NotSupported, StoreClosed
+from ..errors import InputError, NotFound, NotSupported, StoreClosed
 from ..ingest.messages import to_new_items
 from ..policy.context import pack
 from ..policy.schema import Schemas
@@ -33,7 +35,10 @@ from ..types import (
 from . import arguments
 from .browser import Browser
 from .cache import ItemCache
-from .reader import Reader, SearchOptions, check_scopes
+from .digests import Digests
+from .editor import Editor
+from .reader import Reader, SearchOptions
+from .vectors import Vectors
 from .writer import Defaults, Writer
 
 
@@ -65,10 +70,16 @@ class Memory:
         self._counter = counter
         self._backend_reason = backend_reason
         self._cache = ItemCache(log, config.item_cache)
-        self._writer = Writer(log, embedder, backend.normalize, schemas)
-        self._reader = Reader(log, index, self._cache, self._writer, backend.name)
+        vectors = Vectors(embedder, backend.normalize)
+        digests = Digests(log.identity.salt)
+        self._writer = Writer(log, vectors, digests, schemas)
+        self._editor = Editor(log, vectors, digests, schemas)
+        self._reader = Reader(log, index, self._cache, vectors, backend.name)
         self._browser = Browser(log, self._cache)
         self._closed = False
+        self._closing = threading.Lock()
+        # A store that is dropped without close() gives its directory back, at the latest when Python ends.
+        self._finalizer = weakref.finalize(self, log.close)
         log.subscribe(self._cache.forget)
         log.subscribe(index.apply)
 
@@ -88,6 +99,7 @@ class Memory:
         priority: float | None = None,
         key: str | None = None,
         valid_from: datetime | None = None,
+        valid_to: datetime | None = None,
         expires_at: datetime | None = None,
         vector: Any = None,
         idempotency_key: str | None = None,
@@ -106,7 +118,7 @@ class Memory:
         self._check_open()
         if infer != "none":
             raise NotSupported("this version stores what it is given: infer must be 'none'")
-        items, was_list = to_new_items(content)
+        items, was_list = to_new_items(content, kind)
         defaults = Defaults(
             scope=arguments.one_scope(scope, user_id, agent_id, run_id, corpus_id),
             kind=kind,
@@ -114,6 +126,7 @@ class Memory:
             priority=priority,
             key=key,
             valid_from=valid_from,
+            valid_to=valid_to,
             expires_at=expires_at,
             vector=vector,
         )
@@ -184,15 +197,19 @@ class Memory:
             text=text, metadata=metadata, priority=priority, entities=entities, sources=sources, trust=trust,
             valid_from=valid_from, valid_to=valid_to, expires_at=expires_at, vector=vector,
         )  # fmt: skip
-        return self._writer.update(
-            id, fields, scope=scope, expected_version=expected_version, durability=durability
+        return self._editor.update(
+            id,
+            fields,
+            scope=arguments.check_scope(scope),
+            expected_version=expected_version,
+            durability=durability,
         )
 
     def delete(self, id: str, *, scope: Scope | None = None, durability: Durability | None = None) -> None:
         """Hide and unindex an item at once, in all its versions; its history stays. Raises NotFound."""
         self._check_open()
         _check_durability(durability)
-        self._writer.delete(id, scope=scope, durability=durability)
+        self._editor.delete(id, scope=arguments.check_scope(scope), durability=durability)
 
     def delete_all(
         self,
@@ -208,7 +225,7 @@ class Memory:
         self._check_open()
         _check_durability(durability)
         whose = arguments.required(arguments.one_scope(scope, user_id, agent_id, run_id, corpus_id))
-        return self._writer.delete_all(whose, durability=durability)
+        return self._editor.delete_all(whose, durability=durability)
 
     # ------------------------------------------------------------------------------------------ read
 
@@ -246,7 +263,9 @@ class Memory:
         result.vectors is (n, dim) float32, unit length. k <= 4096. Raises InputError.
         """
         self._check_open()
-        whose = check_scopes(scopes, arguments.one_scope(scope, user_id, agent_id, run_id, corpus_id))
+        whose = arguments.search_scopes(
+            scopes, arguments.one_scope(scope, user_id, agent_id, run_id, corpus_id)
+        )
         options = SearchOptions(
             k=k, filters=filters, kinds=kinds, ranking=ranking, min_similarity=min_similarity, as_of=as_of,
             known_at=known_at, mode=mode, rerank=rerank, now=now, deadline=deadline, explain=explain,
@@ -274,22 +293,20 @@ class Memory:
     ) -> tuple[SearchResult, ...]:
         """Query i in scopes[i], all with one scan. `vectors`: (n, dim). Raises as `search`."""
         self._check_open()
-        if isinstance(queries, str):
-            raise InputError("search_many takes a list of queries; use search for one")
-        for entry in scopes:
-            if not isinstance(entry, Scope):
-                raise InvalidScope(f"scopes must hold warpmem.Scope, not {type(entry).__name__}")
-        if queries is not None and len(queries) != len(scopes):
+        whose = arguments.check_scopes(scopes)
+        if queries is not None and not isinstance(queries, (list, tuple)):
+            raise InputError(f"queries must be a list of strings, not {type(queries).__name__}")
+        if queries is not None and len(queries) != len(whose):
             raise InputError(
-                f"expected one scope for each query: {len(queries)} queries, {len(scopes)} scopes"
+                f"expected one scope for each query: {len(queries)} queries, {len(whose)} scopes"
             )
         options = SearchOptions(
             k=k, filters=filters, kinds=kinds, ranking=ranking, min_similarity=min_similarity, as_of=as_of,
             known_at=known_at, now=now, deadline=deadline, explain=explain, return_vectors=return_vectors,
         )  # fmt: skip
-        if not scopes:
+        if not whose:
             return ()
-        return tuple(self._reader.search(queries, vectors, [(entry,) for entry in scopes], options))
+        return tuple(self._reader.search(queries, vectors, [(entry,) for entry in whose], options))
 
     def context(
         self,
@@ -319,7 +336,7 @@ class Memory:
     def get_many(self, ids: Sequence[str], *, scope: Scope | None = None) -> tuple[MemoryItem | None, ...]:
         """Items by id, in order; None where there is none."""
         self._check_open()
-        return self._browser.get_many(ids, scope)
+        return self._browser.get_many(ids, arguments.check_scope(scope))
 
     def list(
         self,
@@ -364,10 +381,18 @@ class Memory:
         whose = arguments.required(arguments.one_scope(scope, user_id, agent_id, run_id, corpus_id))
         return self._browser.count(whose, kinds, filters, include_past)
 
+    def owners(self, *, after: Scope | None = None, limit: int = 1000) -> tuple[Scope, ...]:
+        """The scopes of the store's owners in order of first use, after `after`: for backups and background jobs.
+
+        An owner is listed even when all of its items were deleted.
+        """
+        self._check_open()
+        return self._browser.owners(arguments.check_scope(after), limit)
+
     def history(self, id: str, *, scope: Scope | None = None) -> tuple[Version, ...]:
         """Every version of an item, oldest first, its deletion included. Raises NotFound."""
         self._check_open()
-        return self._browser.history(id, scope)
+        return self._browser.history(id, arguments.check_scope(scope))
 
     def changes(self, since: int = 0, *, limit: int = 1000) -> tuple[Change, ...]:
         """The change feed after cursor `since`, oldest first: each change exactly once, in commit order."""
@@ -388,9 +413,10 @@ class Memory:
 
     def close(self) -> None:
         """Finish running changes, flush, and release the directory. Idempotent."""
-        if not self._closed:
-            self._closed = True
-            self._log.close()
+        with self._closing:
+            if not self._closed:
+                self._finalizer()
+                self._closed = True
 
     def __enter__(self) -> Self:
         return self
@@ -405,6 +431,6 @@ class Memory:
             raise StoreClosed("this Memory was closed; open the store again")
 
 
-def _check_durability(durability: Durability | None) -> None:
-    if durability not in (None, "sync", "os"):
+def _check_durability(durability: Any) -> None:
+    if durability is not None and (not isinstance(durability, str) or durability not in ("sync", "os")):
         raise InputError("durability must be 'sync' or 'os'")

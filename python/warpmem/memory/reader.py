@@ -13,8 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ..embed.vectors import as_vectors
-from ..errors import DeadlineExceeded, InputError, InvalidScope, InvalidVector, NotSupported, StoreCorrupt
+from ..errors import DeadlineExceeded, InputError, NotSupported, StoreCorrupt
 from ..ops.clock import to_micros
 from ..policy.filters import CompiledFilter, compile_filter
 from ..policy.metadata import check_text
@@ -22,13 +21,14 @@ from ..protocols import Index, Log
 from ..records import Match, Record, ScopePart, ScoreParams, SearchRequest
 from ..types import Hit, MemoryItem, Ranking, Scope, SearchResult
 from . import arguments
-from .cache import ItemCache
-from .writer import Writer
+from .cache import ItemCache, own
+from .vectors import Vectors
 
 _MASKS = 256
 _TRIES = 16
 _FETCH = 1024
 _MICROSECOND = timedelta(microseconds=1)
+_YEAR = 366 * 24 * 3600
 _PLAIN = Ranking()
 
 
@@ -57,8 +57,8 @@ class _Deadline:
         self._at: float | None = None
         if deadline is not None:
             seconds = deadline.total_seconds() if isinstance(deadline, timedelta) else deadline
-            if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds > 0:
-                raise InputError("deadline must be a positive number of seconds or a timedelta")
+            if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds <= _YEAR:
+                raise InputError("deadline must be seconds, more than 0 and at most a year, or a timedelta")
             self._at = time.monotonic() + seconds
 
     def check(self, stage: str) -> None:
@@ -69,11 +69,11 @@ class _Deadline:
 class Reader:
     """Searches. Thread-safe."""
 
-    def __init__(self, log: Log, index: Index, cache: ItemCache, writer: Writer, backend: str) -> None:
+    def __init__(self, log: Log, index: Index, cache: ItemCache, vectors: Vectors, backend: str) -> None:
         self._log = log
         self._index = index
         self._cache = cache
-        self._writer = writer
+        self._vectors = vectors
         self._backend = backend
         self._dimension = log.identity.dimension
         self._mask_lock = threading.Lock()
@@ -93,7 +93,7 @@ class Reader:
         deadline = _Deadline(options.deadline)
         k = arguments.check_count(options.k, "k")
         _refuse_unbuilt(options)
-        ranking = options.ranking or _PLAIN
+        ranking = _PLAIN if options.ranking is None else options.ranking
         compiled = None if options.filters is None else compile_filter(options.filters)
         now = self._log.now() if options.now is None else to_micros(options.now, "now")
         at = now if options.as_of is None else to_micros(options.as_of, "as_of")
@@ -113,21 +113,20 @@ class Reader:
             scanned = time.perf_counter()
             deadline.check("fetching the hits")
             records = self._records(found)
-            # Rows that changed between mask, scan and fetch could make a result short; look again.
-            settled = records is not None and all(
+            # Rows that changed since a mask was made could make a result short; look again.
+            if attempt + 1 == _TRIES or all(
                 self._index.generation(owner) == mask[0] for owner, mask in masks.items()
-            )
-            if settled or attempt + 1 == _TRIES:
+            ):
                 break
         results = []
         plan = self._index.plan()
         for i, matches in enumerate(found):
-            hits, kept = self._hits(matches, records or {}, scopes[i], ranking, params, options.explain)
+            hits, kept = self._hits(matches, records, scopes[i], ranking, params, options.explain)
             done = time.perf_counter()
             timings = {"prepare": prepared - started, "scan": scanned - prepared, "fetch": done - scanned}
             result = SearchResult(hits, self._backend, plan, (), timings)
             if options.return_vectors is not None:
-                result.vectors = self._index.vectors(kept)
+                result.vectors = self._stored_vectors(kept)
             results.append(result)
         return results
 
@@ -136,21 +135,29 @@ class Reader:
     ) -> NDArray[np.float32]:
         if vectors is not None:
             if (
-                type(vectors) is np.ndarray
+                count == 1
+                and type(vectors) is np.ndarray
                 and vectors.dtype == np.float32
                 and vectors.shape == (self._dimension,)
             ):
                 # What as_vectors would check beside the shape, normalize checks too.
-                return self._writer.normalize(vectors.reshape(1, -1))
-            given = as_vectors(vectors, self._dimension, "vector")
-            if len(given) != count:
-                raise InvalidVector(f"expected {count} query vectors, one for each query, not {len(given)}")
-            return self._writer.normalize(given)
+                return self._vectors.normalize(vectors.reshape(1, -1))
+            return self._vectors.normalize(self._vectors.given(vectors, count))
         if queries is None:
             raise InputError("a search needs a query text or a vector")
         texts = [check_text(query) for query in queries]
         deadline.check("embedding the query")
-        return self._writer.normalize(self._writer.embed(texts, "query"))
+        return self._vectors.normalize(self._vectors.embed(texts, "query"))
+
+    def _stored_vectors(self, matches: Sequence[Match]) -> NDArray[np.float32]:
+        """(n, dimension) float32 of matches, from the log for those that left the index since the scan."""
+        out = np.empty((len(matches), self._dimension), np.float32)
+        for i, match in enumerate(matches):
+            vector = self._index.vector(match)
+            if vector is None:
+                vector = self._log.vector(match[2], match[3])
+            out[i] = 0.0 if vector is None else vector
+        return out
 
     def _parts(
         self,
@@ -171,20 +178,20 @@ class Reader:
             parts.append(ScopePart(owner, *_attributes(scope), bitmap))
         return tuple(parts)
 
-    def _records(self, found: Sequence[Sequence[Match]]) -> dict[tuple[bytes, int], Record] | None:
-        """The record of every match, or None when one was deleted since the scan."""
+    def _records(self, found: Sequence[Sequence[Match]]) -> dict[tuple[bytes, int], Record]:
+        """The record of every match, in the version that the scan saw.
+
+        A match that was changed or deleted since the scan is found in the history; only an erased one is not.
+        """
         wanted = list({match[2:]: None for matches in found for match in matches})
         records: dict[tuple[bytes, int], Record] = {}
         for name, current in zip(wanted, self._cache.fetch([name[0] for name in wanted]), strict=True):
-            if current is None:
-                return None
-            if current.item.version == name[1]:
+            if current is not None and current.item.version == name[1]:
                 records[name] = current
             else:
                 older = self._log.get_version(*name)
-                if older is None or older.item.version != name[1]:
-                    return None
-                records[name] = older
+                if older is not None:
+                    records[name] = older
         return records
 
     def _hits(
@@ -216,7 +223,7 @@ class Reader:
             parts = (
                 {"similarity": similarity} if plain else _parts_of(item, similarity, ranking, params, explain)
             )
-            hits.append(Hit(item, score, parts))
+            hits.append(Hit(own(item), score, parts))
             kept.append(match)
         return tuple(hits), kept
 
@@ -261,9 +268,12 @@ def _attributes(scope: Scope) -> tuple[str | None, str | None]:
 
 
 def _refuse_unbuilt(options: SearchOptions) -> None:
-    ranking = options.ranking
-    if options.mode not in (None, "dense"):
-        if options.mode in ("lexical", "hybrid"):
+    ranking: Any = options.ranking
+    mode: Any = options.mode
+    if ranking is not None and not isinstance(ranking, Ranking):
+        raise InputError(f"ranking must be a warpmem.Ranking, not {type(ranking).__name__}")
+    if mode is not None and mode != "dense" if isinstance(mode, str) else mode is not None:
+        if mode in ("lexical", "hybrid"):
             raise NotSupported(
                 f"mode {options.mode!r} needs lexical postings, which this version does not build"
             )
@@ -272,22 +282,19 @@ def _refuse_unbuilt(options: SearchOptions) -> None:
         raise NotSupported("rerank is not available in this version")
     if ranking is not None and (ranking.lexical or ranking.diversity):
         raise NotSupported("ranking weights lexical and diversity are not available in this version")
-    if options.return_vectors not in (None, "numpy", "dlpack"):
+    if options.return_vectors is not None and (
+        not isinstance(options.return_vectors, str) or options.return_vectors not in ("numpy", "dlpack")
+    ):
         raise InputError("return_vectors must be 'numpy', 'dlpack' or None")
 
 
 def _params(ranking: Ranking, min_similarity: float | None, now: int) -> ScoreParams:
-    if not isinstance(ranking, Ranking):
-        raise InputError(f"ranking must be a warpmem.Ranking, not {type(ranking).__name__}")
-    if min_similarity is None:
-        least = float("-inf")
-    elif (
-        isinstance(min_similarity, bool)
-        or not isinstance(min_similarity, (int, float))
-        or min_similarity != min_similarity
-    ):
-        raise InputError("min_similarity must be a number")
-    else:
+    least = float("-inf")
+    if min_similarity is not None:
+        if isinstance(min_similarity, bool) or not isinstance(min_similarity, (int, float)):
+            raise InputError(f"min_similarity must be a number, not {type(min_similarity).__name__}")
+        if not -2.0 <= min_similarity <= 2.0:
+            raise InputError("min_similarity is a cosine: from -1 to 1")
         least = float(min_similarity)
     return ScoreParams(
         float(ranking.similarity),
@@ -312,19 +319,3 @@ def _parts_of(
         for name in ("similarity", "recency", "priority"):
             parts[f"weight_{name}"] = float(getattr(ranking, name))
     return parts
-
-
-def check_scopes(
-    scopes: Sequence[Scope] | None, scope: Scope | None, what: str = "scopes"
-) -> tuple[Scope, ...]:
-    """The scopes of a search: one named by keywords, or an explicit list. Raises InvalidScope."""
-    if scopes is None:
-        return (arguments.required(scope),)
-    if scope is not None:
-        raise InvalidScope(f"give {what} or one scope, not both")
-    if isinstance(scopes, (str, Scope)) or not isinstance(scopes, Sequence) or not scopes:
-        raise InvalidScope(f"{what} must be a non-empty list of warpmem.Scope")
-    for entry in scopes:
-        if not isinstance(entry, Scope):
-            raise InvalidScope(f"{what} must hold warpmem.Scope, not {type(entry).__name__}")
-    return tuple(dict.fromkeys(scopes))

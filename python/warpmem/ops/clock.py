@@ -10,6 +10,8 @@ from ..records import NEVER
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_LEAST = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
+_MOST = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
 
 
 class SystemClock:
@@ -38,14 +40,17 @@ class FixedClock:
 
 
 def to_micros(when: datetime, name: str) -> int:
-    """Microseconds of a timezone-aware datetime. Raises InvalidTime naming the argument."""
+    """Microseconds of a timezone-aware datetime in years 1 to 9999 of UTC. Raises InvalidTime naming it."""
     if not isinstance(when, datetime):
         raise InvalidTime(f"{name} must be a datetime, not {type(when).__name__}")
     if when.tzinfo is None or when.utcoffset() is None:
         raise InvalidTime(
             f"{name} is a naive datetime; give it a timezone, for example datetime.now(timezone.utc)"
         )
-    return (when - _EPOCH) // _MICROSECOND
+    micros = (when - _EPOCH) // _MICROSECOND
+    if not _LEAST <= micros <= _MOST:
+        raise InvalidTime(f"{name} lies outside the years 1 to 9999 of UTC")
+    return micros
 
 
 def to_datetime(micros: int) -> datetime:

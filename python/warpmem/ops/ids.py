@@ -55,9 +55,10 @@ class KeyMaker:
     UUIDv7 layout: 48 bits of milliseconds, version, 12 bits of counter (rand_a), variant, 62 random bits.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, after: int = 0) -> None:
+        """`after`: microseconds of the last key that another maker may have made."""
         self._lock = threading.Lock()
-        self._last = -1
+        self._last = ((after // 1000) << 12) | 0xFFF
 
     def make(self, owner: int, micros: int) -> bytes:
         """A new key for `owner` at time `micros`."""

@@ -1,10 +1,12 @@
 """What an addition or a correction does to what is already known. Runs inside a transaction.
 
-- A duplicate (same scope, kind, normalised text, metadata, key) of an item that is current is touched.
-Messages
-  and events are history, where repetition counts: they are never duplicates.
+- A duplicate repeats an item of the same scope, kind, normalised text, metadata, key, modality and blob, at a
+  time when that item is valid and before it has expired. It is touched; if the repetition would live longer,
+  the item's expiry moves out (an update). Priority, entities and sources of a repetition are dropped.
+  Messages and events are history, where repetition counts: they are never duplicates.
 - A key names a slot of its full scope. Its items form a chain by `valid_from`; each is valid until the next
-  begins. A new item closes the one before it; one that arrives late begins and ends between its neighbours.
+  begins, or ends before that by itself. A new item closes the one before it; one that arrives late begins
+  and ends between its neighbours.
 - An update corrects what we knew: same item, next version.
 """
 
@@ -18,7 +20,7 @@ from numpy.typing import NDArray
 
 from ..errors import IdempotencyConflict, InputError, InvalidTime, NotFound, VersionConflict
 from ..ops.clock import open_end, to_datetime, to_micros
-from ..ops.ids import format_id
+from ..ops.ids import format_id, owner_of
 from ..protocols import Transaction
 from ..records import NEVER, Record
 from ..types import AddResult, MemoryItem, Scope
@@ -49,51 +51,69 @@ def is_current(item: MemoryItem, now: int) -> bool:
 
 def add(transaction: Transaction, prepared: Prepared) -> AddResult:
     """Store one prepared item, or touch the one it repeats."""
-    now = transaction.now
     item = prepared.item
     if not prepared.valid_from_given:
-        item = msgspec.structs.replace(item, valid_from=to_datetime(now))
+        item = msgspec.structs.replace(item, valid_from=to_datetime(transaction.now))
     _check_interval(item)
     owner = transaction.owner(item.scope.owner)
+    chain: list[tuple[int, bytes]] = []
+    if prepared.slot is not None:
+        chain = transaction.key_chain(owner, prepared.slot)
+        item = _until_next(item, chain)
     if prepared.duplicate is not None:
-        known = _current_duplicate(transaction, owner, prepared.duplicate, now)
-        if known is not None and (not prepared.valid_from_given or item.valid_from >= known.item.valid_from):
-            transaction.touch(known)
-            return AddResult(format_id(known.key), "touched")
-    if prepared.slot is None:
-        record = transaction.add(owner, item, prepared.vector, duplicate=prepared.duplicate, slot=None)
-        return AddResult(format_id(record.key), "added")
-    return _add_to_slot(transaction, owner, item, prepared, prepared.slot)
+        known = _repeated(transaction, owner, prepared.duplicate, item)
+        if known is not None:
+            return _touch(transaction, known, item)
+    replaced = _close_previous(transaction, item, chain)
+    record = transaction.add(owner, item, prepared.vector, duplicate=prepared.duplicate, slot=prepared.slot)
+    return AddResult(format_id(record.key), "added" if replaced is None else "superseded", replaced)
 
 
-def _current_duplicate(transaction: Transaction, owner: int, digest: bytes, now: int) -> Record | None:
-    key = transaction.find_duplicate(owner, digest)
-    record = None if key is None else transaction.get(key)
-    return record if record is not None and is_current(record.item, now) else None
+def _repeated(transaction: Transaction, owner: int, digest: bytes, item: MemoryItem) -> Record | None:
+    """The stored item that `item` repeats: it holds when `item` begins, ends no earlier, has not expired."""
+    begins, ends = to_micros(item.valid_from, "valid_from"), open_end(item.valid_to, "valid_to")
+    for key in transaction.find_duplicates(owner, digest):
+        record = transaction.get(key)
+        if record is None:
+            continue
+        known = record.item
+        if (
+            to_micros(known.valid_from, "valid_from") <= begins < open_end(known.valid_to, "valid_to")
+            and ends <= open_end(known.valid_to, "valid_to")
+            and open_end(known.expires_at, "expires_at") > max(begins, transaction.now)
+        ):
+            return record
+    return None
 
 
-def _add_to_slot(
-    transaction: Transaction, owner: int, item: MemoryItem, prepared: Prepared, slot: bytes
-) -> AddResult:
+def _touch(transaction: Transaction, known: Record, item: MemoryItem) -> AddResult:
+    if open_end(item.expires_at, "expires_at") > open_end(known.item.expires_at, "expires_at"):
+        longer = msgspec.structs.replace(known.item, expires_at=item.expires_at)
+        transaction.revise(known, longer, None, operation="update")
+    else:
+        transaction.touch(known)
+    return AddResult(format_id(known.key), "touched")
+
+
+def _until_next(item: MemoryItem, chain: list[tuple[int, bytes]]) -> MemoryItem:
+    """`item`, ended where the next value of its key begins."""
     begins = to_micros(item.valid_from, "valid_from")
-    before: bytes | None = None
-    after: int | None = None
-    for valid_from, key in transaction.key_chain(owner, slot):
-        if valid_from <= begins:
-            before = key
-        else:
-            after = valid_from
-            break
-    if after is not None:
-        item = msgspec.structs.replace(item, valid_to=to_datetime(after))
-    old = None if before is None else transaction.get(before)
-    replaced = None
-    if old is not None and open_end(old.item.valid_to, "valid_to") > begins:
-        closed = msgspec.structs.replace(old.item, valid_to=item.valid_from)
-        transaction.revise(old, closed, None, operation="close")
-        replaced = format_id(old.key)
-    record = transaction.add(owner, item, prepared.vector, duplicate=prepared.duplicate, slot=slot)
-    return AddResult(format_id(record.key), "superseded" if replaced else "added", replaced)
+    following = [valid_from for valid_from, _ in chain if valid_from > begins]
+    if following and following[0] < open_end(item.valid_to, "valid_to"):
+        return msgspec.structs.replace(item, valid_to=to_datetime(following[0]))
+    return item
+
+
+def _close_previous(transaction: Transaction, item: MemoryItem, chain: list[tuple[int, bytes]]) -> str | None:
+    """End the value before `item` where `item` begins; its id if that changed it."""
+    begins = to_micros(item.valid_from, "valid_from")
+    before = [key for valid_from, key in chain if valid_from <= begins]
+    old = transaction.get(before[-1]) if before else None
+    if old is None or open_end(old.item.valid_to, "valid_to") <= begins:
+        return None
+    closed = msgspec.structs.replace(old.item, valid_to=item.valid_from)
+    transaction.revise(old, closed, None, operation="close")
+    return format_id(old.key)
 
 
 def find(transaction: Transaction, key: bytes, scope: Scope | None) -> Record:
@@ -110,24 +130,28 @@ def update(
     item: MemoryItem,
     vector: NDArray[np.float32] | None,
     *,
-    expected_version: int | None,
     based_on: int,
     digests: tuple[bytes | None, bytes | None],
+    slot: bytes | None,
 ) -> Record:
-    """Store `item`, made from version `based_on` of `record`, as its next version."""
-    if expected_version is not None and expected_version != record.item.version:
-        raise VersionConflict(expected_version, record.item.version)
+    """Store `item`, made from version `based_on` of `record`, as its next version. Raises VersionConflict."""
     if based_on != record.item.version:
         raise VersionConflict(based_on, record.item.version)
     _check_interval(item)
-    if item.key is not None and (item.valid_from, item.valid_to) != (
-        record.item.valid_from,
-        record.item.valid_to,
-    ):
-        raise InputError(
-            "the validity of a keyed item follows from its key; add the key again or delete the item"
-        )
+    if slot is not None:
+        _check_place(transaction, record, item, slot)
     return transaction.revise(record, item, vector, operation="update", duplicate=digests)
+
+
+def _check_place(transaction: Transaction, record: Record, item: MemoryItem, slot: bytes) -> None:
+    """A keyed item may end earlier or later, up to where the next value of its key begins."""
+    if item.valid_from != record.item.valid_from:
+        raise InputError("valid_from is a keyed item's place in its key: delete the item and add it anew")
+    begins, ends = to_micros(item.valid_from, "valid_from"), open_end(item.valid_to, "valid_to")
+    chain = transaction.key_chain(owner_of(record.key), slot)
+    following = chain[chain.index((begins, record.key)) + 1 :]
+    if following and ends > following[0][0]:
+        raise InvalidTime("valid_to lies after the next value of this key begins")
 
 
 def idempotent_result(

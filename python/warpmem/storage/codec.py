@@ -19,10 +19,33 @@ from ..ops.ids import KEY_BYTES, OWNER_BYTES, owner_prefix
 from .crc import crc32c
 
 __all__ = [
-    "DUPLICATE", "FAMILIES", "FORMAT_VERSION", "FRAME_BYTES", "IDEMPOTENCY", "SLOT", "digest16",
-    "history_key", "item_key", "listing_key", "log_key", "lookup_key", "owner_name_key", "owner_state_key",
-    "prefix_range", "read_listing_key", "read_log_key", "read_slot_suffix", "read_version_key", "seal",
-    "slot_suffix", "unseal", "vector_key",
+    "DUPLICATE",
+    "FAMILIES",
+    "FORMAT_VERSION",
+    "FRAME_BYTES",
+    "IDEMPOTENCY",
+    "REMEMBERED",
+    "SLOT",
+    "digest16",
+    "history_key",
+    "item_key",
+    "listing_key",
+    "log_key",
+    "lookup_key",
+    "owner_name_key",
+    "owner_state_key",
+    "prefix_range",
+    "read_listing_key",
+    "read_log_key",
+    "read_owner_state_key",
+    "read_remembered_key",
+    "read_slot_suffix",
+    "read_version_key",
+    "remembered_key",
+    "seal",
+    "slot_suffix",
+    "unseal",
+    "vector_key",
 ]  # fmt: skip
 
 FAMILIES: Final = ("log", "items", "vectors", "history", "owners", "listing", "lookup", "meta")
@@ -37,6 +60,7 @@ FRAME_BYTES: Final = 5
 DUPLICATE: Final = b"d"
 SLOT: Final = b"k"
 IDEMPOTENCY: Final = b"i"
+REMEMBERED: Final = b"t"
 
 _TIME_OFFSET: Final = 1 << 63
 _VERSION: Final = bytes([FORMAT_VERSION])
@@ -134,6 +158,11 @@ def owner_state_key(owner: int) -> bytes:
     return b"s" + owner_prefix(owner)
 
 
+def read_owner_state_key(key: bytes) -> int:
+    """The owner number of an owner_state_key. Raises StoreCorrupt on a wrong length."""
+    return int.from_bytes(_sized("owners", key, 1 + OWNER_BYTES)[1:], "big")
+
+
 def listing_key(owner: int, valid_from: int, unique: bytes) -> bytes:
     """Family listing: owner, time, the last 16 bytes of the item key; 28 bytes. `valid_from` is signed."""
     return owner_prefix(owner) + _time(valid_from) + unique
@@ -159,6 +188,17 @@ def read_slot_suffix(key: bytes) -> tuple[int, bytes]:
     """(valid_from, item key) of a SLOT key of family lookup. Raises StoreCorrupt on a wrong length."""
     _sized("lookup", key, OWNER_BYTES + 1 + 16 + 24)
     return int.from_bytes(key[21:29], "big") - _TIME_OFFSET, key[:OWNER_BYTES] + key[29:]
+
+
+def remembered_key(owner: int, at: int, digest: bytes) -> bytes:
+    """Family lookup, tag REMEMBERED: owner, tag, time, digest of an IDEMPOTENCY entry; 29 bytes."""
+    return owner_prefix(owner) + REMEMBERED + _time(at) + digest
+
+
+def read_remembered_key(key: bytes) -> tuple[int, bytes]:
+    """(time, digest) of a REMEMBERED key. Raises StoreCorrupt on a wrong length."""
+    _sized("lookup", key, OWNER_BYTES + 1 + 8 + 16)
+    return int.from_bytes(key[5:13], "big") - _TIME_OFFSET, key[13:]
 
 
 def prefix_range(prefix: bytes) -> tuple[bytes, bytes]:

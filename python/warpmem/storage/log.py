@@ -10,7 +10,11 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from ..errors import FormatError, ModelMismatch, StoreCorrupt, StoreReadOnly
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config import MAX_DIMENSION
+from ..errors import FormatError, InputError, ModelMismatch, StoreCorrupt, StoreError, StoreReadOnly
 from ..ops.ids import KeyMaker, owner_of, owner_prefix
 from ..protocols import Clock, Engine, Transaction
 from ..records import LogEntry, Record, Row, RowChange, StoreIdentity
@@ -39,12 +43,14 @@ class StoreLog:
         self._clock = clock
         self._durability = durability
         self._read_only = read_only
-        self._keys = KeyMaker()
         self._state = _load_state(engine)
+        self._applied = self._state.sequence
+        self._unapplied: list[StoreTransaction] = []
+        self._keys = KeyMaker(self._state.at)
         self._epoch = 0
         self._owners: dict[Owner, int] = {}
         self._subscribers: list[Callable[[Sequence[RowChange]], None]] = []
-        self._committer = Committer(self._write, engine.sync, self._apply, max_queue)
+        self._committer = Committer(self._write, self._sync, self._apply, max_queue)
 
     # ------------------------------------------------------------------------------------ changes
 
@@ -52,12 +58,12 @@ class StoreLog:
         if self._read_only:
             raise StoreReadOnly("the store was opened with read_only=True")
 
-        def job() -> tuple[StoreTransaction, list[RowChange], T]:
+        def job() -> tuple[StoreTransaction, StoreTransaction, T]:
             transaction = StoreTransaction(
                 self._engine, self._identity, self._state, self._keys, self._clock.now()
             )
             result = change(transaction)
-            return transaction, transaction.effects, result
+            return transaction, transaction, result
 
         return self._committer.submit(job, durability or self._durability)
 
@@ -72,8 +78,26 @@ class StoreLog:
         self._engine.write(transaction.operations)
         self._state = transaction.state
         self._epoch += 1
+        self._unapplied.append(transaction)
 
-    def _apply(self, effects: Sequence[RowChange]) -> None:
+    def _sync(self) -> None:
+        try:
+            self._engine.sync()
+        except StoreError:
+            # Whether these changes are on disk is unknown now. They stay readable, so no reader may keep an
+            # older version of their items in a cache; the index and the feed do not take them in.
+            for transaction in self._unapplied:
+                self._tell([RowChange(effect.owner, effect.keys, (), ()) for effect in transaction.effects])
+            self._unapplied.clear()
+            raise
+
+    def _apply(self, transaction: StoreTransaction) -> None:
+        if transaction in self._unapplied:
+            self._unapplied.remove(transaction)
+        self._applied = max(self._applied, transaction.state.sequence)
+        self._tell(transaction.effects)
+
+    def _tell(self, effects: Sequence[RowChange]) -> None:
         for apply in self._subscribers:
             apply(effects)
 
@@ -107,10 +131,13 @@ class StoreLog:
             self._owners[owner] = number
         return number
 
-    def owner_items(self, owner: int) -> int:
-        key = codec.owner_state_key(owner)
-        stored = self._engine.get("owners", key)
-        return 0 if stored is None else decode(codec.unseal("owners", key, stored), OwnerValue).items
+    def owners(self, after: int) -> Iterator[tuple[int, Owner]]:
+        start, stop = codec.prefix_range(codec.owner_state_key(0)[:1])
+        for key, stored in self._engine.scan(
+            "owners", max(start, codec.owner_state_key(after) + b"\0"), stop
+        ):
+            value = decode(codec.unseal("owners", key, stored), OwnerValue)
+            yield codec.read_owner_state_key(key), Owner(value.type, value.id)
 
     def get_many(self, keys: Sequence[bytes]) -> list[Record | None]:
         return [
@@ -120,7 +147,7 @@ class StoreLog:
 
     def get_version(self, key: bytes, version: int) -> Record | None:
         (current,) = self.get_many([key])
-        if current is None or current.item.version == version:
+        if current is not None and current.item.version == version:
             return current
         history_key = codec.history_key(key, version)
         stored = self._engine.get("history", history_key)
@@ -142,6 +169,15 @@ class StoreLog:
             if not any(record and record.item.version == current.version for _, _, record in found):
                 found.append((current.operation, current.recorded_at, make_record(key, current)))
         return found
+
+    def vector(self, key: bytes, version: int) -> NDArray[np.float32] | None:
+        vector_key = codec.vector_key(key, version)
+        stored = self._engine.get("vectors", vector_key)
+        if stored is None:
+            return None
+        payload = codec.unseal("vectors", vector_key, stored)
+        vector: NDArray[np.float32] = decode_row(key, version, payload, self._identity.dimension).vector
+        return vector
 
     def rows(self, owner: int) -> Iterator[Row]:
         start, stop = codec.prefix_range(owner_prefix(owner))
@@ -170,8 +206,10 @@ class StoreLog:
                     yield key, record
 
     def entries(self, since: int) -> Iterator[LogEntry]:
-        expected = since + 1
-        for key, stored in self._engine.scan("log", codec.log_key(expected), codec.log_key((1 << 64) - 1)):
+        expected, last = since + 1, self._applied
+        if expected > last:
+            return
+        for key, stored in self._engine.scan("log", codec.log_key(expected), codec.log_key(last + 1)):
             entry = _decode_entry(key, stored)
             if entry.sequence != expected:
                 raise StoreCorrupt(f"log entry {expected} is missing, the next is {entry.sequence}")
@@ -234,6 +272,10 @@ def open_log(
     Raises ModelMismatch when the store holds vectors of another model, FormatError when it is newer, or is
     empty and opened read-only.
     """
+    if not isinstance(model_id, str) or not 1 <= len(model_id.encode("utf-8", "replace")) <= 512:
+        raise InputError("model_id must be a string of 1 to 512 bytes")
+    if isinstance(dimension, bool) or not isinstance(dimension, int) or not 1 <= dimension <= MAX_DIMENSION:
+        raise InputError(f"an embedder's dimension must be an integer from 1 to {MAX_DIMENSION}")
     identity = read_identity(engine)
     if identity is None:
         if read_only:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import StoreCorrupt
+from ..errors import InputError, StoreCorrupt
 from ..ops.clock import to_datetime, to_micros
 from ..ops.digest import digest16
-from ..ops.ids import KeyMaker, format_id, owner_of
+from ..ops.ids import KeyMaker, format_id, owner_of, owner_prefix
 from ..protocols import Engine
 from ..records import LogEntry, Record, Row, RowChange, StoreIdentity
 from ..types import MemoryItem, Operation, Owner
@@ -30,6 +32,9 @@ from .values import (
     make_row,
     scope_tuple,
 )
+
+_UUID = 16
+_FORGET_AT_ONCE = 4
 
 
 class LogState(msgspec.Struct):
@@ -90,9 +95,9 @@ class StoreTransaction:
         self._records[key] = record
         return record
 
-    def find_duplicate(self, owner: int, digest: bytes) -> bytes | None:
-        stored = self._read("lookup", codec.lookup_key(owner, codec.DUPLICATE, digest))
-        return None if stored is None else bytes(stored)
+    def find_duplicates(self, owner: int, digest: bytes) -> list[bytes]:
+        stored = bytes(self._read("lookup", codec.lookup_key(owner, codec.DUPLICATE, digest)) or b"")
+        return [owner_prefix(owner) + stored[at : at + _UUID] for at in range(0, len(stored), _UUID)]
 
     def key_chain(self, owner: int, digest: bytes) -> list[tuple[int, bytes]]:
         prefix = codec.lookup_key(owner, codec.SLOT, digest)
@@ -114,9 +119,23 @@ class StoreTransaction:
 
     # ------------------------------------------------------------------------------------ changes
 
-    def remember(self, owner: int, digest: bytes, payload: bytes, result: Any) -> None:
+    def remember(self, owner: int, digest: bytes, payload: bytes, result: Any, window: int) -> None:
+        self._forget_remembered(owner, self._now - window)
+        earlier = self.idempotent(owner, digest)
+        if earlier is not None:
+            self._write("lookup", codec.remembered_key(owner, earlier[0], digest), None)
         key = codec.lookup_key(owner, codec.IDEMPOTENCY, digest)
         self._write("lookup", key, encode(RememberedValue(self._now, payload, result)))
+        self._write("lookup", codec.remembered_key(owner, self._now, digest), b"")
+
+    def _forget_remembered(self, owner: int, before: int) -> None:
+        """Drop a few outcomes from before a time: more than one call adds, so that they cannot pile up."""
+        start = codec.remembered_key(owner, -(1 << 63), b"")
+        stop = codec.remembered_key(owner, before, b"")
+        for key, _ in itertools.islice(self._engine.scan("lookup", start, stop), _FORGET_AT_ONCE):
+            digest = codec.read_remembered_key(key)[1]
+            self._write("lookup", codec.lookup_key(owner, codec.IDEMPOTENCY, digest), None)
+            self._write("lookup", key, None)
 
     def add(
         self,
@@ -149,7 +168,7 @@ class StoreTransaction:
         self._put_row(make_row(record, vector))
         self._write("listing", self._listing_key(record), b"")
         if duplicate is not None:
-            self._write("lookup", codec.lookup_key(owner, codec.DUPLICATE, duplicate), key)
+            self._remember_duplicate(owner, duplicate, key)
         if slot is not None:
             self._set_slot(owner, slot, record, live=True)
         self._log("add", record)
@@ -181,7 +200,7 @@ class StoreTransaction:
         if forget is not None and forget != remember:
             self._forget_duplicate(owner, forget, old.key)
         if remember is not None:
-            self._write("lookup", codec.lookup_key(owner, codec.DUPLICATE, remember), old.key)
+            self._remember_duplicate(owner, remember, old.key)
         self._log(operation, record)
         return record
 
@@ -291,7 +310,12 @@ class StoreTransaction:
         return decode(stored, ItemValue).operation
 
     def _put_item(self, record: Record, operation: Operation) -> None:
-        self._write("items", record.key, encode(item_value(record, operation)))
+        payload = encode(item_value(record, operation))
+        try:
+            decode(payload, ItemValue)  # what cannot be read back would make the whole owner unreadable
+        except StoreCorrupt as error:
+            raise InputError("an item has a field of the wrong type") from error
+        self._write("items", record.key, payload)
         self._records[record.key] = record
         self._touched(record.key)
 
@@ -308,9 +332,17 @@ class StoreTransaction:
             self._put_row(msgspec.structs.replace(row, retired_at=self._now))
 
     def _forget_duplicate(self, owner: int, digest: bytes, key: bytes) -> None:
-        """Drop a content digest, unless a later item has taken it over."""
-        if self.find_duplicate(owner, digest) == key:
-            self._write("lookup", codec.lookup_key(owner, codec.DUPLICATE, digest), None)
+        left = [other for other in self.find_duplicates(owner, digest) if other != key]
+        self._put_duplicates(owner, digest, left)
+
+    def _remember_duplicate(self, owner: int, digest: bytes, key: bytes) -> None:
+        known = self.find_duplicates(owner, digest)
+        if key not in known:
+            self._put_duplicates(owner, digest, [*known, key])
+
+    def _put_duplicates(self, owner: int, digest: bytes, keys: Sequence[bytes]) -> None:
+        value = b"".join(key[-_UUID:] for key in keys)
+        self._write("lookup", codec.lookup_key(owner, codec.DUPLICATE, digest), value or None)
 
     def _set_slot(self, owner: int, digest: bytes, record: Record, *, live: bool) -> None:
         prefix = codec.lookup_key(owner, codec.SLOT, digest)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 import numpy as np
@@ -76,7 +76,7 @@ class RowHeader(msgspec.Struct, frozen=True, array_like=True):
 class OwnerValue(msgspec.Struct, frozen=True, array_like=True):
     """Family owners: a partition's name and counters."""
 
-    type: str
+    type: Literal["user", "agent", "run", "corpus"]
     id: str
     next_ordinal: int
     items: int

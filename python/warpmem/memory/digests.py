@@ -1,0 +1,49 @@
+"""The digests that find an item again: by content, by key, by idempotent call. FORMATS.md fixes their inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from ..ingest.normalize import normalize_text
+from ..ops.digest import digest16
+from ..policy.reconcile import NEVER_DUPLICATE
+from ..types import MemoryItem, Scope
+
+_json = msgspec.json.Encoder(order="deterministic").encode
+
+
+class Digests:
+    """Digests keyed by the salt of one store."""
+
+    def __init__(self, salt: bytes) -> None:
+        self._salt = salt
+
+    def duplicate(self, item: MemoryItem) -> bytes | None:
+        """Where a repetition of this item would be found; None for kinds whose repetition is history."""
+        if item.kind in NEVER_DUPLICATE:
+            return None
+        text = normalize_text(item.text)
+        content = [scope_ids(item.scope), item.kind, text, item.metadata, item.key, item.modality, item.blob]
+        return digest16(self._salt, b"duplicate", _json(content))
+
+    def slot(self, item: MemoryItem) -> bytes | None:
+        """Where the other values of this item's key are found; None without a key."""
+        if item.key is None:
+            return None
+        return digest16(self._salt, b"slot", _json([scope_ids(item.scope), item.key]))
+
+    def idempotency(self, key: str) -> bytes:
+        """Where the outcome of a call with this key is found."""
+        return digest16(self._salt, b"idempotency", key.encode())
+
+    def payload(self, contents: Sequence[Sequence[Any]]) -> bytes:
+        """What an idempotent call said: one list of the fields its caller gave for each item."""
+        return digest16(self._salt, b"payload", *(_json(content) for content in contents))
+
+
+def scope_ids(scope: Scope) -> list[str | None]:
+    """A scope's ids in a fixed order."""
+    return [scope.user_id, scope.agent_id, scope.run_id, scope.corpus_id]

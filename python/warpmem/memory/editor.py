@@ -1,0 +1,132 @@
+"""Changing what is there: updates and deletions, each one transaction."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError, NotFound, VersionConflict
+from ..ops.clock import to_micros
+from ..ops.ids import parse_id
+from ..policy import reconcile
+from ..policy.metadata import check_metadata, check_text
+from ..policy.schema import Schemas
+from ..protocols import Log, Transaction
+from ..records import Record
+from ..types import Durability, ItemUpdate, MemoryItem, Scope
+from . import arguments
+from .digests import Digests
+from .vectors import Vectors
+
+_TRIES = 64
+
+
+class Editor:
+    """Updates and deletes. Thread-safe: all state is in the log."""
+
+    def __init__(self, log: Log, vectors: Vectors, digests: Digests, schemas: Schemas) -> None:
+        self._log = log
+        self._vectors = vectors
+        self._digests = digests
+        self._schemas = schemas
+
+    def update(
+        self,
+        item_id: str,
+        fields: ItemUpdate,
+        *,
+        scope: Scope | None,
+        expected_version: int | None,
+        durability: Durability | None,
+    ) -> MemoryItem:
+        """Correct an item. Without expected_version it is tried again when another writer came first."""
+        key = parse_id(item_id)
+        for attempt in range(_TRIES):
+            (known,) = self._log.get_many([key])
+            if known is None or (scope is not None and not scope.covers(known.item.scope)):
+                raise NotFound("no such item in this scope")
+            if expected_version is not None and expected_version != known.item.version:
+                raise VersionConflict(expected_version, known.item.version)
+            try:
+                return self._revise(known, fields, scope, durability).item
+            except VersionConflict:
+                if expected_version is not None or attempt + 1 == _TRIES:
+                    raise
+        raise AssertionError("unreachable")
+
+    def _revise(
+        self, known: Record, fields: ItemUpdate, scope: Scope | None, durability: Durability | None
+    ) -> Record:
+        item, vector = self._corrected(known, fields)
+        digests = (self._digests.duplicate(known.item), self._digests.duplicate(item))
+        slot = self._digests.slot(known.item)
+
+        def change(transaction: Transaction) -> Record:
+            record = reconcile.find(transaction, known.key, scope)
+            return reconcile.update(
+                transaction, record, item, vector, based_on=known.item.version, digests=digests, slot=slot
+            )
+
+        return self._log.transact(change, durability)
+
+    def _corrected(self, record: Record, fields: ItemUpdate) -> tuple[MemoryItem, NDArray[np.float32] | None]:
+        given: dict[str, Any] = {
+            name: value
+            for name in fields.__struct_fields__
+            if (value := getattr(fields, name)) is not msgspec.UNSET
+        }
+        vector = given.pop("vector", None)
+        if not given and vector is None:
+            raise InputError("an update names at least one field to change")
+        checks = {"text": check_text, "metadata": check_metadata}
+        for name, check in checks.items():
+            if name in given:
+                given[name] = check(given[name])
+        for name in ("priority", "trust"):
+            if name in given:
+                given[name] = arguments.check_share(given[name], name)
+        for name in ("entities", "sources"):
+            if name in given:
+                given[name] = arguments.check_names(given[name], name)
+        for name in ("valid_from", "valid_to", "expires_at"):
+            if given.get(name) is not None or (name == "valid_from" and name in given):
+                to_micros(given[name], name)
+        item = msgspec.structs.replace(record.item, **given)
+        self._schemas.check(item.kind, item.metadata)
+        if vector is not None:
+            return item, self._vectors.normalize(self._vectors.given(vector, 1))[0]
+        if item.text != record.item.text:
+            return item, self._vectors.normalize(self._vectors.embed([item.text], "document"))[0]
+        return item, None
+
+    def delete(self, item_id: str, *, scope: Scope | None, durability: Durability | None) -> None:
+        """Hide and unindex an item at once. Raises NotFound."""
+        key = parse_id(item_id)
+        self._log.transact(lambda transaction: self._delete(transaction, key, scope), durability)
+
+    def _delete(self, transaction: Transaction, key: bytes, scope: Scope | None) -> None:
+        record = reconcile.find(transaction, key, scope)
+        transaction.delete(
+            record, duplicate=self._digests.duplicate(record.item), slot=self._digests.slot(record.item)
+        )
+
+    def delete_all(self, scope: Scope, *, durability: Durability | None) -> int:
+        """Delete every item that `scope` covers, in one atomic change. Returns how many."""
+        number = self._log.owner(scope.owner)
+        if number is None:
+            return 0
+
+        def change(transaction: Transaction) -> int:
+            keys = [
+                record.key
+                for _, record in self._log.records(number, order="recorded", reverse=False, after=None)
+                if scope.covers(record.item.scope)
+            ]
+            for key in keys:
+                self._delete(transaction, key, scope)
+            return len(keys)
+
+        return self._log.transact(change, durability)

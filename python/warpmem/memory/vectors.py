@@ -1,0 +1,53 @@
+"""Vectors on their way into the store and into searches: given or embedded, checked, normalised."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..embed.vectors import as_vectors
+from ..errors import EmbeddingError, InvalidVector
+from ..protocols import Embedder
+
+
+class Vectors:
+    """An embedder and the canonical normalisation of a search backend. Thread-safe if the embedder is."""
+
+    def __init__(
+        self, embedder: Embedder, normalize: Callable[[NDArray[np.float32]], NDArray[np.float32]]
+    ) -> None:
+        self._embedder = embedder
+        self._normalize = normalize
+        self.dimension = embedder.dimension
+        self.model_id = embedder.model_id
+
+    def embed(self, texts: Sequence[str], role: Literal["document", "query"]) -> NDArray[np.float32]:
+        """(n, dimension) float32, finite, no zero row: what the protocol promises. Raises EmbeddingError."""
+        vectors: Any = self._embedder.embed(texts, role=role)
+        expected = (len(texts), self.dimension)
+        shape, dtype = getattr(vectors, "shape", None), getattr(vectors, "dtype", None)
+        if shape != expected or dtype != np.float32:
+            raise EmbeddingError(
+                f"expected float32 vectors of shape {expected}, not {type(vectors).__name__} of {dtype} {shape}"
+            )
+        out = np.asarray(vectors)
+        if not np.isfinite(out).all() or not out.any(axis=1).all():
+            raise EmbeddingError("the embedder returned a vector with NaN, infinity, or zeros only")
+        return out
+
+    def given(self, value: Any, count: int) -> NDArray[np.float32]:
+        """(count, dimension) float32 from what a caller passed. Raises InvalidVector."""
+        rows = as_vectors(value, self.dimension, "vector")
+        if len(rows) != count:
+            raise InvalidVector(f"expected {count} vectors of {self.dimension} numbers, not {len(rows)}")
+        return rows
+
+    def normalize(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Unit length, canonically. Raises InvalidVector on a zero or non-finite row."""
+        try:
+            return self._normalize(np.ascontiguousarray(vectors))
+        except ValueError as error:
+            raise InvalidVector(f"a vector cannot be normalised: {error}") from error
