@@ -65,7 +65,7 @@ def make_config(values: dict[str, Any]) -> Config:
         raise InputError("configuration: path holds a NUL character")
     try:
         return msgspec.convert(values, Config)
-    except msgspec.ValidationError as error:
+    except ValueError as error:  # ValidationError is one, and so is text that is not Unicode
         raise InputError(f"configuration: {error}") from error
 
 

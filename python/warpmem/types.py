@@ -131,7 +131,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
 class NewItem(msgspec.Struct, frozen=True, kw_only=True):
     """What to add when a string is not enough.
 
-    Unset fields take the call's value, then the default; metadata of call and item are merged, the item's wins.
+    Unset fields take the call's value, then the default; metadata of call and item are merged.
     """
 
     text: str

@@ -15,6 +15,7 @@ import pytest
 
 import warpmem
 from warpmem import NewItem, Scope
+from warpmem.index import partitions
 from warpmem.ops.clock import FixedClock, to_datetime
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -111,32 +112,56 @@ class Model:
         now = self.now()
         begins = now + offset * HOUR
         expires = now + ttl * HOUR if ttl > 6 else None
-        text = f"text {self.texts}"
+        text = f"text {self.pick(self.texts, self.random.randint(0, 2))}"
         result = self.memory.add(
-            text, user_id=user, agent_id=agent, kind=kind, key=key, metadata={"n": n}, vector=vector,
-            valid_from=begins, expires_at=expires,
-        )  # fmt: skip
-        assert isinstance(result, warpmem.types.AddResult)
-        ends = FOREVER
-        if key is not None:
-            chain = sorted(
-                (row for row in self.current() if (row.user, row.agent, row.key) == (user, agent, key)),
-                key=lambda row: (row.valid_from, row.id),
-            )
-            for row in chain:
-                if row.valid_from > begins:
-                    ends = row.valid_from
-                    break
-            before = [row for row in chain if row.valid_from <= begins]
-            if before and before[-1].valid_to > begins:
-                assert result.replaced == before[-1].id
-                self.revise(before[-1], valid_to=begins)
+            text,
+            user_id=user,
+            agent_id=agent,
+            kind=kind,
+            key=key,
+            metadata={"n": n},
+            vector=vector,
+            valid_from=begins,
+            expires_at=expires,
+        )
+        assert isinstance(result, warpmem.AddResult)
+        known = [row for row in self.current() if (row.user, row.agent) == (user, agent)]
+        chain = [row for row in known if key is not None and row.key == key]
+        ends = min((row.valid_from for row in chain if row.valid_from > begins), default=FOREVER)
+        for row in known:
+            same = (row.kind, row.key, row.text, row.n) == (kind, key, text, n) and kind != "event"
+            valid = row.valid_from <= begins < row.valid_to and ends <= row.valid_to
+            if same and valid and row.expires_at > max(begins, now):
+                assert result == warpmem.AddResult(result.id, "touched")
+                (row,) = [one for one in known if one.id == result.id]
+                if (expires or FOREVER) > row.expires_at:
+                    self.revise(row, expires_at=expires or FOREVER)
+                return
+        assert result.action != "touched"
+        before = sorted(
+            (row for row in chain if row.valid_from <= begins), key=lambda r: (r.valid_from, r.id)
+        )
+        if before and before[-1].valid_to > begins:
+            assert result.replaced == before[-1].id
+            self.revise(before[-1], valid_to=begins)
         self.rows.append(
             Version(
-                result.id, self.ordinals[user], user, agent, kind, key, text, n, vector, begins, ends, now,
-                FOREVER, expires or FOREVER,
+                id=result.id,
+                ordinal=self.ordinals[user],
+                user=user,
+                agent=agent,
+                kind=kind,
+                key=key,
+                text=text,
+                n=n,
+                vector=vector,
+                valid_from=begins,
+                valid_to=ends,
+                recorded_at=now,
+                retired_at=FOREVER,
+                expires_at=expires or FOREVER,
             )
-        )  # fmt: skip
+        )
         self.ordinals[user] += 1
 
     def revise(self, row: Version, **changes: Any) -> None:
@@ -236,7 +261,9 @@ class Model:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_memory_equals_the_model(seed: int, tmp_path: Path) -> None:
+def test_memory_equals_the_model(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(partitions, "_SPARE_NAMES", 8)  # partitions are dropped and rebuilt all the time
+    monkeypatch.setattr(partitions, "_CHUNK", 7)
     model = Model(tmp_path, seed)
     for _ in range(120):
         model.step()

@@ -217,7 +217,7 @@ def test_the_example_of_formats_md_is_a_store() -> None:
         r"^([a-z]+) +([0-9a-f ]+)\n((?: +[0-9a-f ]+\n)+)", block, re.MULTILINE
     ):
         entries.append((family, bytes.fromhex(key), bytes.fromhex(value)))
-    assert len(entries) == block.count("         01 ") == 13
+    assert len(entries) == block.count("         01 ") == 14
     assert {family for family, _, _ in entries} == set(codec.FAMILIES)
     payloads = {(family, key): bytes(codec.unseal(family, key, value)) for family, key, value in entries}
 
@@ -238,9 +238,12 @@ def test_the_example_of_formats_md_is_a_store() -> None:
     assert decode(payloads["owners", codec.owner_state_key(1)], OwnerValue).id == "ada"
     assert payloads["listing", codec.listing_key(1, item.valid_from, item_key[4:])] == b""
     lookups = {key[4:5]: key for family, key in payloads if family == "lookup"}
-    assert payloads["lookup", lookups[codec.DUPLICATE]] == item_key
+    assert payloads["lookup", lookups[codec.DUPLICATE]] == item_key[4:]
+    remembered = decode(payloads["lookup", lookups[codec.IDEMPOTENCY]], RememberedValue)
+    digest = lookups[codec.IDEMPOTENCY][5:]
+    assert codec.read_remembered_key(lookups[codec.REMEMBERED]) == (remembered.at, digest)
     assert codec.read_slot_suffix(lookups[codec.SLOT]) == (item.valid_from, item_key)
-    assert decode(payloads["lookup", lookups[codec.IDEMPOTENCY]], RememberedValue).result == [["added"]]
+    assert remembered.result == [["added"]]
     identity = decode(payloads["meta", b"identity"], StoreIdentity)
     assert (identity.format, identity.dimension) == (1, 4)
     owner_digest = codec.digest16(identity.salt, b"owner", b"user", b"ada")

@@ -122,8 +122,8 @@ class PartitionedIndex:
         return partition
 
     def _load(self, owner: int, partition: _Partition) -> None:
-        """Read an owner's rows. Commits do not wait for it: their changes queue up and are applied at its end;
-        a change that the scan saw already is applied twice, which is the same as once."""
+        """Read an owner's rows. Commits do not wait for it: their changes queue up and are applied at the
+        end. A change that the scan saw already is applied twice, which is the same as once."""
         with partition.lock:
             partition.state = "loading"
         try:

@@ -115,7 +115,7 @@ def check_scopes(scopes: Any) -> tuple[Scope, ...]:
 
 
 def search_scopes(scopes: Any, scope: Scope | None) -> tuple[Scope, ...]:
-    """The scopes of one search, each once: that which keywords name, or an explicit list. Raises InvalidScope."""
+    """The scopes of one search, each once: by keywords or as a list. Raises InvalidScope."""
     if scopes is None:
         return (required(scope),)
     if scope is not None:
@@ -124,3 +124,26 @@ def search_scopes(scopes: Any, scope: Scope | None) -> tuple[Scope, ...]:
     if not whose:
         raise InvalidScope("scopes must not be empty: there is no default scope")
     return whose
+
+
+def one_each(scopes: Any, queries: Any) -> tuple[Scope, ...]:
+    """The scopes of many queries, one each, in order. Raises InputError."""
+    whose = check_scopes(scopes)
+    if queries is not None and not isinstance(queries, (list, tuple)):
+        raise InputError(f"queries must be a list of strings, not {type(queries).__name__}")
+    if queries is not None and len(queries) != len(whose):
+        raise InputError(f"expected one scope for each query: {len(queries)} queries, {len(whose)} scopes")
+    return whose
+
+
+def check_durability(durability: Any) -> None:
+    """None, "sync" or "os". Raises InputError."""
+    if durability is not None and (not isinstance(durability, str) or durability not in ("sync", "os")):
+        raise InputError("durability must be 'sync' or 'os'")
+
+
+def check_flag(value: Any, name: str) -> bool:
+    """True or False. Raises InputError."""
+    if not isinstance(value, bool):
+        raise InputError(f"{name} must be True or False, not {type(value).__name__}")
+    return value

@@ -18,7 +18,7 @@ from ..protocols import Index, Log
 from ..records import Record
 from ..types import Change, ItemPage, MemoryItem, Order, Scope, Stats, Version
 from . import arguments
-from .cache import ItemCache
+from .cache import ItemCache, own
 
 _MAX_PAGE = 10_000
 _CURSOR_BYTES = {"recorded": 20, "valid_from": 28}
@@ -43,9 +43,9 @@ class Browser:
         found = iter(self._cache.fetch([key for key in keys if key is not None]))
         records = [None if key is None else next(found) for key in keys]
         return tuple(
-            None
-            if record is None or (scope is not None and not scope.covers(record.item.scope))
-            else record.item
+            own(record.item)
+            if record is not None and (scope is None or scope.covers(record.item.scope))
+            else None
             for record in records
         )
 
@@ -63,6 +63,7 @@ class Browser:
         arguments.check_count(limit, "limit", _MAX_PAGE)
         if not isinstance(order, str) or order not in _CURSOR_BYTES:
             raise InputError("order must be 'recorded' or 'valid_from'")
+        arguments.check_flag(reverse, "reverse")
         after = None if cursor is None else _parse_cursor(cursor, order)
         items: list[MemoryItem] = []
         last = b""
@@ -88,6 +89,7 @@ class Browser:
         after: bytes | None,
         include_past: bool,
     ) -> Iterator[tuple[bytes, Record]]:
+        arguments.check_flag(include_past, "include_past")
         compiled = None if filters is None else compile_filter(filters)
         wanted = None if kinds is None else arguments.check_kinds(kinds)
         owner = self._log.owner(scope.owner)

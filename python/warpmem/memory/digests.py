@@ -1,4 +1,4 @@
-"""The digests that find an item again: by content, by key, by idempotent call. FORMATS.md fixes their inputs."""
+"""The digests that find an item again: by content, key or idempotent call. FORMATS.md fixes their inputs."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ class Memory:
         EmbeddingError, DiskFull.
         """
         self._check_open()
-        if infer != "none":
+        if not isinstance(infer, str) or infer != "none":
             raise NotSupported("this version stores what it is given: infer must be 'none'")
         items, was_list = to_new_items(content, kind)
         defaults = Defaults(
@@ -132,7 +132,7 @@ class Memory:
         )
         if key is not None and len(items) > 1:
             raise InputError(f"one key cannot name {len(items)} items; give each NewItem its own key")
-        _check_durability(durability)
+        arguments.check_durability(durability)
         results = self._writer.add(items, defaults, idempotency_key=idempotency_key, durability=durability)
         return results if was_list else results[0]
 
@@ -192,7 +192,9 @@ class Memory:
         NotFound, VersionConflict when `expected_version` is not the current one, InputError.
         """
         self._check_open()
-        _check_durability(durability)
+        arguments.check_durability(durability)
+        if expected_version is not None:
+            arguments.check_count(expected_version, "expected_version", (1 << 31) - 1)
         fields = ItemUpdate(
             text=text, metadata=metadata, priority=priority, entities=entities, sources=sources, trust=trust,
             valid_from=valid_from, valid_to=valid_to, expires_at=expires_at, vector=vector,
@@ -208,7 +210,7 @@ class Memory:
     def delete(self, id: str, *, scope: Scope | None = None, durability: Durability | None = None) -> None:
         """Hide and unindex an item at once, in all its versions; its history stays. Raises NotFound."""
         self._check_open()
-        _check_durability(durability)
+        arguments.check_durability(durability)
         self._editor.delete(id, scope=arguments.check_scope(scope), durability=durability)
 
     def delete_all(
@@ -223,7 +225,7 @@ class Memory:
     ) -> int:
         """Delete every item of a scope in one atomic change; returns how many."""
         self._check_open()
-        _check_durability(durability)
+        arguments.check_durability(durability)
         whose = arguments.required(arguments.one_scope(scope, user_id, agent_id, run_id, corpus_id))
         return self._editor.delete_all(whose, durability=durability)
 
@@ -260,7 +262,8 @@ class Memory:
         policy/filters.py; applied inside the scan. `as_of`: what was true then; `known_at`: what had been
         recorded by then, in the version of then. `now` stands in for the clock (expiry, recency). `vector`
         replaces embedding `query`. `deadline`: seconds; DeadlineExceeded afterwards. `return_vectors`:
-        result.vectors is (n, dim) float32, unit length. k <= 4096. Raises InputError.
+        result.vectors is (n, dim) float32, unit length. k <= 4096, and k times the scopes given of one owner too.
+        Raises InputError.
         """
         self._check_open()
         whose = arguments.search_scopes(
@@ -293,13 +296,7 @@ class Memory:
     ) -> tuple[SearchResult, ...]:
         """Query i in scopes[i], all with one scan. `vectors`: (n, dim). Raises as `search`."""
         self._check_open()
-        whose = arguments.check_scopes(scopes)
-        if queries is not None and not isinstance(queries, (list, tuple)):
-            raise InputError(f"queries must be a list of strings, not {type(queries).__name__}")
-        if queries is not None and len(queries) != len(whose):
-            raise InputError(
-                f"expected one scope for each query: {len(queries)} queries, {len(whose)} scopes"
-            )
+        whose = arguments.one_each(scopes, queries)
         options = SearchOptions(
             k=k, filters=filters, kinds=kinds, ranking=ranking, min_similarity=min_similarity, as_of=as_of,
             known_at=known_at, now=now, deadline=deadline, explain=explain, return_vectors=return_vectors,
@@ -382,7 +379,7 @@ class Memory:
         return self._browser.count(whose, kinds, filters, include_past)
 
     def owners(self, *, after: Scope | None = None, limit: int = 1000) -> tuple[Scope, ...]:
-        """The scopes of the store's owners in order of first use, after `after`: for backups and background jobs.
+        """The scopes of the store's owners in order of first use, those after `after`.
 
         An owner is listed even when all of its items were deleted.
         """
@@ -429,8 +426,3 @@ class Memory:
     def _check_open(self) -> None:
         if self._closed:
             raise StoreClosed("this Memory was closed; open the store again")
-
-
-def _check_durability(durability: Any) -> None:
-    if durability is not None and (not isinstance(durability, str) or durability not in ("sync", "os")):
-        raise InputError("durability must be 'sync' or 'os'")

@@ -272,12 +272,11 @@ def _refuse_unbuilt(options: SearchOptions) -> None:
     mode: Any = options.mode
     if ranking is not None and not isinstance(ranking, Ranking):
         raise InputError(f"ranking must be a warpmem.Ranking, not {type(ranking).__name__}")
-    if mode is not None and mode != "dense" if isinstance(mode, str) else mode is not None:
-        if mode in ("lexical", "hybrid"):
-            raise NotSupported(
-                f"mode {options.mode!r} needs lexical postings, which this version does not build"
-            )
+    if mode is not None and (not isinstance(mode, str) or mode not in ("dense", "lexical", "hybrid")):
         raise InputError("mode must be 'dense', 'lexical' or 'hybrid'")
+    if mode in ("lexical", "hybrid"):
+        raise NotSupported(f"mode {mode!r} needs lexical postings, which this version does not build")
+    arguments.check_flag(options.explain, "explain")
     if options.rerank is not None:
         raise NotSupported("rerank is not available in this version")
     if ranking is not None and (ranking.lexical or ranking.diversity):

@@ -31,7 +31,8 @@ class Vectors:
         shape, dtype = getattr(vectors, "shape", None), getattr(vectors, "dtype", None)
         if shape != expected or dtype != np.float32:
             raise EmbeddingError(
-                f"expected float32 vectors of shape {expected}, not {type(vectors).__name__} of {dtype} {shape}"
+                f"expected float32 vectors of shape {expected}, "
+                f"not {type(vectors).__name__} of {dtype} {shape}"
             )
         out = np.asarray(vectors)
         if not np.isfinite(out).all() or not out.any(axis=1).all():

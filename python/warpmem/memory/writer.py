@@ -40,7 +40,7 @@ class Defaults(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Checked(msgspec.Struct, frozen=True):
-    """A new item that passed every check, whether its caller named valid_from, and the vector it came with."""
+    """A new item that passed every check, whether valid_from was named, and the vector it came with."""
 
     item: MemoryItem
     valid_from_given: bool

@@ -49,6 +49,11 @@ def owner_prefix(owner: int) -> bytes:
     return owner.to_bytes(OWNER_BYTES, "big")
 
 
+def key_time(key: bytes) -> int:
+    """The microseconds inside an item key, to the millisecond."""
+    return int.from_bytes(key[OWNER_BYTES : OWNER_BYTES + 6], "big") * 1000
+
+
 class KeyMaker:
     """Makes item keys that ascend within one process even when the clock does not. Thread-safe.
 

@@ -39,7 +39,7 @@ def pack(
         raise InputError(f"max_tokens must be an integer, not {type(given).__name__}")
     if max_tokens < 1:
         raise InputError(f"max_tokens must be at least 1, not {max_tokens}")
-    if cite not in ("id", "number"):
+    if not isinstance(cite, str) or cite not in ("id", "number"):
         raise InputError("cite must be 'id' or 'number'")
     items = _current(hits)
     lines: list[str] = []

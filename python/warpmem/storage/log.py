@@ -1,11 +1,12 @@
 """The log: records over an engine, changed only by the committer thread.
 
-Everything here is derived from two rules. A change is one atomic engine write that also appends its log
-entries. And the state (items, vectors, history, owners, listing, lookup) is what those entries add up to.
+A change is one atomic engine write: its log entries and the state they lead to (items, vectors, history, owners,
+listing, lookup). An entry names the version of the item it made; the version itself stands in items or history.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..config import MAX_DIMENSION
 from ..errors import FormatError, InputError, ModelMismatch, StoreCorrupt, StoreError, StoreReadOnly
-from ..ops.ids import KeyMaker, owner_of, owner_prefix
+from ..ops.ids import KeyMaker, key_time, owner_of, owner_prefix
 from ..protocols import Clock, Engine, Transaction
 from ..records import LogEntry, Record, Row, RowChange, StoreIdentity
 from ..types import Durability, Operation, Order, Owner
@@ -29,6 +30,7 @@ T = TypeVar("T")
 FORMAT = 1
 _IDENTITY_KEY = b"identity"
 _OWNER_CACHE = 65_536
+_KEY_SEARCH = 4096
 
 
 class StoreLog:
@@ -46,7 +48,7 @@ class StoreLog:
         self._state = _load_state(engine)
         self._applied = self._state.sequence
         self._unapplied: list[StoreTransaction] = []
-        self._keys = KeyMaker(self._state.at)
+        self._keys = KeyMaker(max(self._state.at, _last_key_time(engine)))
         self._epoch = 0
         self._owners: dict[Owner, int] = {}
         self._subscribers: list[Callable[[Sequence[RowChange]], None]] = []
@@ -247,6 +249,15 @@ def _load_state(engine: Engine) -> LogState:
         state.owners = int.from_bytes(key[1:], "big")
         break
     return state
+
+
+def _last_key_time(engine: Engine) -> int:
+    """When the newest item key was made: later than any clock said when that stood still or went back."""
+    for key, stored in itertools.islice(engine.scan("log", b"", b"\xff" * 9, reverse=True), _KEY_SEARCH):
+        entry = _decode_entry(key, stored)
+        if entry.operation == "add":
+            return key_time(entry.key)
+    return 0
 
 
 def read_identity(engine: Engine) -> StoreIdentity | None:

@@ -1,0 +1,329 @@
+"""Faults that were found once in the memory layer; each test fails without its fix."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import warpmem
+from warpmem import Config, Memory, Message, NewItem, Scope, errors
+from warpmem.index import partitions
+from warpmem.ops.clock import FixedClock, to_datetime
+from warpmem.storage.memory import MemoryEngine
+from warpmem.storage.rocks import RocksEngine
+
+HOUR = timedelta(hours=1)
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def open_memory(**options: Any) -> Memory:
+    return warpmem.open(embedder="hashing", **options)
+
+
+def found(memory: Memory, query: str = "text", **options: Any) -> list[str]:
+    return [hit.item.text for hit in memory.search(query, user_id="u", **options)]
+
+
+# ------------------------------------------------------------------------ searches beside changes
+
+
+def test_a_search_during_a_deletes_sync_loses_no_other_hit(monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_memory(item_cache=1) as memory:
+        ids = [result.id for result in memory.add_many([f"text {i}" for i in range(30)], user_id="u")]
+        memory.search("text", user_id="u")
+        syncing, go_on = threading.Event(), threading.Event()
+
+        def slow_sync(engine: MemoryEngine) -> None:
+            syncing.set()
+            assert go_on.wait(10)
+
+        monkeypatch.setattr(MemoryEngine, "sync", slow_sync)
+        # The committer holds a bound method of its log, which calls the engine's sync by name.
+        thread = threading.Thread(target=memory.delete, args=(ids[3],))
+        thread.start()
+        assert syncing.wait(10)
+        assert len(memory.search("text 3", user_id="u", k=10)) == 10
+        go_on.set()
+        thread.join()
+        assert ids[3] not in {hit.item.id for hit in memory.search("text 3", user_id="u", k=30)}
+
+
+def test_after_a_failed_sync_reads_go_on_and_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_memory() as memory:
+        ids = [result.id for result in memory.add_many([f"text {i}" for i in range(12)], user_id="u")]
+        memory.get_many(ids)
+        found(memory)
+        before = memory.changes()
+
+        def failing(engine: MemoryEngine) -> None:
+            raise errors.StoreReadOnly("the disk is gone")
+
+        monkeypatch.setattr(MemoryEngine, "sync", failing)
+        with pytest.raises(errors.StoreReadOnly):
+            memory.delete(ids[0])
+        with pytest.raises(errors.StoreReadOnly):
+            memory.update(ids[1], metadata={"n": 1})
+        assert len(memory.search("text", user_id="u", k=12)) == 12
+        (listed,) = [item for item in memory.list(user_id="u") if item.id == ids[1]]
+        assert memory.get(ids[1]) == listed
+        assert memory.changes() == before, "the feed told of a change that may be lost"
+
+
+def test_a_filter_is_not_fooled_by_a_rebuilt_partition(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(partitions, "_SPARE_NAMES", 4)
+    with open_memory() as memory:
+        for n in range(6):
+            memory.add(f"text {n}", user_id="u", metadata={"n": n})
+        for n in range(40):
+            assert all(
+                int(text.split()[1]) >= 3 for text in found(memory, filters={"metadata.n": {"gte": 3}})
+            )
+            memory.delete(memory.add(f"text {n}", user_id="u", kind="event", metadata={"n": 0}).id)
+            if n % 7 == 0:
+                memory.add(f"text {50 + n}", user_id="u", metadata={"n": 50 + n})
+
+
+def test_loading_one_owner_holds_up_no_other_writer() -> None:
+    with open_memory() as memory:
+        memory.add_many([f"text {i}" for i in range(20)], user_id="big")
+        loading, go_on = threading.Event(), threading.Event()
+        load = memory._index._load_rows  # type: ignore[attr-defined]
+
+        def slow(owner: int) -> Any:
+            for row in load(owner):
+                loading.set()
+                assert go_on.wait(10)
+                yield row
+
+        memory._index._load_rows = slow  # type: ignore[attr-defined]
+        memory._index._drop(1, memory._index._partitions.get(1) or partitions._Partition())  # type: ignore[attr-defined]
+        results: list[Any] = []
+        reader = threading.Thread(target=lambda: results.append(memory.search("text", user_id="big", k=50)))
+        reader.start()
+        assert loading.wait(10)
+        memory.add("text new", user_id="big")
+        memory.add("text", user_id="small")
+        go_on.set()
+        reader.join()
+        assert len(results[0]) in (20, 21)
+        assert len(memory.search("text", user_id="big", k=50)) == 21, "a change during the load was lost"
+
+
+def test_returned_vectors_survive_a_concurrent_delete(tmp_path: Path) -> None:
+    with warpmem.open(tmp_path / "s", dimension=4, durability="os") as memory:
+        ids = [memory.add(f"t{i}", user_id="u", vector=np.eye(4)[i % 4]).id for i in range(40)]
+        thread = threading.Thread(target=lambda: [memory.delete(item_id) for item_id in ids[:30]])
+        thread.start()
+        while thread.is_alive():
+            result = memory.search(vector=np.ones(4), user_id="u", k=40, return_vectors="numpy")
+            assert result.vectors.shape == (len(result), 4)
+        thread.join()
+
+
+# ------------------------------------------------------------------------------- what is stored
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"modality": "video"},
+        {"valid_from": datetime.max.replace(tzinfo=timezone(timedelta(hours=-12)))},
+        {"expires_at": datetime.min.replace(tzinfo=timezone(timedelta(hours=12)))},
+        {"scope": "u"},
+        {"kind": ""},
+    ],
+)
+def test_no_item_can_make_its_owner_unreadable(bad: dict[str, Any]) -> None:
+    with open_memory() as memory:
+        memory.add("good text", user_id="u")
+        with pytest.raises(errors.InputError):
+            memory.add(NewItem(**{"text": "bad text", "scope": Scope(user_id="u"), **bad}))
+        assert found(memory) == ["good text"]
+        assert memory.delete_all(user_id="u") == 1
+
+
+@pytest.mark.parametrize("identity", [{"model_id": 5}, {"model_id": ""}, {"dimension": True}])
+def test_no_model_can_make_its_store_unreadable(tmp_path: Path, identity: dict[str, Any]) -> None:
+    with pytest.raises(errors.InputError):
+        warpmem.open(tmp_path / "s", **{"dimension": 4, **identity})
+    warpmem.open(tmp_path / "s", dimension=4).close()
+
+
+def test_a_config_object_is_checked_like_keywords() -> None:
+    for fields in ({"durability": "Sync"}, {"embedder": "zzz"}, {"backend": "tpu"}, {"isa": 5}):
+        with pytest.raises(errors.InputError):
+            warpmem.open(config=Config(**fields))
+
+
+def test_what_a_caller_does_to_metadata_stays_with_the_caller() -> None:
+    with open_memory() as memory:
+        item_id = memory.add("text", user_id="u", metadata={"n": 1, "deep": {"list": [1]}}).id
+        for item in (memory.get(item_id), memory.search("text", user_id="u")[0].item):
+            item.metadata["n"] = 99
+            item.metadata["deep"]["list"].append(2)
+        assert memory.get(item_id).metadata == {"n": 1, "deep": {"list": [1]}}
+        assert found(memory, filters={"metadata.n": 1}) == ["text"]
+
+
+# -------------------------------------------------------------------------------- duplicates
+
+
+def test_a_later_return_to_a_value_is_no_duplicate_of_todays() -> None:
+    clock = FixedClock(START)
+    with open_memory(clock=clock) as memory:
+        memory.add("text Rome", user_id="u", key="home")
+        memory.add("text Oslo", user_id="u", key="home", valid_from=START + HOUR)
+        memory.add("text Rome", user_id="u", key="home", valid_from=START + 2 * HOUR)
+        clock.advance(3 * HOUR)
+        assert found(memory) == ["text Rome"]
+
+
+def test_a_value_that_ends_is_no_duplicate_of_one_that_does_not() -> None:
+    clock = FixedClock(START)
+    with open_memory(clock=clock) as memory:
+        memory.add("text", user_id="u", valid_to=START + HOUR)
+        assert memory.add("text", user_id="u").action == "added"
+        clock.advance(2 * HOUR)
+        assert found(memory) == ["text"]
+
+
+def test_a_repetition_without_expiry_outlives_the_first() -> None:
+    clock = FixedClock(START)
+    with open_memory(clock=clock) as memory:
+        first = memory.add("text", user_id="u", expires_at=START + HOUR)
+        assert memory.add("text", user_id="u") == warpmem.AddResult(first.id, "touched")
+        assert memory.add("text", user_id="u", expires_at=START + HOUR).action == "touched"
+        clock.advance(2 * HOUR)
+        assert found(memory) == ["text"]
+
+
+def test_an_announcement_repeated_is_touched() -> None:
+    with open_memory(clock=FixedClock(START)) as memory:
+        memory.add("text", user_id="u", valid_from=START + HOUR)
+        assert memory.add("text", user_id="u", valid_from=START + HOUR).action == "touched"
+
+
+def test_a_late_arrival_does_not_hide_the_current_duplicate() -> None:
+    with open_memory(clock=FixedClock(START)) as memory:
+        now = memory.add("text Rome", user_id="u", key="home", valid_from=START - HOUR)
+        memory.add("text Oslo", user_id="u", key="home", valid_from=START - 5 * HOUR)
+        memory.add("text Rome", user_id="u", key="home", valid_from=START - 9 * HOUR)
+        assert memory.add("text Rome", user_id="u", key="home") == warpmem.AddResult(now.id, "touched")
+
+
+def test_deleting_one_of_two_equal_texts_forgets_only_that_one() -> None:
+    with open_memory() as memory:
+        first = memory.add("text one", user_id="u")
+        second = memory.add("text two", user_id="u")
+        memory.update(second.id, text="text one")
+        memory.delete(second.id)
+        assert memory.add("text one", user_id="u") == warpmem.AddResult(first.id, "touched")
+
+
+# -------------------------------------------------------------------------------- idempotency
+
+
+def test_another_vector_is_another_payload() -> None:
+    with warpmem.open(dimension=4) as memory:
+        memory.add("text", user_id="u", vector=np.eye(4)[0], idempotency_key="k")
+        with pytest.raises(errors.IdempotencyConflict):
+            memory.add("text", user_id="u", vector=np.eye(4)[1], idempotency_key="k")
+
+
+def test_a_replay_embeds_nothing() -> None:
+    calls: list[int] = []
+
+    def embed(texts: list[str]) -> Any:
+        calls.append(len(texts))
+        return np.ones((len(texts), 4))
+
+    with warpmem.open(embedder=embed, dimension=4, model_id="mine") as memory:
+        first = memory.add(["a", "b"], user_id="u", kind="message", idempotency_key="k")
+        assert memory.add(["a", "b"], user_id="u", kind="message", idempotency_key="k") == first
+        assert calls == [2]
+
+
+def test_remembered_calls_do_not_pile_up() -> None:
+    clock = FixedClock(START)
+    with open_memory(clock=clock) as memory:
+        for day in range(40):
+            memory.add(Message(role="user", content="text"), user_id="u", idempotency_key=f"day {day}")
+            clock.advance(timedelta(days=1))
+        engine = memory._log._engine  # type: ignore[attr-defined]
+        tags = [key[4:5] for key, _ in engine.scan("lookup", b"", b"\xff" * 64)]
+        assert tags.count(b"i") == tags.count(b"t") <= 9
+
+
+# ---------------------------------------------------------------------------- opening, closing
+
+
+def test_a_dropped_memory_gives_its_directory_back(tmp_path: Path) -> None:
+    memory = warpmem.open(tmp_path / "s", embedder="hashing")
+    memory.add("text", user_id="u")
+    del memory
+    gc.collect()
+    with warpmem.open(tmp_path / "s", embedder="hashing") as again:
+        assert found(again) == ["text"]
+
+
+def test_a_second_close_waits_for_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = warpmem.open(tmp_path / "s", embedder="hashing")
+    close = RocksEngine.close
+
+    def slow(engine: RocksEngine) -> None:
+        time.sleep(0.2)
+        close(engine)
+
+    monkeypatch.setattr(RocksEngine, "close", slow)
+    thread = threading.Thread(target=memory.close)
+    thread.start()
+    time.sleep(0.05)
+    memory.close()
+    warpmem.open(tmp_path / "s", embedder="hashing").close()
+    thread.join()
+
+
+def test_ids_ascend_over_a_restart_while_the_clock_stands_still(tmp_path: Path) -> None:
+    texts = []
+    for start in range(0, 60, 20):
+        with warpmem.open(tmp_path / "s", embedder="hashing", clock=FixedClock(START)) as memory:
+            for n in range(start, start + 20):
+                memory.add(f"text {n}", user_id="u")
+                texts.append(f"text {n}")
+    with warpmem.open(tmp_path / "s", embedder="hashing", clock=FixedClock(START)) as memory:
+        assert [item.text for item in memory.list(user_id="u")] == texts
+
+
+def test_an_explicit_kind_wins_for_chat_messages() -> None:
+    with open_memory() as memory:
+        memory.add({"role": "user", "content": "text"}, user_id="u", kind="event")
+        assert memory.list(user_id="u").items[0].kind == "event"
+
+
+def test_a_keyed_item_can_be_ended_up_to_the_next_value() -> None:
+    clock = FixedClock(START)
+    with open_memory(clock=clock) as memory:
+        first = memory.add("text one", user_id="u", key="k", valid_from=START - 9 * HOUR)
+        memory.add("text two", user_id="u", key="k", valid_from=START - 5 * HOUR)
+        with pytest.raises(errors.InvalidTime, match="next value"):
+            memory.update(first.id, valid_to=START - HOUR)
+        memory.update(first.id, valid_to=START - 7 * HOUR)
+        assert found(memory, as_of=START - 6 * HOUR) == []
+        assert found(memory, as_of=START - 8 * HOUR) == ["text one"]
+        assert to_datetime(clock.now()) == START
+
+
+def test_owners_are_listed_page_by_page() -> None:
+    with open_memory() as memory:
+        scopes = [Scope(user_id="a"), Scope(agent_id="b"), Scope(run_id="c"), Scope(corpus_id="d")]
+        for scope in scopes:
+            memory.add("text", scope=scope)
+        assert memory.owners() == tuple(scopes)
+        assert memory.owners(limit=2) + memory.owners(after=scopes[1]) == tuple(scopes)
