@@ -52,6 +52,7 @@ class AsyncMemory:
     get_many = _delegate(Memory.get_many)
     list = _delegate(Memory.list)
     count = _delegate(Memory.count)
+    owners = _delegate(Memory.owners)
     history = _delegate(Memory.history)
     changes = _delegate(Memory.changes)
     stats = _delegate(Memory.stats)

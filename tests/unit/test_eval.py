@@ -156,6 +156,21 @@ def test_damaged_files(tmp_path: Path, capsys: pytest.CaptureFixture[str], chang
     assert message in error
 
 
+@pytest.mark.parametrize("content", [b'[{"sample_id": "\xff"}]', b"[" * 9_000 + b"]" * 9_000])
+def test_files_that_are_not_readable_json(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes
+) -> None:
+    path = tmp_path / "hostile.json"
+    path.write_bytes(content)
+    assert main(["eval", "locomo", str(path), "--embedder", "hashing"]) == 1
+    assert "is not in LoCoMo's format" in capsys.readouterr().err
+
+
+def test_file_name_that_is_not_unicode(file: Path) -> None:
+    renamed = file.rename(file.with_name("tiny-\udcff.json"))
+    assert report(renamed)["settings"]["file"] == "tiny-\\xff.json"
+
+
 def test_report_that_cannot_be_written(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = file.parent / "no" / "report.json"
     assert main(["eval", "locomo", str(file), "--embedder", "hashing", "--out", str(out)]) == 1

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any, get_args
 
 from ..config import MAX_K
-from ..errors import InputError, InvalidScope
-from ..types import Modality, Scope
+from ..errors import InputError, InvalidScope, NotFound
+from ..types import MemoryItem, Modality, Scope
 
 _KIND = re.compile(r"[a-z][a-z0-9_]{0,63}", re.ASCII)
 _MAX_NAME_BYTES = 512
@@ -147,3 +147,10 @@ def check_flag(value: Any, name: str) -> bool:
     if not isinstance(value, bool):
         raise InputError(f"{name} must be True or False, not {type(value).__name__}")
     return value
+
+
+def existing(item: MemoryItem | None) -> MemoryItem:
+    """The item, or NotFound."""
+    if item is None:
+        raise NotFound("no such item in this scope")
+    return item

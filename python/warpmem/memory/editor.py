@@ -37,7 +37,6 @@ class Editor:
         self,
         item_id: str,
         fields: ItemUpdate,
-        *,
         scope: Scope | None,
         expected_version: int | None,
         durability: Durability | None,

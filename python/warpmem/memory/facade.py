@@ -6,13 +6,12 @@ import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from types import TracebackType
 from typing import Any, Literal, Self
 
 from msgspec import UNSET, UnsetType
 
 from ..config import Config
-from ..errors import InputError, NotFound, NotSupported, StoreClosed
+from ..errors import InputError, NotSupported, StoreClosed
 from ..ingest.messages import to_new_items
 from ..policy.context import pack
 from ..policy.schema import Schemas
@@ -199,13 +198,8 @@ class Memory:
             text=text, metadata=metadata, priority=priority, entities=entities, sources=sources, trust=trust,
             valid_from=valid_from, valid_to=valid_to, expires_at=expires_at, vector=vector,
         )  # fmt: skip
-        return self._editor.update(
-            id,
-            fields,
-            scope=arguments.check_scope(scope),
-            expected_version=expected_version,
-            durability=durability,
-        )
+        known = arguments.check_scope(scope)
+        return self._editor.update(id, fields, known, expected_version, durability)
 
     def delete(self, id: str, *, scope: Scope | None = None, durability: Durability | None = None) -> None:
         """Hide and unindex an item at once, in all its versions; its history stays. Raises NotFound."""
@@ -262,8 +256,8 @@ class Memory:
         policy/filters.py; applied inside the scan. `as_of`: what was true then; `known_at`: what had been
         recorded by then, in the version of then. `now` stands in for the clock (expiry, recency). `vector`
         replaces embedding `query`. `deadline`: seconds; DeadlineExceeded afterwards. `return_vectors`:
-        result.vectors is (n, dim) float32, unit length. k <= 4096, and k times the scopes given of one owner too.
-        Raises InputError.
+        result.vectors is (n, dim) float32, unit length. k <= 4096, also times the
+        scopes of one owner. Raises InputError.
         """
         self._check_open()
         whose = arguments.search_scopes(
@@ -326,9 +320,7 @@ class Memory:
     def get(self, id: str, *, scope: Scope | None = None) -> MemoryItem:
         """The current version of an item, whether or not it is still valid. Raises NotFound."""
         (item,) = self.get_many([id], scope=scope)
-        if item is None:
-            raise NotFound("no such item in this scope")
-        return item
+        return arguments.existing(item)
 
     def get_many(self, ids: Sequence[str], *, scope: Scope | None = None) -> tuple[MemoryItem | None, ...]:
         """Items by id, in order; None where there is none."""
@@ -418,9 +410,7 @@ class Memory:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _check_open(self) -> None:

@@ -1,7 +1,8 @@
 """The log: records over an engine, changed only by the committer thread.
 
-A change is one atomic engine write: its log entries and the state they lead to (items, vectors, history, owners,
-listing, lookup). An entry names the version of the item it made; the version itself stands in items or history.
+A change is one atomic engine write: its log entries and the state they lead to (items, vectors, history,
+owners, listing, lookup). An entry names the version of the item it made; the version itself stands in items
+or history.
 """
 
 from __future__ import annotations
