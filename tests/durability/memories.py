@@ -16,7 +16,7 @@ BATCH = 3
 
 
 def child(path: str, seed: int, acknowledge: Callable[[bytes], None]) -> None:
-    """Two threads add single items, keyed items and atomic lists, and update, each acknowledged."""
+    """Two threads add single items, keyed items and atomic lists, update and delete, each acknowledged."""
     memory = warpmem.open(path, embedder="hashing")
 
     def work(thread: int) -> None:
@@ -25,23 +25,25 @@ def child(path: str, seed: int, acknowledge: Callable[[bytes], None]) -> None:
         for n in itertools.count():
             name = f"{seed}-{thread}-{n}"
             user = rng.choice(USERS)
-            what = rng.choice(("single", "keyed", "list", "update"))
+            what = rng.choice(("single", "keyed", "list", "update", "delete"))
             if what == "update" and known:
                 item = memory.update(rng.choice(known), text=f"updated {name}")
-                acknowledge(f"at-least {item.version} {item.id}".encode())
+                acknowledge(f"is {item.version} {item.id} updated {name}".encode())
+            elif what == "delete" and known:
+                item_id = known.pop(rng.randrange(len(known)))
+                memory.delete(item_id)
+                acknowledge(f"gone 0 {item_id} -".encode())
             elif what == "list":
-                items = [
-                    NewItem(text=f"batch {name} part {part}", metadata={"batch": name})
-                    for part in range(BATCH)
-                ]
-                for result in memory.add_many(items, user_id=user):
-                    acknowledge(f"item 1 {result.id}".encode())
+                parts = [f"{name} part {part}" for part in range(BATCH)]
+                items = [NewItem(text=part, metadata={"batch": name}) for part in parts]
+                for part, result in zip(parts, memory.add_many(items, user_id=user), strict=True):
+                    acknowledge(f"is 1 {result.id} {part}".encode())
             else:
                 key = f"key-{rng.randrange(3)}" if what == "keyed" else None
                 result = memory.add(f"{what} {name}", user_id=user, key=key)
-                assert isinstance(result, warpmem.types.AddResult)
+                assert isinstance(result, warpmem.AddResult)
                 known.append(result.id)
-                acknowledge(f"item 1 {result.id}".encode())
+                acknowledge(f"is 1 {result.id} {what} {name}".encode())
 
     threads = [threading.Thread(target=work, args=(thread,)) for thread in range(2)]
     for thread in threads:
@@ -53,9 +55,16 @@ def child(path: str, seed: int, acknowledge: Callable[[bytes], None]) -> None:
 def check(path: str, acknowledged: Sequence[bytes]) -> None:
     """Every acknowledged item is there; nothing is half there; every family tells the same story."""
     with warpmem.open(path, embedder="hashing") as memory:
+        gone = {token.decode().split()[2] for token in acknowledged if token.startswith(b"gone")}
         for token in acknowledged:
-            _, version, item_id = token.decode().split()
-            assert memory.get(item_id).version >= int(version)
+            what, version, item_id, text = token.decode().split(" ", 3)
+            if item_id in gone:
+                assert memory.get_many([item_id]) == (None,), "an acknowledged deletion was lost"
+            if what == "is":
+                versions = {entry.item.version: entry.item for entry in memory.history(item_id) if entry.item}
+                assert versions[int(version)].text == text
+            if what == "is" and item_id not in gone and memory.get_many([item_id]) == (None,):
+                assert memory.history(item_id)[-1].operation == "delete", "an acknowledged item was lost"
         batches: Counter[str] = Counter()
         total = 0
         for user in USERS:
