@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 from ..errors import InvalidTime
 from ..records import NEVER
@@ -53,6 +54,7 @@ def to_micros(when: datetime, name: str) -> int:
     return micros
 
 
+@lru_cache(maxsize=4096)
 def to_datetime(micros: int) -> datetime:
     """The UTC datetime of int microseconds."""
     return _EPOCH + timedelta(microseconds=micros)
