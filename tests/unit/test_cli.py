@@ -123,6 +123,22 @@ def test_stats(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "model_id        hashing" in out(capsys, "stats")
 
 
+def test_store_with_its_own_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "own"
+    with warpmem.open(path, dimension=4, model_id="mine") as memory:
+        memory.add("one", user_id="u", vector=[1.0, 0.0, 0.0, 0.0])
+    monkeypatch.setenv("WARPMEM_STORE", str(path))
+    assert json_lines(out(capsys, "list", "--user", "u", "--json"))[0]["text"] == "one"
+    stats = json.loads(out(capsys, "stats", "--json"))
+    assert (stats["items"], stats["model_id"], stats["dimension"]) == (1, "mine", 4)
+    (line,) = json_lines(out(capsys, "export"))
+    assert (line["text"], line["model_id"]) == ("one", "mine")
+    assert err(capsys, "search", "one", "--user", "u", code=1).startswith("warpmem: ")
+    assert err(capsys, "add", "two", "--user", "u", code=3).startswith("warpmem: ModelMismatch: ")
+
+
 # -------------------------------------------------------------------------------------- exit codes
 
 
@@ -170,6 +186,82 @@ def test_wrong_usage(store: Path, capsys: pytest.CaptureFixture[str], argv: list
     assert "usage: warpmem" in err(capsys, *argv, code=2)
 
 
+DEEP = '{"a": ' * 5_000 + "1" + "}" * 5_000
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["add", "text", "--metadata", DEEP], "InputError: --metadata: the JSON is nested too deeply"),
+        (["search", "q", "--filter", DEEP], "InputError: --filter: the JSON is nested too deeply"),
+        (["list", "--filter", DEEP], "InputError: --filter: the JSON is nested too deeply"),
+        (["add", "text", "--metadata", DEEP[:3_000] + "1" + "}" * 500], "InvalidMetadata: "),
+        (["add", "\udcff"], "InputError: the argument text holds bytes that are not UTF-8"),
+        (["add", "text", "--agent", "\udcff"], "InputError: the argument agent holds bytes"),
+        (["add", "text", "--key", "\udcff"], "InputError: the argument key holds bytes"),
+        (["add", "text", "--kind", "\udcff"], "InputError: the argument kind holds bytes"),
+        (["add", "text", "--metadata", '{"a": "\udcff"}'], "InvalidMetadata: "),
+        (["add", "text", "--store", "\udcff"], "InputError: the argument store holds bytes"),
+        (["search", "\udcff"], "InputError: the argument query holds bytes"),
+        (["search", "q", "--kinds", "\udcff"], "InputError: "),
+        (["import", "-", "--kind", "\udcff"], "InputError: the argument kind holds bytes"),
+        (["import", "\udcff"], "InputError: cannot read '\\udcff'"),
+        (
+            ["add", "text", "--valid-from", "0001-01-01T00:00:00+05:00"],
+            "InvalidTime: valid_from lies outside",
+        ),
+        (
+            ["add", "text", "--valid-from", "9999-12-31T23:59:59-05:00"],
+            "InvalidTime: valid_from lies outside",
+        ),
+        (
+            ["add", "text", "--expires-at", "9999-12-31T23:59:59-05:00"],
+            "InvalidTime: expires_at lies outside",
+        ),
+        (["search", "q", "--as-of", "0001-01-01T00:00:00+05:00"], "InvalidTime: as_of lies outside"),
+        (["search", "q", "--known-at", "9999-12-31T23:59:59-05:00"], "InvalidTime: known_at lies outside"),
+    ],
+    ids=lambda value: (
+        " ".join(value)[:60].encode("unicode_escape").decode() if isinstance(value, list) else ""
+    ),
+)
+def test_hostile_arguments(
+    store: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    argv: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    error = err(capsys, *argv, "--user", "u", code=1)
+    assert error.startswith(f"warpmem: {message}")
+    assert len(error.splitlines()) == 1
+    assert out(capsys, "list", "--user", "u") == ""
+
+
+def test_paths_that_are_not_unicode(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "InputError: the argument keep holds bytes" in err(
+        capsys, "demo", "--keep", str(tmp_path / "\udcff"), code=1
+    )
+    monkeypatch.setenv("WARPMEM_STORE", str(tmp_path / "\udcff"))
+    for argv in (["add", "text", "--user", "u"], ["stats"], ["doctor"]):
+        assert "InputError: the path of the store holds bytes that are not UTF-8" in err(
+            capsys, *argv, code=1
+        )
+
+
+@pytest.mark.parametrize("when", ["0001-01-01T00:00:00+00:00", "9999-12-31T23:59:59.999998+00:00"])
+def test_times_at_the_edges(store: Path, capsys: pytest.CaptureFixture[str], when: str) -> None:
+    out(capsys, "add", "edge", "--user", "u", "--valid-from", when)
+    (item,) = json_lines(out(capsys, "list", "--user", "u", "--include-past", "--json"))
+    assert item["valid_from"] == when.replace("+00:00", "Z")
+    assert when[:10] in out(capsys, "list", "--user", "u", "--include-past")
+    assert len(json_lines(out(capsys, "search", "edge", "--user", "u", "--as-of", when, "--json"))) == 1
+
+
 def test_no_store_is_wrong_usage(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WARPMEM_STORE", raising=False)
     assert err(capsys, "stats", code=2) == (
@@ -191,6 +283,35 @@ def test_interrupt(store: Path, capsys: pytest.CaptureFixture[str], monkeypatch:
 
     monkeypatch.setattr(warpmem.Memory, "add", interrupt)
     assert err(capsys, "add", "text", "--user", "u", code=130) == "warpmem: interrupted\n"
+
+
+def _bytes_shown(encoding: str, *argv: str) -> bytes:
+    """Stdout of a command run with this encoding, which must succeed."""
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run(
+        [sys.executable, "-m", "warpmem", *argv],
+        env=environment,
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_terminal_that_is_not_unicode(store: Path) -> None:
+    text = "grün 日本 \N{GRINNING FACE}"
+    with warpmem.open(store) as memory:
+        memory.add(text, user_id="u", metadata={"q": 'ü"\\'})
+    assert _bytes_shown("ascii", "list", "--user", "u").endswith(b" gr\\xfcn \\u65e5\\u672c \\U0001f600\n")
+    assert " grün ".encode("latin-1") in _bytes_shown("latin-1", "search", "x", "--user", "u", "--explain")
+    assert _bytes_shown("utf-8", "list", "--user", "u").endswith(f" {text}\n".encode())
+    for argv in (("list", "--user", "u", "--json"), ("search", "x", "--user", "u", "--json")):
+        shown = _bytes_shown("ascii", *argv)
+        assert shown.isascii()
+        (item,) = json_lines(shown.decode("ascii"))
+        assert (item["text"], item["metadata"]) == (text, {"q": 'ü"\\'})
+    assert text.encode() in _bytes_shown("ascii", "export")  # bytes, not text
 
 
 def test_reader_that_goes_away(store: Path) -> None:

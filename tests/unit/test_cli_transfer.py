@@ -12,7 +12,7 @@ import pytest
 import warpmem
 from commands import err, json_lines, out, stdin
 from warpmem import NewItem, Scope
-from warpmem.cli import main
+from warpmem.cli import main, stores
 from warpmem.cli.lines import MAX_LINE_BYTES
 from warpmem.cli.progress import Progress
 from warpmem.cli.stores import all_owners
@@ -112,6 +112,22 @@ def test_all_owners(store: Path) -> None:
     assert owners == ["nadia", "tobias", "odile", "kwame", "handbook", "a"]
 
 
+@pytest.mark.parametrize("page", [1, 4, 6, 7])
+def test_export_asks_for_owners_page_by_page(
+    store: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, page: int
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("the change feed is as long as the store's life")
+
+    fill(store)
+    monkeypatch.setattr(warpmem.Memory, "changes", refuse)
+    monkeypatch.setattr(stores, "_PAGE", page)
+    lines = json_lines(out(capsys, "export"))
+    assert len(lines) == 15
+    owners = [line.get("user_id") or line.get("corpus_id") or line["agent_id"] for line in lines]
+    assert list(dict.fromkeys(owners)) == ["nadia", "tobias", "odile", "kwame", "handbook", "a"]
+
+
 def test_import_of_simple_lines_and_messages(
     store: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,7 +145,7 @@ def test_import_of_simple_lines_and_messages(
         assert "imported 5 lines (added 5)" in capsys.readouterr().err
     items = json_lines(out(capsys, "list", "--user", "u", "--json"))
     assert [(item["text"], item["kind"]) for item in items] == [
-        ("one", "event"), ("hi", "message"), ("hi", "message"), ("one", "event")
+        ("one", "event"), ("hi", "event"), ("hi", "event"), ("one", "event")
     ]  # fmt: skip
     assert items[1]["run_id"] == "r"
     (two,) = json_lines(out(capsys, "list", "--agent", "a", "--json"))
@@ -145,6 +161,9 @@ BAD_LINES = {
     b'{"text": "x"}': "InvalidScope: line 3: ",
     b'{"text": " ", "user_id": "u"}': "InvalidText: line 3: ",
     b'{"text": "x", "user_id": "u", "valid_from": "2025-01-01T00:00:00"}': "InvalidTime: line 3: ",
+    b'{"text": "x", "user_id": "u", "metadata": {"a": ' + b"[" * 9000 + b"]" * 9000 + b"}}": (
+        "InputError: line 3: the JSON is nested too deeply"
+    ),
     b'{"role": "user", "user_id": "u"}': "InputError: line 3: ",
     b'\xff{"text": "x"}': "InputError: line 3: not JSON: ",
     b'{"text": "' + b"x" * MAX_LINE_BYTES + b'"}': "InputError: line 3: the line is over the limit",

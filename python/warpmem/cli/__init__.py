@@ -14,6 +14,7 @@ Results go to stdout; progress, counts and errors go to stderr. An error is one 
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -28,14 +29,12 @@ OK, REFUSED, USAGE, STORE_PROBLEM, INTERRUPTED, NO_READER = 0, 1, 2, 3, 130, 141
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. `argv` defaults to the process's own arguments."""
-    parser = make_parser()
+    _escape_what_stdout_lacks()
     try:
-        args = parser.parse_args(argv)
+        code = run(make_parser().parse_args(argv))
+        sys.stdout.flush()
     except SystemExit as stop:  # argparse has already said what is wrong, or printed the help
         return stop.code if isinstance(stop.code, int) else USAGE
-    try:
-        code = run(args)
-        sys.stdout.flush()
     except BrokenPipeError:
         # Python would complain once more when it flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -50,3 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"warpmem: {type(error).__name__}: {error}", file=sys.stderr)
         return STORE_PROBLEM if isinstance(error, StoreError) else REFUSED
     return code
+
+
+def _escape_what_stdout_lacks() -> None:
+    """Let characters outside stdout's encoding be written as escapes, as stderr does, instead of failing."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in ("strict", "surrogateescape"):
+        sys.stdout.reconfigure(errors="backslashreplace")

@@ -19,7 +19,7 @@ from ..index.cpu import CpuBackend
 from ..protocols import SearchBackend
 from ..storage.disk import free_bytes
 from . import probe, selftest
-from .output import to_json
+from .output import path_text, print_json
 from .stores import store_path
 
 _CORE = ("numpy", "msgspec", "rocksdict", "wordllama", "tokenizers", "safetensors")
@@ -40,7 +40,10 @@ _EMBEDDINGS = 20
 def run(args: argparse.Namespace) -> int:
     """Print the findings; 1 when a check failed."""
     findings = examine(store_path(args))
-    print(to_json(findings) if args.json else "\n".join(_lines(findings)))
+    if args.json:
+        print_json(findings)
+    else:
+        print("\n".join(_lines(findings)))
     return 0 if findings["ok"] else 1
 
 
@@ -143,7 +146,7 @@ def _disk(store: str | None) -> dict[str, Any]:
     directory = Path(store if store is not None else tempfile.gettempdir()).absolute()
     while not directory.is_dir():
         directory = directory.parent
-    found: dict[str, Any] = {"directory": os.fspath(directory), "free_bytes": free_bytes(directory)}
+    found: dict[str, Any] = {"directory": path_text(directory), "free_bytes": free_bytes(directory)}
     times = []
     try:
         with tempfile.TemporaryFile(dir=directory, prefix=".warpmem-doctor-", buffering=0) as file:

@@ -7,7 +7,7 @@ import sys
 
 from ..errors import InputError
 from ..types import AddResult, Ranking
-from .output import hit_fields, item_fields, item_line, score_terms, to_json
+from .output import hit_fields, item_fields, item_line, print_json, score_terms
 from .stores import open_store, scope_of
 
 
@@ -47,7 +47,7 @@ def search(args: argparse.Namespace) -> int:
         )
     for hit in result:
         if args.json:
-            print(to_json(hit_fields(hit)))
+            print_json(hit_fields(hit))
             continue
         print(f"{hit.score:.4f}  {item_line(hit.item)}")
         if args.explain:
@@ -72,9 +72,15 @@ def list_items(args: argparse.Namespace) -> int:
             include_past=args.include_past,
         )
     for item in page:
-        print(to_json(item_fields(item)) if args.json else item_line(item))
+        if args.json:
+            print_json(item_fields(item))
+        else:
+            print(item_line(item))
     if page.cursor is not None:
-        print(to_json({"cursor": page.cursor}) if args.json else f"more: --cursor {page.cursor}")
+        if args.json:
+            print_json({"cursor": page.cursor})
+        else:
+            print(f"more: --cursor {page.cursor}")
     return 0
 
 
@@ -83,7 +89,7 @@ def stats(args: argparse.Namespace) -> int:
     with open_store(args, read_only=True) as memory:
         counters = memory.stats()
     if args.json:
-        print(to_json(counters))
+        print_json(counters)
         return 0
     for name in counters.__struct_fields__:
         value = getattr(counters, name)

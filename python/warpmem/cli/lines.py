@@ -6,16 +6,18 @@
     {"role": ..., "content": ..., "at": ..., "user_id": ...}
         a chat message (ingest/messages.py)
 
-A line that names no owner belongs to the scope of the command. Empty lines are passed over.
+A line that names no owner belongs to the scope of the command. One that names no kind, as no chat message
+does, is of the command's kind, else a fact or a message. Empty lines are passed over.
 
 Each line carries an idempotency key made from its content, so that importing a file again, as after an
 error, stores nothing twice, messages included. That holds as long as the store remembers such keys (7 days);
 later, current facts and the like are still recognised as duplicates, messages and events are not. A line that
 stands twice in one file, and has no id, is meant twice.
 
-The past comes back as it was: items with a key end where the next begins. An item that ended otherwise (its
-successor was deleted, or an update ended it) is ended explicitly, and a later repetition of it is added
-after the batch it stands in. `sources` are kept as written.
+The past comes back as it was: each item is stored with the end it had, whatever comes before or after it. A
+line that is taken for a repetition of a stored item which is valid longer ends that item, unless the item is
+a line of the same export or was known to end at another time; then a note on stderr says that its end stays.
+`sources` are kept as written.
 """
 
 from __future__ import annotations
@@ -29,10 +31,11 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from ..errors import Conflict, InputError, ModelError, NotFound, WarpmemError
+from ..errors import Conflict, InputError, InvalidTime, ModelError, WarpmemError
 from ..ingest.messages import to_new_items
 from ..memory import Memory
-from ..types import AddResult, Modality, NewItem, Scope
+from ..ops.clock import to_micros
+from ..types import AddResult, MemoryItem, Modality, NewItem, Scope
 
 MAX_LINE_BYTES = 8 << 20
 _IDS = ("user_id", "agent_id", "run_id", "corpus_id")
@@ -73,7 +76,6 @@ class Entry(msgspec.Struct, frozen=True):
 
     number: int
     item: NewItem
-    valid_to: datetime | None
     exported: bool
 
 
@@ -92,7 +94,8 @@ class Importer:
     """Adds lines in batches, each one commit, and remembers what became of them.
 
     A refused line is reported on stderr with its number. Without `skip_errors` it ends the import: `stopped`
-    is then True and lines before it are stored. StoreError passes through.
+    is then True and lines before it are stored. StoreError passes through. Takes memory in proportion to the
+    lines: the digest of each, or the id it got.
     """
 
     def __init__(
@@ -105,7 +108,7 @@ class Importer:
         self._skip_errors = skip_errors
         self._waiting: list[Entry] = []
         self._seen: Counter[bytes] = Counter()
-        self._ends: dict[str, datetime] = {}
+        self._exported: set[str] = set()
         self.actions: Counter[str] = Counter()
         self.skipped = 0
         self.stopped = False
@@ -133,11 +136,9 @@ class Importer:
             self._flush()
 
     def finish(self) -> None:
-        """Store what waits, then end the items whose end no later line has brought about."""
+        """Store what waits."""
         if not self.stopped:
             self._flush()
-        for item_id, when in self._ends.items():
-            self._end(item_id, when)
 
     # ------------------------------------------------------------------------------ reading a line
 
@@ -155,6 +156,9 @@ class Importer:
             raise InputError(f"not an item: {error}") from None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise InputError(f"not JSON: {error}") from None
+        except RecursionError:
+            raise InputError("the JSON is nested too deeply") from None
+        _check_times(given)
         item = NewItem(
             text=given.text,
             scope=self._scope_of(raw),
@@ -168,16 +172,18 @@ class Importer:
             sources=given.sources,
             trust=given.trust,
             valid_from=given.valid_from,
+            valid_to=given.valid_to,
             expires_at=given.expires_at,
             idempotency_key=self._idempotency_key(line, unique=given.id is not None),
         )
-        return Entry(number, item, given.valid_to, given.id is not None)
+        return Entry(number, item, given.id is not None)
 
     def _message(self, number: int, line: bytes, raw: dict[str, Any]) -> Entry:
         scope = self._scope_of(raw)
-        (item,), _ = to_new_items([{name: value for name, value in raw.items() if name not in _IDS}])
+        message = {name: value for name, value in raw.items() if name not in _IDS}
+        (item,), _ = to_new_items(message, self._kind)
         key = self._idempotency_key(line, unique=False)
-        return Entry(number, msgspec.structs.replace(item, scope=scope, idempotency_key=key), None, False)
+        return Entry(number, msgspec.structs.replace(item, scope=scope, idempotency_key=key), False)
 
     def _scope_of(self, raw: dict[str, Any]) -> Scope | None:
         ids = {name: raw[name] for name in _IDS if raw.get(name) is not None}
@@ -221,47 +227,44 @@ class Importer:
             self.stopped = True
 
     def _settle(self, entry: Entry, result: AddResult) -> None:
-        end = self._ends.get(result.id)
+        item = self._find(result) if result.action == "touched" else None
         begins = entry.item.valid_from
-        if (
-            result.action == "touched"
-            and entry.exported
-            and end is not None
-            and begins is not None
-            and end <= begins
-        ):
-            # Taken for a repetition of an item that had ended before this one began.
-            self._end(result.id, self._ends.pop(result.id))
+        if item is not None and item.valid_to is not None and begins is not None and item.valid_to <= begins:
+            # What it was taken to repeat was ended by a line before it, of the same batch, after all.
             again = msgspec.structs.replace(entry.item, idempotency_key=f"{entry.item.idempotency_key}:again")
             (result,) = self._memory.add_many([again])
+            item = self._find(result) if result.action == "touched" else None
         self.actions[result.action] += 1
-        if entry.valid_to is not None:
-            self._ends[result.id] = entry.valid_to
+        if item is not None and entry.item.valid_to is not None:
+            self._end(entry, item, entry.item.valid_to)
+        if entry.exported:
+            self._exported.add(result.id)
 
-    def _end(self, item_id: str, when: datetime) -> None:
-        """Let an item's validity end at `when`, if it does not end by then already."""
-        try:
-            item = self._memory.get(item_id)
-        except NotFound:  # deleted since an earlier import of the same file
-            return
+    def _find(self, result: AddResult) -> MemoryItem | None:
+        """What was touched; None when it was deleted since an earlier import of the same file touched it."""
+        return self._memory.get_many([result.id])[0]
+
+    def _end(self, entry: Entry, item: MemoryItem, when: datetime) -> None:
+        """End the stored item that `entry` repeats at `when` if it is valid longer, or say that it stays."""
         if item.valid_to is not None and item.valid_to <= when:
             return
-        if item.key is None:
-            self._memory.update(item_id, valid_to=when)
+        same_beginning = item.valid_from == entry.item.valid_from
+        # An exported line that repeats another of its export is a second item: it does not correct the first.
+        another = entry.exported and item.id in self._exported
+        if another or when < item.valid_from or (item.valid_to is not None and not same_beginning):
+            print(
+                f"warpmem: line {entry.number}: repeats an item that is valid longer; its end stays as it is",
+                file=sys.stderr,
+            )
             return
-        # The validity of a keyed item follows from what comes after it in its slot: something that is never
-        # found, because it has expired when it begins, and is deleted at once.
-        (mark,) = self._memory.add_many(
-            [
-                NewItem(
-                    text=item.text,
-                    scope=item.scope,
-                    kind=item.kind,
-                    key=item.key,
-                    metadata={**item.metadata, "ends": item_id},
-                    valid_from=when,
-                    expires_at=when,
-                )
-            ]
-        )
-        self._memory.delete(mark.id)
+        self._memory.update(item.id, valid_to=when)
+
+
+def _check_times(line: ItemLine) -> None:
+    """Raises InvalidTime on a time without offset or out of range, and on an end before the beginning."""
+    for name in ("valid_from", "valid_to", "expires_at"):
+        when = getattr(line, name)
+        if when is not None:
+            to_micros(when, name)
+    if line.valid_from is not None and line.valid_to is not None and line.valid_to < line.valid_from:
+        raise InvalidTime("valid_to lies before valid_from")

@@ -32,7 +32,7 @@ from .. import __version__, compose
 from ..errors import InputError
 from ..memory import Memory
 from ..types import NewItem
-from .output import to_json
+from .output import path_text, to_json
 
 _TURN_ID = re.compile(r"D:?(\d+):(\d+)")
 _SESSION = re.compile(r"session_(\d+)")
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
         embedder=args.embedder,
         captions=args.captions,
     )
-    report["settings"]["file"] = Path(args.file).name
+    report["settings"]["file"] = path_text(Path(args.file).name)
     if args.out is not None:
         try:
             Path(args.out).write_text(to_json(report) + "\n", encoding="utf-8")
@@ -92,8 +92,10 @@ def load(file: str) -> list[Conversation]:
         return msgspec.json.decode(Path(file).read_bytes(), type=list[Conversation])
     except OSError as error:
         raise InputError(f"cannot read {file!r}: {error.strerror}") from error
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{file!r} is not in LoCoMo's format: {error}") from error
+    except RecursionError as error:
+        raise InputError(f"{file!r} is not in LoCoMo's format: nested too deeply") from error
 
 
 def turn_ids(evidence: Sequence[str]) -> frozenset[str]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import sys
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,12 +14,29 @@ import msgspec
 from ..types import Hit, MemoryItem
 
 _BREAKS = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
 _SCOPE_IDS = ("user_id", "agent_id", "run_id", "corpus_id")
 
 
 def to_json(value: Any) -> str:
     """One line of JSON; datetimes as ISO 8601."""
     return msgspec.json.encode(value).decode("utf-8")
+
+
+def print_json(value: Any) -> None:
+    """Print one line of JSON, which stays JSON on a stdout that is not Unicode."""
+    line = to_json(value)
+    try:
+        line.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        # Characters outside ASCII occur in JSON's strings only, where \u escapes mean the same.
+        line = _NOT_ASCII.sub(lambda match: json.dumps(match[0])[1:-1], line)
+    print(line)
+
+
+def path_text(path: str | os.PathLike[str]) -> str:
+    """A path as text, bytes that are not UTF-8 as escapes."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def item_fields(item: MemoryItem) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from datetime import datetime
 from importlib import import_module
 from typing import Any
 
+from ..errors import InputError
+
 EPILOG = """\
 The store is a directory, named by --store or by the environment variable WARPMEM_STORE.
 
@@ -35,8 +37,15 @@ _COMMANDS = {
 }
 
 
+_FILES = frozenset(("file", "out"))
+"""Arguments that name files, which any bytes may."""
+
+
 def run(args: argparse.Namespace) -> int:
-    """Carry out a parsed command; returns its exit code."""
+    """Carry out a parsed command; returns its exit code. Raises WarpmemError."""
+    for name, value in vars(args).items():
+        if isinstance(value, str) and name not in _FILES and not is_text(value):
+            raise InputError(f"the argument {name} holds bytes that are not UTF-8")
     module, function = _COMMANDS[args.command].split(":")
     serve: Callable[[argparse.Namespace], int] = getattr(import_module(f".{module}", __package__), function)
     return serve(args)
@@ -84,15 +93,34 @@ def moment(text: str) -> datetime:
         raise argparse.ArgumentTypeError("not an ISO 8601 time such as 2026-01-31T08:00:00+00:00") from None
 
 
-def json_object(text: str) -> dict[str, Any]:
-    """A JSON object."""
+def is_text(argument: str) -> bool:
+    """Whether an argument was UTF-8: Python stands lone surrogates in for bytes that are not."""
     try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"not JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise argparse.ArgumentTypeError(f"expected a JSON object, not {type(value).__name__}")
-    return value
+        argument.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+class JsonObject(argparse.Action):
+    """Takes a JSON object. An action, since argparse would report a type's InputError as wrong usage."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        try:
+            value = json.loads(values)
+        except RecursionError:
+            raise InputError(f"{option_string}: the JSON is nested too deeply") from None
+        except ValueError as error:
+            raise argparse.ArgumentError(self, f"not JSON: {error}") from None
+        if not isinstance(value, dict):
+            raise argparse.ArgumentError(self, f"expected a JSON object, not {type(value).__name__}")
+        setattr(namespace, self.dest, value)
 
 
 def names(text: str) -> list[str]:
@@ -159,7 +187,7 @@ def _add(commands: _Commands) -> None:
     parser.add_argument("--kind", help="fact (default), preference, event, procedure, document, summary, ...")
     parser.add_argument("--key", help="name of a slot: a later text with this key supersedes this one")
     parser.add_argument("--priority", type=float, metavar="P", help="0 to 1 (default 0.5)")
-    parser.add_argument("--metadata", type=json_object, metavar="JSON", help="a JSON object")
+    parser.add_argument("--metadata", action=JsonObject, metavar="JSON", help="a JSON object")
     parser.add_argument(
         "--valid-from", type=moment, metavar="TIME", help="since when it is true (default: now)"
     )
@@ -174,7 +202,7 @@ def _search(commands: _Commands) -> None:
     parser.add_argument("--k", type=int, default=10, help="how many (default 10, at most 4096)")
     parser.add_argument("--kinds", type=names, metavar="KIND,...", help="only these kinds")
     parser.add_argument(
-        "--filter", type=json_object, metavar="JSON", help='such as {"metadata.level": {"gte": 3}}'
+        "--filter", action=JsonObject, metavar="JSON", help='such as {"metadata.level": {"gte": 3}}'
     )
     parser.add_argument("--as-of", type=moment, metavar="TIME", help="what was true then")
     parser.add_argument("--known-at", type=moment, metavar="TIME", help="what had been recorded by then")
@@ -194,7 +222,7 @@ def _list(commands: _Commands) -> None:
     _store(parser)
     _scope(parser)
     parser.add_argument("--kinds", type=names, metavar="KIND,...", help="only these kinds")
-    parser.add_argument("--filter", type=json_object, metavar="JSON", help="as for search")
+    parser.add_argument("--filter", action=JsonObject, metavar="JSON", help="as for search")
     parser.add_argument(
         "--order", choices=("recorded", "valid_from"), default="recorded", help="(default recorded)"
     )
@@ -220,7 +248,9 @@ def _import(commands: _Commands) -> None:
     _store(parser)
     _scope(parser)
     parser.add_argument(
-        "--kind", help="kind of lines that name none (default fact, message for chat messages)"
+        "--kind",
+        help="kind of lines that name none, all chat messages included (default: fact, and message for chat "
+        "messages)",
     )
     parser.add_argument(
         "--batch", type=positive, default=500, metavar="N", help="lines a commit (default 500)"

@@ -7,15 +7,20 @@ import os
 from collections.abc import Iterator
 
 from .. import compose
+from ..errors import InputError
 from ..memory import Memory
-from ..types import Owner, Scope
+from ..types import Scope
+from .parser import is_text
 
-_FEED_PAGE = 10_000
+_PAGE = 1000
 
 
 def store_path(args: argparse.Namespace) -> str | None:
-    """The directory given by --store or WARPMEM_STORE; None when neither is."""
-    return args.store or os.environ.get("WARPMEM_STORE") or None
+    """The directory given by --store or WARPMEM_STORE; None when neither is. Raises InputError."""
+    path: str | None = args.store or os.environ.get("WARPMEM_STORE") or None
+    if path is not None and not is_text(path):
+        raise InputError("the path of the store holds bytes that are not UTF-8; rename its directory")
+    return path
 
 
 def open_store(args: argparse.Namespace, *, read_only: bool) -> Memory:
@@ -35,27 +40,9 @@ def scope_of(args: argparse.Namespace) -> Scope | None:
     return Scope(user_id=user, agent_id=agent, run_id=run, corpus_id=corpus)
 
 
-def owner_scope(owner: Owner) -> Scope:
-    """The scope that sees everything of an owner."""
-    ids = {f"{owner.type}_id": owner.id}
-    return Scope(**ids)
-
-
 def all_owners(memory: Memory) -> Iterator[Scope]:
-    """A scope for every owner that ever had an item, in the order of their first items.
-
-    The store has no listing of owners, so this reads the change feed once, from its beginning: time in
-    proportion to all changes ever made, memory in proportion to the owners.
-    """
-    seen: set[Owner] = set()
-    cursor = 0
-    while True:
-        page = memory.changes(cursor, limit=_FEED_PAGE)
-        for change in page:
-            owner = change.scope.owner
-            if owner not in seen:
-                seen.add(owner)
-                yield owner_scope(owner)
-        if len(page) < _FEED_PAGE:
-            return
-        cursor = page[-1].cursor
+    """A scope for every owner that ever had an item, in the order of their first items."""
+    after: Scope | None = None
+    while page := memory.owners(after=after, limit=_PAGE):
+        yield from page
+        after = page[-1]

@@ -23,7 +23,7 @@ _PAIRS = tuple(high + low for high in _DIGITS for low in _DIGITS)
 
 def format_id(key: bytes) -> str:
     """The text form of a 20-byte item key."""
-    text = []
+    text: list[str] = []
     for at in range(0, KEY_BYTES, 5):
         # Five bytes are four pairs of characters; base64.b32hexencode is pure Python and takes twice as long.
         bits = int.from_bytes(key[at : at + 5], "big")
