@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import json
 import socket
 import statistics
@@ -92,7 +93,7 @@ def test_import_is_fast():
 def test_cuda_module_imports_without_a_driver():
     """Availability is asked at run time: no device is a number and a reason, never an import error."""
     code = "from warpmem import _cuda; print(_cuda.device_count(), _cuda.unavailable_reason())"
-    hidden = {"CUDA_VISIBLE_DEVICES": ""}
+    hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=hidden
     )
