@@ -38,7 +38,11 @@ def _collect(body: list[ast.stmt], prefix: str, found: Surface) -> None:
             _collect(node.body, f"{prefix}{node.name}.", found)
         elif isinstance(node, ast.FunctionDef) and (not node.name.startswith("_") or node.name == "__init__"):
             marks = {mark.id for mark in node.decorator_list if isinstance(mark, ast.Name)}
-            found[prefix + node.name] = ("property",) if "property" in marks else _parameters(node.args)
+            name, shown = prefix + node.name, _parameters(node.args)
+            if "overload" in marks and name in found:
+                # Overloads are one function, in which a parameter is optional if any of them lets it be.
+                shown = tuple(max(pair, key=len) for pair in zip(found[name], shown, strict=True))
+            found[name] = ("property",) if "property" in marks else shown
 
 
 def _parameters(arguments: ast.arguments) -> Signature:
