@@ -11,28 +11,45 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warpmem.index.cpu import CpuBackend
+from warpmem.index.cupy_backend import CupyBackend
+from warpmem.index.numba_backend import NumbaBackend
 from warpmem.index.numpy_ref import NumpyBackend
 from warpmem.protocols import RowPool
 
 N_COLUMNS = 3
 
 
-def hardware_has_avx2() -> bool:
+def hardware_has(*names: str) -> bool:
     """Asks the operating system, not the code under test."""
     if platform.machine() not in ("x86_64", "AMD64"):
         return False
     flags = set(re.findall(r"^flags\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)[0].split())
-    return {"avx2", "fma"} <= flags
+    return set(names) <= flags
+
+
+def hardware_has_avx2() -> bool:
+    return hardware_has("avx2", "fma")
+
+
+def native_isas() -> list[str]:
+    """The instruction sets that the native backend must have here."""
+    wide = hardware_has("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni")
+    narrow = hardware_has("avx2", "fma", "f16c")
+    return ["avx512"] * wide + ["avx2"] * narrow + ["serial"]
 
 
 def make_backends() -> dict[str, Any]:
-    found: dict[str, Any] = {"numpy": NumpyBackend(), "serial": CpuBackend(isa="serial")}
-    if hardware_has_avx2():
-        found["avx2"] = CpuBackend(isa="avx2")
+    found: dict[str, Any] = {"numpy": NumpyBackend()}
+    found |= {isa: CpuBackend(isa) for isa in native_isas()}
+    found["cupy"] = CupyBackend(np)  # the same code with NumPy as its array module
+    if NumbaBackend().available() is None:  # an extra: test_numba_cupy.py says when it is absent
+        found["numba"] = NumbaBackend()
     return found
 
 
 BACKENDS = make_backends()
+KEEP_NO_DEAD = ("numpy", "numba", "cupy")
+"""Backends whose lists are replaced as a whole, so that no dead row stays behind."""
 
 
 def make_pools(dim: int, n_columns: int = N_COLUMNS) -> dict[str, RowPool]:

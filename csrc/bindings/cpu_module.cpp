@@ -7,11 +7,14 @@
 #include <string>
 #include <vector>
 
+#include "../core/fp16.hpp"
 #include "../core/score.hpp"
 #include "../cpu/dispatch.hpp"
 #include "../cpu/pool.hpp"
 #include "../cpu/scan.hpp"
+#include "../cpu/workers.hpp"
 #include "arrays.hpp"
+#include "kernels.hpp"
 
 namespace {
 
@@ -20,20 +23,35 @@ using namespace warpmem;
 constexpr int64_t kMaxK = 4096;
 constexpr int64_t kMaxDim = 65536;
 constexpr int64_t kMaxColumns = 1024;
+constexpr int64_t kMaxThreads = 1024;
+constexpr int64_t kScreenDim = 64;  // screen="auto": from here on codes save more reading than they cost
 
 // Work below these sizes takes a few tens of microseconds at most. Releasing the GIL around it would cost more than it gives: taking it back from a
 // busy thread can wait for a whole switch interval (5 ms by default).
 constexpr int64_t kScanReleaseElements = 65536;  // rows * padded dimension
+constexpr int64_t kScreenReleaseElements = 1 << 19;
 constexpr int64_t kApplyReleaseElements = 65536;
 
 class NativePool {
  public:
-  NativePool(const py::object& dim, const py::object& n_columns, const py::object& isa)
-      : kernels_(choose(isa)), pool_(as_int64(dim, "dim", 1, kMaxDim), as_int64(n_columns, "n_columns", 0, kMaxColumns)) {}
+  NativePool(const py::object& dim, const py::object& n_columns, const py::object& isa, const py::object& storage,
+             const py::object& metric, const py::object& screen, const py::object& threads)
+      : kernels_(choose(isa)),
+        storage_(one_of(storage, "storage", {"f32", "f16", "int8"})),
+        metric_(one_of(metric, "metric", {"dot", "l2"})),
+        pool_(as_int64(dim, "dim", 1, kMaxDim), as_int64(n_columns, "n_columns", 0, kMaxColumns), storage_value(storage_),
+              metric_ == "l2" ? Metric::kL2 : Metric::kDot,
+              one_of(screen, "screen", {"auto", "none"}) == "auto" &&
+                  (storage_ == "int8" || as_int64(dim, "dim", 1, kMaxDim) >= kScreenDim)),
+        workers_(static_cast<int32_t>(as_int64(threads, "threads", 1, kMaxThreads))) {}
 
   int64_t dim() const { return pool_.layout().dim; }
   int64_t n_columns() const { return pool_.layout().n_columns; }
   std::string isa() const { return kernels_->name; }
+  std::string storage() const { return storage_; }
+  std::string metric() const { return metric_; }
+  std::string screen() const { return pool_.screened() ? "int8" : "none"; }
+  int32_t threads() const { return workers_.threads(); }
 
   void apply(const py::object& removes_arg, const py::object& list_ids_arg, const py::object& row_ids_arg,
              const py::object& ordinals_arg, const py::object& columns_arg, const py::object& vectors_arg) {
@@ -54,7 +72,7 @@ class NativePool {
 
     const bool big = (n + static_cast<int64_t>(removes.size())) * pool_.layout().padded >= kApplyReleaseElements;
     if (!big) {
-      require_finite(vectors.data(), n, dim(), "vectors");
+      require_storable(vectors.data(), n);
       const Pool::WriterLock writer = pool_.try_lock_writer();
       if (writer.owns_lock()) {
         pool_.apply(writer, removes, appends);
@@ -62,7 +80,7 @@ class NativePool {
       }
     }
     const py::gil_scoped_release release;
-    if (big) require_finite(vectors.data(), n, dim(), "vectors");
+    if (big) require_storable(vectors.data(), n);
     pool_.apply(pool_.lock_writer(), removes, appends);
   }
 
@@ -84,7 +102,7 @@ class NativePool {
   py::tuple scan(const py::object& queries_arg, const py::object& segments_arg, const py::object& k_arg,
                  const py::object& min_similarity, const py::object& w_similarity, const py::object& w_recency,
                  const py::object& w_priority, const py::object& half_life, const py::object& recency_column,
-                 const py::object& priority_column, const py::object& now) {
+                 const py::object& priority_column, const py::object& now, const py::object& explain) {
     const View<float> queries(queries_arg, "queries", {-1, dim()});
     ScanRequest request;
     request.queries = queries.data();
@@ -118,11 +136,22 @@ class NativePool {
     pool_.snapshot(request.list_ids.data(), heads.size(), heads.data());
     int64_t elements = 0;
     for (const ListHead& head : heads) elements += head ? head->slots * pool_.layout().padded : 0;
+    ScanCounters counters;
     {
       std::optional<py::gil_scoped_release> release;
-      if (elements >= kScanReleaseElements) release.emplace();
-      warpmem::scan(*kernels_, pool_.layout(), request, heads, output);
+      if (elements >= (pool_.screened() ? kScreenReleaseElements : kScanReleaseElements)) release.emplace();
+      counters = warpmem::scan(*kernels_, pool_, request, heads, output, &workers_);
       heads.clear();  // may free pages that a writer has replaced meanwhile
+    }
+    if (PyObject_IsTrue(explain.ptr()) == 1) {
+      py::dict plan;
+      plan["rows_seen"] = counters.rows_seen;
+      plan["rows_rescored"] = counters.rows_rescored;
+      plan["tiles"] = counters.tiles;
+      plan["threads"] = counters.threads;
+      plan["variant"] = counters.screened ? isa() + "/" + kernels_->screen_name : isa();
+      return py::make_tuple(std::move(scores), std::move(similarities), std::move(list_ids), std::move(row_ids),
+                            std::move(counts), std::move(plan));
     }
     return py::make_tuple(std::move(scores), std::move(similarities), std::move(list_ids), std::move(row_ids), std::move(counts));
   }
@@ -163,6 +192,31 @@ class NativePool {
     return kernels;
   }
 
+  static std::string one_of(const py::object& argument, const char* name, std::initializer_list<const char*> values) {
+    std::string known;
+    const bool is_string = py::isinstance<py::str>(argument);
+    for (const char* value : values) {
+      if (is_string && argument.cast<std::string>() == value) return value;
+      known += (known.empty() ? "" : ", ") + std::string(value);
+    }
+    throw py::value_error(std::string(name) + " must be one of " + known);
+  }
+
+  static Storage storage_value(const std::string& name) {
+    return name == "f16" ? Storage::kF16 : name == "int8" ? Storage::kInt8 : Storage::kF32;
+  }
+
+  // Finite, and finite once stored.
+  void require_storable(const float* vectors, int64_t n) const {
+    require_finite(vectors, n, dim(), "vectors");
+    if (pool_.layout().storage != Storage::kF16) return;
+    for (int64_t i = 0; i < n * dim(); ++i) {
+      if (std::fabs(vectors[i]) >= kHalfLimit) {
+        throw py::value_error("vectors: row " + std::to_string(i / dim()) + " exceeds 65504, the largest float16");
+      }
+    }
+  }
+
   int32_t column_of(const py::object& object, const char* name, bool used) const {
     const int64_t column = as_int64(object, name, 0, kMaxColumns);
     if (used && column >= n_columns()) {
@@ -190,6 +244,7 @@ class NativePool {
       for (size_t i = 0; i < values.size(); ++i) request.values.push_back(as_int64(values[i], "membership value"));
 
       const Items terms(parts[3], "terms");
+      segment.values_end = request.values.size();
       segment.terms_begin = request.terms.size();
       for (size_t t = 0; t < terms.size(); ++t) {
         const Items term(terms[t], "terms", 4);
@@ -224,7 +279,10 @@ class NativePool {
   }
 
   const Kernels* kernels_;
+  const std::string storage_;
+  const std::string metric_;
   Pool pool_;
+  Workers workers_;
 };
 
 py::array_t<float> normalize(const py::object& argument) {
@@ -285,22 +343,30 @@ PYBIND11_MODULE(_cpu, m) {
   py::class_<NativePool>(
       m, "Pool",
       "Rows in lists, with one exact scan. Thread-safe: scans see each change whole or not at all, and never wait for a writer.")
-      .def(py::init<const py::object&, const py::object&, const py::object&>(), py::arg("dim"), py::arg("n_columns"),
-           py::kw_only(), py::arg("isa") = "auto")
+      .def(py::init<const py::object&, const py::object&, const py::object&, const py::object&, const py::object&,
+                    const py::object&, const py::object&>(),
+           py::arg("dim"), py::arg("n_columns"), py::kw_only(), py::arg("isa") = "auto", py::arg("storage") = "f32",
+           py::arg("metric") = "dot", py::arg("screen") = "auto", py::arg("threads") = 1)
       .def_property_readonly("dim", &NativePool::dim)
       .def_property_readonly("n_columns", &NativePool::n_columns)
       .def_property_readonly("isa", &NativePool::isa, "Instruction set that runs.")
+      .def_property_readonly("storage", &NativePool::storage, "f32, f16 or int8.")
+      .def_property_readonly("metric", &NativePool::metric, "dot or l2 (similarity = negated squared distance).")
+      .def_property_readonly("screen", &NativePool::screen, "int8 or none.")
+      .def_property_readonly("threads", &NativePool::threads, "Threads that a large scan may use.")
       .def("apply", &NativePool::apply, py::arg("removes"), py::arg("list_ids"), py::arg("row_ids"), py::arg("ordinals"),
            py::arg("columns"), py::arg("vectors"), "Remove (list_id, row_id) pairs, then add n rows, as one change.")
       .def("drop", &NativePool::drop, py::arg("list_ids"), "Remove whole lists as one change.")
       .def("scan", &NativePool::scan, py::arg("queries"), py::arg("segments"), py::arg("k"), py::kw_only(),
            py::arg("min_similarity") = none, py::arg("w_similarity") = one, py::arg("w_recency") = zero,
            py::arg("w_priority") = zero, py::arg("half_life") = one, py::arg("recency_column") = zero_int,
-           py::arg("priority_column") = zero_int, py::arg("now") = zero_int,
-           "The k best rows of each query: (scores, similarities, list_ids, row_ids, counts).")
+           py::arg("priority_column") = zero_int, py::arg("now") = zero_int, py::arg("explain") = false,
+           "The k best rows of each query: (scores, similarities, list_ids, row_ids, counts); with explain a dict of counters "
+           "more.")
       .def("vectors", &NativePool::vectors, py::arg("list_id"), py::arg("row_ids"), "Stored rows; KeyError when one is absent.")
       .def("compact", &NativePool::compact, py::arg("list_id"), "Rewrite a list without its dead rows.")
       .def("stats", &NativePool::stats, "lists, rows (live), dead, pages, bytes.");
+  bind_kernels(m);
   m.def("normalize", &normalize, py::arg("x"), "Rows scaled to unit length by the canonical formula.");
   m.def("crc32c", &crc32c_of, py::arg("data"), py::arg("value") = zero_int, "CRC-32C of data, continued from value.");
   m.def("isas", &isas, "Instruction sets supported here, best first.");

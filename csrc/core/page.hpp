@@ -1,9 +1,12 @@
-// A page: 64 rows of one partition in one block of memory.
+// A page: 64 rows of one partition, in four pieces of memory. What every scan streams, what filters read and what only rescoring reads lie apart, so
+// that each can be contiguous with the same piece of the next page (see csrc/cpu/arena.hpp).
 //
-//   offset 0            rows      float32 [64][padded_dim]      padded with zeros to a multiple of 32
-//   columns_offset      columns   int64   [n_columns][64]       one column is 64 neighbours, so a test walks memory in order
-//   row_ids_offset      row ids   int64   [64]
-//   ordinals_offset     ordinals  uint32  [64]
+//   coarse  with a screen or int8 storage, else empty: core/int8.hpp
+//   fine    likewise
+//   head      columns   int64   [n_columns][64]    one column is 64 neighbours, so a test walks memory in order
+//             row ids   int64   [64]
+//             ordinals  uint32  [64]
+//   rows    float32 or float16 [64][padded_dim], padded with zeros to a multiple of 32; empty for int8 storage
 //
 // Which of the 64 slots hold a live row is not said here: the owner keeps a validity word, so that removing a row never writes into a page.
 #pragma once
@@ -11,77 +14,221 @@
 #include <cstdint>
 #include <cstring>
 
+#include "fp16.hpp"
 #include "hd.hpp"
+#include "int8.hpp"
 #include "score.hpp"
 
 namespace warpmem {
 
 constexpr int kPageRows = 64;
 
+enum class Storage : int32_t { kF32, kF16, kInt8 };
+
+struct PageMemory {
+  unsigned char* coarse = nullptr;
+  unsigned char* fine = nullptr;
+  unsigned char* head = nullptr;
+  unsigned char* rows = nullptr;
+};
+
+struct ConstPage {
+  const unsigned char* coarse = nullptr;
+  const unsigned char* fine = nullptr;
+  const unsigned char* head = nullptr;
+  const unsigned char* rows = nullptr;
+
+  ConstPage() = default;
+  WARPMEM_HD ConstPage(const PageMemory& page) : coarse(page.coarse), fine(page.fine), head(page.head), rows(page.rows) {}
+};
+
 struct PageLayout {
   int64_t dim = 0;
   int64_t padded = 0;
   int64_t n_columns = 0;
-  int64_t columns_offset = 0;
-  int64_t row_ids_offset = 0;
-  int64_t ordinals_offset = 0;
-  int64_t bytes = 0;  // a multiple of 64
+  Storage storage = Storage::kF32;
+  bool has_codes = false;
+  int64_t coarse_bytes = 0;  // of a page; each of the four is a multiple of 64
+  int64_t fine_bytes = 0;
+  int64_t head_bytes = 0;
+  int64_t rows_bytes = 0;
+  int64_t bytes = 0;  // the sum
 
   PageLayout() = default;
-  WARPMEM_HD PageLayout(int64_t dim_, int64_t n_columns_)
+  WARPMEM_HD PageLayout(int64_t dim_, int64_t n_columns_, Storage storage_ = Storage::kF32, bool screen = false)
       : dim(dim_),
         padded(padded_dim(dim_)),
         n_columns(n_columns_),
-        columns_offset(kPageRows * padded * static_cast<int64_t>(sizeof(float))),
-        row_ids_offset(columns_offset + n_columns * kPageRows * static_cast<int64_t>(sizeof(int64_t))),
-        ordinals_offset(row_ids_offset + kPageRows * static_cast<int64_t>(sizeof(int64_t))),
-        bytes(ordinals_offset + kPageRows * static_cast<int64_t>(sizeof(uint32_t))) {}
+        storage(storage_),
+        has_codes(screen || storage_ == Storage::kInt8),
+        coarse_bytes(has_codes ? coarse_plane_bytes(padded) : 0),
+        fine_bytes(has_codes ? fine_plane_bytes(padded) : 0),
+        head_bytes(kPageRows *
+                   ((n_columns + 1) * static_cast<int64_t>(sizeof(int64_t)) + static_cast<int64_t>(sizeof(uint32_t)))),
+        rows_bytes(kPageRows * row_bytes()),
+        bytes(coarse_bytes + fine_bytes + head_bytes + rows_bytes) {}
 
-  WARPMEM_HD const float* row(const unsigned char* page, int slot) const {
-    return reinterpret_cast<const float*>(page) + slot * padded;
+  WARPMEM_HD int64_t row_bytes() const { return padded * (storage == Storage::kF32 ? 4 : storage == Storage::kF16 ? 2 : 0); }
+
+  WARPMEM_HD const float* row(const ConstPage& page, int slot) const {
+    return reinterpret_cast<const float*>(page.rows) + slot * padded;
   }
-  WARPMEM_HD float* row(unsigned char* page, int slot) const { return reinterpret_cast<float*>(page) + slot * padded; }
-  WARPMEM_HD const int64_t* column(const unsigned char* page, int64_t c) const {
-    return reinterpret_cast<const int64_t*>(page + columns_offset) + c * kPageRows;
+  WARPMEM_HD const uint16_t* half_row(const ConstPage& page, int slot) const {
+    return reinterpret_cast<const uint16_t*>(page.rows) + slot * padded;
   }
-  WARPMEM_HD int64_t* column(unsigned char* page, int64_t c) const {
-    return reinterpret_cast<int64_t*>(page + columns_offset) + c * kPageRows;
+  WARPMEM_HD float coarse_bound(const ConstPage& page, BoundPart part, int slot) const {
+    float value;
+    memcpy(&value, page.coarse + coarse_offset(slot, padded / kLineElements + part), sizeof value);
+    return value;
   }
-  WARPMEM_HD const int64_t* row_ids(const unsigned char* page) const {
-    return reinterpret_cast<const int64_t*>(page + row_ids_offset);
+  WARPMEM_HD const int64_t* column(const ConstPage& page, int64_t c) const {
+    return reinterpret_cast<const int64_t*>(page.head) + c * kPageRows;
   }
-  WARPMEM_HD int64_t* row_ids(unsigned char* page) const { return reinterpret_cast<int64_t*>(page + row_ids_offset); }
-  WARPMEM_HD const uint32_t* ordinals(const unsigned char* page) const {
-    return reinterpret_cast<const uint32_t*>(page + ordinals_offset);
+  WARPMEM_HD const int64_t* row_ids(const ConstPage& page) const { return column(page, n_columns); }
+  WARPMEM_HD const uint32_t* ordinals(const ConstPage& page) const {
+    return reinterpret_cast<const uint32_t*>(column(page, n_columns + 1));
   }
-  WARPMEM_HD uint32_t* ordinals(unsigned char* page) const { return reinterpret_cast<uint32_t*>(page + ordinals_offset); }
+  WARPMEM_HD float* row(const PageMemory& page, int slot) const { return const_cast<float*>(row(ConstPage(page), slot)); }
+  WARPMEM_HD uint16_t* half_row(const PageMemory& page, int slot) const {
+    return const_cast<uint16_t*>(half_row(ConstPage(page), slot));
+  }
+  WARPMEM_HD int64_t* column(const PageMemory& page, int64_t c) const { return const_cast<int64_t*>(column(ConstPage(page), c)); }
+  WARPMEM_HD int64_t* row_ids(const PageMemory& page) const { return column(page, n_columns); }
+  WARPMEM_HD uint32_t* ordinals(const PageMemory& page) const { return const_cast<uint32_t*>(ordinals(ConstPage(page))); }
 
   // Writes one row: `vector` has dim elements, `columns` n_columns.
-  WARPMEM_HD void pack(unsigned char* page, int slot, int64_t row_id, uint32_t ordinal, const int64_t* columns,
+  WARPMEM_HD void pack(const PageMemory& page, int slot, int64_t row_id, uint32_t ordinal, const int64_t* columns,
                        const float* vector) const {
-    float* const to = row(page, slot);
-    memcpy(to, vector, static_cast<size_t>(dim) * sizeof(float));
-    for (int64_t i = dim; i < padded; ++i) to[i] = 0.0f;
+    if (storage == Storage::kF32) {
+      float* const to = row(page, slot);
+      memcpy(to, vector, static_cast<size_t>(dim) * sizeof(float));
+      for (int64_t i = dim; i < padded; ++i) to[i] = 0.0f;
+    } else if (storage == Storage::kF16) {
+      uint16_t* const to = half_row(page, slot);
+      for (int64_t i = 0; i < dim; ++i) to[i] = float_to_half(vector[i]);
+      for (int64_t i = dim; i < padded; ++i) to[i] = 0;
+    }
+    if (has_codes) pack_codes(page, slot, vector);
     for (int64_t c = 0; c < n_columns; ++c) column(page, c)[slot] = columns[c];
     row_ids(page)[slot] = row_id;
     ordinals(page)[slot] = ordinal;
   }
 
-  // Reads one row back; the inverse of pack.
-  WARPMEM_HD void unpack(const unsigned char* page, int slot, int64_t* row_id, uint32_t* ordinal, int64_t* columns,
+  // Elements first .. first + 31 of a stored row, exactly.
+  WARPMEM_HD void load(const ConstPage& page, int slot, int64_t first, float* out) const {
+    if (storage == Storage::kF32) {
+      memcpy(out, row(page, slot) + first, kLanes * sizeof(float));
+    } else if (storage == Storage::kF16) {
+      const uint16_t* const from = half_row(page, slot) + first;
+      for (int j = 0; j < kLanes; ++j) out[j] = half_to_float(from[j]);
+    } else {
+      const float scale = coarse_bound(page, kScale, slot);
+      for (int j = 0; j < kLanes; j += kLineElements) {
+        const int64_t line = (first + j) / kLineElements;
+        unsigned char codes[kLineElements];
+        join_codes(page.coarse + coarse_offset(slot, line), page.fine + fine_offset(slot, line, padded), codes);
+        for (int i = 0; i < kLineElements; ++i) out[j + i] = scale * static_cast<float>(static_cast<int>(codes[i]) - kCodeBias);
+      }
+    }
+  }
+
+  // The stored row: what pack was given, up to the precision of the storage.
+  WARPMEM_HD void unpack_vector(const ConstPage& page, int slot, float* vector) const {
+    for (int64_t first = 0; first < padded; first += kLanes) {
+      float part[kLanes];
+      load(page, slot, first, part);
+      const int64_t left = dim - first;
+      memcpy(vector + first, part, static_cast<size_t>(left < kLanes ? left : kLanes) * sizeof(float));
+    }
+  }
+
+  // Reads one row back.
+  WARPMEM_HD void unpack(const ConstPage& page, int slot, int64_t* row_id, uint32_t* ordinal, int64_t* columns,
                          float* vector) const {
-    memcpy(vector, row(page, slot), static_cast<size_t>(dim) * sizeof(float));
+    unpack_vector(page, slot, vector);
     for (int64_t c = 0; c < n_columns; ++c) columns[c] = column(page, c)[slot];
     *row_id = row_ids(page)[slot];
     *ordinal = ordinals(page)[slot];
   }
 
   // Moves one row to a slot of another page of the same layout.
-  WARPMEM_HD void copy_row(const unsigned char* from, int from_slot, unsigned char* to, int to_slot) const {
-    memcpy(row(to, to_slot), row(from, from_slot), static_cast<size_t>(padded) * sizeof(float));
+  WARPMEM_HD void copy_row(const ConstPage& from, int from_slot, const PageMemory& to, int to_slot) const {
+    if (row_bytes() > 0)
+      memcpy(to.rows + to_slot * row_bytes(), from.rows + from_slot * row_bytes(), static_cast<size_t>(row_bytes()));
+    if (has_codes) {
+      for (int64_t line = 0; line < padded / kLineElements + kCoarseParts; ++line) {  // codes, then bounds
+        memcpy(to.coarse + coarse_offset(to_slot, line), from.coarse + coarse_offset(from_slot, line), 4);
+      }
+      for (int64_t line = 0; line < padded / kLineElements + kFineParts; ++line) {
+        memcpy(to.fine + fine_offset(to_slot, line, padded), from.fine + fine_offset(from_slot, line, padded), 4);
+      }
+    }
     for (int64_t c = 0; c < n_columns; ++c) column(to, c)[to_slot] = column(from, c)[from_slot];
     row_ids(to)[to_slot] = row_ids(from)[from_slot];
     ordinals(to)[to_slot] = ordinals(from)[from_slot];
+  }
+
+ private:
+  // The codes and bounds of the row in `slot`. They describe the stored row: for float16 the rounded one (already in the page), for int8 the codes
+  // themselves.
+  WARPMEM_HD void pack_codes(const PageMemory& page, int slot, const float* vector) const {
+    float part[kLanes];
+    float largest[kLanes] = {};  // by lane, so that a compiler sees independent chains, here and below
+    for (int64_t first = 0; first < padded; first += kLanes) {
+      source(page, slot, first, vector, part);
+      for (int j = 0; j < kLanes; ++j) largest[j] = fabsf(part[j]) > largest[j] ? fabsf(part[j]) : largest[j];
+    }
+    for (int j = 1; j < kLanes; ++j) largest[0] = largest[j] > largest[0] ? largest[j] : largest[0];
+    const float scale = scale_of(largest[0]);
+    const float inverse = inverse_of(scale);
+    double squares[kLanes] = {};
+    float errors[kLanes] = {};
+    float coarse_errors[kLanes] = {};
+    for (int64_t first = 0; first < padded; first += kLanes) {
+      source(page, slot, first, vector, part);
+      float code[kLanes];
+      int32_t biased[kLanes];
+      unsigned char codes[kLanes];
+      for (int j = 0; j < kLanes; ++j) code[j] = code_of(part[j], inverse);
+      for (int j = 0; j < kLanes; ++j) biased[j] = static_cast<int32_t>(code[j]) + kCodeBias;
+      for (int j = 0; j < kLanes; ++j) codes[j] = static_cast<unsigned char>(biased[j]);
+      if (storage == Storage::kInt8) {
+        for (int j = 0; j < kLanes; ++j) part[j] = code[j] * scale;
+      }
+      for (int j = 0; j < kLanes; ++j) {
+        const float error = part[j] - code[j] * scale;
+        errors[j] += error * error;
+      }
+      for (int j = 0; j < kLanes; ++j) {
+        const float error = part[j] - static_cast<float>((biased[j] & 0xf0) - kCoarseBias) * scale;
+        coarse_errors[j] += error * error;
+      }
+      for (int j = 0; j < kLanes; ++j) squares[j] += static_cast<double>(part[j]) * static_cast<double>(part[j]);
+      for (int j = 0; j < kLanes; j += kLineElements) {
+        const int64_t line = (first + j) / kLineElements;
+        split_codes(codes + j, page.coarse + coarse_offset(slot, line), page.fine + fine_offset(slot, line, padded));
+      }
+    }
+    double error = 0.0;
+    double coarse_error = 0.0;
+    for (int j = 0; j < kLanes; ++j) {
+      error += static_cast<double>(errors[j]);
+      coarse_error += static_cast<double>(coarse_errors[j]);
+    }
+    const RowBound bound = bound_row(scale, fold_lanes(squares), coarse_error, error);
+    const float parts[kCoarseParts] = {bound.scale, bound.coarse_error, bound.norm, bound.square};
+    for (int p = 0; p < kCoarseParts; ++p) {
+      memcpy(page.coarse + coarse_offset(slot, padded / kLineElements + p), &parts[p], sizeof parts[p]);
+    }
+    memcpy(page.fine + fine_offset(slot, padded / kLineElements + kError, padded), &bound.error, sizeof bound.error);
+  }
+
+  WARPMEM_HD void source(const ConstPage& page, int slot, int64_t first, const float* vector, float* out) const {
+    if (storage != Storage::kInt8) {
+      load(page, slot, first, out);
+      return;
+    }
+    for (int j = 0; j < kLanes; ++j) out[j] = first + j < dim ? vector[first + j] : 0.0f;
   }
 };
 

@@ -45,6 +45,24 @@ WARPMEM_HD inline double dot_f64(const A* a, const B* b, int64_t n) {
 
 WARPMEM_HD inline float dot(const float* a, const float* b, int64_t n) { return static_cast<float>(dot_f64(a, b, n)); }
 
+// Unrounded canonical squared distance: float64 differences, squared, in the same 32 accumulators. The square of a difference is not exact, so it must
+// not be fused with its addition.
+template <typename A, typename B>
+WARPMEM_HD inline double squared_distance_f64(const A* a, const B* b, int64_t n) {
+  double acc[kLanes];
+  for (int j = 0; j < kLanes; ++j) acc[j] = 0.0;
+  for (int64_t i = 0; i < n; ++i) {
+    const double difference = static_cast<double>(a[i]) - static_cast<double>(b[i]);
+    acc[i % kLanes] += difference * difference;
+  }
+  return fold_lanes(acc);
+}
+
+// The similarity of the metric l2: larger is nearer. +0, not -0, where the two agree.
+WARPMEM_HD inline float negated_distance(const float* a, const float* b, int64_t n) {
+  return 0.0f - static_cast<float>(squared_distance_f64(a, b, n));
+}
+
 // Writes the row scaled to unit length. Returns false, with `out` untouched, when the row is all zero or holds a NaN or an infinity.
 // The squared length of finite float32 numbers neither overflows nor underflows in float64.
 WARPMEM_HD inline bool normalize_row(const float* x, int64_t n, float* out) {

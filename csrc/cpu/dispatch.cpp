@@ -7,9 +7,16 @@ namespace warpmem {
 const std::vector<const Kernels*>& supported_kernels() {
   static const std::vector<const Kernels*> tables = [] {
     std::vector<const Kernels*> found;
-#if defined(WARPMEM_HAVE_AVX2)
     // __builtin_cpu_supports also asks the operating system whether it saves the wide registers.
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found.push_back(&kAvx2Kernels);
+#if defined(WARPMEM_HAVE_AVX512)
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni")) {
+      found.push_back(&kAvx512Kernels);
+    }
+#endif
+#if defined(WARPMEM_HAVE_AVX2)
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"))
+      found.push_back(&kAvx2Kernels);
 #endif
     found.push_back(&kSerialKernels);
     return found;

@@ -9,8 +9,6 @@ namespace warpmem {
 
 namespace {
 
-constexpr std::align_val_t kPageAlignment{64};
-
 uint64_t bit_of(int64_t position) { return uint64_t{1} << (position % kPageRows); }
 size_t block_of(int64_t position) { return static_cast<size_t>(position / kBlockRows); }
 size_t page_of(int64_t position) { return static_cast<size_t>(position % kBlockRows / kPageRows); }
@@ -19,22 +17,14 @@ size_t blocks_for(int64_t slots) { return static_cast<size_t>((slots + kBlockRow
 
 // Gives every page that holds one of the slots [first, last) its memory.
 template <typename BlockAt>
-void allocate_pages(const PageLayout& layout, int64_t first, int64_t last, const BlockAt& block_at) {
+void allocate_pages(const std::shared_ptr<PageArena>& arena, int64_t first, int64_t last, const BlockAt& block_at) {
   for (int64_t position = first / kPageRows * kPageRows; position < last; position += kPageRows) {
     std::shared_ptr<Page>& page = block_at(block_of(position)).pages[page_of(position)];
-    if (!page) page = std::make_shared<Page>(layout);
+    if (!page) page = std::make_shared<Page>(arena);
   }
 }
 
 }  // namespace
-
-Page::Page(const PageLayout& layout)
-    : data_(static_cast<unsigned char*>(::operator new(static_cast<size_t>(layout.bytes), kPageAlignment))) {
-  // Filters read the columns and ids of empty slots before masking them; rows are read only when valid.
-  std::memset(data_ + layout.columns_offset, 0, static_cast<size_t>(layout.bytes - layout.columns_offset));
-}
-
-Page::~Page() { ::operator delete(data_, kPageAlignment); }
 
 // The next version of one list, while it is being made.
 struct Pool::Draft {
@@ -62,7 +52,8 @@ struct Pool::Plan {
   std::vector<uint32_t> draft_of;  // of each remove, then of each append; kNone: nothing to do
 };
 
-Pool::Pool(int64_t dim, int64_t n_columns) : layout_(dim, n_columns) {}
+Pool::Pool(int64_t dim, int64_t n_columns, Storage storage, Metric metric, bool screen)
+    : layout_(dim, n_columns, storage, screen), metric_(metric), screen_(screen), arena_(std::make_shared<PageArena>(layout_)) {}
 
 Pool::~Pool() {
   table_.for_each([](int64_t, Entry* entry) { delete entry; });
@@ -110,7 +101,7 @@ Pool::Plan Pool::prepare(const Removes& removes, const Appends& appends) {
     draft.own.resize(draft.next->blocks.size());
     draft.entry->rows.reserve(draft.entry->rows.size() + static_cast<size_t>(draft.appends));
     if (draft.appends > 0) {
-      allocate_pages(layout_, slots, slots + draft.appends, [&](size_t b) -> Block& { return draft.writable(b); });
+      allocate_pages(arena_, slots, slots + draft.appends, [&](size_t b) -> Block& { return draft.writable(b); });
     }
   }
 
@@ -148,7 +139,7 @@ void Pool::write(Plan& plan, const Removes& removes, const Appends& appends) con
     const int64_t replaced = draft.entry->rows.put(appends.row_ids[i], position);
     if (replaced >= 0) clear(draft, replaced);
     Block& block = *draft.own[block_of(position)];
-    layout_.pack(block.pages[page_of(position)]->data(), slot_of(position), appends.row_ids[i], appends.ordinals[i],
+    layout_.pack(block.pages[page_of(position)]->memory(), slot_of(position), appends.row_ids[i], appends.ordinals[i],
                  appends.columns + i * layout_.n_columns, appends.vectors + i * layout_.dim);
     block.valid[page_of(position)] |= bit_of(position);
     ++draft.next->live;
@@ -244,16 +235,16 @@ void Pool::compact_entry(Entry& entry) {
     own.push_back(block.get());
     next->blocks.push_back(std::move(block));
   }
-  allocate_pages(layout_, 0, list.live, [&](size_t b) -> Block& { return *own[b]; });
+  allocate_pages(arena_, 0, list.live, [&](size_t b) -> Block& { return *own[b]; });
 
   for (const auto& block : list.blocks) {
     for (size_t p = 0; p < kBlockPages; ++p) {
       for (uint64_t valid = block->valid[p]; valid != 0; valid &= valid - 1) {
         const int slot = __builtin_ctzll(valid);
-        const unsigned char* const from = block->pages[p]->data();
+        const ConstPage from = block->pages[p]->memory();
         const int64_t position = next->slots++;
         Block& to = *own[block_of(position)];
-        layout_.copy_row(from, slot, to.pages[page_of(position)]->data(), slot_of(position));
+        layout_.copy_row(from, slot, to.pages[page_of(position)]->memory(), slot_of(position));
         to.valid[page_of(position)] |= bit_of(position);
         rows.put(layout_.row_ids(from)[slot], position);
       }
@@ -294,7 +285,7 @@ int64_t Pool::vectors(int64_t list_id, const int64_t* row_ids, int64_t n, float*
       for (size_t p = 0; p < kBlockPages; ++p) {
         for (uint64_t valid = block.valid[p]; valid != 0; valid &= valid - 1) {
           const int slot = __builtin_ctzll(valid);
-          const auto found = positions.find(layout_.row_ids(block.pages[p]->data())[slot]);
+          const auto found = positions.find(layout_.row_ids(ConstPage(block.pages[p]->memory()))[slot]);
           if (found != positions.end()) {
             found->second = static_cast<int64_t>(b) * kBlockRows + static_cast<int64_t>(p) * kPageRows + slot;
           }
@@ -306,8 +297,7 @@ int64_t Pool::vectors(int64_t list_id, const int64_t* row_ids, int64_t n, float*
     const int64_t position = positions[row_ids[i]];
     if (position < 0) return i;
     const Block& block = *head->blocks[block_of(position)];
-    const float* const row = layout_.row(static_cast<const Page&>(*block.pages[page_of(position)]).data(), slot_of(position));
-    std::memcpy(out + i * layout_.dim, row, static_cast<size_t>(layout_.dim) * sizeof(float));
+    layout_.unpack_vector(ConstPage(block.pages[page_of(position)]->memory()), slot_of(position), out + i * layout_.dim);
   }
   return -1;
 }

@@ -22,6 +22,7 @@
 #include <vector>
 
 #include "../core/page.hpp"
+#include "arena.hpp"
 #include "flat_map.hpp"
 
 namespace warpmem {
@@ -31,17 +32,21 @@ constexpr int64_t kBlockRows = int64_t{kBlockPages} * kPageRows;
 constexpr int64_t kCompactMinRows = 256;     // shorter lists are not worth rewriting
 constexpr int64_t kCompactLivePercent = 60;  // rewritten when less than this is live
 
+enum class Metric : int32_t { kDot, kL2 };
+
 class Page {
  public:
-  explicit Page(const PageLayout& layout);
-  ~Page();
+  explicit Page(std::shared_ptr<PageArena> arena) : arena_(std::move(arena)), memory_(arena_->allocate(&chunk_)) {}
+  ~Page() { arena_->release(chunk_, memory_); }
   Page(const Page&) = delete;
   Page& operator=(const Page&) = delete;
-  unsigned char* data() noexcept { return data_; }
-  const unsigned char* data() const noexcept { return data_; }
+  const PageMemory& memory() noexcept { return memory_; }
+  ConstPage memory() const noexcept { return memory_; }
 
  private:
-  unsigned char* data_;
+  std::shared_ptr<PageArena> arena_;
+  PageArena::Chunk* chunk_ = nullptr;
+  PageMemory memory_;
 };
 
 struct Block {
@@ -81,12 +86,15 @@ class Pool {
  public:
   using WriterLock = std::unique_lock<std::mutex>;
 
-  Pool(int64_t dim, int64_t n_columns);
+  // The rows' format, and how similarity is measured. With `screen` scans use int8 images of the rows, kept beside them; int8 storage is its own image.
+  Pool(int64_t dim, int64_t n_columns, Storage storage = Storage::kF32, Metric metric = Metric::kDot, bool screen = false);
   ~Pool();
   Pool(const Pool&) = delete;
   Pool& operator=(const Pool&) = delete;
 
   const PageLayout& layout() const noexcept { return layout_; }
+  Metric metric() const noexcept { return metric_; }
+  bool screened() const noexcept { return screen_; }
 
   // The right to change the pool, waiting for it or not (then check owns_lock()).
   WriterLock lock_writer() { return WriterLock(writer_mutex_); }
@@ -129,6 +137,9 @@ class Pool {
   void count(const List& list, int64_t sign) noexcept;
 
   const PageLayout layout_;
+  const Metric metric_;
+  const bool screen_;
+  const std::shared_ptr<PageArena> arena_;
   std::mutex writer_mutex_;
   mutable std::mutex publish_mutex_;  // held for a few instructions per list; guards table_'s structure, heads and stats_
   Table table_;  // owns its entries; changed under both mutexes, so a writer may read it with its own lock alone

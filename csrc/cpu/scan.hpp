@@ -1,4 +1,11 @@
 // The exact scan: segments of queries over snapshots of lists -> the k best rows of each query by final score.
+//
+//   scan.cpp       widens and quantises the queries, groups segments by list, plans, runs the tasks, merges
+//   scan_task.*    one task: filters -> screen (an upper bound of each row's similarity from int8 codes) -> canonical rescoring of the rows whose bound
+//                  on the final score reaches the k-th best -> selection
+//
+// The screen never decides: a row is left out only when its bound proves that it cannot be among the k best. Results have the bits that they have
+// without it.
 #pragma once
 
 #include <cstdint>
@@ -8,6 +15,7 @@
 #include "../core/score.hpp"
 #include "kernels.hpp"
 #include "pool.hpp"
+#include "workers.hpp"
 
 namespace warpmem {
 
@@ -18,6 +26,7 @@ struct Segment {
   size_t terms_begin = 0;
   size_t terms_end = 0;
   size_t values_begin = 0;
+  size_t values_end = 0;
   const uint64_t* bitmap = nullptr;  // null: every row
   int64_t bitmap_words = 0;
 };
@@ -43,8 +52,17 @@ struct ScanOutput {
   int32_t* counts = nullptr;  // (n_queries)
 };
 
-// `heads` holds the snapshot of each segment's list, null for an unknown one. Allocates before it writes; throws std::bad_alloc.
-void scan(const Kernels& kernels, const PageLayout& layout, const ScanRequest& request, const std::vector<ListHead>& heads,
-          const ScanOutput& output);
+// What a scan did.
+struct ScanCounters {
+  int64_t rows_seen = 0;      // rows that passed the filters, by query
+  int64_t rows_rescored = 0;  // of these, rows whose canonical similarity was computed
+  int64_t tiles = 0;
+  int32_t threads = 1;
+  bool screened = false;
+};
+
+// `heads` holds the snapshot of each segment's list, null for an unknown one. Allocates before it writes; throws std::bad_alloc. `workers` may be null.
+ScanCounters scan(const Kernels& kernels, const Pool& pool, const ScanRequest& request, const std::vector<ListHead>& heads,
+                  const ScanOutput& output, Workers* workers = nullptr);
 
 }  // namespace warpmem

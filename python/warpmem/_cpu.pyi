@@ -1,6 +1,7 @@
 """Native CPU search core of warpmem."""
 
 from collections.abc import Sequence
+from typing import Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,13 +13,31 @@ _Segment = tuple[int, int, int, Sequence[_Term], Sequence[int], NDArray[np.uint6
 class Pool:
     """Rows in lists, with one exact scan. Thread-safe."""
 
-    def __init__(self, dim: int, n_columns: int, *, isa: str = "auto") -> None: ...
+    def __init__(
+        self,
+        dim: int,
+        n_columns: int,
+        *,
+        isa: str = "auto",
+        storage: str = "f32",
+        metric: str = "dot",
+        screen: str = "auto",
+        threads: int = 1,
+    ) -> None: ...
     @property
     def dim(self) -> int: ...
     @property
     def n_columns(self) -> int: ...
     @property
     def isa(self) -> str: ...
+    @property
+    def storage(self) -> str: ...
+    @property
+    def metric(self) -> str: ...
+    @property
+    def screen(self) -> str: ...
+    @property
+    def threads(self) -> int: ...
     def apply(
         self,
         removes: Sequence[tuple[int, int]],
@@ -29,6 +48,7 @@ class Pool:
         vectors: NDArray[np.float32],
     ) -> None: ...
     def drop(self, list_ids: Sequence[int]) -> None: ...
+    @overload
     def scan(
         self,
         queries: NDArray[np.float32],
@@ -43,12 +63,116 @@ class Pool:
         recency_column: int = 0,
         priority_column: int = 0,
         now: int = 0,
+        explain: Literal[False] = False,
     ) -> tuple[
         NDArray[np.float32], NDArray[np.float32], NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]
+    ]: ...
+    @overload
+    def scan(
+        self,
+        queries: NDArray[np.float32],
+        segments: Sequence[_Segment],
+        k: int,
+        *,
+        min_similarity: float = ...,
+        w_similarity: float = 1.0,
+        w_recency: float = 0.0,
+        w_priority: float = 0.0,
+        half_life: float = 1.0,
+        recency_column: int = 0,
+        priority_column: int = 0,
+        now: int = 0,
+        explain: Literal[True],
+    ) -> tuple[
+        NDArray[np.float32],
+        NDArray[np.float32],
+        NDArray[np.int64],
+        NDArray[np.int64],
+        NDArray[np.int32],
+        dict[str, int | str],
     ]: ...
     def vectors(self, list_id: int, row_ids: NDArray[np.int64]) -> NDArray[np.float32]: ...
     def compact(self, list_id: int) -> None: ...
     def stats(self) -> dict[str, int]: ...
+
+class Kernels:
+    """select_k, k-means and product quantisation on one instruction set. Thread-safe."""
+
+    def __init__(self, *, isa: str = "auto") -> None: ...
+    @property
+    def isa(self) -> str: ...
+    @staticmethod
+    def isas() -> list[str]: ...
+    def select_k(
+        self,
+        scores: NDArray[np.float32],
+        k: int,
+        *,
+        ordinals: NDArray[np.uint32] | None = None,
+        threads: int = 1,
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]: ...
+    def kmeans(
+        self,
+        x: NDArray[np.float32],
+        k: int,
+        *,
+        iterations: int = 20,
+        seed: int = 0,
+        init: str = "k-means++",
+        sample: int | None = None,
+        spherical: bool = False,
+        threads: int = 1,
+    ) -> tuple[NDArray[np.float32], NDArray[np.int32], float]: ...
+    def kmeans_assign(
+        self,
+        x: NDArray[np.float32],
+        centroids: NDArray[np.float32],
+        *,
+        spherical: bool = False,
+        threads: int = 1,
+    ) -> tuple[NDArray[np.int32], NDArray[np.float64]]: ...
+    def pq_train(
+        self,
+        x: NDArray[np.float32],
+        pq_dim: int,
+        pq_bits: int,
+        *,
+        iterations: int = 25,
+        seed: int = 0,
+        threads: int = 1,
+    ) -> NDArray[np.float32]: ...
+    def pq_encode(
+        self, x: NDArray[np.float32], codebooks: NDArray[np.float32], *, threads: int = 1
+    ) -> NDArray[np.uint8]: ...
+    def pq_decode(
+        self, codes: NDArray[np.uint8], codebooks: NDArray[np.float32], *, threads: int = 1
+    ) -> NDArray[np.float32]: ...
+    def pq_lut(
+        self,
+        queries: NDArray[np.float32],
+        codebooks: NDArray[np.float32],
+        *,
+        metric: str = "ip",
+        threads: int = 1,
+    ) -> NDArray[np.float32]: ...
+    def pq_quantize_lut(
+        self, luts: NDArray[np.float32]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float64], NDArray[np.float64]]: ...
+    def pq_interleave(
+        self, codes: NDArray[np.uint8], pq_dim: int, pq_bits: int, *, threads: int = 1
+    ) -> NDArray[np.uint8]: ...
+    def pq_deinterleave(
+        self, blocks: NDArray[np.uint8], rows: int, *, threads: int = 1
+    ) -> NDArray[np.uint8]: ...
+    def pq_scan(
+        self,
+        codes: NDArray[np.uint8],
+        luts: NDArray[np.float32],
+        k: int,
+        *,
+        rows: int | None = None,
+        threads: int = 1,
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]: ...
 
 def normalize(x: NDArray[np.float32]) -> NDArray[np.float32]: ...
 def crc32c(data: Buffer, value: int = 0) -> int: ...

@@ -14,8 +14,10 @@ from .embed.given import GivenVectors
 from .embed.hashing import HashingEmbedder
 from .embed.wordllama import WordLlamaEmbedder
 from .errors import InputError, ModelMismatch
-from .index.choose import choose_backend
+from .index.choose import ORDER, choose_backend
 from .index.cpu import CpuBackend
+from .index.cupy_backend import CupyBackend
+from .index.numba_backend import NumbaBackend
 from .index.numpy_ref import NumpyBackend
 from .index.partitions import PartitionedIndex
 from .memory import Memory
@@ -28,11 +30,8 @@ from .storage.log import open_log, read_identity
 from .storage.memory import MemoryEngine
 from .storage.rocks import RocksEngine
 
-_NOT_BUILT = {
-    "cuda": "the CUDA search backend is not part of this version",
-    "cupy": "the CuPy search backend is not part of this version",
-    "numba": "the Numba search backend is not part of this version",
-}
+_NOT_BUILT = {"cuda": "the CUDA search backend is not part of this version"}
+_BY_NAME_ONLY = {"numba": "it compiles for seconds at its first search, so it must be asked for by name"}
 
 
 def open(
@@ -105,14 +104,21 @@ def _settings(
 
 def backends(isa: str = "auto") -> dict[str, SearchBackend]:
     """Every search backend of this build, by name."""
-    return {"cpu": CpuBackend(isa), "numpy": NumpyBackend()}
+    return {"cpu": CpuBackend(isa), "cupy": CupyBackend(), "numba": NumbaBackend(), "numpy": NumpyBackend()}
 
 
 def make_backend(settings: Config) -> tuple[SearchBackend, str]:
     """(backend, why it was chosen). Raises BackendUnavailable."""
     known = backends(settings.isa)
-    reasons: dict[str, str | None] = {name: backend.available() for name, backend in known.items()}
-    reasons.update(_NOT_BUILT)
+    reasons: dict[str, str | None] = dict(_NOT_BUILT)
+    if settings.backend == "auto":
+        reasons.update(_BY_NAME_ONLY)
+    # Asking can cost an import, so those behind the first that can run are not asked.
+    chosen = False
+    for name in ORDER if settings.backend == "auto" else (settings.backend,):
+        if name not in reasons:
+            reasons[name] = "not asked" if chosen else known[name].available()
+            chosen = chosen or reasons[name] is None
     name, why = choose_backend(settings.backend, reasons)
     return known[name], why
 

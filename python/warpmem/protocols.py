@@ -344,7 +344,7 @@ class RowPool(Protocol):
 
 
 class SearchBackend(Protocol):
-    """A way to compute. `capabilities` is a subset of {"scan", "filter", "ranking"}."""
+    """A way to compute. `capabilities` is a subset of {"scan", "filter", "ranking", "kmeans", "pq"}."""
 
     name: str
     capabilities: frozenset[str]

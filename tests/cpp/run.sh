@@ -14,18 +14,26 @@ else
 fi
 cxx=${CXX:-g++}
 flags="-std=c++17 -g -ffp-contract=off -Wall -Wextra -Wpedantic -Wshadow -Werror -fno-omit-frame-pointer"
-sources="dispatch pool scan serial"
+sources="arena dispatch pool scan scan_task serial workers"
+sources="$sources kmeans kmeans_serial nearest op_dispatch pq pq_serial select_k select_k_serial"
 defines=""
 case $(uname -m) in
   x86_64 | amd64)
-    sources="$sources avx2 crc32c_sse42"
+    sources="$sources avx2 avx512 crc32c_sse42"
     defines="-DWARPMEM_HAVE_AVX2=1 -DWARPMEM_HAVE_SSE42=1"
+    family_simd="kmeans_avx2 kmeans_avx512 pq_avx2 pq_avx512 select_k_avx2 select_k_avx512"
+    sources="$sources $family_simd"
+    defines="$defines -DWARPMEM_HAVE_AVX512=1"
     ;;
 esac
 
 isa_flags() {
   case $1 in
-    avx2) echo "-mavx2 -mfma" ;;
+    avx2) echo "-mavx2 -mfma -mf16c" ;;
+    avx512) echo "-mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mfma -mf16c" ;;
+    *_avx2) echo "-mavx2 -mfma" ;;
+    # GCC 12 takes the deliberately undefined operands of its own AVX-512 headers for mistakes.
+    *_avx512) echo "-mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -Wno-uninitialized -Wno-maybe-uninitialized" ;;
     crc32c_sse42) echo "-msse4.2" ;;
   esac
 }
@@ -47,20 +55,23 @@ build_and_run() {
   done
 }
 
-build_and_run asan "-fsanitize=address,undefined -fno-sanitize-recover=all" -O1 test_core test_pool &
+build_and_run asan "-fsanitize=address,undefined -fno-sanitize-recover=all" -O1 test_core test_pool test_screen test_kernels &
 first=$!
-build_and_run tsan -fsanitize=thread -O1 test_pool &
+build_and_run tsan -fsanitize=thread -O1 test_pool test_screen &
 second=$!
 wait $first
 wait $second
 "$build/test_core.asan"
 "$build/test_pool.asan"
+"$build/test_screen.asan"
+"$build/test_kernels.asan"
 "$build/test_pool.tsan" readers_beside_a_writer
+"$build/test_screen.tsan" beside_a_writer
 
 case $sources in
   *avx2*)
     # shellcheck disable=SC2086
-    for source in avx2 crc32c_sse42; do
+    for source in avx2 avx512 crc32c_sse42 $family_simd; do
       $cxx -std=c++17 -O3 -ffp-contract=off $defines $(isa_flags $source) -c "$root/csrc/cpu/$source.cpp" -o "$build/$source.o"
       if nm "$build/$source.o" | grep -E ' [VWu] '; then
         echo "$source.cpp: the linker could choose the inline functions above for machines without this instruction set" >&2

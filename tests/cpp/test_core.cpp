@@ -8,6 +8,7 @@
 #include "../../csrc/core/crc32c.hpp"
 #include "../../csrc/core/keys.hpp"
 #include "../../csrc/core/page.hpp"
+#include "../../csrc/core/planner.hpp"
 #include "../../csrc/core/predicate.hpp"
 #include "../../csrc/core/score.hpp"
 #include "../../csrc/cpu/dispatch.hpp"
@@ -113,7 +114,11 @@ TEST(every_instruction_set_gives_the_scorers_bits) {
         float similarities[64];
         for (float& s : similarities) s = 12345.0f;
         kernels->dots(rows.data(), padded, mask, wide.data(), similarities);
+        float distances[64];
+        kernels->distances(rows.data(), padded, mask, wide.data(), distances);
         for (int r = 0; r < 64; ++r) {
+          if (((mask >> r) & 1u) != 0)
+            CHECK(same_bits(distances[r], negated_distance(rows.data() + r * padded, query.data(), dim)));
           const float* const row = rows.data() + r * padded;
           const bool wanted = ((mask >> r) & 1u) != 0;
           CHECK(same_bits(similarities[r], wanted ? dot(row, query.data(), padded) : 12345.0f));
@@ -126,6 +131,7 @@ TEST(every_instruction_set_gives_the_scorers_bits) {
   CHECK(ran.count("serial") == 1);
 #if defined(__x86_64__)
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) CHECK(ran.count("avx2") == 1);
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vnni")) CHECK(ran.count("avx512") == 1);
 #endif
   CHECK(find_kernels("mmx") == nullptr);
 }
@@ -148,37 +154,77 @@ TEST(normalisation_refuses_what_has_no_direction) {
 
 TEST(pages_pack_and_unpack) {
   std::mt19937_64 random(3);
-  for (const int64_t dim : {1, 31, 32, 33, 100}) {
-    for (const int64_t n_columns : {0, 1, 5}) {
-      const PageLayout layout(dim, n_columns);
-      CHECK_EQ(layout.bytes % 64, 0);
-      std::vector<unsigned char> page(static_cast<size_t>(layout.bytes), 0xa5);
-      std::vector<unsigned char> other(static_cast<size_t>(layout.bytes), 0x5a);
-      std::vector<std::vector<float>> vectors(64, std::vector<float>(static_cast<size_t>(dim)));
-      std::vector<std::vector<int64_t>> columns(64, std::vector<int64_t>(static_cast<size_t>(n_columns)));
-      for (size_t slot = 0; slot < 64; ++slot) {
-        for (float& x : vectors[slot]) x = static_cast<float>(random()) / 3.0f;
-        for (int64_t& c : columns[slot]) c = static_cast<int64_t>(random());
-        layout.pack(page.data(), static_cast<int>(slot), INT64_MIN + static_cast<int64_t>(slot),
-                    0xffffffffu - static_cast<uint32_t>(slot), columns[slot].data(), vectors[slot].data());
-      }
-      for (int slot = 0; slot < 64; ++slot) layout.copy_row(page.data(), slot, other.data(), 63 - slot);
-      for (size_t slot = 0; slot < 64; ++slot) {
-        for (int copy = 0; copy < 2; ++copy) {
-          const unsigned char* const from = copy == 0 ? page.data() : other.data();
-          const int at = copy == 0 ? static_cast<int>(slot) : 63 - static_cast<int>(slot);
-          int64_t row_id = 0;
-          uint32_t ordinal = 0;
-          std::vector<int64_t> c(static_cast<size_t>(n_columns));
-          std::vector<float> v(static_cast<size_t>(dim));
-          layout.unpack(from, at, &row_id, &ordinal, c.data(), v.data());
-          CHECK(row_id == INT64_MIN + static_cast<int64_t>(slot) && ordinal == 0xffffffffu - slot);
-          CHECK(c == columns[slot] && v == vectors[slot]);
-          for (int64_t i = dim; i < layout.padded; ++i) CHECK(same_bits(layout.row(from, at)[i], 0.0f));
+  for (const Storage storage : {Storage::kF32, Storage::kF16, Storage::kInt8}) {
+    for (const int64_t dim : {1, 31, 32, 33, 100}) {
+      for (const int64_t n_columns : {0, 1, 5}) {
+        const PageLayout layout(dim, n_columns, storage, dim != 31);
+        std::vector<std::vector<unsigned char>> memory;
+        const auto make = [&](unsigned char fill) {
+          for (const int64_t bytes : {layout.coarse_bytes, layout.fine_bytes, layout.head_bytes, layout.rows_bytes}) {
+            CHECK_EQ(bytes % 64, 0);
+            memory.emplace_back(static_cast<size_t>(bytes), fill);
+          }
+          const size_t n = memory.size();
+          return PageMemory{memory[n - 4].data(), memory[n - 3].data(), memory[n - 2].data(), memory[n - 1].data()};
+        };
+        const PageMemory page = make(0xa5);
+        const PageMemory other = make(0x5a);
+        std::vector<std::vector<float>> vectors(64, std::vector<float>(static_cast<size_t>(dim)));
+        std::vector<std::vector<int64_t>> columns(64, std::vector<int64_t>(static_cast<size_t>(n_columns)));
+        for (size_t slot = 0; slot < 64; ++slot) {
+          for (float& x : vectors[slot]) x = static_cast<float>(static_cast<int64_t>(random() % 2000) - 1000) / 3.0f;
+          for (int64_t& c : columns[slot]) c = static_cast<int64_t>(random());
+          layout.pack(page, static_cast<int>(slot), INT64_MIN + static_cast<int64_t>(slot),
+                      0xffffffffu - static_cast<uint32_t>(slot), columns[slot].data(), vectors[slot].data());
+        }
+        for (int slot = 0; slot < 64; ++slot) layout.copy_row(page, slot, other, 63 - slot);
+        for (size_t slot = 0; slot < 64; ++slot) {
+          std::vector<float> stored = vectors[slot];
+          float largest = 0.0f;
+          for (const float x : stored) largest = std::max(largest, std::fabs(x));
+          for (float& x : stored) {
+            if (storage == Storage::kF16) x = half_to_float(float_to_half(x));
+            if (storage == Storage::kInt8) x = scale_of(largest) * code_of(x, inverse_of(scale_of(largest)));
+          }
+          for (int copy = 0; copy < 2; ++copy) {
+            const PageMemory& from = copy == 0 ? page : other;
+            const int at = copy == 0 ? static_cast<int>(slot) : 63 - static_cast<int>(slot);
+            int64_t row_id = 0;
+            uint32_t ordinal = 0;
+            std::vector<int64_t> c(static_cast<size_t>(n_columns));
+            std::vector<float> v(static_cast<size_t>(dim));
+            layout.unpack(from, at, &row_id, &ordinal, c.data(), v.data());
+            CHECK(row_id == INT64_MIN + static_cast<int64_t>(slot) && ordinal == 0xffffffffu - slot);
+            CHECK(c == columns[slot] && v == stored);
+            float last[kLanes];
+            layout.load(from, at, layout.padded - kLanes, last);
+            for (int64_t i = dim; i < layout.padded; ++i) CHECK_EQ(last[i - layout.padded + kLanes], 0.0f);
+          }
         }
       }
     }
   }
+}
+
+TEST(halves_round_to_nearest_even) {
+  for (uint32_t h = 0; h < 0x10000u; ++h) {
+    const float value = half_to_float(static_cast<uint16_t>(h));
+    if ((h & 0x7fffu) > 0x7c00u) {
+      CHECK(value != value && (float_to_half(value) & 0x7c00u) == 0x7c00u && (float_to_half(value) & 0x3ffu) != 0);
+      continue;
+    }
+    CHECK_EQ(float_to_half(value), h);
+    if ((h & 0x7fffu) >= 0x7bffu) continue;
+    const float next = half_to_float(static_cast<uint16_t>(h + 1));  // away from zero
+    const float middle = value + (next - value) / 2;                 // exact
+    CHECK_EQ(float_to_half(middle), (h & 1u) == 0 ? h : h + 1);
+    CHECK_EQ(float_to_half(std::nextafter(middle, value)), h);
+    CHECK_EQ(float_to_half(std::nextafter(middle, next)), h + 1);
+  }
+  CHECK_EQ(half_to_float(0x7bff), 65504.0f);
+  CHECK_EQ(float_to_half(std::nextafter(kHalfLimit, 0.0f)), 0x7bff);
+  CHECK_EQ(float_to_half(kHalfLimit), 0x7c00);
+  CHECK_EQ(float_to_half(3e38f), 0x7c00);
 }
 
 TEST(predicates_agree_with_their_words) {
@@ -248,6 +294,38 @@ TEST(flat_map_agrees_with_a_set_of_pairs) {
     const auto other = static_cast<size_t>(random() % 2000);
     CHECK_EQ(map.find(static_cast<int64_t>(other) - 1000), model[other]);
   }
+}
+
+TEST(plans_cover_everything_once) {
+  std::mt19937_64 random(7);
+  for (int round = 0; round < 300; ++round) {
+    std::vector<ScanGroup> groups;
+    for (uint64_t i = random() % 20; i > 0; --i) {
+      groups.push_back(
+          ScanGroup{static_cast<int64_t>(random() % (random() % 5 == 0 ? 3000 : 40)), 1 + static_cast<int64_t>(random() % 200)});
+    }
+    const auto threads = static_cast<int32_t>(1 + random() % 8);
+    const ScanPlan plan = plan_scan(groups, 384, threads);
+    CHECK(plan.threads >= 1 && plan.threads <= threads);
+    std::vector<int64_t> seen(groups.size());
+    for (const ScanTask& task : plan.tasks) {
+      const ScanGroup& group = groups[static_cast<size_t>(task.group)];
+      CHECK(0 <= task.page_begin && task.page_begin < task.page_end && task.page_end <= group.pages);
+      CHECK(0 <= task.query_begin && task.query_begin < task.query_end && task.query_end <= group.queries);
+      CHECK(task.query_end - task.query_begin <= kPlanQueries);
+      CHECK(task.page_end == group.pages || (task.page_end - task.page_begin) % kTilePages == 0);
+      seen[static_cast<size_t>(task.group)] += (task.page_end - task.page_begin) * (task.query_end - task.query_begin);
+    }
+    for (size_t g = 0; g < groups.size(); ++g) CHECK_EQ(seen[g], groups[g].pages * groups[g].queries);
+  }
+  CHECK_EQ(plan_scan({}, 384, 4).threads, 1);
+  CHECK_EQ(plan_scan({ScanGroup{10, 1}}, 384, 4).threads, 1);  // too little to wake anyone
+  const ScanPlan one_list = plan_scan({ScanGroup{16000, 1}}, 384, 2);
+  CHECK_EQ(one_list.threads, 2);
+  CHECK(one_list.tasks.size() >= 8 && one_list.tasks.size() <= 40);
+  const ScanPlan small_lists = plan_scan(std::vector<ScanGroup>(2000, ScanGroup{8, 1}), 384, 2);
+  CHECK_EQ(small_lists.threads, 2);
+  CHECK_EQ(small_lists.tasks.size(), size_t{2000});
 }
 
 int main(int argc, char** argv) { return check::run_tests(argc, argv); }

@@ -98,7 +98,7 @@ Found scan_lists(const Pool& pool, const std::vector<int64_t>& lists, int64_t k)
   const auto n = static_cast<size_t>(k);
   Found found{std::vector<float>(n), std::vector<float>(n), std::vector<int64_t>(n), std::vector<int64_t>(n),
               std::vector<int32_t>(1)};
-  scan(*find_kernels("auto"), pool.layout(), request, heads,
+  scan(*find_kernels("auto"), pool, request, heads,
        ScanOutput{found.scores.data(), found.similarities.data(), found.list_ids.data(), found.row_ids.data(),
                   found.counts.data()});
   return found;

@@ -44,7 +44,13 @@ def test_text(capsys: pytest.CaptureFixture[str]) -> None:
     assert text.endswith("all checks passed\n")
 
 
-@pytest.mark.parametrize("backend", [*backends().values(), *map(CpuBackend, CpuBackend().isas())])
+@pytest.mark.parametrize(
+    "backend",
+    [
+        *(backend for backend in backends().values() if backend.available() is None),
+        *map(CpuBackend, CpuBackend().isas()),
+    ],
+)
 def test_self_test_passes(backend: Any) -> None:
     assert selftest.check(backend) is None
 

@@ -26,11 +26,8 @@ _CORE = ("numpy", "msgspec", "rocksdict", "wordllama", "tokenizers", "safetensor
 _OPTIONAL = {
     "torch": ("tensors in host memory as vectors, through DLPack", "python -m pip install torch"),
     "jax": ("arrays in host memory as vectors, through DLPack", "python -m pip install jax"),
-    "cupy": (
-        "nothing yet: its search backend is not part of this version",
-        "python -m pip install cupy-cuda13x",
-    ),
-    "numba": ("nothing yet: its search backend is not part of this version", "python -m pip install numba"),
+    "cupy": ("the search backend cupy, on a CUDA device", "python -m pip install cupy-cuda13x"),
+    "numba": ("the search backend numba, compiled at its first use", "python -m pip install numba"),
 }
 _BLOCK = 4096
 _FSYNCS = 20

@@ -22,6 +22,13 @@ def integer(value: Any, name: str, lo: int = -_INT64_MAX - 1, hi: int = _INT64_M
     return number
 
 
+def one_of(value: Any, name: str, known: tuple[str, ...]) -> str:
+    """`value`, one of the names in `known`."""
+    if value not in known:
+        raise ValueError(f"{name} must be one of {', '.join(known)}")
+    return str(value)
+
+
 def members_of(item: Any, name: str, n: int) -> Any:
     """`item` as a sequence of n members."""
     if not isinstance(item, Sequence):

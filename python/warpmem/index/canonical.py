@@ -38,11 +38,45 @@ def canonical_dot(rows: NDArray[np.float32], query: NDArray[np.float32]) -> NDAr
         a = rows[:, start : start + _LANES].astype(np.float64)
         b = query[..., start : start + _LANES].astype(np.float64)
         acc[:, : a.shape[1]] += a * b
+    return _fold(acc)
+
+
+def _fold(acc: NDArray[np.float64]) -> NDArray[np.float64]:
     width = _LANES // 2
     while width:
         acc[:, :width] += acc[:, width : 2 * width]
         width //= 2
     return acc[:, 0]
+
+
+def stored_rows(vectors: NDArray[np.float32], storage: str) -> NDArray[np.float32]:
+    """(n, dim) rows as a pool of this storage returns them: "f32", "f16" (round to even) or "int8"."""
+    if storage == "f32":
+        return vectors
+    if storage == "f16":
+        return vectors.astype(np.float16).astype(np.float32)
+    exact = np.abs(vectors).max(axis=1).astype(np.float64) / 127.0
+    scale = exact.astype(np.float32)
+    down = np.nextafter(scale, np.float32(0.0))
+    scale = np.where(scale.astype(np.float64) > exact, down, scale)
+    scale[scale < np.float32(2.0**-120)] = 0.0
+    inverse = np.divide(np.float32(1.0), scale, out=np.zeros_like(scale), where=scale > 0.0)
+    codes = np.clip(np.rint(vectors * inverse[:, None]), np.float32(-127.0), np.float32(127.0))
+    rows: NDArray[np.float32] = scale[:, None] * codes
+    return rows
+
+
+def canonical_l2(rows: NDArray[np.float32], query: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(n,) float32 negated squared distances of (n, dim) rows to a query (dim,): float64 differences, squared
+    in the accumulators and the fold of `canonical_dot`. Larger is nearer; +0 where they agree."""
+    difference = query.astype(np.float64) - rows.astype(np.float64)
+    squares = np.zeros((len(rows), _LANES), np.float64)
+    for start in range(0, rows.shape[1], _LANES):
+        part = difference[:, start : start + _LANES]
+        squares[:, : part.shape[1]] += part * part
+    with np.errstate(over="ignore"):
+        distance = _fold(squares).astype(np.float32)
+    return np.float32(0.0) - distance
 
 
 def exp2_neg(x: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -12,8 +12,8 @@ ORDER = ("cuda", "cpu", "cupy", "numba", "numpy")
 _INSTALL = {
     "cuda": "build warpmem with a CUDA toolkit: pip install . -Ccmake.define.WARPMEM_CUDA=ON",
     "cpu": "install a wheel of warpmem for this platform, or build one with a C++17 compiler: pip install .",
-    "cupy": "pip install cupy-cuda13x",
-    "numba": "pip install numba",
+    "cupy": "pip install 'warpmem[cupy]', which needs a CUDA device",
+    "numba": "pip install 'warpmem[numba]'",
     "numpy": "pip install numpy",
 }
 

@@ -52,9 +52,27 @@ class CpuBackend:
         """compiler, version, arch of the compiled module; empty without it."""
         return dict(self._module.build_info()) if self._module is not None else {}
 
-    def pool(self, dim: int, n_columns: int) -> RowPool:
-        """A new, empty pool. ValueError outside dim 1..65536 or n_columns 0..1024."""
-        pool: RowPool = self._usable().Pool(dim, n_columns, isa=self._isa)
+    def pool(
+        self,
+        dim: int,
+        n_columns: int,
+        *,
+        storage: str = "f32",
+        metric: str = "dot",
+        screen: str = "auto",
+        threads: int = 1,
+    ) -> RowPool:
+        """A new, empty pool. ValueError outside dim 1..65536, n_columns 0..1024 or threads 1..1024, or for an
+        unknown name.
+
+        storage: how rows are kept, "f32", "f16" or "int8" (a scale a row, codes -127..127). metric: "dot", or
+        "l2", whose similarity is the negated squared distance. screen: "auto" keeps int8 images beside float
+        rows of 64 dimensions or more (a quarter of the memory more; scans read a quarter or half, with the
+        same results), "none" does not. threads: how many a large scan may use.
+        """
+        pool: RowPool = self._usable().Pool(
+            dim, n_columns, isa=self._isa, storage=storage, metric=metric, screen=screen, threads=threads
+        )
         return pool
 
     def normalize(self, x: NDArray[np.float32]) -> NDArray[np.float32]:

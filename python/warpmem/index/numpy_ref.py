@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 
 from ..protocols import RowPool
 from ..records import Segment, Term
-from .arguments import check_array, check_finite, integer, members_of
-from .canonical import canonical_dot, exp2_neg, key_to_f64
+from .arguments import check_array, check_finite, integer, members_of, one_of
+from .canonical import canonical_dot, canonical_l2, exp2_neg, key_to_f64, stored_rows
 
 _MAX_K = 4096
 _INT64_MAX = (1 << 63) - 1
+_HALF_LIMIT = 65520.0  # from here on a number rounds to infinity
 
 
 class _List(NamedTuple):
@@ -46,7 +47,9 @@ class _Ranking(NamedTuple):
 class NumpyPool:
     """RowPool in NumPy. Writers take turns on a lock; a scan sees the lists as they were when it began."""
 
-    def __init__(self, dim: int, n_columns: int) -> None:
+    def __init__(self, dim: int, n_columns: int, *, storage: str = "f32", metric: str = "dot") -> None:
+        self._storage = one_of(storage, "storage", ("f32", "f16", "int8"))
+        self._metric = one_of(metric, "metric", ("dot", "l2"))
         self._dim = integer(dim, "dim", 1, 65536)
         self._n_columns = integer(n_columns, "n_columns", 0, 1024)
         self._lock = threading.Lock()
@@ -64,6 +67,14 @@ class NumpyPool:
     def isa(self) -> str:
         return "numpy"
 
+    @property
+    def storage(self) -> str:
+        return self._storage
+
+    @property
+    def metric(self) -> str:
+        return self._metric
+
     def apply(
         self,
         removes: Sequence[tuple[int, int]],
@@ -80,6 +91,11 @@ class NumpyPool:
         check_array(columns, "columns", np.int64, (n, self._n_columns))
         check_array(vectors, "vectors", np.float32, (n, self._dim))
         check_finite(vectors, "vectors")
+        if self._storage == "f16":
+            big = np.flatnonzero((np.abs(vectors) >= _HALF_LIMIT).any(axis=1))
+            if big.size:
+                raise ValueError(f"vectors: row {big[0]} exceeds 65504, the largest float16")
+        vectors = stored_rows(vectors, self._storage) if n else vectors
         gone: dict[int, set[int]] = {}
         for pair in removes:
             list_id, row_id = members_of(pair, "removes", 2)
@@ -176,12 +192,7 @@ class NumpyPool:
         found_lists = np.full((n, k), -1, np.int64)
         found_rows = np.full((n, k), -1, np.int64)
         counts = np.zeros(n, np.int32)
-        for q in range(n):
-            parts = [
-                self._candidates(lists[segment[1]], queries[q], segment, ranking)
-                for segment in checked
-                if segment[0] == q and segment[1] in lists
-            ]
+        for q, parts in enumerate(self._search(lists, queries, checked, k, ranking)):
             if not parts:
                 continue
             score, similarity, group, ordinal, row_id, list_id = (
@@ -194,6 +205,25 @@ class NumpyPool:
             found_lists[q, :m] = list_id[best]
             found_rows[q, :m] = row_id[best]
         return scores, similarities, found_lists, found_rows, counts
+
+    def _search(
+        self,
+        lists: Mapping[int, _List],
+        queries: NDArray[np.float32],
+        segments: Sequence[Segment],
+        k: int,
+        ranking: _Ranking,
+    ) -> list[list[tuple[NDArray[Any], ...]]]:
+        """By query, one tuple of arrays as `_candidates` returns them for each of its segments, in any order:
+        at least the k best rows of the segment. The step that numba and cupy compute in their own way."""
+        return [
+            [
+                self._candidates(lists[segment[1]], query, segment, ranking)
+                for segment in segments
+                if segment[0] == q and segment[1] in lists
+            ]
+            for q, query in enumerate(queries)
+        ]
 
     def _candidates(
         self, rows: _List, query: NDArray[np.float32], segment: Segment, ranking: _Ranking
@@ -213,8 +243,11 @@ class NumpyPool:
             keep &= inside
             ids = rows.row_ids[keep]
             keep[keep] = (bitmap[ids // 64] >> (ids % 64).astype(np.uint64)) & np.uint64(1) != 0
-        with np.errstate(over="ignore"):
-            similarity = canonical_dot(rows.vectors[keep], query).astype(np.float32)
+        if self._metric == "l2":
+            similarity = canonical_l2(rows.vectors[keep], query)
+        else:
+            with np.errstate(over="ignore"):
+                similarity = canonical_dot(rows.vectors[keep], query).astype(np.float32)
         near = similarity.astype(np.float64) >= ranking.min_similarity
         keep[keep] = near
         similarity = similarity[near]
@@ -289,9 +322,13 @@ class NumpyBackend:
         """None: NumPy is a dependency of warpmem."""
         return None
 
-    def pool(self, dim: int, n_columns: int) -> RowPool:
-        """A new, empty pool. ValueError outside dim 1..65536 or n_columns 0..1024."""
-        return NumpyPool(dim, n_columns)
+    def pool(self, dim: int, n_columns: int, *, storage: str = "f32", metric: str = "dot") -> RowPool:
+        """A new, empty pool. ValueError outside dim 1..65536 or n_columns 0..1024, or for an unknown name.
+
+        storage: how rows are kept, "f32", "f16" or "int8" (a scale a row, codes -127..127). metric: "dot", or
+        "l2", whose similarity is the negated squared distance.
+        """
+        return NumpyPool(dim, n_columns, storage=storage, metric=metric)
 
     def normalize(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """(n, dim) float32 to unit length. ValueError naming the first row that is zero or not finite."""

@@ -1,0 +1,324 @@
+#include "scan_task.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+namespace warpmem {
+
+namespace {
+
+constexpr int kFetch = 4;   // survivors of a page that are fetched ahead; of more, most will not be rescored
+constexpr int kSparse = 2;  // so few wanted rows among 16 are rescored without screening the 16
+
+float not_above(double x) {
+  const auto f = static_cast<float>(x);
+  return static_cast<double>(f) > x ? std::nextafter(f, -INFINITY) : f;
+}
+
+}  // namespace
+
+ScanWorker::ScanWorker(const ScanContext& context, int64_t max_queries, int64_t max_pages)
+    : tops(static_cast<size_t>(context.request.n_queries)), context_(context), layout_(context.layout) {
+  const int64_t pages = std::min(max_pages, kChunkPages);
+  chunk_rows_ = pages * kPageRows;
+  masks_.resize(static_cast<size_t>(max_queries * kChunkPages));
+  if (layout_.storage != Storage::kF32) row_.resize(static_cast<size_t>(layout_.padded));
+  if (context.bounds != nullptr) {
+    bounds_.resize(static_cast<size_t>(max_queries * chunk_rows_));
+    candidates_.reserve(static_cast<size_t>(chunk_rows_));
+  }
+}
+
+void ScanWorker::run(const ScanTask& task, const ScanList& list) noexcept {
+  const std::vector<std::shared_ptr<const Block>>& blocks = list.list->blocks;
+  // The first chunks are short: until k rows are known, every row must be rescored or at least ranked.
+  size_t limit = 2;
+  for (int64_t next = task.page_begin; next < task.page_end; limit = std::min<size_t>(2 * limit, kChunkPages)) {
+    n_pages_ = 0;
+    for (; next < task.page_end && n_pages_ < limit && static_cast<int64_t>(n_pages_) * kPageRows < chunk_rows_; ++next) {
+      const Block& block = *blocks[static_cast<size_t>(next / kBlockPages)];
+      const auto p = static_cast<size_t>(next % kBlockPages);
+      if (block.valid[p] == 0) continue;
+      pages_[n_pages_] = block.pages[p]->memory();
+      valid_[n_pages_++] = block.valid[p];
+    }
+    filter_chunk(task, list);
+    if (context_.bounds != nullptr) {
+      if (!context_.plain) extras_chunk();
+      screen_chunk(task, list);
+    }
+    for (int64_t at = 0; at < task.query_end - task.query_begin; ++at) {
+      const Segment& segment = context_.request.segments[list.segments[task.query_begin + at]];
+      if (context_.bounds != nullptr && context_.bounds[segment.query].codes != nullptr) {
+        select(segment, list.list_id, at);
+      } else {
+        for (size_t p = 0; p < n_pages_; ++p) {
+          score_page(segment, list.list_id, pages_[p], masks_[static_cast<size_t>(at * kChunkPages) + p]);
+        }
+      }
+    }
+  }
+}
+
+// --------------------------------------------------------------------------------------------- filters
+
+bool ScanWorker::same_filter(const Segment& a, const Segment& b) const noexcept {
+  if (a.bitmap != b.bitmap || a.bitmap_words != b.bitmap_words || a.terms_end - a.terms_begin != b.terms_end - b.terms_begin ||
+      a.values_end - a.values_begin != b.values_end - b.values_begin) {
+    return false;
+  }
+  const ScanRequest& request = context_.request;
+  const auto same_term = [](const Term& x, const Term& y) {
+    return x.column == y.column && x.op == y.op && x.lo == y.lo && x.hi == y.hi;
+  };
+  return std::equal(request.terms.begin() + static_cast<std::ptrdiff_t>(a.terms_begin),
+                    request.terms.begin() + static_cast<std::ptrdiff_t>(a.terms_end),
+                    request.terms.begin() + static_cast<std::ptrdiff_t>(b.terms_begin), same_term) &&
+         std::equal(request.values.begin() + static_cast<std::ptrdiff_t>(a.values_begin),
+                    request.values.begin() + static_cast<std::ptrdiff_t>(a.values_end),
+                    request.values.begin() + static_cast<std::ptrdiff_t>(b.values_begin));
+}
+
+uint64_t ScanWorker::filter(const Segment& segment, const ConstPage& page, uint64_t mask) const noexcept {
+  const ScanRequest& request = context_.request;
+  for (size_t t = segment.terms_begin; t < segment.terms_end && mask != 0; ++t) {
+    const Term& term = request.terms[t];
+    const int64_t* const column = layout_.column(page, term.column);
+    mask = term.op == kRange ? context_.kernels.filter_range(column, term.lo, term.hi, mask)
+                             : filter_term(term, request.values.data() + segment.values_begin, column, mask);
+  }
+  if (segment.bitmap != nullptr && mask != 0) {
+    mask = context_.kernels.filter_bitmap(segment.bitmap, segment.bitmap_words, layout_.row_ids(page), mask);
+  }
+  return mask;
+}
+
+// Segments that filter like the one before them take over its rows.
+void ScanWorker::filter_chunk(const ScanTask& task, const ScanList& list) noexcept {
+  const Segment* previous = nullptr;
+  int64_t rows = 0;
+  for (int64_t at = 0; at < task.query_end - task.query_begin; ++at) {
+    const Segment& segment = context_.request.segments[list.segments[task.query_begin + at]];
+    uint64_t* const masks = masks_.data() + at * kChunkPages;
+    if (previous != nullptr && same_filter(*previous, segment)) {
+      std::copy(masks - kChunkPages, masks, masks);
+    } else {
+      rows = 0;
+      for (size_t p = 0; p < n_pages_; ++p) {
+        masks[p] = filter(segment, pages_[p], valid_[p]);
+        rows += __builtin_popcountll(masks[p]);
+      }
+    }
+    rows_seen += rows;
+    previous = &segment;
+  }
+}
+
+// --------------------------------------------------------------------------------------------- screen
+
+float ScanWorker::threshold_of(size_t query) const noexcept {
+  const float own = tops[query].threshold();
+  if (context_.floors == nullptr) return own;
+  return std::max(own, context_.floors[query].load(std::memory_order_relaxed));
+}
+
+void ScanWorker::extras_chunk() noexcept {
+  const Ranking& r = context_.request.ranking;
+  for (size_t p = 0; p < n_pages_; ++p) {
+    const ScoreExtra terms{r.w_recency != 0.0 ? layout_.column(pages_[p], r.recency_column) : nullptr,
+                           r.w_priority != 0.0 ? layout_.column(pages_[p], r.priority_column) : nullptr,
+                           static_cast<double>(r.now),
+                           1.0 / r.half_life,
+                           r.w_recency / r.w_similarity,
+                           r.w_priority / r.w_similarity};
+    context_.kernels.extras(terms, extras_[p]);
+  }
+}
+
+// A row whose bound (on similarity + extra) is below this has a final score below `threshold`: the slack exceeds the rounding errors of final_score, under
+// 2^-22 of the magnitudes of its parts. Those of the extra are covered in Kernels::extras; that of the similarity's part is at most |t| plus those.
+float ScanWorker::floor_of(float threshold) const noexcept {
+  if (context_.plain) return std::max(threshold, context_.min_similarity);
+  if (!std::isfinite(threshold)) return -INFINITY;
+  const double w = context_.request.ranking.w_similarity;
+  const double low = (static_cast<double>(threshold) - std::fabs(static_cast<double>(threshold)) * 2e-6 - 1e-30) / w;
+  return std::isfinite(low) ? not_above(low) : -INFINITY;
+}
+
+// Rows lie far from each other in memory: asked for early, they arrive while the screen goes on.
+void ScanWorker::fetch(const ConstPage& page, int slot) const noexcept {
+  const unsigned char* const row = page.rows + slot * layout_.row_bytes();
+  for (int64_t i = 0; i < layout_.row_bytes(); i += 64) __builtin_prefetch(row + i);
+}
+
+void ScanWorker::fetch_fine(const ConstPage& page, uint64_t rows) const noexcept {
+  const int64_t bytes = layout_.fine_bytes / (kPageRows / kCodeRows);
+  for (int group = 0; group < kPageRows; group += kCodeRows) {
+    if (((rows >> group) & 0xffffu) == 0) continue;
+    const unsigned char* const plane = page.fine + group / kCodeRows * bytes;
+    for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(plane + i);
+  }
+}
+
+void ScanWorker::screen_chunk(const ScanTask& task, const ScanList& list) noexcept {
+  const int64_t n = task.query_end - task.query_begin;
+  for (int64_t first = 0; first < n; first += kScreenQueries) {
+    ScreenQuery block[kScreenQueries];
+    int64_t at_of[kScreenQueries];
+    int count = 0;
+    for (int64_t at = first; at < std::min(n, first + kScreenQueries); ++at) {
+      const Segment& segment = context_.request.segments[list.segments[task.query_begin + at]];
+      const QueryBound& query = context_.bounds[segment.query];
+      if (query.codes == nullptr) continue;
+      const float floor = floor_of(threshold_of(static_cast<size_t>(segment.query)));
+      at_of[count] = at;
+      block[count++] =
+          ScreenQuery{query.codes, query.sum, query.scale, query.norm, query.error, query.square, floor, context_.min_similarity,
+                      0,           0,         nullptr};
+    }
+    for (size_t p = 0; p < n_pages_ && count > 0; ++p) {
+      const ConstPage& page = pages_[p];
+      const float* const extra = context_.plain ? nullptr : extras_[p];
+      const ScreenPage screen{page.coarse, page.fine, layout_.padded / kLineElements, extra, context_.l2};
+      uint64_t any = 0;
+      uint64_t sparse = 0;
+      for (int j = 0; j < count; ++j) {
+        const uint64_t mask = masks_[static_cast<size_t>(at_of[j] * kChunkPages) + p];
+        block[j].mask = mask;
+        block[j].bounds = bounds_.data() + at_of[j] * chunk_rows_ + static_cast<int64_t>(p) * kPageRows;
+        any |= mask;
+      }
+      sparse_[p] = 0;
+      if (any == 0) continue;
+      if (count == 1 && any != ~uint64_t{0}) {
+        for (int group = 0; group < kPageRows; group += kCodeRows) {
+          const uint64_t bits = any & (uint64_t{0xffff} << group);
+          if (__builtin_popcountll(bits) <= kSparse) sparse |= bits;
+        }
+        block[0].mask = any & ~sparse;
+        block[0].survivors = 0;
+      }
+      if (block[0].mask != 0 || count > 1) context_.kernels.screen(screen, block, count);
+      sparse_[p] = sparse;
+      for (int j = 0; j < count; ++j) {
+        masks_[static_cast<size_t>(at_of[j] * kChunkPages) + p] = block[j].survivors;
+        if (count == 1) fetch_fine(page, block[j].survivors);
+      }
+    }
+    for (int j = 0; j < count; ++j) {
+      for (size_t p = 0; p < n_pages_; ++p) {
+        uint64_t& mask = masks_[static_cast<size_t>(at_of[j] * kChunkPages) + p];
+        block[j].bounds = bounds_.data() + at_of[j] * chunk_rows_ + static_cast<int64_t>(p) * kPageRows;
+        if (mask != 0) {
+          const float* const extra = context_.plain ? nullptr : extras_[p];
+          const ScreenPage screen{pages_[p].coarse, pages_[p].fine, layout_.padded / kLineElements, extra, context_.l2};
+          block[j].mask = mask;
+          context_.kernels.refine(screen, block[j]);
+          mask = block[j].survivors;
+        }
+        if (count > 1) continue;
+        for (uint64_t bits = sparse_[p]; bits != 0; bits &= bits - 1) block[j].bounds[__builtin_ctzll(bits)] = INFINITY;
+        mask |= sparse_[p];
+        if (__builtin_popcountll(mask) > kFetch) continue;
+        for (uint64_t bits = mask; bits != 0; bits &= bits - 1) fetch(pages_[p], __builtin_ctzll(bits));
+      }
+    }
+  }
+}
+
+// --------------------------------------------------------------------------------------------- rescoring and selection
+
+// Rows in order of their bounds, best first, until a bound lies below the k-th best.
+void ScanWorker::select(const Segment& segment, int64_t list_id, int64_t at) noexcept {
+  const auto query = static_cast<size_t>(segment.query);
+  const float* const bounds = bounds_.data() + at * chunk_rows_;
+  candidates_.clear();
+  for (size_t p = 0; p < n_pages_; ++p) {
+    for (uint64_t bits = masks_[static_cast<size_t>(at * kChunkPages) + p]; bits != 0; bits &= bits - 1) {
+      const int slot = __builtin_ctzll(bits);
+      const auto row = static_cast<uint32_t>(p * kPageRows) + static_cast<uint32_t>(slot);
+      candidates_.push_back(Bounded{bounds[row] < INFINITY ? bounds[row] : INFINITY, row});
+    }
+  }
+  if (candidates_.empty()) return;
+
+  const auto later = [](const Bounded& a, const Bounded& b) { return a.bound < b.bound; };
+  std::make_heap(candidates_.begin(), candidates_.end(), later);
+  const double* const wide = context_.queries + static_cast<int64_t>(query) * layout_.padded;
+  while (!candidates_.empty()) {
+    const Bounded best = candidates_.front();
+    if (best.bound < floor_of(threshold_of(query))) break;
+    std::pop_heap(candidates_.begin(), candidates_.end(), later);
+    candidates_.pop_back();
+    if (!candidates_.empty()) {  // most likely the next one
+      const uint32_t next = candidates_.front().row;
+      fetch(pages_[next / kPageRows], static_cast<int>(next % kPageRows));
+    }
+    const ConstPage& page = pages_[best.row / kPageRows];
+    const auto slot = static_cast<int>(best.row % kPageRows);
+    ++rows_rescored;
+    offer(segment, list_id, page, slot, exact(page, slot, wide));
+  }
+  if (context_.floors != nullptr) {
+    std::atomic<float>& shared = context_.floors[query];
+    const float own = tops[query].threshold();
+    float known = shared.load(std::memory_order_relaxed);
+    while (known < own && !shared.compare_exchange_weak(known, own, std::memory_order_relaxed)) {
+    }
+  }
+}
+
+// Without a screen: every row of the mask.
+void ScanWorker::score_page(const Segment& segment, int64_t list_id, const ConstPage& page, uint64_t mask) noexcept {
+  const double* const wide = context_.queries + segment.query * layout_.padded;
+  rows_rescored += __builtin_popcountll(mask);
+  float similarities[kPageRows];
+  if (layout_.storage == Storage::kF32) {
+    (context_.l2 ? context_.kernels.distances : context_.kernels.dots)(layout_.row(page, 0), layout_.padded, mask, wide,
+                                                                       similarities);
+  } else {
+    for (uint64_t bits = mask; bits != 0; bits &= bits - 1) {
+      const int slot = __builtin_ctzll(bits);
+      similarities[slot] = exact(page, slot, wide);
+    }
+  }
+  for (; mask != 0; mask &= mask - 1) {
+    const int slot = __builtin_ctzll(mask);
+    offer(segment, list_id, page, slot, similarities[slot]);
+  }
+}
+
+float ScanWorker::exact(const ConstPage& page, int slot, const double* query) noexcept {
+  const Kernels& kernels = context_.kernels;
+  auto* const measure = context_.l2 ? kernels.distances : kernels.dots;
+  float similarities[kPageRows];
+  if (layout_.storage == Storage::kF32) {
+    measure(layout_.row(page, 0), layout_.padded, uint64_t{1} << slot, query, similarities);
+    return similarities[slot];
+  }
+  if (layout_.storage == Storage::kF16) {
+    kernels.widen(layout_.half_row(page, slot), layout_.padded, row_.data());
+  } else {
+    kernels.decode(page.coarse, page.fine, slot, layout_.padded / kLineElements, layout_.coarse_bound(page, kScale, slot),
+                   row_.data());
+  }
+  measure(row_.data(), layout_.padded, 1, query, similarities);
+  return similarities[0];
+}
+
+float ScanWorker::final_of(const ConstPage& page, int slot, float similarity) const noexcept {
+  const Ranking& r = context_.request.ranking;
+  const int64_t recency = r.w_recency != 0.0 ? layout_.column(page, r.recency_column)[slot] : 0;
+  const int64_t priority = r.w_priority != 0.0 ? layout_.column(page, r.priority_column)[slot] : 0;
+  return final_score(r, similarity, recency, priority);
+}
+
+void ScanWorker::offer(const Segment& segment, int64_t list_id, const ConstPage& page, int slot, float similarity) noexcept {
+  if (!(static_cast<double>(similarity) >= context_.request.min_similarity)) return;
+  TopK& top = tops[static_cast<size_t>(segment.query)];
+  const float score = final_of(page, slot, similarity);
+  if (score < top.threshold()) return;
+  top.offer(Candidate{score, similarity, segment.group, layout_.ordinals(page)[slot], layout_.row_ids(page)[slot], list_id});
+}
+
+}  // namespace warpmem

@@ -1,0 +1,84 @@
+// One task of a scan; see scan.hpp.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <vector>
+
+#include "../core/int8.hpp"
+#include "../core/planner.hpp"
+#include "scan.hpp"
+#include "top_k.hpp"
+
+namespace warpmem {
+
+constexpr int64_t kChunkPages = 16;  // screened before rows are rescored, best bound first
+constexpr int64_t kChunkRows = kChunkPages * kPageRows;
+
+// What all tasks of a scan share, and none changes but `floors`.
+struct ScanContext {
+  const Kernels& kernels;
+  const PageLayout& layout;
+  bool l2;
+  const ScanRequest& request;
+  bool plain = false;                    // the score is the similarity
+  float min_similarity = -INFINITY;      // not above the request's
+  const double* queries = nullptr;       // (n_queries, padded), zero behind dim
+  const QueryBound* bounds = nullptr;    // by query; null: no screen. One without codes is not screened.
+  std::atomic<float>* floors = nullptr;  // by query: a score that k rows somewhere reach. Null with one thread.
+};
+
+// A list, the segments over it, and which of them filter alike.
+struct ScanList {
+  const List* list = nullptr;
+  int64_t list_id = 0;
+  const uint32_t* segments = nullptr;  // indexes of the request's segments
+};
+
+class ScanWorker {
+ public:
+  // Everything that can fail.
+  ScanWorker(const ScanContext& context, int64_t max_queries, int64_t max_pages);
+
+  void run(const ScanTask& task, const ScanList& list) noexcept;
+
+  std::vector<TopK> tops;  // by query
+  int64_t rows_seen = 0;
+  int64_t rows_rescored = 0;
+
+ private:
+  struct Bounded {
+    float bound;
+    uint32_t row;  // page of the chunk * 64 + slot
+  };
+
+  bool same_filter(const Segment& a, const Segment& b) const noexcept;
+  uint64_t filter(const Segment& segment, const ConstPage& page, uint64_t mask) const noexcept;
+  void filter_chunk(const ScanTask& task, const ScanList& list) noexcept;
+  void extras_chunk() noexcept;
+  void fetch(const ConstPage& page, int slot) const noexcept;
+  void fetch_fine(const ConstPage& page, uint64_t rows) const noexcept;
+  void screen_chunk(const ScanTask& task, const ScanList& list) noexcept;
+  void select(const Segment& segment, int64_t list_id, int64_t at) noexcept;
+  void score_page(const Segment& segment, int64_t list_id, const ConstPage& page, uint64_t mask) noexcept;
+  float threshold_of(size_t query) const noexcept;
+  float floor_of(float threshold) const noexcept;
+  float final_of(const ConstPage& page, int slot, float similarity) const noexcept;
+  float exact(const ConstPage& page, int slot, const double* query) noexcept;
+  void offer(const Segment& segment, int64_t list_id, const ConstPage& page, int slot, float similarity) noexcept;
+
+  const ScanContext& context_;
+  const PageLayout& layout_;
+  size_t n_pages_ = 0;  // of the chunk
+  ConstPage pages_[kChunkPages];
+  uint64_t valid_[kChunkPages];
+  float extras_[kChunkPages][kPageRows];  // see Kernels::extras; unused when the score is the similarity
+  uint64_t sparse_[kChunkPages];          // rows that one query takes without a bound
+  std::vector<uint64_t> masks_;           // (queries of the task, kChunkPages)
+  std::vector<float> bounds_;             // (queries of the task, rows of the chunk)
+  int64_t chunk_rows_;
+  std::vector<Bounded> candidates_;
+  std::vector<float> row_;  // one stored row, widened
+};
+
+}  // namespace warpmem

@@ -1,0 +1,258 @@
+"""The Numba backend: the reference's lists, scanned by compiled Python: exact scan, filters and ranking.
+
+It needs no compiler of its own and no wheel for the platform, and compiles at first use (some seconds, then
+kept on disk). A change costs the length of the lists it touches, as in `numpy_ref`.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import BackendUnavailable
+from ..protocols import RowPool
+from ..records import Segment
+from .arguments import integer
+from .numpy_ref import NumpyPool, _List, _Ranking, normalize
+
+INSTALL = "pip install 'warpmem[numba]'"
+
+_PAGE = 64
+_SCREEN_DIM = 64
+_SCREEN_ROWS = 1024
+_PART_WORK = 1 << 22  # multiplications that are worth a thread
+_SEGMENTS = 64  # of one list in one call: bounds the memory of the heaps
+
+_parallel = threading.Lock()  # Numba's fallback threading layer ends the process when two threads enter it
+_loading = threading.Lock()
+
+
+def load(name: str) -> ModuleType:
+    """The module of this package that imports Numba. BackendUnavailable without Numba."""
+    try:
+        with _loading:
+            return import_module(f".{name}", __package__)
+    except ImportError as error:
+        raise BackendUnavailable(f"backend numba cannot run here: {error}; {INSTALL}") from error
+
+
+class NumbaPool(NumpyPool):
+    """RowPool whose scan is compiled by Numba. threads: of one scan; with more than 1, large scans take
+    turns."""
+
+    def __init__(
+        self, dim: int, n_columns: int, threads: int = 1, *, storage: str = "f32", metric: str = "dot"
+    ) -> None:
+        super().__init__(dim, n_columns, storage=storage, metric=metric)
+        self._threads = threads
+        self._kernels = load("numba_kernels")
+        self._operations = load("numba_ops")
+        self._codes: dict[int, tuple[_List, tuple[NDArray[Any], ...]]] = {}
+        self._no_codes = _codes(0, dim)
+
+    @property
+    def isa(self) -> str:
+        return "numba"
+
+    def _search(
+        self,
+        lists: Mapping[int, _List],
+        queries: NDArray[np.float32],
+        segments: Sequence[Segment],
+        k: int,
+        ranking: _Ranking,
+    ) -> list[list[tuple[NDArray[Any], ...]]]:
+        found: list[list[tuple[NDArray[Any], ...]]] = [[] for _ in range(len(queries))]
+        by_list: dict[int, list[Segment]] = {}
+        for segment in segments:
+            if segment[1] in lists:
+                by_list.setdefault(segment[1], []).append(segment)
+        if not by_list:
+            return found
+        prepared = _quantized_queries(queries)
+        r = ranking
+        weights = tuple(
+            map(float, (r.min_similarity, r.w_similarity, r.w_recency, r.w_priority, r.half_life))
+        )
+        settings = tuple(map(np.int64, (r.recency_column, r.priority_column, r.now, self._metric == "l2")))
+        for list_id, group in by_list.items():
+            rows = lists[list_id]
+            screen = self._screen(list_id, rows)
+            for at in range(0, len(group), _SEGMENTS):
+                some = group[at : at + _SEGMENTS]
+                for segment, part in zip(
+                    some, self._scan_list(rows, screen, prepared, some, k, weights, settings), strict=True
+                ):
+                    scores, similarities, positions = part
+                    found[segment[0]].append(
+                        (
+                            scores,
+                            similarities,
+                            np.full(len(positions), segment[2], np.uint32),
+                            rows.ordinals[positions],
+                            rows.row_ids[positions],
+                            np.full(len(positions), list_id, np.int64),
+                        )
+                    )
+        self._forget(lists)
+        return found
+
+    def _scan_list(
+        self,
+        rows: _List,
+        screen: tuple[NDArray[Any], ...],
+        queries: tuple[NDArray[Any], ...],
+        segments: Sequence[Segment],
+        k: int,
+        weights: tuple[float, ...],
+        settings: tuple[np.int64, ...],
+    ) -> list[tuple[NDArray[Any], ...]]:
+        """(scores, similarities, positions in the list) for each segment, in no order."""
+        n, s = len(rows.row_ids), len(segments)
+        wanted = min(self._threads, n * s * self._dim // _PART_WORK, -(-n // _PAGE))
+        parts = max(1, wanted)
+        ends = np.linspace(0, n, parts + 1).astype(np.int64)
+        kept = min(k, n)
+        scores = np.empty((parts, s, kept), np.float32)
+        similarities = np.empty((parts, s, kept), np.float32)
+        positions = np.empty((parts, s, kept), np.int64)
+        counts = np.zeros((parts, s), np.int64)
+        arrays = (rows.row_ids, rows.ordinals, rows.columns, rows.vectors)
+        packed = pack_segments(segments)
+        if parts == 1:
+            self._kernels.scan_rows(
+                0, n, arrays, screen, queries, packed, weights, settings,
+                scores[0], similarities[0], positions[0], counts[0],
+            )  # fmt: skip
+        else:
+            with _parallel, self._operations.threads(parts):
+                self._kernels.scan_parts(
+                    ends,
+                    arrays,
+                    screen,
+                    queries,
+                    packed,
+                    weights,
+                    settings,
+                    scores,
+                    similarities,
+                    positions,
+                    counts,
+                )
+        held = np.arange(kept) < counts[:, :, None]
+        return [
+            (scores[:, i][held[:, i]], similarities[:, i][held[:, i]], positions[:, i][held[:, i]])
+            for i in range(s)
+        ]
+
+    def _screen(self, list_id: int, rows: _List) -> tuple[NDArray[Any], ...]:
+        """Codes of a list that is long enough to pay for them, made at the first scan after a change."""
+        if self._metric == "l2" or self._dim < _SCREEN_DIM or len(rows.row_ids) < _SCREEN_ROWS:
+            return self._no_codes
+        kept = self._codes.get(list_id)
+        if kept is None or kept[0] is not rows:
+            codes = _codes(len(rows.row_ids), self._dim)
+            self._operations.quantize(rows.vectors, *codes)
+            kept = self._codes[list_id] = (rows, codes)  # two threads may both make them: the same values
+        return kept[1]
+
+    def _forget(self, lists: Mapping[int, _List]) -> None:
+        """Let go of the codes of lists that are no longer there."""
+        for list_id in [i for i in tuple(self._codes) if i not in lists]:
+            self._codes.pop(list_id, None)
+
+
+class NumbaBackend:
+    """Exact scan compiled by Numba for this processor. Thread-safe; scans run without the GIL.
+
+    device: "cpu", or "cuda" for a CUDA device or Numba's simulator. threads: of one large scan on the CPU, at
+    most Numba's own limit. A process that has scanned with more than one thread must not fork without exec.
+    """
+
+    name = "numba"
+    capabilities = frozenset({"scan", "filter", "ranking", "kmeans", "pq"})
+
+    def __init__(self, device: str = "cpu", threads: int = 1) -> None:
+        if device not in ("cpu", "cuda"):
+            raise ValueError(f"device must be cpu or cuda, not {device!r}")
+        self._device = device
+        self._threads = integer(threads, "threads", 1, max(1, os.cpu_count() or 1))
+
+    def available(self) -> str | None:
+        """None when usable here, else the reason and the remedy. Does not import Numba for the CPU."""
+        if find_spec("numba") is None:
+            return f"the package numba is not installed ({INSTALL})"
+        if self._device == "cuda":
+            reason: str | None = load("numba_cuda").unavailable()
+            return reason
+        return None
+
+    def pool(self, dim: int, n_columns: int, *, storage: str = "f32", metric: str = "dot") -> RowPool:
+        """A new, empty pool. ValueError outside dim 1..65536 or n_columns 0..1024, or for an unknown name;
+        BackendUnavailable.
+
+        storage, metric: as in `numpy_ref`; rows are rounded to the storage and kept as float32 all the same.
+        """
+        reason = self.available()
+        if reason is not None:
+            raise BackendUnavailable(f"backend numba cannot run here: {reason}")
+        if self._device == "cuda":
+            pool: RowPool = load("numba_cuda").NumbaCudaPool(dim, n_columns, storage=storage, metric=metric)
+            return pool
+        return NumbaPool(dim, n_columns, self._threads, storage=storage, metric=metric)
+
+    def operations(self) -> ModuleType:
+        """kmeans_assign, kmeans, pq_encode and pq_scan with the arguments of `kernels_ref`, on the CPU."""
+        return load("numba_ops")
+
+    def normalize(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(n, dim) float32 to unit length. ValueError naming the first row that is zero or not finite."""
+        return normalize(x)
+
+
+def pack_segments(segments: Sequence[Segment]) -> tuple[NDArray[Any], ...]:
+    """Segments as the arrays that `numba_kernels.scan_parts` explains."""
+    terms = [term for segment in segments for term in segment[3]]
+    values = [value for segment in segments for value in segment[4]]
+    one, none = np.ones(1, np.uint64), np.zeros(1, np.uint64)
+    words = [part for segment in segments for part in ((none,) if segment[5] is None else (one, segment[5]))]
+    return (
+        np.array([segment[0] for segment in segments], np.int64),
+        np.array(terms, np.int64).reshape(len(terms), 4),
+        _ends([len(segment[3]) for segment in segments]),
+        np.array(values, np.int64),
+        _ends([len(segment[4]) for segment in segments]),
+        np.concatenate(words),
+        _ends([1 if segment[5] is None else 1 + len(segment[5]) for segment in segments]),
+    )
+
+
+def _ends(lengths: Sequence[int]) -> NDArray[np.int64]:
+    ends = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=ends[1:])
+    return ends
+
+
+def _codes(n: int, dim: int) -> tuple[NDArray[Any], ...]:
+    return (np.empty((n, dim), np.int8), *(np.empty(n, np.float32) for _ in range(3)))
+
+
+def _quantized_queries(queries: NDArray[np.float32]) -> tuple[NDArray[Any], ...]:
+    """queries as float64; as integers so small that a sum of dim products with int8 codes fits in an int32;
+    the scale; |query| and |query - scale integers|, both rounded up."""
+    dim = queries.shape[1]
+    wide = queries.astype(np.float64)
+    limit = min(32767, ((1 << 31) - 1) // (127 * dim))
+    scale = np.abs(wide).max(axis=1, initial=0.0) / limit
+    ints = np.rint(wide / np.where(scale > 0.0, scale, 1.0)[:, None]).astype(np.int16)
+    rest = wide - scale[:, None] * ints
+    norm, off = (np.sqrt((x * x).sum(axis=1)) * (1.0 + 1e-6) for x in (wide, rest))
+    return wide, ints, scale, norm, off + norm * 1e-15

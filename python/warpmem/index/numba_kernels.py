@@ -1,0 +1,416 @@
+"""CPU kernels compiled by Numba: the scan of one list for a group of segments, and the int8 screen.
+
+A row is looked at in this order, cheapest first; only the canonical score (csrc/core/score.hpp) is kept:
+
+    filters -> int8 screen: can it still enter the k best? -> canonical similarity -> final score -> heap
+
+Screen. A row is r = s c + e with int8 codes c, a query q = t d + f with integers d of up to 16 bits. Then
+
+    q.r = s t (d.c) + f.(s c) + q.e  <=  s t (d.c) + |f| |s c| + |q| |e|
+
+by Cauchy and Schwarz. |s c| and |e| are stored with the row, rounded up. `_SLACK` covers every rounding of
+this sum and of the canonical one, which are below (dim / 32 + 10) 2^-53 |q| |r| <= 3e-13 |q| |r| for dim <=
+65536. The final score does not decrease with the similarity when its weight is positive, operation by
+operation, rounding included; so a bound on the similarity gives one on the score. A comparison with NaN is
+false, and only a true one refuses a row.
+
+No fast-math: LLVM fuses no multiply with an addition unless it is told to, and the tests compare every bit.
+"""
+
+# mypy: disable-error-code="untyped-decorator,misc,assignment"
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+
+TILE = 1024
+"""Rows that a part of the scan reads for all its segments before it goes on: their codes stay in the L2
+cache."""
+
+_SLACK = 1e-12
+_INT64_MAX = (1 << 63) - 1
+_LANES = 32
+_TAYLOR = (
+    1.6059043836821613e-10, 2.08767569878681e-09, 2.505210838544172e-08, 2.755731922398589e-07,
+    2.7557319223985893e-06, 2.48015873015873e-05, 0.0001984126984126984, 0.001388888888888889,
+    0.008333333333333333, 0.041666666666666664, 0.16666666666666666, 0.5, 1.0, 1.0,
+)  # fmt: skip
+
+
+def jit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Compiled at the first call and kept on disk; in memory alone where no cache directory can be
+    written."""
+    options = {"nogil": True, "error_model": "numpy", **options}
+
+    def compiled(function: Callable[..., Any]) -> Any:
+        try:
+            return numba.njit(cache=True, **options)(function)
+        except RuntimeError:
+            return numba.njit(**options)(function)
+
+    return compiled
+
+
+@jit()
+def dot(a: Any, b: Any, acc: Any) -> Any:
+    """Unrounded canonical dot product of a float32 row and a float64 query. acc: 32 float64 of scratch.
+
+    Four chunks of 32 at a time, so that an accumulator is loaded and stored once for four additions."""
+    n = a.shape[0]
+    acc[:] = 0.0
+    blocks = n // 128 * 128
+    whole = n // 32 * 32
+    for i in range(0, blocks, 128):
+        for j in range(_LANES):
+            t = acc[j]
+            t += np.float64(a[i + j]) * b[i + j]
+            t += np.float64(a[i + 32 + j]) * b[i + 32 + j]
+            t += np.float64(a[i + 64 + j]) * b[i + 64 + j]
+            t += np.float64(a[i + 96 + j]) * b[i + 96 + j]
+            acc[j] = t
+    for i in range(blocks, whole, 32):
+        for j in range(_LANES):
+            acc[j] += np.float64(a[i + j]) * b[i + j]
+    for j in range(n - whole):
+        acc[j] += np.float64(a[whole + j]) * b[whole + j]
+    for j in range(16):
+        acc[j] += acc[j + 16]
+    for j in range(8):
+        acc[j] += acc[j + 8]
+    for j in range(4):
+        acc[j] += acc[j + 4]
+    return (acc[0] + acc[2]) + (acc[1] + acc[3])
+
+
+@jit()
+def squared_distance(a: Any, b: Any, acc: Any) -> Any:
+    """Canonical, of a float32 and a float64 row. acc: 32 float64 of scratch."""
+    n = a.shape[0]
+    acc[:] = 0.0
+    whole = n // _LANES * _LANES
+    for i in range(0, whole, _LANES):
+        for j in range(_LANES):
+            difference = np.float64(a[i + j]) - b[i + j]
+            acc[j] += difference * difference
+    for j in range(n - whole):
+        difference = np.float64(a[whole + j]) - b[whole + j]
+        acc[j] += difference * difference
+    for j in range(16):
+        acc[j] += acc[j + 16]
+    for j in range(8):
+        acc[j] += acc[j + 8]
+    for j in range(4):
+        acc[j] += acc[j + 4]
+    return (acc[0] + acc[2]) + (acc[1] + acc[3])
+
+
+@jit()
+def _exp2_neg(x: Any) -> Any:
+    """2^x for x <= 0, as csrc/core/score.hpp defines it."""
+    if not (x >= -1022.0):
+        return 0.0
+    n = np.floor(x + 0.5)
+    y = (x - n) * 0.6931471805599453
+    p = _TAYLOR[0]
+    for coefficient in _TAYLOR[1:]:
+        p = p * y
+        p = p + coefficient
+    scale = np.int64((np.int64(n) + 1023) << 52)
+    return p * np.int64(scale).view(np.float64)
+
+
+@jit()
+def _age(now: Any, then: Any) -> Any:
+    """max(0, now - then) as a float64; a difference beyond int64 saturates."""
+    if then >= now:
+        return 0.0
+    difference = np.uint64(now) - np.uint64(then)
+    return np.float64(min(difference, np.uint64(_INT64_MAX)))
+
+
+@jit()
+def _priority(key: Any) -> Any:
+    """The float64 whose order-preserving image this is."""
+    bits = key if key >= 0 else key ^ np.int64(_INT64_MAX)
+    return np.int64(bits).view(np.float64)
+
+
+@jit()
+def _worse(s: Any, o: Any, r: Any, score: Any, ordinal: Any, row_id: Any) -> Any:
+    """Whether (s, o, r) stands after (score, ordinal, row_id): both in one list and group."""
+    if s != score:
+        return s < score
+    if o != ordinal:
+        return o > ordinal
+    return r > row_id
+
+
+@jit()
+def _filter(
+    first: Any, last: Any, row_ids: Any, columns: Any, terms: Any, values: Any, words: Any, chosen: Any
+) -> Any:
+    """Positions of [first, last) that pass, in `chosen`; returns how many. Branch-free for ranges and
+    bitmaps."""
+    m = 0
+    if words[0] == 0:
+        for i in range(first, last):
+            chosen[m] = i
+            m += 1
+    else:
+        bits = np.int64(words.shape[0] - 1) * 64
+        for i in range(first, last):
+            row_id = row_ids[i]
+            inside = row_id >= 0 and row_id < bits
+            word = words[1 + (row_id >> 6)] if inside else np.uint64(0)
+            chosen[m] = i
+            m += np.int64((word >> np.uint64(row_id & 63)) & np.uint64(1))
+    for t in range(terms.shape[0]):
+        column, op, lo, hi = terms[t, 0], terms[t, 1], terms[t, 2], terms[t, 3]
+        passed = 0
+        for x in range(m):
+            i = chosen[x]
+            cell = columns[i, column]
+            if op == 0:
+                passes = (lo <= cell) & (cell <= hi)
+            else:
+                at = lo + np.searchsorted(values[lo:hi], cell)
+                passes = at < hi and values[at] == cell
+            chosen[passed] = i
+            passed += np.int64(passes)
+        m = passed
+    return m
+
+
+@jit()
+def _offer(
+    position: Any,
+    score: Any,
+    similarity: Any,
+    row_ids: Any,
+    ordinals: Any,
+    scores: Any,
+    similarities: Any,
+    positions: Any,
+    count: Any,
+) -> Any:
+    """Put a row into a heap of the k best, the worst in front. Returns how many it holds now."""
+    k = scores.shape[0]
+    ordinal, row_id = ordinals[position], row_ids[position]
+    if count < k:
+        at = count
+        count += 1
+        while at > 0:
+            up = (at - 1) // 2
+            above = positions[up]
+            if not _worse(score, ordinal, row_id, scores[up], ordinals[above], row_ids[above]):
+                break
+            scores[at], similarities[at], positions[at] = scores[up], similarities[up], above
+            at = up
+    else:
+        front = positions[0]
+        if not _worse(scores[0], ordinals[front], row_ids[front], score, ordinal, row_id):
+            return count
+        at = 0
+        while True:
+            child = 2 * at + 1
+            if child >= k:
+                break
+            if child + 1 < k:
+                left, right = positions[child], positions[child + 1]
+                if _worse(
+                    scores[child + 1],
+                    ordinals[right],
+                    row_ids[right],
+                    scores[child],
+                    ordinals[left],
+                    row_ids[left],
+                ):
+                    child += 1
+            below = positions[child]
+            if not _worse(scores[child], ordinals[below], row_ids[below], score, ordinal, row_id):
+                break
+            scores[at], similarities[at], positions[at] = scores[child], similarities[child], below
+            at = child
+    scores[at], similarities[at], positions[at] = score, similarity, position
+    return count
+
+
+@jit()
+def _bound(total: Any, step: Any, norm: Any, off: Any, scale: Any, hat: Any, error: Any) -> Any:
+    """Not less than the similarity, which is a float32 number; the header derives it."""
+    row_hat, row_error = np.float64(hat), np.float64(error)
+    bound = np.float64(scale) * step * np.float64(total)
+    bound += row_hat * off + row_error * norm + _SLACK * (row_hat + row_error) * (norm + off)
+    return np.float64(np.float32(bound))
+
+
+@jit()
+def _dots(codes: Any, chosen: Any, query: Any, total: Any) -> None:
+    """Integer dot products of the chosen rows with one query."""
+    for x in range(chosen.shape[0]):
+        row = codes[chosen[x]]
+        a = np.int32(0)
+        for j in range(row.shape[0]):
+            a = np.int32(a + np.int32(np.int32(row[j]) * np.int32(query[j])))
+        total[x] = a
+
+
+@jit()
+def _bounds(
+    total: Any,
+    step: Any,
+    norm: Any,
+    off: Any,
+    scale: Any,
+    hat: Any,
+    error: Any,
+    weight: Any,
+    more: Any,
+    out: Any,
+) -> None:
+    """Of neighbouring rows: out = weight bound + more as float32. Straight, so that it is vectorised."""
+    for x in range(out.shape[0]):
+        out[x] = np.float32(weight * _bound(total[x], step, norm, off, scale[x], hat[x], error[x]) + more)
+
+
+@jit()
+def scan_rows(
+    first: Any,
+    last: Any,
+    rows: Any,
+    screen: Any,
+    queries: Any,
+    segments: Any,
+    weights: Any,
+    settings: Any,
+    scores: Any,
+    similarities: Any,
+    positions: Any,
+    counts: Any,
+) -> None:
+    """The rows [first, last) of a list for every segment. The arguments are explained at `scan_parts`."""
+    row_ids, ordinals, columns, vectors = rows
+    codes, scale, hat, error = screen
+    wide, ints, query_scale, query_norm, query_error = queries
+    of_query, terms, term_ends, values, value_ends, words, word_ends = segments
+    min_similarity, w_similarity, w_recency, w_priority, half_life = weights
+    recency_column, priority_column, now, squared = settings
+    k = scores.shape[1]
+    screened = codes.shape[0] > 0 and w_similarity > 0.0 and squared == 0
+    plain = w_priority == 0.0 and min_similarity == -np.inf
+    recency_bound = max(w_recency, 0.0) * (1.0 + 1e-9)  # 0 without recency: adding it changes no comparison
+    acc = np.empty(_LANES, np.float64)
+    chosen = np.empty(TILE, np.int64)
+    total = np.empty(TILE, np.int32)
+    bounds = np.empty(TILE, np.float32)
+    for begin in range(first, last, TILE):
+        end = min(begin + TILE, last)
+        for s in range(of_query.shape[0]):
+            q = of_query[s]
+            my_terms = terms[term_ends[s] : term_ends[s + 1]]
+            my_values = values[value_ends[s] : value_ends[s + 1]]
+            my_words = words[word_ends[s] : word_ends[s + 1]]
+            m = _filter(begin, end, row_ids, columns, my_terms, my_values, my_words, chosen)
+            query = wide[q]
+            norm, off, step = query_norm[q], query_error[q], query_scale[q]
+            count = counts[s]
+            if screened:
+                _dots(codes, chosen[:m], ints[q], total)
+                if (
+                    m == end - begin and count == k and plain
+                ):  # nothing but the bound: the common case, vectorised
+                    out = bounds[:m]
+                    _bounds(
+                        total, step, norm, off, scale[begin:end], hat[begin:end], error[begin:end],
+                        w_similarity, recency_bound, out,
+                    )  # fmt: skip
+                    front = scores[s, 0]
+                    left = 0
+                    for x in range(m):
+                        chosen[left], total[left] = begin + x, total[x]
+                        left += np.int64(not (out[x] < front))
+                    m = left
+                elif count == k or min_similarity > -np.inf:  # with the threshold that the tile begins with
+                    front = scores[s, 0] if count == k else np.float32(-np.inf)
+                    left = 0
+                    for x in range(m):
+                        i = chosen[x]
+                        near = _bound(total[x], step, norm, off, scale[i], hat[i], error[i])
+                        part = w_similarity * near
+                        if w_recency != 0.0:
+                            part += recency_bound
+                        if w_priority != 0.0:
+                            part += w_priority * _priority(columns[i, priority_column])
+                        chosen[left], total[left] = i, total[x]
+                        left += np.int64(not ((near < min_similarity) | (np.float32(part) < front)))
+                    m = left
+            for x in range(m):
+                i = chosen[x]
+                if screened and count == k:  # with the threshold of now
+                    part = w_similarity * _bound(total[x], step, norm, off, scale[i], hat[i], error[i])
+                    if w_recency != 0.0:
+                        part += recency_bound
+                    if w_priority != 0.0:
+                        part += w_priority * _priority(columns[i, priority_column])
+                    if np.float32(part) < scores[s, 0]:
+                        continue
+                if squared == 0:
+                    similarity = np.float32(dot(vectors[i], query, acc))
+                else:
+                    similarity = np.float32(0.0) - np.float32(squared_distance(vectors[i], query, acc))
+                if not (np.float64(similarity) >= min_similarity):
+                    continue
+                final = w_similarity * np.float64(similarity)
+                if w_recency != 0.0:
+                    age = _age(now, columns[i, recency_column])
+                    final += w_recency * _exp2_neg(-(age / half_life))
+                if w_priority != 0.0:
+                    final += w_priority * _priority(columns[i, priority_column])
+                if final != final:
+                    final = -np.inf
+                score = np.float32(final) + np.float32(0.0)  # -0 becomes +0
+                if count == k and score < scores[s, 0]:
+                    continue
+                count = _offer(
+                    i, score, similarity, row_ids, ordinals, scores[s], similarities[s], positions[s], count
+                )
+            counts[s] = count
+
+
+@jit(parallel=True)
+def scan_parts(
+    ends: Any,
+    rows: Any,
+    screen: Any,
+    queries: Any,
+    segments: Any,
+    weights: Any,
+    settings: Any,
+    scores: Any,
+    similarities: Any,
+    positions: Any,
+    counts: Any,
+) -> None:
+    """Scan a list in parts, one thread each.
+
+    ends          (parts + 1,) int64    part p is the rows ends[p] .. ends[p + 1]
+    rows          row_ids (n,) int64, ordinals (n,) uint32, columns (n, c) int64, vectors (n, dim) float32
+    screen        codes (n, dim) int8, scale, hat, error (n,) float32; all of length 0 without a screen
+    queries       (q, dim) float64, its integers (q, dim) int16, and their scale, |q|, |q - scale integers|
+                  (q,) float64
+    segments      query (s,), terms (t, 4) with ends (s + 1,), values with ends (s + 1,): int64; bitmap words
+                  uint64 with ends (s + 1,), each bitmap behind a word that is 1, or a single 0 where there is
+                  none
+    weights       min_similarity, w_similarity, w_recency, w_priority, half_life
+    settings      recency_column, priority_column, now, 1 for the metric l2 or 0 for dot
+    outputs       the k best rows of each segment in each part, as heaps: scores, similarities (parts, s, k)
+                  float32, positions (parts, s, k) int64, counts (parts, s) int64, which start at 0
+    """
+    for p in numba.prange(ends.shape[0] - 1):
+        scan_rows(
+            ends[p], ends[p + 1], rows, screen, queries, segments, weights, settings,
+            scores[p], similarities[p], positions[p], counts[p],
+        )  # fmt: skip
