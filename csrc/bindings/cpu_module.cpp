@@ -308,6 +308,17 @@ uint32_t crc32c_of(const py::object& data, const py::object& value_arg) {
   return crc;
 }
 
+// The floor of a scan: reads the buffer, without the odd bytes at its end, and combines them into a number that says nothing.
+uint64_t read_bytes(const py::object& data, const py::object& isa) {
+  const Kernels* const kernels = find_kernels(py::str(isa).cast<std::string>());
+  if (kernels == nullptr) throw py::value_error("isa is not supported here; see isas()");
+  Py_buffer view;
+  if (PyObject_GetBuffer(data.ptr(), &view, PyBUF_SIMPLE) != 0) throw py::error_already_set();
+  const uint64_t combined = kernels->read(view.buf, static_cast<size_t>(view.len) / 64 * 64);
+  PyBuffer_Release(&view);
+  return combined;
+}
+
 py::list isas() {
   py::list names;
   for (const Kernels* table : supported_kernels()) names.append(table->name);
@@ -369,6 +380,8 @@ PYBIND11_MODULE(_cpu, m) {
   bind_kernels(m);
   m.def("normalize", &normalize, py::arg("x"), "Rows scaled to unit length by the canonical formula.");
   m.def("crc32c", &crc32c_of, py::arg("data"), py::arg("value") = zero_int, "CRC-32C of data, continued from value.");
+  m.def("read_bytes", &read_bytes, py::arg("data"), py::arg("isa") = "auto",
+        "Read a buffer as fast as a scan could; for benchmarks.");
   m.def("isas", &isas, "Instruction sets supported here, best first.");
   m.def("build_info", &build_info, "compiler, version, arch.");
 }

@@ -1,7 +1,6 @@
 """Native CPU search core of warpmem."""
 
 from collections.abc import Sequence
-from typing import Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +47,6 @@ class Pool:
         vectors: NDArray[np.float32],
     ) -> None: ...
     def drop(self, list_ids: Sequence[int]) -> None: ...
-    @overload
     def scan(
         self,
         queries: NDArray[np.float32],
@@ -63,34 +61,10 @@ class Pool:
         recency_column: int = 0,
         priority_column: int = 0,
         now: int = 0,
-        explain: Literal[False] = False,
+        explain: bool = False,
     ) -> tuple[
         NDArray[np.float32], NDArray[np.float32], NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]
-    ]: ...
-    @overload
-    def scan(
-        self,
-        queries: NDArray[np.float32],
-        segments: Sequence[_Segment],
-        k: int,
-        *,
-        min_similarity: float = ...,
-        w_similarity: float = 1.0,
-        w_recency: float = 0.0,
-        w_priority: float = 0.0,
-        half_life: float = 1.0,
-        recency_column: int = 0,
-        priority_column: int = 0,
-        now: int = 0,
-        explain: Literal[True],
-    ) -> tuple[
-        NDArray[np.float32],
-        NDArray[np.float32],
-        NDArray[np.int64],
-        NDArray[np.int64],
-        NDArray[np.int32],
-        dict[str, int | str],
-    ]: ...
+    ]: ...  # with explain, a sixth member: dict[str, int | str]
     def vectors(self, list_id: int, row_ids: NDArray[np.int64]) -> NDArray[np.float32]: ...
     def compact(self, list_id: int) -> None: ...
     def stats(self) -> dict[str, int]: ...
@@ -176,5 +150,6 @@ class Kernels:
 
 def normalize(x: NDArray[np.float32]) -> NDArray[np.float32]: ...
 def crc32c(data: Buffer, value: int = 0) -> int: ...
+def read_bytes(data: Buffer, isa: str = "auto") -> int: ...
 def isas() -> list[str]: ...
 def build_info() -> dict[str, str]: ...

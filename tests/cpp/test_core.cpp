@@ -8,7 +8,6 @@
 #include "../../csrc/core/crc32c.hpp"
 #include "../../csrc/core/keys.hpp"
 #include "../../csrc/core/page.hpp"
-#include "../../csrc/core/planner.hpp"
 #include "../../csrc/core/predicate.hpp"
 #include "../../csrc/core/score.hpp"
 #include "../../csrc/cpu/dispatch.hpp"
@@ -294,38 +293,6 @@ TEST(flat_map_agrees_with_a_set_of_pairs) {
     const auto other = static_cast<size_t>(random() % 2000);
     CHECK_EQ(map.find(static_cast<int64_t>(other) - 1000), model[other]);
   }
-}
-
-TEST(plans_cover_everything_once) {
-  std::mt19937_64 random(7);
-  for (int round = 0; round < 300; ++round) {
-    std::vector<ScanGroup> groups;
-    for (uint64_t i = random() % 20; i > 0; --i) {
-      groups.push_back(
-          ScanGroup{static_cast<int64_t>(random() % (random() % 5 == 0 ? 3000 : 40)), 1 + static_cast<int64_t>(random() % 200)});
-    }
-    const auto threads = static_cast<int32_t>(1 + random() % 8);
-    const ScanPlan plan = plan_scan(groups, 384, threads);
-    CHECK(plan.threads >= 1 && plan.threads <= threads);
-    std::vector<int64_t> seen(groups.size());
-    for (const ScanTask& task : plan.tasks) {
-      const ScanGroup& group = groups[static_cast<size_t>(task.group)];
-      CHECK(0 <= task.page_begin && task.page_begin < task.page_end && task.page_end <= group.pages);
-      CHECK(0 <= task.query_begin && task.query_begin < task.query_end && task.query_end <= group.queries);
-      CHECK(task.query_end - task.query_begin <= kPlanQueries);
-      CHECK(task.page_end == group.pages || (task.page_end - task.page_begin) % kTilePages == 0);
-      seen[static_cast<size_t>(task.group)] += (task.page_end - task.page_begin) * (task.query_end - task.query_begin);
-    }
-    for (size_t g = 0; g < groups.size(); ++g) CHECK_EQ(seen[g], groups[g].pages * groups[g].queries);
-  }
-  CHECK_EQ(plan_scan({}, 384, 4).threads, 1);
-  CHECK_EQ(plan_scan({ScanGroup{10, 1}}, 384, 4).threads, 1);  // too little to wake anyone
-  const ScanPlan one_list = plan_scan({ScanGroup{16000, 1}}, 384, 2);
-  CHECK_EQ(one_list.threads, 2);
-  CHECK(one_list.tasks.size() >= 8 && one_list.tasks.size() <= 40);
-  const ScanPlan small_lists = plan_scan(std::vector<ScanGroup>(2000, ScanGroup{8, 1}), 384, 2);
-  CHECK_EQ(small_lists.threads, 2);
-  CHECK_EQ(small_lists.tasks.size(), size_t{2000});
 }
 
 int main(int argc, char** argv) { return check::run_tests(argc, argv); }

@@ -1,0 +1,154 @@
+// Whole scans with and without screen, threads and writers (the last also under ThreadSanitizer).
+#include <atomic>
+#include <cmath>
+#include <random>
+#include <thread>
+
+#include "../../csrc/cpu/dispatch.hpp"
+#include "../../csrc/cpu/pool.hpp"
+#include "../../csrc/cpu/scan.hpp"
+#include "../../csrc/cpu/workers.hpp"
+#include "check.hpp"
+
+using namespace warpmem;
+
+namespace {
+
+using Random = std::mt19937_64;
+using Vector = std::vector<float>;
+
+double normal(Random& random) { return std::normal_distribution<double>()(random); }
+
+struct Result {
+  Vector scores, similarities;
+  std::vector<int64_t> list_ids, row_ids;
+  std::vector<int32_t> counts;
+  ScanCounters counters;
+  bool operator==(const Result& other) const {
+    return scores == other.scores && similarities == other.similarities && list_ids == other.list_ids &&
+           row_ids == other.row_ids && counts == other.counts;
+  }
+};
+
+constexpr int64_t kDim = 70;
+
+Result scan_all(const Kernels& kernels, const Pool& pool, const Vector& queries, int64_t k, bool ranked, Workers* workers) {
+  ScanRequest request;
+  request.queries = queries.data();
+  request.n_queries = static_cast<int64_t>(queries.size()) / kDim;
+  request.k = k;
+  request.min_similarity = ranked ? -3.0 : -INFINITY;
+  if (ranked) {
+    request.ranking.w_similarity = 0.5;
+    request.ranking.w_recency = 2.0;
+    request.ranking.w_priority = -1.0;
+    request.ranking.half_life = 300.0;
+    request.ranking.priority_column = 1;
+    request.ranking.now = 1000;
+  }
+  request.terms = {Term{0, kRange, 100, 1000000}};
+  for (int64_t q = 0; q < request.n_queries; ++q) {
+    for (int64_t list_id = 0; list_id < 2; ++list_id) {
+      Segment segment;
+      segment.query = q;
+      if (q % 3 == 2) segment.terms_end = 1;
+      request.segments.push_back(segment);
+      request.list_ids.push_back(list_id);
+    }
+  }
+  std::vector<ListHead> heads(request.segments.size());
+  pool.snapshot(request.list_ids.data(), heads.size(), heads.data());
+  const auto n = static_cast<size_t>(request.n_queries * k);
+  Result r{
+      Vector(n), Vector(n), std::vector<int64_t>(n), std::vector<int64_t>(n), std::vector<int32_t>(n / static_cast<size_t>(k)),
+      {}};
+  r.counters =
+      scan(kernels, pool, request, heads,
+           ScanOutput{r.scores.data(), r.similarities.data(), r.list_ids.data(), r.row_ids.data(), r.counts.data()}, workers);
+  return r;
+}
+
+void fill(Pool& pool, int64_t n, int64_t first, float shift, unsigned seed) {
+  Random random(seed);
+  std::vector<int64_t> list_ids, row_ids, columns;
+  std::vector<uint32_t> ordinals(static_cast<size_t>(n), 7);
+  Vector vectors;
+  for (int64_t i = 0; i < n; ++i) {
+    list_ids.push_back(i % 10 == 0 ? 1 : 0);
+    row_ids.push_back(first + i);
+    columns.push_back(i % 1000);
+    columns.push_back(f64_to_key(static_cast<double>(i % 17)));
+    for (int64_t d = 0; d < kDim; ++d) vectors.push_back(shift + static_cast<float>(normal(random)));
+  }
+  pool.apply(pool.lock_writer(), {},
+             Appends{n, list_ids.data(), row_ids.data(), ordinals.data(), columns.data(), vectors.data()});
+}
+
+}  // namespace
+
+TEST(screened_scans_equal_plain_ones) {
+  Random random(8);
+  Vector queries;
+  for (int64_t i = 0; i < 70 * kDim; ++i) queries.push_back(static_cast<float>(normal(random)));
+  Workers workers(3);
+  for (const Storage storage : {Storage::kF32, Storage::kF16, Storage::kInt8}) {
+    for (const Metric metric : {Metric::kDot, Metric::kL2}) {
+      Pool plain(kDim, 2, storage, metric, false);
+      Pool screened(kDim, 2, storage, metric, true);
+      for (Pool* pool : {&plain, &screened}) fill(*pool, 4500, 0, 0.0f, 1);
+      Removes removes;
+      for (int64_t i = 0; i < 4500; i += 3) removes.emplace_back(i % 10 == 0 ? 1 : 0, i);
+      for (Pool* pool : {&plain, &screened}) pool->apply(pool->lock_writer(), removes, Appends{});
+      for (const bool ranked : {false, true}) {
+        const Result expected = scan_all(*find_kernels("serial"), plain, queries, 10, ranked, nullptr);
+        CHECK(!expected.counters.screened);
+        for (const Kernels* kernels : supported_kernels()) {
+          for (Workers* shared : {static_cast<Workers*>(nullptr), &workers}) {
+            const Result found = scan_all(*kernels, screened, queries, 10, ranked, shared);
+            CHECK(found == expected);
+            CHECK(found.counters.screened && found.counters.rows_seen == expected.counters.rows_seen);
+            CHECK(found.counters.rows_rescored * 2 < found.counters.rows_seen);
+            CHECK_EQ(found.counters.threads, shared != nullptr ? 3 : 1);
+          }
+        }
+      }
+    }
+  }
+}
+
+// Rows are replaced while scans with threads run over the pages that the writer fills. Every scan must see one generation.
+TEST(screened_scans_beside_a_writer) {
+  Pool pool(kDim, 2, Storage::kF32, Metric::kDot, true);
+  fill(pool, 900, 0, 1.0f, 1);
+  const Vector one(static_cast<size_t>(kDim), 1.0f);
+  Vector queries;
+  for (int i = 0; i < 40; ++i) queries.insert(queries.end(), one.begin(), one.end());
+  Workers workers(2);
+  std::atomic<bool> stop{false};
+  std::atomic<int> scans{0};
+  std::atomic<int> torn{0};
+  const auto read = [&](bool ranked) {
+    while (!stop) {
+      const Result found = scan_all(*find_kernels("auto"), pool, queries, 5, ranked, &workers);
+      for (size_t q = 3; q < 40; q += 3) {
+        for (size_t i = 0; i < 5; ++i) {
+          if (found.row_ids[q * 5 + i] != found.row_ids[i] || found.scores[q * 5 + i] != found.scores[i]) ++torn;
+        }
+      }
+      ++scans;
+    }
+  };
+  std::thread first(read, false);
+  std::thread second(read, true);
+  for (int round = 0; round < 40 || (scans < 40 && round < 4000); ++round) {
+    fill(pool, 900, 0, static_cast<float>(round % 5), static_cast<unsigned>(round));
+    if (round % 8 == 0) pool.compact(pool.lock_writer(), 0);
+  }
+  stop = true;
+  first.join();
+  second.join();
+  CHECK_EQ(torn.load(), 0);
+  CHECK(scans >= 40);
+}
+
+int main(int argc, char** argv) { return check::run_tests(argc, argv); }
