@@ -29,6 +29,7 @@ from .records import (
     ScoreParams,
     SearchRequest,
     Segment,
+    SegmentTable,
     StoreIdentity,
 )
 from .types import Durability, MemoryItem, Message, Operation, Order, Owner
@@ -312,7 +313,7 @@ class RowPool(Protocol):
     def scan(
         self,
         queries: NDArray[np.float32],
-        segments: Sequence[Segment],
+        segments: Sequence[Segment] | SegmentTable,
         k: int,
         *,
         min_similarity: float = ...,
@@ -338,6 +339,15 @@ class RowPool(Protocol):
         """(n, dim) float32 as stored. KeyError when a row is absent."""
         ...
 
+    def lists(self) -> NDArray[np.int64]:
+        """Ids of all lists, ascending, (n,) int64."""
+        ...
+
+    def rows(self, list_id: int) -> tuple[NDArray[np.int64], NDArray[np.uint32], NDArray[np.int64]]:
+        """row_ids (n,), ordinals (n,), columns (n, n_columns) of a list's live rows in the order they lie in,
+        all of one moment; empty for an unknown list."""
+        ...
+
     def stats(self) -> dict[str, int]:
         """lists, rows, dead, pages, bytes."""
         ...
@@ -353,7 +363,19 @@ class SearchBackend(Protocol):
         """None when usable here, else the reason and the remedy in one sentence."""
         ...
 
-    def pool(self, dim: int, n_columns: int) -> RowPool: ...
+    def pool(
+        self,
+        dim: int,
+        n_columns: int,
+        *,
+        storage: str = "f32",
+        metric: str = "dot",
+        screen: str = "auto",
+        threads: int = 1,
+    ) -> RowPool:
+        """A new, empty pool. storage: "f32", "f16" or "int8", how rows are kept. metric: "dot", or "l2", whose
+        similarity is the negated squared distance. screen and threads are wishes that change no result."""
+        ...
 
     def normalize(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """(n, dim) float32 to unit length, canonically. ValueError on a zero or non-finite row."""

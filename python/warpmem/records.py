@@ -6,7 +6,7 @@ Times are int microseconds since 1970-01-01 UTC; `NEVER` stands for an open end.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -16,12 +16,27 @@ from .types import MemoryItem, Operation
 
 NEVER = (1 << 63) - 1
 
+RANGE, MEMBERSHIP, AND, OR, NOT = range(5)
+
 Term = tuple[int, int, int, int]
-"""(column, op, lo, hi). op 0: lo <= column <= hi. op 1: column is among the segment's values[lo:hi]."""
+"""(column, op, lo, hi). RANGE: lo <= column <= hi. MEMBERSHIP: column is among the segment's values[lo:hi].
+
+Terms are read in order over a stack: these two push a test, AND and OR join the last two tests, NOT turns the
+last one around (column, lo and hi are 0 for the three). Everything left on the stack must hold.
+"""
 
 Segment = tuple[int, int, int, Sequence[Term], Sequence[int], "NDArray[np.uint64] | None"]
-"""(query, list_id, group, terms, values, bitmap): one list that one query scans. All terms must hold;
-`values` feeds op 1 and each slice used is ascending; bit row_id of `bitmap` must be set when it is given."""
+"""(query, list_id, group, terms, values, bitmap): one list that one query scans. `values` feeds MEMBERSHIP and
+each slice used is ascending; bit row_id of `bitmap` must be set when it is given."""
+
+
+class SegmentTable(NamedTuple):
+    """Many segments that share one filter: `queries[i]` scans `lists[i]`, both int64 (s,). Group 0, no bitmap."""
+
+    queries: NDArray[np.int64]
+    lists: NDArray[np.int64]
+    terms: Sequence[Term] = ()
+    values: Sequence[int] = ()
 
 
 class Record(msgspec.Struct, frozen=True):
