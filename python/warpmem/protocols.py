@@ -373,8 +373,11 @@ class SearchBackend(Protocol):
         screen: str = "auto",
         threads: int = 1,
     ) -> RowPool:
-        """A new, empty pool. storage: "f32", "f16" or "int8", how rows are kept. metric: "dot", or "l2", whose
-        similarity is the negated squared distance. screen and threads are wishes that change no result."""
+        """A new, empty pool.
+
+        storage: how rows are kept, "f32", "f16" or "int8". metric: "dot", or "l2", whose similarity is the
+        negated squared distance. screen and threads are wishes that change no result.
+        """
         ...
 
     def normalize(self, x: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -26,12 +26,12 @@ last one around (column, lo and hi are 0 for the three). Everything left on the 
 """
 
 Segment = tuple[int, int, int, Sequence[Term], Sequence[int], "NDArray[np.uint64] | None"]
-"""(query, list_id, group, terms, values, bitmap): one list that one query scans. `values` feeds MEMBERSHIP and
-each slice used is ascending; bit row_id of `bitmap` must be set when it is given."""
+"""(query, list_id, group, terms, values, bitmap): one list that one query scans. `values` feeds MEMBERSHIP,
+and each slice used is ascending; bit row_id of `bitmap` must be set when it is given."""
 
 
 class SegmentTable(NamedTuple):
-    """Many segments that share one filter: `queries[i]` scans `lists[i]`, both int64 (s,). Group 0, no bitmap."""
+    """Many segments that share a filter: `queries[i]` scans `lists[i]`, int64 (s,). Group 0, no bitmap."""
 
     queries: NDArray[np.int64]
     lists: NDArray[np.int64]

@@ -13,7 +13,6 @@ import struct
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +21,7 @@ from ..errors import InputError
 from ..ops.ids import owner_of
 from ..protocols import RowPool, SearchBackend
 from ..records import NEVER, Match, Row, RowChange, ScopePart, ScoreParams, SearchRequest, Segment, Term
+from .partition import Partition, lists_of, next_generation
 
 VALID_FROM, VALID_TO, RECORDED_AT, RETIRED_AT, EXPIRES_AT, PRIORITY, KIND, AGENT, RUN = range(9)
 N_COLUMNS = 9
@@ -30,7 +30,6 @@ _CHUNK = 4096
 _SPARE_NAMES = 65_536
 _MAX_SCAN_K = 4096
 _NOBODY = -1
-_generations = itertools.count()
 _INT64 = struct.Struct("<q")
 _FLOAT64 = struct.Struct("<d")
 
@@ -42,29 +41,6 @@ def _float_key(value: float) -> int:
     return bits if bits >= 0 else bits ^ NEVER
 
 
-class _Partition:
-    """One owner's bookkeeping. Changed under `lock`, and while it is "loading" by the loading thread alone.
-
-    Readers look at `state`, `generation` and `rows` without the lock: rows, the (item key, version) of every
-    row id ever given out, only grows. `waiting` takes the changes that are committed during the load.
-    """
-
-    __slots__ = (
-        "codes", "generation", "load_lock", "lock", "past_until", "row_ids", "rows", "state", "waiting",
-    )  # fmt: skip
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.load_lock = threading.Lock()
-        self.state: Literal["cold", "loading", "ready", "dropped"] = "cold"
-        self.waiting: list[RowChange] = []
-        self.generation = next(_generations)
-        self.rows: list[tuple[bytes, int]] = []
-        self.row_ids: dict[tuple[bytes, int], tuple[int, int]] = {}
-        self.codes: dict[str, int] = {}
-        self.past_until = _MIN
-
-
 class PartitionedIndex:
     """Implements protocols.Index."""
 
@@ -74,7 +50,7 @@ class PartitionedIndex:
         self._load_rows = load
         self._pool: RowPool = backend.pool(dimension, N_COLUMNS)
         self._lock = threading.Lock()
-        self._partitions: dict[int, _Partition] = {}
+        self._partitions: dict[int, Partition] = {}
         self._kinds: dict[str, int] = {}
 
     # ------------------------------------------------------------------------------------- changes
@@ -90,38 +66,38 @@ class PartitionedIndex:
                 elif partition.state == "ready":
                     self._apply(partition, change)
 
-    def _apply(self, partition: _Partition, change: RowChange) -> None:
+    def _apply(self, partition: Partition, change: RowChange) -> None:
         """Take in a change to a loaded partition, or drop the partition: the log rebuilds it when needed."""
         whole = False
         try:
             self._change(change.owner, partition, change.remove, change.add)
-            whole = len(partition.rows) <= 2 * len(partition.row_ids) + _SPARE_NAMES
+            whole = len(partition.names) <= 2 * len(partition.places(change.owner, self._pool)) + _SPARE_NAMES
         except MemoryError:
             pass  # the change is durable; the log gives it back when memory allows
         finally:
             if not whole:
                 self._drop(change.owner, partition)
 
-    def _drop(self, owner: int, partition: _Partition) -> None:
+    def _drop(self, owner: int, partition: Partition) -> None:
         with self._lock:
             if self._partitions.get(owner) is partition:
                 del self._partitions[owner]
         partition.state = "dropped"
-        partition.generation = next(_generations)
-        self._pool.drop([2 * owner, 2 * owner + 1])
+        partition.generation = next_generation()
+        self._pool.drop(lists_of(owner))
 
-    def _partition(self, owner: int) -> _Partition:
+    def _partition(self, owner: int) -> Partition:
         """The loaded partition of an owner."""
         partition = self._partitions.get(owner)
         while partition is None or partition.state != "ready":
             with self._lock:
-                partition = self._partitions.setdefault(owner, _Partition())
+                partition = self._partitions.setdefault(owner, Partition())
             with partition.load_lock:
                 if partition.state == "cold":
                     self._load(owner, partition)
         return partition
 
-    def _load(self, owner: int, partition: _Partition) -> None:
+    def _load(self, owner: int, partition: Partition) -> None:
         """Read an owner's rows. Commits do not wait for it: their changes queue up and are applied at the
         end. A change that the scan saw already is applied twice, which is the same as once."""
         with partition.lock:
@@ -144,14 +120,15 @@ class PartitionedIndex:
             raise
 
     def _change(
-        self, owner: int, partition: _Partition, remove: Sequence[tuple[bytes, int]], add: Sequence[Row]
+        self, owner: int, partition: Partition, remove: Sequence[tuple[bytes, int]], add: Sequence[Row]
     ) -> None:
-        gone = [name for name in remove if name in partition.row_ids]
+        places = partition.places(owner, self._pool)
+        gone = [name for name in remove if name in places]
         # A row that is added again takes a new row id, so that the old place must go.
-        gone += [name for row in add if (name := (row.key, row.version)) in partition.row_ids]
-        removes = list({partition.row_ids[name] for name in gone})
+        gone += [name for row in add if (name := (row.key, row.version)) in places]
+        removes = list({places[name] for name in gone})
         n = len(add)
-        next_id = len(partition.rows)
+        next_id = len(partition.names)
         past_until = partition.past_until
         lists: list[int] = []
         columns: list[tuple[int, ...]] = []
@@ -174,7 +151,7 @@ class PartitionedIndex:
                 )
             )
         # Names come first: a search may return a row the moment the pool publishes it.
-        partition.rows.extend((row.key, row.version) for row in add)
+        partition.names.extend((row.key, row.version) for row in add)
         if removes or n:
             self._pool.apply(
                 removes,
@@ -185,11 +162,11 @@ class PartitionedIndex:
                 np.array([row.vector for row in add], np.float32).reshape(n, self._dimension),
             )
         for name in gone:
-            partition.row_ids.pop(name, None)
+            places.pop(name, None)
         for i, row in enumerate(add):
-            partition.row_ids[row.key, row.version] = (lists[i], next_id + i)
+            places[row.key, row.version] = (lists[i], next_id + i)
         partition.past_until = past_until
-        partition.generation = next(_generations)
+        partition.generation = next_generation()
 
     def _kind_code(self, kind: str) -> int:
         code = self._kinds.get(kind)
@@ -199,7 +176,7 @@ class PartitionedIndex:
         return code
 
     @staticmethod
-    def _code(partition: _Partition, tag: str, name: str | None) -> int:
+    def _code(partition: Partition, tag: str, name: str | None) -> int:
         return _NOBODY if name is None else partition.codes.setdefault(tag + name, len(partition.codes))
 
     # -------------------------------------------------------------------------------------- search
@@ -207,7 +184,7 @@ class PartitionedIndex:
     def search(self, requests: Sequence[SearchRequest], k: int, params: ScoreParams) -> list[list[Match]]:
         while True:
             segments: list[Segment] = []
-            partitions: dict[int, _Partition] = {}
+            partitions: dict[int, Partition] = {}
             repeats = 1
             for number, request in enumerate(requests):
                 repeats = max(repeats, self._segments(number, request, segments, partitions))
@@ -238,7 +215,7 @@ class PartitionedIndex:
         for number in range(len(requests)):
             n = int(counts[number])
             names = [
-                partitions[list_id >> 1].rows[row_id]
+                partitions[list_id >> 1].names[row_id]
                 for list_id, row_id in zip(lists[number, :n].tolist(), rows[number, :n].tolist(), strict=True)
             ]
             matches = [
@@ -256,7 +233,7 @@ class PartitionedIndex:
         return found
 
     def _segments(
-        self, number: int, request: SearchRequest, out: list[Segment], partitions: dict[int, _Partition]
+        self, number: int, request: SearchRequest, out: list[Segment], partitions: dict[int, Partition]
     ) -> int:
         """Append a request's segments; return how often its most frequent owner appears."""
         values: list[int] = []
@@ -293,15 +270,18 @@ class PartitionedIndex:
     def row_keys(self, owner: int) -> tuple[int, Sequence[tuple[bytes, int] | None]]:
         partition = self._partition(owner)
         with partition.lock:
-            live = {row_id: name for name, (_, row_id) in partition.row_ids.items()}
-            return partition.generation, [live.get(row_id) for row_id in range(len(partition.rows))]
+            live = {row_id: name for name, (_, row_id) in partition.places(owner, self._pool).items()}
+            return partition.generation, [live.get(row_id) for row_id in range(len(partition.names))]
 
     def generation(self, owner: int) -> int:
         return self._partition(owner).generation
 
     def vector(self, match: Match) -> NDArray[np.float32] | None:
         _, _, key, version = match
-        place = self._partition(owner_of(key)).row_ids.get((key, version))
+        owner = owner_of(key)
+        partition = self._partition(owner)
+        with partition.lock:
+            place = partition.places(owner, self._pool).get((key, version))
         if place is None:
             return None
         try:
@@ -317,7 +297,7 @@ class PartitionedIndex:
         return {**self._pool.stats(), "owners": len(self._partitions)}
 
 
-def _narrow(partition: _Partition, part: ScopePart) -> list[Term] | None:
+def _narrow(partition: Partition, part: ScopePart) -> list[Term] | None:
     """Terms for a scope's attributes; None when no row can have them."""
     terms: list[Term] = []
     for column, tag, name in ((AGENT, "a", part.agent_id), (RUN, "r", part.run_id)):
