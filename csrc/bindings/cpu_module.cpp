@@ -15,6 +15,7 @@
 #include "../cpu/workers.hpp"
 #include "arrays.hpp"
 #include "kernels.hpp"
+#include "pool_reads.hpp"
 
 namespace {
 
@@ -166,6 +167,9 @@ class NativePool {
     }
     return out;
   }
+
+  py::array_t<int64_t> lists() const { return pool_lists(pool_); }
+  py::tuple rows(const py::object& list_id) const { return pool_rows(pool_, list_id); }
 
   py::dict stats() const {
     const PoolStats stats = pool_.stats();
@@ -375,6 +379,9 @@ PYBIND11_MODULE(_cpu, m) {
            "The k best rows of each query: (scores, similarities, list_ids, row_ids, counts); with explain a dict of counters "
            "more.")
       .def("vectors", &NativePool::vectors, py::arg("list_id"), py::arg("row_ids"), "Stored rows; KeyError when one is absent.")
+      .def("lists", &NativePool::lists, "Ids of all lists, ascending.")
+      .def("rows", &NativePool::rows, py::arg("list_id"),
+           "A list's live rows in the order they lie in: (row_ids, ordinals, columns); empty for an unknown list.")
       .def("compact", &NativePool::compact, py::arg("list_id"), "Rewrite a list without its dead rows.")
       .def("stats", &NativePool::stats, "lists, rows (live), dead, pages, bytes.");
   bind_kernels(m);

@@ -5,15 +5,11 @@
 #include <new>
 #include <unordered_map>
 
+#include "pool_slots.hpp"
+
 namespace warpmem {
 
 namespace {
-
-uint64_t bit_of(int64_t position) { return uint64_t{1} << (position % kPageRows); }
-size_t block_of(int64_t position) { return static_cast<size_t>(position / kBlockRows); }
-size_t page_of(int64_t position) { return static_cast<size_t>(position % kBlockRows / kPageRows); }
-int slot_of(int64_t position) { return static_cast<int>(position % kPageRows); }
-size_t blocks_for(int64_t slots) { return static_cast<size_t>((slots + kBlockRows - 1) / kBlockRows); }
 
 // Gives every page that holds one of the slots [first, last) its memory.
 template <typename BlockAt>
@@ -95,6 +91,7 @@ Pool::Plan Pool::prepare(const Removes& removes, const Appends& appends) {
   }
 
   for (Draft& draft : plan.drafts) {
+    if (!draft.entry->mapped) map_rows(*draft.entry);
     draft.next = draft.entry->head ? std::make_shared<List>(*draft.entry->head) : std::make_shared<List>();
     const int64_t slots = draft.next->slots;
     draft.next->blocks.resize(blocks_for(slots + draft.appends));
@@ -255,51 +252,21 @@ void Pool::compact_entry(Entry& entry) {
   ListHead head = next;
   const std::lock_guard<std::mutex> lock(publish_mutex_);
   entry.rows.swap(rows);
+  entry.mapped = true;
   replace_head(entry, head);
 }
 
-void Pool::snapshot(const int64_t* list_ids, size_t n, ListHead* heads) const {
+// Fills the row map of a list that came without one. The list stays as it is, and so does its entry when there is no memory.
+void Pool::map_rows(Entry& entry) {
+  RowMap rows;
+  rows.reserve(static_cast<size_t>(entry.head->live));
+  for_each_live(*entry.head,
+                [&](int64_t position, const ConstPage& page, int slot) { rows.put(layout_.row_ids(page)[slot], position); });
+  entry.rows.swap(rows);
+  entry.mapped = true;
   const std::lock_guard<std::mutex> lock(publish_mutex_);
-  for (size_t i = 0; i < n; ++i) {
-    const Entry* const entry = table_.find(list_ids[i]);
-    if (entry != nullptr) heads[i] = entry->head;
-  }
-}
-
-int64_t Pool::vectors(int64_t list_id, const int64_t* row_ids, int64_t n, float* out) {
-  ListHead head;
-  std::unordered_map<int64_t, int64_t> positions;
-  {
-    const WriterLock writer = try_lock_writer();
-    snapshot(&list_id, 1, &head);
-    if (!head) return n > 0 ? 0 : -1;
-    if (writer.owns_lock()) {
-      const Entry* const entry = table_.find(list_id);
-      for (int64_t i = 0; i < n; ++i) positions[row_ids[i]] = entry->rows.find(row_ids[i]);
-    }
-  }
-  if (n > 0 && positions.empty()) {  // a writer is at work, and readers never wait for one: walk the snapshot instead of its map
-    for (int64_t i = 0; i < n; ++i) positions[row_ids[i]] = -1;
-    for (size_t b = 0; b < head->blocks.size(); ++b) {
-      const Block& block = *head->blocks[b];
-      for (size_t p = 0; p < kBlockPages; ++p) {
-        for (uint64_t valid = block.valid[p]; valid != 0; valid &= valid - 1) {
-          const int slot = __builtin_ctzll(valid);
-          const auto found = positions.find(layout_.row_ids(ConstPage(block.pages[p]->memory()))[slot]);
-          if (found != positions.end()) {
-            found->second = static_cast<int64_t>(b) * kBlockRows + static_cast<int64_t>(p) * kPageRows + slot;
-          }
-        }
-      }
-    }
-  }
-  for (int64_t i = 0; i < n; ++i) {
-    const int64_t position = positions[row_ids[i]];
-    if (position < 0) return i;
-    const Block& block = *head->blocks[block_of(position)];
-    layout_.unpack_vector(ConstPage(block.pages[page_of(position)]->memory()), slot_of(position), out + i * layout_.dim);
-  }
-  return -1;
+  stats_.bytes += static_cast<int64_t>(entry.rows.bytes()) - static_cast<int64_t>(entry.counted_map_bytes);
+  entry.counted_map_bytes = entry.rows.bytes();
 }
 
 PoolStats Pool::stats() const {

@@ -113,8 +113,17 @@ class Pool {
   // The current heads of these lists, all of one moment; null where a list is unknown.
   void snapshot(const int64_t* list_ids, size_t n, ListHead* heads) const;
 
+  // Every list with its head, all of one moment, by ascending list id.
+  std::vector<std::pair<int64_t, ListHead>> snapshot_all() const;
+
+  // Ids of all lists, ascending.
+  std::vector<int64_t> lists() const;
+
   // Copies stored rows to out (n, dim). Returns -1, or the index of the first row id that is not live in the list.
   int64_t vectors(int64_t list_id, const int64_t* row_ids, int64_t n, float* out);
+
+  // Copies a list's live rows in the order they lie in: `live` row ids and ordinals, columns (live, n_columns).
+  void rows(const List& list, int64_t* row_ids, uint32_t* ordinals, int64_t* columns) const;
 
   PoolStats stats() const;
 
@@ -122,7 +131,8 @@ class Pool {
   using RowMap = FlatMap<int64_t, int64_t{-1}>;  // row id -> slot of the list
   struct Entry {
     ListHead head;  // replaced under both mutexes
-    RowMap rows;    // used by the writer alone
+    RowMap rows;    // used by the writer alone; empty until the first change that needs it when `mapped` is false
+    bool mapped = true;
     size_t counted_map_bytes = 0;
   };
   struct Draft;
@@ -133,6 +143,7 @@ class Pool {
   void write(Plan& plan, const Removes& removes, const Appends& appends) const noexcept;
   void publish(Plan& plan) noexcept;
   void compact_entry(Entry& entry);
+  void map_rows(Entry& entry);
   void replace_head(Entry& entry, ListHead& head) noexcept;
   void count(const List& list, int64_t sign) noexcept;
 
