@@ -14,6 +14,7 @@ from .embed.given import GivenVectors
 from .embed.hashing import HashingEmbedder
 from .embed.wordllama import WordLlamaEmbedder
 from .errors import InputError, ModelMismatch
+from .index.checkpoint import IndexCheckpoint
 from .index.choose import ORDER, choose_backend
 from .index.cpu import CpuBackend
 from .index.cupy_backend import CupyBackend
@@ -23,9 +24,10 @@ from .index.partitions import PartitionedIndex
 from .memory import Memory
 from .ops.clock import SystemClock
 from .policy.schema import compile_schemas
-from .protocols import Clock, Embedder, Engine, SearchBackend, TokenCounter
+from .protocols import Clock, Embedder, Engine, Log, SearchBackend, TokenCounter
 from .reason.tokens import EstimateTokenCounter, TokenizerCounter
 from .records import StoreIdentity
+from .storage.directory import INDEX_NAME
 from .storage.log import open_log, read_identity
 from .storage.memory import MemoryEngine
 from .storage.rocks import RocksEngine
@@ -77,7 +79,9 @@ def open(
             max_queue=settings.write_queue,
             read_only=settings.read_only,
         )
-        index = PartitionedIndex(backend, chosen.dimension, log.rows)
+        index = PartitionedIndex(
+            backend, chosen.dimension, log.rows, _make_checkpoint(settings, backend, log)
+        )
         counter = token_counter or _make_counter(chosen)
         return Memory(settings, log, index, backend, chosen, counter, compiled, reason)
     except BaseException:
@@ -121,6 +125,12 @@ def make_backend(settings: Config) -> tuple[SearchBackend, str]:
             chosen = chosen or reasons[name] is None
     name, why = choose_backend(settings.backend, reasons)
     return known[name], why
+
+
+def _make_checkpoint(settings: Config, backend: SearchBackend, log: Log) -> IndexCheckpoint | None:
+    if settings.path is None or not isinstance(backend, CpuBackend):
+        return None
+    return IndexCheckpoint(backend, os.path.join(settings.path, INDEX_NAME), log)
 
 
 def _make_engine(settings: Config) -> Engine:

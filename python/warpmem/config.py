@@ -32,6 +32,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     write_queue     changes that may wait for the committer before writers block
     min_free_bytes  refuse writes when the data directory's disk has less than this free
     memtable_bytes  RocksDB write buffer per column family
+    checkpoint_rows close() saves the index once so many of its rows, and a tenth of all, have changed since
+                    it was last saved; 0 leaves that to checkpoint()
     """
 
     path: str | None = None
@@ -44,6 +46,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     write_queue: int = 4_096
     min_free_bytes: int = 64 << 20
     memtable_bytes: int = 16 << 20
+    checkpoint_rows: int = 20_000
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -51,6 +54,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             ("write_queue", 1),
             ("memtable_bytes", 1),
             ("min_free_bytes", 0),
+            ("checkpoint_rows", 0),
         ):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 1 << 63:

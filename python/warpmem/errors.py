@@ -17,6 +17,7 @@
       StoreError                         the data directory
         StoreLocked                      another process holds it; `.pid` where known
         StoreCorrupt                     a checksum, a sequence number or RocksDB itself says so
+          IndexCorrupt                   a saved index is damaged; a store builds its own again by itself
         StoreReadOnly                    opened read-only, or stopped by an earlier failed write
         StoreClosed                      used after close()
         DiskFull                         refused before, or failed at, a write for want of space
@@ -119,6 +120,10 @@ class StoreLocked(StoreError):
 
 class StoreCorrupt(StoreError):
     """Stored bytes are not what was written."""
+
+
+class IndexCorrupt(StoreCorrupt):
+    """A file of an index is damaged, cut short, or not such a file."""
 
 
 class StoreReadOnly(StoreError):

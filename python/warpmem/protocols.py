@@ -259,6 +259,10 @@ class Log(Protocol):
         """Every indexed row of one owner, current and past versions."""
         ...
 
+    def item_rows(self, key: bytes) -> Iterator[Row]:
+        """The indexed rows of one item."""
+        ...
+
     def records(
         self, owner: int, *, order: Order, reverse: bool, after: bytes | None
     ) -> Iterator[tuple[bytes, Record]]:
@@ -268,6 +272,10 @@ class Log(Protocol):
     def entries(self, since: int) -> Iterator[LogEntry]:
         """Log entries with sequence > since that subscribers have seen, so none that a power loss could
         still take back (but by durability "os"). Raises StoreCorrupt at a gap."""
+        ...
+
+    def position(self) -> LogEntry | None:
+        """The last entry that subscribers have seen; None in a new log."""
         ...
 
     def owners(self, after: int) -> Iterator[tuple[int, Owner]]:
@@ -354,7 +362,8 @@ class RowPool(Protocol):
 
 
 class SearchBackend(Protocol):
-    """A way to compute. `capabilities` is a subset of {"scan", "filter", "ranking", "kmeans", "pq"}."""
+    """A way to compute. `capabilities` is a subset of {"scan", "filter", "ranking", "kmeans", "pq",
+    "file"}."""
 
     name: str
     capabilities: frozenset[str]
@@ -385,6 +394,22 @@ class SearchBackend(Protocol):
         ...
 
 
+class FileBackend(SearchBackend, Protocol):
+    """A backend with the capability "file": its pools can be saved and mapped back."""
+
+    def save_pool(self, pool: RowPool, path: str, sections: Mapping[str, bytes]) -> None:
+        """Write a pool of this backend and named sections to one file, in place of what stands there.
+
+        Raises DiskFull, StoreReadOnly, IndexCorrupt.
+        """
+        ...
+
+    def open_pool(self, path: str, *, threads: int = 1) -> tuple[RowPool, Mapping[str, bytes]]:
+        """The pool and the sections of a file. Raises IndexCorrupt, FormatError, FileNotFoundError; a damaged
+        page raises IndexCorrupt where it is first touched."""
+        ...
+
+
 class Index(Protocol):
     """Every owner's rows, derived from the log and rebuilt from it at will. Thread-safe."""
 
@@ -408,3 +433,9 @@ class Index(Protocol):
 
     def plan(self) -> str: ...
     def stats(self) -> dict[str, int]: ...
+
+    def checkpoint(self, least_changes: int = 0) -> bool:
+        """Write what the next open would have to compute again; False when there is nowhere to write, or
+        `least_changes` is given and fewer rows than that, or than a tenth of all, have changed since. Changes
+        wait meanwhile, searches do not."""
+        ...

@@ -7,12 +7,15 @@ it with the log, and starts without it when anything does not fit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 import msgspec
 
-from ..records import LogEntry, StoreIdentity
-from .partition import NAME_BYTES, Names, Partition
+from ..ops.ids import owner_of
+from ..protocols import FileBackend, Log, RowPool, Transaction
+from ..records import LogEntry, RowChange, StoreIdentity
+from .partition import NAME_BYTES, Names, Partition, lists_of
 
 VERSION = 1
 
@@ -37,6 +40,15 @@ class CheckpointMark(msgspec.Struct, frozen=True, array_like=True):
     owners: list[OwnerMark]
 
 
+class Restored(NamedTuple):
+    """What a checkpoint gave: rows in a pool, whose they are, and what has happened since."""
+
+    pool: RowPool
+    kinds: dict[str, int]
+    partitions: dict[int, Partition]
+    changes: list[RowChange]
+
+
 _decoder = msgspec.msgpack.Decoder(CheckpointMark)
 
 
@@ -56,7 +68,7 @@ def sections(
 def read(
     found: Mapping[str, bytes | memoryview], identity: StoreIdentity
 ) -> tuple[CheckpointMark, dict[int, Partition]]:
-    """The mark, and ready partitions by owner. ValueError when they are not of this store, or do not add up."""
+    """The mark, and ready partitions by owner. ValueError when they are of another store or do not add up."""
     if not {"partitions", "names"} <= set(found):
         raise ValueError("it is not a checkpoint of a store's index")
     try:
@@ -74,17 +86,61 @@ def read(
     at = 0
     for owner in mark.owners:
         end = at + NAME_BYTES * owner.names
-        partitions[owner.owner] = Partition.restored(Names(names[at:end]), dict(owner.codes), owner.past_until)
+        partitions[owner.owner] = Partition.restored(
+            Names(names[at:end]), dict(owner.codes), owner.past_until
+        )
         at = end
     return mark, partitions
 
 
-def touched(entries: Sequence[LogEntry]) -> dict[int, dict[bytes, int]]:
+def touched(entries: Iterable[LogEntry]) -> dict[int, dict[bytes, int]]:
     """By owner, the item keys that changes touched and the largest version each reached."""
-    from ..ops.ids import owner_of
-
     found: dict[int, dict[bytes, int]] = {}
     for entry in entries:
         keys = found.setdefault(owner_of(entry.key), {})
         keys[entry.key] = max(entry.version, keys.get(entry.key, 0))
     return found
+
+
+class IndexCheckpoint:
+    """Where the index of one store is kept between its openings."""
+
+    def __init__(self, backend: FileBackend, path: str, log: Log) -> None:
+        self._backend = backend
+        self._path = path
+        self._log = log
+
+    def read(self, dimension: int, n_columns: int) -> Restored:
+        """What the file holds. ValueError or StoreError with the reason when it cannot be used."""
+        pool, found = self._backend.open_pool(self._path)
+        mark, partitions = read(found, self._log.identity)
+        if (pool.dim, pool.n_columns) != (dimension, n_columns):
+            raise ValueError(
+                f"it has {pool.n_columns} columns of {pool.dim} dimensions, not {n_columns} of {dimension}"
+            )
+        entries = self._log.entries(mark.position.sequence - 1)
+        if next(entries, None) != mark.position:
+            raise ValueError("the log does not hold the change that it ends with")
+        known = {list_id for owner in partitions for list_id in lists_of(owner)}
+        pool.drop([list_id for list_id in pool.lists().tolist() if list_id not in known])
+        changes = []
+        for owner, keys in touched(entries).items():
+            if owner in partitions:
+                remove = [(key, version + 1) for key, last in keys.items() for version in range(last)]
+                add = [row for key in keys for row in self._log.item_rows(key)]
+                changes.append(RowChange(owner, tuple(keys), remove, add))
+        return Restored(pool, dict(mark.kinds), partitions, changes)
+
+    def write(self, pool: RowPool, kinds: Mapping[str, int], partitions: Mapping[int, Partition]) -> bool:
+        """Save a pool and its ready partitions, between two changes. False in a log without a change."""
+
+        def save(transaction: Transaction) -> bool:
+            position = self._log.position()
+            if position is None:
+                return False
+            ready = {owner: part for owner, part in partitions.items() if part.state == "ready"}
+            marks = sections(self._log.identity, position, kinds, ready)
+            self._backend.save_pool(pool, self._path, marks)
+            return True
+
+        return self._log.transact(save)

@@ -17,10 +17,11 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError
+from ..errors import IndexCorrupt, InputError, StoreError
 from ..ops.ids import owner_of
 from ..protocols import RowPool, SearchBackend
 from ..records import NEVER, Match, Row, RowChange, ScopePart, ScoreParams, SearchRequest, Segment, Term
+from .checkpoint import IndexCheckpoint
 from .partition import Partition, lists_of, next_generation
 
 VALID_FROM, VALID_TO, RECORDED_AT, RETIRED_AT, EXPIRES_AT, PRIORITY, KIND, AGENT, RUN = range(9)
@@ -44,14 +45,50 @@ def _float_key(value: float) -> int:
 class PartitionedIndex:
     """Implements protocols.Index."""
 
-    def __init__(self, backend: SearchBackend, dimension: int, load: Callable[[int], Iterable[Row]]) -> None:
+    def __init__(
+        self,
+        backend: SearchBackend,
+        dimension: int,
+        load: Callable[[int], Iterable[Row]],
+        checkpoint: IndexCheckpoint | None = None,
+    ) -> None:
         self._backend = backend
         self._dimension = dimension
         self._load_rows = load
-        self._pool: RowPool = backend.pool(dimension, N_COLUMNS)
+        self._checkpoint = checkpoint
         self._lock = threading.Lock()
-        self._partitions: dict[int, Partition] = {}
         self._kinds: dict[str, int] = {}
+        self._partitions: dict[int, Partition] = {}
+        self._unsaved = 0  # rows that came or went since the checkpoint
+        self.restored = "no checkpoint"
+        pool = None if checkpoint is None else self._restore(checkpoint)
+        self._pool: RowPool = backend.pool(dimension, N_COLUMNS) if pool is None else pool
+
+    def _restore(self, checkpoint: IndexCheckpoint) -> RowPool | None:
+        """Start from a checkpoint, or from nothing: what it cannot give, the log can."""
+        try:
+            pool, kinds, partitions, changes = checkpoint.read(self._dimension, N_COLUMNS)
+        except FileNotFoundError:
+            return None
+        except (StoreError, ValueError) as error:
+            self.restored = f"checkpoint not used: {error}"
+            return None
+        self._pool = pool
+        self._kinds, self._partitions = kinds, partitions
+        self.apply(changes)
+        self.restored = f"{len(partitions)} owners from the checkpoint, {len(changes)} changed since"
+        return pool
+
+    def checkpoint(self, least_changes: int = 0) -> bool:
+        if least_changes:
+            least_changes = max(least_changes, self._pool.stats()["rows"] // 10)
+        if self._checkpoint is None or self._unsaved < least_changes:
+            return False
+        before = self._unsaved
+        written = self._checkpoint.write(self._pool, self._kinds, dict(self._partitions))
+        if written:
+            self._unsaved -= before
+        return written
 
     # ------------------------------------------------------------------------------------- changes
 
@@ -72,7 +109,7 @@ class PartitionedIndex:
         try:
             self._change(change.owner, partition, change.remove, change.add)
             whole = len(partition.names) <= 2 * len(partition.places(change.owner, self._pool)) + _SPARE_NAMES
-        except MemoryError:
+        except (MemoryError, IndexCorrupt):
             pass  # the change is durable; the log gives it back when memory allows
         finally:
             if not whole:
@@ -166,6 +203,7 @@ class PartitionedIndex:
         for i, row in enumerate(add):
             places[row.key, row.version] = (lists[i], next_id + i)
         partition.past_until = past_until
+        self._unsaved += len(gone) + n
         partition.generation = next_generation()
 
     def _kind_code(self, kind: str) -> int:
@@ -196,19 +234,26 @@ class PartitionedIndex:
                 queries = requests[0].vector.reshape(1, -1)
             else:
                 queries = np.stack([request.vector for request in requests])
-            scores, similarities, lists, rows, counts = self._pool.scan(
-                queries,
-                segments,
-                repeats * k,
-                min_similarity=params.min_similarity,
-                w_similarity=params.similarity,
-                w_recency=params.recency,
-                w_priority=params.priority,
-                half_life=params.half_life,
-                recency_column=VALID_FROM,
-                priority_column=PRIORITY,
-                now=params.now,
-            )
+            try:
+                scores, similarities, lists, rows, counts = self._pool.scan(
+                    queries,
+                    segments,
+                    repeats * k,
+                    min_similarity=params.min_similarity,
+                    w_similarity=params.similarity,
+                    w_recency=params.recency,
+                    w_priority=params.priority,
+                    half_life=params.half_life,
+                    recency_column=VALID_FROM,
+                    priority_column=PRIORITY,
+                    now=params.now,
+                )
+            except IndexCorrupt:
+                # The checkpoint is damaged in one of these lists; the log has their rows.
+                for owner, partition in partitions.items():
+                    with partition.lock:
+                        self._drop(owner, partition)
+                continue
             if all(partition.state == "ready" for partition in partitions.values()):
                 break
         found: list[list[Match]] = []
@@ -268,10 +313,16 @@ class PartitionedIndex:
     # --------------------------------------------------------------------------------------- other
 
     def row_keys(self, owner: int) -> tuple[int, Sequence[tuple[bytes, int] | None]]:
-        partition = self._partition(owner)
-        with partition.lock:
-            live = {row_id: name for name, (_, row_id) in partition.places(owner, self._pool).items()}
-            return partition.generation, [live.get(row_id) for row_id in range(len(partition.names))]
+        while True:
+            partition = self._partition(owner)
+            with partition.lock:
+                try:
+                    places = partition.places(owner, self._pool)
+                except IndexCorrupt:
+                    self._drop(owner, partition)
+                    continue
+                live = {row_id: name for name, (_, row_id) in places.items()}
+                return partition.generation, [live.get(row_id) for row_id in range(len(partition.names))]
 
     def generation(self, owner: int) -> int:
         return self._partition(owner).generation
@@ -280,15 +331,15 @@ class PartitionedIndex:
         _, _, key, version = match
         owner = owner_of(key)
         partition = self._partition(owner)
-        with partition.lock:
-            place = partition.places(owner, self._pool).get((key, version))
-        if place is None:
-            return None
         try:
+            with partition.lock:
+                place = partition.places(owner, self._pool).get((key, version))
+            if place is None:
+                return None
             found: NDArray[np.float32] = self._pool.vectors(place[0], np.array([place[1]], np.int64))[0]
-            return found
-        except KeyError:
+        except (KeyError, IndexCorrupt):
             return None
+        return found
 
     def plan(self) -> str:
         return f"exact scan, {self._backend.name}/{self._pool.isa}, float32 rows in pages of 64"

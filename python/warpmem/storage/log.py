@@ -183,7 +183,13 @@ class StoreLog:
         return vector
 
     def rows(self, owner: int) -> Iterator[Row]:
-        start, stop = codec.prefix_range(owner_prefix(owner))
+        return self._rows(owner_prefix(owner))
+
+    def item_rows(self, key: bytes) -> Iterator[Row]:
+        return self._rows(key)
+
+    def _rows(self, prefix: bytes) -> Iterator[Row]:
+        start, stop = codec.prefix_range(prefix)
         dimension = self._identity.dimension
         for key, stored in self._engine.scan("vectors", start, stop):
             payload = codec.unseal("vectors", key, stored)
@@ -218,6 +224,9 @@ class StoreLog:
                 raise StoreCorrupt(f"log entry {expected} is missing, the next is {entry.sequence}")
             expected += 1
             yield entry
+
+    def position(self) -> LogEntry | None:
+        return next(self.entries(self._applied - 1), None) if self._applied else None
 
     def totals(self) -> dict[str, int]:
         state = self._state
