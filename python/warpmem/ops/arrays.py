@@ -39,12 +39,12 @@ def host_array(value: Any, what: str) -> NDArray[Any]:
 
 
 def _on_device(value: Any) -> bool:
-    if hasattr(value, "__dlpack_device__"):
-        return int(value.__dlpack_device__()[0]) not in _CPU_DEVICES
-    try:  # a property that raises TypeError or AttributeError where a library has it on every array
+    try:  # attributes that some libraries have on every array, and that raise where they do not apply
+        if hasattr(value, "__dlpack_device__"):
+            return int(value.__dlpack_device__()[0]) not in _CPU_DEVICES
         return getattr(value, "__cuda_array_interface__", None) is not None
-    except (RuntimeError, TypeError):
-        return False
+    except (AttributeError, BufferError, RuntimeError, TypeError, ValueError):
+        return False  # whoever reads it says what is wrong with it
 
 
 def _fetch(value: Any) -> Any:

@@ -77,8 +77,8 @@ class ParsedFilter(NamedTuple):
 
 
 class Vocabulary(NamedTuple):
-    """What a filter may talk about. family: (field, path) -> its family. operand: (family, value, path) -> the
-    checked scalar. Both raise InvalidFilter."""
+    """What a filter may talk about. family: (field, path) -> its family. operand: (family, value, path) ->
+    the checked scalar. Both raise InvalidFilter."""
 
     family: Callable[[str, str], Family]
     operand: Callable[[Family, Any, str], Any]
