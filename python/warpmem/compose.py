@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -130,7 +131,7 @@ def make_backend(settings: Config) -> tuple[SearchBackend, str]:
 def _make_checkpoint(settings: Config, backend: SearchBackend, log: Log) -> IndexCheckpoint | None:
     if settings.path is None or not isinstance(backend, CpuBackend):
         return None
-    return IndexCheckpoint(backend, os.path.join(settings.path, INDEX_NAME), log)
+    return IndexCheckpoint(backend, os.path.join(settings.path, INDEX_NAME), log, settings.columns)
 
 
 def _make_engine(settings: Config) -> Engine:

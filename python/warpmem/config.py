@@ -17,6 +17,7 @@ MAX_K = 4096
 MAX_BATCH = 10_000
 MAX_DIMENSION = 65_536
 IDEMPOTENCY_DAYS = 7
+MAX_DECLARED = 64
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -34,6 +35,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     memtable_bytes  RocksDB write buffer per column family
     checkpoint_rows close() saves the index once so many of its rows, and a tenth of all, have changed since
                     it was last saved; 0 leaves that to checkpoint()
+    columns         metadata keys ("year", "a.b") that searches filter by, and what their values mostly are; the
+                    scan tests them itself, values of other types are allowed. May differ from open to open
     """
 
     path: str | None = None
@@ -47,6 +50,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     min_free_bytes: int = 64 << 20
     memtable_bytes: int = 16 << 20
     checkpoint_rows: int = 20_000
+    columns: dict[str, Literal["boolean", "number", "string"]] = {}
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -59,6 +63,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 1 << 63:
                 raise InputError(f"{name} must be an integer of at least {least}")
+        if len(self.columns) > MAX_DECLARED or not all(all(name.split(".")) for name in self.columns):
+            raise InputError(
+                f"columns must be at most {MAX_DECLARED} paths of metadata keys, like 'a' or 'a.b'"
+            )
 
 
 def make_config(values: dict[str, Any]) -> Config:

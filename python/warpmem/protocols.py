@@ -255,11 +255,11 @@ class Log(Protocol):
         """(operation, time, record) of every version, oldest first, deletion included."""
         ...
 
-    def rows(self, owner: int) -> Iterator[Row]:
-        """Every indexed row of one owner, current and past versions."""
+    def rows(self, owner: int, metadata: bool = False) -> Iterator[Row]:
+        """Every indexed row of one owner, current and past versions, with their metadata if asked for."""
         ...
 
-    def item_rows(self, key: bytes) -> Iterator[Row]:
+    def item_rows(self, key: bytes, metadata: bool = False) -> Iterator[Row]:
         """The indexed rows of one item."""
         ...
 
@@ -302,6 +302,10 @@ class RowPool(Protocol):
 
     @property
     def isa(self) -> str: ...
+    @property
+    def dim(self) -> int: ...
+    @property
+    def n_columns(self) -> int: ...
 
     def apply(
         self,
@@ -427,6 +431,10 @@ class Index(Protocol):
         ...
 
     def generation(self, owner: int) -> int: ...
+    def decides(self, owner: int, node: Any) -> bool:
+        """Whether ScopePart.where may be this filter (a Node of ops/filter_grammar.py) for this owner."""
+        ...
+
     def vector(self, match: Match) -> NDArray[np.float32] | None:
         """(dim,) float32 stored vector of a match; None when its row has left the index."""
         ...

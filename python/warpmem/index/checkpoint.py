@@ -21,21 +21,24 @@ VERSION = 1
 
 
 class OwnerMark(msgspec.Struct, frozen=True, array_like=True):
-    """One owner. `names` is how many row ids it has given out, `codes` what its strings are numbered."""
+    """One owner. `names` is how many row ids it has given out; `codes` and `inexact` as in Partition."""
 
     owner: int
     names: int
     past_until: int
     codes: dict[str, int]
+    inexact: list[int]
 
 
 class CheckpointMark(msgspec.Struct, frozen=True, array_like=True):
-    """Section `partitions`. `position` is the last change that the rows hold; `salt` tells stores apart."""
+    """Section `partitions`. `position` is the last change that the rows hold; `salt` tells stores apart;
+    `columns` are the declared metadata keys and their types."""
 
     version: int
     salt: bytes
     model_id: str
     position: LogEntry
+    columns: dict[str, str]
     kinds: dict[str, int]
     owners: list[OwnerMark]
 
@@ -53,15 +56,21 @@ _decoder = msgspec.msgpack.Decoder(CheckpointMark)
 
 
 def sections(
-    identity: StoreIdentity, position: LogEntry, kinds: Mapping[str, int], ready: Mapping[int, Partition]
+    identity: StoreIdentity,
+    position: LogEntry,
+    columns: Mapping[str, str],
+    kinds: Mapping[str, int],
+    ready: Mapping[int, Partition],
 ) -> dict[str, bytes]:
     """The sections of partitions that do not change meanwhile."""
-    names = {owner: partition.names.tobytes() for owner, partition in ready.items()}
+    names = {owner: part.names.tobytes() for owner, part in ready.items()}
     marks = [
-        OwnerMark(owner, len(names[owner]) // NAME_BYTES, partition.past_until, partition.codes)
-        for owner, partition in ready.items()
+        OwnerMark(owner, len(names[owner]) // NAME_BYTES, part.past_until, part.codes, sorted(part.inexact))
+        for owner, part in ready.items()
     ]
-    mark = CheckpointMark(VERSION, identity.salt, identity.model_id, position, dict(kinds), marks)
+    mark = CheckpointMark(
+        VERSION, identity.salt, identity.model_id, position, dict(columns), dict(kinds), marks
+    )
     return {"partitions": msgspec.msgpack.encode(mark), "names": b"".join(names.values())}
 
 
@@ -87,7 +96,7 @@ def read(
     for owner in mark.owners:
         end = at + NAME_BYTES * owner.names
         partitions[owner.owner] = Partition.restored(
-            Names(names[at:end]), dict(owner.codes), owner.past_until
+            Names(names[at:end]), dict(owner.codes), set(owner.inexact), owner.past_until
         )
         at = end
     return mark, partitions
@@ -105,8 +114,9 @@ def touched(entries: Iterable[LogEntry]) -> dict[int, dict[bytes, int]]:
 class IndexCheckpoint:
     """Where the index of one store is kept between its openings."""
 
-    def __init__(self, backend: FileBackend, path: str, log: Log) -> None:
+    def __init__(self, backend: FileBackend, path: str, log: Log, columns: Mapping[str, str]) -> None:
         self._backend = backend
+        self._columns = dict(columns)
         self._path = path
         self._log = log
 
@@ -118,6 +128,8 @@ class IndexCheckpoint:
             raise ValueError(
                 f"it has {pool.n_columns} columns of {pool.dim} dimensions, not {n_columns} of {dimension}"
             )
+        if list(mark.columns.items()) != list(self._columns.items()):
+            raise ValueError("other metadata keys were declared when it was written")
         entries = self._log.entries(mark.position.sequence - 1)
         if next(entries, None) != mark.position:
             raise ValueError("the log does not hold the change that it ends with")
@@ -127,7 +139,7 @@ class IndexCheckpoint:
         for owner, keys in touched(entries).items():
             if owner in partitions:
                 remove = [(key, version + 1) for key, last in keys.items() for version in range(last)]
-                add = [row for key in keys for row in self._log.item_rows(key)]
+                add = [row for key in keys for row in self._log.item_rows(key, metadata=bool(self._columns))]
                 changes.append(RowChange(owner, tuple(keys), remove, add))
         return Restored(pool, dict(mark.kinds), partitions, changes)
 
@@ -139,7 +151,7 @@ class IndexCheckpoint:
             if position is None:
                 return False
             ready = {owner: part for owner, part in partitions.items() if part.state == "ready"}
-            marks = sections(self._log.identity, position, kinds, ready)
+            marks = sections(self._log.identity, position, self._columns, kinds, ready)
             self._backend.save_pool(pool, self._path, marks)
             return True
 

@@ -60,13 +60,15 @@ class Partition:
     """One owner. Changed under `lock`, and while it is "loading" by the loading thread alone.
 
     Readers look at `state`, `generation` and `names` without the lock. `waiting` takes the changes that are
-    committed during the load. `codes` numbers the strings of attributes.
+    committed during the load. `codes` numbers the strings of attributes and declared keys; `inexact` are the
+    declared keys with a value that no cell can hold.
     """
 
     __slots__ = (
         "_places",
         "codes",
         "generation",
+        "inexact",
         "load_lock",
         "lock",
         "names",
@@ -83,14 +85,16 @@ class Partition:
         self.generation = next_generation()
         self.names = Names()
         self.codes: dict[str, int] = {}
+        self.inexact: set[int] = set()
         self.past_until = -(1 << 63)
         self._places: dict[Name, tuple[int, int]] | None = {}
 
     @classmethod
-    def restored(cls, names: Names, codes: dict[str, int], past_until: int) -> Partition:
+    def restored(cls, names: Names, codes: dict[str, int], inexact: set[int], past_until: int) -> Partition:
         """A ready partition whose rows stand in the pool; where each stands is looked up when needed."""
         partition = cls()
-        partition.names, partition.codes, partition.past_until = names, codes, past_until
+        partition.names, partition.past_until = names, past_until
+        partition.codes, partition.inexact = codes, inexact
         partition._places = None
         partition.state = "ready"
         return partition

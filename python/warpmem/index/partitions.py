@@ -9,10 +9,9 @@ So an ordinary search costs nothing for history.
 from __future__ import annotations
 
 import itertools
-import struct
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +21,7 @@ from ..ops.ids import owner_of
 from ..protocols import RowPool, SearchBackend
 from ..records import NEVER, Match, Row, RowChange, ScopePart, ScoreParams, SearchRequest, Segment, Term
 from .checkpoint import IndexCheckpoint
+from .item_columns import ItemColumns, float_key
 from .partition import Partition, lists_of, next_generation
 
 VALID_FROM, VALID_TO, RECORDED_AT, RETIRED_AT, EXPIRES_AT, PRIORITY, KIND, AGENT, RUN = range(9)
@@ -31,15 +31,6 @@ _CHUNK = 4096
 _SPARE_NAMES = 65_536
 _MAX_SCAN_K = 4096
 _NOBODY = -1
-_INT64 = struct.Struct("<q")
-_FLOAT64 = struct.Struct("<d")
-
-
-@lru_cache(maxsize=1024)
-def _float_key(value: float) -> int:
-    """The order-preserving int64 image of a float64 (csrc/core/keys.hpp)."""
-    bits: int = _INT64.unpack(_FLOAT64.pack(value))[0]
-    return bits if bits >= 0 else bits ^ NEVER
 
 
 class PartitionedIndex:
@@ -51,23 +42,28 @@ class PartitionedIndex:
         dimension: int,
         load: Callable[[int], Iterable[Row]],
         checkpoint: IndexCheckpoint | None = None,
+        columns: Mapping[str, str] | None = None,
     ) -> None:
+        """load: owner -> its rows, with metadata if there are `columns`, the declared metadata keys and their
+        types ("number", "string", "boolean")."""
         self._backend = backend
         self._dimension = dimension
         self._load_rows = load
         self._checkpoint = checkpoint
+        self._columns = ItemColumns(columns or {}, N_COLUMNS)
+        self._n_columns = N_COLUMNS + len(self._columns)
         self._lock = threading.Lock()
         self._kinds: dict[str, int] = {}
         self._partitions: dict[int, Partition] = {}
         self._unsaved = 0  # rows that came or went since the checkpoint
         self.restored = "no checkpoint"
         pool = None if checkpoint is None else self._restore(checkpoint)
-        self._pool: RowPool = backend.pool(dimension, N_COLUMNS) if pool is None else pool
+        self._pool: RowPool = backend.pool(dimension, self._n_columns) if pool is None else pool
 
     def _restore(self, checkpoint: IndexCheckpoint) -> RowPool | None:
         """Start from a checkpoint, or from nothing: what it cannot give, the log can."""
         try:
-            pool, kinds, partitions, changes = checkpoint.read(self._dimension, N_COLUMNS)
+            pool, kinds, partitions, changes = checkpoint.read(self._dimension, self._n_columns)
         except FileNotFoundError:
             return None
         except (StoreError, ValueError) as error:
@@ -181,10 +177,11 @@ class PartitionedIndex:
                     row.recorded_at,
                     row.retired_at,
                     row.expires_at,
-                    _float_key(row.priority),
+                    float_key(row.priority),
                     self._kind_code(row.kind),
                     self._code(partition, "a", row.agent_id),
                     self._code(partition, "r", row.run_id),
+                    *self._columns.encode(row.metadata, partition),
                 )
             )
         # Names come first: a search may return a row the moment the pool publishes it.
@@ -195,7 +192,7 @@ class PartitionedIndex:
                 np.array(lists, np.int64),
                 np.arange(next_id, next_id + n, dtype=np.int64),
                 np.array([row.ordinal for row in add], np.uint32),
-                np.array(columns, np.int64).reshape(n, N_COLUMNS),
+                np.array(columns, np.int64).reshape(n, self._n_columns),
                 np.array([row.vector for row in add], np.float32).reshape(n, self._dimension),
             )
         for name in gone:
@@ -298,16 +295,20 @@ class PartitionedIndex:
                 continue
             if request.kinds is not None:
                 terms.append((KIND, 1, 0, len(values)))
+            part_values = values
+            if part.where is not None:
+                part_values = list(values)
+                terms += self._columns.terms(part.where, partition.codes, part_values)
             terms.append((VALID_FROM, 0, _MIN, at))
             terms.append((EXPIRES_AT, 0, at + 1, NEVER))
             if known_at is not None:
                 terms.append((RECORDED_AT, 0, _MIN, known_at))
             seen[part.owner] = seen.get(part.owner, 0) + 1
-            out.append((number, 2 * part.owner, group, terms, values, part.bitmap))
+            out.append((number, 2 * part.owner, group, terms, part_values, part.bitmap))
             if at < partition.past_until or (known_at is not None and known_at < partition.past_until):
                 known = NEVER if known_at is None else known_at + 1
                 ended: list[Term] = [*terms, (VALID_TO, 0, at + 1, NEVER), (RETIRED_AT, 0, known, NEVER)]
-                out.append((number, 2 * part.owner + 1, group, ended, values, part.bitmap))
+                out.append((number, 2 * part.owner + 1, group, ended, part_values, part.bitmap))
         return max(seen.values(), default=1)
 
     # --------------------------------------------------------------------------------------- other
@@ -323,6 +324,9 @@ class PartitionedIndex:
                     continue
                 live = {row_id: name for name, (_, row_id) in places.items()}
                 return partition.generation, [live.get(row_id) for row_id in range(len(partition.names))]
+
+    def decides(self, owner: int, node: Any) -> bool:
+        return bool(self._columns) and self._columns.decides(node, self._partition(owner))
 
     def generation(self, owner: int) -> int:
         return self._partition(owner).generation

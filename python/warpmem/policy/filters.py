@@ -65,12 +65,14 @@ class CompiledFilter:
     """A checked filter. Immutable and thread-safe.
 
     matches: item -> bool. canonical: equal for filters that differ only in spelling (order of entries,
-    shorthand, 1 and 1.0, offset of a time), so it can key a cache. fields: every field the filter reads.
+    shorthand, 1 and 1.0, offset of a time), so it can key a cache. fields: every field the filter reads. node:
+    the filter as a tree.
     """
 
-    __slots__ = ("canonical", "fields", "matches")
+    __slots__ = ("canonical", "fields", "matches", "node")
 
-    def __init__(self, matches: Test, canonical: bytes, fields: frozenset[str]) -> None:
+    def __init__(self, matches: Test, canonical: bytes, fields: frozenset[str], node: Node) -> None:
+        self.node = node
         self.matches = matches
         self.canonical = canonical
         self.fields = fields
@@ -85,7 +87,7 @@ class CompiledFilter:
 def compile_filter(filters: Mapping[str, Any] | None) -> CompiledFilter:
     """Check and compile a filter; None matches everything. Raises InvalidFilter naming the path."""
     parsed = parse_filter(filters, _VOCABULARY)
-    return CompiledFilter(_test(parsed.node), parsed.canonical, parsed.fields)
+    return CompiledFilter(_test(parsed.node), parsed.canonical, parsed.fields, parsed.node)
 
 
 def _family(name: str, path: str) -> Family:
