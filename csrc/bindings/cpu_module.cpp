@@ -15,6 +15,7 @@
 #include "../cpu/workers.hpp"
 #include "arrays.hpp"
 #include "kernels.hpp"
+#include "pool_file.hpp"
 #include "pool_reads.hpp"
 
 namespace {
@@ -46,6 +47,30 @@ class NativePool {
                   (storage_ == "int8" || as_int64(dim, "dim", 1, kMaxDim) >= kScreenDim)),
         workers_(static_cast<int32_t>(as_int64(threads, "threads", 1, kMaxThreads))) {}
 
+  // An opened file's lists, in place.
+  NativePool(const py::object& isa, const PoolFile& file, const py::object& threads)
+      : kernels_(choose(isa)),
+        storage_(storage_name(file.layout().storage)),
+        metric_(file.metric() == Metric::kL2 ? "l2" : "dot"),
+        pool_(file.layout().dim, file.layout().n_columns, file.layout().storage, file.metric(), file.screen()),
+        workers_(static_cast<int32_t>(as_int64(threads, "threads", 1, kMaxThreads))) {
+    const py::gil_scoped_release release;
+    file.load(pool_);
+  }
+
+  static py::tuple open(const py::object& path_argument, const py::object& isa, const py::object& threads) {
+    const std::string path = path_of(path_argument);
+    std::optional<PoolFile> file;
+    {
+      const py::gil_scoped_release release;
+      file.emplace(path);
+    }
+    auto pool = std::make_unique<NativePool>(isa, *file, threads);
+    return py::make_tuple(std::move(pool), section_arrays(*file));
+  }
+
+  void save(const py::object& path, const py::object& sections) const { pool_save(pool_, path, sections); }
+
   int64_t dim() const { return pool_.layout().dim; }
   int64_t n_columns() const { return pool_.layout().n_columns; }
   std::string isa() const { return kernels_->name; }
@@ -75,7 +100,7 @@ class NativePool {
     if (!big) {
       require_storable(vectors.data(), n);
       const Pool::WriterLock writer = pool_.try_lock_writer();
-      if (writer.owns_lock()) {
+      if (writer.owns_lock() && pool_.mapped(writer, removes, appends)) {
         pool_.apply(writer, removes, appends);
         return;
       }
@@ -157,17 +182,9 @@ class NativePool {
     return py::make_tuple(std::move(scores), std::move(similarities), std::move(list_ids), std::move(row_ids), std::move(counts));
   }
 
-  py::array_t<float> vectors(const py::object& list_id_arg, const py::object& row_ids_arg) {
-    const int64_t list_id = as_int64(list_id_arg, "list_id");
-    const View<int64_t> row_ids(row_ids_arg, "row_ids", {-1});
-    py::array_t<float> out({row_ids.shape(0), dim()});
-    const int64_t missing = pool_.vectors(list_id, row_ids.data(), row_ids.shape(0), out.mutable_data());
-    if (missing >= 0) {
-      throw py::key_error("row " + std::to_string(row_ids.data()[missing]) + " is not in list " + std::to_string(list_id));
-    }
-    return out;
+  py::array_t<float> vectors(const py::object& list_id, const py::object& row_ids) {
+    return pool_vectors(pool_, list_id, row_ids);
   }
-
   py::array_t<int64_t> lists() const { return pool_lists(pool_); }
   py::tuple rows(const py::object& list_id) const { return pool_rows(pool_, list_id); }
 
@@ -204,6 +221,10 @@ class NativePool {
       known += (known.empty() ? "" : ", ") + std::string(value);
     }
     throw py::value_error(std::string(name) + " must be one of " + known);
+  }
+
+  static const char* storage_name(Storage storage) {
+    return storage == Storage::kF16 ? "f16" : storage == Storage::kInt8 ? "int8" : "f32";
   }
 
   static Storage storage_value(const std::string& name) {
@@ -382,8 +403,13 @@ PYBIND11_MODULE(_cpu, m) {
       .def("lists", &NativePool::lists, "Ids of all lists, ascending.")
       .def("rows", &NativePool::rows, py::arg("list_id"),
            "A list's live rows in the order they lie in: (row_ids, ordinals, columns); empty for an unknown list.")
+      .def("save", &NativePool::save, py::arg("path"), py::arg("sections") = py::dict(),
+           "Write the pool and named bytes to one file, atomically.")
       .def("compact", &NativePool::compact, py::arg("list_id"), "Rewrite a list without its dead rows.")
       .def("stats", &NativePool::stats, "lists, rows (live), dead, pages, bytes.");
+  register_file_errors();
+  m.def("open_pool", &NativePool::open, py::arg("path"), py::kw_only(), py::arg("isa") = "auto", py::arg("threads") = 1,
+        "(Pool, sections) of a saved file, which is mapped; sections are read-only uint8 arrays by name.");
   bind_kernels(m);
   m.def("normalize", &normalize, py::arg("x"), "Rows scaled to unit length by the canonical formula.");
   m.def("crc32c", &crc32c_of, py::arg("data"), py::arg("value") = zero_int, "CRC-32C of data, continued from value.");

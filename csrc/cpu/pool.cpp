@@ -11,12 +11,31 @@ namespace warpmem {
 
 namespace {
 
-// Gives every page that holds one of the slots [first, last) its memory.
+// A page that can be written to, with the rows of one that cannot.
+std::shared_ptr<Page> copy_page(const std::shared_ptr<PageArena>& arena, const Page& page) {
+  page.require(kAllPlanes);
+  auto copy = std::make_shared<Page>(arena);
+  const PageLayout& layout = arena->layout();
+  const PageMemory& to = copy->memory();
+  const ConstPage from = page.memory();
+  unsigned char* const pieces[kPlanes] = {to.coarse, to.fine, to.head, to.rows};
+  for (int plane = 0; plane < kPlanes; ++plane) {
+    const auto bytes = static_cast<size_t>(plane_bytes_of(layout, plane));
+    if (bytes > 0) std::memcpy(pieces[plane], plane_of(from, plane), bytes);
+  }
+  return copy;
+}
+
+// Gives every page that holds one of the slots [first, last) memory that can be written to.
 template <typename BlockAt>
 void allocate_pages(const std::shared_ptr<PageArena>& arena, int64_t first, int64_t last, const BlockAt& block_at) {
   for (int64_t position = first / kPageRows * kPageRows; position < last; position += kPageRows) {
     std::shared_ptr<Page>& page = block_at(block_of(position)).pages[page_of(position)];
-    if (!page) page = std::make_shared<Page>(arena);
+    if (!page) {
+      page = std::make_shared<Page>(arena);
+    } else if (page->of_file()) {
+      page = copy_page(arena, *page);
+    }
   }
 }
 
@@ -194,6 +213,8 @@ void Pool::apply(const WriterLock&, const Removes& removes, const Appends& appen
       compact_entry(*draft.entry);
     } catch (const std::bad_alloc&) {
       // The change itself is made and the list is correct as it is; the next change tries again.
+    } catch (const IndexFileError&) {
+      // A damaged page. Whoever looks into it is told.
     }
   }
 }
@@ -208,6 +229,7 @@ void Pool::drop(const WriterLock&, const std::vector<int64_t>& list_ids) {
     Entry* const entry = table_.erase(list_id);
     if (entry == nullptr) continue;
     ListHead head;
+    set_mapped(*entry);
     replace_head(*entry, head);
     heads.push_back(std::move(head));
     dropped.emplace_back(entry);
@@ -234,36 +256,59 @@ void Pool::compact_entry(Entry& entry) {
   }
   allocate_pages(arena_, 0, list.live, [&](size_t b) -> Block& { return *own[b]; });
 
-  for (const auto& block : list.blocks) {
-    for (size_t p = 0; p < kBlockPages; ++p) {
-      for (uint64_t valid = block->valid[p]; valid != 0; valid &= valid - 1) {
-        const int slot = __builtin_ctzll(valid);
-        const ConstPage from = block->pages[p]->memory();
-        const int64_t position = next->slots++;
-        Block& to = *own[block_of(position)];
-        layout_.copy_row(from, slot, to.pages[page_of(position)]->memory(), slot_of(position));
-        to.valid[page_of(position)] |= bit_of(position);
-        rows.put(layout_.row_ids(from)[slot], position);
-      }
-    }
-  }
+  for_each_live(list, kAllPlanes, [&](int64_t, const ConstPage& from, int slot) {
+    const int64_t position = next->slots++;
+    Block& to = *own[block_of(position)];
+    layout_.copy_row(from, slot, to.pages[page_of(position)]->memory(), slot_of(position));
+    to.valid[page_of(position)] |= bit_of(position);
+    rows.put(layout_.row_ids(from)[slot], position);
+  });
   next->live = next->slots;
 
   ListHead head = next;
   const std::lock_guard<std::mutex> lock(publish_mutex_);
   entry.rows.swap(rows);
-  entry.mapped = true;
+  set_mapped(entry);
   replace_head(entry, head);
+}
+
+void Pool::set_mapped(Entry& entry) noexcept {
+  if (!entry.mapped) unmapped_.fetch_sub(1, std::memory_order_relaxed);
+  entry.mapped = true;
+}
+
+bool Pool::mapped(const WriterLock&, const Removes& removes, const Appends& appends) const noexcept {
+  if (all_mapped()) return true;
+  const auto ready = [this](int64_t list_id) {
+    const Entry* const entry = table_.find(list_id);
+    return entry == nullptr || entry->mapped;
+  };
+  return std::all_of(removes.begin(), removes.end(), [&](const auto& remove) { return ready(remove.first); }) &&
+         std::all_of(appends.list_ids, appends.list_ids + appends.n, ready);
+}
+
+void Pool::adopt(std::vector<std::pair<int64_t, std::shared_ptr<List>>> lists) {
+  const WriterLock writer = lock_writer();
+  table_.reserve(lists.size());
+  for (auto& [list_id, list] : lists) {
+    auto entry = std::make_unique<Entry>();
+    entry->mapped = false;
+    ListHead head = std::move(list);
+    const std::lock_guard<std::mutex> lock(publish_mutex_);
+    replace_head(*entry, head);
+    table_.put(list_id, entry.release());
+    unmapped_.fetch_add(1, std::memory_order_relaxed);
+  }
 }
 
 // Fills the row map of a list that came without one. The list stays as it is, and so does its entry when there is no memory.
 void Pool::map_rows(Entry& entry) {
   RowMap rows;
   rows.reserve(static_cast<size_t>(entry.head->live));
-  for_each_live(*entry.head,
+  for_each_live(*entry.head, kHeadPlane,
                 [&](int64_t position, const ConstPage& page, int slot) { rows.put(layout_.row_ids(page)[slot], position); });
   entry.rows.swap(rows);
-  entry.mapped = true;
+  set_mapped(entry);
   const std::lock_guard<std::mutex> lock(publish_mutex_);
   stats_.bytes += static_cast<int64_t>(entry.rows.bytes()) - static_cast<int64_t>(entry.counted_map_bytes);
   entry.counted_map_bytes = entry.rows.bytes();

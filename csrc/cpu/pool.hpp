@@ -12,9 +12,13 @@
 // Threads: any number of readers and writers. Writers take turns on the writer lock; readers never touch it.
 // Failure: when an allocation throws, the pool is as it was before the call. A change is prepared with everything it needs, then made by code that
 // cannot throw.
+//
+// Lists may lie in a mapped file (pool_file.hpp). Their pages are never written: the one page of a list that is appended to is copied first. A damaged page
+// throws IndexFileError from whatever needs it, which then has changed nothing.
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -22,8 +26,8 @@
 #include <vector>
 
 #include "../core/page.hpp"
-#include "arena.hpp"
 #include "flat_map.hpp"
+#include "pages.hpp"
 
 namespace warpmem {
 
@@ -33,21 +37,6 @@ constexpr int64_t kCompactMinRows = 256;     // shorter lists are not worth rewr
 constexpr int64_t kCompactLivePercent = 60;  // rewritten when less than this is live
 
 enum class Metric : int32_t { kDot, kL2 };
-
-class Page {
- public:
-  explicit Page(std::shared_ptr<PageArena> arena) : arena_(std::move(arena)), memory_(arena_->allocate(&chunk_)) {}
-  ~Page() { arena_->release(chunk_, memory_); }
-  Page(const Page&) = delete;
-  Page& operator=(const Page&) = delete;
-  const PageMemory& memory() noexcept { return memory_; }
-  ConstPage memory() const noexcept { return memory_; }
-
- private:
-  std::shared_ptr<PageArena> arena_;
-  PageArena::Chunk* chunk_ = nullptr;
-  PageMemory memory_;
-};
 
 struct Block {
   std::array<std::shared_ptr<Page>, kBlockPages> pages;  // filled from the front
@@ -127,6 +116,13 @@ class Pool {
 
   PoolStats stats() const;
 
+  // Fills an empty pool with lists that have live rows and ascending ids, before anyone else knows it. Their row maps are built when they are needed.
+  void adopt(std::vector<std::pair<int64_t, std::shared_ptr<List>>> lists);
+
+  // Whether every list, or each that this change touches, has its row map. To build one takes as long as its list has rows.
+  bool all_mapped() const noexcept { return unmapped_.load(std::memory_order_relaxed) == 0; }
+  bool mapped(const WriterLock& writer, const Removes& removes, const Appends& appends) const noexcept;
+
  private:
   using RowMap = FlatMap<int64_t, int64_t{-1}>;  // row id -> slot of the list
   struct Entry {
@@ -144,6 +140,7 @@ class Pool {
   void publish(Plan& plan) noexcept;
   void compact_entry(Entry& entry);
   void map_rows(Entry& entry);
+  void set_mapped(Entry& entry) noexcept;
   void replace_head(Entry& entry, ListHead& head) noexcept;
   void count(const List& list, int64_t sign) noexcept;
 
@@ -155,6 +152,7 @@ class Pool {
   mutable std::mutex publish_mutex_;  // held for a few instructions per list; guards table_'s structure, heads and stats_
   Table table_;  // owns its entries; changed under both mutexes, so a writer may read it with its own lock alone
   PoolStats stats_;
+  std::atomic<int64_t> unmapped_{0};  // lists whose row map is still to be built; changed under the writer lock
 };
 
 }  // namespace warpmem

@@ -50,7 +50,7 @@ int64_t Pool::vectors(int64_t list_id, const int64_t* row_ids, int64_t n, float*
   }
   if (n > 0 && positions.empty()) {  // a writer is at work, and readers never wait for one: walk the snapshot instead of its map
     for (int64_t i = 0; i < n; ++i) positions[row_ids[i]] = -1;
-    for_each_live(*head, [&](int64_t position, const ConstPage& page, int slot) {
+    for_each_live(*head, kHeadPlane, [&](int64_t position, const ConstPage& page, int slot) {
       const auto found = positions.find(layout_.row_ids(page)[slot]);
       if (found != positions.end()) found->second = position;
     });
@@ -59,13 +59,14 @@ int64_t Pool::vectors(int64_t list_id, const int64_t* row_ids, int64_t n, float*
     const int64_t position = positions[row_ids[i]];
     if (position < 0) return i;
     const Page& page = *head->blocks[block_of(position)]->pages[page_of(position)];
+    page.require(layout_.storage == Storage::kInt8 ? kCoarsePlane | kFinePlane : kRowsPlane);
     layout_.unpack_vector(page.memory(), slot_of(position), out + i * layout_.dim);
   }
   return -1;
 }
 
 void Pool::rows(const List& list, int64_t* row_ids, uint32_t* ordinals, int64_t* columns) const {
-  for_each_live(list, [&](int64_t, const ConstPage& page, int slot) {
+  for_each_live(list, kHeadPlane, [&](int64_t, const ConstPage& page, int slot) {
     *row_ids++ = layout_.row_ids(page)[slot];
     *ordinals++ = layout_.ordinals(page)[slot];
     for (int64_t c = 0; c < layout_.n_columns; ++c) *columns++ = layout_.column(page, c)[slot];

@@ -127,6 +127,9 @@ ScanCounters scan(const Kernels& kernels, const Pool& pool, const ScanRequest& r
     work(&job, 0);
   }
 
+  for (const ScanWorker& state : states) {
+    if (state.damaged != nullptr) throw state.damaged->damage(state.damaged_planes);
+  }
   ScanCounters counters;
   counters.tiles = plan.tiles;
   counters.threads = plan.threads;

@@ -62,6 +62,7 @@ struct ScanCounters {
 };
 
 // `heads` holds the snapshot of each segment's list, null for an unknown one. Allocates before it writes; throws std::bad_alloc. `workers` may be null.
+// Throws IndexFileError, and has written nothing, when a page of a file that it used is damaged.
 ScanCounters scan(const Kernels& kernels, const Pool& pool, const ScanRequest& request, const std::vector<ListHead>& heads,
                   const ScanOutput& output, Workers* workers = nullptr);
 

@@ -81,7 +81,11 @@ def open(
             read_only=settings.read_only,
         )
         index = PartitionedIndex(
-            backend, chosen.dimension, log.rows, _make_checkpoint(settings, backend, log)
+            backend,
+            chosen.dimension,
+            functools.partial(log.rows, metadata=bool(settings.columns)),
+            _make_checkpoint(settings, backend, log),
+            settings.columns,
         )
         counter = token_counter or _make_counter(chosen)
         return Memory(settings, log, index, backend, chosen, counter, compiled, reason)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import BackendUnavailable
 
@@ -31,7 +32,7 @@ class CpuBackend:
     """
 
     name = "cpu"
-    capabilities = frozenset({"scan", "filter", "ranking"})
+    capabilities = frozenset({"scan", "filter", "ranking", "file"})
 
     def __init__(self, isa: str = "auto") -> None:
         self._isa = isa
@@ -74,6 +75,25 @@ class CpuBackend:
             dim, n_columns, isa=self._isa, storage=storage, metric=metric, screen=screen, threads=threads
         )
         return pool
+
+    def save_pool(self, pool: RowPool, path: str, sections: Mapping[str, bytes]) -> None:
+        """Write a pool and named sections to one file (FORMATS.md), in place of what stands there.
+
+        The file appears whole or not at all. Raises DiskFull, StoreReadOnly, StoreError, IndexCorrupt.
+        """
+        native: Any = pool
+        native.save(path, dict(sections))
+
+    def open_pool(self, path: str, *, threads: int = 1) -> tuple[RowPool, Mapping[str, bytes]]:
+        """The pool and the sections of a file that save_pool wrote; mapped, so that it costs little.
+
+        Raises IndexCorrupt, FormatError, FileNotFoundError. Pages are checked when first touched: a damaged
+        one raises IndexCorrupt then.
+        """
+        found: tuple[RowPool, Mapping[str, bytes]] = self._usable().open_pool(
+            path, isa=self._isa, threads=threads
+        )
+        return found
 
     def normalize(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """(n, dim) float32 to unit length. ValueError naming the first row that is zero or not finite."""

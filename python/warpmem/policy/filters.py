@@ -65,8 +65,8 @@ class CompiledFilter:
     """A checked filter. Immutable and thread-safe.
 
     matches: item -> bool. canonical: equal for filters that differ only in spelling (order of entries,
-    shorthand, 1 and 1.0, offset of a time), so it can key a cache. fields: every field the filter reads. node:
-    the filter as a tree.
+    shorthand, 1 and 1.0, offset of a time), so it can key a cache. fields: every field the filter reads.
+    node: the filter as a tree.
     """
 
     __slots__ = ("canonical", "fields", "matches", "node")
