@@ -35,8 +35,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     memtable_bytes  RocksDB write buffer per column family
     checkpoint_rows close() saves the index once so many of its rows, and a tenth of all, have changed since
                     it was last saved; 0 leaves that to checkpoint()
-    columns         metadata keys ("year", "a.b") that searches filter by, and the type of their values; the scan
-                    tests them itself. Values of other types are allowed. May differ from open to open
+    columns         metadata keys ("year", "a.b") that searches filter by, and the type of their values; the
+                    scan tests them itself. Other types are allowed. May differ from open to open
     """
 
     path: str | None = None

@@ -89,9 +89,9 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     seen: list[int] = []
     rows = StoreLog.rows
 
-    def counted(self: StoreLog, owner: int) -> Any:
+    def counted(self: StoreLog, owner: int, metadata: bool = False) -> Any:
         seen.append(owner)
-        return rows(self, owner)
+        return rows(self, owner, metadata)
 
     monkeypatch.setattr(StoreLog, "rows", counted)
     return seen

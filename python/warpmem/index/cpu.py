@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -90,6 +92,8 @@ class CpuBackend:
         Raises IndexCorrupt, FormatError, FileNotFoundError. Pages are checked when first touched: a damaged
         one raises IndexCorrupt then.
         """
+        if not os.path.exists(path):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         found: tuple[RowPool, Mapping[str, bytes]] = self._usable().open_pool(
             path, isa=self._isa, threads=threads
         )
