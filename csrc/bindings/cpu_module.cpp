@@ -14,6 +14,7 @@
 #include "../cpu/scan.hpp"
 #include "../cpu/workers.hpp"
 #include "arrays.hpp"
+#include "id_map.hpp"
 #include "kernels.hpp"
 #include "pool_file.hpp"
 #include "pool_reads.hpp"
@@ -56,17 +57,6 @@ class NativePool {
         workers_(static_cast<int32_t>(as_int64(threads, "threads", 1, kMaxThreads))) {
     const py::gil_scoped_release release;
     file.load(pool_);
-  }
-
-  static py::tuple open(const py::object& path_argument, const py::object& isa, const py::object& threads) {
-    const std::string path = path_of(path_argument);
-    std::optional<PoolFile> file;
-    {
-      const py::gil_scoped_release release;
-      file.emplace(path);
-    }
-    auto pool = std::make_unique<NativePool>(isa, *file, threads);
-    return py::make_tuple(std::move(pool), section_arrays(*file));
   }
 
   void save(const py::object& path, const py::object& sections) const { pool_save(pool_, path, sections); }
@@ -221,10 +211,6 @@ class NativePool {
       known += (known.empty() ? "" : ", ") + std::string(value);
     }
     throw py::value_error(std::string(name) + " must be one of " + known);
-  }
-
-  static const char* storage_name(Storage storage) {
-    return storage == Storage::kF16 ? "f16" : storage == Storage::kInt8 ? "int8" : "f32";
   }
 
   static Storage storage_value(const std::string& name) {
@@ -408,9 +394,10 @@ PYBIND11_MODULE(_cpu, m) {
       .def("compact", &NativePool::compact, py::arg("list_id"), "Rewrite a list without its dead rows.")
       .def("stats", &NativePool::stats, "lists, rows (live), dead, pages, bytes.");
   register_file_errors();
-  m.def("open_pool", &NativePool::open, py::arg("path"), py::kw_only(), py::arg("isa") = "auto", py::arg("threads") = 1,
+  m.def("open_pool", &open_pool<NativePool>, py::arg("path"), py::kw_only(), py::arg("isa") = "auto", py::arg("threads") = 1,
         "(Pool, sections) of a saved file, which is mapped; sections are read-only uint8 arrays by name.");
   bind_kernels(m);
+  bind_id_map(m);
   m.def("normalize", &normalize, py::arg("x"), "Rows scaled to unit length by the canonical formula.");
   m.def("crc32c", &crc32c_of, py::arg("data"), py::arg("value") = zero_int, "CRC-32C of data, continued from value.");
   m.def("read_bytes", &read_bytes, py::arg("data"), py::arg("isa") = "auto",

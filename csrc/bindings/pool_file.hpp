@@ -5,6 +5,7 @@
 #include <pybind11/pybind11.h>
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -105,6 +106,23 @@ inline py::dict section_arrays(const PoolFile& file) {
     arrays[py::str(section.name)] = std::move(array);
   }
   return arrays;
+}
+
+inline const char* storage_name(Storage storage) {
+  return storage == Storage::kF16 ? "f16" : storage == Storage::kInt8 ? "int8" : "f32";
+}
+
+// (pool, sections). NativePool is made of (isa, file, threads).
+template <typename NativePool>
+py::tuple open_pool(const py::object& path_argument, const py::object& isa, const py::object& threads) {
+  const std::string path = path_of(path_argument);
+  std::optional<PoolFile> file;
+  {
+    const py::gil_scoped_release release;
+    file.emplace(path);
+  }
+  auto pool = std::make_unique<NativePool>(isa, *file, threads);
+  return py::make_tuple(std::move(pool), section_arrays(*file));
 }
 
 }  // namespace warpmem

@@ -22,7 +22,8 @@ namespace {
 
 using Kind = IndexFileError::Kind;
 
-constexpr size_t kBatchPages = 64;  // pieces that one system call writes
+constexpr size_t kBatchPages = 64;               // pieces that one system call writes, at most
+constexpr size_t kBatchBytes = size_t{1} << 20;  // likewise: what was summed up is still in the cache when it is written
 
 // A file of a temporary name, removed unless it was kept.
 class NewFile {
@@ -179,14 +180,15 @@ struct Saved {
 void write_plane(NewFile& file, const PageLayout& layout, const std::vector<Saved>& pages, int plane, uint32_t* checksums) {
   const auto bytes = static_cast<size_t>(plane_bytes_of(layout, plane));
   if (bytes == 0) return;  // the checksum of nothing is 0
+  const size_t batch = std::clamp<size_t>(kBatchBytes / bytes, 1, kBatchPages);
   std::vector<iovec> pieces;
-  pieces.reserve(kBatchPages);
+  pieces.reserve(batch);
   std::vector<unsigned char> scratch;
   for (size_t i = 0; i < pages.size(); ++i) {
     const Page& page = *pages[i].page;
     const unsigned char* from = plane_of(page.memory(), plane);
     if (pages[i].used < kPageRows && !page.of_file()) {
-      if (scratch.empty()) scratch.resize(kBatchPages * bytes);
+      if (scratch.empty()) scratch.resize(batch * bytes);
       unsigned char* const to = scratch.data() + pieces.size() * bytes;
       copy_used(layout, page.memory(), plane, pages[i].used, to);
       from = to;
@@ -196,7 +198,7 @@ void write_plane(NewFile& file, const PageLayout& layout, const std::vector<Save
     if (page.of_file() && checksum != page.stored_checksum(plane)) throw page.damage(1u << plane);
     checksums[i * kPlanes + static_cast<size_t>(plane)] = checksum;
     pieces.push_back(iovec{const_cast<unsigned char*>(from), bytes});
-    if (pieces.size() == kBatchPages) file.write(pieces);
+    if (pieces.size() == batch) file.write(pieces);
   }
   file.write(pieces);
 }
