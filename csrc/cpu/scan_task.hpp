@@ -52,8 +52,9 @@ class ScanWorker {
     uint32_t row;  // page of the chunk * 64 + slot
   };
 
-  bool same_filter(const Segment& a, const Segment& b) const noexcept;
-  uint64_t filter(const Segment& segment, const ConstPage& page, uint64_t mask) const noexcept;
+  bool same_filter(uint32_t left, uint32_t right) const noexcept;
+  uint64_t test(const Filter& filter, const Term& term, const ConstPage& page, uint64_t mask) const noexcept;
+  uint64_t pass(const Filter& filter, const ConstPage& page, uint64_t mask) const noexcept;
   void filter_chunk(const ScanTask& task, const ScanList& list) noexcept;
   void extras_chunk() noexcept;
   void fetch(const ConstPage& page, int slot) const noexcept;
