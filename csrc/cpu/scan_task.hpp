@@ -60,8 +60,9 @@ class ScanWorker {
     if ((unchecked_[p] & planes) != 0) check(p, planes);
   }
   void check(size_t p, unsigned planes) noexcept;
-  bool same_filter(const Segment& a, const Segment& b) const noexcept;
-  uint64_t filter(const Segment& segment, const ConstPage& page, uint64_t mask) noexcept;
+  bool same_filter(uint32_t left, uint32_t right) const noexcept;
+  uint64_t test(const Filter& filter, const Term& term, const ConstPage& page, uint64_t mask) const noexcept;
+  uint64_t pass(const Filter& filter, const ConstPage& page, uint64_t mask) noexcept;
   void filter_chunk(const ScanTask& task, const ScanList& list) noexcept;
   void extras_chunk() noexcept;
   void fetch(const ConstPage& page, int slot) const noexcept;

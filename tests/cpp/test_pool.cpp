@@ -89,16 +89,15 @@ Found scan_lists(const Pool& pool, const std::vector<int64_t>& lists, int64_t k)
   request.n_queries = 1;
   request.k = k;
   request.min_similarity = -INFINITY;
-  for (const int64_t list_id : lists) {
-    request.segments.emplace_back();
-    request.list_ids.push_back(list_id);
-  }
-  std::vector<ListHead> heads(lists.size());
-  pool.snapshot(lists.data(), lists.size(), heads.data());
+  request.filters.emplace_back();
+  request.segment_queries.resize(lists.size());
+  const SegmentGroups groups = group_segments(lists.data(), lists.size());
+  std::vector<ListHead> heads(groups.list_ids.size());
+  pool.snapshot(groups.list_ids.data(), heads.size(), heads.data());
   const auto n = static_cast<size_t>(k);
   Found found{std::vector<float>(n), std::vector<float>(n), std::vector<int64_t>(n), std::vector<int64_t>(n),
               std::vector<int32_t>(1)};
-  scan(*find_kernels("auto"), pool, request, heads,
+  scan(*find_kernels("auto"), pool, request, groups, heads,
        ScanOutput{found.scores.data(), found.similarities.data(), found.list_ids.data(), found.row_ids.data(),
                   found.counts.data()});
   return found;
