@@ -16,8 +16,8 @@ def host_array(value: Any, what: str) -> NDArray[Any]:
     """`value` as a NumPy array in host memory, without a copy where it lies there already.
 
     Takes NumPy arrays, anything with `__dlpack__`, `__cuda_array_interface__` or `__array__`, and lists. What
-    lies on a device is copied by its own library's method: `get()` (CuPy), `cpu()` (torch) or `copy_to_host()`
-    (Numba). Raises InvalidVector; `what` names the argument in its message.
+    lies on a device is copied by its own library's method: `get()` (CuPy), `cpu()` (torch) or
+    `copy_to_host()` (Numba). Raises InvalidVector; `what` names the argument in its message.
     """
     if isinstance(value, np.ndarray):
         if isinstance(value, np.ma.MaskedArray):
