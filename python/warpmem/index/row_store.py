@@ -66,7 +66,7 @@ class RowStore:
     # -------------------------------------------------------------------------------------- changes
 
     def add(self, rows: F32, lists: I64, given: I64 | None, checked: dict[str, Checked]) -> I64:
-        """Add n rows and return their ids: `given`, or the next free ones. Raises InputError."""
+        """Add n rows; their ids: `given`, or the next free ones. Raises InputError."""
         n = len(rows)
         with self._writer:
             ids = self._free_ids(n) if given is None else self._unused(given)

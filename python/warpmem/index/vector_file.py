@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from ..errors import BackendUnavailable, FormatError, InputError, StoreCorrupt
+from ..errors import BackendUnavailable, FormatError, InputError, IndexCorrupt
 from ..protocols import RowPool
 from ..types import ColumnType
 from . import cpu
@@ -57,7 +57,7 @@ def save(path: str | os.PathLike[str], pool: RowPool, description: Description) 
 
 
 def load(path: str | os.PathLike[str], threads: int) -> tuple[RowPool, Description]:
-    """The pool and the description in a file. Raises InputError, FormatError, StoreCorrupt,
+    """The pool and the description in a file. Raises InputError, FormatError, IndexCorrupt,
     BackendUnavailable."""
     name = _name(path)
     pool, sections = _native().open_pool(name, threads=threads)
@@ -68,7 +68,7 @@ def load(path: str | os.PathLike[str], threads: int) -> tuple[RowPool, Descripti
         metric = "l2" if description.metric == "l2" else "dot"
         return approximate().open_ivf(pool, sections, metric=metric, threads=threads), description
     if (pool.dim, pool.n_columns) != (description.dim, len(description.columns)):
-        raise StoreCorrupt(
+        raise IndexCorrupt(
             f"{name}: section {SECTION} describes {description.dim} dimensions and {len(description.columns)} "
             f"columns, but the rows have {pool.dim} and {pool.n_columns}; restore the file from a copy"
         )
@@ -85,7 +85,7 @@ def _read(text: bytes, name: str) -> Description:
             )
         return msgspec.json.decode(text, type=Description)
     except (AttributeError, ValueError) as error:  # msgspec's errors are ValueErrors
-        raise StoreCorrupt(f"{name}: section {SECTION} is not what was written; restore a copy") from error
+        raise IndexCorrupt(f"{name}: section {SECTION} is not what was written; restore a copy") from error
 
 
 def _name(path: Any) -> str:
@@ -101,6 +101,6 @@ def _native() -> ModuleType:
     module, reason = cpu._load()
     if module is None:
         raise BackendUnavailable(
-            f"an index is saved and loaded by the native module: {reason}; reinstall warpmem for this platform"
+            f"saving and loading needs the native module: {reason}; reinstall warpmem for this platform"
         )
     return module

@@ -289,7 +289,7 @@ class VectorIndex:
         """The index in a file written by `save`, on any backend. The file is mapped, so opening it costs
         little at any size with the "cpu" backend; its checksums are verified block by block when first read.
 
-        Raises InputError, FormatError, StoreCorrupt, StoreError, BackendUnavailable.
+        Raises InputError, FormatError, IndexCorrupt, StoreError, BackendUnavailable.
         """
         index = cls.__new__(cls)
         index._choose(backend, threads)
