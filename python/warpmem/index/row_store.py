@@ -73,8 +73,8 @@ class RowStore:
             first = self.next_ordinal
             if first + n > MAX_ORDINALS:
                 raise InputError(
-                    f"{n} rows are more than the {MAX_ORDINALS - first} places left in the order of addition; "
-                    "call compact(), which numbers the rows anew"
+                    f"{n} rows are more than the {MAX_ORDINALS - first} places left in the order of "
+                    "addition; call compact(), which numbers the rows anew"
                 )
             if n == 0:
                 return ids

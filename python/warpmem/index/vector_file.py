@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from ..errors import BackendUnavailable, FormatError, InputError, IndexCorrupt
+from ..errors import BackendUnavailable, FormatError, IndexCorrupt, InputError
 from ..protocols import RowPool
 from ..types import ColumnType
 from . import cpu
@@ -69,8 +69,9 @@ def load(path: str | os.PathLike[str], threads: int) -> tuple[RowPool, Descripti
         return approximate().open_ivf(pool, sections, metric=metric, threads=threads), description
     if (pool.dim, pool.n_columns) != (description.dim, len(description.columns)):
         raise IndexCorrupt(
-            f"{name}: section {SECTION} describes {description.dim} dimensions and {len(description.columns)} "
-            f"columns, but the rows have {pool.dim} and {pool.n_columns}; restore the file from a copy"
+            f"{name}: section {SECTION} describes {description.dim} dimensions and "
+            f"{len(description.columns)} columns, but the rows have {pool.dim} and {pool.n_columns}; restore a "
+            "copy"
         )
     return pool, description
 
