@@ -1,4 +1,5 @@
-"""The only file that names concrete parts: it reads a configuration and builds a Memory."""
+"""Reads a configuration and builds a Memory: the only file that names concrete parts, but for the search
+backends, which index/backends.py names."""
 
 from __future__ import annotations
 
@@ -15,12 +16,10 @@ from .embed.given import GivenVectors
 from .embed.hashing import HashingEmbedder
 from .embed.wordllama import WordLlamaEmbedder
 from .errors import InputError, ModelMismatch
+from .index.backends import backends as backends
+from .index.backends import choose
 from .index.checkpoint import IndexCheckpoint
-from .index.choose import ORDER, choose_backend
 from .index.cpu import CpuBackend
-from .index.cupy_backend import CupyBackend
-from .index.numba_backend import NumbaBackend
-from .index.numpy_ref import NumpyBackend
 from .index.partitions import PartitionedIndex
 from .memory import Memory
 from .ops.clock import SystemClock
@@ -32,9 +31,6 @@ from .storage.directory import INDEX_NAME
 from .storage.log import open_log, read_identity
 from .storage.memory import MemoryEngine
 from .storage.rocks import RocksEngine
-
-_NOT_BUILT = {"cuda": "the CUDA search backend is not part of this version"}
-_BY_NAME_ONLY = {"numba": "it compiles for seconds at its first search, so it must be asked for by name"}
 
 
 def open(
@@ -111,25 +107,9 @@ def _settings(
     return make_config({**msgspec.structs.asdict(base), **given})
 
 
-def backends(isa: str = "auto") -> dict[str, SearchBackend]:
-    """Every search backend of this build, by name."""
-    return {"cpu": CpuBackend(isa), "cupy": CupyBackend(), "numba": NumbaBackend(), "numpy": NumpyBackend()}
-
-
 def make_backend(settings: Config) -> tuple[SearchBackend, str]:
     """(backend, why it was chosen). Raises BackendUnavailable."""
-    known = backends(settings.isa)
-    reasons: dict[str, str | None] = dict(_NOT_BUILT)
-    if settings.backend == "auto":
-        reasons.update(_BY_NAME_ONLY)
-    # Asking can cost an import, so those behind the first that can run are not asked.
-    chosen = False
-    for name in ORDER if settings.backend == "auto" else (settings.backend,):
-        if name not in reasons:
-            reasons[name] = "not asked" if chosen else known[name].available()
-            chosen = chosen or reasons[name] is None
-    name, why = choose_backend(settings.backend, reasons)
-    return known[name], why
+    return choose(settings.backend, settings.isa)
 
 
 def _make_checkpoint(settings: Config, backend: SearchBackend, log: Log) -> IndexCheckpoint | None:

@@ -322,6 +322,10 @@ class RowPool(Protocol):
 
     def drop(self, list_ids: Sequence[int]) -> None: ...
 
+    def compact(self, list_id: int) -> None:
+        """Give back the memory of a list's removed rows; an unknown list is ignored. Results stay the same."""
+        ...
+
     def scan(
         self,
         queries: NDArray[np.float32],
