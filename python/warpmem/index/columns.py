@@ -149,7 +149,8 @@ class Columns:
         """(n, columns) int64: what `check` returned, over `base` or over missing values. Grows dictionaries,
         so only the writer may call it, when nothing can be refused any more."""
         if base is None:
-            base = np.full((n, len(self.types)), MISSING, np.int64)
+            shape = (n, len(self.types))
+            base = np.full(shape, MISSING, np.int64) if self.types else np.empty(shape, np.int64)
         for name, values in checked.items():
             column = self.dictionaries[name].grow(values) if isinstance(values, list) else values
             base[:, self.places[name]] = column

@@ -22,7 +22,7 @@ _HALF_LIMIT = np.float32(65520.0)  # from here on a number rounds to an infinite
 
 
 def as_rows(value: Any, dim: int, what: str) -> F32:
-    """`value` as (n, dim) float32, C-contiguous and finite; one vector (dim,) is one row.
+    """`value` as (n, dim) float32, C-contiguous; one vector (dim,) is one row.
 
     Takes what `ops.arrays.host_array` takes, of any float or integer dtype, and copies only what is not such
     an array already. Raises InvalidVector; `what` names the argument.
@@ -39,17 +39,21 @@ def as_rows(value: Any, dim: int, what: str) -> F32:
         raise InvalidVector(f"{what} must have 1 or 2 axes (a vector or rows of vectors), not {array.ndim}")
     if array.shape[1] != dim:
         raise InvalidVector(f"{what}: expected {dim} dimensions, not {array.shape[1]}")
-    with np.errstate(all="ignore"):
-        rows: F32 = np.require(array, np.float32, ["C", "A"])
-        flat = rows.reshape(-1)
-        # One pass that no NaN and no infinity survives; an overflow of finite numbers takes the slow way.
+    flags = array.flags
+    if array.dtype == np.float32 and flags.c_contiguous and flags.aligned and array.dtype.isnative:
+        return array
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        return np.require(array, np.dtype(np.float32), ["C", "A"])
+
+
+def require_finite(rows: F32, what: str) -> None:
+    """Refuse NaN and infinities. Raises InvalidVector naming the first bad row."""
+    flat = rows.reshape(-1)
+    # One pass that no NaN and no infinity survives; an overflow of finite numbers takes the slow way.
+    with np.errstate(over="ignore", invalid="ignore"):
         whole = math.isfinite(np.dot(flat, flat))
-    if not whole:
-        _require_finite(rows, what)
-    return rows
-
-
-def _require_finite(rows: F32, what: str) -> None:
+    if whole:
+        return
     step = max(1, (1 << 20) // rows.shape[1])
     for start in range(0, len(rows), step):
         finite = np.isfinite(rows[start : start + step])

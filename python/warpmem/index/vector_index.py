@@ -327,6 +327,7 @@ class VectorIndex:
         """(n, dim) float32 as the pool takes them. Raises InvalidVector."""
         rows = inputs.as_rows(vectors, self._dim, what)
         if self._metric != "cosine":
+            inputs.require_finite(rows, what)
             if self._storage == "f16" and what == "vectors":
                 inputs.require_half(rows, what)
             return rows
@@ -339,6 +340,7 @@ class VectorIndex:
                 unit[part] = self._backend.normalize(rows[part])
             return unit
         except ValueError:
+            inputs.require_finite(rows, what)
             row = int(np.argmin(rows.any(axis=1)))
             raise InvalidVector(
                 f"{what}: row {row} of {len(rows)} is all zero and has no direction"
