@@ -28,7 +28,9 @@ constexpr int64_t kMaxK = 4096;
 constexpr int64_t kMaxDim = 65536;
 constexpr int64_t kMaxColumns = 1024;
 constexpr int64_t kMaxThreads = 1024;
-constexpr int64_t kScreenDim = 64;  // screen="auto": from here on codes save more reading than they cost
+// screen="auto": from here on codes save more than they cost. The serial kernels take longer over a code than over a float32, but not than over a
+// float16 that they must convert.
+constexpr int64_t kScreenDim = 64;
 
 // Work below these sizes takes a few tens of microseconds at most. Releasing the GIL around it would cost more than it gives: taking it back from a
 // busy thread can wait for a whole switch interval (5 ms by default).
@@ -45,8 +47,7 @@ class NativePool {
         metric_(one_of(metric, "metric", {"dot", "l2"})),
         pool_(as_int64(dim, "dim", 1, kMaxDim), as_int64(n_columns, "n_columns", 0, kMaxColumns), storage_value(storage_),
               metric_ == "l2" ? Metric::kL2 : Metric::kDot,
-              one_of(screen, "screen", {"auto", "none"}) == "auto" &&
-                  (storage_ == "int8" || as_int64(dim, "dim", 1, kMaxDim) >= kScreenDim)),
+              screens(one_of(screen, "screen", {"auto", "int8", "none"}), as_int64(dim, "dim", 1, kMaxDim))),
         workers_(static_cast<int32_t>(as_int64(threads, "threads", 1, kMaxThreads))) {}
 
   // An opened file's lists, in place.
@@ -205,6 +206,12 @@ class NativePool {
       throw py::value_error("isa '" + name + "' is not supported here; choose one of " + known);
     }
     return kernels;
+  }
+
+  bool screens(const std::string& screen, int64_t dim) const {
+    if (screen != "auto") return screen == "int8";
+    if (kernels_ == &kSerialKernels && storage_ == "f32") return false;
+    return storage_ == "int8" || dim >= kScreenDim;
   }
 
   static std::string one_of(const py::object& argument, const char* name, std::initializer_list<const char*> values) {

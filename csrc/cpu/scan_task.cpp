@@ -48,7 +48,7 @@ void ScanWorker::run(const ScanTask& task, const ScanList& list) noexcept {
     filter_chunk(task, list);
     if (context_.bounds != nullptr) {
       if (!context_.plain) extras_chunk();
-      screen_chunk(task, list, next);
+      screen_chunk(task, list);
     }
     for (int64_t at = 0; at < task.query_end - task.query_begin; ++at) {
       const Segment segment = context_.request.segment(list.segments[task.query_begin + at]);
@@ -177,24 +177,6 @@ float ScanWorker::floor_of(float threshold) const noexcept {
   return std::isfinite(low) ? not_above(low) : -INFINITY;
 }
 
-// Asks for the columns that a page of the next chunk will be filtered and ranked by, while the screen still streams this chunk.
-void ScanWorker::fetch_columns(const ScanList& list, int64_t page_index, const Segment& segment) const noexcept {
-  const Block& block = *list.list->blocks[static_cast<size_t>(page_index / kBlockPages)];
-  const auto p = static_cast<size_t>(page_index % kBlockPages);
-  if (block.valid[p] == 0) return;
-  const ConstPage page = block.pages[p]->memory();
-  const auto fetch_column = [&](int64_t column) {
-    const auto* const cells = reinterpret_cast<const unsigned char*>(layout_.column(page, column));
-    for (int64_t i = 0; i < kPageRows * static_cast<int64_t>(sizeof(int64_t)); i += 64) __builtin_prefetch(cells + i);
-  };
-  const Ranking& r = context_.request.ranking;
-  const Filter& filter = context_.request.filters[segment.filter];
-  for (size_t t = filter.terms_begin; t < filter.terms_end; ++t) fetch_column(context_.request.terms[t].column);
-  if (filter.bitmap != nullptr) fetch_column(layout_.n_columns);
-  if (r.w_recency != 0.0) fetch_column(r.recency_column);
-  if (r.w_priority != 0.0) fetch_column(r.priority_column);
-}
-
 // Rows lie far from each other in memory: asked for early, they arrive while the screen goes on.
 void ScanWorker::fetch(const ConstPage& page, int slot) const noexcept {
   const unsigned char* const row = page.rows + slot * layout_.row_bytes();
@@ -210,7 +192,7 @@ void ScanWorker::fetch_fine(const ConstPage& page, uint64_t rows) const noexcept
   }
 }
 
-void ScanWorker::screen_chunk(const ScanTask& task, const ScanList& list, int64_t next) noexcept {
+void ScanWorker::screen_chunk(const ScanTask& task, const ScanList& list) noexcept {
   const int64_t n = task.query_end - task.query_begin;
   for (int64_t first = 0; first < n; first += kScreenQueries) {
     ScreenQuery block[kScreenQueries];
@@ -227,10 +209,6 @@ void ScanWorker::screen_chunk(const ScanTask& task, const ScanList& list, int64_
                       0,           0,         nullptr};
     }
     for (size_t p = 0; p < n_pages_ && count > 0; ++p) {
-      const int64_t ahead = next + static_cast<int64_t>(p);
-      if (first == 0 && ahead < task.page_end) {
-        fetch_columns(list, ahead, context_.request.segment(list.segments[task.query_begin]));
-      }
       const ConstPage& page = pages_[p];
       const float* const extra = context_.plain ? nullptr : extras_[p];
       const ScreenPage screen{page.coarse, page.fine, layout_.padded / kLineElements, extra, context_.l2};

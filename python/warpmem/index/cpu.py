@@ -69,9 +69,10 @@ class CpuBackend:
         unknown name.
 
         storage: how rows are kept, "f32", "f16" or "int8" (a scale a row, codes -127..127). metric: "dot", or
-        "l2", whose similarity is the negated squared distance. screen: "auto" keeps int8 images beside float
-        rows of 64 dimensions or more (a quarter of the memory more; scans read a quarter or half, with the
-        same results), "none" does not. threads: how many a large scan may use.
+        "l2", whose similarity is the negated squared distance. screen: "int8" keeps int8 images beside float
+        rows (a quarter or half of the memory more; scans read as little, with the same results), "none" does
+        not, "auto" does where it pays: from 64 dimensions on, but not for f32 with the instruction set
+        "serial". threads: how many a large scan may use.
         """
         pool: RowPool = self._usable().Pool(
             dim, n_columns, isa=self._isa, storage=storage, metric=metric, screen=screen, threads=threads
