@@ -1,5 +1,5 @@
-"""How a VectorIndex scales: time a query against rows of an owner, number of owners, batch and threads; and the
-cost of a change against the size of the index. 384 dimensions, k = 10.
+"""How a VectorIndex scales: time a query against rows of an owner, number of owners, batch and threads; and
+the cost of a change against the size of the index. 384 dimensions, k = 10.
 
 WARPMEM_BENCH_DATA names the data as for bench_scan.py. WARPMEM_BENCH_OUT names a folder for scaling.json and,
 with matplotlib installed, scaling.png. What must be flat is gated, with room for a busy machine.

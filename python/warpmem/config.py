@@ -26,7 +26,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     path            data directory; None keeps everything in memory
     durability      "sync": add returns after fsync; "os": after the write reached the operating system
     backend         "auto", "cpu", "numpy", or with an extra installed "cupy" (needs a CUDA device), "numba"
-    isa             instruction set of the cpu backend: "auto", "avx2", "serial"
+    isa             instruction set of the cpu backend: "auto", "avx512", "avx2", "serial"
     embedder        "wordllama" or "hashing"; None is the store's own, and "wordllama" for a new store
     read_only       refuse every write
     item_cache      decoded items kept in memory
@@ -42,7 +42,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     path: str | None = None
     durability: Durability = "sync"
     backend: Literal["auto", "cpu", "cupy", "numba", "numpy"] = "auto"
-    isa: Literal["auto", "avx2", "serial"] = "auto"
+    isa: Literal["auto", "avx512", "avx2", "serial"] = "auto"
     embedder: Literal["wordllama", "hashing"] | None = None
     read_only: bool = False
     item_cache: int = 65_536
