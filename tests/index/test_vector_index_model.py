@@ -86,12 +86,15 @@ class VectorIndexMachine(RuleBasedStateMachine):
         whose=st.none() | owners | st.lists(owners, min_size=3, max_size=3),
         condition=st.none() | filters,
         ranked=st.booleans(),
+        prized=st.booleans(),
     )
-    def search(self, queries: Any, k: int, whose: Any, condition: Any, ranked: bool) -> None:
+    def search(self, queries: Any, k: int, whose: Any, condition: Any, ranked: bool, prized: bool) -> None:
         weights: dict[str, Any] = {}
         if ranked:  # halves and doubles, so that the float64 sums are exact
             weights = {"similarity": 0.5, "recency": 2.0, "recency_column": "t"}
             weights |= {"half_life": timedelta(hours=1), "now": T0 + timedelta(hours=1)}
+        if prized:
+            weights |= {"priority": 0.25, "priority_column": "x"}
         each = [None if whose is None else [whose]] * len(queries)
         if isinstance(whose, list):
             each = [[owner] for owner in whose[: len(queries)]]
@@ -101,7 +104,7 @@ class VectorIndexMachine(RuleBasedStateMachine):
             k,
             owners=whose,
             filter=condition,
-            ranking=RankBy(**weights) if ranked else None,
+            ranking=RankBy(**weights) if weights else None,
         )
         assert found.ids.shape == found.scores.shape == (len(queries), k)
         assert found.ids.dtype == np.int64 and found.scores.dtype == np.float32
