@@ -198,7 +198,7 @@ def test_order_of_addition_runs_out_and_is_numbered_anew(monkeypatch: pytest.Mon
     made.add(np.ones((5, 2)), ids=[20, 2, 30, 4, 50], owners=[1, 0, 2, 2, 1], attributes={"n": range(5)})
     made.remove([7, 2])
     before = state_of(made)
-    with pytest.raises(InputError, match="1 rows are more than the 0 places left .*; call compact"):
+    with pytest.raises(InputError, match=r"1 rows are more than the 0 places left .*; call compact"):
         made.add(np.ones((1, 2)))
     assert state_of(made) == before
     expected = [9, 3, 1, 20, 30, 4, 50]
