@@ -13,7 +13,7 @@ from .aio import AsyncMemory
 from .compose import open
 from .config import Config, load_config
 from .errors import WarpmemError
-from .index.vector_index import VectorIndex
+from .index import VectorIndex
 from .memory import Memory
 from .types import (
     KINDS,

@@ -62,7 +62,7 @@ def stored_rows(vectors: NDArray[np.float32], storage: str) -> NDArray[np.float3
     scale[scale < np.float32(2.0**-120)] = 0.0
     inverse = np.divide(np.float32(1.0), scale, out=np.zeros_like(scale), where=scale > 0.0)
     codes = np.clip(np.rint(vectors * inverse[:, None]), np.float32(-127.0), np.float32(127.0))
-    rows: NDArray[np.float32] = scale[:, None] * codes
+    rows: NDArray[np.float32] = scale[:, None] * (codes + np.float32(0.0))  # an integer has no -0
     return rows
 
 

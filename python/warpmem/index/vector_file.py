@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from types import ModuleType
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -17,6 +17,7 @@ from ..protocols import RowPool
 from ..types import ColumnType
 from . import cpu
 from .approximate import approximate
+from .columns import Columns
 from .pool_copies import copy_rows
 
 SECTION = "vector_index"
@@ -28,14 +29,14 @@ class Description(msgspec.Struct, frozen=True, kw_only=True):
     codes. approximate: the pool is one that `index.approximate` made. Fields are only ever added."""
 
     version: int = VERSION
-    dim: int
-    metric: str
-    storage: str
-    recall: float
+    dim: Annotated[int, msgspec.Meta(ge=1)]
+    metric: Literal["cosine", "ip", "l2"]
+    storage: Literal["f32", "f16", "int8", "pq"]
+    recall: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)]
     columns: list[tuple[str, ColumnType]]
     strings: dict[str, list[str]]
-    next_id: int
-    next_ordinal: int
+    next_id: Annotated[int, msgspec.Meta(ge=0)]
+    next_ordinal: Annotated[int, msgspec.Meta(ge=0, le=1 << 32)]
     approximate: bool
     trained: bool
 
@@ -49,7 +50,7 @@ def save(path: str | os.PathLike[str], pool: RowPool, description: Description) 
             description.dim,
             len(description.columns),
             storage=description.storage,
-            metric="l2" if description.metric == "l2" else "dot",
+            metric=pool_metric(description.metric),
         )
         copy_rows(pool, native, description.dim, description.storage)
         write = native.save
@@ -64,16 +65,23 @@ def load(path: str | os.PathLike[str], threads: int) -> tuple[RowPool, Descripti
     if SECTION not in sections:
         raise FormatError(f"{name} holds rows but no vector index; it was written by something else")
     description = _read(bytes(sections[SECTION]), name)
+    metric = pool_metric(description.metric)
     if description.approximate:
-        metric = "l2" if description.metric == "l2" else "dot"
         return approximate().open_ivf(pool, sections, metric=metric, threads=threads), description
-    if (pool.dim, pool.n_columns) != (description.dim, len(description.columns)):
+    described = (description.dim, len(description.columns), metric, description.storage)
+    found = (pool.dim, pool.n_columns, pool.metric, pool.storage)
+    if description.trained and described != found:
         raise IndexCorrupt(
-            f"{name}: section {SECTION} describes {description.dim} dimensions and "
-            f"{len(description.columns)} columns, but the rows have {pool.dim} and {pool.n_columns}; restore a "
-            "copy"
+            f"{name}: section {SECTION} describes rows of {described[0]} dimensions, {described[1]} columns, "
+            f"{metric} and {description.storage}, but they have {found[0]}, {found[1]}, {found[2]} and "
+            f"{found[3]}; restore a copy"
         )
     return pool, description
+
+
+def pool_metric(metric: str) -> str:
+    """What a pool calls the metric of an index whose rows are normalised where that is called for."""
+    return "l2" if metric == "l2" else "dot"
 
 
 def _read(text: bytes, name: str) -> Description:
@@ -84,8 +92,10 @@ def _read(text: bytes, name: str) -> Description:
                 f"{name} was written by a newer warpmem (vector index format {version}, this one reads up to "
                 f"{VERSION}); upgrade warpmem"
             )
-        return msgspec.json.decode(text, type=Description)
-    except (AttributeError, ValueError) as error:  # msgspec's errors are ValueErrors
+        description = msgspec.json.decode(text, type=Description)
+        Columns(dict(description.columns), description.strings)
+        return description
+    except (AttributeError, ValueError) as error:  # those of msgspec and InputError are ValueErrors
         raise IndexCorrupt(f"{name}: section {SECTION} is not what was written; restore a copy") from error
 
 

@@ -79,14 +79,15 @@ class VectorIndex:
         storage = "f32" if self._storage == "pq" else self._storage  # holds no rows before it is trained
         options: dict[str, Any] = {"threads": self._threads} if self._threads > 1 else {}
         return self._backend.pool(
-            self._dim, len(self._columns), storage=storage, metric=self._pool_metric(), **options
+            self._dim,
+            len(self._columns),
+            storage=storage,
+            metric=vector_file.pool_metric(self._metric),
+            **options,
         )
 
     def _new_store(self, serving: Serving) -> RowStore:
         return RowStore(serving, self._columns, self._dim, self._storage)
-
-    def _pool_metric(self) -> str:
-        return "l2" if self._metric == "l2" else "dot"
 
     # ------------------------------------------------------------------------------------- changes
 
@@ -147,7 +148,11 @@ class VectorIndex:
         if len(rows) < needed:
             raise InputError(f"training needs at least {needed} vectors, not {len(rows)}")
         pool = approximate().train_pq(
-            rows, n_columns=len(self._columns), metric=self._pool_metric(), threads=self._threads, seed=0
+            rows,
+            n_columns=len(self._columns),
+            metric=vector_file.pool_metric(self._metric),
+            threads=self._threads,
+            seed=0,
         )
         self._store.restart(Serving(pool, True))
         self._trained = True
@@ -228,7 +233,7 @@ class VectorIndex:
                     pool,
                     recall=self._recall,
                     storage=self._storage,
-                    metric=self._pool_metric(),
+                    metric=vector_file.pool_metric(self._metric),
                     threads=self._threads,
                     seed=0,
                 )
