@@ -21,7 +21,7 @@ from stores import seconds
 from warpmem._cpu import IdMap, open_pool
 
 ROUNDS = 7
-WRITE_BYTES = 1 << 20  # what Pool.save gives to one system call
+WRITE_BYTES = 256 << 10  # what Pool.save gives to one system call
 Report = Callable[[str], None]
 
 
