@@ -21,7 +21,7 @@ from stores import seconds
 from warpmem._cpu import IdMap, open_pool
 
 ROUNDS = 7
-WRITE_BYTES = 1 << 20  # what Pool.save gives to one system call
+WRITE_BYTES = 256 << 10  # what Pool.save gives to one system call
 Report = Callable[[str], None]
 
 
@@ -103,9 +103,7 @@ def test_save_and_open(data: Data, report: Report, tmp_path: Path, owners: bool)
         opening, answered = (statistics.median(t) * 1e3 for t in zip(*opened, strict=True))
         added = statistics.median(timed_add(path, data, list_id) for _ in range(5)) * 1e3
         what = "cold" if cold else "warm"
-        report(
-            f"  {what}: open {opening:.1f} ms, to the first answer {answered:.1f} ms; first add {added:.1f} ms"
-        )
+        report(f"  {what}: open {opening:.1f} ms, first answer {answered:.1f} ms; first add {added:.1f} ms")
     found = first(open_pool(path)[0], data, list_id)
     assert all(a.tobytes() == b.tobytes() for a, b in zip(found, expected, strict=True))
 
@@ -159,9 +157,7 @@ def test_id_map(report: Report) -> None:
     }
     shown = []
     for name, call in singles.items():
-        rounds = 20_000
-        shown.append(
-            f"{name} {seconds(lambda call=call: [call() for _ in range(rounds)]) / rounds * 1e6:.2f} us"
-        )
+        each = seconds(lambda call=call: [call() for _ in range(20_000)]) / 20_000  # type: ignore[misc]
+        shown.append(f"{name} {each * 1e6:.2f} us")
     report(f"IdMap of {n:,}: put {put * 1e3:.0f} ms, get {get * 1e3:.0f} ms; " + ", ".join(shown))
     assert len(ids) == n

@@ -22,8 +22,9 @@ namespace {
 
 using Kind = IndexFileError::Kind;
 
-constexpr size_t kBatchPages = 64;               // pieces that one system call writes, at most
-constexpr size_t kBatchBytes = size_t{1} << 20;  // likewise: what was summed up is still in the cache when it is written
+constexpr size_t kBatchPages = 64;                   // pieces that one system call writes, at most
+constexpr size_t kBatchBytes = size_t{256} << 10;    // likewise: what was summed up is still in the cache when it is written
+constexpr uint64_t kFlushBytes = uint64_t{8} << 20;  // after so many the disk may begin with them
 
 // A file of a temporary name, removed unless it was kept.
 class NewFile {
@@ -47,6 +48,7 @@ class NewFile {
 
   void seek(uint64_t offset) {
     if (::lseek(fd_, static_cast<off_t>(offset), SEEK_SET) < 0) fail("cannot be written", errno);
+    written_ = flushed_ = offset;
   }
 
   // Writes all of them one after the other; uses up `pieces`.
@@ -62,6 +64,7 @@ class NewFile {
       if (written < 0 && errno == EINTR) continue;
       if (written < 0) fail("cannot be written", errno);
       auto n = static_cast<size_t>(written);
+      written_ += n;
       while (left > 0 && n >= at->iov_len) n -= at->iov_len, ++at, --left;
       if (left > 0) {
         at->iov_base = static_cast<char*>(at->iov_base) + n;
@@ -69,6 +72,12 @@ class NewFile {
       }
     }
     pieces.clear();
+#if defined(__linux__)
+    if (written_ - flushed_ < kFlushBytes) return;
+    // A wish, whose refusal changes nothing: keep() syncs all. Without it the disk would rest until then.
+    ::sync_file_range(fd_, static_cast<off_t>(flushed_), static_cast<off_t>(written_ - flushed_), SYNC_FILE_RANGE_WRITE);
+    flushed_ = written_;
+#endif
   }
 
   // All that was written is on the disk under the file's own name when this returns.
@@ -125,6 +134,8 @@ class NewFile {
   const std::string path_;
   std::string temporary_;
   int fd_ = -1;
+  uint64_t written_ = 0;  // up to this byte; flushed_ likewise
+  uint64_t flushed_ = 0;
 };
 
 // The rows of the first `used` slots of one plane, zeros behind them: other slots of the page may be written to meanwhile, or never have been.

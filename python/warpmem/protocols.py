@@ -323,7 +323,7 @@ class RowPool(Protocol):
     def drop(self, list_ids: Sequence[int]) -> None: ...
 
     def compact(self, list_id: int) -> None:
-        """Give back the memory of a list's removed rows; an unknown list is ignored. Results stay the same."""
+        """Give back the memory of a list's removed rows; results stay. An unknown list is ignored."""
         ...
 
     def scan(

@@ -273,6 +273,14 @@ TEST(crc32c_known_values_and_variants) {
     CHECK_EQ(crc32c_portable(crc32c_portable(0, data.data(), size), data.data() + size, data.size() - size),
              crc32c_portable(0, data.data(), data.size()));
   }
+  data.resize(20000);
+  for (unsigned char& byte : data) byte = static_cast<unsigned char>(random());
+  for (const size_t border : {3072, 6144, 9216}) {  // long data is summed up in stretches
+    for (size_t size = border - 10; size < border + 3080; size += size < border + 10 ? 1 : 97) {
+      const auto start = static_cast<uint32_t>(random());
+      CHECK_EQ(crc32c(start, data.data() + size % 9, size), crc32c_portable(start, data.data() + size % 9, size));
+    }
+  }
 }
 
 TEST(flat_map_agrees_with_a_set_of_pairs) {
