@@ -55,7 +55,7 @@ def search(
         return Neighbors(result[3], result[0])
     counted = result[5] if len(result) > 5 else {}
     plain = {name: value for name, value in counted.items() if not isinstance(value, np.ndarray)}
-    return Neighbors(result[3], result[0], {**explain, **plain, "terms": len(program.terms)})
+    return Neighbors(result[3], result[0], {**plain, **explain, "terms": len(program.terms)})
 
 
 def _scan(
