@@ -16,10 +16,9 @@ import warpmem
 
 
 def public_methods(kind: type) -> dict[str, Any]:
-    """Public callables of a class, by name."""
-    return {
-        name: member for name, member in vars(kind).items() if not name.startswith("_") and callable(member)
-    }
+    """Public callables of a class, by name; the function of a class method."""
+    members = {name: getattr(member, "__func__", member) for name, member in vars(kind).items()}
+    return {name: member for name, member in members.items() if not name.startswith("_") and callable(member)}
 
 
 def signature(kind: type) -> str:

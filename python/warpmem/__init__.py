@@ -8,12 +8,13 @@
 Importing this package opens no socket, starts no thread and initialises no accelerator.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from . import errors
 from .aio import AsyncMemory
 from .compose import open
 from .config import Config, load_config
 from .errors import WarpmemError
-from .index import VectorIndex
 from .memory import Memory
 from .types import (
     KINDS,
@@ -34,6 +35,9 @@ from .types import (
     Stats,
     Version,
 )
+
+if TYPE_CHECKING:
+    from .index import VectorIndex
 
 __version__ = "0.1.0"
 
@@ -64,3 +68,12 @@ __all__ = [
     "load_config",
     "open",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when it is asked for: a store does not need it.
+    if name == "VectorIndex":
+        from .index import VectorIndex
+
+        return VectorIndex
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

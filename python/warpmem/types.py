@@ -23,6 +23,8 @@ Durability = Literal["sync", "os"]
 Modality = Literal["text", "code", "log", "image", "audio"]
 Operation = Literal["add", "touch", "update", "close", "delete"]
 Order = Literal["recorded", "valid_from"]
+Metric = Literal["cosine", "ip", "l2"]
+Storage = Literal["f32", "f16", "int8", "pq"]
 ColumnType = Literal["int64", "float64", "bool", "str", "time"]
 
 _MAX_HALF_LIFE = timedelta(days=365_250)

@@ -69,6 +69,15 @@ def test_readme_quickstart_runs(tmp_path: Path):
     assert done.stdout.strip(), "the quickstart prints what it found"
 
 
+def test_readme_vector_index_runs(tmp_path: Path):
+    (code,) = (block.text for block in readme.blocks(README) if "VectorIndex(" in block.text)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("995 exact scan")
+
+
 @pytest.mark.parametrize("name", [name for name in DOCUMENTS if name.endswith(".md")])
 def test_relative_links_lead_somewhere(name: str):
     text = (ROOT / name).read_text(encoding="utf-8")

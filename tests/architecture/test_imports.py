@@ -81,6 +81,7 @@ def test_import_leaves_heavy_packages_alone():
         name for name in _HEAVY if any(module == name or module.startswith(name + ".") for module in modules)
     ]
     assert loaded == []
+    assert "warpmem.index.vector_index" not in modules, "imported when VectorIndex is first named"
 
 
 def test_import_is_fast():

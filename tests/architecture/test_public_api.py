@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import public_api
-from warpmem import AsyncMemory, Memory, errors
+from warpmem import AsyncMemory, Memory, VectorIndex, errors
 
 SNAPSHOT = Path(__file__).with_name("public_api.json")
 _TREE_LINE = re.compile(r"^( +)([A-Z]\w+)(?: \((\w+)\))?(?: {2,}\S.*)?$")
@@ -52,7 +52,7 @@ def _call(method: Any) -> list[inspect.Parameter]:
 def test_every_public_method_has_a_contract():
     bare = [
         f"{kind}.{name}"
-        for kind, owner in (("Memory", Memory), ("AsyncMemory", AsyncMemory))
+        for kind, owner in (("Memory", Memory), ("AsyncMemory", AsyncMemory), ("VectorIndex", VectorIndex))
         for name, member in public_api.public_methods(owner).items()
         if not (member.__doc__ or "").strip()
     ]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 import struct
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -71,6 +73,14 @@ def test_float_images_keep_order(numbers: list[float]) -> None:
         assert (a < b) is (float_image(a) < float_image(b))
     assert float_image(-0.0) == float_image(0.0) == 0
     assert min(images) > MISSING
+
+
+def test_images_are_those_of_the_format_document() -> None:
+    text = (Path(__file__).resolve().parents[2] / "FORMATS.md").read_text(encoding="utf-8")
+    shown = re.search(r"`float64`, (\S+) is (\d+), (\S+) is (-\d+)\.", text)
+    assert shown is not None
+    for number, image in ((shown[1], shown[2]), (shown[3], shown[4])):
+        assert float_image(float(number)) == int(image)
 
 
 def test_arrays_and_lists_give_the_same_images() -> None:

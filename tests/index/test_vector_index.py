@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -230,7 +231,7 @@ def test_a_string_that_comes_during_a_search_is_not_let_through(monkeypatch: pyt
     assert made.search(np.ones(2), 5, filter={"s": {"contains": "banned"}}).ids.tolist()[0][:2] == [2, 3]
 
 
-def test_pq_needs_training(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pq_needs_training(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     class Trains:
         def training_rows(self, dim: int) -> int:
             return 10 * dim
@@ -252,7 +253,9 @@ def test_pq_needs_training(monkeypatch: pytest.MonkeyPatch) -> None:
     made.add(random_rows(3, 4))
     with pytest.raises(InputError, match="the index holds 3 rows"):
         made.train(random_rows(40, 4))
-    assert made.stats()["plan"].startswith("approximate scan")
+    assert made.stats()["plan"].startswith("exact scan")
+    with pytest.raises(NotSupported, match="cannot save"):
+        made.save(tmp_path / "index")
 
 
 def test_a_build_without_approximate_search_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,8 +109,9 @@ class Builder:
         for list_id in pool.lists().tolist():
             ids, ordinals, columns = pool.rows(list_id)
             self.act("rows read")
+            here = np.isin(ids, pool.rows(list_id)[0])  # the others have left meanwhile
+            ids, ordinals, columns = ids[here], ordinals[here], columns[here]
             vectors = pool.vectors(list_id, ids)
-            assert vectors.shape == (len(ids), DIM)
             built.apply((), np.full(len(ids), list_id), ids, ordinals, columns, vectors)
         self.act("end")
         scan = built.scan

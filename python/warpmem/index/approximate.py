@@ -19,8 +19,10 @@ class Approximate(Protocol):
     def build_ivf(
         self, pool: RowPool, *, recall: float, storage: str, metric: str, threads: int, seed: int
     ) -> RowPool | None:
-        """A pool of the same rows whose searches reach `recall`; None when there are too few to gain by
-        it."""
+        """A pool of the same rows whose searches reach `recall`; None when there are too few to gain by it.
+
+        Rows may leave `pool` meanwhile and others come: whoever changes it tells the new pool afterwards.
+        """
         ...
 
     def training_rows(self, dim: int) -> int:
@@ -34,8 +36,8 @@ class Approximate(Protocol):
         ...
 
     def open_ivf(self, pool: Any, sections: dict[str, Any], *, metric: str, threads: int) -> RowPool:
-        """The pool that `save` of one of the pools above wrote, from the native pool and the sections
-        found."""
+        """The pool that wrote `sections` with its own `save(path, sections)`, from these and the native pool
+        in the file. Not called while those pools have no such method: then their rows alone are saved."""
         ...
 
 
@@ -44,3 +46,23 @@ def approximate() -> Approximate:
     if find_spec(f"{__package__}.ivf") is None:
         raise NotSupported('this build has no approximate search; use recall=1 and storage other than "pq"')
     return cast(Approximate, import_module(".ivf", __package__))
+
+
+def measured(pool: RowPool) -> dict[str, Any]:
+    """What tuning found for the owners that are searched approximately; nothing for an exact pool.
+
+    recall: the lowest of theirs. tuned: by owner, its cells, n_probes, refine and recall.
+    """
+    owners = getattr(pool, "owners", None)
+    if not owners:
+        return {}
+    tuned = {
+        owner: {
+            "cells": len(cells.centroids),
+            "n_probes": cells.n_probes,
+            "refine": cells.refine,
+            "recall": cells.recall,
+        }
+        for owner, cells in owners.items()
+    }
+    return {"recall": min(entry["recall"] for entry in tuned.values()), "tuned": tuned}

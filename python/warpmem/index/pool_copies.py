@@ -90,34 +90,3 @@ def _all_headers(pool: RowPool) -> tuple[I64, I64, U32, I64]:
     return cast(
         "tuple[I64, I64, U32, I64]", tuple(np.concatenate(column) for column in zip(*parts, strict=True))
     )
-
-
-class _SteadyPool:
-    """A pool to build another one from while rows come and go: a row that has left since its id was read
-    counts as zeros, and whoever builds is told of its removal afterwards."""
-
-    def __init__(self, pool: RowPool, dim: int) -> None:
-        self._pool = pool
-        self._dim = dim
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._pool, name)
-
-    def vectors(self, list_id: int, row_ids: I64) -> F32:
-        while True:
-            try:
-                if len(row_ids) == 0:
-                    return np.zeros((0, self._dim), np.float32)
-                return self._pool.vectors(list_id, row_ids)
-            except KeyError:
-                here = np.isin(row_ids, self._pool.rows(list_id)[0])
-                if here.all():  # it has come back meanwhile
-                    continue
-                out = np.zeros((len(row_ids), self._dim), np.float32)
-                out[here] = self.vectors(list_id, row_ids[here])
-                return out
-
-
-def steady(pool: RowPool, dim: int) -> RowPool:
-    """`pool`, whose `vectors` does not mind that rows leave."""
-    return cast(RowPool, _SteadyPool(pool, dim))

@@ -237,7 +237,7 @@ class RowStore:
             with self._writer:
                 self._journal = []
             try:
-                built = build(pool_copies.steady(self.serving.pool, self._dim))
+                built = build(self.serving.pool)
                 if built is None:
                     return False
                 for _ in range(_CATCH_UP_ROUNDS):

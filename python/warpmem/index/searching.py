@@ -53,8 +53,9 @@ def search(
         return Neighbors(ids, scores, None if explain is None else {**explain, "segments": 0})
     if explain is None:
         return Neighbors(result[3], result[0])
-    plan = {**explain, "terms": len(program.terms), **(result[5] if len(result) > 5 else {})}
-    return Neighbors(result[3], result[0], plan)
+    counted = result[5] if len(result) > 5 else {}
+    plain = {name: value for name, value in counted.items() if not isinstance(value, np.ndarray)}
+    return Neighbors(result[3], result[0], {**plain, **explain, "terms": len(program.terms)})
 
 
 def _scan(

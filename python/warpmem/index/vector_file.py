@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 from types import ModuleType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, cast
 
 import msgspec
 
-from ..errors import BackendUnavailable, FormatError, IndexCorrupt, InputError
+from ..errors import BackendUnavailable, FormatError, IndexCorrupt, InputError, NotSupported
 from ..protocols import RowPool
-from ..types import ColumnType
+from ..types import ColumnType, Metric, Storage
 from . import cpu
 from .approximate import approximate
 from .columns import Columns
@@ -22,6 +22,7 @@ from .pool_copies import copy_rows
 
 SECTION = "vector_index"
 VERSION = 1
+_NO_CODES = 'this build cannot save storage="pq"; keep the vectors, or use storage="int8"'
 
 
 class Description(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,8 +31,8 @@ class Description(msgspec.Struct, frozen=True, kw_only=True):
 
     version: int = VERSION
     dim: Annotated[int, msgspec.Meta(ge=1)]
-    metric: Literal["cosine", "ip", "l2"]
-    storage: Literal["f32", "f16", "int8", "pq"]
+    metric: Metric
+    storage: Storage
     recall: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)]
     columns: list[tuple[str, ColumnType]]
     strings: dict[str, list[str]]
@@ -42,10 +43,13 @@ class Description(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def save(path: str | os.PathLike[str], pool: RowPool, description: Description) -> None:
-    """Write a pool and its description. Raises InputError, BackendUnavailable, StoreError."""
-    sections = {SECTION: msgspec.json.encode(description)}
-    write = getattr(pool, "save", None)
-    if write is None:
+    """Write a pool and its description. A pool that cannot save itself is saved as its rows, to be exact when
+    it is loaded. Raises InputError, NotSupported, BackendUnavailable, StoreError."""
+    name = _name(path)
+    if getattr(pool, "save", None) is None:
+        description = msgspec.structs.replace(description, approximate=False)
+        if description.storage == "pq":
+            raise NotSupported(_NO_CODES)
         native = _native().Pool(
             description.dim,
             len(description.columns),
@@ -53,8 +57,13 @@ def save(path: str | os.PathLike[str], pool: RowPool, description: Description) 
             metric=pool_metric(description.metric),
         )
         copy_rows(pool, native, description.dim, description.storage)
-        write = native.save
-    write(_name(path), sections)
+        pool = native
+    try:
+        cast(Any, pool).save(name, {SECTION: msgspec.json.encode(description)})
+    except ValueError as error:
+        if description.storage != "pq":
+            raise
+        raise NotSupported(_NO_CODES) from error
 
 
 def load(path: str | os.PathLike[str], threads: int) -> tuple[RowPool, Description]:

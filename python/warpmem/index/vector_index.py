@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Any, Self, get_args
 
 import numpy as np
 
 from ..errors import InputError, InvalidVector
 from ..protocols import RowPool
-from ..types import ColumnType, Neighbors, RankBy
+from ..types import ColumnType, Metric, Neighbors, RankBy, Storage
 from . import inputs, vector_file
-from .approximate import approximate
+from .approximate import approximate, measured
 from .backends import choose
 from .columns import Columns
 from .inputs import F32, I64
@@ -22,8 +22,6 @@ from .searching import search
 
 _USUAL_THREADS = 16
 _NORMALISE_ROWS = 8192
-_METRICS = ("cosine", "ip", "l2")
-_STORAGES = ("f32", "f16", "int8", "pq")
 
 
 class VectorIndex:
@@ -41,8 +39,8 @@ class VectorIndex:
         self,
         dim: int,
         *,
-        metric: Literal["cosine", "ip", "l2"] = "cosine",
-        storage: Literal["f32", "f16", "int8", "pq"] = "f32",
+        metric: Metric = "cosine",
+        storage: Storage = "f32",
         backend: str = "auto",
         recall: float = 1.0,
         columns: Mapping[str, ColumnType] | None = None,
@@ -61,8 +59,9 @@ class VectorIndex:
         Raises InputError, BackendUnavailable.
         """
         self._dim = inputs.dimension(dim)
-        self._metric = inputs.one_of(metric, "metric", _METRICS)
-        self._storage = inputs.one_of(storage, "storage", _STORAGES)
+        inputs.one_of(metric, "metric", get_args(Metric))
+        inputs.one_of(storage, "storage", get_args(Storage))
+        self._metric, self._storage = metric, storage
         self._recall = inputs.wanted_recall(recall)
         self._columns = Columns(columns)
         self._choose(backend, threads)
@@ -154,7 +153,7 @@ class VectorIndex:
             threads=self._threads,
             seed=0,
         )
-        self._store.restart(Serving(pool, True))
+        self._store.restart(Serving(pool, False))  # exact for the rows that codes stand for
         self._trained = True
 
     # -------------------------------------------------------------------------------------- search
@@ -192,7 +191,7 @@ class VectorIndex:
         described = None
         if explain:
             described = {"plan": self._plan(serving), "backend": self._backend.name, "isa": serving.pool.isa}
-            if self._backend.name == "cpu":
+            if self._backend.name == "cpu" or serving.approximate:
                 options["explain"] = True
         return search(
             serving, self._columns, rows, k,
@@ -257,6 +256,7 @@ class VectorIndex:
         serving = self._store.serving
         return {
             **serving.pool.stats(),
+            **measured(serving.pool),
             "backend": self._backend.name,
             "backend_reason": self._reason,
             "isa": serving.pool.isa,
@@ -269,9 +269,11 @@ class VectorIndex:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the index to one file, replacing what is there only when all of it is on disk. Searches go
-        on, changes wait. The file has checksums and is described in FORMATS.md.
+        on, changes wait. The file has checksums and is described in FORMATS.md. An approximate index is saved
+        as its rows: loaded, it is exact until `optimise()`.
 
-        Raises InputError, BackendUnavailable without the native module, DiskFull, StoreError.
+        Raises InputError, NotSupported for storage="pq" in this build, BackendUnavailable without the native
+        module, DiskFull, StoreError.
         """
         store = self._store
         with store.still() as pool:
