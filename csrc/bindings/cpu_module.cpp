@@ -15,6 +15,7 @@
 #include "../cpu/workers.hpp"
 #include "arrays.hpp"
 #include "kernels.hpp"
+#include "pq_pool.hpp"
 
 namespace {
 
@@ -23,6 +24,7 @@ using namespace warpmem;
 constexpr int64_t kMaxK = 4096;
 constexpr int64_t kMaxDim = 65536;
 constexpr int64_t kMaxColumns = 1024;
+constexpr int64_t kMaxRefine = 4096;
 constexpr int64_t kMaxThreads = 1024;
 constexpr int64_t kScreenDim = 64;  // screen="auto": from here on codes save more reading than they cost
 
@@ -35,14 +37,15 @@ constexpr int64_t kApplyReleaseElements = 65536;
 class NativePool {
  public:
   NativePool(const py::object& dim, const py::object& n_columns, const py::object& isa, const py::object& storage,
-             const py::object& metric, const py::object& screen, const py::object& threads)
+             const py::object& metric, const py::object& screen, const py::object& threads, const py::object& codebooks)
       : kernels_(choose(isa)),
-        storage_(one_of(storage, "storage", {"f32", "f16", "int8"})),
+        storage_(one_of(storage, "storage", {"f32", "f16", "int8", "pq"})),
         metric_(one_of(metric, "metric", {"dot", "l2"})),
         pool_(as_int64(dim, "dim", 1, kMaxDim), as_int64(n_columns, "n_columns", 0, kMaxColumns), storage_value(storage_),
               metric_ == "l2" ? Metric::kL2 : Metric::kDot,
-              one_of(screen, "screen", {"auto", "none"}) == "auto" &&
-                  (storage_ == "int8" || as_int64(dim, "dim", 1, kMaxDim) >= kScreenDim)),
+              one_of(screen, "screen", {"auto", "none", "pq"}) == "auto" &&
+                  (storage_ == "int8" || as_int64(dim, "dim", 1, kMaxDim) >= kScreenDim),
+              books_of(codebooks, as_int64(dim, "dim", 1, kMaxDim), screen, storage_, *kernels_)),
         workers_(static_cast<int32_t>(as_int64(threads, "threads", 1, kMaxThreads))) {}
 
   int64_t dim() const { return pool_.layout().dim; }
@@ -50,7 +53,8 @@ class NativePool {
   std::string isa() const { return kernels_->name; }
   std::string storage() const { return storage_; }
   std::string metric() const { return metric_; }
-  std::string screen() const { return pool_.screened() ? "int8" : "none"; }
+  std::string screen() const { return pool_.books() != nullptr ? "pq" : pool_.screened() ? "int8" : "none"; }
+  py::object codebooks() const { return codebooks_of(pool_); }
   int32_t threads() const { return workers_.threads(); }
 
   void apply(const py::object& removes_arg, const py::object& list_ids_arg, const py::object& row_ids_arg,
@@ -102,12 +106,13 @@ class NativePool {
   py::tuple scan(const py::object& queries_arg, const py::object& segments_arg, const py::object& k_arg,
                  const py::object& min_similarity, const py::object& w_similarity, const py::object& w_recency,
                  const py::object& w_priority, const py::object& half_life, const py::object& recency_column,
-                 const py::object& priority_column, const py::object& now, const py::object& explain) {
+                 const py::object& priority_column, const py::object& now, const py::object& refine, const py::object& explain) {
     const View<float> queries(queries_arg, "queries", {-1, dim()});
     ScanRequest request;
     request.queries = queries.data();
     request.n_queries = queries.shape(0);
     request.k = as_int64(k_arg, "k", 1, kMaxK);
+    request.refine = as_int64(refine, "refine", 1, kMaxRefine);
     request.min_similarity = as_double(min_similarity, "min_similarity");
     if (std::isnan(request.min_similarity)) throw py::value_error("min_similarity must not be NaN");
     Ranking& ranking = request.ranking;
@@ -149,7 +154,7 @@ class NativePool {
       plan["rows_rescored"] = counters.rows_rescored;
       plan["tiles"] = counters.tiles;
       plan["threads"] = counters.threads;
-      plan["variant"] = counters.screened ? isa() + "/" + kernels_->screen_name : isa();
+      plan["variant"] = counters.screened ? isa() + "/" + (pool_.books() != nullptr ? "pq" : kernels_->screen_name) : isa();
       return py::make_tuple(std::move(scores), std::move(similarities), std::move(list_ids), std::move(row_ids),
                             std::move(counts), std::move(plan));
     }
@@ -203,7 +208,7 @@ class NativePool {
   }
 
   static Storage storage_value(const std::string& name) {
-    return name == "f16" ? Storage::kF16 : name == "int8" ? Storage::kInt8 : Storage::kF32;
+    return name == "f16" ? Storage::kF16 : name == "int8" ? Storage::kInt8 : name == "pq" ? Storage::kPq : Storage::kF32;
   }
 
   // Finite, and finite once stored.
@@ -355,15 +360,16 @@ PYBIND11_MODULE(_cpu, m) {
       m, "Pool",
       "Rows in lists, with one exact scan. Thread-safe: scans see each change whole or not at all, and never wait for a writer.")
       .def(py::init<const py::object&, const py::object&, const py::object&, const py::object&, const py::object&,
-                    const py::object&, const py::object&>(),
+                    const py::object&, const py::object&, const py::object&>(),
            py::arg("dim"), py::arg("n_columns"), py::kw_only(), py::arg("isa") = "auto", py::arg("storage") = "f32",
-           py::arg("metric") = "dot", py::arg("screen") = "auto", py::arg("threads") = 1)
+           py::arg("metric") = "dot", py::arg("screen") = "auto", py::arg("threads") = 1, py::arg("codebooks") = py::none())
       .def_property_readonly("dim", &NativePool::dim)
       .def_property_readonly("n_columns", &NativePool::n_columns)
       .def_property_readonly("isa", &NativePool::isa, "Instruction set that runs.")
-      .def_property_readonly("storage", &NativePool::storage, "f32, f16 or int8.")
+      .def_property_readonly("storage", &NativePool::storage, "f32, f16, int8 or pq.")
       .def_property_readonly("metric", &NativePool::metric, "dot or l2 (similarity = negated squared distance).")
-      .def_property_readonly("screen", &NativePool::screen, "int8 or none.")
+      .def_property_readonly("screen", &NativePool::screen, "int8, pq or none.")
+      .def_property_readonly("codebooks", &NativePool::codebooks, "(pq_dim, 16, dsub) float32 with screen pq, else None.")
       .def_property_readonly("threads", &NativePool::threads, "Threads that a large scan may use.")
       .def("apply", &NativePool::apply, py::arg("removes"), py::arg("list_ids"), py::arg("row_ids"), py::arg("ordinals"),
            py::arg("columns"), py::arg("vectors"), "Remove (list_id, row_id) pairs, then add n rows, as one change.")
@@ -371,7 +377,8 @@ PYBIND11_MODULE(_cpu, m) {
       .def("scan", &NativePool::scan, py::arg("queries"), py::arg("segments"), py::arg("k"), py::kw_only(),
            py::arg("min_similarity") = none, py::arg("w_similarity") = one, py::arg("w_recency") = zero,
            py::arg("w_priority") = zero, py::arg("half_life") = one, py::arg("recency_column") = zero_int,
-           py::arg("priority_column") = zero_int, py::arg("now") = zero_int, py::arg("explain") = false,
+           py::arg("priority_column") = zero_int, py::arg("now") = zero_int, py::arg("refine") = py::int_(10),
+           py::arg("explain") = false,
            "The k best rows of each query: (scores, similarities, list_ids, row_ids, counts); with explain a dict of counters "
            "more.")
       .def("vectors", &NativePool::vectors, py::arg("list_id"), py::arg("row_ids"), "Stored rows; KeyError when one is absent.")

@@ -52,8 +52,12 @@ struct Pool::Plan {
   std::vector<uint32_t> draft_of;  // of each remove, then of each append; kNone: nothing to do
 };
 
-Pool::Pool(int64_t dim, int64_t n_columns, Storage storage, Metric metric, bool screen)
-    : layout_(dim, n_columns, storage, screen), metric_(metric), screen_(screen), arena_(std::make_shared<PageArena>(layout_)) {}
+Pool::Pool(int64_t dim, int64_t n_columns, Storage storage, Metric metric, bool screen, std::shared_ptr<const PqBooks> books)
+    : books_(std::move(books)),
+      layout_(dim, n_columns, storage, screen && books_ == nullptr, books_ ? books_->view() : PqView{}),
+      metric_(metric),
+      screen_(screen && books_ == nullptr),
+      arena_(std::make_shared<PageArena>(layout_)) {}
 
 Pool::~Pool() {
   table_.for_each([](int64_t, Entry* entry) { delete entry; });

@@ -24,6 +24,7 @@
 #include "../core/page.hpp"
 #include "arena.hpp"
 #include "flat_map.hpp"
+#include "pq_books.hpp"
 
 namespace warpmem {
 
@@ -87,7 +88,9 @@ class Pool {
   using WriterLock = std::unique_lock<std::mutex>;
 
   // The rows' format, and how similarity is measured. With `screen` scans use int8 images of the rows, kept beside them; int8 storage is its own image.
-  Pool(int64_t dim, int64_t n_columns, Storage storage = Storage::kF32, Metric metric = Metric::kDot, bool screen = false);
+  // With `books` rows carry product-quantisation codes instead, and a scan rescores only the rows that these rank first; kPq storage needs them.
+  Pool(int64_t dim, int64_t n_columns, Storage storage = Storage::kF32, Metric metric = Metric::kDot, bool screen = false,
+       std::shared_ptr<const PqBooks> books = nullptr);
   ~Pool();
   Pool(const Pool&) = delete;
   Pool& operator=(const Pool&) = delete;
@@ -95,6 +98,7 @@ class Pool {
   const PageLayout& layout() const noexcept { return layout_; }
   Metric metric() const noexcept { return metric_; }
   bool screened() const noexcept { return screen_; }
+  const PqBooks* books() const noexcept { return books_.get(); }  // null: none
 
   // The right to change the pool, waiting for it or not (then check owns_lock()).
   WriterLock lock_writer() { return WriterLock(writer_mutex_); }
@@ -136,6 +140,7 @@ class Pool {
   void replace_head(Entry& entry, ListHead& head) noexcept;
   void count(const List& list, int64_t sign) noexcept;
 
+  const std::shared_ptr<const PqBooks> books_;
   const PageLayout layout_;
   const Metric metric_;
   const bool screen_;

@@ -7,6 +7,7 @@
 
 #include "../core/int8.hpp"
 #include "../core/planner.hpp"
+#include "scan_pq.hpp"
 #include "scan_task.hpp"
 
 namespace warpmem {
@@ -30,6 +31,8 @@ void work(void* context, int32_t index) {
   }
 }
 
+}  // namespace
+
 void write_output(std::vector<TopK>& tops, size_t k, const ScanOutput& output) {
   for (size_t q = 0; q < tops.size(); ++q) {
     const std::vector<Candidate>& best = tops[q].sorted();
@@ -44,8 +47,6 @@ void write_output(std::vector<TopK>& tops, size_t k, const ScanOutput& output) {
     }
   }
 }
-
-}  // namespace
 
 ScanCounters scan(const Kernels& kernels, const Pool& pool, const ScanRequest& request, const std::vector<ListHead>& heads,
                   const ScanOutput& output, Workers* workers) {
@@ -76,7 +77,8 @@ ScanCounters scan(const Kernels& kernels, const Pool& pool, const ScanRequest& r
     max_queries = std::max(max_queries, std::min(groups.back().queries, kPlanQueries));
     first = last;
   }
-  const ScanPlan plan = plan_scan(groups, layout.padded, workers == nullptr ? 1 : workers->threads());
+  const int64_t row_work = pool.books() != nullptr ? pool.books()->shape().pq_dim / 2 : layout.padded;  // of a row
+  const ScanPlan plan = plan_scan(groups, row_work, workers == nullptr ? 1 : workers->threads());
 
   std::vector<double> queries(n_queries * padded);  // widened once, zero behind dim
   for (size_t q = 0; q < n_queries; ++q) {
@@ -92,6 +94,9 @@ ScanCounters scan(const Kernels& kernels, const Pool& pool, const ScanRequest& r
     context.min_similarity = std::nextafter(context.min_similarity, -INFINITY);
   }
   context.queries = queries.data();
+  if (pool.books() != nullptr) {
+    return scan_pq(context, pool, PqScanInput{plan, lists, order, heads, max_queries, max_pages}, output, workers);
+  }
 
   // The bound is on the similarity from above, so it says something about the score only when the weight is positive.
   std::vector<int8_t> codes;

@@ -35,6 +35,7 @@ struct ScanRequest {
   const float* queries = nullptr;  // (n_queries, dim)
   int64_t n_queries = 0;
   int64_t k = 0;
+  int64_t refine = 10;  // in a pool with codebooks: refine * k rows of each query are rescored
   double min_similarity = 0.0;
   Ranking ranking;
   std::vector<Segment> segments;
