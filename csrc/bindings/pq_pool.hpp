@@ -22,8 +22,9 @@ inline std::shared_ptr<const PqBooks> books_of(const py::object& codebooks, int6
   const View<float> view(codebooks, "codebooks", {-1, 16, -1});
   const PqShape shape = shape_of(view);
   if (shape.pq_dim > kPqPageSubspaces || shape.dsub > kPqMaxPiece) {
-    throw py::value_error("codebooks: at most " + std::to_string(kPqPageSubspaces) + " subspaces of " + std::to_string(kPqMaxPiece) +
-                          " elements, not " + std::to_string(shape.pq_dim) + " of " + std::to_string(shape.dsub));
+    throw py::value_error("codebooks: at most " + std::to_string(kPqPageSubspaces) + " subspaces of " +
+                          std::to_string(kPqMaxPiece) + " elements, not " + std::to_string(shape.pq_dim) + " of " +
+                          std::to_string(shape.dsub));
   }
   if (shape.dim() != padded_dim(dim)) {
     throw py::value_error("codebooks: expected pieces of " + std::to_string(padded_dim(dim)) + " dimensions in all (" +

@@ -179,7 +179,8 @@ struct PageLayout {
         memcpy(to.fine + fine_offset(to_slot, line, padded), from.fine + fine_offset(from_slot, line, padded), 4);
       }
     }
-    for (int64_t line = 0; line < pq_pairs(pq.pq_dim); ++line) to.coarse[line * 64 + to_slot] = from.coarse[line * 64 + from_slot];
+    for (int64_t line = 0; line < pq_pairs(pq.pq_dim); ++line)
+      to.coarse[line * 64 + to_slot] = from.coarse[line * 64 + from_slot];
     for (int64_t c = 0; c < n_columns; ++c) column(to, c)[to_slot] = column(from, c)[from_slot];
     row_ids(to)[to_slot] = row_ids(from)[from_slot];
     ordinals(to)[to_slot] = ordinals(from)[from_slot];

@@ -15,7 +15,11 @@ class PqBooks {
   // codebooks [pq_dim][16][dsub], finite; pq_dim * dsub is padded_dim(dim). What they say of elements from `dim` on is taken as 0, as rows and queries are there.
   // Throws std::bad_alloc.
   PqBooks(const OpKernels& ops, int64_t pq_dim, int64_t dsub, int64_t dim, const float* codebooks)
-      : shape_{pq_dim, 4, dsub}, given_(codebooks, codebooks + pq_dim * 16 * dsub), beside_(given_.size()), largest_(static_cast<size_t>(pq_dim * dsub)), luts_(ops, shape_, cut(dim)) {
+      : shape_{pq_dim, 4, dsub},
+        given_(codebooks, codebooks + pq_dim * 16 * dsub),
+        beside_(given_.size()),
+        largest_(static_cast<size_t>(pq_dim * dsub)),
+        luts_(ops, shape_, cut(dim)) {
     for (int64_t s = 0; s < pq_dim; ++s) {
       for (int64_t c = 0; c < 16; ++c) {
         for (int64_t i = 0; i < dsub; ++i) {

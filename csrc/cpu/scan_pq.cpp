@@ -291,8 +291,8 @@ void number_pages(const ScanContext& context, Shared& shared) {
   std::vector<int64_t> pages(n_queries, 0);
   for (size_t g = 0; g < input.lists.size(); ++g) {
     const auto first = static_cast<size_t>(input.lists[g].segments - input.order.data());
-    const size_t last = g + 1 < input.lists.size() ? static_cast<size_t>(input.lists[g + 1].segments - input.order.data())
-                                                   : input.order.size();
+    const size_t last =
+        g + 1 < input.lists.size() ? static_cast<size_t>(input.lists[g + 1].segments - input.order.data()) : input.order.size();
     for (size_t position = first; position < last; ++position) {
       const auto query = static_cast<size_t>(context.request.segments[input.order[position]].query);
       shared.group[position] = static_cast<uint32_t>(g);
