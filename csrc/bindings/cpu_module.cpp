@@ -14,7 +14,10 @@
 #include "../cpu/scan.hpp"
 #include "../cpu/workers.hpp"
 #include "arrays.hpp"
+#include "id_map.hpp"
 #include "kernels.hpp"
+#include "pool_file.hpp"
+#include "pool_reads.hpp"
 #include "pq_pool.hpp"
 
 namespace {
@@ -48,6 +51,23 @@ class NativePool {
               books_of(codebooks, as_int64(dim, "dim", 1, kMaxDim), screen, storage_, *kernels_)),
         workers_(static_cast<int32_t>(as_int64(threads, "threads", 1, kMaxThreads))) {}
 
+  // An opened file's lists, in place.
+  NativePool(const py::object& isa, const PoolFile& file, const py::object& threads)
+      : kernels_(choose(isa)),
+        storage_(storage_name(file.layout().storage)),
+        metric_(file.metric() == Metric::kL2 ? "l2" : "dot"),
+        pool_(file.layout().dim, file.layout().n_columns, file.layout().storage, file.metric(), file.screen()),
+        workers_(static_cast<int32_t>(as_int64(threads, "threads", 1, kMaxThreads))) {
+    const py::gil_scoped_release release;
+    file.load(pool_);
+  }
+
+  void save(const py::object& path, const py::object& sections) const {
+    if (pool_.books() != nullptr)
+      throw py::value_error("a pool with pq codes cannot be saved yet; save its rows in a pool of another screen");
+    pool_save(pool_, path, sections);
+  }
+
   int64_t dim() const { return pool_.layout().dim; }
   int64_t n_columns() const { return pool_.layout().n_columns; }
   std::string isa() const { return kernels_->name; }
@@ -78,7 +98,7 @@ class NativePool {
     if (!big) {
       require_storable(vectors.data(), n);
       const Pool::WriterLock writer = pool_.try_lock_writer();
-      if (writer.owns_lock()) {
+      if (writer.owns_lock() && pool_.mapped(writer, removes, appends)) {
         pool_.apply(writer, removes, appends);
         return;
       }
@@ -134,8 +154,16 @@ class NativePool {
     py::array_t<int64_t> list_ids(shape);
     py::array_t<int64_t> row_ids(shape);
     py::array_t<int32_t> counts(request.n_queries);
-    const ScanOutput output{scores.mutable_data(), similarities.mutable_data(), list_ids.mutable_data(), row_ids.mutable_data(),
-                            counts.mutable_data()};
+    const bool explained = PyObject_IsTrue(explain.ptr()) == 1;
+    py::array_t<uint32_t> groups(explained ? shape : std::vector<py::ssize_t>{0});
+    py::array_t<uint32_t> ordinals(explained ? shape : std::vector<py::ssize_t>{0});
+    const ScanOutput output{scores.mutable_data(),
+                            similarities.mutable_data(),
+                            list_ids.mutable_data(),
+                            row_ids.mutable_data(),
+                            counts.mutable_data(),
+                            explained ? groups.mutable_data() : nullptr,
+                            explained ? ordinals.mutable_data() : nullptr};
 
     std::vector<ListHead> heads(request.segments.size());
     pool_.snapshot(request.list_ids.data(), heads.size(), heads.data());
@@ -148,29 +176,26 @@ class NativePool {
       counters = warpmem::scan(*kernels_, pool_, request, heads, output, &workers_);
       heads.clear();  // may free pages that a writer has replaced meanwhile
     }
-    if (PyObject_IsTrue(explain.ptr()) == 1) {
+    if (explained) {
       py::dict plan;
       plan["rows_seen"] = counters.rows_seen;
       plan["rows_rescored"] = counters.rows_rescored;
       plan["tiles"] = counters.tiles;
       plan["threads"] = counters.threads;
       plan["variant"] = counters.screened ? isa() + "/" + (pool_.books() != nullptr ? "pq" : kernels_->screen_name) : isa();
+      plan["groups"] = std::move(groups);
+      plan["ordinals"] = std::move(ordinals);
       return py::make_tuple(std::move(scores), std::move(similarities), std::move(list_ids), std::move(row_ids),
                             std::move(counts), std::move(plan));
     }
     return py::make_tuple(std::move(scores), std::move(similarities), std::move(list_ids), std::move(row_ids), std::move(counts));
   }
 
-  py::array_t<float> vectors(const py::object& list_id_arg, const py::object& row_ids_arg) {
-    const int64_t list_id = as_int64(list_id_arg, "list_id");
-    const View<int64_t> row_ids(row_ids_arg, "row_ids", {-1});
-    py::array_t<float> out({row_ids.shape(0), dim()});
-    const int64_t missing = pool_.vectors(list_id, row_ids.data(), row_ids.shape(0), out.mutable_data());
-    if (missing >= 0) {
-      throw py::key_error("row " + std::to_string(row_ids.data()[missing]) + " is not in list " + std::to_string(list_id));
-    }
-    return out;
+  py::array_t<float> vectors(const py::object& list_id, const py::object& row_ids) {
+    return pool_vectors(pool_, list_id, row_ids);
   }
+  py::array_t<int64_t> lists() const { return pool_lists(pool_); }
+  py::tuple rows(const py::object& list_id) const { return pool_rows(pool_, list_id); }
 
   py::dict stats() const {
     const PoolStats stats = pool_.stats();
@@ -379,12 +404,21 @@ PYBIND11_MODULE(_cpu, m) {
            py::arg("w_priority") = zero, py::arg("half_life") = one, py::arg("recency_column") = zero_int,
            py::arg("priority_column") = zero_int, py::arg("now") = zero_int, py::arg("refine") = py::int_(10),
            py::arg("explain") = false,
-           "The k best rows of each query: (scores, similarities, list_ids, row_ids, counts); with explain a dict of counters "
-           "more.")
+           "The k best rows of each query: (scores, similarities, list_ids, row_ids, counts); with explain a dict of counters, "
+           "and groups and ordinals of the rows, more.")
       .def("vectors", &NativePool::vectors, py::arg("list_id"), py::arg("row_ids"), "Stored rows; KeyError when one is absent.")
+      .def("lists", &NativePool::lists, "Ids of all lists, ascending.")
+      .def("rows", &NativePool::rows, py::arg("list_id"),
+           "A list's live rows in the order they lie in: (row_ids, ordinals, columns); empty for an unknown list.")
+      .def("save", &NativePool::save, py::arg("path"), py::arg("sections") = py::dict(),
+           "Write the pool and named bytes to one file, atomically.")
       .def("compact", &NativePool::compact, py::arg("list_id"), "Rewrite a list without its dead rows.")
       .def("stats", &NativePool::stats, "lists, rows (live), dead, pages, bytes.");
+  register_file_errors();
+  m.def("open_pool", &open_pool<NativePool>, py::arg("path"), py::kw_only(), py::arg("isa") = "auto", py::arg("threads") = 1,
+        "(Pool, sections) of a saved file, which is mapped; sections are read-only uint8 arrays by name.");
   bind_kernels(m);
+  bind_id_map(m);
   m.def("normalize", &normalize, py::arg("x"), "Rows scaled to unit length by the canonical formula.");
   m.def("crc32c", &crc32c_of, py::arg("data"), py::arg("value") = zero_int, "CRC-32C of data, continued from value.");
   m.def("read_bytes", &read_bytes, py::arg("data"), py::arg("isa") = "auto",

@@ -5,22 +5,37 @@
 #include <new>
 #include <unordered_map>
 
+#include "pool_slots.hpp"
+
 namespace warpmem {
 
 namespace {
 
-uint64_t bit_of(int64_t position) { return uint64_t{1} << (position % kPageRows); }
-size_t block_of(int64_t position) { return static_cast<size_t>(position / kBlockRows); }
-size_t page_of(int64_t position) { return static_cast<size_t>(position % kBlockRows / kPageRows); }
-int slot_of(int64_t position) { return static_cast<int>(position % kPageRows); }
-size_t blocks_for(int64_t slots) { return static_cast<size_t>((slots + kBlockRows - 1) / kBlockRows); }
+// A page that can be written to, with the rows of one that cannot.
+std::shared_ptr<Page> copy_page(const std::shared_ptr<PageArena>& arena, const Page& page) {
+  page.require(kAllPlanes);
+  auto copy = std::make_shared<Page>(arena);
+  const PageLayout& layout = arena->layout();
+  const PageMemory& to = copy->memory();
+  const ConstPage from = page.memory();
+  unsigned char* const pieces[kPlanes] = {to.coarse, to.fine, to.head, to.rows};
+  for (int plane = 0; plane < kPlanes; ++plane) {
+    const auto bytes = static_cast<size_t>(plane_bytes_of(layout, plane));
+    if (bytes > 0) std::memcpy(pieces[plane], plane_of(from, plane), bytes);
+  }
+  return copy;
+}
 
-// Gives every page that holds one of the slots [first, last) its memory.
+// Gives every page that holds one of the slots [first, last) memory that can be written to.
 template <typename BlockAt>
 void allocate_pages(const std::shared_ptr<PageArena>& arena, int64_t first, int64_t last, const BlockAt& block_at) {
   for (int64_t position = first / kPageRows * kPageRows; position < last; position += kPageRows) {
     std::shared_ptr<Page>& page = block_at(block_of(position)).pages[page_of(position)];
-    if (!page) page = std::make_shared<Page>(arena);
+    if (!page) {
+      page = std::make_shared<Page>(arena);
+    } else if (page->of_file()) {
+      page = copy_page(arena, *page);
+    }
   }
 }
 
@@ -99,6 +114,7 @@ Pool::Plan Pool::prepare(const Removes& removes, const Appends& appends) {
   }
 
   for (Draft& draft : plan.drafts) {
+    if (!draft.entry->mapped) map_rows(*draft.entry);
     draft.next = draft.entry->head ? std::make_shared<List>(*draft.entry->head) : std::make_shared<List>();
     const int64_t slots = draft.next->slots;
     draft.next->blocks.resize(blocks_for(slots + draft.appends));
@@ -201,6 +217,8 @@ void Pool::apply(const WriterLock&, const Removes& removes, const Appends& appen
       compact_entry(*draft.entry);
     } catch (const std::bad_alloc&) {
       // The change itself is made and the list is correct as it is; the next change tries again.
+    } catch (const IndexFileError&) {
+      // A damaged page. Whoever looks into it is told.
     }
   }
 }
@@ -215,6 +233,7 @@ void Pool::drop(const WriterLock&, const std::vector<int64_t>& list_ids) {
     Entry* const entry = table_.erase(list_id);
     if (entry == nullptr) continue;
     ListHead head;
+    set_mapped(*entry);
     replace_head(*entry, head);
     heads.push_back(std::move(head));
     dropped.emplace_back(entry);
@@ -241,69 +260,62 @@ void Pool::compact_entry(Entry& entry) {
   }
   allocate_pages(arena_, 0, list.live, [&](size_t b) -> Block& { return *own[b]; });
 
-  for (const auto& block : list.blocks) {
-    for (size_t p = 0; p < kBlockPages; ++p) {
-      for (uint64_t valid = block->valid[p]; valid != 0; valid &= valid - 1) {
-        const int slot = __builtin_ctzll(valid);
-        const ConstPage from = block->pages[p]->memory();
-        const int64_t position = next->slots++;
-        Block& to = *own[block_of(position)];
-        layout_.copy_row(from, slot, to.pages[page_of(position)]->memory(), slot_of(position));
-        to.valid[page_of(position)] |= bit_of(position);
-        rows.put(layout_.row_ids(from)[slot], position);
-      }
-    }
-  }
+  for_each_live(list, kAllPlanes, [&](int64_t, const ConstPage& from, int slot) {
+    const int64_t position = next->slots++;
+    Block& to = *own[block_of(position)];
+    layout_.copy_row(from, slot, to.pages[page_of(position)]->memory(), slot_of(position));
+    to.valid[page_of(position)] |= bit_of(position);
+    rows.put(layout_.row_ids(from)[slot], position);
+  });
   next->live = next->slots;
 
   ListHead head = next;
   const std::lock_guard<std::mutex> lock(publish_mutex_);
   entry.rows.swap(rows);
+  set_mapped(entry);
   replace_head(entry, head);
 }
 
-void Pool::snapshot(const int64_t* list_ids, size_t n, ListHead* heads) const {
-  const std::lock_guard<std::mutex> lock(publish_mutex_);
-  for (size_t i = 0; i < n; ++i) {
-    const Entry* const entry = table_.find(list_ids[i]);
-    if (entry != nullptr) heads[i] = entry->head;
+void Pool::set_mapped(Entry& entry) noexcept {
+  if (!entry.mapped) unmapped_.fetch_sub(1, std::memory_order_relaxed);
+  entry.mapped = true;
+}
+
+bool Pool::mapped(const WriterLock&, const Removes& removes, const Appends& appends) const noexcept {
+  if (all_mapped()) return true;
+  const auto ready = [this](int64_t list_id) {
+    const Entry* const entry = table_.find(list_id);
+    return entry == nullptr || entry->mapped;
+  };
+  return std::all_of(removes.begin(), removes.end(), [&](const auto& remove) { return ready(remove.first); }) &&
+         std::all_of(appends.list_ids, appends.list_ids + appends.n, ready);
+}
+
+void Pool::adopt(std::vector<std::pair<int64_t, std::shared_ptr<List>>> lists) {
+  const WriterLock writer = lock_writer();
+  table_.reserve(lists.size());
+  for (auto& [list_id, list] : lists) {
+    auto entry = std::make_unique<Entry>();
+    entry->mapped = false;
+    ListHead head = std::move(list);
+    const std::lock_guard<std::mutex> lock(publish_mutex_);
+    replace_head(*entry, head);
+    table_.put(list_id, entry.release());
+    unmapped_.fetch_add(1, std::memory_order_relaxed);
   }
 }
 
-int64_t Pool::vectors(int64_t list_id, const int64_t* row_ids, int64_t n, float* out) {
-  ListHead head;
-  std::unordered_map<int64_t, int64_t> positions;
-  {
-    const WriterLock writer = try_lock_writer();
-    snapshot(&list_id, 1, &head);
-    if (!head) return n > 0 ? 0 : -1;
-    if (writer.owns_lock()) {
-      const Entry* const entry = table_.find(list_id);
-      for (int64_t i = 0; i < n; ++i) positions[row_ids[i]] = entry->rows.find(row_ids[i]);
-    }
-  }
-  if (n > 0 && positions.empty()) {  // a writer is at work, and readers never wait for one: walk the snapshot instead of its map
-    for (int64_t i = 0; i < n; ++i) positions[row_ids[i]] = -1;
-    for (size_t b = 0; b < head->blocks.size(); ++b) {
-      const Block& block = *head->blocks[b];
-      for (size_t p = 0; p < kBlockPages; ++p) {
-        for (uint64_t valid = block.valid[p]; valid != 0; valid &= valid - 1) {
-          const int slot = __builtin_ctzll(valid);
-          const auto found = positions.find(layout_.row_ids(ConstPage(block.pages[p]->memory()))[slot]);
-          if (found != positions.end()) {
-            found->second = static_cast<int64_t>(b) * kBlockRows + static_cast<int64_t>(p) * kPageRows + slot;
-          }
-        }
-      }
-    }
-  }
-  for (int64_t i = 0; i < n; ++i) {
-    const int64_t position = positions[row_ids[i]];
-    if (position < 0) return i;
-    const Block& block = *head->blocks[block_of(position)];
-    layout_.unpack_vector(ConstPage(block.pages[page_of(position)]->memory()), slot_of(position), out + i * layout_.dim);
-  }
-  return -1;
+// Fills the row map of a list that came without one. The list stays as it is, and so does its entry when there is no memory.
+void Pool::map_rows(Entry& entry) {
+  RowMap rows;
+  rows.reserve(static_cast<size_t>(entry.head->live));
+  for_each_live(*entry.head, kHeadPlane,
+                [&](int64_t position, const ConstPage& page, int slot) { rows.put(layout_.row_ids(page)[slot], position); });
+  entry.rows.swap(rows);
+  set_mapped(entry);
+  const std::lock_guard<std::mutex> lock(publish_mutex_);
+  stats_.bytes += static_cast<int64_t>(entry.rows.bytes()) - static_cast<int64_t>(entry.counted_map_bytes);
+  entry.counted_map_bytes = entry.rows.bytes();
 }
 
 PoolStats Pool::stats() const {

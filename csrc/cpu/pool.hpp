@@ -12,9 +12,13 @@
 // Threads: any number of readers and writers. Writers take turns on the writer lock; readers never touch it.
 // Failure: when an allocation throws, the pool is as it was before the call. A change is prepared with everything it needs, then made by code that
 // cannot throw.
+//
+// Lists may lie in a mapped file (pool_file.hpp). Their pages are never written: the one page of a list that is appended to is copied first. A damaged page
+// throws IndexFileError from whatever needs it, which then has changed nothing.
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -22,8 +26,8 @@
 #include <vector>
 
 #include "../core/page.hpp"
-#include "arena.hpp"
 #include "flat_map.hpp"
+#include "pages.hpp"
 #include "pq_books.hpp"
 
 namespace warpmem {
@@ -34,21 +38,6 @@ constexpr int64_t kCompactMinRows = 256;     // shorter lists are not worth rewr
 constexpr int64_t kCompactLivePercent = 60;  // rewritten when less than this is live
 
 enum class Metric : int32_t { kDot, kL2 };
-
-class Page {
- public:
-  explicit Page(std::shared_ptr<PageArena> arena) : arena_(std::move(arena)), memory_(arena_->allocate(&chunk_)) {}
-  ~Page() { arena_->release(chunk_, memory_); }
-  Page(const Page&) = delete;
-  Page& operator=(const Page&) = delete;
-  const PageMemory& memory() noexcept { return memory_; }
-  ConstPage memory() const noexcept { return memory_; }
-
- private:
-  std::shared_ptr<PageArena> arena_;
-  PageArena::Chunk* chunk_ = nullptr;
-  PageMemory memory_;
-};
 
 struct Block {
   std::array<std::shared_ptr<Page>, kBlockPages> pages;  // filled from the front
@@ -117,16 +106,33 @@ class Pool {
   // The current heads of these lists, all of one moment; null where a list is unknown.
   void snapshot(const int64_t* list_ids, size_t n, ListHead* heads) const;
 
+  // Every list with its head, all of one moment, by ascending list id.
+  std::vector<std::pair<int64_t, ListHead>> snapshot_all() const;
+
+  // Ids of all lists, ascending.
+  std::vector<int64_t> lists() const;
+
   // Copies stored rows to out (n, dim). Returns -1, or the index of the first row id that is not live in the list.
   int64_t vectors(int64_t list_id, const int64_t* row_ids, int64_t n, float* out);
 
+  // Copies a list's live rows in the order they lie in: `live` row ids and ordinals, columns (live, n_columns).
+  void rows(const List& list, int64_t* row_ids, uint32_t* ordinals, int64_t* columns) const;
+
   PoolStats stats() const;
+
+  // Fills an empty pool with lists that have live rows and ascending ids, before anyone else knows it. Their row maps are built when they are needed.
+  void adopt(std::vector<std::pair<int64_t, std::shared_ptr<List>>> lists);
+
+  // Whether every list, or each that this change touches, has its row map. To build one takes as long as its list has rows.
+  bool all_mapped() const noexcept { return unmapped_.load(std::memory_order_relaxed) == 0; }
+  bool mapped(const WriterLock& writer, const Removes& removes, const Appends& appends) const noexcept;
 
  private:
   using RowMap = FlatMap<int64_t, int64_t{-1}>;  // row id -> slot of the list
   struct Entry {
     ListHead head;  // replaced under both mutexes
-    RowMap rows;    // used by the writer alone
+    RowMap rows;    // used by the writer alone; empty until the first change that needs it when `mapped` is false
+    bool mapped = true;
     size_t counted_map_bytes = 0;
   };
   struct Draft;
@@ -137,6 +143,8 @@ class Pool {
   void write(Plan& plan, const Removes& removes, const Appends& appends) const noexcept;
   void publish(Plan& plan) noexcept;
   void compact_entry(Entry& entry);
+  void map_rows(Entry& entry);
+  void set_mapped(Entry& entry) noexcept;
   void replace_head(Entry& entry, ListHead& head) noexcept;
   void count(const List& list, int64_t sign) noexcept;
 
@@ -149,6 +157,7 @@ class Pool {
   mutable std::mutex publish_mutex_;  // held for a few instructions per list; guards table_'s structure, heads and stats_
   Table table_;  // owns its entries; changed under both mutexes, so a writer may read it with its own lock alone
   PoolStats stats_;
+  std::atomic<int64_t> unmapped_{0};  // lists whose row map is still to be built; changed under the writer lock
 };
 
 }  // namespace warpmem

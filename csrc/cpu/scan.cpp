@@ -44,6 +44,9 @@ void write_output(std::vector<TopK>& tops, size_t k, const ScanOutput& output) {
       output.similarities[at] = found ? best[i].similarity : -INFINITY;
       output.list_ids[at] = found ? best[i].list_id : -1;
       output.row_ids[at] = found ? best[i].row_id : -1;
+      if (output.groups == nullptr) continue;
+      output.groups[at] = found ? best[i].group : 0;
+      output.ordinals[at] = found ? best[i].ordinal : 0;
     }
   }
 }
@@ -132,6 +135,9 @@ ScanCounters scan(const Kernels& kernels, const Pool& pool, const ScanRequest& r
     work(&job, 0);
   }
 
+  for (const ScanWorker& state : states) {
+    if (state.damaged != nullptr) throw state.damaged->damage(state.damaged_planes);
+  }
   ScanCounters counters;
   counters.tiles = plan.tiles;
   counters.threads = plan.threads;

@@ -51,6 +51,9 @@ struct ScanOutput {
   int64_t* list_ids = nullptr;
   int64_t* row_ids = nullptr;
   int32_t* counts = nullptr;  // (n_queries)
+  uint32_t* groups =
+      nullptr;  // null, or what else the order of results depends on, so that results of two pools can be joined; 0 behind the rows
+  uint32_t* ordinals = nullptr;  // likewise
 };
 
 // What a scan did.
@@ -63,6 +66,7 @@ struct ScanCounters {
 };
 
 // `heads` holds the snapshot of each segment's list, null for an unknown one. Allocates before it writes; throws std::bad_alloc. `workers` may be null.
+// Throws IndexFileError, and has written nothing, when a page of a file that it used is damaged.
 ScanCounters scan(const Kernels& kernels, const Pool& pool, const ScanRequest& request, const std::vector<ListHead>& heads,
                   const ScanOutput& output, Workers* workers = nullptr);
 

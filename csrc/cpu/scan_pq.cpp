@@ -136,7 +136,7 @@ class PqWorker : public ScanWorker {
         const Block& block = *blocks[static_cast<size_t>(next / kBlockPages)];
         const auto p = static_cast<size_t>(next % kBlockPages);
         if (block.valid[p] == 0) continue;
-        pages_[n_pages_] = block.pages[p]->memory();
+        take_source(n_pages_, *block.pages[p]);
         valid_[n_pages_] = block.valid[p];
         numbers[n_pages_++] = next;
       }
@@ -164,14 +164,15 @@ class PqWorker : public ScanWorker {
     const double* const wide = context_.queries + static_cast<int64_t>(query) * layout_.padded;
     Found found[kAhead];
     for (size_t i = 0; i < shortlist.size() + kAhead; ++i) {
-      Found& slot = found[i % kAhead];
+      const size_t at = i % kAhead;
       if (i >= kAhead) {
         ++rows_rescored;
-        offer(*slot.segment, slot.list_id, slot.page, slot.slot, similarity_of(slot.page, slot.slot, wide));
+        offer(*found[at].segment, found[at].list_id, pages_[at], found[at].slot, similarity_of(pages_[at], found[at].slot, wide));
       }
       if (i < shortlist.size()) {
-        slot = find(query, key_index(keys[i]));
-        fetch(slot.page, slot.slot);
+        found[at] = find(query, key_index(keys[i]));
+        take_source(at, *found[at].page);
+        fetch(pages_[at], found[at].slot);
       }
     }
     if (!shared_.exact || !shortlist.dropped()) return;
@@ -194,14 +195,21 @@ class PqWorker : public ScanWorker {
   struct Found {
     const Segment* segment = nullptr;
     int64_t list_id = 0;
-    ConstPage page;
+    const Page* page = nullptr;
     int slot = 0;
   };
+
+  void take_source(size_t p, const Page& source) noexcept {
+    pages_[p] = source.memory();
+    sources_[p] = &source;
+    unchecked_[p] = static_cast<unsigned char>(source.unchecked());
+  }
 
   void take_page(const Segment& segment, int64_t list_id, size_t p, uint64_t mask, uint32_t place) noexcept {
     const auto query = static_cast<size_t>(segment.query);
     Shortlist& shortlist = shortlists[query];
     uint16_t sums[kPageRows];
+    touch(pages_[p], context_.plain ? kCoarsePlane : kCoarsePlane | kHeadPlane);
     shared_.ops.pq->page4(pages_[p].coarse, pq_pairs(shared_.books.shape().pq_dim),
                           shared_.luts.data() + query * shared_.table_bytes, sums);
     if (completing_) {
@@ -256,6 +264,7 @@ class PqWorker : public ScanWorker {
 
   float similarity_of(const ConstPage& page, int slot, const double* query) noexcept {
     if (layout_.storage == Storage::kF32 || layout_.storage == Storage::kF16) return exact(page, slot, query);
+    touch(page, layout_.storage == Storage::kPq ? kCoarsePlane : kRowsPlane);
     for (int64_t first = 0; first < layout_.padded; first += kLanes) layout_.load(page, slot, first, row_.data() + first);
     float similarities[kPageRows];
     (context_.l2 ? context_.kernels.distances : context_.kernels.dots)(row_.data(), layout_.padded, 1, query, similarities);
@@ -273,7 +282,7 @@ class PqWorker : public ScanWorker {
     const ScanList& list = shared_.input.lists[shared_.group[position]];
     const Block& block = *list.list->blocks[static_cast<size_t>(page / kBlockPages)];
     return Found{&context_.request.segments[shared_.input.order[position]], list.list_id,
-                 block.pages[static_cast<size_t>(page % kBlockPages)]->memory(), static_cast<int>(place % kPageRows)};
+                 block.pages[static_cast<size_t>(page % kBlockPages)].get(), static_cast<int>(place % kPageRows)};
   }
 
   const Shared& shared_;
@@ -404,6 +413,9 @@ ScanCounters scan_pq(const ScanContext& context, const Pool& pool, const PqScanI
     states[t].rescore(q);
   });
 
+  for (const PqWorker& state : states) {
+    if (state.damaged != nullptr) throw state.damaged->damage(state.damaged_planes);
+  }
   ScanCounters counters;
   counters.tiles = input.plan.tiles;
   counters.threads = input.plan.threads;

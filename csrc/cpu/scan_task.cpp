@@ -39,7 +39,10 @@ void ScanWorker::run(const ScanTask& task, const ScanList& list) noexcept {
       const Block& block = *blocks[static_cast<size_t>(next / kBlockPages)];
       const auto p = static_cast<size_t>(next % kBlockPages);
       if (block.valid[p] == 0) continue;
-      pages_[n_pages_] = block.pages[p]->memory();
+      const Page& source = *block.pages[p];
+      pages_[n_pages_] = source.memory();
+      sources_[n_pages_] = &source;
+      unchecked_[n_pages_] = static_cast<unsigned char>(source.unchecked());
       valid_[n_pages_++] = block.valid[p];
     }
     filter_chunk(task, list);
@@ -57,6 +60,15 @@ void ScanWorker::run(const ScanTask& task, const ScanList& list) noexcept {
         }
       }
     }
+  }
+}
+
+void ScanWorker::check(size_t p, unsigned planes) noexcept {
+  if (sources_[p]->check(planes)) {
+    unchecked_[p] = static_cast<unsigned char>(sources_[p]->unchecked());
+  } else if (damaged == nullptr) {
+    damaged = sources_[p];
+    damaged_planes = planes;
   }
 }
 
@@ -79,8 +91,9 @@ bool ScanWorker::same_filter(const Segment& a, const Segment& b) const noexcept 
                     request.values.begin() + static_cast<std::ptrdiff_t>(b.values_begin));
 }
 
-uint64_t ScanWorker::filter(const Segment& segment, const ConstPage& page, uint64_t mask) const noexcept {
+uint64_t ScanWorker::filter(const Segment& segment, const ConstPage& page, uint64_t mask) noexcept {
   const ScanRequest& request = context_.request;
+  if (segment.terms_begin < segment.terms_end || segment.bitmap != nullptr) touch(page, kHeadPlane);
   for (size_t t = segment.terms_begin; t < segment.terms_end && mask != 0; ++t) {
     const Term& term = request.terms[t];
     const int64_t* const column = layout_.column(page, term.column);
@@ -125,6 +138,7 @@ float ScanWorker::threshold_of(size_t query) const noexcept {
 void ScanWorker::extras_chunk() noexcept {
   const Ranking& r = context_.request.ranking;
   for (size_t p = 0; p < n_pages_; ++p) {
+    touch(pages_[p], kHeadPlane);
     const ScoreExtra terms{r.w_recency != 0.0 ? layout_.column(pages_[p], r.recency_column) : nullptr,
                            r.w_priority != 0.0 ? layout_.column(pages_[p], r.priority_column) : nullptr,
                            static_cast<double>(r.now),
@@ -211,6 +225,7 @@ void ScanWorker::screen_chunk(const ScanTask& task, const ScanList& list, int64_
       }
       sparse_[p] = 0;
       if (any == 0) continue;
+      touch(page, kCoarsePlane);
       if (count == 1 && any != ~uint64_t{0}) {
         for (int group = 0; group < kPageRows; group += kCodeRows) {
           const uint64_t bits = any & (uint64_t{0xffff} << group);
@@ -234,6 +249,7 @@ void ScanWorker::screen_chunk(const ScanTask& task, const ScanList& list, int64_
           const float* const extra = context_.plain ? nullptr : extras_[p];
           const ScreenPage screen{pages_[p].coarse, pages_[p].fine, layout_.padded / kLineElements, extra, context_.l2};
           block[j].mask = mask;
+          touch(pages_[p], kFinePlane);
           context_.kernels.refine(screen, block[j]);
           mask = block[j].survivors;
         }
@@ -295,6 +311,7 @@ void ScanWorker::score_page(const Segment& segment, int64_t list_id, const Const
   rows_rescored += __builtin_popcountll(mask);
   float similarities[kPageRows];
   if (layout_.storage == Storage::kF32) {
+    if (mask != 0) touch(page, kRowsPlane);
     (context_.l2 ? context_.kernels.distances : context_.kernels.dots)(layout_.row(page, 0), layout_.padded, mask, wide,
                                                                        similarities);
   } else {
@@ -313,6 +330,7 @@ float ScanWorker::exact(const ConstPage& page, int slot, const double* query) no
   const Kernels& kernels = context_.kernels;
   auto* const measure = context_.l2 ? kernels.distances : kernels.dots;
   float similarities[kPageRows];
+  touch(page, layout_.storage == Storage::kInt8 ? kCoarsePlane | kFinePlane : kRowsPlane);
   if (layout_.storage == Storage::kF32) {
     measure(layout_.row(page, 0), layout_.padded, uint64_t{1} << slot, query, similarities);
     return similarities[slot];
@@ -337,6 +355,7 @@ float ScanWorker::final_of(const ConstPage& page, int slot, float similarity) co
 void ScanWorker::offer(const Segment& segment, int64_t list_id, const ConstPage& page, int slot, float similarity) noexcept {
   if (!(static_cast<double>(similarity) >= context_.request.min_similarity)) return;
   TopK& top = tops[static_cast<size_t>(segment.query)];
+  touch(page, kHeadPlane);
   const float score = final_of(page, slot, similarity);
   if (score < top.threshold()) return;
   top.offer(Candidate{score, similarity, segment.group, layout_.ordinals(page)[slot], layout_.row_ids(page)[slot], list_id});

@@ -45,7 +45,9 @@ class ScanWorker {
 
   void run(const ScanTask& task, const ScanList& list) noexcept;
 
-  std::vector<TopK> tops;  // by query
+  std::vector<TopK> tops;         // by query
+  const Page* damaged = nullptr;  // a page of a file that is not what was written: the answer is not to be used
+  unsigned damaged_planes = 0;
   int64_t rows_seen = 0;
   int64_t rows_rescored = 0;
 
@@ -55,8 +57,14 @@ class ScanWorker {
     uint32_t row;  // page of the chunk * 64 + slot
   };
 
+  // Before the first use of planes of a page of the chunk. Almost always there is nothing to do.
+  void touch(const ConstPage& page, unsigned planes) noexcept {
+    const auto p = static_cast<size_t>(&page - pages_);
+    if ((unchecked_[p] & planes) != 0) check(p, planes);
+  }
+  void check(size_t p, unsigned planes) noexcept;
   bool same_filter(const Segment& a, const Segment& b) const noexcept;
-  uint64_t filter(const Segment& segment, const ConstPage& page, uint64_t mask) const noexcept;
+  uint64_t filter(const Segment& segment, const ConstPage& page, uint64_t mask) noexcept;
   void filter_chunk(const ScanTask& task, const ScanList& list) noexcept;
   void extras_chunk() noexcept;
   void fetch(const ConstPage& page, int slot) const noexcept;
@@ -76,6 +84,8 @@ class ScanWorker {
   size_t n_pages_ = 0;  // of the chunk
   ConstPage pages_[kChunkPages];
   uint64_t valid_[kChunkPages];
+  const Page* sources_[kChunkPages];
+  unsigned char unchecked_[kChunkPages];  // planes of a file's page that nobody has used yet
   float extras_[kChunkPages][kPageRows];  // see Kernels::extras; unused when the score is the similarity
   uint64_t sparse_[kChunkPages];          // rows that one query takes without a bound
   std::vector<uint64_t> masks_;           // (queries of the task, kChunkPages)

@@ -17,10 +17,11 @@
       StoreError                         the data directory
         StoreLocked                      another process holds it; `.pid` where known
         StoreCorrupt                     a checksum, a sequence number or RocksDB itself says so
+        IndexCorrupt                     an index file is not what was written; names the file and the part
         StoreReadOnly                    opened read-only, or stopped by an earlier failed write
         StoreClosed                      used after close()
         DiskFull                         refused before, or failed at, a write for want of space
-        FormatError                      written by a newer warpmem, or not a warpmem store
+        FormatError                      written by a newer warpmem, or not a warpmem store or index
         ModelMismatch                    the store's vectors come from another model
       BackendUnavailable                 a named search backend cannot run here; says what to install
       MissingDependency (ImportError)    an optional package is absent; says what to install
@@ -121,8 +122,14 @@ class StoreCorrupt(StoreError):
     """Stored bytes are not what was written."""
 
 
+class IndexCorrupt(StoreError):
+    """An index file is not what was written. Raised where it is opened, or by whatever first needs the damaged
+    part; nothing wrong is returned."""
+
+
 class StoreReadOnly(StoreError):
-    """Writes are refused: the store was opened read-only or an earlier write failed."""
+    """Writes are refused: the store was opened read-only, an earlier write failed, or the folder of an index
+    file may not be written to."""
 
 
 class StoreClosed(StoreError):
@@ -134,7 +141,7 @@ class DiskFull(StoreError):
 
 
 class FormatError(StoreError):
-    """The directory is not a warpmem store, or was written by a newer version."""
+    """The directory is not a warpmem store, or the file no index; or a newer version wrote it."""
 
 
 class ModelMismatch(StoreError):

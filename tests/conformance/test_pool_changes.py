@@ -36,6 +36,25 @@ def add(
     )
 
 
+def check_rows(pools: dict[str, RowPool], model: dict[tuple[int, int], float]) -> None:
+    """lists() and rows() of every pool: the model's rows, in one order."""
+    by_list: dict[int, dict[int, float]] = {}
+    for (list_id, row_id), value in model.items():
+        by_list.setdefault(list_id, {})[row_id] = value
+    order: dict[int, list[int]] = {}
+    for name, pool in pools.items():
+        lists = pool.lists()
+        assert lists.dtype == np.int64 and lists.tolist() == sorted(by_list), name
+        for list_id in [*lists.tolist(), 77]:
+            expected = by_list.get(list_id, {})
+            row_ids, ordinals, columns = pool.rows(list_id)
+            assert (row_ids.dtype, ordinals.dtype, columns.dtype) == (np.int64, np.uint32, np.int64)
+            assert columns.shape == (len(expected), 1)
+            assert order.setdefault(list_id, row_ids.tolist()) == row_ids.tolist(), name
+            assert ordinals.tolist() == [row_id % 1000 for row_id in row_ids.tolist()]
+            assert dict(zip(row_ids.tolist(), columns[:, 0].tolist(), strict=True)) == expected
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_random_histories_match_a_dict(seed: int) -> None:
     rng = random.Random(seed)
@@ -80,6 +99,7 @@ def test_random_histories_match_a_dict(seed: int) -> None:
         )
         for list_id, row_id, similarity in found:
             assert similarity == model[list_id, row_id] * DIM
+        check_rows(pools, model)
         for pool in pools.values():
             stats = pool.stats()
             assert stats["rows"] == len(model)
@@ -104,6 +124,20 @@ def test_dead_rows_are_compacted(name: str) -> None:
     assert compacted["bytes"] < full["bytes"]
     add(pool, [], [(1, i) for i in range(402, 1000)])
     assert pool.stats() == {"lists": 0, "rows": 0, "dead": 0, "pages": 0, "bytes": 0}
+
+
+@pytest.mark.parametrize("name", list(BACKENDS))
+def test_rows_are_copies_of_one_moment(name: str) -> None:
+    pool = BACKENDS[name].pool(DIM, 1)
+    add(pool, [(-3, 5, 1.0), (-3, -7, 2.0), (8, 1, 3.0)])
+    add(pool, [(-3, 5, 4.0)])  # replaced: it now lies behind the other
+    row_ids, ordinals, columns = pool.rows(-3)
+    assert (row_ids.tolist(), ordinals.tolist(), columns.tolist()) == ([-7, 5], [993, 5], [[2], [4]])
+    row_ids[:] = ordinals[:] = columns[:] = 0
+    assert pool.rows(-3)[0].tolist() == [-7, 5]
+    assert pool.lists().tolist() == [-3, 8]
+    with pytest.raises(TypeError, match="list_id must be an integer"):
+        pool.rows("8")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", list(BACKENDS))

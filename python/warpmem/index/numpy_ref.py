@@ -142,6 +142,15 @@ class NumpyPool:
                 raise KeyError(f"row {row_id} is not in list {list_id}")
         return rows.vectors[np.array([position[row_id] for row_id in row_ids.tolist()], np.int64)]
 
+    def lists(self) -> NDArray[np.int64]:
+        """Ids of all lists, ascending, (n,) int64."""
+        return np.array(sorted(self._lists), np.int64)
+
+    def rows(self, list_id: int) -> tuple[NDArray[np.int64], NDArray[np.uint32], NDArray[np.int64]]:
+        """row_ids, ordinals (n,) and columns (n, n_columns) of a list's rows in the order they lie in."""
+        rows = self._lists.get(integer(list_id, "list_id")) or self._empty()
+        return rows.row_ids.copy(), rows.ordinals.copy(), rows.columns.copy()
+
     def stats(self) -> dict[str, int]:
         lists = self._lists.values()
         return {
