@@ -32,8 +32,8 @@ def native() -> Any:
 
 
 class CellStore:
-    """Two native pools: rows with product-quantisation codes (list id = cell), and centroids (list id = owner,
-    row id = cell). The caller serialises changes; scans may run at any time and each sees one moment of the
+    """Two native pools: rows with product-quantisation codes (list id = cell), and centroids (list id =
+    owner, row id = cell). The caller serialises changes; scans may run at any time and each sees one moment of the
     rows. `owners` is replaced as a whole, never changed."""
 
     def __init__(
@@ -115,8 +115,8 @@ class CellStore:
         return found
 
     def fill(self, cells: I64, rows: Rows) -> None:
-        """Add rows that are assigned already and that their owners do not hold yet. Their maps are built anew when
-        they are needed."""
+        """Add rows that are assigned already and that their owners do not hold yet. Their maps are built anew
+        when they are needed."""
         for owner in np.unique(self._owner_of[cells]).tolist():
             self._cell_of.pop(owner, None)
         self.rows.apply([], cells, *rows)
@@ -176,7 +176,7 @@ class CellStore:
         read = int(counts.sum())
         short = (counts < sizes) & (result[4][work.queries] < k)
         if work.filtered and "min_similarity" not in ranking and short.any():
-            # A filter may leave too little in the nearest cells: such queries are asked again, over all of them.
+            # A filter may leave too little in the nearest cells: such queries are asked again, over all.
             again = np.unique(work.queries[short])
             kept = np.isin(work.queries, again)
             rest = [cells for cells, keep in zip(owners, kept.tolist(), strict=True) if keep]
@@ -199,7 +199,7 @@ class CellStore:
     def _probe(
         self, queries: F32, work: Pairs, owners: Sequence[Cells], wanted: I64, sizes: I64
     ) -> tuple[I64, I64]:
-        """The `wanted` nearest cells of each (query, owner), one pair after the other, and how many each has."""
+        """The `wanted` nearest cells of each (query, owner), pair after pair, and how many each has."""
         whole = (wanted == sizes) | (wanted > _MAX_K)
         counts = np.where(whole, sizes, wanted)
         if whole.all():

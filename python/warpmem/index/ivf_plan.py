@@ -36,7 +36,7 @@ class Cells(NamedTuple):
     """One owner's cells, with ids first .. first + len(centroids) - 1, and how they are searched.
 
     spherical: a row belongs to the centroid of largest dot product, else to the nearest. recall: what was
-    measured with these n_probes and refine, on midpoints of rows; recall_rows: on rows themselves."""
+    measured with these n_probes and refine, on middles of rows; recall_rows: on rows themselves."""
 
     centroids: NDArray[np.float32]
     first: int
@@ -60,8 +60,8 @@ def plan_training(n_rows: int, dim: int, threads: int) -> TrainingPlan:
     """What to train for one owner of `n_rows` rows of `dim` dimensions.
 
     Cells: 2 sqrt(n), where comparing a query with the centroids costs about as much as reading the codes of
-    the cells it probes. Codes: 4 elements a nibble, an eighth of a byte a dimension. They are codes of the rows,
-    not of what a centroid leaves of them: on a million text embeddings of 384 dimensions both gave the same
+    the cells it probes. Codes: 4 elements a nibble, an eighth of a byte a dimension. They are codes of the
+    rows, not of what a centroid leaves of them: on a million text embeddings of 384 dimensions both gave the same
     recall, and so codes do not depend on the cells and one table serves all cells of a query.
     """
     n_lists = min(max(round(2 * math.sqrt(n_rows)), 1), 65_536, max(n_rows, 1))

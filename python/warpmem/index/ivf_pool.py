@@ -140,10 +140,11 @@ class IvfPool:
             rows = (row_ids, ordinals, columns, vectors)
             inner = [pair for pair in gone if pair[0] in owners]
             if inner or large.any():
-                mine = tuple(np.ascontiguousarray(part[large]) for part in rows)
-                self._cells.change(inner, list_ids[large], mine)  # type: ignore[arg-type]
+                mine = (row_ids[large], ordinals[large], columns[large], vectors[large])
+                self._cells.change(inner, list_ids[large], mine)
                 gone = [pair for pair in gone if pair[0] not in owners]
-                list_ids, rows = list_ids[~large], tuple(part[~large] for part in rows)  # type: ignore[assignment]
+                list_ids = list_ids[~large]
+                rows = (row_ids[~large], ordinals[~large], columns[~large], vectors[~large])
             if gone or len(list_ids):
                 self._plain.apply(gone, list_ids, *rows)
 
@@ -193,8 +194,8 @@ class IvfPool:
         explain: bool = False,
         **ranking: Any,
     ) -> Any:
-        """As RowPool.scan. n_probes: cells that each (query, owner) reads; refine: refine * k rows of a query are
-        rescored; None for what was found at building. A filtered query that finds fewer than k rows in the
+        """As RowPool.scan. n_probes: cells that each (query, owner) reads; refine: refine * k rows of a query
+        are rescored; None for what was found at building. A filtered query that finds fewer than k rows in the
         cells it probes reads all of them, unless min_similarity is given. With `explain` a sixth member, a
         dict: plan, cells, n_probes, refine, and what the native pool counts.
         """

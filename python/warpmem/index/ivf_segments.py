@@ -21,7 +21,7 @@ class Pairs(Protocol):
 
     def only(self, keep: NDArray[np.bool_]) -> Pairs: ...
     def over(self, cells: I64, counts: I64) -> list[Segment] | SegmentTable:
-        """The same scan over counts[i] cells instead of list i; cells of one pair after those of the other."""
+        """The same scan over counts[i] cells instead of list i; cells of one pair after another's."""
         ...
 
 
