@@ -57,15 +57,15 @@ inline double as_finite(const py::object& object, const char* name) {
   return value;
 }
 
-// A fast view of a sequence; keeps it alive.
+// The members of a sequence, kept alive. A list is copied: reading one member may run code of its type, which could change the list.
 class Items {
  public:
   Items(PyObject* object, const char* name) {
     if (PyUnicode_Check(object) || PyBytes_Check(object)) {
       throw py::type_error(std::string(name) + " must be a sequence of items, not " + Py_TYPE(object)->tp_name);
     }
-    fast_ = py::reinterpret_steal<py::object>(PySequence_Fast(object, ""));
-    if (!fast_) {
+    items_ = py::reinterpret_steal<py::object>(PySequence_Tuple(object));  // a tuple as it is
+    if (!items_) {
       PyErr_Clear();
       throw py::type_error(std::string(name) + " must be a sequence, not " + Py_TYPE(object)->tp_name);
     }
@@ -76,11 +76,11 @@ class Items {
                             std::to_string(size()));
     }
   }
-  size_t size() const { return static_cast<size_t>(PySequence_Fast_GET_SIZE(fast_.ptr())); }
-  PyObject* operator[](size_t i) const { return PySequence_Fast_GET_ITEM(fast_.ptr(), static_cast<Py_ssize_t>(i)); }
+  size_t size() const { return static_cast<size_t>(PyTuple_GET_SIZE(items_.ptr())); }
+  PyObject* operator[](size_t i) const { return PyTuple_GET_ITEM(items_.ptr(), static_cast<Py_ssize_t>(i)); }
 
  private:
-  py::object fast_;
+  py::object items_;
 };
 
 // An array of exactly dtype T, C-contiguous, native byte order. A dimension of -1 in `shape` is free.

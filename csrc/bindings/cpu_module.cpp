@@ -19,6 +19,7 @@
 #include "pool_file.hpp"
 #include "pool_reads.hpp"
 #include "pq_pool.hpp"
+#include "segments.hpp"
 
 namespace {
 
@@ -29,7 +30,9 @@ constexpr int64_t kMaxDim = 65536;
 constexpr int64_t kMaxColumns = 1024;
 constexpr int64_t kMaxRefine = 4096;
 constexpr int64_t kMaxThreads = 1024;
-constexpr int64_t kScreenDim = 64;  // screen="auto": from here on codes save more reading than they cost
+// screen="auto": from here on codes save more than they cost. The serial kernels take longer over a code than over a float32, but not than over a
+// float16 that they must convert.
+constexpr int64_t kScreenDim = 64;
 
 // Work below these sizes takes a few tens of microseconds at most. Releasing the GIL around it would cost more than it gives: taking it back from a
 // busy thread can wait for a whole switch interval (5 ms by default).
@@ -46,8 +49,7 @@ class NativePool {
         metric_(one_of(metric, "metric", {"dot", "l2"})),
         pool_(as_int64(dim, "dim", 1, kMaxDim), as_int64(n_columns, "n_columns", 0, kMaxColumns), storage_value(storage_),
               metric_ == "l2" ? Metric::kL2 : Metric::kDot,
-              one_of(screen, "screen", {"auto", "none", "pq"}) == "auto" &&
-                  (storage_ == "int8" || as_int64(dim, "dim", 1, kMaxDim) >= kScreenDim),
+              screens(one_of(screen, "screen", {"auto", "int8", "pq", "none"}), as_int64(dim, "dim", 1, kMaxDim)),
               books_of(codebooks, as_int64(dim, "dim", 1, kMaxDim), screen, storage_, *kernels_)),
         workers_(static_cast<int32_t>(as_int64(threads, "threads", 1, kMaxThreads))) {}
 
@@ -145,8 +147,8 @@ class NativePool {
     ranking.priority_column = column_of(priority_column, "priority_column", ranking.w_priority != 0.0);
     ranking.now = as_int64(now, "now");
     require_finite(request.queries, request.n_queries, dim(), "queries");
-    std::vector<View<uint64_t>> bitmaps;  // alive until the scan is done
-    parse_segments(segments_arg, request, bitmaps);
+    SegmentParser parser(n_columns(), request);
+    const SegmentGroups groups = parser.parse(segments_arg.ptr());
 
     const std::vector<py::ssize_t> shape{request.n_queries, request.k};
     py::array_t<float> scores(shape);
@@ -155,25 +157,28 @@ class NativePool {
     py::array_t<int64_t> row_ids(shape);
     py::array_t<int32_t> counts(request.n_queries);
     const bool explained = PyObject_IsTrue(explain.ptr()) == 1;
-    py::array_t<uint32_t> groups(explained ? shape : std::vector<py::ssize_t>{0});
+    py::array_t<uint32_t> ranks(explained ? shape : std::vector<py::ssize_t>{0});
     py::array_t<uint32_t> ordinals(explained ? shape : std::vector<py::ssize_t>{0});
     const ScanOutput output{scores.mutable_data(),
                             similarities.mutable_data(),
                             list_ids.mutable_data(),
                             row_ids.mutable_data(),
                             counts.mutable_data(),
-                            explained ? groups.mutable_data() : nullptr,
+                            explained ? ranks.mutable_data() : nullptr,
                             explained ? ordinals.mutable_data() : nullptr};
 
-    std::vector<ListHead> heads(request.segments.size());
-    pool_.snapshot(request.list_ids.data(), heads.size(), heads.data());
+    std::vector<ListHead> heads(groups.list_ids.size());
+    pool_.snapshot(groups.list_ids.data(), heads.size(), heads.data());
     int64_t elements = 0;
-    for (const ListHead& head : heads) elements += head ? head->slots * pool_.layout().padded : 0;
+    for (size_t g = 0; g < heads.size(); ++g) {
+      const auto queries_of = static_cast<int64_t>(groups.begin[g + 1] - groups.begin[g]);
+      elements += heads[g] ? heads[g]->slots * pool_.layout().padded * queries_of : 0;
+    }
     ScanCounters counters;
     {
       std::optional<py::gil_scoped_release> release;
       if (elements >= (pool_.screened() ? kScreenReleaseElements : kScanReleaseElements)) release.emplace();
-      counters = warpmem::scan(*kernels_, pool_, request, heads, output, &workers_);
+      counters = warpmem::scan(*kernels_, pool_, request, groups, heads, output, &workers_);
       heads.clear();  // may free pages that a writer has replaced meanwhile
     }
     if (explained) {
@@ -183,7 +188,7 @@ class NativePool {
       plan["tiles"] = counters.tiles;
       plan["threads"] = counters.threads;
       plan["variant"] = counters.screened ? isa() + "/" + (pool_.books() != nullptr ? "pq" : kernels_->screen_name) : isa();
-      plan["groups"] = std::move(groups);
+      plan["groups"] = std::move(ranks);
       plan["ordinals"] = std::move(ordinals);
       return py::make_tuple(std::move(scores), std::move(similarities), std::move(list_ids), std::move(row_ids),
                             std::move(counts), std::move(plan));
@@ -222,6 +227,12 @@ class NativePool {
     return kernels;
   }
 
+  bool screens(const std::string& screen, int64_t dim) const {
+    if (screen != "auto") return screen == "int8";
+    if (kernels_ == &kSerialKernels && storage_ == "f32") return false;
+    return storage_ == "int8" || dim >= kScreenDim;
+  }
+
   static std::string one_of(const py::object& argument, const char* name, std::initializer_list<const char*> values) {
     std::string known;
     const bool is_string = py::isinstance<py::str>(argument);
@@ -254,58 +265,6 @@ class NativePool {
                             std::to_string(n_columns()) + " columns");
     }
     return static_cast<int32_t>(column);
-  }
-
-  void parse_segments(const py::object& argument, ScanRequest& request, std::vector<View<uint64_t>>& bitmaps) const {
-    const Items segments(argument.ptr(), "segments");
-    request.segments.reserve(segments.size());
-    request.list_ids.reserve(segments.size());
-    for (size_t s = 0; s < segments.size(); ++s) {
-      const Items parts(segments[s], "segments", 6);
-      Segment segment;
-      segment.query = as_int64(parts[0], "segment query", 0, std::max<int64_t>(request.n_queries - 1, 0));
-      if (request.n_queries == 0) throw py::value_error("a segment names query 0, but there are 0 queries");
-      request.list_ids.push_back(as_int64(parts[1], "segment list_id"));
-      segment.group = static_cast<uint32_t>(as_int64(parts[2], "segment group", 0, UINT32_MAX));
-
-      const Items values(parts[4], "membership values");
-      segment.values_begin = request.values.size();
-      const auto n_values = static_cast<int64_t>(values.size());
-      for (size_t i = 0; i < values.size(); ++i) request.values.push_back(as_int64(values[i], "membership value"));
-
-      const Items terms(parts[3], "terms");
-      segment.values_end = request.values.size();
-      segment.terms_begin = request.terms.size();
-      for (size_t t = 0; t < terms.size(); ++t) {
-        const Items term(terms[t], "terms", 4);
-        if (n_columns() == 0) throw py::value_error("a term names a column, but the pool has 0 columns");
-        const auto column = static_cast<int32_t>(as_int64(term[0], "term column", 0, n_columns() - 1));
-        const auto op = static_cast<int32_t>(as_int64(term[1], "term op", kRange, kMembership));
-        int64_t lo = as_int64(term[2], "term lo");
-        int64_t hi = as_int64(term[3], "term hi");
-        if (op == kMembership) {
-          if (lo < 0 || lo > hi || hi > n_values) {
-            throw py::value_error("a membership term must slice within 0 and " + std::to_string(n_values) + ", not " +
-                                  std::to_string(lo) + ":" + std::to_string(hi));
-          }
-          const int64_t* const first = request.values.data() + segment.values_begin;
-          for (int64_t i = lo + 1; i < hi; ++i) {
-            if (first[i - 1] > first[i])
-              throw py::value_error("membership values must be ascending; value " + std::to_string(i) + " is not");
-          }
-        }
-        request.terms.push_back(Term{column, op, lo, hi});
-      }
-      segment.terms_end = request.terms.size();
-
-      if (parts[5] != Py_None) {
-        bitmaps.emplace_back(parts[5], "bitmap", std::initializer_list<int64_t>{-1});
-        static const uint64_t kNoWords = 0;  // an empty array matches nothing; its pointer says nothing
-        segment.bitmap_words = bitmaps.back().shape(0);
-        segment.bitmap = segment.bitmap_words > 0 ? bitmaps.back().data() : &kNoWords;
-      }
-      request.segments.push_back(segment);
-    }
   }
 
   const Kernels* kernels_;

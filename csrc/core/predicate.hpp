@@ -1,4 +1,7 @@
-// Filters tested inside the scan: a conjunction of terms over the int64 columns, and a bitmap over row ids.
+// Filters tested inside the scan: terms over the int64 columns, and a bitmap over row ids.
+//
+// Terms are a program for a stack of truth values: a test pushes one, AND and OR join the upper two, NOT turns the uppermost around, and what is left
+// must all hold. Without the three it is a plain conjunction. The scan holds a page's 64 values in one word, so that an operation is one instruction.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +14,12 @@ namespace warpmem {
 enum TermOp : int32_t {
   kRange = 0,       // lo <= v <= hi
   kMembership = 1,  // v is one of values[lo .. hi), sorted ascending
+  kAnd = 2,
+  kOr = 3,
+  kNot = 4,
 };
+
+constexpr int kMaxDepth = 64;  // of the stack
 
 struct Term {
   int32_t column;
@@ -58,6 +66,24 @@ WARPMEM_HD inline uint64_t filter_term(const Term& term, const int64_t* values, 
     if (((mask >> i) & 1u) != 0 && is_member(values, term.lo, term.hi, column[i])) keep |= uint64_t{1} << i;
   }
   return keep;
+}
+
+// Joins what stands on the stack by kAnd, kOr or kNot and returns the new depth. Bits outside `mask` are of no interest.
+WARPMEM_HD inline int join_terms(int32_t op, uint64_t* stack, int depth, uint64_t mask) {
+  if (op == kNot) {
+    stack[depth - 1] = mask & ~stack[depth - 1];
+    return depth;
+  }
+  const uint64_t upper = stack[--depth];
+  stack[depth - 1] = op == kAnd ? stack[depth - 1] & upper : stack[depth - 1] | upper;
+  return depth;
+}
+
+// The depth of the stack behind an operation that met it at `depth`; -1 when too little stands on it, or too much would.
+WARPMEM_HD inline int depth_after(int32_t op, int depth) {
+  if (op == kNot) return depth < 1 ? -1 : depth;
+  if (op == kAnd || op == kOr) return depth < 2 ? -1 : depth - 1;
+  return depth == kMaxDepth ? -1 : depth + 1;
 }
 
 WARPMEM_HD inline uint64_t filter_bitmap(const uint64_t* words, int64_t n_words, const int64_t* row_ids, uint64_t mask) {

@@ -19,6 +19,7 @@ constexpr int64_t kLine = 64;
 constexpr int kGroup = 16;
 
 constexpr int kRows = 64;
+constexpr int64_t kFewMembers = 16;
 constexpr int64_t kCoarseLine = 4 * kRows;  // bytes from one line of a group to the next in the coarse plane
 
 // Bytes of a group in the fine plane: its lines, then 16 float32 numbers.
@@ -246,6 +247,34 @@ WARPMEM_READS_UNPUBLISHED uint64_t filter_range(const int64_t* column, int64_t l
   return mask & ~out;
 }
 
+// A few values are compared one by one; among many, each lane searches on its own. The search keeps the first value not below x within
+// base .. base + left - 1, or finds that there is none, and then values[base] is not x either.
+WARPMEM_READS_UNPUBLISHED uint64_t filter_members(const int64_t* column, const int64_t* values, int64_t n, uint64_t mask) {
+  if (n == 0) return 0;
+  const auto* const from = reinterpret_cast<const long long*>(values);
+  uint64_t keep = 0;
+  for (int i = 0; i < 64; i += 4) {
+    if (((mask >> i) & 15u) == 0) continue;
+    const __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(column + i));
+    __m256i found = _mm256_setzero_si256();
+    if (n <= kFewMembers) {
+      for (int64_t v = 0; v < n; ++v) found = _mm256_or_si256(found, _mm256_cmpeq_epi64(x, _mm256_set1_epi64x(values[v])));
+    } else {
+      __m256i base = _mm256_setzero_si256();
+      for (int64_t left = n; left > 1;) {
+        const int64_t half = left / 2;
+        const __m256i at = _mm256_add_epi64(base, _mm256_set1_epi64x(half - 1));
+        const __m256i below = _mm256_cmpgt_epi64(x, _mm256_i64gather_epi64(from, at, 8));
+        base = _mm256_add_epi64(base, _mm256_and_si256(below, _mm256_set1_epi64x(half)));
+        left -= half;
+      }
+      found = _mm256_cmpeq_epi64(_mm256_i64gather_epi64(from, base, 8), x);
+    }
+    keep |= static_cast<uint64_t>(static_cast<uint32_t>(_mm256_movemask_pd(_mm256_castsi256_pd(found)))) << i;
+  }
+  return keep & mask;
+}
+
 // Row ids beyond the bitmap are turned into word 0 and masked away afterwards. As unsigned numbers, negative ids lie beyond it too.
 WARPMEM_READS_UNPUBLISHED uint64_t filter_bitmap(const uint64_t* words, int64_t n_words, const int64_t* row_ids, uint64_t mask) {
   if (n_words == 0) return 0;
@@ -322,7 +351,7 @@ uint64_t read(const void* data, size_t bytes) {
 
 }  // namespace
 
-const Kernels kAvx2Kernels = {"avx2", "maddubs", dots,         distances,     widen,  decode,
-                              screen, refine,    filter_range, filter_bitmap, extras, read};
+const Kernels kAvx2Kernels = {"avx2", "maddubs",    dots,           distances,     widen,  decode, screen,
+                              refine, filter_range, filter_members, filter_bitmap, extras, read};
 
 }  // namespace warpmem

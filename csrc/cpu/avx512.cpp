@@ -24,6 +24,7 @@ template <int kQueries, int kGroups>
 constexpr bool kSplit = kQueries * kGroups <= 8;
 
 constexpr int kRows = 64;
+constexpr int64_t kFewMembers = 16;
 constexpr int64_t kCoarseLine = 4 * kRows;  // bytes from one line of a group to the next in the coarse plane
 
 // Bytes of a group in the fine plane: its lines, then 16 float32 numbers.
@@ -244,6 +245,34 @@ WARPMEM_READS_UNPUBLISHED uint64_t filter_range(const int64_t* column, int64_t l
   return keep & mask;
 }
 
+// A few values are compared one by one; among many, each lane searches on its own. The search keeps the first value not below x within
+// base .. base + left - 1, or finds that there is none, and then values[base] is not x either.
+WARPMEM_READS_UNPUBLISHED uint64_t filter_members(const int64_t* column, const int64_t* values, int64_t n, uint64_t mask) {
+  if (n == 0) return 0;
+  uint64_t keep = 0;
+  for (int i = 0; i < 64; i += 8) {
+    const auto wanted = static_cast<__mmask8>(mask >> i);
+    if (wanted == 0) continue;
+    const __m512i x = _mm512_loadu_si512(column + i);
+    __mmask8 found = 0;
+    if (n <= kFewMembers) {
+      for (int64_t v = 0; v < n; ++v) found = _kor_mask8(found, _mm512_cmpeq_epi64_mask(x, _mm512_set1_epi64(values[v])));
+    } else {
+      __m512i base = _mm512_setzero_si512();
+      for (int64_t left = n; left > 1;) {
+        const int64_t half = left / 2;
+        const __m512i at = _mm512_add_epi64(base, _mm512_set1_epi64(half - 1));
+        const __mmask8 below = _mm512_cmplt_epi64_mask(_mm512_i64gather_epi64(at, values, 8), x);
+        base = _mm512_mask_add_epi64(base, below, base, _mm512_set1_epi64(half));
+        left -= half;
+      }
+      found = _mm512_cmpeq_epi64_mask(_mm512_i64gather_epi64(base, values, 8), x);
+    }
+    keep |= static_cast<uint64_t>(found & wanted) << i;
+  }
+  return keep;
+}
+
 // As unsigned numbers, negative ids lie beyond the bitmap too.
 WARPMEM_READS_UNPUBLISHED uint64_t filter_bitmap(const uint64_t* words, int64_t n_words, const int64_t* row_ids, uint64_t mask) {
   const __m512i limit = _mm512_set1_epi64(n_words);
@@ -310,7 +339,7 @@ uint64_t read(const void* data, size_t bytes) {
 
 }  // namespace
 
-const Kernels kAvx512Kernels = {"avx512", "vnni", dots,         distances,     widen,  decode,
-                                screen,   refine, filter_range, filter_bitmap, extras, read};
+const Kernels kAvx512Kernels = {"avx512", "vnni",       dots,           distances,     widen,  decode, screen,
+                                refine,   filter_range, filter_members, filter_bitmap, extras, read};
 
 }  // namespace warpmem

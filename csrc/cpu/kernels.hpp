@@ -78,6 +78,9 @@ struct Kernels {
   // Bits of `mask` whose value lies in lo .. hi.
   uint64_t (*filter_range)(const int64_t* column, int64_t lo, int64_t hi, uint64_t mask);
 
+  // Bits of `mask` whose value is one of n ascending values.
+  uint64_t (*filter_members)(const int64_t* column, const int64_t* values, int64_t n, uint64_t mask);
+
   // Bits of `mask` whose row id is a set bit of the bitmap of n_words words.
   uint64_t (*filter_bitmap)(const uint64_t* words, int64_t n_words, const int64_t* row_ids, uint64_t mask);
 

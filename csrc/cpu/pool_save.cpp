@@ -254,7 +254,7 @@ void save_pool(const Pool& pool, const std::string& path, const std::vector<Sect
   std::vector<uint32_t> checksums(pages.size() * kPlanes);
   file.seek(at.planes);
   for (int plane = 0; plane < kPlanes; ++plane) write_plane(file, layout, pages, plane, checksums.data());
-  std::memcpy(front.data() + at.checksums, checksums.data(), checksums.size() * sizeof(uint32_t));
+  for (size_t i = 0; i < checksums.size(); ++i) put(at.checksums + i * sizeof(uint32_t), checksums[i]);
 
   uint64_t next = header.sections_offset;
   std::vector<iovec> pieces;

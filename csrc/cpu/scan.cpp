@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
-#include <numeric>
 
 #include "../core/int8.hpp"
 #include "../core/planner.hpp"
+#include "flat_map.hpp"
 #include "scan_pq.hpp"
 #include "scan_task.hpp"
 
@@ -51,37 +51,51 @@ void write_output(std::vector<TopK>& tops, size_t k, const ScanOutput& output) {
   }
 }
 
-ScanCounters scan(const Kernels& kernels, const Pool& pool, const ScanRequest& request, const std::vector<ListHead>& heads,
-                  const ScanOutput& output, Workers* workers) {
+SegmentGroups group_segments(const int64_t* list_ids, size_t n) {
+  SegmentGroups groups;
+  FlatMap<int32_t, -1> known;
+  std::vector<uint32_t> group_of(n);
+  for (size_t s = 0; s < n; ++s) {
+    const int64_t list_id = list_ids[s];
+    int32_t group = known.find(list_id);
+    if (group < 0) {
+      group = static_cast<int32_t>(groups.list_ids.size());
+      known.reserve(known.size() + 1);
+      known.put(list_id, group);
+      groups.list_ids.push_back(list_id);
+      groups.begin.push_back(0);
+    }
+    group_of[s] = static_cast<uint32_t>(group);
+    ++groups.begin[group_of[s]];
+  }
+  size_t end = 0;  // counts become ends, and the segments, taken from the last to the first, turn these into begins
+  for (size_t& count : groups.begin) count = end += count;
+  groups.begin.push_back(end);
+  groups.order.resize(n);
+  for (size_t s = n; s-- > 0;) groups.order[--groups.begin[group_of[s]]] = static_cast<uint32_t>(s);
+  return groups;
+}
+
+ScanCounters scan(const Kernels& kernels, const Pool& pool, const ScanRequest& request, const SegmentGroups& groups,
+                  const std::vector<ListHead>& heads, const ScanOutput& output, Workers* workers) {
   const PageLayout& layout = pool.layout();
   const auto n_queries = static_cast<size_t>(request.n_queries);
   const auto padded = static_cast<size_t>(layout.padded);
 
-  // Segments of one list form a group, in the order of the call.
-  std::vector<uint32_t> order;
-  order.reserve(request.segments.size());
-  for (size_t s = 0; s < request.segments.size(); ++s) {
-    if (heads[s]) order.push_back(static_cast<uint32_t>(s));
-  }
-  std::sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) {
-    return request.list_ids[a] != request.list_ids[b] ? request.list_ids[a] < request.list_ids[b] : a < b;
-  });
   std::vector<ScanList> lists;
-  std::vector<ScanGroup> groups;
+  std::vector<ScanGroup> sizes;
   int64_t max_pages = 0;
   int64_t max_queries = 0;
-  for (size_t first = 0; first < order.size();) {
-    size_t last = first + 1;
-    while (last < order.size() && request.list_ids[order[last]] == request.list_ids[order[first]]) ++last;
-    const List& list = *heads[order[first]];
-    lists.push_back(ScanList{&list, request.list_ids[order[first]], order.data() + first});
-    groups.push_back(ScanGroup{(list.slots + kPageRows - 1) / kPageRows, static_cast<int64_t>(last - first)});
-    max_pages = std::max(max_pages, groups.back().pages);
-    max_queries = std::max(max_queries, std::min(groups.back().queries, kPlanQueries));
-    first = last;
+  for (size_t g = 0; g < heads.size(); ++g) {
+    if (!heads[g]) continue;
+    lists.push_back(ScanList{heads[g].get(), groups.list_ids[g], groups.order.data() + groups.begin[g]});
+    sizes.push_back(
+        ScanGroup{(heads[g]->slots + kPageRows - 1) / kPageRows, static_cast<int64_t>(groups.begin[g + 1] - groups.begin[g])});
+    max_pages = std::max(max_pages, sizes.back().pages);
+    max_queries = std::max(max_queries, std::min(sizes.back().queries, kPlanQueries));
   }
   const int64_t row_work = pool.books() != nullptr ? pool.books()->shape().pq_dim / 2 : layout.padded;  // of a row
-  const ScanPlan plan = plan_scan(groups, row_work, workers == nullptr ? 1 : workers->threads());
+  const ScanPlan plan = plan_scan(sizes, row_work, workers == nullptr ? 1 : workers->threads());
 
   std::vector<double> queries(n_queries * padded);  // widened once, zero behind dim
   for (size_t q = 0; q < n_queries; ++q) {
@@ -98,7 +112,7 @@ ScanCounters scan(const Kernels& kernels, const Pool& pool, const ScanRequest& r
   }
   context.queries = queries.data();
   if (pool.books() != nullptr) {
-    return scan_pq(context, pool, PqScanInput{plan, lists, order, heads, max_queries, max_pages}, output, workers);
+    return scan_pq(context, pool, PqScanInput{plan, lists, sizes, groups.order, max_queries, max_pages}, output, workers);
   }
 
   // The bound is on the similarity from above, so it says something about the score only when the weight is positive.
@@ -124,7 +138,11 @@ ScanCounters scan(const Kernels& kernels, const Pool& pool, const ScanRequest& r
   states.reserve(static_cast<size_t>(plan.threads));
   for (int32_t t = 0; t < plan.threads; ++t) {
     ScanWorker& state = states.emplace_back(context, max_queries, max_pages);
-    for (const uint32_t s : order) state.tops[static_cast<size_t>(request.segments[s].query)].expect(heads[s]->live);
+    for (size_t g = 0; g < lists.size(); ++g) {
+      for (int64_t at = 0; at < sizes[g].queries; ++at) {
+        state.tops[request.segment_queries[lists[g].segments[at]]].expect(lists[g].list->live);
+      }
+    }
     for (TopK& top : state.tops) top.reserve(request.k);
   }
 

@@ -1,6 +1,6 @@
 // The exact scan: segments of queries over snapshots of lists -> the k best rows of each query by final score.
 //
-//   scan.cpp       widens and quantises the queries, groups segments by list, plans, runs the tasks, merges
+//   scan.cpp       groups segments by list; widens and quantises the queries, plans, runs the tasks, merges
 //   scan_task.*    one task: filters -> screen (an upper bound of each row's similarity from int8 codes) -> canonical rescoring of the rows whose bound
 //                  on the final score reaches the k-th best -> selection
 //
@@ -19,16 +19,22 @@
 
 namespace warpmem {
 
-// One query over one list. Terms and membership values lie in the request's common arrays; a term's lo and hi count from the segment's first value.
-struct Segment {
-  int64_t query = 0;
-  uint32_t group = 0;
+// What rows must satisfy. Terms and membership values lie in the request's common arrays; a term's lo and hi count from the filter's first value.
+struct Filter {
   size_t terms_begin = 0;
   size_t terms_end = 0;
   size_t values_begin = 0;
   size_t values_end = 0;
+  bool joined = false;               // whether AND, OR or NOT is among the terms
   const uint64_t* bitmap = nullptr;  // null: every row
   int64_t bitmap_words = 0;
+};
+
+// One query over one list.
+struct Segment {
+  uint32_t query = 0;
+  uint32_t group = 0;
+  uint32_t filter = 0;
 };
 
 struct ScanRequest {
@@ -38,11 +44,29 @@ struct ScanRequest {
   int64_t refine = 10;  // in a pool with codebooks: refine * k rows of each query are rescored
   double min_similarity = 0.0;
   Ranking ranking;
-  std::vector<Segment> segments;
-  std::vector<int64_t> list_ids;  // of each segment
+  // By segment; there can be a hundred for each of a thousand queries. Groups and filters may be empty: they are 0 then.
+  std::vector<uint32_t> segment_queries;
+  std::vector<uint32_t> segment_groups;
+  std::vector<uint32_t> segment_filters;
+  std::vector<Filter> filters;
   std::vector<Term> terms;
   std::vector<int64_t> values;
+
+  Segment segment(uint32_t s) const noexcept {
+    return Segment{segment_queries[s], segment_groups.empty() ? 0 : segment_groups[s],
+                   segment_filters.empty() ? 0 : segment_filters[s]};
+  }
 };
+
+// The segments of one list together, in the order of the call.
+struct SegmentGroups {
+  std::vector<int64_t> list_ids;  // distinct, in order of first appearance
+  std::vector<size_t> begin;      // of each list's segments in `order`, and the end of the last
+  std::vector<uint32_t> order;    // indexes of segments
+};
+
+// list_ids: of each of n < 2^31 segments, each read once. Takes time in proportion to their number.
+SegmentGroups group_segments(const int64_t* list_ids, size_t n);
 
 // Row-major (n_queries, k), filled by scan() to the last entry: -inf and -1 behind the rows found.
 struct ScanOutput {
@@ -65,9 +89,9 @@ struct ScanCounters {
   bool screened = false;
 };
 
-// `heads` holds the snapshot of each segment's list, null for an unknown one. Allocates before it writes; throws std::bad_alloc. `workers` may be null.
+// `heads` holds the snapshot of each list of `groups`, null for an unknown one. Allocates before it writes; throws std::bad_alloc. `workers` may be null.
 // Throws IndexFileError, and has written nothing, when a page of a file that it used is damaged.
-ScanCounters scan(const Kernels& kernels, const Pool& pool, const ScanRequest& request, const std::vector<ListHead>& heads,
-                  const ScanOutput& output, Workers* workers = nullptr);
+ScanCounters scan(const Kernels& kernels, const Pool& pool, const ScanRequest& request, const SegmentGroups& groups,
+                  const std::vector<ListHead>& heads, const ScanOutput& output, Workers* workers = nullptr);
 
 }  // namespace warpmem

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cmath>
 #include <functional>
+#include <numeric>
 #include <stdexcept>
 
 #include "../core/select_k.hpp"
@@ -92,7 +93,7 @@ struct Shared {
   std::vector<uint32_t> first_page;     // by position in `order`: the number of its first page among the pages of its query
   std::vector<uint32_t> group;          // by position
   std::vector<size_t> positions_begin;  // by query, and the end of the last
-  std::vector<uint32_t> positions;      // of each query, ascending
+  std::vector<uint32_t> positions;      // of each query, by the number of the first page
 };
 
 // Error bound: each entry of the quantised table is off by at most half a step, and is itself, like the approximate and the canonical similarity, rounded to
@@ -144,7 +145,7 @@ class PqWorker : public ScanWorker {
       if (!context_.plain && shared_.use_extras) extras_chunk();
       for (int64_t at = task.query_begin; at < task.query_end; ++at) {
         const auto position = static_cast<size_t>(list.segments - shared_.input.order.data() + at);
-        const Segment& segment = context_.request.segments[list.segments[at]];
+        const Segment segment = context_.request.segment(list.segments[at]);
         const uint64_t* const masks = masks_.data() + (at - task.query_begin) * kChunkPages;
         for (size_t p = 0; p < n_pages_; ++p) {
           if (masks[p] == 0) continue;
@@ -167,7 +168,7 @@ class PqWorker : public ScanWorker {
       const size_t at = i % kAhead;
       if (i >= kAhead) {
         ++rows_rescored;
-        offer(*found[at].segment, found[at].list_id, pages_[at], found[at].slot, similarity_of(pages_[at], found[at].slot, wide));
+        offer(found[at].segment, found[at].list_id, pages_[at], found[at].slot, similarity_of(pages_[at], found[at].slot, wide));
       }
       if (i < shortlist.size()) {
         found[at] = find(query, key_index(keys[i]));
@@ -193,7 +194,7 @@ class PqWorker : public ScanWorker {
 
  private:
   struct Found {
-    const Segment* segment = nullptr;
+    Segment segment;
     int64_t list_id = 0;
     const Page* page = nullptr;
     int slot = 0;
@@ -281,7 +282,7 @@ class PqWorker : public ScanWorker {
     const int64_t page = number - shared_.first_page[position];
     const ScanList& list = shared_.input.lists[shared_.group[position]];
     const Block& block = *list.list->blocks[static_cast<size_t>(page / kBlockPages)];
-    return Found{&context_.request.segments[shared_.input.order[position]], list.list_id,
+    return Found{context_.request.segment(shared_.input.order[position]), list.list_id,
                  block.pages[static_cast<size_t>(page % kBlockPages)].get(), static_cast<int>(place % kPageRows)};
   }
 
@@ -298,24 +299,27 @@ void number_pages(const ScanContext& context, Shared& shared) {
   shared.positions.resize(input.order.size());
   shared.positions_begin.assign(n_queries + 1, 0);
   std::vector<int64_t> pages(n_queries, 0);
-  for (size_t g = 0; g < input.lists.size(); ++g) {
+  std::vector<size_t> by_id(input.lists.size());
+  std::iota(by_id.begin(), by_id.end(), size_t{0});
+  std::sort(by_id.begin(), by_id.end(), [&](size_t a, size_t b) { return input.lists[a].list_id < input.lists[b].list_id; });
+  for (const size_t g : by_id) {
     const auto first = static_cast<size_t>(input.lists[g].segments - input.order.data());
-    const size_t last =
-        g + 1 < input.lists.size() ? static_cast<size_t>(input.lists[g + 1].segments - input.order.data()) : input.order.size();
-    for (size_t position = first; position < last; ++position) {
-      const auto query = static_cast<size_t>(context.request.segments[input.order[position]].query);
+    for (size_t position = first; position < first + static_cast<size_t>(input.sizes[g].queries); ++position) {
+      const size_t query = context.request.segment_queries[input.order[position]];
       shared.group[position] = static_cast<uint32_t>(g);
       shared.first_page[position] = static_cast<uint32_t>(pages[query]);
-      pages[query] += (input.lists[g].list->slots + kPageRows - 1) / kPageRows;
+      pages[query] += input.sizes[g].pages;
       if (pages[query] > kMaxPages) throw std::length_error("one query scans more than 2^32 rows of pq codes; use fewer lists");
       ++shared.positions_begin[query + 1];
     }
   }
   for (size_t q = 0; q < n_queries; ++q) shared.positions_begin[q + 1] += shared.positions_begin[q];
   std::vector<size_t> next(shared.positions_begin.begin(), shared.positions_begin.end() - 1);
-  for (size_t position = 0; position < input.order.size(); ++position) {
-    const auto query = static_cast<size_t>(context.request.segments[input.order[position]].query);
-    shared.positions[next[query]++] = static_cast<uint32_t>(position);
+  for (const size_t g : by_id) {
+    const auto first = static_cast<size_t>(input.lists[g].segments - input.order.data());
+    for (size_t position = first; position < first + static_cast<size_t>(input.sizes[g].queries); ++position) {
+      shared.positions[next[context.request.segment_queries[input.order[position]]]++] = static_cast<uint32_t>(position);
+    }
   }
 }
 
@@ -370,17 +374,18 @@ ScanCounters scan_pq(const ScanContext& context, const Pool& pool, const PqScanI
   shared.tables.resize(n_queries);
 
   std::vector<int64_t> rows(n_queries, 0);
-  for (const uint32_t s : input.order) {
-    rows[static_cast<size_t>(request.segments[s].query)] += (input.heads[s]->slots + kPageRows - 1) / kPageRows * kPageRows;
-  }
+  const auto each_segment = [&](const auto& body) {
+    for (size_t g = 0; g < input.lists.size(); ++g) {
+      for (int64_t at = 0; at < input.sizes[g].queries; ++at) body(g, request.segment_queries[input.lists[g].segments[at]]);
+    }
+  };
+  each_segment([&](size_t g, size_t query) { rows[query] += input.sizes[g].pages * kPageRows; });
   std::vector<PqWorker> states;
   states.reserve(threads);
   const auto keep = static_cast<size_t>(request.k * request.refine);
   for (size_t t = 0; t < threads; ++t) {
     PqWorker& state = states.emplace_back(context, shared, input);
-    for (const uint32_t s : input.order) {
-      state.tops[static_cast<size_t>(request.segments[s].query)].expect(input.heads[s]->live);
-    }
+    each_segment([&](size_t g, size_t query) { state.tops[query].expect(input.lists[g].list->live); });
     for (size_t q = 0; q < n_queries; ++q) {
       state.tops[q].reserve(request.k);
       state.shortlists[q].reserve(keep, rows[q]);

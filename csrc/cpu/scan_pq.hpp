@@ -17,14 +17,14 @@
 
 namespace warpmem {
 
-// Segments grouped by list, as scan() has them. `order` holds the indexes of the segments, group by group; `lists` and `plan` speak of these groups.
+// Segments grouped by list, as scan() has them. `order` holds the indexes of segments, those of one list together; `plan` speaks of the lists by their place.
 struct PqScanInput {
   const ScanPlan& plan;
   const std::vector<ScanList>& lists;
+  const std::vector<ScanGroup>& sizes;  // by list
   const std::vector<uint32_t>& order;
-  const std::vector<ListHead>& heads;  // by segment
-  int64_t max_queries = 0;             // of a task
-  int64_t max_pages = 0;               // of a list
+  int64_t max_queries = 0;  // of a task
+  int64_t max_pages = 0;    // of a list
 };
 
 // Throws std::bad_alloc, and std::length_error when one query scans more than 2^32 rows. Writes the output only when nothing can fail any more.

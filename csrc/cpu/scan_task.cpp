@@ -48,10 +48,10 @@ void ScanWorker::run(const ScanTask& task, const ScanList& list) noexcept {
     filter_chunk(task, list);
     if (context_.bounds != nullptr) {
       if (!context_.plain) extras_chunk();
-      screen_chunk(task, list, next);
+      screen_chunk(task, list);
     }
     for (int64_t at = 0; at < task.query_end - task.query_begin; ++at) {
-      const Segment& segment = context_.request.segments[list.segments[task.query_begin + at]];
+      const Segment segment = context_.request.segment(list.segments[task.query_begin + at]);
       if (context_.bounds != nullptr && context_.bounds[segment.query].codes != nullptr) {
         select(segment, list.list_id, at);
       } else {
@@ -74,7 +74,10 @@ void ScanWorker::check(size_t p, unsigned planes) noexcept {
 
 // --------------------------------------------------------------------------------------------- filters
 
-bool ScanWorker::same_filter(const Segment& a, const Segment& b) const noexcept {
+bool ScanWorker::same_filter(uint32_t left, uint32_t right) const noexcept {
+  if (left == right) return true;
+  const Filter& a = context_.request.filters[left];
+  const Filter& b = context_.request.filters[right];
   if (a.bitmap != b.bitmap || a.bitmap_words != b.bitmap_words || a.terms_end - a.terms_begin != b.terms_end - b.terms_begin ||
       a.values_end - a.values_begin != b.values_end - b.values_begin) {
     return false;
@@ -91,39 +94,54 @@ bool ScanWorker::same_filter(const Segment& a, const Segment& b) const noexcept 
                     request.values.begin() + static_cast<std::ptrdiff_t>(b.values_begin));
 }
 
-uint64_t ScanWorker::filter(const Segment& segment, const ConstPage& page, uint64_t mask) noexcept {
-  const ScanRequest& request = context_.request;
-  if (segment.terms_begin < segment.terms_end || segment.bitmap != nullptr) touch(page, kHeadPlane);
-  for (size_t t = segment.terms_begin; t < segment.terms_end && mask != 0; ++t) {
-    const Term& term = request.terms[t];
-    const int64_t* const column = layout_.column(page, term.column);
-    mask = term.op == kRange ? context_.kernels.filter_range(column, term.lo, term.hi, mask)
-                             : filter_term(term, request.values.data() + segment.values_begin, column, mask);
+uint64_t ScanWorker::test(const Filter& filter, const Term& term, const ConstPage& page, uint64_t mask) const noexcept {
+  const int64_t* const column = layout_.column(page, term.column);
+  if (term.op == kRange) return context_.kernels.filter_range(column, term.lo, term.hi, mask);
+  return context_.kernels.filter_members(column, context_.request.values.data() + filter.values_begin + term.lo,
+                                         term.hi - term.lo, mask);
+}
+
+uint64_t ScanWorker::pass(const Filter& filter, const ConstPage& page, uint64_t mask) noexcept {
+  const std::vector<Term>& terms = context_.request.terms;
+  if (filter.terms_begin < filter.terms_end || filter.bitmap != nullptr) touch(page, kHeadPlane);
+  if (!filter.joined) {
+    for (size_t t = filter.terms_begin; t < filter.terms_end && mask != 0; ++t) mask = test(filter, terms[t], page, mask);
+  } else {
+    uint64_t stack[kMaxDepth];
+    int depth = 0;
+    for (size_t t = filter.terms_begin; t < filter.terms_end; ++t) {
+      if (terms[t].op <= kMembership) {
+        stack[depth++] = test(filter, terms[t], page, mask);
+      } else {
+        depth = join_terms(terms[t].op, stack, depth, mask);
+      }
+    }
+    while (depth > 0) mask &= stack[--depth];
   }
-  if (segment.bitmap != nullptr && mask != 0) {
-    mask = context_.kernels.filter_bitmap(segment.bitmap, segment.bitmap_words, layout_.row_ids(page), mask);
+  if (filter.bitmap != nullptr && mask != 0) {
+    mask = context_.kernels.filter_bitmap(filter.bitmap, filter.bitmap_words, layout_.row_ids(page), mask);
   }
   return mask;
 }
 
 // Segments that filter like the one before them take over its rows.
 void ScanWorker::filter_chunk(const ScanTask& task, const ScanList& list) noexcept {
-  const Segment* previous = nullptr;
+  uint32_t previous = 0;
   int64_t rows = 0;
   for (int64_t at = 0; at < task.query_end - task.query_begin; ++at) {
-    const Segment& segment = context_.request.segments[list.segments[task.query_begin + at]];
+    const uint32_t filter = context_.request.segment(list.segments[task.query_begin + at]).filter;
     uint64_t* const masks = masks_.data() + at * kChunkPages;
-    if (previous != nullptr && same_filter(*previous, segment)) {
+    if (at > 0 && same_filter(previous, filter)) {
       std::copy(masks - kChunkPages, masks, masks);
     } else {
       rows = 0;
       for (size_t p = 0; p < n_pages_; ++p) {
-        masks[p] = filter(segment, pages_[p], valid_[p]);
+        masks[p] = pass(context_.request.filters[filter], pages_[p], valid_[p]);
         rows += __builtin_popcountll(masks[p]);
       }
     }
     rows_seen += rows;
-    previous = &segment;
+    previous = filter;
   }
 }
 
@@ -159,23 +177,6 @@ float ScanWorker::floor_of(float threshold) const noexcept {
   return std::isfinite(low) ? not_above(low) : -INFINITY;
 }
 
-// Asks for the columns that a page of the next chunk will be filtered and ranked by, while the screen still streams this chunk.
-void ScanWorker::fetch_columns(const ScanList& list, int64_t page_index, const Segment& segment) const noexcept {
-  const Block& block = *list.list->blocks[static_cast<size_t>(page_index / kBlockPages)];
-  const auto p = static_cast<size_t>(page_index % kBlockPages);
-  if (block.valid[p] == 0) return;
-  const ConstPage page = block.pages[p]->memory();
-  const auto fetch_column = [&](int64_t column) {
-    const auto* const cells = reinterpret_cast<const unsigned char*>(layout_.column(page, column));
-    for (int64_t i = 0; i < kPageRows * static_cast<int64_t>(sizeof(int64_t)); i += 64) __builtin_prefetch(cells + i);
-  };
-  const Ranking& r = context_.request.ranking;
-  for (size_t t = segment.terms_begin; t < segment.terms_end; ++t) fetch_column(context_.request.terms[t].column);
-  if (segment.bitmap != nullptr) fetch_column(layout_.n_columns);
-  if (r.w_recency != 0.0) fetch_column(r.recency_column);
-  if (r.w_priority != 0.0) fetch_column(r.priority_column);
-}
-
 // Rows lie far from each other in memory: asked for early, they arrive while the screen goes on.
 void ScanWorker::fetch(const ConstPage& page, int slot) const noexcept {
   const unsigned char* const row = page.rows + slot * layout_.row_bytes();
@@ -191,27 +192,23 @@ void ScanWorker::fetch_fine(const ConstPage& page, uint64_t rows) const noexcept
   }
 }
 
-void ScanWorker::screen_chunk(const ScanTask& task, const ScanList& list, int64_t next) noexcept {
+void ScanWorker::screen_chunk(const ScanTask& task, const ScanList& list) noexcept {
   const int64_t n = task.query_end - task.query_begin;
   for (int64_t first = 0; first < n; first += kScreenQueries) {
     ScreenQuery block[kScreenQueries];
     int64_t at_of[kScreenQueries];
     int count = 0;
     for (int64_t at = first; at < std::min(n, first + kScreenQueries); ++at) {
-      const Segment& segment = context_.request.segments[list.segments[task.query_begin + at]];
+      const Segment segment = context_.request.segment(list.segments[task.query_begin + at]);
       const QueryBound& query = context_.bounds[segment.query];
       if (query.codes == nullptr) continue;
-      const float floor = floor_of(threshold_of(static_cast<size_t>(segment.query)));
+      const float floor = floor_of(threshold_of(segment.query));
       at_of[count] = at;
       block[count++] =
           ScreenQuery{query.codes, query.sum, query.scale, query.norm, query.error, query.square, floor, context_.min_similarity,
                       0,           0,         nullptr};
     }
     for (size_t p = 0; p < n_pages_ && count > 0; ++p) {
-      const int64_t ahead = next + static_cast<int64_t>(p);
-      if (first == 0 && ahead < task.page_end) {
-        fetch_columns(list, ahead, context_.request.segments[list.segments[task.query_begin]]);
-      }
       const ConstPage& page = pages_[p];
       const float* const extra = context_.plain ? nullptr : extras_[p];
       const ScreenPage screen{page.coarse, page.fine, layout_.padded / kLineElements, extra, context_.l2};
@@ -267,7 +264,7 @@ void ScanWorker::screen_chunk(const ScanTask& task, const ScanList& list, int64_
 
 // Rows in order of their bounds, best first, until a bound lies below the k-th best.
 void ScanWorker::select(const Segment& segment, int64_t list_id, int64_t at) noexcept {
-  const auto query = static_cast<size_t>(segment.query);
+  const size_t query = segment.query;
   const float* const bounds = bounds_.data() + at * chunk_rows_;
   candidates_.clear();
   for (size_t p = 0; p < n_pages_; ++p) {
@@ -307,7 +304,7 @@ void ScanWorker::select(const Segment& segment, int64_t list_id, int64_t at) noe
 
 // Without a screen: every row of the mask.
 void ScanWorker::score_page(const Segment& segment, int64_t list_id, const ConstPage& page, uint64_t mask) noexcept {
-  const double* const wide = context_.queries + segment.query * layout_.padded;
+  const double* const wide = context_.queries + static_cast<int64_t>(segment.query) * layout_.padded;
   rows_rescored += __builtin_popcountll(mask);
   float similarities[kPageRows];
   if (layout_.storage == Storage::kF32) {
@@ -354,7 +351,7 @@ float ScanWorker::final_of(const ConstPage& page, int slot, float similarity) co
 
 void ScanWorker::offer(const Segment& segment, int64_t list_id, const ConstPage& page, int slot, float similarity) noexcept {
   if (!(static_cast<double>(similarity) >= context_.request.min_similarity)) return;
-  TopK& top = tops[static_cast<size_t>(segment.query)];
+  TopK& top = tops[segment.query];
   touch(page, kHeadPlane);
   const float score = final_of(page, slot, similarity);
   if (score < top.threshold()) return;

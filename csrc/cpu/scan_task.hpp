@@ -63,14 +63,14 @@ class ScanWorker {
     if ((unchecked_[p] & planes) != 0) check(p, planes);
   }
   void check(size_t p, unsigned planes) noexcept;
-  bool same_filter(const Segment& a, const Segment& b) const noexcept;
-  uint64_t filter(const Segment& segment, const ConstPage& page, uint64_t mask) noexcept;
+  bool same_filter(uint32_t left, uint32_t right) const noexcept;
+  uint64_t test(const Filter& filter, const Term& term, const ConstPage& page, uint64_t mask) const noexcept;
+  uint64_t pass(const Filter& filter, const ConstPage& page, uint64_t mask) noexcept;
   void filter_chunk(const ScanTask& task, const ScanList& list) noexcept;
   void extras_chunk() noexcept;
   void fetch(const ConstPage& page, int slot) const noexcept;
-  void fetch_columns(const ScanList& list, int64_t page_index, const Segment& segment) const noexcept;
   void fetch_fine(const ConstPage& page, uint64_t rows) const noexcept;
-  void screen_chunk(const ScanTask& task, const ScanList& list, int64_t next) noexcept;
+  void screen_chunk(const ScanTask& task, const ScanList& list) noexcept;
   void select(const Segment& segment, int64_t list_id, int64_t at) noexcept;
   void score_page(const Segment& segment, int64_t list_id, const ConstPage& page, uint64_t mask) noexcept;
   float threshold_of(size_t query) const noexcept;

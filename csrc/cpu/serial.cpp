@@ -130,6 +130,15 @@ WARPMEM_READS_UNPUBLISHED uint64_t filter_range(const int64_t* column, int64_t l
   return keep & mask;
 }
 
+WARPMEM_READS_UNPUBLISHED uint64_t filter_members(const int64_t* column, const int64_t* values, int64_t n, uint64_t mask) {
+  uint64_t keep = 0;
+  for (uint64_t bits = mask; bits != 0; bits &= bits - 1) {
+    const int slot = __builtin_ctzll(bits);
+    keep |= static_cast<uint64_t>(is_member(values, 0, n, column[slot])) << slot;
+  }
+  return keep;
+}
+
 uint64_t in_words(const uint64_t* words, int64_t n_words, const int64_t* row_ids, uint64_t mask) {
   return filter_bitmap(words, n_words, row_ids, mask);
 }
@@ -172,7 +181,7 @@ uint64_t read(const void* data, size_t bytes) {
 
 }  // namespace
 
-const Kernels kSerialKernels = {"serial", "plain", dots,         distances, widen,  decode,
-                                screen,   refine,  filter_range, in_words,  extras, read};
+const Kernels kSerialKernels = {"serial", "plain",      dots,           distances, widen,  decode, screen,
+                                refine,   filter_range, filter_members, in_words,  extras, read};
 
 }  // namespace warpmem

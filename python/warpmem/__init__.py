@@ -13,6 +13,7 @@ from .aio import AsyncMemory
 from .compose import open
 from .config import Config, load_config
 from .errors import WarpmemError
+from .index import VectorIndex
 from .memory import Memory
 from .types import (
     KINDS,
@@ -23,8 +24,10 @@ from .types import (
     ItemPage,
     MemoryItem,
     Message,
+    Neighbors,
     NewItem,
     Owner,
+    RankBy,
     Ranking,
     Scope,
     SearchResult,
@@ -46,12 +49,15 @@ __all__ = [
     "Memory",
     "MemoryItem",
     "Message",
+    "Neighbors",
     "NewItem",
     "Owner",
+    "RankBy",
     "Ranking",
     "Scope",
     "SearchResult",
     "Stats",
+    "VectorIndex",
     "Version",
     "WarpmemError",
     "errors",

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Buffer
 
+from .records import SegmentTable
+
 _Term = tuple[int, int, int, int]
 _Segment = tuple[int, int, int, Sequence[_Term], Sequence[int], NDArray[np.uint64] | None]
 
@@ -55,7 +57,7 @@ class Pool:
     def scan(
         self,
         queries: NDArray[np.float32],
-        segments: Sequence[_Segment],
+        segments: Sequence[_Segment] | SegmentTable,
         k: int,
         *,
         min_similarity: float = ...,

@@ -56,6 +56,7 @@ class AsyncMemory:
     history = _delegate(Memory.history)
     changes = _delegate(Memory.changes)
     stats = _delegate(Memory.stats)
+    checkpoint = _delegate(Memory.checkpoint)
     flush = _delegate(Memory.flush)
     close = _delegate(Memory.close)
 

@@ -1,7 +1,9 @@
-"""The only file that names concrete parts: it reads a configuration and builds a Memory."""
+"""Reads a configuration and builds a Memory: the only file that names concrete parts, but for the search
+backends, which index/backends.py names."""
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,24 +16,21 @@ from .embed.given import GivenVectors
 from .embed.hashing import HashingEmbedder
 from .embed.wordllama import WordLlamaEmbedder
 from .errors import InputError, ModelMismatch
-from .index.choose import ORDER, choose_backend
+from .index.backends import backends as backends
+from .index.backends import choose
+from .index.checkpoint import IndexCheckpoint
 from .index.cpu import CpuBackend
-from .index.cupy_backend import CupyBackend
-from .index.numba_backend import NumbaBackend
-from .index.numpy_ref import NumpyBackend
 from .index.partitions import PartitionedIndex
 from .memory import Memory
 from .ops.clock import SystemClock
 from .policy.schema import compile_schemas
-from .protocols import Clock, Embedder, Engine, SearchBackend, TokenCounter
+from .protocols import Clock, Embedder, Engine, Log, SearchBackend, TokenCounter
 from .reason.tokens import EstimateTokenCounter, TokenizerCounter
 from .records import StoreIdentity
+from .storage.directory import INDEX_NAME
 from .storage.log import open_log, read_identity
 from .storage.memory import MemoryEngine
 from .storage.rocks import RocksEngine
-
-_NOT_BUILT = {"cuda": "the CUDA search backend is not part of this version"}
-_BY_NAME_ONLY = {"numba": "it compiles for seconds at its first search, so it must be asked for by name"}
 
 
 def open(
@@ -77,7 +76,13 @@ def open(
             max_queue=settings.write_queue,
             read_only=settings.read_only,
         )
-        index = PartitionedIndex(backend, chosen.dimension, log.rows)
+        index = PartitionedIndex(
+            backend,
+            chosen.dimension,
+            functools.partial(log.rows, metadata=bool(settings.columns)),
+            _make_checkpoint(settings, backend, log),
+            settings.columns,
+        )
         counter = token_counter or _make_counter(chosen)
         return Memory(settings, log, index, backend, chosen, counter, compiled, reason)
     except BaseException:
@@ -102,25 +107,15 @@ def _settings(
     return make_config({**msgspec.structs.asdict(base), **given})
 
 
-def backends(isa: str = "auto") -> dict[str, SearchBackend]:
-    """Every search backend of this build, by name."""
-    return {"cpu": CpuBackend(isa), "cupy": CupyBackend(), "numba": NumbaBackend(), "numpy": NumpyBackend()}
-
-
 def make_backend(settings: Config) -> tuple[SearchBackend, str]:
     """(backend, why it was chosen). Raises BackendUnavailable."""
-    known = backends(settings.isa)
-    reasons: dict[str, str | None] = dict(_NOT_BUILT)
-    if settings.backend == "auto":
-        reasons.update(_BY_NAME_ONLY)
-    # Asking can cost an import, so those behind the first that can run are not asked.
-    chosen = False
-    for name in ORDER if settings.backend == "auto" else (settings.backend,):
-        if name not in reasons:
-            reasons[name] = "not asked" if chosen else known[name].available()
-            chosen = chosen or reasons[name] is None
-    name, why = choose_backend(settings.backend, reasons)
-    return known[name], why
+    return choose(settings.backend, settings.isa)
+
+
+def _make_checkpoint(settings: Config, backend: SearchBackend, log: Log) -> IndexCheckpoint | None:
+    if settings.path is None or not isinstance(backend, CpuBackend):
+        return None
+    return IndexCheckpoint(backend, os.path.join(settings.path, INDEX_NAME), log, settings.columns)
 
 
 def _make_engine(settings: Config) -> Engine:

@@ -17,6 +17,7 @@ MAX_K = 4096
 MAX_BATCH = 10_000
 MAX_DIMENSION = 65_536
 IDEMPOTENCY_DAYS = 7
+MAX_DECLARED = 64
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -25,25 +26,31 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     path            data directory; None keeps everything in memory
     durability      "sync": add returns after fsync; "os": after the write reached the operating system
     backend         "auto", "cpu", "numpy", or with an extra installed "cupy" (needs a CUDA device), "numba"
-    isa             instruction set of the cpu backend: "auto", "avx2", "serial"
+    isa             instruction set of the cpu backend: "auto", "avx512", "avx2", "serial"
     embedder        "wordllama" or "hashing"; None is the store's own, and "wordllama" for a new store
     read_only       refuse every write
     item_cache      decoded items kept in memory
     write_queue     changes that may wait for the committer before writers block
     min_free_bytes  refuse writes when the data directory's disk has less than this free
     memtable_bytes  RocksDB write buffer per column family
+    checkpoint_rows close() saves the index once so many of its rows, and a tenth of all, have changed since
+                    it was last saved; 0 leaves that to checkpoint()
+    columns         metadata keys ("year", "a.b") that searches filter by, and the type of their values; the
+                    scan tests them itself. Other types are allowed. May differ from open to open
     """
 
     path: str | None = None
     durability: Durability = "sync"
     backend: Literal["auto", "cpu", "cupy", "numba", "numpy"] = "auto"
-    isa: Literal["auto", "avx2", "serial"] = "auto"
+    isa: Literal["auto", "avx512", "avx2", "serial"] = "auto"
     embedder: Literal["wordllama", "hashing"] | None = None
     read_only: bool = False
     item_cache: int = 65_536
     write_queue: int = 4_096
     min_free_bytes: int = 64 << 20
     memtable_bytes: int = 16 << 20
+    checkpoint_rows: int = 20_000
+    columns: dict[str, Literal["boolean", "number", "string"]] = {}
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -51,10 +58,15 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             ("write_queue", 1),
             ("memtable_bytes", 1),
             ("min_free_bytes", 0),
+            ("checkpoint_rows", 0),
         ):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 1 << 63:
                 raise InputError(f"{name} must be an integer of at least {least}")
+        if len(self.columns) > MAX_DECLARED or not all(all(name.split(".")) for name in self.columns):
+            raise InputError(
+                f"columns must be at most {MAX_DECLARED} paths of metadata keys, like 'a' or 'a.b'"
+            )
 
 
 def make_config(values: dict[str, Any]) -> Config:

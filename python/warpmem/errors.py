@@ -123,8 +123,8 @@ class StoreCorrupt(StoreError):
 
 
 class IndexCorrupt(StoreError):
-    """An index file is not what was written. Raised where it is opened, or by whatever first needs the damaged
-    part; nothing wrong is returned."""
+    """An index file is not what was written. Raised where it is opened, or by whatever first needs the
+    damaged part; nothing wrong is returned."""
 
 
 class StoreReadOnly(StoreError):

@@ -255,8 +255,12 @@ class Log(Protocol):
         """(operation, time, record) of every version, oldest first, deletion included."""
         ...
 
-    def rows(self, owner: int) -> Iterator[Row]:
-        """Every indexed row of one owner, current and past versions."""
+    def rows(self, owner: int, metadata: bool = False) -> Iterator[Row]:
+        """Every indexed row of one owner, current and past versions, with their metadata if asked for."""
+        ...
+
+    def item_rows(self, key: bytes, metadata: bool = False) -> Iterator[Row]:
+        """The indexed rows of one item."""
         ...
 
     def records(
@@ -268,6 +272,10 @@ class Log(Protocol):
     def entries(self, since: int) -> Iterator[LogEntry]:
         """Log entries with sequence > since that subscribers have seen, so none that a power loss could
         still take back (but by durability "os"). Raises StoreCorrupt at a gap."""
+        ...
+
+    def position(self) -> LogEntry | None:
+        """The last entry that subscribers have seen; None in a new log."""
         ...
 
     def owners(self, after: int) -> Iterator[tuple[int, Owner]]:
@@ -294,6 +302,10 @@ class RowPool(Protocol):
 
     @property
     def isa(self) -> str: ...
+    @property
+    def dim(self) -> int: ...
+    @property
+    def n_columns(self) -> int: ...
 
     def apply(
         self,
@@ -309,6 +321,10 @@ class RowPool(Protocol):
         ...
 
     def drop(self, list_ids: Sequence[int]) -> None: ...
+
+    def compact(self, list_id: int) -> None:
+        """Give back the memory of a list's removed rows; an unknown list is ignored. Results stay the same."""
+        ...
 
     def scan(
         self,
@@ -354,7 +370,8 @@ class RowPool(Protocol):
 
 
 class SearchBackend(Protocol):
-    """A way to compute. `capabilities` is a subset of {"scan", "filter", "ranking", "kmeans", "pq"}."""
+    """A way to compute. `capabilities` is a subset of {"scan", "filter", "ranking", "kmeans", "pq",
+    "file"}."""
 
     name: str
     capabilities: frozenset[str]
@@ -373,12 +390,31 @@ class SearchBackend(Protocol):
         screen: str = "auto",
         threads: int = 1,
     ) -> RowPool:
-        """A new, empty pool. storage: "f32", "f16" or "int8", how rows are kept. metric: "dot", or "l2", whose
-        similarity is the negated squared distance. screen and threads are wishes that change no result."""
+        """A new, empty pool.
+
+        storage: how rows are kept, "f32", "f16" or "int8". metric: "dot", or "l2", whose similarity is the
+        negated squared distance. screen and threads are wishes that change no result.
+        """
         ...
 
     def normalize(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """(n, dim) float32 to unit length, canonically. ValueError on a zero or non-finite row."""
+        ...
+
+
+class FileBackend(SearchBackend, Protocol):
+    """A backend with the capability "file": its pools can be saved and mapped back."""
+
+    def save_pool(self, pool: RowPool, path: str, sections: Mapping[str, bytes]) -> None:
+        """Write a pool of this backend and named sections to one file, in place of what stands there.
+
+        Raises DiskFull, StoreReadOnly, IndexCorrupt.
+        """
+        ...
+
+    def open_pool(self, path: str, *, threads: int = 1) -> tuple[RowPool, Mapping[str, bytes]]:
+        """The pool and the sections of a file. Raises IndexCorrupt, FormatError, FileNotFoundError; a damaged
+        page raises IndexCorrupt where it is first touched."""
         ...
 
 
@@ -399,9 +435,19 @@ class Index(Protocol):
         ...
 
     def generation(self, owner: int) -> int: ...
+    def decides(self, owner: int, node: Any) -> bool:
+        """Whether ScopePart.where may be this filter (a Node of ops/filter_grammar.py) for this owner."""
+        ...
+
     def vector(self, match: Match) -> NDArray[np.float32] | None:
         """(dim,) float32 stored vector of a match; None when its row has left the index."""
         ...
 
     def plan(self) -> str: ...
     def stats(self) -> dict[str, int]: ...
+
+    def checkpoint(self, least_changes: int = 0) -> bool:
+        """Write what the next open would have to compute again; False when there is nowhere to write, or
+        `least_changes` is given and fewer rows than that, or than a tenth of all, have changed since. Changes
+        wait meanwhile, searches do not."""
+        ...

@@ -26,12 +26,12 @@ last one around (column, lo and hi are 0 for the three). Everything left on the 
 """
 
 Segment = tuple[int, int, int, Sequence[Term], Sequence[int], "NDArray[np.uint64] | None"]
-"""(query, list_id, group, terms, values, bitmap): one list that one query scans. `values` feeds MEMBERSHIP and
-each slice used is ascending; bit row_id of `bitmap` must be set when it is given."""
+"""(query, list_id, group, terms, values, bitmap): one list that one query scans. `values` feeds MEMBERSHIP,
+and each slice used is ascending; bit row_id of `bitmap` must be set when it is given."""
 
 
 class SegmentTable(NamedTuple):
-    """Many segments that share one filter: `queries[i]` scans `lists[i]`, both int64 (s,). Group 0, no bitmap."""
+    """Many segments that share a filter: `queries[i]` scans `lists[i]`, int64 (s,). Group 0, no bitmap."""
 
     queries: NDArray[np.int64]
     lists: NDArray[np.int64]
@@ -49,7 +49,8 @@ class Record(msgspec.Struct, frozen=True):
 
 
 class Row(msgspec.Struct, frozen=True):
-    """One version of an item as the index sees it. vector: (dim,) float32, canonically normalised."""
+    """One version of an item as the index sees it. vector: (dim,) float32, canonically normalised. metadata:
+    the item's, where it was asked for."""
 
     key: bytes
     version: int
@@ -64,6 +65,7 @@ class Row(msgspec.Struct, frozen=True):
     retired_at: int
     expires_at: int
     vector: Any
+    metadata: Any = None
 
 
 class RowChange(msgspec.Struct, frozen=True):
@@ -103,13 +105,14 @@ class StoreIdentity(msgspec.Struct, frozen=True, array_like=True):
 
 
 class ScopePart(msgspec.Struct, frozen=True):
-    """One scope of a search: an owner's partition, narrowed by attributes and an optional bitmap over row
-    ids."""
+    """One scope of a search: an owner's partition, narrowed by attributes, by an optional bitmap over row ids
+    and by an optional filter that the index said it decides (a Node of ops/filter_grammar.py)."""
 
     owner: int
     agent_id: str | None = None
     run_id: str | None = None
     bitmap: Any = None
+    where: Any = None
 
 
 class SearchRequest(msgspec.Struct, frozen=True):

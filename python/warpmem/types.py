@@ -23,6 +23,9 @@ Durability = Literal["sync", "os"]
 Modality = Literal["text", "code", "log", "image", "audio"]
 Operation = Literal["add", "touch", "update", "close", "delete"]
 Order = Literal["recorded", "valid_from"]
+ColumnType = Literal["int64", "float64", "bool", "str", "time"]
+
+_MAX_HALF_LIFE = timedelta(days=365_250)
 
 
 def _utf8_bytes(value: str, name: str) -> int:
@@ -196,6 +199,57 @@ class Ranking(msgspec.Struct, frozen=True, kw_only=True):
                 raise InputError(f"ranking weight {name} must be a number from 0 to 1e6")
         if not isinstance(self.half_life, timedelta) or self.half_life < timedelta(microseconds=1):
             raise InputError("ranking half_life must be a timedelta of at least a microsecond")
+
+
+class RankBy(msgspec.Struct, frozen=True, kw_only=True):
+    """Weights of the final score of a `VectorIndex` search, a plain weighted sum that is not renormalised.
+
+    similarity: as the metric has it. recency: ``2 ** (-max(0, now - t) / half_life)`` in (0, 1], where t is
+    the row's value in `recency_column`, a "time" column; a row without one gets 0. priority: the row's value
+    in `priority_column`, a "float64" column; a row without one gets the score -inf and comes last. now: an
+    aware datetime; None is the time of the search."""
+
+    similarity: float = 1.0
+    recency: float = 0.0
+    recency_column: str | None = None
+    half_life: timedelta = timedelta(days=30)
+    priority: float = 0.0
+    priority_column: str | None = None
+    now: datetime | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("similarity", "recency", "priority"):
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0.0 <= value <= 1e6:
+                raise InputError(f"ranking weight {name} must be a number from 0 to 1e6")
+        for name in ("recency", "priority"):
+            column = getattr(self, f"{name}_column")
+            if column is not None and not isinstance(column, str):
+                raise InputError(f"ranking {name}_column must be a string, not {type(column).__name__}")
+            if column is None and getattr(self, name):
+                raise InputError(f"ranking by {name} needs {name}_column, the column that holds it")
+        if (
+            not isinstance(self.half_life, timedelta)
+            or not timedelta(microseconds=1) <= self.half_life <= _MAX_HALF_LIFE
+        ):
+            raise InputError("ranking half_life must be a timedelta from a microsecond to 1,000 years")
+        if self.now is not None and not isinstance(self.now, datetime):
+            raise InputError(f"ranking now must be a datetime, not {type(self.now).__name__}")
+
+
+class Neighbors(msgspec.Struct, frozen=True, eq=False):
+    """What a `VectorIndex` search found: `ids, scores = index.search(...)`.
+
+    ids: (n, k) int64, best first, -1 where there are fewer than k. scores: (n, k) float32, larger is nearer,
+    -inf in the same places. plan: how it was done, when `explain` asked for it, else None.
+    """
+
+    ids: Any
+    scores: Any
+    plan: dict[str, Any] | None = None
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.ids, self.scores))
 
 
 class Hit(msgspec.Struct, frozen=True):

@@ -203,7 +203,7 @@ def test_cuda_kernels_in_the_simulator() -> None:
 
 
 def test_cupy_keeps_lists_within_its_budget() -> None:
-    pool = CupyPool(8, 0, np, cache_bytes=3 * 100 * (8 * 4 + 12))
+    pool = CupyPool(8, 0, np, cache_bytes=3 * 100 * (8 * 4 + 8))
     for list_id in range(5):
         ids = np.arange(100)
         pool.apply(

@@ -253,7 +253,7 @@ BAD_SCAN: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"segments": segment(group=1 << 32)}, ValueError, "segment group"),
     ({"segments": [(0, 1)]}, ValueError, "6 members, not 2"),
     ({"segments": segment(terms=[(1, 0, 0, 0)])}, ValueError, "term column must be within 0 and 0, not 1"),
-    ({"segments": segment(terms=[(0, 2, 0, 0)])}, ValueError, "term op must be within 0 and 1, not 2"),
+    ({"segments": segment(terms=[(0, 5, 0, 0)])}, ValueError, "term op must be within 0 and 4, not 5"),
     ({"segments": segment(terms=[(0, 1, 0, 3)], values=[1, 2])}, ValueError, "slice within 0 and 2, not 0:3"),
     ({"segments": segment(terms=[(0, 1, 2, 1)], values=[1, 2])}, ValueError, "not 2:1"),
     ({"segments": segment(terms=[(0, 1, 0, 2)], values=[2, 1])}, ValueError, "ascending"),

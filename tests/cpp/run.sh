@@ -55,17 +55,19 @@ build_and_run() {
   done
 }
 
-build_and_run asan "-fsanitize=address,undefined -fno-sanitize-recover=all" -O1 test_core test_pool test_screen test_scan test_kernels &
+build_and_run asan "-fsanitize=address,undefined -fno-sanitize-recover=all" -O1 test_core test_file test_pool test_screen test_scan test_kernels &
 first=$!
-build_and_run tsan -fsanitize=thread -O1 test_pool test_scan &
+build_and_run tsan -fsanitize=thread -O1 test_file test_pool test_scan &
 second=$!
 wait $first
 wait $second
 "$build/test_core.asan"
+"$build/test_file.asan"
 "$build/test_pool.asan"
 "$build/test_screen.asan"
 "$build/test_scan.asan"
 "$build/test_kernels.asan"
+"$build/test_file.tsan" beside_a_writer
 "$build/test_pool.tsan" readers_beside_a_writer
 "$build/test_scan.tsan" beside_a_writer
 

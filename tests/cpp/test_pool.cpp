@@ -1,8 +1,6 @@
 // csrc/cpu: the pool against a map, every allocation failed in turn, and scans beside a writer (also run under ThreadSanitizer).
 #include <atomic>
-#include <cstdlib>
 #include <map>
-#include <new>
 #include <random>
 #include <set>
 #include <thread>
@@ -11,44 +9,9 @@
 #include "../../csrc/cpu/pool.hpp"
 #include "../../csrc/cpu/scan.hpp"
 #include "check.hpp"
+#include "failing_allocations.hpp"
 
 using namespace warpmem;
-
-// --------------------------------------------------------------------------------------------- failing allocations
-
-namespace {
-
-thread_local int64_t allocations_left = -1;  // fail when it reaches 0; -1: never
-thread_local int64_t allocations_failed = 0;
-
-void* allocate(size_t size, size_t alignment) {
-  if (allocations_left == 0) {
-    ++allocations_failed;
-    throw std::bad_alloc();
-  }
-  if (allocations_left > 0) --allocations_left;
-  void* const memory = alignment == 0 ? std::malloc(size != 0 ? size : 1)
-                                      : std::aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
-  if (memory == nullptr) throw std::bad_alloc();
-  return memory;
-}
-
-}  // namespace
-
-// Not inlined, or the compiler sees malloc behind new and free behind delete and takes the pair for a mistake.
-#define WARPMEM_NOINLINE __attribute__((noinline))
-
-WARPMEM_NOINLINE void* operator new(size_t size) { return allocate(size, 0); }
-WARPMEM_NOINLINE void* operator new[](size_t size) { return allocate(size, 0); }
-WARPMEM_NOINLINE void* operator new(size_t size, std::align_val_t alignment) {
-  return allocate(size, static_cast<size_t>(alignment));
-}
-WARPMEM_NOINLINE void operator delete(void* memory) noexcept { std::free(memory); }
-WARPMEM_NOINLINE void operator delete[](void* memory) noexcept { std::free(memory); }
-WARPMEM_NOINLINE void operator delete(void* memory, size_t) noexcept { std::free(memory); }
-WARPMEM_NOINLINE void operator delete[](void* memory, size_t) noexcept { std::free(memory); }
-WARPMEM_NOINLINE void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory); }
-WARPMEM_NOINLINE void operator delete(void* memory, size_t, std::align_val_t) noexcept { std::free(memory); }
 
 namespace {
 
@@ -89,16 +52,15 @@ Found scan_lists(const Pool& pool, const std::vector<int64_t>& lists, int64_t k)
   request.n_queries = 1;
   request.k = k;
   request.min_similarity = -INFINITY;
-  for (const int64_t list_id : lists) {
-    request.segments.emplace_back();
-    request.list_ids.push_back(list_id);
-  }
-  std::vector<ListHead> heads(lists.size());
-  pool.snapshot(lists.data(), lists.size(), heads.data());
+  request.filters.emplace_back();
+  request.segment_queries.resize(lists.size());
+  const SegmentGroups groups = group_segments(lists.data(), lists.size());
+  std::vector<ListHead> heads(groups.list_ids.size());
+  pool.snapshot(groups.list_ids.data(), heads.size(), heads.data());
   const auto n = static_cast<size_t>(k);
   Found found{std::vector<float>(n), std::vector<float>(n), std::vector<int64_t>(n), std::vector<int64_t>(n),
               std::vector<int32_t>(1)};
-  scan(*find_kernels("auto"), pool, request, heads,
+  scan(*find_kernels("auto"), pool, request, groups, heads,
        ScanOutput{found.scores.data(), found.similarities.data(), found.list_ids.data(), found.row_ids.data(),
                   found.counts.data()});
   return found;

@@ -47,23 +47,25 @@ Result scan_all(const Kernels& kernels, const Pool& pool, const Vector& queries,
     request.ranking.now = 1000;
   }
   request.terms = {Term{0, kRange, 100, 1000000}};
+  std::vector<int64_t> list_ids;
+  request.filters.resize(2);
+  request.filters[1].terms_end = 1;
   for (int64_t q = 0; q < request.n_queries; ++q) {
     for (int64_t list_id = 0; list_id < 2; ++list_id) {
-      Segment segment;
-      segment.query = q;
-      if (q % 3 == 2) segment.terms_end = 1;
-      request.segments.push_back(segment);
-      request.list_ids.push_back(list_id);
+      request.segment_queries.push_back(static_cast<uint32_t>(q));
+      request.segment_filters.push_back(q % 3 == 2 ? 1 : 0);
+      list_ids.push_back(list_id);
     }
   }
-  std::vector<ListHead> heads(request.segments.size());
-  pool.snapshot(request.list_ids.data(), heads.size(), heads.data());
+  const SegmentGroups groups = group_segments(list_ids.data(), list_ids.size());
+  std::vector<ListHead> heads(groups.list_ids.size());
+  pool.snapshot(groups.list_ids.data(), heads.size(), heads.data());
   const auto n = static_cast<size_t>(request.n_queries * k);
   Result r{
       Vector(n), Vector(n), std::vector<int64_t>(n), std::vector<int64_t>(n), std::vector<int32_t>(n / static_cast<size_t>(k)),
       {}};
   r.counters =
-      scan(kernels, pool, request, heads,
+      scan(kernels, pool, request, groups, heads,
            ScanOutput{r.scores.data(), r.similarities.data(), r.list_ids.data(), r.row_ids.data(), r.counts.data()}, workers);
   return r;
 }
@@ -85,6 +87,27 @@ void fill(Pool& pool, int64_t n, int64_t first, float shift, unsigned seed) {
 }
 
 }  // namespace
+
+TEST(segments_of_a_list_stand_together) {
+  Random random(3);
+  for (const size_t n : {size_t{0}, size_t{1}, size_t{500}}) {
+    std::vector<int64_t> list_ids;
+    for (size_t s = 0; s < n; ++s) list_ids.push_back(static_cast<int64_t>(random() % 40) * (INT64_MAX / 40) - 7);
+    const SegmentGroups groups = group_segments(list_ids.data(), n);
+    CHECK_EQ(groups.begin.size(), groups.list_ids.size() + 1);
+    CHECK_EQ(groups.begin.back(), n);
+    std::vector<bool> seen(n);
+    for (size_t g = 0; g < groups.list_ids.size(); ++g) {
+      CHECK(groups.begin[g] < groups.begin[g + 1]);
+      for (size_t at = groups.begin[g]; at < groups.begin[g + 1]; ++at) {
+        CHECK_EQ(list_ids[groups.order[at]], groups.list_ids[g]);
+        CHECK(at == groups.begin[g] || groups.order[at - 1] < groups.order[at]);
+        CHECK(!seen[groups.order[at]]);
+        seen[groups.order[at]] = true;
+      }
+    }
+  }
+}
 
 TEST(screened_scans_equal_plain_ones) {
   Random random(8);

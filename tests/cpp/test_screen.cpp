@@ -196,6 +196,11 @@ TEST(filters_and_conversions_agree_with_core) {
       const Term term{0, kRange, column[random() % 64], round % 4 == 0 ? INT64_MAX : column[random() % 64]};
       const uint64_t words[4] = {random(), random(), random(), random()};
       CHECK_EQ(kernels->filter_range(column, term.lo, term.hi, mask), filter_term(term, nullptr, column, mask));
+      std::vector<int64_t> members;
+      for (int i = 0; i < round; ++i) members.push_back(i % 4 == 0 ? static_cast<int64_t>(random()) : column[random() % 64]);
+      std::sort(members.begin(), members.end());
+      CHECK_EQ(kernels->filter_members(column, members.data(), round, mask),
+               filter_term(Term{0, kMembership, 0, round}, members.data(), column, mask));
       for (const int64_t n_words : {0, 1, 4}) {
         CHECK_EQ(kernels->filter_bitmap(words, n_words, row_ids, mask), filter_bitmap(words, n_words, row_ids, mask));
       }

@@ -103,7 +103,7 @@ def test_loading_one_owner_holds_up_no_other_writer() -> None:
                 yield row
 
         memory._index._load_rows = slow  # type: ignore[attr-defined]
-        memory._index._drop(1, memory._index._partitions.get(1) or partitions._Partition())  # type: ignore[attr-defined]
+        memory._index._drop(1, memory._index._partitions.get(1) or partitions.Partition())  # type: ignore[attr-defined]
         results: list[Any] = []
         reader = threading.Thread(target=lambda: results.append(memory.search("text", user_id="big", k=50)))
         reader.start()

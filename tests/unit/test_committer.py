@@ -314,6 +314,15 @@ def test_a_change_that_has_begun_is_waited_for() -> None:
         assert committer.submit(slow, timeout=0.03) == "done"
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """A shell starts its background jobs with SIGINT ignored, and then Python installs no handler for it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_keyboard_interrupt_withdraws_what_has_not_begun() -> None:
     recorder = Recorder()
     with committer_of(recorder) as committer:

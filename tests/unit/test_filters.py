@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from warpmem.errors import InvalidFilter
-from warpmem.policy.filters import ITEM_FIELDS, MAX_DEPTH, MAX_NODES, compile_filter
+from warpmem.ops.filter_grammar import MAX_DEPTH, MAX_NODES
+from warpmem.policy.filters import ITEM_FIELDS, compile_filter
 from warpmem.types import MemoryItem, Scope
 
 T0 = datetime(2026, 3, 4, 9, tzinfo=UTC)

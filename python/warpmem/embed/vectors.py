@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InvalidVector
+from ..ops.arrays import host_array
 
 
 def as_vectors(value: Any, dimension: int, what: str) -> NDArray[np.float32]:
@@ -18,7 +19,7 @@ def as_vectors(value: Any, dimension: int, what: str) -> NDArray[np.float32]:
     row. The result may share memory with `value`. Raises InvalidVector; `what` names the argument in its
     message.
     """
-    array = _as_array(value, what)
+    array = host_array(value, what)
     if array.dtype.kind not in "fiu":
         raise InvalidVector(f"{what} must hold real numbers, not {array.dtype.name}")
     if array.ndim == 1:
@@ -41,19 +42,3 @@ def as_vectors(value: Any, dimension: int, what: str) -> NDArray[np.float32]:
         row = int(np.argmin(nonzero))
         raise InvalidVector(f"{what}: row {row} of {len(rows)} is all zero in float32 and has no direction")
     return rows
-
-
-def _as_array(value: Any, what: str) -> NDArray[Any]:
-    if isinstance(value, np.ndarray):
-        return np.asarray(value)
-    if isinstance(value, (str, bytes)) or value is None:
-        raise InvalidVector(f"{what} must be an array or a list of numbers, not {type(value).__name__}")
-    try:
-        if hasattr(value, "__dlpack__"):
-            return np.from_dlpack(value)
-        return np.asarray(value)
-    except (BufferError, RuntimeError, TypeError, ValueError) as error:
-        raise InvalidVector(
-            f"{what}: {type(value).__name__} cannot be read as an array of numbers in host memory; "
-            "pass equal-length rows of numbers, and move tensors to the CPU as float32 without gradient first"
-        ) from error

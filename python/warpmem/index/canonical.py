@@ -62,8 +62,29 @@ def stored_rows(vectors: NDArray[np.float32], storage: str) -> NDArray[np.float3
     scale[scale < np.float32(2.0**-120)] = 0.0
     inverse = np.divide(np.float32(1.0), scale, out=np.zeros_like(scale), where=scale > 0.0)
     codes = np.clip(np.rint(vectors * inverse[:, None]), np.float32(-127.0), np.float32(127.0))
-    rows: NDArray[np.float32] = scale[:, None] * codes
+    rows: NDArray[np.float32] = scale[:, None] * (codes + np.float32(0.0))  # an integer has no -0
     return rows
+
+
+def int8_preimage(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(n, dim) vectors that int8 storage keeps as `rows`, which it has returned: quantising what was read
+    would choose other scales, because a scale times 127 is rounded."""
+    peak = np.abs(rows).max(axis=1)
+    near = (peak.astype(np.float64) / 127.0).astype(np.float32)
+    out = rows.copy()
+    left = np.flatnonzero(peak > 0.0)
+    for scale in (near, np.nextafter(near, np.float32(np.inf)), np.nextafter(near, np.float32(0.0))):
+        some, of_some = rows[left], scale[left][:, None]
+        same = (of_some * np.rint(some / of_some) == some).all(axis=1)
+        at = left[same]
+        # The scale is the largest float32 not above peak / 127, so the peak must not lie below 127 scales.
+        low = peak[at].astype(np.float64) < 127.0 * scale[at].astype(np.float64)
+        raised = np.nextafter(peak[at], np.float32(np.inf))
+        target = np.where(low, raised, peak[at])
+        is_peak = np.abs(out[at]) == peak[at][:, None]
+        out[at] = np.where(is_peak, np.copysign(target[:, None], out[at]), out[at])
+        left = left[~same]
+    return out
 
 
 def canonical_l2(rows: NDArray[np.float32], query: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from collections.abc import Mapping
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import BackendUnavailable
 
@@ -31,7 +34,7 @@ class CpuBackend:
     """
 
     name = "cpu"
-    capabilities = frozenset({"scan", "filter", "ranking"})
+    capabilities = frozenset({"scan", "filter", "ranking", "file"})
 
     def __init__(self, isa: str = "auto") -> None:
         self._isa = isa
@@ -66,14 +69,36 @@ class CpuBackend:
         unknown name.
 
         storage: how rows are kept, "f32", "f16" or "int8" (a scale a row, codes -127..127). metric: "dot", or
-        "l2", whose similarity is the negated squared distance. screen: "auto" keeps int8 images beside float
-        rows of 64 dimensions or more (a quarter of the memory more; scans read a quarter or half, with the
-        same results), "none" does not. threads: how many a large scan may use.
+        "l2", whose similarity is the negated squared distance. screen: "int8" keeps int8 images beside float
+        rows (a quarter or half of the memory more; scans read as little, with the same results), "none" does
+        not, "auto" does where it pays: from 64 dimensions on, but not for f32 with the instruction set
+        "serial". threads: how many a large scan may use.
         """
         pool: RowPool = self._usable().Pool(
             dim, n_columns, isa=self._isa, storage=storage, metric=metric, screen=screen, threads=threads
         )
         return pool
+
+    def save_pool(self, pool: RowPool, path: str, sections: Mapping[str, bytes]) -> None:
+        """Write a pool and named sections to one file (FORMATS.md), in place of what stands there.
+
+        The file appears whole or not at all. Raises DiskFull, StoreReadOnly, StoreError, IndexCorrupt.
+        """
+        native: Any = pool
+        native.save(path, dict(sections))
+
+    def open_pool(self, path: str, *, threads: int = 1) -> tuple[RowPool, Mapping[str, bytes]]:
+        """The pool and the sections of a file that save_pool wrote; mapped, so that it costs little.
+
+        Raises IndexCorrupt, FormatError, FileNotFoundError. Pages are checked when first touched: a damaged
+        one raises IndexCorrupt then.
+        """
+        if not os.path.exists(path):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        found: tuple[RowPool, Mapping[str, bytes]] = self._usable().open_pool(
+            path, isa=self._isa, threads=threads
+        )
+        return found
 
     def normalize(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """(n, dim) float32 to unit length. ValueError naming the first row that is zero or not finite."""

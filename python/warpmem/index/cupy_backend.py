@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from ..errors import BackendUnavailable
 from ..protocols import RowPool
-from ..records import Segment, Term
 from .array_ops import ArrayOps
 from .canonical import _TAYLOR
-from .numpy_ref import NumpyPool, _List, _Ranking, normalize
+from .numpy_ref import NumpyPool, _Found, _List, _Ranking, found_rows, normalize
+from .segments import Filter, Segments, holds
 
 INSTALL = "pip install cupy-cuda13x"
 
@@ -37,7 +37,6 @@ class _DeviceList(NamedTuple):
 
     source: _List
     row_ids: Any
-    ordinals: Any
     columns: Any
     vectors: Any
 
@@ -70,57 +69,49 @@ class CupyPool(NumpyPool):
         self,
         lists: Mapping[int, _List],
         queries: NDArray[np.float32],
-        segments: Sequence[Segment],
+        segments: Segments,
         k: int,
         ranking: _Ranking,
-    ) -> list[list[tuple[NDArray[Any], ...]]]:
-        found: list[list[tuple[NDArray[Any], ...]]] = [[] for _ in range(len(queries))]
-        by_list: dict[int, list[Segment]] = {}
-        for segment in segments:
-            if segment[1] in lists:
-                by_list.setdefault(segment[1], []).append(segment)
+    ) -> list[_Found]:
+        found: list[_Found] = []
         xp = self._xp
         on_device = xp.asarray(queries)
-        for list_id, group in by_list.items():
+        for list_id, positions in segments.by_list():
+            if list_id not in lists:
+                continue
             rows = self._on_device(list_id, lists[list_id])
             block = max(1, _WORK_BYTES // (8 * len(rows.row_ids)))
-            for at in range(0, len(group), block):
-                some = group[at : at + block]
-                similarities = self._similarities(
-                    rows.vectors, on_device[xp.asarray([segment[0] for segment in some])]
-                )
-                for segment, similarity in zip(some, similarities, strict=True):
-                    part = self._best(rows, segment, similarity, k, ranking)
-                    found[segment[0]].append(tuple(self._to_host(array) for array in part))
+            for start in range(0, len(positions), block):
+                some = positions[start : start + block]
+                similarities = self._similarities(rows.vectors, on_device[xp.asarray(segments.queries[some])])
+                for at, similarity in zip(some.tolist(), similarities, strict=True):
+                    filter = segments.distinct[segments.filters[at]]
+                    part = self._best(rows, filter, similarity, k, ranking)
+                    where, score, near = (self._to_host(array) for array in part)
+                    found.append(
+                        found_rows(
+                            rows.source, list_id, segments, np.full(len(where), at), where, score, near
+                        )
+                    )
         self._forget(lists)
         return found
 
     def _best(
-        self, rows: _DeviceList, segment: Segment, similarity: Any, k: int, ranking: _Ranking
-    ) -> tuple[Any, ...]:
-        """The k best rows of one segment, as `NumpyPool._candidates` returns them. similarity: of every
-        row."""
+        self, rows: _DeviceList, filter: Filter, similarity: Any, k: int, ranking: _Ranking
+    ) -> tuple[Any, Any, Any]:
+        """(positions, scores, similarities) of the k best rows of one segment. similarity: of every row."""
         xp = self._xp
-        _, list_id, group, terms, values, bitmap = segment
         keep = similarity.astype(np.float64) >= ranking.min_similarity
-        for term in terms:
-            keep &= self._holds(rows.columns, term, values)
-        if bitmap is not None:
-            keep &= self._in_bitmap(rows.row_ids, bitmap)
+        if len(filter.terms):
+            keep &= holds(xp, filter.terms, filter.values, rows.columns)
+        if filter.bitmap is not None:
+            keep &= self._in_bitmap(rows.row_ids, filter.bitmap)
         at = xp.flatnonzero(keep)
         score = self._final_score(ranking, similarity[at], rows.columns[at])
         if len(at) > k:  # ties with the k-th stay: ordinals and ids decide among them
             near = xp.flatnonzero(score >= xp.partition(score, len(at) - k)[len(at) - k])
             at, score = at[near], score[near]
-        n = len(at)
-        return (
-            score,
-            similarity[at],
-            xp.full(n, group, np.uint32),
-            rows.ordinals[at],
-            rows.row_ids[at],
-            xp.full(n, list_id, np.int64),
-        )
+        return at, score, similarity[at]
 
     def _similarities(self, vectors: Any, queries: Any) -> Any:
         """(q, n) float32 canonical similarities."""
@@ -147,13 +138,6 @@ class CupyPool(NumpyPool):
                 values = acc[:, :, 0].astype(np.float32)
             out[:, at : at + step] = np.float32(0.0) - values if self._metric == "l2" else values
         return out
-
-    def _holds(self, columns: Any, term: Term, values: Sequence[int]) -> Any:
-        column, op, lo, hi = term
-        cells = columns[:, column]
-        if op == 0:
-            return (cells >= np.int64(lo)) & (cells <= np.int64(hi))
-        return self._xp.isin(cells, self._xp.asarray(np.array(values[lo:hi], np.int64)))
 
     def _in_bitmap(self, row_ids: Any, bitmap: NDArray[np.uint64]) -> Any:
         xp = self._xp
@@ -202,7 +186,7 @@ class CupyPool(NumpyPool):
             if kept is None or kept.source is not rows:
                 kept = _DeviceList(
                     rows,
-                    *(self._xp.asarray(a) for a in (rows.row_ids, rows.ordinals, rows.columns, rows.vectors)),
+                    *(self._xp.asarray(a) for a in (rows.row_ids, rows.columns, rows.vectors)),
                 )
             self._cache[list_id] = kept
             held = sum(_bytes(entry) for entry in self._cache.values())

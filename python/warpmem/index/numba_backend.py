@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from ..errors import BackendUnavailable
 from ..protocols import RowPool
-from ..records import Segment
 from .arguments import integer
-from .numpy_ref import NumpyPool, _List, _Ranking, normalize
+from .numpy_ref import NumpyPool, _Found, _List, _Ranking, found_rows, normalize
+from .segments import Segments, pack_segments
 
 INSTALL = "pip install 'warpmem[numba]'"
 
@@ -66,42 +66,29 @@ class NumbaPool(NumpyPool):
         self,
         lists: Mapping[int, _List],
         queries: NDArray[np.float32],
-        segments: Sequence[Segment],
+        segments: Segments,
         k: int,
         ranking: _Ranking,
-    ) -> list[list[tuple[NDArray[Any], ...]]]:
-        found: list[list[tuple[NDArray[Any], ...]]] = [[] for _ in range(len(queries))]
-        by_list: dict[int, list[Segment]] = {}
-        for segment in segments:
-            if segment[1] in lists:
-                by_list.setdefault(segment[1], []).append(segment)
-        if not by_list:
-            return found
+    ) -> list[_Found]:
+        found: list[_Found] = []
         prepared = _quantized_queries(queries)
         r = ranking
         weights = tuple(
             map(float, (r.min_similarity, r.w_similarity, r.w_recency, r.w_priority, r.half_life))
         )
         settings = tuple(map(np.int64, (r.recency_column, r.priority_column, r.now, self._metric == "l2")))
-        for list_id, group in by_list.items():
+        for list_id, positions in segments.by_list():
+            if list_id not in lists:
+                continue
             rows = lists[list_id]
             screen = self._screen(list_id, rows)
-            for at in range(0, len(group), _SEGMENTS):
-                some = group[at : at + _SEGMENTS]
-                for segment, part in zip(
-                    some, self._scan_list(rows, screen, prepared, some, k, weights, settings), strict=True
-                ):
-                    scores, similarities, positions = part
-                    found[segment[0]].append(
-                        (
-                            scores,
-                            similarities,
-                            np.full(len(positions), segment[2], np.uint32),
-                            rows.ordinals[positions],
-                            rows.row_ids[positions],
-                            np.full(len(positions), list_id, np.int64),
-                        )
-                    )
+            for start in range(0, len(positions), _SEGMENTS):
+                some = positions[start : start + _SEGMENTS]
+                packed = pack_segments(segments, some)
+                parts = self._scan_list(rows, screen, prepared, packed, len(some), k, weights, settings)
+                for at, (scores, similarities, where) in zip(some.tolist(), parts, strict=True):
+                    of_segment = np.full(len(where), at)
+                    found.append(found_rows(rows, list_id, segments, of_segment, where, scores, similarities))
         self._forget(lists)
         return found
 
@@ -110,13 +97,14 @@ class NumbaPool(NumpyPool):
         rows: _List,
         screen: tuple[NDArray[Any], ...],
         queries: tuple[NDArray[Any], ...],
-        segments: Sequence[Segment],
+        packed: tuple[NDArray[Any], ...],
+        s: int,
         k: int,
         weights: tuple[float, ...],
         settings: tuple[np.int64, ...],
     ) -> list[tuple[NDArray[Any], ...]]:
-        """(scores, similarities, positions in the list) for each segment, in no order."""
-        n, s = len(rows.row_ids), len(segments)
+        """(scores, similarities, positions in the list) for each of the s segments, in no order."""
+        n = len(rows.row_ids)
         wanted = min(self._threads, n * s * self._dim // _PART_WORK, -(-n // _PAGE))
         parts = max(1, wanted)
         ends = np.linspace(0, n, parts + 1).astype(np.int64)
@@ -126,7 +114,6 @@ class NumbaPool(NumpyPool):
         positions = np.empty((parts, s, kept), np.int64)
         counts = np.zeros((parts, s), np.int64)
         arrays = (rows.row_ids, rows.ordinals, rows.columns, rows.vectors)
-        packed = pack_segments(segments)
         if parts == 1:
             self._kernels.scan_rows(
                 0, n, arrays, screen, queries, packed, weights, settings,
@@ -216,29 +203,6 @@ class NumbaBackend:
     def normalize(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """(n, dim) float32 to unit length. ValueError naming the first row that is zero or not finite."""
         return normalize(x)
-
-
-def pack_segments(segments: Sequence[Segment]) -> tuple[NDArray[Any], ...]:
-    """Segments as the arrays that `numba_kernels.scan_parts` explains."""
-    terms = [term for segment in segments for term in segment[3]]
-    values = [value for segment in segments for value in segment[4]]
-    one, none = np.ones(1, np.uint64), np.zeros(1, np.uint64)
-    words = [part for segment in segments for part in ((none,) if segment[5] is None else (one, segment[5]))]
-    return (
-        np.array([segment[0] for segment in segments], np.int64),
-        np.array(terms, np.int64).reshape(len(terms), 4),
-        _ends([len(segment[3]) for segment in segments]),
-        np.array(values, np.int64),
-        _ends([len(segment[4]) for segment in segments]),
-        np.concatenate(words),
-        _ends([1 if segment[5] is None else 1 + len(segment[5]) for segment in segments]),
-    )
-
-
-def _ends(lengths: Sequence[int]) -> NDArray[np.int64]:
-    ends = np.zeros(len(lengths) + 1, np.int64)
-    np.cumsum(lengths, out=ends[1:])
-    return ends
 
 
 def _codes(n: int, dim: int) -> tuple[NDArray[Any], ...]:

@@ -18,7 +18,7 @@ float32 numbers may be.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -28,10 +28,10 @@ from numba import float64 as f64
 from numba import int32 as i32
 from numpy.typing import NDArray
 
-from ..records import Segment
+from ..records import AND, NOT, OR, RANGE
 from .canonical import _TAYLOR, key_to_f64
-from .numba_backend import pack_segments
-from .numpy_ref import NumpyPool, _List, _Ranking
+from .numpy_ref import NumpyPool, _Found, _List, _Ranking, found_rows
+from .segments import Segments, pack_segments
 
 ROWS = 64
 LANES = 32
@@ -75,7 +75,7 @@ def exp2_neg(x: Any, powers: Any) -> Any:
 @cuda.jit(device=True)
 def holds(cell: Any, op: Any, lo: Any, hi: Any, values: Any, offset: Any) -> Any:
     """One term: a range, or one of the ascending values[offset + lo .. offset + hi)."""
-    if op == 0:
+    if op == RANGE:
         return lo <= cell and cell <= hi
     lo += offset
     end = offset + hi
@@ -93,10 +93,27 @@ def holds(cell: Any, op: Any, lo: Any, hi: Any, values: Any, offset: Any) -> Any
 def passes(i: Any, s: Any, row_ids: Any, columns: Any, segments: Any) -> Any:
     """Filters of one row for segment s; the arrays are those of `numba_kernels.scan_parts`."""
     _, terms, term_ends, values, value_ends, words, word_ends = segments
+    one = np.uint64(1)
+    stack = np.uint64(0)  # of truth values, the uppermost in the lowest bit
+    depth = 0
     for t in range(term_ends[s], term_ends[s + 1]):
-        cell = columns[i, terms[t, 0]]
-        if not holds(cell, terms[t, 1], terms[t, 2], terms[t, 3], values, value_ends[s]):
-            return False
+        op = terms[t, 1]
+        upper = stack & one
+        if op == NOT:
+            stack ^= one
+        elif op == AND:
+            stack = (stack >> one) & (upper | ~one)
+            depth -= 1
+        elif op == OR:
+            stack = (stack >> one) | upper
+            depth -= 1
+        else:
+            cell = columns[i, terms[t, 0]]
+            held = holds(cell, op, terms[t, 2], terms[t, 3], values, value_ends[s])
+            stack = (stack << one) | np.uint64(held)
+            depth += 1
+    if depth > 0 and stack << np.uint64(64 - depth) != ~np.uint64(0) << np.uint64(64 - depth):
+        return False
     first = word_ends[s]
     if words[first] != 0:
         row_id = row_ids[i]
@@ -224,15 +241,11 @@ class NumbaCudaPool(NumpyPool):
         self,
         lists: Mapping[int, _List],
         queries: NDArray[np.float32],
-        segments: Sequence[Segment],
+        segments: Segments,
         k: int,
         ranking: _Ranking,
-    ) -> list[list[tuple[NDArray[Any], ...]]]:
-        found: list[list[tuple[NDArray[Any], ...]]] = [[] for _ in range(len(queries))]
-        by_list: dict[int, list[Segment]] = {}
-        for segment in segments:
-            if segment[1] in lists:
-                by_list.setdefault(segment[1], []).append(segment)
+    ) -> list[_Found]:
+        found: list[_Found] = []
         r = ranking
         weights = (r.min_similarity, r.w_similarity, r.w_recency, r.w_priority, r.half_life)
         settings = (r.recency_column, r.priority_column, r.now, self._metric == "l2")
@@ -240,7 +253,9 @@ class NumbaCudaPool(NumpyPool):
         settings_on = cuda.to_device(np.array(settings, np.int64))
         powers_on = cuda.to_device(_POWERS)
         queries_on = cuda.to_device(np.ascontiguousarray(queries))
-        for list_id, group in by_list.items():
+        for list_id, group in segments.by_list():
+            if list_id not in lists:
+                continue
             rows = lists[list_id]
             tiles, s = -(-len(rows.row_ids) // ROWS), len(group)
             shape = (s, tiles, min(k, ROWS))
@@ -252,24 +267,15 @@ class NumbaCudaPool(NumpyPool):
             scan_kernel[(tiles, s), THREADS](
                 *(cuda.to_device(_not_empty(array)) for array in arrays),
                 queries_on,
-                tuple(cuda.to_device(_not_empty(array)) for array in pack_segments(group)),
+                tuple(cuda.to_device(_not_empty(array)) for array in pack_segments(segments, group)),
                 weights_on, settings_on, powers_on, scores_on, similarities_on, positions_on,
             )  # fmt: skip
             scores, similarities = scores_on.copy_to_host(), similarities_on.copy_to_host()
             positions = positions_on.copy_to_host()
-            for x, segment in enumerate(group):
-                held = positions[x] >= 0
-                at = positions[x][held]
-                found[segment[0]].append(
-                    (
-                        scores[x][held],
-                        similarities[x][held],
-                        np.full(len(at), segment[2], np.uint32),
-                        rows.ordinals[at],
-                        rows.row_ids[at],
-                        np.full(len(at), list_id, np.int64),
-                    )
-                )
+            held = positions >= 0
+            of_segment = group[np.nonzero(held)[0]]
+            part = (positions[held], scores[held], similarities[held])
+            found.append(found_rows(rows, list_id, segments, of_segment, *part))
         return found
 
 

@@ -20,11 +20,12 @@ No fast-math: LLVM fuses no multiply with an addition unless it is told to, and 
 # mypy: disable-error-code="untyped-decorator,misc,assignment"
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numba
 import numpy as np
+
+from .numba_filters import filter_rows, jit
 
 TILE = 1024
 """Rows that a part of the scan reads for all its segments before it goes on: their codes stay in the L2
@@ -38,20 +39,6 @@ _TAYLOR = (
     2.7557319223985893e-06, 2.48015873015873e-05, 0.0001984126984126984, 0.001388888888888889,
     0.008333333333333333, 0.041666666666666664, 0.16666666666666666, 0.5, 1.0, 1.0,
 )  # fmt: skip
-
-
-def jit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """Compiled at the first call and kept on disk; in memory alone where no cache directory can be
-    written."""
-    options = {"nogil": True, "error_model": "numpy", **options}
-
-    def compiled(function: Callable[..., Any]) -> Any:
-        try:
-            return numba.njit(cache=True, **options)(function)
-        except RuntimeError:
-            return numba.njit(**options)(function)
-
-    return compiled
 
 
 @jit()
@@ -146,42 +133,6 @@ def _worse(s: Any, o: Any, r: Any, score: Any, ordinal: Any, row_id: Any) -> Any
     if o != ordinal:
         return o > ordinal
     return r > row_id
-
-
-@jit()
-def _filter(
-    first: Any, last: Any, row_ids: Any, columns: Any, terms: Any, values: Any, words: Any, chosen: Any
-) -> Any:
-    """Positions of [first, last) that pass, in `chosen`; returns how many. Branch-free for ranges and
-    bitmaps."""
-    m = 0
-    if words[0] == 0:
-        for i in range(first, last):
-            chosen[m] = i
-            m += 1
-    else:
-        bits = np.int64(words.shape[0] - 1) * 64
-        for i in range(first, last):
-            row_id = row_ids[i]
-            inside = row_id >= 0 and row_id < bits
-            word = words[1 + (row_id >> 6)] if inside else np.uint64(0)
-            chosen[m] = i
-            m += np.int64((word >> np.uint64(row_id & 63)) & np.uint64(1))
-    for t in range(terms.shape[0]):
-        column, op, lo, hi = terms[t, 0], terms[t, 1], terms[t, 2], terms[t, 3]
-        passed = 0
-        for x in range(m):
-            i = chosen[x]
-            cell = columns[i, column]
-            if op == 0:
-                passes = (lo <= cell) & (cell <= hi)
-            else:
-                at = lo + np.searchsorted(values[lo:hi], cell)
-                passes = at < hi and values[at] == cell
-            chosen[passed] = i
-            passed += np.int64(passes)
-        m = passed
-    return m
 
 
 @jit()
@@ -313,7 +264,7 @@ def scan_rows(
             my_terms = terms[term_ends[s] : term_ends[s + 1]]
             my_values = values[value_ends[s] : value_ends[s + 1]]
             my_words = words[word_ends[s] : word_ends[s + 1]]
-            m = _filter(begin, end, row_ids, columns, my_terms, my_values, my_words, chosen)
+            m = filter_rows(begin, end, row_ids, columns, my_terms, my_values, my_words, chosen)
             query = wide[q]
             norm, off, step = query_norm[q], query_error[q], query_scale[q]
             count = counts[s]

@@ -13,7 +13,8 @@ import numpy as np
 
 from . import kernels_ref
 from .kernels_ref import F32, F64, I32, I64, U8
-from .numba_kernels import dot, jit, squared_distance
+from .numba_filters import jit
+from .numba_kernels import dot, squared_distance
 
 _LANES = 32
 _CHUNK = 1 << 22

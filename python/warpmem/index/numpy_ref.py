@@ -9,15 +9,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..protocols import RowPool
-from ..records import Segment, Term
+from ..records import Segment, SegmentTable
 from .arguments import check_array, check_finite, integer, members_of, one_of
 from .canonical import canonical_dot, canonical_l2, exp2_neg, key_to_f64, stored_rows
+from .segments import Filter, Segments, check_segments, holds
 
 _MAX_K = 4096
 _INT64_MAX = (1 << 63) - 1
@@ -31,6 +32,18 @@ class _List(NamedTuple):
     ordinals: NDArray[np.uint32]
     columns: NDArray[np.int64]
     vectors: NDArray[np.float32]
+
+
+class _Found(NamedTuple):
+    """Rows that may be among the k best of a query: arrays of one length."""
+
+    queries: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    similarities: NDArray[np.float32]
+    groups: NDArray[np.uint32]
+    ordinals: NDArray[np.uint32]
+    row_ids: NDArray[np.int64]
+    list_ids: NDArray[np.int64]
 
 
 class _Ranking(NamedTuple):
@@ -164,7 +177,7 @@ class NumpyPool:
     def scan(
         self,
         queries: NDArray[np.float32],
-        segments: Sequence[Segment],
+        segments: Sequence[Segment] | SegmentTable,
         k: int,
         *,
         min_similarity: float = float("-inf"),
@@ -192,8 +205,7 @@ class NumpyPool:
             now,
         )
         self._check_ranking(ranking)
-        checked = [self._check_segment(segment, len(queries)) for segment in segments]
-
+        checked = check_segments(segments, len(queries), self._n_columns)
         lists = self._lists  # one moment in time
         n = len(queries)
         scores = np.full((n, k), -np.inf, np.float32)
@@ -201,74 +213,65 @@ class NumpyPool:
         found_lists = np.full((n, k), -1, np.int64)
         found_rows = np.full((n, k), -1, np.int64)
         counts = np.zeros(n, np.int32)
-        for q, parts in enumerate(self._search(lists, queries, checked, k, ranking)):
-            if not parts:
-                continue
-            score, similarity, group, ordinal, row_id, list_id = (
-                np.concatenate(part) for part in zip(*parts, strict=True)
+        parts = self._search(lists, queries, checked, k, ranking)
+        if parts:
+            found = _Found(*map(np.concatenate, zip(*parts, strict=True)))
+            order = np.lexsort(
+                (found.list_ids, found.row_ids, found.ordinals, found.groups, -found.scores, found.queries)
             )
-            best = np.lexsort((list_id, row_id, ordinal, group, -score))[:k]
-            m = counts[q] = len(best)
-            scores[q, :m] = score[best]
-            similarities[q, :m] = similarity[best]
-            found_lists[q, :m] = list_id[best]
-            found_rows[q, :m] = row_id[best]
+            of_query = found.queries[order]
+            rank = np.arange(len(order)) - np.searchsorted(of_query, of_query)
+            best, of_query, rank = (array[rank < k] for array in (order, of_query, rank))
+            scores[of_query, rank] = found.scores[best]
+            similarities[of_query, rank] = found.similarities[best]
+            found_lists[of_query, rank] = found.list_ids[best]
+            found_rows[of_query, rank] = found.row_ids[best]
+            counts[:] = np.bincount(of_query, minlength=n)
         return scores, similarities, found_lists, found_rows, counts
 
     def _search(
         self,
         lists: Mapping[int, _List],
         queries: NDArray[np.float32],
-        segments: Sequence[Segment],
+        segments: Segments,
         k: int,
         ranking: _Ranking,
-    ) -> list[list[tuple[NDArray[Any], ...]]]:
-        """By query, one tuple of arrays as `_candidates` returns them for each of its segments, in any order:
-        at least the k best rows of the segment. The step that numba and cupy compute in their own way."""
+    ) -> list[_Found]:
+        """At least the k best rows of every segment, in any order. The step that numba and cupy compute in
+        their own way."""
         return [
-            [
-                self._candidates(lists[segment[1]], query, segment, ranking)
-                for segment in segments
-                if segment[0] == q and segment[1] in lists
-            ]
-            for q, query in enumerate(queries)
+            self._candidates(lists[list_id], list_id, queries, segments, at, k, ranking)
+            for list_id, positions in segments.by_list()
+            if list_id in lists
+            for at in positions.tolist()
         ]
 
     def _candidates(
-        self, rows: _List, query: NDArray[np.float32], segment: Segment, ranking: _Ranking
-    ) -> tuple[NDArray[Any], ...]:
-        """(score, similarity, group, ordinal, row_id, list_id) of the rows that pass the filters."""
-        _, list_id, group, terms, values, bitmap = segment
-        keep = np.ones(len(rows.row_ids), bool)
-        for column, op, lo, hi in terms:
-            cells = rows.columns[:, column]
-            keep &= (
-                (lo <= cells) & (cells <= hi)
-                if op == 0
-                else np.isin(cells, np.array(values[lo:hi], np.int64))
-            )
-        if bitmap is not None:
-            inside = (rows.row_ids >= 0) & (rows.row_ids // 64 < len(bitmap))
-            keep &= inside
-            ids = rows.row_ids[keep]
-            keep[keep] = (bitmap[ids // 64] >> (ids % 64).astype(np.uint64)) & np.uint64(1) != 0
+        self,
+        rows: _List,
+        list_id: int,
+        queries: NDArray[np.float32],
+        segments: Segments,
+        at: int,
+        k: int,
+        ranking: _Ranking,
+    ) -> _Found:
+        """Of one segment, the rows that pass the filters; of more than k the best, and all that equal the
+        k-th."""
+        keep = np.flatnonzero(_passes(rows, segments.distinct[segments.filters[at]]))
+        query = queries[segments.queries[at]]
         if self._metric == "l2":
             similarity = canonical_l2(rows.vectors[keep], query)
         else:
             with np.errstate(over="ignore"):
                 similarity = canonical_dot(rows.vectors[keep], query).astype(np.float32)
         near = similarity.astype(np.float64) >= ranking.min_similarity
-        keep[keep] = near
-        similarity = similarity[near]
-        n = len(similarity)
-        return (
-            _final_score(ranking, similarity, rows.columns[keep]),
-            similarity,
-            np.full(n, group, np.uint32),
-            rows.ordinals[keep],
-            rows.row_ids[keep],
-            np.full(n, list_id, np.int64),
-        )
+        keep, similarity = keep[near], similarity[near]
+        score = _final_score(ranking, similarity, rows.columns[keep])
+        if len(keep) > k:
+            near = score >= np.partition(score, len(keep) - k)[len(keep) - k]
+            keep, similarity, score = keep[near], similarity[near], score[near]
+        return found_rows(rows, list_id, segments, np.full(len(keep), at), keep, score, similarity)
 
     def _check_ranking(self, ranking: _Ranking) -> None:
         if not ranking.min_similarity == ranking.min_similarity:
@@ -283,34 +286,6 @@ class NumpyPool:
             if weight != 0.0 and column >= self._n_columns:
                 raise ValueError(f"{name} is {column}, but the pool has {self._n_columns} columns")
         integer(ranking.now, "now")
-
-    def _check_segment(self, segment: Segment, n_queries: int) -> Segment:
-        query, list_id, group, terms, values, bitmap = members_of(segment, "segments", 6)
-        query = integer(query, "segment query", 0, max(n_queries - 1, 0))
-        if n_queries == 0:
-            raise ValueError("a segment names query 0, but there are 0 queries")
-        list_id = integer(list_id, "segment list_id")
-        group = integer(group, "segment group", 0, (1 << 32) - 1)
-        members = [integer(value, "membership value") for value in values]
-        checked: list[Term] = []
-        for term in terms:
-            column, op, lo, hi = members_of(term, "terms", 4)
-            if self._n_columns == 0:
-                raise ValueError("a term names a column, but the pool has 0 columns")
-            column = integer(column, "term column", 0, self._n_columns - 1)
-            op = integer(op, "term op", 0, 1)
-            lo, hi = integer(lo, "term lo"), integer(hi, "term hi")
-            if op == 1:
-                if not 0 <= lo <= hi <= len(members):
-                    raise ValueError(
-                        f"a membership term must slice within 0 and {len(members)}, not {lo}:{hi}"
-                    )
-                if members[lo:hi] != sorted(members[lo:hi]):
-                    raise ValueError("membership values must be ascending")
-            checked.append((column, op, lo, hi))
-        if bitmap is not None:
-            check_array(bitmap, "bitmap", np.uint64, (None,))
-        return query, list_id, group, checked, members, bitmap
 
     def _empty(self) -> _List:
         return _List(
@@ -342,6 +317,37 @@ class NumpyBackend:
     def normalize(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """(n, dim) float32 to unit length. ValueError naming the first row that is zero or not finite."""
         return normalize(x)
+
+
+def found_rows(
+    rows: _List,
+    list_id: int,
+    segments: Segments,
+    at: NDArray[np.int64],
+    positions: NDArray[np.int64],
+    scores: NDArray[np.float32],
+    similarities: NDArray[np.float32],
+) -> _Found:
+    """Rows of one list: each with the segment that found it and its position in the list."""
+    return _Found(
+        segments.queries[at],
+        scores,
+        similarities,
+        segments.groups[at],
+        rows.ordinals[positions],
+        rows.row_ids[positions],
+        np.full(len(positions), list_id, np.int64),
+    )
+
+
+def _passes(rows: _List, filter: Filter) -> NDArray[np.bool_]:
+    """(n,): which rows pass."""
+    keep: NDArray[np.bool_] = holds(np, filter.terms, filter.values, rows.columns)
+    if filter.bitmap is not None:
+        keep &= (rows.row_ids >= 0) & (rows.row_ids // 64 < len(filter.bitmap))
+        ids = rows.row_ids[keep]
+        keep[keep] = (filter.bitmap[ids // 64] >> (ids % 64).astype(np.uint64)) & np.uint64(1) != 0
+    return keep
 
 
 def _final_score(

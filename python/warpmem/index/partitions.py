@@ -9,19 +9,20 @@ So an ordinary search costs nothing for history.
 from __future__ import annotations
 
 import itertools
-import struct
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
-from typing import Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError
+from ..errors import IndexCorrupt, InputError, StoreError
 from ..ops.ids import owner_of
 from ..protocols import RowPool, SearchBackend
 from ..records import NEVER, Match, Row, RowChange, ScopePart, ScoreParams, SearchRequest, Segment, Term
+from .checkpoint import IndexCheckpoint
+from .item_columns import ItemColumns, float_key
+from .partition import Partition, lists_of, next_generation
 
 VALID_FROM, VALID_TO, RECORDED_AT, RETIRED_AT, EXPIRES_AT, PRIORITY, KIND, AGENT, RUN = range(9)
 N_COLUMNS = 9
@@ -30,52 +31,60 @@ _CHUNK = 4096
 _SPARE_NAMES = 65_536
 _MAX_SCAN_K = 4096
 _NOBODY = -1
-_generations = itertools.count()
-_INT64 = struct.Struct("<q")
-_FLOAT64 = struct.Struct("<d")
-
-
-@lru_cache(maxsize=1024)
-def _float_key(value: float) -> int:
-    """The order-preserving int64 image of a float64 (csrc/core/keys.hpp)."""
-    bits: int = _INT64.unpack(_FLOAT64.pack(value))[0]
-    return bits if bits >= 0 else bits ^ NEVER
-
-
-class _Partition:
-    """One owner's bookkeeping. Changed under `lock`, and while it is "loading" by the loading thread alone.
-
-    Readers look at `state`, `generation` and `rows` without the lock: rows, the (item key, version) of every
-    row id ever given out, only grows. `waiting` takes the changes that are committed during the load.
-    """
-
-    __slots__ = (
-        "codes", "generation", "load_lock", "lock", "past_until", "row_ids", "rows", "state", "waiting",
-    )  # fmt: skip
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.load_lock = threading.Lock()
-        self.state: Literal["cold", "loading", "ready", "dropped"] = "cold"
-        self.waiting: list[RowChange] = []
-        self.generation = next(_generations)
-        self.rows: list[tuple[bytes, int]] = []
-        self.row_ids: dict[tuple[bytes, int], tuple[int, int]] = {}
-        self.codes: dict[str, int] = {}
-        self.past_until = _MIN
 
 
 class PartitionedIndex:
     """Implements protocols.Index."""
 
-    def __init__(self, backend: SearchBackend, dimension: int, load: Callable[[int], Iterable[Row]]) -> None:
+    def __init__(
+        self,
+        backend: SearchBackend,
+        dimension: int,
+        load: Callable[[int], Iterable[Row]],
+        checkpoint: IndexCheckpoint | None = None,
+        columns: Mapping[str, str] | None = None,
+    ) -> None:
+        """load: owner -> its rows, with metadata if there are `columns`, the declared metadata keys and their
+        types ("number", "string", "boolean")."""
         self._backend = backend
         self._dimension = dimension
         self._load_rows = load
-        self._pool: RowPool = backend.pool(dimension, N_COLUMNS)
+        self._checkpoint = checkpoint
+        self._columns = ItemColumns(columns or {}, N_COLUMNS)
+        self._n_columns = N_COLUMNS + len(self._columns)
         self._lock = threading.Lock()
-        self._partitions: dict[int, _Partition] = {}
         self._kinds: dict[str, int] = {}
+        self._partitions: dict[int, Partition] = {}
+        self._unsaved = 0  # rows that came or went since the checkpoint
+        self.restored = "no checkpoint"
+        pool = None if checkpoint is None else self._restore(checkpoint)
+        self._pool: RowPool = backend.pool(dimension, self._n_columns) if pool is None else pool
+
+    def _restore(self, checkpoint: IndexCheckpoint) -> RowPool | None:
+        """Start from a checkpoint, or from nothing: what it cannot give, the log can."""
+        try:
+            pool, kinds, partitions, changes = checkpoint.read(self._dimension, self._n_columns)
+        except FileNotFoundError:
+            return None
+        except (StoreError, ValueError) as error:
+            self.restored = f"checkpoint not used: {error}"
+            return None
+        self._pool = pool
+        self._kinds, self._partitions = kinds, partitions
+        self.apply(changes)
+        self.restored = f"{len(partitions)} owners from the checkpoint, {len(changes)} changed since"
+        return pool
+
+    def checkpoint(self, least_changes: int = 0) -> bool:
+        if least_changes:
+            least_changes = max(least_changes, self._pool.stats()["rows"] // 10)
+        if self._checkpoint is None or self._unsaved < least_changes:
+            return False
+        before = self._unsaved
+        written = self._checkpoint.write(self._pool, self._kinds, dict(self._partitions))
+        if written:
+            self._unsaved -= before
+        return written
 
     # ------------------------------------------------------------------------------------- changes
 
@@ -90,38 +99,38 @@ class PartitionedIndex:
                 elif partition.state == "ready":
                     self._apply(partition, change)
 
-    def _apply(self, partition: _Partition, change: RowChange) -> None:
+    def _apply(self, partition: Partition, change: RowChange) -> None:
         """Take in a change to a loaded partition, or drop the partition: the log rebuilds it when needed."""
         whole = False
         try:
             self._change(change.owner, partition, change.remove, change.add)
-            whole = len(partition.rows) <= 2 * len(partition.row_ids) + _SPARE_NAMES
-        except MemoryError:
+            whole = len(partition.names) <= 2 * len(partition.places(change.owner, self._pool)) + _SPARE_NAMES
+        except (MemoryError, IndexCorrupt):
             pass  # the change is durable; the log gives it back when memory allows
         finally:
             if not whole:
                 self._drop(change.owner, partition)
 
-    def _drop(self, owner: int, partition: _Partition) -> None:
+    def _drop(self, owner: int, partition: Partition) -> None:
         with self._lock:
             if self._partitions.get(owner) is partition:
                 del self._partitions[owner]
         partition.state = "dropped"
-        partition.generation = next(_generations)
-        self._pool.drop([2 * owner, 2 * owner + 1])
+        partition.generation = next_generation()
+        self._pool.drop(lists_of(owner))
 
-    def _partition(self, owner: int) -> _Partition:
+    def _partition(self, owner: int) -> Partition:
         """The loaded partition of an owner."""
         partition = self._partitions.get(owner)
         while partition is None or partition.state != "ready":
             with self._lock:
-                partition = self._partitions.setdefault(owner, _Partition())
+                partition = self._partitions.setdefault(owner, Partition())
             with partition.load_lock:
                 if partition.state == "cold":
                     self._load(owner, partition)
         return partition
 
-    def _load(self, owner: int, partition: _Partition) -> None:
+    def _load(self, owner: int, partition: Partition) -> None:
         """Read an owner's rows. Commits do not wait for it: their changes queue up and are applied at the
         end. A change that the scan saw already is applied twice, which is the same as once."""
         with partition.lock:
@@ -144,14 +153,15 @@ class PartitionedIndex:
             raise
 
     def _change(
-        self, owner: int, partition: _Partition, remove: Sequence[tuple[bytes, int]], add: Sequence[Row]
+        self, owner: int, partition: Partition, remove: Sequence[tuple[bytes, int]], add: Sequence[Row]
     ) -> None:
-        gone = [name for name in remove if name in partition.row_ids]
+        places = partition.places(owner, self._pool)
+        gone = [name for name in remove if name in places]
         # A row that is added again takes a new row id, so that the old place must go.
-        gone += [name for row in add if (name := (row.key, row.version)) in partition.row_ids]
-        removes = list({partition.row_ids[name] for name in gone})
+        gone += [name for row in add if (name := (row.key, row.version)) in places]
+        removes = list({places[name] for name in gone})
         n = len(add)
-        next_id = len(partition.rows)
+        next_id = len(partition.names)
         past_until = partition.past_until
         lists: list[int] = []
         columns: list[tuple[int, ...]] = []
@@ -167,29 +177,31 @@ class PartitionedIndex:
                     row.recorded_at,
                     row.retired_at,
                     row.expires_at,
-                    _float_key(row.priority),
+                    float_key(row.priority),
                     self._kind_code(row.kind),
                     self._code(partition, "a", row.agent_id),
                     self._code(partition, "r", row.run_id),
+                    *self._columns.encode(row.metadata, partition),
                 )
             )
         # Names come first: a search may return a row the moment the pool publishes it.
-        partition.rows.extend((row.key, row.version) for row in add)
+        partition.names.extend((row.key, row.version) for row in add)
         if removes or n:
             self._pool.apply(
                 removes,
                 np.array(lists, np.int64),
                 np.arange(next_id, next_id + n, dtype=np.int64),
                 np.array([row.ordinal for row in add], np.uint32),
-                np.array(columns, np.int64).reshape(n, N_COLUMNS),
+                np.array(columns, np.int64).reshape(n, self._n_columns),
                 np.array([row.vector for row in add], np.float32).reshape(n, self._dimension),
             )
         for name in gone:
-            partition.row_ids.pop(name, None)
+            places.pop(name, None)
         for i, row in enumerate(add):
-            partition.row_ids[row.key, row.version] = (lists[i], next_id + i)
+            places[row.key, row.version] = (lists[i], next_id + i)
         partition.past_until = past_until
-        partition.generation = next(_generations)
+        self._unsaved += len(gone) + n
+        partition.generation = next_generation()
 
     def _kind_code(self, kind: str) -> int:
         code = self._kinds.get(kind)
@@ -199,7 +211,7 @@ class PartitionedIndex:
         return code
 
     @staticmethod
-    def _code(partition: _Partition, tag: str, name: str | None) -> int:
+    def _code(partition: Partition, tag: str, name: str | None) -> int:
         return _NOBODY if name is None else partition.codes.setdefault(tag + name, len(partition.codes))
 
     # -------------------------------------------------------------------------------------- search
@@ -207,7 +219,7 @@ class PartitionedIndex:
     def search(self, requests: Sequence[SearchRequest], k: int, params: ScoreParams) -> list[list[Match]]:
         while True:
             segments: list[Segment] = []
-            partitions: dict[int, _Partition] = {}
+            partitions: dict[int, Partition] = {}
             repeats = 1
             for number, request in enumerate(requests):
                 repeats = max(repeats, self._segments(number, request, segments, partitions))
@@ -219,26 +231,33 @@ class PartitionedIndex:
                 queries = requests[0].vector.reshape(1, -1)
             else:
                 queries = np.stack([request.vector for request in requests])
-            scores, similarities, lists, rows, counts = self._pool.scan(
-                queries,
-                segments,
-                repeats * k,
-                min_similarity=params.min_similarity,
-                w_similarity=params.similarity,
-                w_recency=params.recency,
-                w_priority=params.priority,
-                half_life=params.half_life,
-                recency_column=VALID_FROM,
-                priority_column=PRIORITY,
-                now=params.now,
-            )
+            try:
+                scores, similarities, lists, rows, counts = self._pool.scan(
+                    queries,
+                    segments,
+                    repeats * k,
+                    min_similarity=params.min_similarity,
+                    w_similarity=params.similarity,
+                    w_recency=params.recency,
+                    w_priority=params.priority,
+                    half_life=params.half_life,
+                    recency_column=VALID_FROM,
+                    priority_column=PRIORITY,
+                    now=params.now,
+                )
+            except IndexCorrupt:
+                # The checkpoint is damaged in one of these lists; the log has their rows.
+                for owner, partition in partitions.items():
+                    with partition.lock:
+                        self._drop(owner, partition)
+                continue
             if all(partition.state == "ready" for partition in partitions.values()):
                 break
         found: list[list[Match]] = []
         for number in range(len(requests)):
             n = int(counts[number])
             names = [
-                partitions[list_id >> 1].rows[row_id]
+                partitions[list_id >> 1].names[row_id]
                 for list_id, row_id in zip(lists[number, :n].tolist(), rows[number, :n].tolist(), strict=True)
             ]
             matches = [
@@ -256,7 +275,7 @@ class PartitionedIndex:
         return found
 
     def _segments(
-        self, number: int, request: SearchRequest, out: list[Segment], partitions: dict[int, _Partition]
+        self, number: int, request: SearchRequest, out: list[Segment], partitions: dict[int, Partition]
     ) -> int:
         """Append a request's segments; return how often its most frequent owner appears."""
         values: list[int] = []
@@ -276,39 +295,55 @@ class PartitionedIndex:
                 continue
             if request.kinds is not None:
                 terms.append((KIND, 1, 0, len(values)))
+            part_values = values
+            if part.where is not None:
+                part_values = list(values)
+                terms += self._columns.terms(part.where, partition.codes, part_values)
             terms.append((VALID_FROM, 0, _MIN, at))
             terms.append((EXPIRES_AT, 0, at + 1, NEVER))
             if known_at is not None:
                 terms.append((RECORDED_AT, 0, _MIN, known_at))
             seen[part.owner] = seen.get(part.owner, 0) + 1
-            out.append((number, 2 * part.owner, group, terms, values, part.bitmap))
+            out.append((number, 2 * part.owner, group, terms, part_values, part.bitmap))
             if at < partition.past_until or (known_at is not None and known_at < partition.past_until):
                 known = NEVER if known_at is None else known_at + 1
                 ended: list[Term] = [*terms, (VALID_TO, 0, at + 1, NEVER), (RETIRED_AT, 0, known, NEVER)]
-                out.append((number, 2 * part.owner + 1, group, ended, values, part.bitmap))
+                out.append((number, 2 * part.owner + 1, group, ended, part_values, part.bitmap))
         return max(seen.values(), default=1)
 
     # --------------------------------------------------------------------------------------- other
 
     def row_keys(self, owner: int) -> tuple[int, Sequence[tuple[bytes, int] | None]]:
-        partition = self._partition(owner)
-        with partition.lock:
-            live = {row_id: name for name, (_, row_id) in partition.row_ids.items()}
-            return partition.generation, [live.get(row_id) for row_id in range(len(partition.rows))]
+        while True:
+            partition = self._partition(owner)
+            with partition.lock:
+                try:
+                    places = partition.places(owner, self._pool)
+                except IndexCorrupt:
+                    self._drop(owner, partition)
+                    continue
+                live = {row_id: name for name, (_, row_id) in places.items()}
+                return partition.generation, [live.get(row_id) for row_id in range(len(partition.names))]
+
+    def decides(self, owner: int, node: Any) -> bool:
+        return bool(self._columns) and self._columns.decides(node, self._partition(owner))
 
     def generation(self, owner: int) -> int:
         return self._partition(owner).generation
 
     def vector(self, match: Match) -> NDArray[np.float32] | None:
         _, _, key, version = match
-        place = self._partition(owner_of(key)).row_ids.get((key, version))
-        if place is None:
-            return None
+        owner = owner_of(key)
+        partition = self._partition(owner)
         try:
+            with partition.lock:
+                place = partition.places(owner, self._pool).get((key, version))
+            if place is None:
+                return None
             found: NDArray[np.float32] = self._pool.vectors(place[0], np.array([place[1]], np.int64))[0]
-            return found
-        except KeyError:
+        except (KeyError, IndexCorrupt):
             return None
+        return found
 
     def plan(self) -> str:
         return f"exact scan, {self._backend.name}/{self._pool.isa}, float32 rows in pages of 64"
@@ -317,7 +352,7 @@ class PartitionedIndex:
         return {**self._pool.stats(), "owners": len(self._partitions)}
 
 
-def _narrow(partition: _Partition, part: ScopePart) -> list[Term] | None:
+def _narrow(partition: Partition, part: ScopePart) -> list[Term] | None:
     """Terms for a scope's attributes; None when no row can have them."""
     terms: list[Term] = []
     for column, tag, name in ((AGENT, "a", part.agent_id), (RUN, "r", part.run_id)):

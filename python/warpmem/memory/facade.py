@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Any, Literal, Self
 from msgspec import UNSET, UnsetType
 
 from ..config import Config
-from ..errors import InputError, NotSupported, StoreClosed
+from ..errors import InputError, NotSupported, StoreClosed, StoreError
 from ..ingest.messages import to_new_items
 from ..policy.context import pack
 from ..policy.schema import Schemas
@@ -119,16 +120,10 @@ class Memory:
             raise NotSupported("this version stores what it is given: infer must be 'none'")
         items, was_list = to_new_items(content, kind)
         defaults = Defaults(
-            scope=arguments.one_scope(scope, user_id, agent_id, run_id, corpus_id),
-            kind=kind,
-            metadata=metadata,
-            priority=priority,
-            key=key,
-            valid_from=valid_from,
-            valid_to=valid_to,
-            expires_at=expires_at,
-            vector=vector,
-        )
+            scope=arguments.one_scope(scope, user_id, agent_id, run_id, corpus_id), kind=kind,
+            metadata=metadata, priority=priority, key=key, valid_from=valid_from, valid_to=valid_to,
+            expires_at=expires_at, vector=vector,
+        )  # fmt: skip
         if key is not None and len(items) > 1:
             raise InputError(f"one key cannot name {len(items)} items; give each NewItem its own key")
         arguments.check_durability(durability)
@@ -156,13 +151,9 @@ class Memory:
         if isinstance(items, (str, Mapping)) or not isinstance(items, Sequence):
             raise InputError(f"add_many takes a list, not {type(items).__name__}")
         results = self.add(
-            list(items),
-            scope=arguments.one_scope(scope, user_id, agent_id, run_id, corpus_id),
-            kind=kind,
-            vector=vectors,
-            idempotency_key=idempotency_key,
-            durability=durability,
-        )
+            list(items), scope=arguments.one_scope(scope, user_id, agent_id, run_id, corpus_id), kind=kind,
+            vector=vectors, idempotency_key=idempotency_key, durability=durability,
+        )  # fmt: skip
         assert isinstance(results, tuple)
         return results
 
@@ -400,10 +391,21 @@ class Memory:
         self._check_open()
         self._log.flush()
 
+    def checkpoint(self) -> bool:
+        """Save the index, so that the next open has it at once; False when this store keeps none.
+
+        Writers wait, searches go on. close() does it by itself after many changes. Raises DiskFull.
+        """
+        self._check_open()
+        return self._index.checkpoint()
+
     def close(self) -> None:
         """Finish running changes, flush, and release the directory. Idempotent."""
         with self._closing:
             if not self._closed:
+                with contextlib.suppress(StoreError):  # the next open can do without
+                    if self._config.checkpoint_rows and not self._config.read_only:
+                        self._index.checkpoint(self._config.checkpoint_rows)
                 self._finalizer()
                 self._closed = True
 

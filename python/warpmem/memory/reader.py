@@ -117,7 +117,9 @@ class Reader:
             if attempt + 1 == _TRIES or all(
                 self._index.generation(owner) == mask[0] for owner, mask in masks.items()
             ):
-                break
+                parts = (part for request in requests for part in request.parts if part.where is not None)
+                if all(self._index.decides(part.owner, part.where) for part in parts):
+                    break
         results = []
         plan = self._index.plan()
         for i, matches in enumerate(found):
@@ -170,12 +172,15 @@ class Reader:
             owner = self._log.owner(scope.owner)
             if owner is None:
                 continue
-            bitmap = None
+            bitmap = where = None
             if compiled is not None:
-                if owner not in masks:
-                    masks[owner] = self._mask(owner, compiled)
-                bitmap = masks[owner][1]
-            parts.append(ScopePart(owner, *_attributes(scope), bitmap))
+                if self._index.decides(owner, compiled.node):
+                    where = compiled.node
+                else:
+                    if owner not in masks:
+                        masks[owner] = self._mask(owner, compiled)
+                    bitmap = masks[owner][1]
+            parts.append(ScopePart(owner, *_attributes(scope), bitmap, where))
         return tuple(parts)
 
     def _records(self, found: Sequence[Sequence[Match]]) -> dict[tuple[bytes, int], Record]:

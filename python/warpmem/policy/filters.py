@@ -25,17 +25,15 @@ A metadata key that itself holds a dot, and an element of a list by its number, 
 
 from __future__ import annotations
 
-import json
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..errors import InvalidFilter
-from ..types import MemoryItem
-from .predicates import (
+from ..ops.filter_grammar import AllOf, Condition, Node, Not, Vocabulary, parse_filter
+from ..ops.predicates import (
     Family,
     Predicate,
-    canonical_operand,
     check_operand,
     contains,
     equal,
@@ -43,11 +41,8 @@ from .predicates import (
     inverse,
     member,
     ordered,
-    type_name,
 )
-
-MAX_DEPTH = 64
-MAX_NODES = 10_000
+from ..types import MemoryItem
 
 Test = Callable[[MemoryItem], bool]
 
@@ -60,18 +55,10 @@ ITEM_FIELDS: dict[str, Family] = {
         ("created_at", "touched_at", "valid_from", "valid_to", "recorded_at", "expires_at"), "time"
     ),
 }
-OPERATORS = ("eq", "ne", "gt", "gte", "lt", "lte", "in", "nin", "contains", "icontains", "exists")
 
 _SCOPE_FIELDS = frozenset(("user_id", "agent_id", "run_id", "corpus_id"))
 _MISSING = object()
 _COMPARE = {"gt": operator.gt, "gte": operator.ge, "lt": operator.lt, "lte": operator.le}
-_REFUSED: dict[Family, frozenset[str]] = {
-    "string": frozenset(),
-    "json": frozenset(),
-    "number": frozenset(("contains", "icontains")),
-    "time": frozenset(("contains", "icontains")),
-    "list": frozenset(OPERATORS) - {"contains", "icontains", "exists"},
-}
 
 
 class CompiledFilter:
@@ -79,11 +66,13 @@ class CompiledFilter:
 
     matches: item -> bool. canonical: equal for filters that differ only in spelling (order of entries,
     shorthand, 1 and 1.0, offset of a time), so it can key a cache. fields: every field the filter reads.
+    node: the filter as a tree.
     """
 
-    __slots__ = ("canonical", "fields", "matches")
+    __slots__ = ("canonical", "fields", "matches", "node")
 
-    def __init__(self, matches: Test, canonical: bytes, fields: frozenset[str]) -> None:
+    def __init__(self, matches: Test, canonical: bytes, fields: frozenset[str], node: Node) -> None:
+        self.node = node
         self.matches = matches
         self.canonical = canonical
         self.fields = fields
@@ -97,109 +86,8 @@ class CompiledFilter:
 
 def compile_filter(filters: Mapping[str, Any] | None) -> CompiledFilter:
     """Check and compile a filter; None matches everything. Raises InvalidFilter naming the path."""
-    compiler = _Compiler()
-    test, canonical = compiler.expression({} if filters is None else filters, "", 1)
-    return CompiledFilter(test, canonical.encode("ascii"), frozenset(compiler.fields))
-
-
-class _Compiler:
-    def __init__(self) -> None:
-        self.fields: set[str] = set()
-        self._nodes = 0
-
-    def count(self, path: str, nodes: int = 1) -> None:
-        self._nodes += nodes
-        if self._nodes > MAX_NODES:
-            raise InvalidFilter(path, f"more than {MAX_NODES} conditions and values; split the query")
-
-    def expression(self, node: Any, path: str, depth: int) -> tuple[Test, str]:
-        """Test and canonical text of one filter object."""
-        if not isinstance(node, Mapping):
-            raise InvalidFilter(path, f"expected an object, not {type_name(node)}")
-        if depth > MAX_DEPTH:
-            raise InvalidFilter(path, f"nested {depth} deep, over the limit of {MAX_DEPTH}")
-        self.count(path)
-        parts: list[tuple[Test, str]] = []
-        for name, value in node.items():
-            if not isinstance(name, str):
-                raise InvalidFilter(path, f"keys are strings, not {type_name(name)}")
-            here = f"{path}.{name}" if path else name
-            if name in ("and", "or"):
-                branches = self.branches(value, here, depth)
-                parts.append(_all_of(branches) if name == "and" else _any_of(branches))
-            elif name == "not":
-                parts.append(_negation(*self.expression(value, here, depth + 1)))
-            else:
-                parts.append(self.condition(name, value, here))
-        return _all_of(parts)
-
-    def branches(self, value: Any, path: str, depth: int) -> list[tuple[Test, str]]:
-        if not isinstance(value, (list, tuple)):
-            raise InvalidFilter(path, f"expected a list of objects, not {type_name(value)}")
-        return [self.expression(part, f"{path}[{i}]", depth + 1) for i, part in enumerate(value)]
-
-    def condition(self, name: str, value: Any, path: str) -> tuple[Test, str]:
-        """All operators on one field."""
-        family = _family(name, path)
-        self.fields.add(name)
-        if not isinstance(value, Mapping):
-            if isinstance(value, (list, tuple, set, frozenset)):
-                raise InvalidFilter(path, 'a list is no condition; write {"in": [...]} or {"contains": ...}')
-            value = {"eq": value}
-            operator_path = path
-        else:
-            operator_path = ""
-        if not value:
-            raise InvalidFilter(path, "no operator given")
-        predicates: list[Predicate] = []
-        canonical: list[str] = []
-        absent = False
-        for name_of_operator, operand in value.items():
-            here = operator_path or f"{path}.{name_of_operator}"
-            self.count(here)
-            if name_of_operator not in OPERATORS:
-                raise InvalidFilter(here, f"unknown operator; the operators are {', '.join(OPERATORS)}")
-            if name_of_operator in _REFUSED[family]:
-                raise InvalidFilter(here, f"{name_of_operator} does not apply to {name}, a {family} field")
-            if name_of_operator == "exists":
-                if not isinstance(operand, bool):
-                    raise InvalidFilter(here, f"expected true or false, not {type_name(operand)}")
-                absent = absent or not operand
-            else:
-                predicate, operand = self.predicate(family, name_of_operator, operand, here)
-                predicates.append(predicate)
-            canonical.append(json.dumps([name, name_of_operator, operand], separators=(",", ":")))
-        if not absent:
-            test = _present(name, predicates)
-        elif len(value) == 1:
-            test = _absent(name)
-        else:
-            test = _never  # no other operator holds on a missing field
-        return test, _join("&", canonical)
-
-    def predicate(self, family: Family, name: str, operand: Any, path: str) -> tuple[Predicate, Any]:
-        """(predicate over a present value, operand for the canonical text)."""
-        if name in ("in", "nin"):
-            if not isinstance(operand, (list, tuple)):
-                raise InvalidFilter(path, f"expected a list of scalars, not {type_name(operand)}")
-            self.count(path, len(operand))
-            values = [check_operand(family, value, f"{path}[{i}]") for i, value in enumerate(operand)]
-            texts = sorted({json.dumps(canonical_operand(value)) for value in values})
-            among = member(values)
-            return (among if name == "in" else inverse(among)), texts
-        if name == "icontains" and not isinstance(operand, str):
-            raise InvalidFilter(path, f"expected a string, not {type_name(operand)}")
-        value = check_operand(family, operand, path)
-        if name in _COMPARE:
-            if value is None or isinstance(value, bool):
-                raise InvalidFilter(path, f"expected a number or a string, not {type_name(value)}")
-            return ordered(_COMPARE[name], value), canonical_operand(value)
-        if name == "contains":
-            return contains(value), canonical_operand(value)
-        if name == "icontains":
-            return icontains(value.casefold()), value.casefold()
-        same = equal(value)
-        return (same if name == "eq" else inverse(same)), canonical_operand(value)
+    parsed = parse_filter(filters, _VOCABULARY)
+    return CompiledFilter(_test(parsed.node), parsed.canonical, parsed.fields, parsed.node)
 
 
 def _family(name: str, path: str) -> Family:
@@ -213,7 +101,43 @@ def _family(name: str, path: str) -> Family:
     return ITEM_FIELDS[name]
 
 
+_VOCABULARY = Vocabulary(_family, check_operand)
+
+
 # ------------------------------------------------------------------------------------ tests over an item
+
+
+def _test(node: Node) -> Test:
+    if isinstance(node, Condition):
+        return _condition(node)
+    if isinstance(node, Not):
+        part = _test(node.part)
+        return lambda item: not part(item)
+    tests = tuple(_test(part) for part in node.parts)
+    return _all_of(tests) if isinstance(node, AllOf) else _any_of(tests)
+
+
+def _condition(node: Condition) -> Test:
+    absent = any(name == "exists" and not operand for name, operand in node.tests)
+    if not absent:
+        return _present(node.field, [_predicate(*test) for test in node.tests if test[0] != "exists"])
+    # No other operator holds on a missing field.
+    return _absent(node.field) if len(node.tests) == 1 else _never
+
+
+def _predicate(name: str, operand: Any) -> Predicate:
+    """The predicate over a present value."""
+    if name in ("in", "nin"):
+        among = member(operand)
+        return among if name == "in" else inverse(among)
+    if name in _COMPARE:
+        return ordered(_COMPARE[name], operand)
+    if name == "contains":
+        return contains(operand)
+    if name == "icontains":
+        return icontains(operand)
+    same = equal(operand)
+    return same if name == "eq" else inverse(same)
 
 
 def _always(item: MemoryItem) -> bool:
@@ -275,33 +199,19 @@ def _absent(name: str) -> Test:
     return lambda item: get(item) is missing
 
 
-def _join(symbol: str, texts: Sequence[str]) -> str:
-    """Canonical text of a conjunction (&) or disjunction (|): order and repetition do not matter."""
-    unique = sorted(set(texts))
-    return unique[0] if len(unique) == 1 else f"{symbol}({','.join(unique)})"
-
-
-def _all_of(parts: Sequence[tuple[Test, str]]) -> tuple[Test, str]:
-    tests = tuple(test for test, _ in parts)
-    text = _join("&", [canonical for _, canonical in parts])
+def _all_of(tests: Sequence[Test]) -> Test:
     if not tests:
-        return _always, text
+        return _always
     if len(tests) == 1:
-        return tests[0], text
+        return tests[0]
     if len(tests) == 2:
         first, second = tests
-        return (lambda item: first(item) and second(item)), text
-    return (lambda item: all(test(item) for test in tests)), text
+        return lambda item: first(item) and second(item)
+    return lambda item: all(test(item) for test in tests)
 
 
-def _any_of(parts: Sequence[tuple[Test, str]]) -> tuple[Test, str]:
-    tests = tuple(test for test, _ in parts)
-    text = _join("|", [canonical for _, canonical in parts])
+def _any_of(tests: Sequence[Test]) -> Test:
     if len(tests) == 2:
         first, second = tests
-        return (lambda item: first(item) or second(item)), text
-    return (lambda item: any(test(item) for test in tests)), text
-
-
-def _negation(test: Test, canonical: str) -> tuple[Test, str]:
-    return (lambda item: not test(item)), f"!({canonical})"
+        return lambda item: first(item) or second(item)
+    return lambda item: any(test(item) for test in tests)

@@ -17,13 +17,16 @@ from ..errors import FormatError, StoreCorrupt, StoreError, StoreReadOnly
 from .codec import FAMILIES
 from .lock import LOCK_NAME
 
+INDEX_NAME: Final = "warpmem.index"
+"""The index checkpoint: derived, and never needed."""
+
 _OWN_FILES: Final = re.compile(
-    r"warpmem\.lock|rocksdict-config\.json|LOCK|IDENTITY|CURRENT|LOG(\.old\.\d+)?|MANIFEST-\d+"
+    r"warpmem\.lock|warpmem\.index(\.[\w.]+)?|rocksdict-config\.json|LOCK|IDENTITY|CURRENT|LOG(\.old\.\d+)?|MANIFEST-\d+"
     r"|OPTIONS-\d+(\.dbtmp)?|\d+\.(log|sst|dbtmp)"
 )
 _DATA_FILES: Final = re.compile(r"\d+\.(log|sst)")
 _IGNORED: Final = frozenset({"lost+found"})  # the root of a freshly made file system
-_UNMIRRORED: Final = frozenset({"LOCK", "LOG", "rocksdict-config.json"})
+_UNMIRRORED: Final = frozenset({"LOCK", "LOG", "rocksdict-config.json", INDEX_NAME})
 
 
 def prepare(path: str) -> bool:

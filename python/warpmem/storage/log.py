@@ -10,8 +10,9 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -182,13 +183,27 @@ class StoreLog:
         vector: NDArray[np.float32] = decode_row(key, version, payload, self._identity.dimension).vector
         return vector
 
-    def rows(self, owner: int) -> Iterator[Row]:
-        start, stop = codec.prefix_range(owner_prefix(owner))
+    def rows(self, owner: int, metadata: bool = False) -> Iterator[Row]:
+        return self._rows(owner_prefix(owner), metadata)
+
+    def item_rows(self, key: bytes, metadata: bool = False) -> Iterator[Row]:
+        return self._rows(key, metadata)
+
+    def _rows(self, prefix: bytes, metadata: bool) -> Iterator[Row]:
+        start, stop = codec.prefix_range(prefix)
         dimension = self._identity.dimension
-        for key, stored in self._engine.scan("vectors", start, stop):
+        # In this order: a version that leaves `items` is in `history` from the same write on.
+        vectors = self._engine.scan("vectors", start, stop)
+        versions = _Versions(self._engine, start, stop) if metadata else None
+        for key, stored in vectors:
             payload = codec.unseal("vectors", key, stored)
             item_key, version = codec.read_version_key("vectors", key)
-            yield decode_row(item_key, version, payload, dimension)
+            row = decode_row(item_key, version, payload, dimension)
+            yield (
+                row
+                if versions is None
+                else msgspec.structs.replace(row, metadata=versions.metadata(item_key, version))
+            )
 
     def records(
         self, owner: int, *, order: Order, reverse: bool, after: bytes | None
@@ -219,6 +234,9 @@ class StoreLog:
             expected += 1
             yield entry
 
+    def position(self) -> LogEntry | None:
+        return next(self.entries(self._applied - 1), None) if self._applied else None
+
     def totals(self) -> dict[str, int]:
         state = self._state
         return {"items": state.items, "owners": state.owners, "sequence": state.sequence}
@@ -229,6 +247,32 @@ class StoreLog:
     def close(self) -> None:
         self._committer.stop()
         self._engine.close()
+
+
+class _Versions:
+    """Metadata of versions asked for in the order of their keys: families items and history side by side."""
+
+    def __init__(self, engine: Engine, start: bytes, stop: bytes) -> None:
+        self._items = engine.scan("items", start, stop)
+        self._history = engine.scan("history", start, stop)
+        self._item = next(self._items, None)
+        self._past = next(self._history, None)
+
+    def metadata(self, key: bytes, version: int) -> dict[str, Any] | None:
+        """None for a version that was erased meanwhile."""
+        while self._item is not None and self._item[0] < key:
+            self._item = next(self._items, None)
+        if self._item is not None and self._item[0] == key:
+            current = decode(codec.unseal("items", *self._item), ItemValue)
+            if current.version == version:
+                return current.metadata
+        wanted = codec.history_key(key, version)
+        while self._past is not None and self._past[0] < wanted:
+            self._past = next(self._history, None)
+        if self._past is None or self._past[0] != wanted:
+            return None
+        past = decode(codec.unseal("history", *self._past), HistoryValue).item
+        return None if past is None else past.metadata
 
 
 def _decode_entry(key: bytes, stored: bytes) -> LogEntry:

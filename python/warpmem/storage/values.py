@@ -178,6 +178,7 @@ def make_row(record: Record, vector: NDArray[np.float32]) -> Row:
         retired_at=open_end(item.retired_at, "retired_at"),
         expires_at=open_end(item.expires_at, "expires_at"),
         vector=vector,
+        metadata=item.metadata,
     )
 
 

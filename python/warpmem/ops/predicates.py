@@ -1,6 +1,6 @@
 """The leaves of a filter: checked operands, and predicates over one present value.
 
-The grammar and its meaning are in filters.py.
+The grammar is in filter_grammar.py, its meaning in policy/filters.py.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from ..errors import InvalidFilter
 
-Family = Literal["string", "number", "time", "list", "json"]
+Family = Literal["string", "number", "time", "boolean", "list", "json"]
 Predicate = Callable[[Any], bool]
 
 _MAX_INT_BITS = 1024

@@ -1,0 +1,158 @@
+"""What an index checkpoint says beside the rows: whose they are, and up to which change of the log.
+
+A checkpoint is a pool's file (FORMATS.md) with two sections more: `partitions`, this struct in msgpack, and
+`names`, the names of all row ids of all owners one after the other. It is derived: whoever reads it compares
+it with the log, and starts without it when anything does not fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import msgspec
+
+from ..ops.ids import owner_of
+from ..protocols import FileBackend, Log, RowPool, Transaction
+from ..records import LogEntry, RowChange, StoreIdentity
+from .partition import NAME_BYTES, Names, Partition, lists_of
+
+VERSION = 1
+
+
+class OwnerMark(msgspec.Struct, frozen=True, array_like=True):
+    """One owner. `names` is how many row ids it has given out; `codes` and `inexact` as in Partition."""
+
+    owner: int
+    names: int
+    past_until: int
+    codes: dict[str, int]
+    inexact: list[int]
+
+
+class CheckpointMark(msgspec.Struct, frozen=True, array_like=True):
+    """Section `partitions`. `position` is the last change that the rows hold; `salt` tells stores apart;
+    `columns` are the declared metadata keys and their types."""
+
+    version: int
+    salt: bytes
+    model_id: str
+    position: LogEntry
+    columns: dict[str, str]
+    kinds: dict[str, int]
+    owners: list[OwnerMark]
+
+
+class Restored(NamedTuple):
+    """What a checkpoint gave: rows in a pool, whose they are, and what has happened since."""
+
+    pool: RowPool
+    kinds: dict[str, int]
+    partitions: dict[int, Partition]
+    changes: list[RowChange]
+
+
+_decoder = msgspec.msgpack.Decoder(CheckpointMark)
+
+
+def sections(
+    identity: StoreIdentity,
+    position: LogEntry,
+    columns: Mapping[str, str],
+    kinds: Mapping[str, int],
+    ready: Mapping[int, Partition],
+) -> dict[str, bytes]:
+    """The sections of partitions that do not change meanwhile."""
+    names = {owner: part.names.tobytes() for owner, part in ready.items()}
+    marks = [
+        OwnerMark(owner, len(names[owner]) // NAME_BYTES, part.past_until, part.codes, sorted(part.inexact))
+        for owner, part in ready.items()
+    ]
+    mark = CheckpointMark(
+        VERSION, identity.salt, identity.model_id, position, dict(columns), dict(kinds), marks
+    )
+    return {"partitions": msgspec.msgpack.encode(mark), "names": b"".join(names.values())}
+
+
+def read(
+    found: Mapping[str, bytes | memoryview], identity: StoreIdentity
+) -> tuple[CheckpointMark, dict[int, Partition]]:
+    """The mark, and ready partitions by owner. ValueError when they are of another store or do not add up."""
+    if not {"partitions", "names"} <= set(found):
+        raise ValueError("it is not a checkpoint of a store's index")
+    try:
+        mark = _decoder.decode(found["partitions"])
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise ValueError(f"its section partitions does not decode ({error})") from error
+    if mark.version != VERSION:
+        raise ValueError(f"it has version {mark.version}, this warpmem reads {VERSION}")
+    if (mark.salt, mark.model_id) != (identity.salt, identity.model_id):
+        raise ValueError("it belongs to another store or model")
+    names = memoryview(found["names"])
+    if len(names) != NAME_BYTES * sum(owner.names for owner in mark.owners):
+        raise ValueError("its section names has another length than its owners say")
+    partitions: dict[int, Partition] = {}
+    at = 0
+    for owner in mark.owners:
+        end = at + NAME_BYTES * owner.names
+        partitions[owner.owner] = Partition.restored(
+            Names(names[at:end]), dict(owner.codes), set(owner.inexact), owner.past_until
+        )
+        at = end
+    return mark, partitions
+
+
+def touched(entries: Iterable[LogEntry]) -> dict[int, dict[bytes, int]]:
+    """By owner, the item keys that changes touched and the largest version each reached."""
+    found: dict[int, dict[bytes, int]] = {}
+    for entry in entries:
+        keys = found.setdefault(owner_of(entry.key), {})
+        keys[entry.key] = max(entry.version, keys.get(entry.key, 0))
+    return found
+
+
+class IndexCheckpoint:
+    """Where the index of one store is kept between its openings."""
+
+    def __init__(self, backend: FileBackend, path: str, log: Log, columns: Mapping[str, str]) -> None:
+        self._backend = backend
+        self._columns = dict(columns)
+        self._path = path
+        self._log = log
+
+    def read(self, dimension: int, n_columns: int) -> Restored:
+        """What the file holds. ValueError or StoreError with the reason when it cannot be used."""
+        pool, found = self._backend.open_pool(self._path)
+        mark, partitions = read(found, self._log.identity)
+        if (pool.dim, pool.n_columns) != (dimension, n_columns):
+            raise ValueError(
+                f"it has {pool.n_columns} columns of {pool.dim} dimensions, not {n_columns} of {dimension}"
+            )
+        if list(mark.columns.items()) != list(self._columns.items()):
+            raise ValueError("other metadata keys were declared when it was written")
+        entries = self._log.entries(mark.position.sequence - 1)
+        if next(entries, None) != mark.position:
+            raise ValueError("the log does not hold the change that it ends with")
+        known = {list_id for owner in partitions for list_id in lists_of(owner)}
+        pool.drop([list_id for list_id in pool.lists().tolist() if list_id not in known])
+        changes = []
+        for owner, keys in touched(entries).items():
+            if owner in partitions:
+                remove = [(key, version + 1) for key, last in keys.items() for version in range(last)]
+                add = [row for key in keys for row in self._log.item_rows(key, metadata=bool(self._columns))]
+                changes.append(RowChange(owner, tuple(keys), remove, add))
+        return Restored(pool, dict(mark.kinds), partitions, changes)
+
+    def write(self, pool: RowPool, kinds: Mapping[str, int], partitions: Mapping[int, Partition]) -> bool:
+        """Save a pool and its ready partitions, between two changes. False in a log without a change."""
+
+        def save(transaction: Transaction) -> bool:
+            position = self._log.position()
+            if position is None:
+                return False
+            ready = {owner: part for owner, part in partitions.items() if part.state == "ready"}
+            marks = sections(self._log.identity, position, self._columns, kinds, ready)
+            self._backend.save_pool(pool, self._path, marks)
+            return True
+
+        return self._log.transact(save)

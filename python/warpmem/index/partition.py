@@ -1,0 +1,115 @@
+"""One owner's bookkeeping in the partitioned index: which row is which version of which item."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Iterable
+from typing import Literal
+
+from ..protocols import RowPool
+from ..records import RowChange
+
+Name = tuple[bytes, int]
+"""(item key, version)."""
+
+KEY_BYTES = 20
+NAME_BYTES = KEY_BYTES + 4
+_generations = itertools.count()
+
+
+def next_generation() -> int:
+    """A number that no partition had before."""
+    return next(_generations)
+
+
+class Names:
+    """The name of every row id ever given out. Only grows, so that readers need no lock.
+
+    The first names may lie in the bytes of a checkpoint: 24 each, key and big-endian version.
+    """
+
+    __slots__ = ("_base", "_n_base", "_tail")
+
+    def __init__(self, base: memoryview | bytes = b"") -> None:
+        self._base = base
+        self._n_base = len(base) // NAME_BYTES
+        self._tail: list[Name] = []
+
+    def __len__(self) -> int:
+        return self._n_base + len(self._tail)
+
+    def __getitem__(self, row_id: int) -> Name:
+        at = row_id - self._n_base
+        if at >= 0:
+            return self._tail[at]
+        start = row_id * NAME_BYTES
+        split = start + KEY_BYTES
+        return bytes(self._base[start:split]), int.from_bytes(self._base[split : split + 4], "big")
+
+    def extend(self, names: Iterable[Name]) -> None:
+        self._tail.extend(names)
+
+    def tobytes(self) -> bytes:
+        """What the constructor takes."""
+        tail = b"".join(key + version.to_bytes(4, "big") for key, version in self._tail)
+        return bytes(self._base) + tail
+
+
+class Partition:
+    """One owner. Changed under `lock`, and while it is "loading" by the loading thread alone.
+
+    Readers look at `state`, `generation` and `names` without the lock. `waiting` takes the changes that are
+    committed during the load. `codes` numbers the strings of attributes and declared keys; `inexact` are the
+    declared keys with a value that no cell can hold.
+    """
+
+    __slots__ = (
+        "_places",
+        "codes",
+        "generation",
+        "inexact",
+        "load_lock",
+        "lock",
+        "names",
+        "past_until",
+        "state",
+        "waiting",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.load_lock = threading.Lock()
+        self.state: Literal["cold", "loading", "ready", "dropped"] = "cold"
+        self.waiting: list[RowChange] = []
+        self.generation = next_generation()
+        self.names = Names()
+        self.codes: dict[str, int] = {}
+        self.inexact: set[int] = set()
+        self.past_until = -(1 << 63)
+        self._places: dict[Name, tuple[int, int]] | None = {}
+
+    @classmethod
+    def restored(cls, names: Names, codes: dict[str, int], inexact: set[int], past_until: int) -> Partition:
+        """A ready partition whose rows stand in the pool; where each stands is looked up when needed."""
+        partition = cls()
+        partition.names, partition.past_until = names, past_until
+        partition.codes, partition.inexact = codes, inexact
+        partition._places = None
+        partition.state = "ready"
+        return partition
+
+    def places(self, owner: int, pool: RowPool) -> dict[Name, tuple[int, int]]:
+        """(list id, row id) of every live row, by name. For holders of `lock` and the loading thread."""
+        if self._places is None:
+            self._places = {
+                self.names[row_id]: (list_id, row_id)
+                for list_id in lists_of(owner)
+                for row_id in pool.rows(list_id)[0].tolist()
+            }
+        return self._places
+
+
+def lists_of(owner: int) -> tuple[int, int]:
+    """The lists of an owner: rows that may be visible now, rows whose truth or knowledge has ended."""
+    return 2 * owner, 2 * owner + 1

@@ -1,0 +1,360 @@
+"""VectorIndex: exact nearest-neighbour search over rows in memory, with owners, columns and filters."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+import numpy as np
+
+from ..errors import InputError, InvalidVector
+from ..protocols import RowPool
+from ..types import ColumnType, Neighbors, RankBy
+from . import inputs, vector_file
+from .approximate import approximate
+from .backends import choose
+from .columns import Columns
+from .inputs import F32, I64
+from .pool_copies import copy_rows
+from .row_store import RowStore, Serving
+from .searching import search
+
+_USUAL_THREADS = 16
+_NORMALISE_ROWS = 8192
+_METRICS = ("cosine", "ip", "l2")
+_STORAGES = ("f32", "f16", "int8", "pq")
+
+
+class VectorIndex:
+    """Vectors by id, each in the list of one owner, searched exactly; lives in memory, and in a file on
+    request.
+
+    Every search returns the true k best of the rows it is asked about: owner, filter and ranking weights are
+    part of the scan. Larger scores are nearer with every metric. Rows with equal scores come in the order in
+    which they were added. A caller who accepts `recall` below 1 gets an approximate index from `optimise()`.
+
+    Thread-safe. Changes take turns; searches run beside them without waiting, and each sees whole changes
+    only. A call that raises has changed nothing. Ids and owners are integers from 0 to 2^63 - 1."""
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        metric: Literal["cosine", "ip", "l2"] = "cosine",
+        storage: Literal["f32", "f16", "int8", "pq"] = "f32",
+        backend: str = "auto",
+        recall: float = 1.0,
+        columns: Mapping[str, ColumnType] | None = None,
+        threads: int | None = None,
+    ) -> None:
+        """An empty index of vectors with `dim` dimensions, 1 to 65,536.
+
+        metric: "cosine" (vectors and queries are brought to unit length), "ip" (inner product), or "l2",
+        whose score is the negated squared distance. storage: how rows are kept, "f32", "f16", "int8" (a scale
+        a row) or "pq" (codes only, after `train`); search is exact for the rows as they are kept, but for
+        "pq" and `recall` below 1. backend: "auto", "cpu", "numpy", or where installed "numba" and "cupy"; all
+        give the same answers. recall: the share of true neighbours that searches must find after
+        `optimise()`. columns: name -> "int64", "float64", "bool", "str" or "time", at most 1,024, for filters
+        and ranking. threads: of one search, 1 to 1,024; None is what the process may use, at most 16.
+
+        Raises InputError, BackendUnavailable.
+        """
+        self._dim = inputs.dimension(dim)
+        self._metric = inputs.one_of(metric, "metric", _METRICS)
+        self._storage = inputs.one_of(storage, "storage", _STORAGES)
+        self._recall = inputs.wanted_recall(recall)
+        self._columns = Columns(columns)
+        self._choose(backend, threads)
+        self._trained = storage != "pq"
+        self._store = self._new_store(Serving(self._new_pool(), False))
+
+    def _choose(self, backend: Any, threads: Any) -> None:
+        self._threads = inputs.thread_count(threads, _usable_threads())
+        if not isinstance(backend, str):
+            raise InputError(f"backend must be a name, not {type(backend).__name__}")
+        self._backend, self._reason = choose(backend)
+
+    def _new_pool(self) -> RowPool:
+        storage = "f32" if self._storage == "pq" else self._storage  # holds no rows before it is trained
+        options: dict[str, Any] = {"threads": self._threads} if self._threads > 1 else {}
+        return self._backend.pool(
+            self._dim,
+            len(self._columns),
+            storage=storage,
+            metric=vector_file.pool_metric(self._metric),
+            **options,
+        )
+
+    def _new_store(self, serving: Serving) -> RowStore:
+        return RowStore(serving, self._columns, self._dim, self._storage)
+
+    # ------------------------------------------------------------------------------------- changes
+
+    def add(self, vectors: Any, ids: Any = None, owners: Any = None, attributes: Any = None) -> I64:
+        """Add n vectors and return their ids, (n,) int64; the next search sees all of them.
+
+        vectors: (n, dim), or (dim,) for one: NumPy, torch, CuPy, anything with DLPack or
+        `__cuda_array_interface__`, or lists of numbers; C-contiguous float32 in host memory is read in place.
+        ids: n integers that the index does not hold; None gives the next free ones, above every id that was
+        ever added. owners: n integers or one for all; None is owner 0. attributes: column -> n values, or one
+        for all. None and NaN are missing values, as is every column not named. "time" takes aware datetimes
+        or integer microseconds since 1970 UTC.
+
+        Raises InvalidVector (shape, dtype, NaN, infinity, a zero vector where metric is "cosine"), InputError
+        (ids that are negative, given twice or in the index; owners; attributes; an untrained "pq" index)."""
+        rows = self._rows(vectors, "vectors")
+        n = len(rows)
+        lists = inputs.lists_of_rows(owners, n)
+        given = None if ids is None else inputs.row_ids(ids, n)
+        checked = {} if attributes is None else self._columns.check(attributes, n)
+        if not self._trained:
+            needed = approximate().training_rows(self._dim)
+            raise InputError(
+                f'storage="pq" has no codebooks yet; call train() with at least {needed} vectors'
+            )
+        return self._store.add(rows, lists, given, checked)
+
+    def remove(self, ids: Any) -> int:
+        """Remove rows by id, an integer or (n,) integers, and return how many there were; unknown ids are
+        passed over. Raises InputError."""
+        named = inputs.integers(ids, "ids")
+        return self._store.remove(np.unique(named) if len(named) > 1 else named)
+
+    def update(self, ids: Any, vectors: Any = None, attributes: Any = None) -> None:
+        """Replace the vectors, the values of some columns, or both, of rows that are in the index.
+
+        ids: n distinct integers. vectors: (n, dim) or None to keep them. attributes: as in `add`; columns not
+        named keep their values. Owner and order of addition stay. A search sees a row as it was or as it will
+        be.
+
+        Raises NotFound for an id that is not in the index, InvalidVector, InputError.
+        """
+        named = inputs.row_ids(ids, None)
+        rows = None if vectors is None else self._rows(vectors, "vectors")
+        if rows is not None and len(rows) != len(named):
+            raise InvalidVector(f"vectors: expected {len(named)} rows, one an id, not {len(rows)}")
+        self._store.update(named, rows, self._columns.check(attributes, len(named)))
+
+    def train(self, vectors: Any) -> None:
+        """Set the codebooks of an index with storage="pq" from (n, dim) vectors like those it will hold.
+
+        Raises InputError for another storage, an index that holds rows, or too few vectors; InvalidVector.
+        """
+        rows = self._rows(vectors, "vectors")
+        if self._storage != "pq":
+            raise InputError(f'train() is for storage="pq"; storage="{self._storage}" needs no training')
+        needed = approximate().training_rows(self._dim)
+        if len(rows) < needed:
+            raise InputError(f"training needs at least {needed} vectors, not {len(rows)}")
+        pool = approximate().train_pq(
+            rows,
+            n_columns=len(self._columns),
+            metric=vector_file.pool_metric(self._metric),
+            threads=self._threads,
+            seed=0,
+        )
+        self._store.restart(Serving(pool, True))
+        self._trained = True
+
+    # -------------------------------------------------------------------------------------- search
+
+    def search(
+        self,
+        queries: Any,
+        k: int = 10,
+        *,
+        owners: Any = None,
+        filter: Mapping[str, Any] | None = None,
+        ranking: RankBy | None = None,
+        n_probes: int | None = None,
+        refine: int | None = None,
+        explain: bool = False,
+    ) -> Neighbors:
+        """The k nearest rows of each query: `ids, scores = index.search(...)`, both (n, k), best first.
+
+        queries: (n, dim) or (dim,), as in `add`. k: 1 to 4,096; where there are fewer rows, ids are -1 and
+        scores -inf. owners: whose rows: one for all queries, (n,) with one a query, or (n, m) with several a
+        query, padded with -1; None is everyone's. An owner without rows has no neighbours. filter: a
+        condition on the columns, such as {"price": {"gte": 1, "lt": 5}, "or": [{"lang": "de"}, {"lang":
+        {"exists": False}}]}, with the operators eq, ne, gt, gte, lt, lte, in, nin, exists, and for strings
+        contains and icontains. ranking: weights of similarity, recency and priority; None is similarity
+        alone. n_probes, refine: how many cells an approximate index reads and how many candidates a result it
+        scores exactly; None is what `optimise()` found to reach the wanted recall. explain: say in `.plan`
+        how it was done.
+
+        Raises InvalidVector, InvalidFilter, InputError. Never waits for changes.
+        """
+        rows = self._rows(queries, "queries")
+        k = inputs.count(k)
+        serving = self._store.serving
+        options = self._tuning(serving, n_probes, refine)
+        described = None
+        if explain:
+            described = {"plan": self._plan(serving), "backend": self._backend.name, "isa": serving.pool.isa}
+            if self._backend.name == "cpu":
+                options["explain"] = True
+        return search(
+            serving, self._columns, rows, k,
+            owners=owners, filters=filter, ranking=ranking, options=options, explain=described,
+        )  # fmt: skip
+
+    def vectors(self, ids: Any) -> F32:
+        """(n, dim) float32, the rows of (n,) ids as they are kept: normalised where metric is "cosine", and
+        as precise as the storage. Raises NotFound, InputError."""
+        return self._store.vectors(inputs.integers(ids, "ids"))
+
+    def __len__(self) -> int:
+        """Rows in the index."""
+        return self._store.count
+
+    def __contains__(self, id: object) -> bool:
+        """Whether a row has this id."""
+        if isinstance(id, (bool, np.bool_)) or not isinstance(id, (int, np.integer)):
+            return False
+        return bool(0 <= id <= inputs.MAX_ID) and bool(self._store.holds(np.array([id], np.int64))[0])
+
+    # --------------------------------------------------------------------------------------- upkeep
+
+    def optimise(self) -> None:
+        """Make searches faster, at the cost of time now; searches and changes go on meanwhile.
+
+        With recall=1 this is `compact()`. With less it trains an approximate index on the rows, tunes it
+        until searches of a sample reach that recall, and puts it in the place of the exact one; with too few
+        rows to gain by it the index stays exact. `stats()` says what was reached. Changes made during the
+        work are in the result; they wait only for the last few to be carried over.
+
+        Raises NotSupported where this build has no approximate search.
+        """
+        if self._recall < 1.0:
+            build = approximate().build_ivf
+            built = self._store.replace_pool(
+                lambda pool: build(
+                    pool,
+                    recall=self._recall,
+                    storage=self._storage,
+                    metric=vector_file.pool_metric(self._metric),
+                    threads=self._threads,
+                    seed=0,
+                )
+            )
+            if built:
+                return
+        self._store.compact()
+
+    def compact(self) -> None:
+        """Give back the memory of removed rows. Results stay the same; searches go on, changes take turns
+        with it.
+
+        Also numbers the rows anew in their order of addition when most of the 2^32 places in it have been
+        used."""
+        self._store.compact()
+
+    def stats(self) -> dict[str, Any]:
+        """Counters and choices: rows, lists, dead (removed rows not yet compacted), pages, bytes, backend and
+        the reason for it, isa, storage, metric, plan; for an approximate index also what its pool says of
+        itself, the measured recall among it."""
+        serving = self._store.serving
+        return {
+            **serving.pool.stats(),
+            "backend": self._backend.name,
+            "backend_reason": self._reason,
+            "isa": serving.pool.isa,
+            "storage": self._storage,
+            "metric": self._metric,
+            "plan": self._plan(serving),
+            "wanted_recall": self._recall,
+            "threads": self._threads,
+        }
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the index to one file, replacing what is there only when all of it is on disk. Searches go
+        on, changes wait. The file has checksums and is described in FORMATS.md.
+
+        Raises InputError, BackendUnavailable without the native module, DiskFull, StoreError.
+        """
+        store = self._store
+        with store.still() as pool:
+            described = vector_file.Description(
+                dim=self._dim,
+                metric=self._metric,
+                storage=self._storage,
+                recall=self._recall,
+                columns=list(self._columns.types.items()),
+                strings={name: known.names for name, known in self._columns.dictionaries.items()},
+                next_id=store.next_id,
+                next_ordinal=store.next_ordinal,
+                approximate=store.serving.approximate,
+                trained=self._trained,
+            )
+            vector_file.save(path, pool, described)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, backend: str = "auto", threads: int | None = None) -> Self:
+        """The index in a file written by `save`, on any backend. The file is mapped, so opening it costs
+        little at any size with the "cpu" backend; its checksums are verified block by block when first read.
+
+        Raises InputError, FormatError, IndexCorrupt, StoreError, BackendUnavailable.
+        """
+        index = cls.__new__(cls)
+        index._choose(backend, threads)
+        pool, described = vector_file.load(path, index._threads)
+        index._dim, index._metric, index._storage = described.dim, described.metric, described.storage
+        index._recall, index._trained = described.recall, described.trained
+        index._columns = Columns(dict(described.columns), described.strings)
+        if index._backend.name != "cpu" and not described.approximate:
+            mapped, pool = pool, index._new_pool()
+            copy_rows(mapped, pool, index._dim, index._storage)
+        index._store = index._new_store(Serving(pool, described.approximate))
+        index._store.next_id, index._store.next_ordinal = described.next_id, described.next_ordinal
+        return index
+
+    def __repr__(self) -> str:
+        return f"VectorIndex({self._dim}, {self._plan(self._store.serving)}, {len(self)} rows)"
+
+    # --------------------------------------------------------------------------------------- inside
+
+    def _plan(self, serving: Serving) -> str:
+        how = f"approximate scan, recall {self._recall:g}" if serving.approximate else "exact scan"
+        return f"{how}, {self._backend.name}/{serving.pool.isa}, {self._storage} rows, {self._metric}"
+
+    def _tuning(self, serving: Serving, n_probes: Any, refine: Any) -> dict[str, Any]:
+        """Arguments of an approximate pool's scan. An index that is still exact needs none."""
+        given: dict[str, Any] = {}
+        for name, value in (("n_probes", n_probes), ("refine", refine)):
+            if value is not None:
+                given[name] = inputs.integer(value, name, 1, 1 << 24)
+        if given and self._recall == 1.0 and not serving.approximate:
+            raise InputError(f"{' and '.join(given)} tune an approximate index; this one has recall=1")
+        return given if serving.approximate else {}
+
+    def _rows(self, vectors: Any, what: str) -> F32:
+        """(n, dim) float32 as the pool takes them. Raises InvalidVector."""
+        rows = inputs.as_rows(vectors, self._dim, what)
+        if self._metric != "cosine":
+            inputs.require_finite(rows, what)
+            if self._storage == "f16" and what == "vectors":
+                inputs.require_half(rows, what)
+            return rows
+        try:
+            if len(rows) <= _NORMALISE_ROWS:
+                return self._backend.normalize(rows)
+            unit = np.empty_like(rows)  # in parts, so that other threads get their turn
+            for start in range(0, len(rows), _NORMALISE_ROWS):
+                part = slice(start, start + _NORMALISE_ROWS)
+                unit[part] = self._backend.normalize(rows[part])
+            return unit
+        except ValueError:
+            inputs.require_finite(rows, what)
+            row = int(np.argmin(rows.any(axis=1)))
+            raise InvalidVector(
+                f"{what}: row {row} of {len(rows)} is all zero and has no direction"
+            ) from None
+
+
+def _usable_threads() -> int:
+    try:
+        usable = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on every system
+        usable = os.cpu_count() or 1
+    return min(usable, _USUAL_THREADS)
