@@ -119,6 +119,11 @@ class NativePool {
     pool_.drop(pool_.lock_writer(), list_ids);
   }
 
+  void trim() {
+    const py::gil_scoped_release release;
+    pool_.trim(pool_.lock_writer());
+  }
+
   void compact(const py::object& list_id_arg) {
     const int64_t list_id = as_int64(list_id_arg, "list_id");
     const py::gil_scoped_release release;
@@ -372,6 +377,7 @@ PYBIND11_MODULE(_cpu, m) {
       .def("save", &NativePool::save, py::arg("path"), py::arg("sections") = py::dict(),
            "Write the pool and named bytes to one file, atomically.")
       .def("compact", &NativePool::compact, py::arg("list_id"), "Rewrite a list without its dead rows.")
+      .def("trim", &NativePool::trim, "Give back memory that only changes need; they build it again, list by list.")
       .def("stats", &NativePool::stats, "lists, rows (live), dead, pages, bytes.");
   register_file_errors();
   m.def("open_pool", &open_pool<NativePool>, py::arg("path"), py::kw_only(), py::arg("isa") = "auto", py::arg("threads") = 1,

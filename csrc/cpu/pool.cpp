@@ -306,6 +306,21 @@ void Pool::adopt(std::vector<std::pair<int64_t, std::shared_ptr<List>>> lists) {
 }
 
 // Fills the row map of a list that came without one. The list stays as it is, and so does its entry when there is no memory.
+void Pool::trim(const WriterLock&) {
+  std::vector<RowMap> freed;  // after the mutex
+  freed.reserve(table_.size());
+  const std::lock_guard<std::mutex> lock(publish_mutex_);
+  table_.for_each([&](int64_t, Entry* entry) {
+    if (!entry->mapped) return;
+    stats_.bytes -= static_cast<int64_t>(entry->counted_map_bytes);
+    entry->counted_map_bytes = 0;
+    freed.emplace_back();
+    freed.back().swap(entry->rows);
+    entry->mapped = false;
+    unmapped_.fetch_add(1, std::memory_order_relaxed);
+  });
+}
+
 void Pool::map_rows(Entry& entry) {
   RowMap rows;
   rows.reserve(static_cast<size_t>(entry.head->live));

@@ -103,6 +103,9 @@ class Pool {
   // Rewrites a list without its dead rows; live rows keep their order. An unknown list, or one without dead rows, is left alone.
   void compact(const WriterLock& writer, int64_t list_id);
 
+  // Gives back the row maps of all lists; a change or vectors() builds those that it needs again.
+  void trim(const WriterLock& writer);
+
   // The current heads of these lists, all of one moment; null where a list is unknown.
   void snapshot(const int64_t* list_ids, size_t n, ListHead* heads) const;
 

@@ -6,8 +6,8 @@
 Tuning asks for the neighbours of the middles of three random rows of the owner. Rows themselves are too easy:
 they lie where the cells were made for them. On a million text embeddings of 384 dimensions in 2,000 cells,
 real queries that were held out found 0.914 and 0.956 of their neighbours at two settings, such middles 0.899
-and 0.949, rows themselves more than 0.99. The chosen setting is the cheapest whose recall on middles, less one
-standard error, reaches what was asked for.
+and 0.949, rows themselves more than 0.99. The chosen setting is the cheapest whose recall on middles, less
+one standard error, reaches what was asked for.
 """
 
 from __future__ import annotations
@@ -23,10 +23,8 @@ from ..errors import InputError
 from ..protocols import RowPool
 from ..records import SegmentTable
 from . import kernels
-from .ivf_cells import native
 from .ivf_plan import MIN_ROWS, Cells, cost, ladder, padded, plan_training
 from .ivf_pool import IvfPool
-from .ivf_segments import native_segments
 
 __all__ = ["MIN_ROWS", "Cells", "IvfPool", "build_ivf", "plan_training", "train_pq", "training_rows"]
 
@@ -52,13 +50,15 @@ def build_ivf(
     seed: int = 0,
     min_rows: int = MIN_ROWS,
     isa: str = "auto",
+    search_threads: int | None = None,
 ) -> IvfPool | None:
     """An IvfPool with the rows of `pool`, or None when no list has `min_rows` rows: exact is as fast then.
 
     recall: wanted of the 10 nearest, above 0 and below 1. metric: "dot" or "l2". storage: how rows are kept,
     "f32", "f16", "int8" or "pq" (codes only; recall is then measured against what the codes stand for).
-    Determined by the rows, `seed` and the other arguments except `threads`. Rows that leave `pool` meanwhile
-    may be left out; whoever changes it applies the changes to the result too.
+    threads: how many build it; and how many search it, unless search_threads says so. Determined by the rows,
+    `seed` and the other arguments except threads. Rows that leave `pool` meanwhile may be left out; whoever
+    changes it applies the changes to the result too.
     """
     if not 0.0 < recall < 1.0:
         raise InputError(f"recall must be above 0 and below 1, not {recall}")
@@ -74,17 +74,24 @@ def build_ivf(
     n_columns = pool.rows(large[0])[2].shape[1]
     codebooks = _train_codebooks([samples[owner] for owner in large], dim, seed, threads, isa)
     ivf = IvfPool(
-        dim, n_columns, storage=storage, metric=metric, codebooks=codebooks, threads=threads, isa=isa
+        dim,
+        n_columns,
+        storage=storage,
+        metric=metric,
+        codebooks=codebooks,
+        threads=threads if search_threads is None else search_threads,
+        isa=isa,
     )
     for owner in large:
         rows = samples.pop(owner)
-        _make_cells(ivf, owner, rows, sizes[owner], seed)
-        _fill(ivf, pool, owner)
+        _make_cells(ivf, owner, rows, sizes[owner], seed, threads)
+        _fill(ivf, pool, owner, threads)
         _tune(ivf, pool, owner, rows, recall, random)
     for owner in sizes:
         if owner not in ivf.owners:
             for ids, ordinals, columns, vectors in _pieces(pool, owner):
                 ivf.apply([], np.full(len(ids), owner, np.int64), ids, ordinals, columns, vectors)
+    ivf.trim()
     return ivf
 
 
@@ -95,23 +102,15 @@ def training_rows(dim: int) -> int:
 
 def train_pq(
     vectors: F32, *, n_columns: int, metric: str, threads: int = 1, seed: int = 0, isa: str = "auto"
-) -> RowPool:
-    """An empty native pool that keeps codes only, its codebooks trained on vectors (n, dim) float32. Scans
-    are exact with respect to the rows that the codes stand for. InputError for fewer than `training_rows`."""
+) -> IvfPool:
+    """An empty pool that keeps codes only, its codebooks trained on vectors (n, dim) float32. No list has
+    cells: scans are exact with respect to the rows that the codes stand for. InputError for too few vectors."""
     needed = training_rows(vectors.shape[1])
     if len(vectors) < needed:
         raise InputError(f"training needs at least {needed} vectors, not {len(vectors)}")
-    codebooks = _train_codebooks([vectors], vectors.shape[1], seed, threads, isa)
-    pool: RowPool = native().Pool(
-        vectors.shape[1],
-        n_columns,
-        storage="pq",
-        metric=metric,
-        codebooks=codebooks,
-        threads=threads,
-        isa=isa,
-    )
-    return pool
+    dim = vectors.shape[1]
+    codebooks = _train_codebooks([vectors], dim, seed, threads, isa)
+    return IvfPool(dim, n_columns, storage="pq", metric=metric, codebooks=codebooks, threads=threads, isa=isa)
 
 
 # ------------------------------------------------------------------------------------------ training
@@ -143,9 +142,9 @@ def _train_codebooks(samples: list[F32], dim: int, seed: int, threads: int, isa:
     )
 
 
-def _make_cells(ivf: IvfPool, owner: int, rows: F32, n_rows: int, seed: int) -> None:
+def _make_cells(ivf: IvfPool, owner: int, rows: F32, n_rows: int, seed: int, threads: int) -> None:
     """k-means over a sample. Rows of unit length are compared by angle: that needs fewer probes."""
-    plan = plan_training(n_rows, ivf.dim, ivf.threads)
+    plan = plan_training(n_rows, ivf.dim, threads)
     lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
     spherical = ivf.metric == "dot" and bool((np.abs(lengths - 1.0) < _UNIT).all())
     centroids, _, _ = kernels.kmeans(
@@ -155,7 +154,7 @@ def _make_cells(ivf: IvfPool, owner: int, rows: F32, n_rows: int, seed: int) -> 
         seed=seed,
         init="random",
         spherical=spherical,
-        threads=ivf.threads,
+        threads=threads,
         backend="cpu",
         isa=ivf.isa,
     )
@@ -186,13 +185,13 @@ def _pieces(pool: RowPool, owner: int, order: I64 | None = None) -> Iterator[tup
         yield ids[part], ordinals[part], np.ascontiguousarray(columns[part]), vectors
 
 
-def _fill(ivf: IvfPool, pool: RowPool, owner: int) -> None:
+def _fill(ivf: IvfPool, pool: RowPool, owner: int, threads: int) -> None:
     """Rows are added cell by cell, so that the pages of a cell lie together."""
     ids, ordinals, columns = pool.rows(owner)
     cells = np.full(len(ids), -1, np.int64)
     for first in range(0, len(ids), _PIECE):
         here, vectors = _take(pool, owner, ids[first : first + _PIECE])
-        cells[np.flatnonzero(here) + first] = ivf.assign(owner, vectors)
+        cells[np.flatnonzero(here) + first] = ivf.assign(owner, vectors, threads)
     order = np.argsort(cells, kind="stable")
     order = order[cells[order] >= 0]
     for first in range(0, len(order), _PIECE):
@@ -257,7 +256,7 @@ def _exact(ivf: IvfPool, pool: RowPool, owner: int, queries: F32) -> I64:
     if ivf.storage == "pq":
         exact: I64 = ivf.scan(queries, table, _K, n_probes=len(ivf.owners[owner].centroids))[3]
         return exact
-    return pool.scan(queries, native_segments(table), _K)[3]
+    return pool.scan(queries, table, _K)[3]
 
 
 def _recall(

@@ -13,7 +13,7 @@ from ..errors import BackendUnavailable
 from ..records import SegmentTable
 from . import cpu, kernels
 from .ivf_plan import Cells
-from .ivf_segments import Pairs, native_segments
+from .ivf_segments import Pairs
 
 _MAX_K = 4096
 F32 = NDArray[np.float32]
@@ -33,8 +33,8 @@ def native() -> Any:
 
 class CellStore:
     """Two native pools: rows with product-quantisation codes (list id = cell), and centroids (list id =
-    owner, row id = cell). The caller serialises changes; scans may run at any time and each sees one moment of the
-    rows. `owners` is replaced as a whole, never changed."""
+    owner, row id = cell). The caller serialises changes; scans may run at any time and each sees one moment
+    of the rows. `owners` is replaced as a whole, never changed."""
 
     def __init__(
         self, dim: int, n_columns: int, *, storage: str, metric: str, codebooks: F32, threads: int, isa: str
@@ -83,6 +83,12 @@ class CellStore:
         ].tolist()
         return inside
 
+    def trim(self) -> None:
+        """Give back memory that only changes need."""
+        self._cell_of.clear()
+        self.rows.trim()
+        self._coarse.trim()
+
     def bytes(self) -> int:
         """Memory beside the rows' pool."""
         centroids = sum(cells.centroids.nbytes for cells in self.owners.values())
@@ -90,14 +96,14 @@ class CellStore:
 
     # ------------------------------------------------------------------------------------ changes
 
-    def assign(self, owner: int, vectors: F32) -> I64:
+    def assign(self, owner: int, vectors: F32, threads: int) -> I64:
         """The cell of each row, (n,) int64."""
         cells = self.owners[owner]
         index, _ = kernels.kmeans_assign(
             vectors,
             cells.centroids,
             spherical=cells.spherical,
-            threads=self.rows.threads,
+            threads=threads,
             backend="cpu",
             isa=self.rows.isa,
         )
@@ -139,7 +145,7 @@ class CellStore:
             mine = owners == owner
             added = row_ids[mine]
             if len(added):
-                cells[mine] = self.assign(owner, vectors[take[mine]])
+                cells[mine] = self.assign(owner, vectors[take[mine]], self.rows.threads)
             for ids in (removed, added):
                 leaves += _present(known.get(ids, -1), ids)
             moves.append((known, removed, added, cells[mine]))
@@ -172,7 +178,7 @@ class CellStore:
         rescored = max(cells.refine for cells in owners) if refine is None else refine
         options = {**ranking, "refine": rescored, "explain": explain}
         probes, counts = self._probe(queries, work, owners, np.minimum(wanted, sizes), sizes)
-        result = self.rows.scan(queries, native_segments(work.over(probes, counts)), k, **options)
+        result = self.rows.scan(queries, work.over(probes, counts), k, **options)
         read = int(counts.sum())
         short = (counts < sizes) & (result[4][work.queries] < k)
         if work.filtered and "min_similarity" not in ranking and short.any():
@@ -181,9 +187,7 @@ class CellStore:
             kept = np.isin(work.queries, again)
             rest = [cells for cells, keep in zip(owners, kept.tolist(), strict=True) if keep]
             probes, counts = self._probe(queries, work.only(kept), rest, sizes[kept], sizes[kept])
-            fuller = self.rows.scan(
-                queries, native_segments(work.only(kept).over(probes, counts)), k, **options
-            )
+            fuller = self.rows.scan(queries, work.only(kept).over(probes, counts), k, **options)
             read += int(counts.sum())
             for to, better in zip(result[:5], fuller[:5], strict=True):
                 to[again] = better[again]
@@ -208,7 +212,7 @@ class CellStore:
         most = int(counts[~whole].max())
         rows = queries if np.array_equal(work.queries, np.arange(len(queries))) else queries[work.queries]
         table = SegmentTable(np.arange(n), work.lists)
-        nearest: I64 = self._coarse.scan(rows, native_segments(table), most)[3]
+        nearest: I64 = self._coarse.scan(rows, table, most)[3]
         if (counts == most).all():
             return nearest.ravel(), counts
         picked = [

@@ -18,7 +18,7 @@ from ..records import Segment, SegmentTable
 from .arguments import check_array, check_finite, integer, members_of
 from .ivf_cells import F32, I64, U32, CellStore, Rows, native
 from .ivf_plan import Cells
-from .ivf_segments import PairList, Pairs, PairTable, join, native_segments
+from .ivf_segments import PairList, Pairs, PairTable, join
 
 _MAX_K = 4096
 _HALF_LIMIT = 65520.0
@@ -110,14 +110,20 @@ class IvfPool:
         with self._lock:
             self._cells.replace(owner, self.owners[owner]._replace(**changes))
 
-    def assign(self, owner: int, vectors: F32) -> I64:
+    def assign(self, owner: int, vectors: F32, threads: int) -> I64:
         """The cell of each row of an owner with cells, (n,) int64."""
-        return self._cells.assign(owner, vectors)
+        return self._cells.assign(owner, vectors, threads)
 
     def fill(self, cells: I64, rows: Rows) -> None:
         """Add rows that are assigned already and that their owners do not hold yet."""
         with self._lock:
             self._cells.fill(cells, rows)
+
+    def trim(self) -> None:
+        """Give back memory that only changes need; they build it again."""
+        with self._lock:
+            self._cells.trim()
+            self._plain.trim()
 
     # ----------------------------------------------------------------------------------- changes
 
@@ -195,8 +201,8 @@ class IvfPool:
         **ranking: Any,
     ) -> Any:
         """As RowPool.scan. n_probes: cells that each (query, owner) reads; refine: refine * k rows of a query
-        are rescored; None for what was found at building. A filtered query that finds fewer than k rows in the
-        cells it probes reads all of them, unless min_similarity is given. With `explain` a sixth member, a
+        are rescored; None for what was found at building. A filtered query that finds fewer than k rows in
+        the cells it probes reads all of them, unless min_similarity is given. With `explain` a sixth member, a
         dict: plan, cells, n_probes, refine, and what the native pool counts.
         """
         check_array(queries, "queries", np.float32, (None, self.dim))
@@ -207,12 +213,12 @@ class IvfPool:
             refine = integer(refine, "refine", 1, _MAX_K)
         work, plain, joined = self._split(segments, len(queries))
         if not len(work.queries):
-            return self._plain.scan(queries, native_segments(plain), k, explain=explain, **ranking)
+            return self._plain.scan(queries, plain, k, explain=explain, **ranking)
         result = self._cells.scan(
             queries, work, k, n_probes=n_probes, refine=refine, explain=explain or joined, ranking=ranking
         )
         if joined:
-            exact = self._plain.scan(queries, native_segments(plain), k, explain=True, **ranking)
+            exact = self._plain.scan(queries, plain, k, explain=True, **ranking)
             result = join(result, exact, k)
         return result if explain else result[:5]
 

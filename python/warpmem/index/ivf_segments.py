@@ -47,11 +47,14 @@ class PairList:
         self.queries = np.array([part[0] for part in parts], np.int64)
         self.lists = np.array([part[1] for part in parts], np.int64)
         self.filtered = any(len(part[3]) > 0 or part[5] is not None for part in parts)
+        self._bare = not self.filtered and not any(part[2] for part in parts)
 
     def only(self, keep: NDArray[np.bool_]) -> PairList:
         return PairList([part for part, kept in zip(self._parts, keep.tolist(), strict=True) if kept])
 
-    def over(self, cells: I64, counts: I64) -> list[Segment]:
+    def over(self, cells: I64, counts: I64) -> list[Segment] | SegmentTable:
+        if self._bare:  # the same, without an object for each
+            return SegmentTable(np.repeat(self.queries, counts), cells)
         ids = cells.tolist()
         segments: list[Segment] = []
         at = 0
@@ -59,15 +62,6 @@ class PairList:
             segments += [(query, cell, group, terms, values, bitmap) for cell in ids[at : at + n]]
             at += n
         return segments
-
-
-def native_segments(segments: Any) -> Any:
-    """What the native scan takes."""
-    if not isinstance(segments, SegmentTable):
-        return segments
-    terms, values = segments.terms, segments.values
-    pairs = zip(segments.queries.tolist(), segments.lists.tolist(), strict=True)
-    return [(query, list_id, 0, terms, values, None) for query, list_id in pairs]
 
 
 def join(a: Any, b: Any, k: int) -> Any:
