@@ -18,6 +18,7 @@
 #include "kernels.hpp"
 #include "pool_file.hpp"
 #include "pool_reads.hpp"
+#include "pq_pool.hpp"
 #include "segments.hpp"
 
 namespace {
@@ -27,6 +28,7 @@ using namespace warpmem;
 constexpr int64_t kMaxK = 4096;
 constexpr int64_t kMaxDim = 65536;
 constexpr int64_t kMaxColumns = 1024;
+constexpr int64_t kMaxRefine = 4096;
 constexpr int64_t kMaxThreads = 1024;
 // screen="auto": from here on codes save more than they cost. The serial kernels take longer over a code than over a float32, but not than over a
 // float16 that they must convert.
@@ -41,13 +43,14 @@ constexpr int64_t kApplyReleaseElements = 65536;
 class NativePool {
  public:
   NativePool(const py::object& dim, const py::object& n_columns, const py::object& isa, const py::object& storage,
-             const py::object& metric, const py::object& screen, const py::object& threads)
+             const py::object& metric, const py::object& screen, const py::object& threads, const py::object& codebooks)
       : kernels_(choose(isa)),
-        storage_(one_of(storage, "storage", {"f32", "f16", "int8"})),
+        storage_(one_of(storage, "storage", {"f32", "f16", "int8", "pq"})),
         metric_(one_of(metric, "metric", {"dot", "l2"})),
         pool_(as_int64(dim, "dim", 1, kMaxDim), as_int64(n_columns, "n_columns", 0, kMaxColumns), storage_value(storage_),
               metric_ == "l2" ? Metric::kL2 : Metric::kDot,
-              screens(one_of(screen, "screen", {"auto", "int8", "none"}), as_int64(dim, "dim", 1, kMaxDim))),
+              screens(one_of(screen, "screen", {"auto", "int8", "pq", "none"}), as_int64(dim, "dim", 1, kMaxDim)),
+              books_of(codebooks, as_int64(dim, "dim", 1, kMaxDim), screen, storage_, *kernels_)),
         workers_(static_cast<int32_t>(as_int64(threads, "threads", 1, kMaxThreads))) {}
 
   // An opened file's lists, in place.
@@ -61,14 +64,19 @@ class NativePool {
     file.load(pool_);
   }
 
-  void save(const py::object& path, const py::object& sections) const { pool_save(pool_, path, sections); }
+  void save(const py::object& path, const py::object& sections) const {
+    if (pool_.books() != nullptr)
+      throw py::value_error("a pool with pq codes cannot be saved yet; save its rows in a pool of another screen");
+    pool_save(pool_, path, sections);
+  }
 
   int64_t dim() const { return pool_.layout().dim; }
   int64_t n_columns() const { return pool_.layout().n_columns; }
   std::string isa() const { return kernels_->name; }
   std::string storage() const { return storage_; }
   std::string metric() const { return metric_; }
-  std::string screen() const { return pool_.screened() ? "int8" : "none"; }
+  std::string screen() const { return pool_.books() != nullptr ? "pq" : pool_.screened() ? "int8" : "none"; }
+  py::object codebooks() const { return codebooks_of(pool_); }
   int32_t threads() const { return workers_.threads(); }
 
   void apply(const py::object& removes_arg, const py::object& list_ids_arg, const py::object& row_ids_arg,
@@ -111,6 +119,11 @@ class NativePool {
     pool_.drop(pool_.lock_writer(), list_ids);
   }
 
+  void trim() {
+    const py::gil_scoped_release release;
+    pool_.trim(pool_.lock_writer());
+  }
+
   void compact(const py::object& list_id_arg) {
     const int64_t list_id = as_int64(list_id_arg, "list_id");
     const py::gil_scoped_release release;
@@ -120,12 +133,13 @@ class NativePool {
   py::tuple scan(const py::object& queries_arg, const py::object& segments_arg, const py::object& k_arg,
                  const py::object& min_similarity, const py::object& w_similarity, const py::object& w_recency,
                  const py::object& w_priority, const py::object& half_life, const py::object& recency_column,
-                 const py::object& priority_column, const py::object& now, const py::object& explain) {
+                 const py::object& priority_column, const py::object& now, const py::object& refine, const py::object& explain) {
     const View<float> queries(queries_arg, "queries", {-1, dim()});
     ScanRequest request;
     request.queries = queries.data();
     request.n_queries = queries.shape(0);
     request.k = as_int64(k_arg, "k", 1, kMaxK);
+    request.refine = as_int64(refine, "refine", 1, kMaxRefine);
     request.min_similarity = as_double(min_similarity, "min_similarity");
     if (std::isnan(request.min_similarity)) throw py::value_error("min_similarity must not be NaN");
     Ranking& ranking = request.ranking;
@@ -147,8 +161,16 @@ class NativePool {
     py::array_t<int64_t> list_ids(shape);
     py::array_t<int64_t> row_ids(shape);
     py::array_t<int32_t> counts(request.n_queries);
-    const ScanOutput output{scores.mutable_data(), similarities.mutable_data(), list_ids.mutable_data(), row_ids.mutable_data(),
-                            counts.mutable_data()};
+    const bool explained = PyObject_IsTrue(explain.ptr()) == 1;
+    py::array_t<uint32_t> ranks(explained ? shape : std::vector<py::ssize_t>{0});
+    py::array_t<uint32_t> ordinals(explained ? shape : std::vector<py::ssize_t>{0});
+    const ScanOutput output{scores.mutable_data(),
+                            similarities.mutable_data(),
+                            list_ids.mutable_data(),
+                            row_ids.mutable_data(),
+                            counts.mutable_data(),
+                            explained ? ranks.mutable_data() : nullptr,
+                            explained ? ordinals.mutable_data() : nullptr};
 
     std::vector<ListHead> heads(groups.list_ids.size());
     pool_.snapshot(groups.list_ids.data(), heads.size(), heads.data());
@@ -164,13 +186,15 @@ class NativePool {
       counters = warpmem::scan(*kernels_, pool_, request, groups, heads, output, &workers_);
       heads.clear();  // may free pages that a writer has replaced meanwhile
     }
-    if (PyObject_IsTrue(explain.ptr()) == 1) {
+    if (explained) {
       py::dict plan;
       plan["rows_seen"] = counters.rows_seen;
       plan["rows_rescored"] = counters.rows_rescored;
       plan["tiles"] = counters.tiles;
       plan["threads"] = counters.threads;
-      plan["variant"] = counters.screened ? isa() + "/" + kernels_->screen_name : isa();
+      plan["variant"] = counters.screened ? isa() + "/" + (pool_.books() != nullptr ? "pq" : kernels_->screen_name) : isa();
+      plan["groups"] = std::move(ranks);
+      plan["ordinals"] = std::move(ordinals);
       return py::make_tuple(std::move(scores), std::move(similarities), std::move(list_ids), std::move(row_ids),
                             std::move(counts), std::move(plan));
     }
@@ -225,7 +249,7 @@ class NativePool {
   }
 
   static Storage storage_value(const std::string& name) {
-    return name == "f16" ? Storage::kF16 : name == "int8" ? Storage::kInt8 : Storage::kF32;
+    return name == "f16" ? Storage::kF16 : name == "int8" ? Storage::kInt8 : name == "pq" ? Storage::kPq : Storage::kF32;
   }
 
   // Finite, and finite once stored.
@@ -325,15 +349,16 @@ PYBIND11_MODULE(_cpu, m) {
       m, "Pool",
       "Rows in lists, with one exact scan. Thread-safe: scans see each change whole or not at all, and never wait for a writer.")
       .def(py::init<const py::object&, const py::object&, const py::object&, const py::object&, const py::object&,
-                    const py::object&, const py::object&>(),
+                    const py::object&, const py::object&, const py::object&>(),
            py::arg("dim"), py::arg("n_columns"), py::kw_only(), py::arg("isa") = "auto", py::arg("storage") = "f32",
-           py::arg("metric") = "dot", py::arg("screen") = "auto", py::arg("threads") = 1)
+           py::arg("metric") = "dot", py::arg("screen") = "auto", py::arg("threads") = 1, py::arg("codebooks") = py::none())
       .def_property_readonly("dim", &NativePool::dim)
       .def_property_readonly("n_columns", &NativePool::n_columns)
       .def_property_readonly("isa", &NativePool::isa, "Instruction set that runs.")
-      .def_property_readonly("storage", &NativePool::storage, "f32, f16 or int8.")
+      .def_property_readonly("storage", &NativePool::storage, "f32, f16, int8 or pq.")
       .def_property_readonly("metric", &NativePool::metric, "dot or l2 (similarity = negated squared distance).")
-      .def_property_readonly("screen", &NativePool::screen, "int8 or none.")
+      .def_property_readonly("screen", &NativePool::screen, "int8, pq or none.")
+      .def_property_readonly("codebooks", &NativePool::codebooks, "(pq_dim, 16, dsub) float32 with screen pq, else None.")
       .def_property_readonly("threads", &NativePool::threads, "Threads that a large scan may use.")
       .def("apply", &NativePool::apply, py::arg("removes"), py::arg("list_ids"), py::arg("row_ids"), py::arg("ordinals"),
            py::arg("columns"), py::arg("vectors"), "Remove (list_id, row_id) pairs, then add n rows, as one change.")
@@ -341,9 +366,10 @@ PYBIND11_MODULE(_cpu, m) {
       .def("scan", &NativePool::scan, py::arg("queries"), py::arg("segments"), py::arg("k"), py::kw_only(),
            py::arg("min_similarity") = none, py::arg("w_similarity") = one, py::arg("w_recency") = zero,
            py::arg("w_priority") = zero, py::arg("half_life") = one, py::arg("recency_column") = zero_int,
-           py::arg("priority_column") = zero_int, py::arg("now") = zero_int, py::arg("explain") = false,
-           "The k best rows of each query: (scores, similarities, list_ids, row_ids, counts); with explain a dict of counters "
-           "more.")
+           py::arg("priority_column") = zero_int, py::arg("now") = zero_int, py::arg("refine") = py::int_(10),
+           py::arg("explain") = false,
+           "The k best rows of each query: (scores, similarities, list_ids, row_ids, counts); with explain a dict of counters, "
+           "and groups and ordinals of the rows, more.")
       .def("vectors", &NativePool::vectors, py::arg("list_id"), py::arg("row_ids"), "Stored rows; KeyError when one is absent.")
       .def("lists", &NativePool::lists, "Ids of all lists, ascending.")
       .def("rows", &NativePool::rows, py::arg("list_id"),
@@ -351,6 +377,7 @@ PYBIND11_MODULE(_cpu, m) {
       .def("save", &NativePool::save, py::arg("path"), py::arg("sections") = py::dict(),
            "Write the pool and named bytes to one file, atomically.")
       .def("compact", &NativePool::compact, py::arg("list_id"), "Rewrite a list without its dead rows.")
+      .def("trim", &NativePool::trim, "Give back memory that only changes need; they build it again, list by list.")
       .def("stats", &NativePool::stats, "lists, rows (live), dead, pages, bytes.");
   register_file_errors();
   m.def("open_pool", &open_pool<NativePool>, py::arg("path"), py::kw_only(), py::arg("isa") = "auto", py::arg("threads") = 1,

@@ -1,12 +1,13 @@
 // A page: 64 rows of one partition, in four pieces of memory. What every scan streams, what filters read and what only rescoring reads lie apart, so
 // that each can be contiguous with the same piece of the next page (see csrc/cpu/arena.hpp).
 //
-//   coarse  with a screen or int8 storage, else empty: core/int8.hpp
-//   fine    likewise
+//   coarse  with a screen or int8 storage: core/int8.hpp. With codebooks: the codes of core/pq_code.hpp instead. Else empty
+//   fine    with a screen or int8 storage, without codebooks; else empty
 //   head      columns   int64   [n_columns][64]    one column is 64 neighbours, so a test walks memory in order
 //             row ids   int64   [64]
 //             ordinals  uint32  [64]
-//   rows    float32 or float16 [64][padded_dim], padded with zeros to a multiple of 32; empty for int8 storage
+//   rows    float32 or float16 [64][padded_dim], padded with zeros to a multiple of 32; empty for int8 storage without codebooks, whose rows are its codes.
+//           int8 with codebooks: [64] of a float32 scale and padded_dim codes. pq: empty, a row is what its codes stand for
 //
 // Which of the 64 slots hold a live row is not said here: the owner keeps a validity word, so that removing a row never writes into a page.
 #pragma once
@@ -17,13 +18,14 @@
 #include "fp16.hpp"
 #include "hd.hpp"
 #include "int8.hpp"
+#include "pq_code.hpp"
 #include "score.hpp"
 
 namespace warpmem {
 
 constexpr int kPageRows = 64;
 
-enum class Storage : int32_t { kF32, kF16, kInt8 };
+enum class Storage : int32_t { kF32, kF16, kInt8, kPq };
 
 struct PageMemory {
   unsigned char* coarse = nullptr;
@@ -47,7 +49,8 @@ struct PageLayout {
   int64_t padded = 0;
   int64_t n_columns = 0;
   Storage storage = Storage::kF32;
-  bool has_codes = false;
+  PqView pq;
+  bool has_codes = false;    // of int8
   int64_t coarse_bytes = 0;  // of a page; each of the four is a multiple of 64
   int64_t fine_bytes = 0;
   int64_t head_bytes = 0;
@@ -55,20 +58,24 @@ struct PageLayout {
   int64_t bytes = 0;  // the sum
 
   PageLayout() = default;
-  WARPMEM_HD PageLayout(int64_t dim_, int64_t n_columns_, Storage storage_ = Storage::kF32, bool screen = false)
+  WARPMEM_HD PageLayout(int64_t dim_, int64_t n_columns_, Storage storage_ = Storage::kF32, bool screen = false, PqView pq_ = {})
       : dim(dim_),
         padded(padded_dim(dim_)),
         n_columns(n_columns_),
         storage(storage_),
-        has_codes(screen || storage_ == Storage::kInt8),
-        coarse_bytes(has_codes ? coarse_plane_bytes(padded) : 0),
+        pq(pq_),
+        has_codes(pq_.pq_dim == 0 && (screen || storage_ == Storage::kInt8)),
+        coarse_bytes(has_codes ? coarse_plane_bytes(padded) : pq_plane_bytes(pq_.pq_dim)),
         fine_bytes(has_codes ? fine_plane_bytes(padded) : 0),
         head_bytes(kPageRows *
                    ((n_columns + 1) * static_cast<int64_t>(sizeof(int64_t)) + static_cast<int64_t>(sizeof(uint32_t)))),
         rows_bytes(kPageRows * row_bytes()),
         bytes(coarse_bytes + fine_bytes + head_bytes + rows_bytes) {}
 
-  WARPMEM_HD int64_t row_bytes() const { return padded * (storage == Storage::kF32 ? 4 : storage == Storage::kF16 ? 2 : 0); }
+  WARPMEM_HD int64_t row_bytes() const {
+    if (storage == Storage::kInt8) return pq.pq_dim > 0 ? padded + static_cast<int64_t>(sizeof(float)) : 0;
+    return padded * (storage == Storage::kF32 ? 4 : storage == Storage::kF16 ? 2 : 0);
+  }
 
   WARPMEM_HD const float* row(const ConstPage& page, int slot) const {
     return reinterpret_cast<const float*>(page.rows) + slot * padded;
@@ -109,6 +116,7 @@ struct PageLayout {
       for (int64_t i = dim; i < padded; ++i) to[i] = 0;
     }
     if (has_codes) pack_codes(page, slot, vector);
+    if (pq.pq_dim > 0) pack_pq(page, slot, vector);
     for (int64_t c = 0; c < n_columns; ++c) column(page, c)[slot] = columns[c];
     row_ids(page)[slot] = row_id;
     ordinals(page)[slot] = ordinal;
@@ -121,6 +129,14 @@ struct PageLayout {
     } else if (storage == Storage::kF16) {
       const uint16_t* const from = half_row(page, slot) + first;
       for (int j = 0; j < kLanes; ++j) out[j] = half_to_float(from[j]);
+    } else if (storage == Storage::kPq) {
+      for (int j = 0; j < kLanes; ++j) out[j] = pq_page_element(pq, page.coarse, slot, first + j);
+    } else if (pq.pq_dim > 0) {
+      const unsigned char* const from = page.rows + slot * row_bytes();
+      float scale;
+      memcpy(&scale, from, sizeof scale);
+      const auto* const codes = reinterpret_cast<const int8_t*>(from + sizeof scale) + first;
+      for (int j = 0; j < kLanes; ++j) out[j] = scale * static_cast<float>(codes[j]);
     } else {
       const float scale = coarse_bound(page, kScale, slot);
       for (int j = 0; j < kLanes; j += kLineElements) {
@@ -163,6 +179,8 @@ struct PageLayout {
         memcpy(to.fine + fine_offset(to_slot, line, padded), from.fine + fine_offset(from_slot, line, padded), 4);
       }
     }
+    for (int64_t line = 0; line < pq_pairs(pq.pq_dim); ++line)
+      to.coarse[line * 64 + to_slot] = from.coarse[line * 64 + from_slot];
     for (int64_t c = 0; c < n_columns; ++c) column(to, c)[to_slot] = column(from, c)[from_slot];
     row_ids(to)[to_slot] = row_ids(from)[from_slot];
     ordinals(to)[to_slot] = ordinals(from)[from_slot];
@@ -221,6 +239,30 @@ struct PageLayout {
       memcpy(page.coarse + coarse_offset(slot, padded / kLineElements + p), &parts[p], sizeof parts[p]);
     }
     memcpy(page.fine + fine_offset(slot, padded / kLineElements + kError, padded), &bound.error, sizeof bound.error);
+  }
+
+  // The pq codes of a row, and for int8 storage the row. The codes are those of the vector as it was given.
+  WARPMEM_HD void pack_pq(const PageMemory& page, int slot, const float* vector) const {
+    if (storage == Storage::kInt8) {
+      float largest = 0.0f;
+      for (int64_t i = 0; i < dim; ++i) largest = fabsf(vector[i]) > largest ? fabsf(vector[i]) : largest;
+      const float scale = scale_of(largest);
+      const float inverse = inverse_of(scale);
+      unsigned char* const to = page.rows + slot * row_bytes();
+      memcpy(to, &scale, sizeof scale);
+      auto* const codes = reinterpret_cast<int8_t*>(to + sizeof scale);
+      for (int64_t i = 0; i < dim; ++i) codes[i] = static_cast<int8_t>(code_of(vector[i], inverse));
+      for (int64_t i = dim; i < padded; ++i) codes[i] = 0;
+    }
+    for (int64_t s = 0; s < pq.pq_dim; s += 2) {  // a row may end inside a piece: zeros stand behind it
+      unsigned code = 0;
+      for (int64_t half = 0; half < 2 && s + half < pq.pq_dim; ++half) {
+        float piece[kPqMaxPiece];
+        const float* const from = pq_piece(vector, dim, (s + half) * pq.dsub, pq.dsub, piece);
+        code |= static_cast<unsigned>(pq_nearest(pq.books + (s + half) * pq.dsub * 16, from, pq.dsub)) << (4 * half);
+      }
+      page.coarse[s / 2 * 64 + slot] = static_cast<unsigned char>(code);
+    }
   }
 
   WARPMEM_HD void source(const ConstPage& page, int slot, int64_t first, const float* vector, float* out) const {

@@ -13,6 +13,9 @@
 //   low_s = min_c lut[s][c]     bias = low_0 + low_1 + ... in this order     scale = max_s (max_c lut[s][c] - low_s) / 255
 //   q[s][c] = floor((lut[s][c] - low_s) / scale + 1/2), 0 when scale is 0     score = (float)(bias + scale * sum_s q[s][code_s])
 // Rows are ordered by the integer sum, then by index: exact, and the same wherever it is computed.
+// A page of 64 rows (core/page.hpp) keeps 4-bit codes in lines of 64 bytes, one for each pair of subspaces: byte r of line p belongs to row r alone, its low
+// nibble to subspace 2p, its high nibble to 2p + 1 (0 where there is none). So a row is written without touching its neighbours, and the sums of a line
+// stand in the order of the rows.
 #pragma once
 
 #include <cmath>
@@ -32,6 +35,56 @@ WARPMEM_HD inline int64_t pq_group_bytes(int64_t pq_bits) { return pq_bits == 8 
 WARPMEM_HD inline uint8_t pq_get(const uint8_t* row, int64_t s, int64_t pq_bits) {
   if (pq_bits == 8) return row[s];
   return static_cast<uint8_t>((row[s / 2] >> (4 * (s % 2))) & 15);
+}
+
+// The codebooks of a pool's codes: 16 entries of each of pq_dim subspaces, entries side by side, books[pq_dim][dsub][16]. pq_dim = 0: no codes.
+struct PqView {
+  int64_t pq_dim = 0;
+  int64_t dsub = 0;
+  const float* books = nullptr;
+};
+
+constexpr int64_t kPqPageSubspaces = 256;  // 256 * 255 < 2^16
+
+WARPMEM_HD inline int64_t pq_pairs(int64_t pq_dim) { return (pq_dim + 1) / 2; }
+WARPMEM_HD inline int64_t pq_plane_bytes(int64_t pq_dim) { return pq_pairs(pq_dim) * 64; }
+
+WARPMEM_HD inline uint8_t pq_page_get(const uint8_t* plane, int64_t slot, int64_t s) {
+  return static_cast<uint8_t>((plane[s / 2 * 64 + slot] >> (4 * (s % 2))) & 15);
+}
+
+// The entry of one book [dsub][16] nearest to x: squared distances summed in float32 in the order of the elements, ties to the smaller number.
+WARPMEM_HD inline uint8_t pq_nearest(const float* book, const float* x, int64_t dsub) {
+  float distance[16] = {};
+  for (int64_t i = 0; i < dsub; ++i) {
+    for (int c = 0; c < 16; ++c) {
+      const float difference = x[i] - book[i * 16 + c];
+      distance[c] += difference * difference;
+    }
+  }
+  float least[8];
+  for (int c = 0; c < 8; ++c) least[c] = distance[c + 8] < distance[c] ? distance[c + 8] : distance[c];
+  for (int c = 0; c < 4; ++c) least[c] = least[c + 4] < least[c] ? least[c + 4] : least[c];
+  for (int c = 0; c < 2; ++c) least[c] = least[c + 2] < least[c] ? least[c + 2] : least[c];
+  const float best = least[1] < least[0] ? least[1] : least[0];
+  int at = 15;
+  for (int c = 14; c >= 0; --c) at = distance[c] == best ? c : at;
+  return static_cast<uint8_t>(at);
+}
+
+constexpr int64_t kPqMaxPiece = 512;  // elements of a subspace
+
+// Elements first .. first + dsub - 1 of a vector of dim elements, in place or, where it ends, copied to `piece` with zeros behind.
+WARPMEM_HD inline const float* pq_piece(const float* vector, int64_t dim, int64_t first, int64_t dsub, float* piece) {
+  if (first + dsub <= dim) return vector + first;
+  for (int64_t i = 0; i < dsub; ++i) piece[i] = first + i < dim ? vector[first + i] : 0.0f;
+  return piece;
+}
+
+// Element i of the row that the codes stand for.
+WARPMEM_HD inline float pq_page_element(const PqView& pq, const uint8_t* plane, int64_t slot, int64_t i) {
+  const int64_t s = i / pq.dsub;
+  return pq.books[i * 16 + pq_page_get(plane, slot, s)];
 }
 
 // Writes code `c` of subspace s; for 4 bits the row must be zero there before.
@@ -101,8 +154,8 @@ WARPMEM_HD inline void pq_quantize_lut(const float* lut, int64_t pq_dim, uint8_t
     for (int c = 1; c < 16; ++c) low = lut[s * 16 + c] < low ? lut[s * 16 + c] : low;
     for (int c = 0; c < 16; ++c) {
       double q = 0.0;
-      if (step > 0.0) q = floor((static_cast<double>(lut[s * 16 + c]) - static_cast<double>(low)) / step + 0.5);
-      quantized[s * 16 + c] = static_cast<uint8_t>(q);
+      if (step > 0.0) q = (static_cast<double>(lut[s * 16 + c]) - static_cast<double>(low)) / step + 0.5;
+      quantized[s * 16 + c] = static_cast<uint8_t>(static_cast<int32_t>(q));  // not negative, so this is floor
     }
   }
   *scale = step;

@@ -5,6 +5,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "kernels.hpp"
+
 namespace warpmem {
 
 // select_k ---------------------------------------------------------------------------------------------------------------------------------------
@@ -42,6 +44,9 @@ struct PqKernels {
   // Blocks of 32 interleaved rows -> 32 sums each. `stride` bytes lie between blocks; the first n_sub subspaces of each are summed.
   // 4 bits: lut [n_sub rounded up to 4][16], behind n_sub all 0; n_sub <= 256, so that a sum fits in 16 bits.
   void (*sums4)(const uint8_t* blocks, int64_t n_blocks, int64_t stride, int64_t n_sub, const uint8_t* lut, uint16_t* sums);
+  // One page of 64 rows (the layout of pages in core/pq_code.hpp) -> 64 sums. lut [2 * pairs][16], pairs <= 128. May read bytes of rows that the writer is
+  // about to fill: their sums mean nothing.
+  void (*page4)(const uint8_t* plane, int64_t pairs, const uint8_t* lut, uint16_t* sums);
   // 8 bits: lut [n_sub][256]; a sum is ((lut_0 + lut_1) + lut_2) + ... in float32, continued from `sums` unless `start`.
   void (*sums8)(const uint8_t* blocks, int64_t n_blocks, int64_t stride, int64_t n_sub, const float* lut, bool start,
                 float* sums);

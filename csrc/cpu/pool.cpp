@@ -67,8 +67,12 @@ struct Pool::Plan {
   std::vector<uint32_t> draft_of;  // of each remove, then of each append; kNone: nothing to do
 };
 
-Pool::Pool(int64_t dim, int64_t n_columns, Storage storage, Metric metric, bool screen)
-    : layout_(dim, n_columns, storage, screen), metric_(metric), screen_(screen), arena_(std::make_shared<PageArena>(layout_)) {}
+Pool::Pool(int64_t dim, int64_t n_columns, Storage storage, Metric metric, bool screen, std::shared_ptr<const PqBooks> books)
+    : books_(std::move(books)),
+      layout_(dim, n_columns, storage, screen && books_ == nullptr, books_ ? books_->view() : PqView{}),
+      metric_(metric),
+      screen_(screen && books_ == nullptr),
+      arena_(std::make_shared<PageArena>(layout_)) {}
 
 Pool::~Pool() {
   table_.for_each([](int64_t, Entry* entry) { delete entry; });
@@ -302,6 +306,21 @@ void Pool::adopt(std::vector<std::pair<int64_t, std::shared_ptr<List>>> lists) {
 }
 
 // Fills the row map of a list that came without one. The list stays as it is, and so does its entry when there is no memory.
+void Pool::trim(const WriterLock&) {
+  std::vector<RowMap> freed;  // after the mutex
+  freed.reserve(table_.size());
+  const std::lock_guard<std::mutex> lock(publish_mutex_);
+  table_.for_each([&](int64_t, Entry* entry) {
+    if (!entry->mapped) return;
+    stats_.bytes -= static_cast<int64_t>(entry->counted_map_bytes);
+    entry->counted_map_bytes = 0;
+    freed.emplace_back();
+    freed.back().swap(entry->rows);
+    entry->mapped = false;
+    unmapped_.fetch_add(1, std::memory_order_relaxed);
+  });
+}
+
 void Pool::map_rows(Entry& entry) {
   RowMap rows;
   rows.reserve(static_cast<size_t>(entry.head->live));

@@ -28,6 +28,7 @@
 #include "../core/page.hpp"
 #include "flat_map.hpp"
 #include "pages.hpp"
+#include "pq_books.hpp"
 
 namespace warpmem {
 
@@ -76,7 +77,9 @@ class Pool {
   using WriterLock = std::unique_lock<std::mutex>;
 
   // The rows' format, and how similarity is measured. With `screen` scans use int8 images of the rows, kept beside them; int8 storage is its own image.
-  Pool(int64_t dim, int64_t n_columns, Storage storage = Storage::kF32, Metric metric = Metric::kDot, bool screen = false);
+  // With `books` rows carry product-quantisation codes instead, and a scan rescores only the rows that these rank first; kPq storage needs them.
+  Pool(int64_t dim, int64_t n_columns, Storage storage = Storage::kF32, Metric metric = Metric::kDot, bool screen = false,
+       std::shared_ptr<const PqBooks> books = nullptr);
   ~Pool();
   Pool(const Pool&) = delete;
   Pool& operator=(const Pool&) = delete;
@@ -84,6 +87,7 @@ class Pool {
   const PageLayout& layout() const noexcept { return layout_; }
   Metric metric() const noexcept { return metric_; }
   bool screened() const noexcept { return screen_; }
+  const PqBooks* books() const noexcept { return books_.get(); }  // null: none
 
   // The right to change the pool, waiting for it or not (then check owns_lock()).
   WriterLock lock_writer() { return WriterLock(writer_mutex_); }
@@ -98,6 +102,9 @@ class Pool {
 
   // Rewrites a list without its dead rows; live rows keep their order. An unknown list, or one without dead rows, is left alone.
   void compact(const WriterLock& writer, int64_t list_id);
+
+  // Gives back the row maps of all lists; a change or vectors() builds those that it needs again.
+  void trim(const WriterLock& writer);
 
   // The current heads of these lists, all of one moment; null where a list is unknown.
   void snapshot(const int64_t* list_ids, size_t n, ListHead* heads) const;
@@ -144,6 +151,7 @@ class Pool {
   void replace_head(Entry& entry, ListHead& head) noexcept;
   void count(const List& list, int64_t sign) noexcept;
 
+  const std::shared_ptr<const PqBooks> books_;
   const PageLayout layout_;
   const Metric metric_;
   const bool screen_;

@@ -57,8 +57,29 @@ void sums4(const uint8_t* blocks, int64_t n_blocks, int64_t stride, int64_t n_su
   }
 }
 
+WARPMEM_READS_UNPUBLISHED void page4(const uint8_t* plane, int64_t pairs, const uint8_t* lut, uint16_t* sums) {
+  const __m512i nibble = _mm512_set1_epi8(15);
+  Halves low = {_mm512_setzero_si512(), _mm512_setzero_si512()};
+  Halves high = low;
+  for (int64_t p = 0; p < pairs; ++p) {
+    const __m512i codes = _mm512_loadu_si512(plane + p * 64);
+    const __m512i even = _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(lut + p * 32)));
+    const __m512i odd = _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(lut + p * 32 + 16)));
+    add(low, _mm512_shuffle_epi8(even, _mm512_and_si512(codes, nibble)));
+    add(high, _mm512_shuffle_epi8(odd, _mm512_and_si512(_mm512_srli_epi16(codes, 4), nibble)));
+  }
+  const __m512i o = _mm512_add_epi16(low.odd, high.odd);
+  const __m512i e = _mm512_sub_epi16(_mm512_add_epi16(low.mixed, high.mixed), _mm512_slli_epi16(o, 8));
+  const __m512i front = _mm512_unpacklo_epi16(e, o);  // rows 0..7, 16..23, 32..39, 48..55
+  const __m512i back = _mm512_unpackhi_epi16(e, o);
+  const __m512i first = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11);
+  const __m512i second = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
+  _mm512_storeu_si512(sums, _mm512_permutex2var_epi64(front, first, back));
+  _mm512_storeu_si512(sums + 32, _mm512_permutex2var_epi64(front, second, back));
+}
+
 }  // namespace
 
-const PqKernels kAvx512Pq = {lut, sums4, sums8};
+const PqKernels kAvx512Pq = {lut, sums4, page4, sums8};
 
 }  // namespace warpmem

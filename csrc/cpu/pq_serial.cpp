@@ -22,8 +22,18 @@ void sums4(const uint8_t* blocks, int64_t n_blocks, int64_t stride, int64_t n_su
   }
 }
 
+WARPMEM_READS_UNPUBLISHED void page4(const uint8_t* plane, int64_t pairs, const uint8_t* lut, uint16_t* sums) {
+  for (int r = 0; r < 64; ++r) sums[r] = 0;
+  for (int64_t p = 0; p < pairs; ++p) {
+    for (int r = 0; r < 64; ++r) {
+      const uint8_t codes = plane[p * 64 + r];
+      sums[r] = static_cast<uint16_t>(sums[r] + lut[p * 32 + (codes & 15)] + lut[p * 32 + 16 + (codes >> 4)]);
+    }
+  }
+}
+
 }  // namespace
 
-const PqKernels kSerialPq = {lut, sums4, sums8};
+const PqKernels kSerialPq = {lut, sums4, page4, sums8};
 
 }  // namespace warpmem

@@ -7,6 +7,7 @@
 #include "../core/int8.hpp"
 #include "../core/planner.hpp"
 #include "flat_map.hpp"
+#include "scan_pq.hpp"
 #include "scan_task.hpp"
 
 namespace warpmem {
@@ -30,6 +31,8 @@ void work(void* context, int32_t index) {
   }
 }
 
+}  // namespace
+
 void write_output(std::vector<TopK>& tops, size_t k, const ScanOutput& output) {
   for (size_t q = 0; q < tops.size(); ++q) {
     const std::vector<Candidate>& best = tops[q].sorted();
@@ -41,11 +44,12 @@ void write_output(std::vector<TopK>& tops, size_t k, const ScanOutput& output) {
       output.similarities[at] = found ? best[i].similarity : -INFINITY;
       output.list_ids[at] = found ? best[i].list_id : -1;
       output.row_ids[at] = found ? best[i].row_id : -1;
+      if (output.groups == nullptr) continue;
+      output.groups[at] = found ? best[i].group : 0;
+      output.ordinals[at] = found ? best[i].ordinal : 0;
     }
   }
 }
-
-}  // namespace
 
 SegmentGroups group_segments(const int64_t* list_ids, size_t n) {
   SegmentGroups groups;
@@ -90,7 +94,8 @@ ScanCounters scan(const Kernels& kernels, const Pool& pool, const ScanRequest& r
     max_pages = std::max(max_pages, sizes.back().pages);
     max_queries = std::max(max_queries, std::min(sizes.back().queries, kPlanQueries));
   }
-  const ScanPlan plan = plan_scan(sizes, layout.padded, workers == nullptr ? 1 : workers->threads());
+  const int64_t row_work = pool.books() != nullptr ? pool.books()->shape().pq_dim / 2 : layout.padded;  // of a row
+  const ScanPlan plan = plan_scan(sizes, row_work, workers == nullptr ? 1 : workers->threads());
 
   std::vector<double> queries(n_queries * padded);  // widened once, zero behind dim
   for (size_t q = 0; q < n_queries; ++q) {
@@ -106,6 +111,9 @@ ScanCounters scan(const Kernels& kernels, const Pool& pool, const ScanRequest& r
     context.min_similarity = std::nextafter(context.min_similarity, -INFINITY);
   }
   context.queries = queries.data();
+  if (pool.books() != nullptr) {
+    return scan_pq(context, pool, PqScanInput{plan, lists, sizes, groups.order, max_queries, max_pages}, output, workers);
+  }
 
   // The bound is on the similarity from above, so it says something about the score only when the weight is positive.
   std::vector<int8_t> codes;

@@ -41,6 +41,7 @@ struct ScanRequest {
   const float* queries = nullptr;  // (n_queries, dim)
   int64_t n_queries = 0;
   int64_t k = 0;
+  int64_t refine = 10;  // in a pool with codebooks: refine * k rows of each query are rescored
   double min_similarity = 0.0;
   Ranking ranking;
   // By segment; there can be a hundred for each of a thousand queries. Groups and filters may be empty: they are 0 then.
@@ -74,6 +75,9 @@ struct ScanOutput {
   int64_t* list_ids = nullptr;
   int64_t* row_ids = nullptr;
   int32_t* counts = nullptr;  // (n_queries)
+  uint32_t* groups =
+      nullptr;  // null, or what else the order of results depends on, so that results of two pools can be joined; 0 behind the rows
+  uint32_t* ordinals = nullptr;  // likewise
 };
 
 // What a scan did.

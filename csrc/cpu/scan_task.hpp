@@ -35,6 +35,9 @@ struct ScanList {
   const uint32_t* segments = nullptr;  // indexes of the request's segments
 };
 
+// Fills a scan's output, to the last entry.
+void write_output(std::vector<TopK>& tops, size_t k, const ScanOutput& output);
+
 class ScanWorker {
  public:
   // Everything that can fail.
@@ -48,7 +51,7 @@ class ScanWorker {
   int64_t rows_seen = 0;
   int64_t rows_rescored = 0;
 
- private:
+ protected:  // scan_pq.cpp works with the same chunks
   struct Bounded {
     float bound;
     uint32_t row;  // page of the chunk * 64 + slot

@@ -1,0 +1,379 @@
+#include "scan_pq.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <numeric>
+#include <stdexcept>
+
+#include "op_dispatch.hpp"
+#include "shortlist.hpp"
+
+namespace warpmem {
+namespace {
+
+constexpr int64_t kMaxPages = int64_t{1} << 26;  // of one query: a place is a number of 32 bits
+constexpr size_t kAhead = 4;                     // rows that are fetched while one is rescored
+
+// One query's table.
+struct Table {
+  double scale = 0.0;
+  double bias = 0.0;
+  double error = INFINITY;  // |approximate - canonical similarity of the decoded row| is at most this
+};
+
+// What all tasks share.
+struct Shared {
+  const OpKernels& ops;
+  const PqBooks& books;
+  const PqScanInput& input;
+  bool exact;          // kPq storage
+  bool use_extras;     // Kernels::extras bounds what ranking adds
+  size_t table_bytes;  // of one query
+  std::vector<uint8_t> luts;
+  std::vector<Table> tables;
+  std::vector<uint32_t> first_page;     // by position in `order`: the number of its first page among the pages of its query
+  std::vector<uint32_t> group;          // by position
+  std::vector<size_t> positions_begin;  // by query, and the end of the last
+  std::vector<uint32_t> positions;      // of each query, by the number of the first page
+};
+
+// Error bound: each entry of the quantised table is off by at most half a step, and is itself, like the approximate and the canonical similarity, rounded to
+// float32 (2^-24 of at most `magnitude`, the sum of the magnitudes of all products or squares). Float64 sums add 1e-13 of it.
+void fill_table(const Shared& shared, const PageLayout& layout, bool l2, const double* query, float* padded, float* scratch,
+                float* lut, uint8_t* quantized, Table* table) {
+  double magnitude = 0.0;
+  const std::vector<float>& largest = shared.books.largest();
+  for (int64_t i = 0; i < layout.padded; ++i) {
+    padded[i] = static_cast<float>(query[i]);
+    const double x = std::fabs(query[i]);
+    const double c = static_cast<double>(largest[static_cast<size_t>(i)]);
+    magnitude += l2 ? (x + c) * (x + c) : x * c;
+  }
+  *table = Table{};
+  if (!(magnitude < 1e37)) return;  // sums could overflow: the table stays 0, and every row is as good as any other
+  shared.books.luts().table(padded, l2, scratch, lut);
+  const int64_t pq_dim = shared.books.shape().pq_dim;
+  pq_quantize_lut(lut, pq_dim, quantized, &table->scale, &table->bias);
+  table->error = table->scale * static_cast<double>(pq_dim) * (0.5 + 1e-9) + magnitude * 4e-7 + 1e-37;
+}
+
+class PqWorker : public ScanWorker {
+ public:
+  PqWorker(const ScanContext& context, const Shared& shared, const PqScanInput& input)
+      : ScanWorker(context, input.max_queries, input.max_pages), shared_(shared) {
+    shortlists.resize(static_cast<size_t>(context.request.n_queries));
+    row_.resize(static_cast<size_t>(context.layout.padded));
+  }
+
+  std::vector<Shortlist> shortlists;
+
+  void run(const ScanTask& task, const ScanList& list) noexcept {
+    const std::vector<std::shared_ptr<const Block>>& blocks = list.list->blocks;
+    int64_t numbers[kChunkPages];
+    for (int64_t next = task.page_begin; next < task.page_end;) {
+      n_pages_ = 0;
+      for (; next < task.page_end && static_cast<int64_t>(n_pages_) < kChunkPages &&
+             static_cast<int64_t>(n_pages_) * kPageRows < chunk_rows_;
+           ++next) {
+        const Block& block = *blocks[static_cast<size_t>(next / kBlockPages)];
+        const auto p = static_cast<size_t>(next % kBlockPages);
+        if (block.valid[p] == 0) continue;
+        take_source(n_pages_, *block.pages[p]);
+        valid_[n_pages_] = block.valid[p];
+        numbers[n_pages_++] = next;
+      }
+      filter_chunk(task, list);
+      if (!context_.plain && shared_.use_extras) extras_chunk();
+      for (int64_t at = task.query_begin; at < task.query_end; ++at) {
+        const auto position = static_cast<size_t>(list.segments - shared_.input.order.data() + at);
+        const Segment segment = context_.request.segment(list.segments[at]);
+        const uint64_t* const masks = masks_.data() + (at - task.query_begin) * kChunkPages;
+        for (size_t p = 0; p < n_pages_; ++p) {
+          if (masks[p] == 0) continue;
+          const uint32_t place = (shared_.first_page[position] + static_cast<uint32_t>(numbers[p])) * kPageRows;
+          take_page(segment, list.list_id, p, masks[p], place);
+        }
+      }
+    }
+  }
+
+  // Canonical scores of the rows of a query's shortlist; then, for kPq storage, of any row that was dropped and may yet be among the k best.
+  void rescore(size_t query) noexcept {
+    Shortlist& shortlist = shortlists[query];
+    shortlist.cut();
+    shortlist.sort();
+    const uint64_t* const keys = shortlist.keys();
+    const double* const wide = context_.queries + static_cast<int64_t>(query) * layout_.padded;
+    Found found[kAhead];
+    for (size_t i = 0; i < shortlist.size() + kAhead; ++i) {
+      const size_t at = i % kAhead;
+      if (i >= kAhead) {
+        ++rows_rescored;
+        offer(found[at].segment, found[at].list_id, pages_[at], found[at].slot, similarity_of(pages_[at], found[at].slot, wide));
+      }
+      if (i < shortlist.size()) {
+        found[at] = find(query, key_index(keys[i]));
+        take_source(at, *found[at].page);
+        fetch(pages_[at], found[at].slot);
+      }
+    }
+    if (!shared_.exact || !shortlist.dropped()) return;
+    const double last = static_cast<double>(score_of(query, shortlist.least()));
+    if (above(query, last) < static_cast<double>(tops[query].threshold())) return;
+    const int64_t seen = rows_seen;
+    completing_ = true;
+    for (size_t i = shared_.positions_begin[query]; i < shared_.positions_begin[query + 1]; ++i) {
+      const uint32_t position = shared_.positions[i];
+      const ScanList& list = shared_.input.lists[shared_.group[position]];
+      const int64_t at = static_cast<int64_t>(position) - (list.segments - shared_.input.order.data());
+      run(ScanTask{static_cast<int32_t>(shared_.group[position]), 0, (list.list->slots + kPageRows - 1) / kPageRows, at, at + 1},
+          list);
+    }
+    completing_ = false;
+    rows_seen = seen;
+  }
+
+ private:
+  struct Found {
+    Segment segment;
+    int64_t list_id = 0;
+    const Page* page = nullptr;
+    int slot = 0;
+  };
+
+  void take_source(size_t p, const Page& source) noexcept {
+    pages_[p] = source.memory();
+    sources_[p] = &source;
+    unchecked_[p] = static_cast<unsigned char>(source.unchecked());
+  }
+
+  void take_page(const Segment& segment, int64_t list_id, size_t p, uint64_t mask, uint32_t place) noexcept {
+    const auto query = static_cast<size_t>(segment.query);
+    Shortlist& shortlist = shortlists[query];
+    uint16_t sums[kPageRows];
+    touch(pages_[p], context_.plain ? kCoarsePlane : kCoarsePlane | kHeadPlane);
+    shared_.ops.pq->page4(pages_[p].coarse, pq_pairs(shared_.books.shape().pq_dim),
+                          shared_.luts.data() + query * shared_.table_bytes, sums);
+    if (completing_) {
+      const double* const wide = context_.queries + segment.query * layout_.padded;
+      for (; mask != 0; mask &= mask - 1) {
+        const int slot = __builtin_ctzll(mask);
+        const uint64_t key = key_of(query, p, slot, sums[slot], place);
+        if (key >= shortlist.least()) continue;  // is in the shortlist
+        if (above(query, static_cast<double>(score_of(query, key))) < static_cast<double>(tops[query].threshold())) continue;
+        ++rows_rescored;
+        offer(segment, list_id, pages_[p], slot, similarity_of(pages_[p], slot, wide));
+      }
+    } else if (context_.plain && mask == ~uint64_t{0}) {
+      shortlist.add_page(*shared_.ops.select, sums, place);
+    } else if (context_.plain) {
+      for (; mask != 0; mask &= mask - 1) {
+        const int slot = __builtin_ctzll(mask);
+        shortlist.add(select_key(static_cast<uint32_t>(sums[slot]), place + static_cast<uint32_t>(slot)));
+      }
+    } else {
+      float floor = -INFINITY;
+      if (shared_.use_extras && shortlist.least() != 0) floor = floor_of(key_score(shortlist.least()));
+      const Table& table = shared_.tables[query];
+      for (; mask != 0; mask &= mask - 1) {
+        const int slot = __builtin_ctzll(mask);
+        if (pq_integer_score(sums[slot], table.scale, table.bias) + extras_[p][slot] < floor) continue;
+        shortlist.add(key_of(query, p, slot, sums[slot], place));
+      }
+    }
+  }
+
+  uint64_t key_of(size_t query, size_t p, int slot, uint32_t sum, uint32_t place) const noexcept {
+    const uint32_t index = place + static_cast<uint32_t>(slot);
+    if (context_.plain) return select_key(sum, index);
+    const Table& table = shared_.tables[query];
+    return select_key(final_of(pages_[p], slot, pq_integer_score(sum, table.scale, table.bias)), index);
+  }
+
+  // The approximate final score of a key.
+  float score_of(size_t query, uint64_t key) const noexcept {
+    const Table& table = shared_.tables[query];
+    return context_.plain ? pq_integer_score(key_integer(key), table.scale, table.bias) : key_score(key);
+  }
+
+  // No row whose approximate score is `score` has a canonical one above this.
+  double above(size_t query, double score) const noexcept {
+    const double weight = std::fabs(context_.request.ranking.w_similarity);
+    const double part = weight > 0.0 ? weight * shared_.tables[query].error * (1.0 + 1e-6) : 0.0;
+    const double bound = score + part + std::fabs(score) * 1e-6 + 1e-37;
+    return bound == bound ? bound : INFINITY;
+  }
+
+  float similarity_of(const ConstPage& page, int slot, const double* query) noexcept {
+    if (layout_.storage == Storage::kF32 || layout_.storage == Storage::kF16) return exact(page, slot, query);
+    touch(page, layout_.storage == Storage::kPq ? kCoarsePlane : kRowsPlane);
+    for (int64_t first = 0; first < layout_.padded; first += kLanes) layout_.load(page, slot, first, row_.data() + first);
+    float similarities[kPageRows];
+    (context_.l2 ? context_.kernels.distances : context_.kernels.dots)(row_.data(), layout_.padded, 1, query, similarities);
+    return similarities[0];
+  }
+
+  Found find(size_t query, uint32_t place) const noexcept {
+    const uint32_t number = place / kPageRows;
+    const auto begin = shared_.positions.begin() + static_cast<std::ptrdiff_t>(shared_.positions_begin[query]);
+    const auto end = shared_.positions.begin() + static_cast<std::ptrdiff_t>(shared_.positions_begin[query + 1]);
+    const auto after = std::upper_bound(
+        begin, end, number, [this](uint32_t value, uint32_t position) { return value < shared_.first_page[position]; });
+    const uint32_t position = *(after - 1);
+    const int64_t page = number - shared_.first_page[position];
+    const ScanList& list = shared_.input.lists[shared_.group[position]];
+    const Block& block = *list.list->blocks[static_cast<size_t>(page / kBlockPages)];
+    return Found{context_.request.segment(shared_.input.order[position]), list.list_id,
+                 block.pages[static_cast<size_t>(page % kBlockPages)].get(), static_cast<int>(place % kPageRows)};
+  }
+
+  const Shared& shared_;
+  bool completing_ = false;
+};
+
+// Numbers the pages of each query's segments in the order of `order`.
+void number_pages(const ScanContext& context, Shared& shared) {
+  const PqScanInput& input = shared.input;
+  const auto n_queries = static_cast<size_t>(context.request.n_queries);
+  shared.first_page.resize(input.order.size());
+  shared.group.resize(input.order.size());
+  shared.positions.resize(input.order.size());
+  shared.positions_begin.assign(n_queries + 1, 0);
+  std::vector<int64_t> pages(n_queries, 0);
+  std::vector<size_t> by_id(input.lists.size());
+  std::iota(by_id.begin(), by_id.end(), size_t{0});
+  std::sort(by_id.begin(), by_id.end(), [&](size_t a, size_t b) { return input.lists[a].list_id < input.lists[b].list_id; });
+  for (const size_t g : by_id) {
+    const auto first = static_cast<size_t>(input.lists[g].segments - input.order.data());
+    for (size_t position = first; position < first + static_cast<size_t>(input.sizes[g].queries); ++position) {
+      const size_t query = context.request.segment_queries[input.order[position]];
+      shared.group[position] = static_cast<uint32_t>(g);
+      shared.first_page[position] = static_cast<uint32_t>(pages[query]);
+      pages[query] += input.sizes[g].pages;
+      if (pages[query] > kMaxPages) throw std::length_error("one query scans more than 2^32 rows of pq codes; use fewer lists");
+      ++shared.positions_begin[query + 1];
+    }
+  }
+  for (size_t q = 0; q < n_queries; ++q) shared.positions_begin[q + 1] += shared.positions_begin[q];
+  std::vector<size_t> next(shared.positions_begin.begin(), shared.positions_begin.end() - 1);
+  for (const size_t g : by_id) {
+    const auto first = static_cast<size_t>(input.lists[g].segments - input.order.data());
+    for (size_t position = first; position < first + static_cast<size_t>(input.sizes[g].queries); ++position) {
+      shared.positions[next[context.request.segment_queries[input.order[position]]]++] = static_cast<uint32_t>(position);
+    }
+  }
+}
+
+// Shares [0, n) among the workers; body(worker, i).
+template <typename Body>
+void share(Workers* workers, int32_t threads, size_t n, const Body& body) {
+  struct Job {
+    const Body& body;
+    size_t n;
+    std::atomic<size_t> next{0};
+  };
+  Job job{body, n};
+  const auto work = [](void* context, int32_t worker) {
+    Job& mine = *static_cast<Job*>(context);
+    for (size_t i = mine.next.fetch_add(1); i < mine.n; i = mine.next.fetch_add(1)) mine.body(static_cast<size_t>(worker), i);
+  };
+  if (threads > 1) {
+    workers->run(threads, work, &job);
+  } else {
+    work(&job, 0);
+  }
+}
+
+}  // namespace
+
+ScanCounters scan_pq(const ScanContext& context, const Pool& pool, const PqScanInput& input, const ScanOutput& output,
+                     Workers* workers) {
+  const ScanRequest& request = context.request;
+  const Ranking& ranking = request.ranking;
+  const PageLayout& layout = pool.layout();
+  const PqBooks& books = *pool.books();
+  const int64_t pq_dim = books.shape().pq_dim;
+  const auto n_queries = static_cast<size_t>(request.n_queries);
+  const auto threads = static_cast<size_t>(input.plan.threads);
+  const bool use_extras = ranking.w_similarity > 0.0 && std::isfinite(1.0 / ranking.half_life) &&
+                          std::isfinite(ranking.w_recency / ranking.w_similarity) &&
+                          std::isfinite(ranking.w_priority / ranking.w_similarity);
+  Shared shared{*find_op_kernels(context.kernels.name),
+                books,
+                input,
+                layout.storage == Storage::kPq,
+                use_extras,
+                static_cast<size_t>(pq_pairs(pq_dim) * 32),
+                {},
+                {},
+                {},
+                {},
+                {},
+                {}};
+  number_pages(context, shared);
+  shared.luts.resize(n_queries * shared.table_bytes);
+  shared.tables.resize(n_queries);
+
+  std::vector<int64_t> rows(n_queries, 0);
+  const auto each_segment = [&](const auto& body) {
+    for (size_t g = 0; g < input.lists.size(); ++g) {
+      for (int64_t at = 0; at < input.sizes[g].queries; ++at) body(g, request.segment_queries[input.lists[g].segments[at]]);
+    }
+  };
+  each_segment([&](size_t g, size_t query) { rows[query] += input.sizes[g].pages * kPageRows; });
+  std::vector<PqWorker> states;
+  states.reserve(threads);
+  const auto keep = static_cast<size_t>(request.k * request.refine);
+  for (size_t t = 0; t < threads; ++t) {
+    PqWorker& state = states.emplace_back(context, shared, input);
+    each_segment([&](size_t g, size_t query) { state.tops[query].expect(input.lists[g].list->live); });
+    for (size_t q = 0; q < n_queries; ++q) {
+      state.tops[q].reserve(request.k);
+      state.shortlists[q].reserve(keep, rows[q]);
+    }
+  }
+  struct Scratch {
+    std::vector<float> query, piece, lut;
+  };
+  std::vector<Scratch> scratch(threads);
+  for (Scratch& own : scratch) {
+    own.query.resize(static_cast<size_t>(layout.padded));
+    own.piece.resize(static_cast<size_t>(books.luts().scratch()));
+    own.lut.resize(static_cast<size_t>(pq_dim * 16));
+  }
+
+  share(workers, input.plan.threads, n_queries, [&](size_t t, size_t q) {
+    Scratch& own = scratch[t];
+    fill_table(shared, layout, context.l2, context.queries + static_cast<int64_t>(q) * layout.padded, own.query.data(),
+               own.piece.data(), own.lut.data(), shared.luts.data() + q * shared.table_bytes, &shared.tables[q]);
+  });
+  share(workers, input.plan.threads, input.plan.tasks.size(), [&](size_t t, size_t i) {
+    const ScanTask& task = input.plan.tasks[i];
+    states[t].run(task, input.lists[static_cast<size_t>(task.group)]);
+  });
+  for (size_t t = 1; t < threads; ++t) {
+    for (size_t q = 0; q < n_queries; ++q) states[0].shortlists[q].take_all(states[t].shortlists[q]);
+  }
+  share(workers, input.plan.threads, n_queries, [&](size_t t, size_t q) {
+    if (t > 0) std::swap(states[t].shortlists[q], states[0].shortlists[q]);
+    states[t].rescore(q);
+  });
+
+  for (const PqWorker& state : states) {
+    if (state.damaged != nullptr) throw state.damaged->damage(state.damaged_planes);
+  }
+  ScanCounters counters;
+  counters.tiles = input.plan.tiles;
+  counters.threads = input.plan.threads;
+  counters.screened = true;
+  for (size_t t = 0; t < threads; ++t) {
+    counters.rows_seen += states[t].rows_seen;
+    counters.rows_rescored += states[t].rows_rescored;
+    for (size_t q = 0; t > 0 && q < n_queries; ++q) states[0].tops[q].take_all(states[t].tops[q]);
+  }
+  write_output(states[0].tops, static_cast<size_t>(request.k), output);
+  return counters;
+}
+
+}  // namespace warpmem

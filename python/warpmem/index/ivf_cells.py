@@ -1,0 +1,228 @@
+"""Owners whose rows stand in cells: the rows by cell, the centroids by owner, and which row is where."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import BackendUnavailable
+from ..records import SegmentTable
+from . import cpu, kernels
+from .ivf_plan import Cells
+from .ivf_segments import Pairs
+
+_MAX_K = 4096
+F32 = NDArray[np.float32]
+I64 = NDArray[np.int64]
+U32 = NDArray[np.uint32]
+Rows = tuple[I64, U32, I64, F32]
+"""row_ids (n,), ordinals (n,), columns (n, n_columns), vectors (n, dim)."""
+
+
+def native() -> Any:
+    """The compiled module. BackendUnavailable without it."""
+    module, reason = cpu._load()
+    if module is None:
+        raise BackendUnavailable(f"approximate search needs the backend cpu: {reason}; reinstall warpmem")
+    return module
+
+
+class CellStore:
+    """Two native pools: rows with product-quantisation codes (list id = cell), and centroids (list id =
+    owner, row id = cell). The caller serialises changes; scans may run at any time and each sees one moment
+    of the rows. `owners` is replaced as a whole, never changed."""
+
+    def __init__(
+        self, dim: int, n_columns: int, *, storage: str, metric: str, codebooks: F32, threads: int, isa: str
+    ) -> None:
+        pool = native().Pool
+        common: dict[str, Any] = {"metric": metric, "isa": isa, "threads": threads}
+        self.rows = pool(dim, n_columns, storage=storage, screen="pq", codebooks=codebooks, **common)
+        self.owners: Mapping[int, Cells] = MappingProxyType({})
+        self._coarse = pool(dim, 0, **common)
+        self._owner_of = np.zeros(0, np.int64)  # by cell
+        self._cell_of: dict[int, Any] = {}  # owner -> IdMap from row to cell, built when it is first needed
+
+    # ------------------------------------------------------------------------------------- owners
+
+    def add(self, owner: int, centroids: F32, *, spherical: bool, n_probes: int, refine: int) -> None:
+        """Cells of a new owner."""
+        made = Cells(centroids, len(self._owner_of), spherical, n_probes, refine)
+        n = len(centroids)
+        here, order = np.full(n, owner, np.int64), np.arange(n, dtype=np.uint32)
+        self._coarse.apply([], here, made.ids, order, np.zeros((n, 0), np.int64), centroids)
+        self._owner_of = np.concatenate([self._owner_of, here])
+        self.owners = MappingProxyType({**self.owners, owner: made})
+
+    def replace(self, owner: int, cells: Cells) -> None:
+        """Another n_probes, refine or recall for an owner."""
+        self.owners = MappingProxyType({**self.owners, owner: cells})
+
+    def drop(self, owners: Sequence[int]) -> None:
+        """Remove owners that have cells, rows and all."""
+        self.rows.drop([cell for owner in owners for cell in self.owners[owner].ids.tolist()])
+        self._coarse.drop(owners)
+        self.owners = MappingProxyType({o: cells for o, cells in self.owners.items() if o not in owners})
+        for owner in owners:
+            self._cell_of.pop(owner, None)
+
+    def owner_of(self, cells: I64) -> I64:
+        """The owner of each cell; -1 stays."""
+        return np.where(cells >= 0, self._owner_of[cells], cells)
+
+    def live(self, owner: int) -> list[int]:
+        """Cells of an owner that hold rows."""
+        cells = self.owners[owner]
+        lists = self.rows.lists()
+        inside: list[int] = lists[
+            (lists >= cells.first) & (lists < cells.first + len(cells.centroids))
+        ].tolist()
+        return inside
+
+    def trim(self) -> None:
+        """Give back memory that only changes need."""
+        self._cell_of.clear()
+        self.rows.trim()
+        self._coarse.trim()
+
+    def bytes(self) -> int:
+        """Memory beside the rows' pool."""
+        centroids = sum(cells.centroids.nbytes for cells in self.owners.values())
+        return int(self._coarse.stats()["bytes"]) + centroids + self._owner_of.nbytes
+
+    # ------------------------------------------------------------------------------------ changes
+
+    def assign(self, owner: int, vectors: F32, threads: int) -> I64:
+        """The cell of each row, (n,) int64."""
+        cells = self.owners[owner]
+        index, _ = kernels.kmeans_assign(
+            vectors,
+            cells.centroids,
+            spherical=cells.spherical,
+            threads=threads,
+            backend="cpu",
+            isa=self.rows.isa,
+        )
+        return index.astype(np.int64) + cells.first
+
+    def cell_of(self, owner: int) -> Any:
+        """IdMap from row to cell."""
+        found = self._cell_of.get(owner)
+        if found is None:
+            found = native().IdMap()
+            for cell in self.live(owner):
+                row_ids = self.rows.rows(cell)[0]
+                found.put(row_ids, np.full(len(row_ids), cell, np.int64))
+            self._cell_of[owner] = found
+        return found
+
+    def fill(self, cells: I64, rows: Rows) -> None:
+        """Add rows that are assigned already and that their owners do not hold yet. Their maps are built anew
+        when they are needed."""
+        for owner in np.unique(self._owner_of[cells]).tolist():
+            self._cell_of.pop(owner, None)
+        self.rows.apply([], cells, *rows)
+
+    def change(self, removes: Sequence[tuple[int, int]], owners: I64, rows: Rows) -> None:
+        """Remove (owner, row id) pairs, then add rows to their owners, as one change of the rows' pool."""
+        row_ids, ordinals, columns, vectors = rows
+        last = {pair: at for at, pair in enumerate(zip(owners.tolist(), row_ids.tolist(), strict=True))}
+        take = np.array(sorted(last.values()), np.int64)  # of adds with one id the later stays
+        owners, row_ids = owners[take], row_ids[take]
+        gone: dict[int, list[int]] = {}
+        for owner, row_id in removes:
+            gone.setdefault(owner, []).append(row_id)
+        cells = np.zeros(len(take), np.int64)
+        leaves: list[tuple[int, int]] = []
+        moves: list[tuple[Any, I64, I64, I64]] = []
+        for owner in {*gone, *owners.tolist()}:
+            known = self.cell_of(owner)
+            removed = np.array(gone.get(owner, ()), np.int64)
+            mine = owners == owner
+            added = row_ids[mine]
+            if len(added):
+                cells[mine] = self.assign(owner, vectors[take[mine]], self.rows.threads)
+            for ids in (removed, added):
+                leaves += _present(known.get(ids, -1), ids)
+            moves.append((known, removed, added, cells[mine]))
+        for known, _, added, _ in moves:  # so that putting cannot fail once the rows are in
+            known.reserve(len(known) + len(added))
+        self.rows.apply(leaves, cells, row_ids, ordinals[take], columns[take], vectors[take])
+        for known, removed, added, to in moves:
+            known.pop(removed, -1)
+            known.put(added, to)
+
+    # ----------------------------------------------------------------------------------- searches
+
+    def scan(
+        self,
+        queries: F32,
+        work: Pairs,
+        k: int,
+        *,
+        n_probes: int | None,
+        refine: int | None,
+        explain: bool,
+        ranking: dict[str, Any],
+    ) -> Any:
+        """The k best rows of each query as the native pool returns them, with owners as list ids."""
+        owners = [self.owners[owner] for owner in work.lists.tolist()]
+        sizes = np.array([len(cells.centroids) for cells in owners], np.int64)
+        wanted = np.array([cells.n_probes for cells in owners], np.int64)
+        if n_probes is not None:
+            wanted[:] = n_probes
+        rescored = max(cells.refine for cells in owners) if refine is None else refine
+        options = {**ranking, "refine": rescored, "explain": explain}
+        probes, counts = self._probe(queries, work, owners, np.minimum(wanted, sizes), sizes)
+        result = self.rows.scan(queries, work.over(probes, counts), k, **options)
+        read = int(counts.sum())
+        short = (counts < sizes) & (result[4][work.queries] < k)
+        if work.filtered and "min_similarity" not in ranking and short.any():
+            # A filter may leave too little in the nearest cells: such queries are asked again, over all.
+            again = np.unique(work.queries[short])
+            kept = np.isin(work.queries, again)
+            rest = [cells for cells, keep in zip(owners, kept.tolist(), strict=True) if keep]
+            probes, counts = self._probe(queries, work.only(kept), rest, sizes[kept], sizes[kept])
+            fuller = self.rows.scan(queries, work.only(kept).over(probes, counts), k, **options)
+            read += int(counts.sum())
+            for to, better in zip(result[:5], fuller[:5], strict=True):
+                to[again] = better[again]
+            for name, value in fuller[5].items() if explain else ():
+                if name in ("groups", "ordinals"):
+                    result[5][name][again] = value[again]
+                elif name in ("rows_seen", "rows_rescored", "tiles"):
+                    result[5][name] += value
+        if explain:
+            result[5].update(plan="ivf", cells=read, n_probes=int(wanted.max()), refine=rescored)
+        return (*result[:2], self.owner_of(result[2]), *result[3:])
+
+    def _probe(
+        self, queries: F32, work: Pairs, owners: Sequence[Cells], wanted: I64, sizes: I64
+    ) -> tuple[I64, I64]:
+        """The `wanted` nearest cells of each (query, owner), pair after pair, and how many each has."""
+        whole = (wanted == sizes) | (wanted > _MAX_K)
+        counts = np.where(whole, sizes, wanted)
+        if whole.all():
+            return np.concatenate([cells.ids for cells in owners]), counts
+        n = len(owners)
+        most = int(counts[~whole].max())
+        rows = queries if np.array_equal(work.queries, np.arange(len(queries))) else queries[work.queries]
+        table = SegmentTable(np.arange(n), work.lists)
+        nearest: I64 = self._coarse.scan(rows, table, most)[3]
+        if (counts == most).all():
+            return nearest.ravel(), counts
+        picked = [
+            owners[i].ids if every else nearest[i, :count]
+            for i, (every, count) in enumerate(zip(whole.tolist(), counts.tolist(), strict=True))
+        ]
+        return np.concatenate(picked), counts
+
+
+def _present(cells: I64, row_ids: I64) -> list[tuple[int, int]]:
+    """(cell, row id) where there is a cell."""
+    known = cells >= 0
+    return list(zip(cells[known].tolist(), row_ids[known].tolist(), strict=True))

@@ -1,0 +1,284 @@
+"""A RowPool whose large owners stand in cells: a search probes the nearest cells and ranks their rows by
+codes.
+
+Owners without cells lie in a plain native pool and are searched exactly. Cells do not overlap and hold every
+row of their owner, so probing all of them and rescoring all rows is exact too.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..records import Segment, SegmentTable
+from .arguments import check_array, check_finite, integer, members_of
+from .ivf_cells import F32, I64, U32, CellStore, Rows, native
+from .ivf_plan import Cells
+from .ivf_segments import PairList, Pairs, PairTable, join
+
+_MAX_K = 4096
+_HALF_LIMIT = 65520.0
+
+
+class IvfPool:
+    """RowPool over owners. Writers take turns on a lock; scans never wait.
+
+    A change or a scan that touches owners of both kinds, with and without cells, is one of each: another
+    thread may see the one before the other. Within a kind, and so within an owner, each happens whole. What a
+    scan returns of an owner with cells are true similarities of rows that may not be the nearest.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        n_columns: int,
+        *,
+        storage: str,
+        metric: str,
+        codebooks: F32,
+        threads: int = 1,
+        isa: str = "auto",
+    ) -> None:
+        self._cells = CellStore(
+            dim, n_columns, storage=storage, metric=metric, codebooks=codebooks, threads=threads, isa=isa
+        )
+        self._plain = native().Pool(
+            dim,
+            n_columns,
+            storage=storage,
+            metric=metric,
+            codebooks=codebooks if storage == "pq" else None,
+            threads=threads,
+            isa=isa,
+        )
+        self._lock = threading.Lock()
+
+    @property
+    def dim(self) -> int:
+        return int(self._plain.dim)
+
+    @property
+    def n_columns(self) -> int:
+        return int(self._plain.n_columns)
+
+    @property
+    def isa(self) -> str:
+        return str(self._plain.isa)
+
+    @property
+    def storage(self) -> str:
+        return str(self._plain.storage)
+
+    @property
+    def metric(self) -> str:
+        return str(self._plain.metric)
+
+    @property
+    def screen(self) -> str:
+        return "pq"
+
+    @property
+    def threads(self) -> int:
+        return int(self._plain.threads)
+
+    @property
+    def codebooks(self) -> F32:
+        """(pq_dim, 16, dsub) float32."""
+        books: F32 = self._cells.rows.codebooks
+        return books
+
+    @property
+    def owners(self) -> Mapping[int, Cells]:
+        """The owners with cells: how each is searched, and the recall that was measured."""
+        return self._cells.owners
+
+    # ------------------------------------------------------------------------------------- cells
+
+    def add_cells(self, owner: int, centroids: F32, *, spherical: bool, n_probes: int, refine: int) -> None:
+        """Give an owner without rows its cells. ValueError when it has rows or cells."""
+        with self._lock:
+            if owner in self.owners or owner in self._plain.lists():
+                raise ValueError(f"list {owner} has rows already; give it cells before them")
+            self._cells.add(owner, centroids, spherical=spherical, n_probes=n_probes, refine=refine)
+
+    def set_plan(self, owner: int, **changes: Any) -> None:
+        """Replace n_probes, refine, recall or recall_rows of an owner with cells."""
+        with self._lock:
+            self._cells.replace(owner, self.owners[owner]._replace(**changes))
+
+    def assign(self, owner: int, vectors: F32, threads: int) -> I64:
+        """The cell of each row of an owner with cells, (n,) int64."""
+        return self._cells.assign(owner, vectors, threads)
+
+    def fill(self, cells: I64, rows: Rows) -> None:
+        """Add rows that are assigned already and that their owners do not hold yet."""
+        with self._lock:
+            self._cells.fill(cells, rows)
+
+    def trim(self) -> None:
+        """Give back memory that only changes need; they build it again."""
+        with self._lock:
+            self._cells.trim()
+            self._plain.trim()
+
+    # ----------------------------------------------------------------------------------- changes
+
+    def apply(
+        self,
+        removes: Sequence[tuple[int, int]],
+        list_ids: I64,
+        row_ids: I64,
+        ordinals: U32,
+        columns: I64,
+        vectors: F32,
+    ) -> None:
+        """As RowPool.apply: a row of an owner with cells goes to the nearest of them."""
+        self._check(list_ids, row_ids, ordinals, columns, vectors)
+        pairs = [members_of(pair, "removes", 2) for pair in removes]
+        gone = [(integer(a, "list_id"), integer(b, "row_id")) for a, b in pairs]
+        with self._lock:
+            owners = self.owners
+            large = self._with_cells(list_ids)
+            rows = (row_ids, ordinals, columns, vectors)
+            inner = [pair for pair in gone if pair[0] in owners]
+            if inner or large.any():
+                mine = (row_ids[large], ordinals[large], columns[large], vectors[large])
+                self._cells.change(inner, list_ids[large], mine)
+                gone = [pair for pair in gone if pair[0] not in owners]
+                list_ids = list_ids[~large]
+                rows = (row_ids[~large], ordinals[~large], columns[~large], vectors[~large])
+            if gone or len(list_ids):
+                self._plain.apply(gone, list_ids, *rows)
+
+    def _check(self, list_ids: I64, row_ids: I64, ordinals: U32, columns: I64, vectors: F32) -> None:
+        """All that a native pool refuses, before any of them is changed."""
+        check_array(list_ids, "list_ids", np.int64, (None,))
+        n = len(list_ids)
+        check_array(row_ids, "row_ids", np.int64, (n,))
+        check_array(ordinals, "ordinals", np.uint32, (n,))
+        check_array(columns, "columns", np.int64, (n, self.n_columns))
+        check_array(vectors, "vectors", np.float32, (n, self.dim))
+        check_finite(vectors, "vectors")
+        if self.storage == "f16":
+            big = np.flatnonzero((np.abs(vectors) >= _HALF_LIMIT).any(axis=1))
+            if big.size:
+                raise ValueError(f"vectors: row {big[0]} exceeds 65504, the largest float16")
+
+    def _with_cells(self, list_ids: I64) -> NDArray[np.bool_]:
+        owners = self.owners
+        return np.isin(list_ids, np.fromiter(owners, np.int64, len(owners)))
+
+    def drop(self, list_ids: Sequence[int]) -> None:
+        """Owners lose their cells with their rows."""
+        wanted = [integer(list_id, "list_id") for list_id in list_ids]
+        with self._lock:
+            self._plain.drop(wanted)
+            self._cells.drop(sorted({owner for owner in wanted if owner in self.owners}))
+
+    def compact(self, list_id: int) -> None:
+        """Rewrite a list without its dead rows."""
+        if integer(list_id, "list_id") in self.owners:
+            for cell in self._cells.live(list_id):
+                self._cells.rows.compact(cell)
+        else:
+            self._plain.compact(list_id)
+
+    # ----------------------------------------------------------------------------------- searches
+
+    def scan(
+        self,
+        queries: F32,
+        segments: Sequence[Segment] | SegmentTable,
+        k: int,
+        *,
+        n_probes: int | None = None,
+        refine: int | None = None,
+        explain: bool = False,
+        **ranking: Any,
+    ) -> Any:
+        """As RowPool.scan. n_probes: cells that each (query, owner) reads; refine: refine * k rows of a query
+        are rescored; None for what was found at building. A filtered query that finds fewer than k rows in
+        the cells it probes reads all of them, unless min_similarity is given. With `explain` a sixth member, a
+        dict: plan, cells, n_probes, refine, and what the native pool counts.
+        """
+        check_array(queries, "queries", np.float32, (None, self.dim))
+        k = integer(k, "k", 1, _MAX_K)
+        if n_probes is not None:
+            n_probes = integer(n_probes, "n_probes", 1)
+        if refine is not None:
+            refine = integer(refine, "refine", 1, _MAX_K)
+        work, plain, joined = self._split(segments, len(queries))
+        if not len(work.queries):
+            return self._plain.scan(queries, plain, k, explain=explain, **ranking)
+        result = self._cells.scan(
+            queries, work, k, n_probes=n_probes, refine=refine, explain=explain or joined, ranking=ranking
+        )
+        if joined:
+            exact = self._plain.scan(queries, plain, k, explain=True, **ranking)
+            result = join(result, exact, k)
+        return result if explain else result[:5]
+
+    def _split(self, segments: Sequence[Segment] | SegmentTable, n_queries: int) -> tuple[Pairs, Any, bool]:
+        """Segments over owners with cells, the others, and whether there are others."""
+        if isinstance(segments, SegmentTable):
+            check_array(segments.queries, "segment queries", np.int64, (None,))
+            check_array(segments.lists, "segment lists", np.int64, (len(segments.queries),))
+            large = self._with_cells(segments.lists)
+            work = PairTable(segments.queries[large], segments.lists[large], segments)
+            if len(work.queries) and not 0 <= work.queries.min() <= work.queries.max() < n_queries:
+                raise ValueError(f"segment queries must be within 0 and {n_queries - 1}")
+            rest = segments._replace(queries=segments.queries[~large], lists=segments.lists[~large])
+            return work, rest, len(rest.queries) > 0
+        owners = self.owners
+        parts = [members_of(segment, "segments", 6) for segment in segments]
+        found = [part for part in parts if integer(part[1], "segment list_id") in owners]
+        for part in found:
+            integer(part[0], "segment query", 0, n_queries - 1)
+        others = [part for part in parts if part[1] not in owners]
+        return PairList(found), others, len(others) > 0
+
+    # ------------------------------------------------------------------------------------- reading
+
+    def vectors(self, list_id: int, row_ids: I64) -> F32:
+        owner = integer(list_id, "list_id")
+        if owner not in self.owners:
+            plain: F32 = self._plain.vectors(owner, row_ids)
+            return plain
+        check_array(row_ids, "row_ids", np.int64, (None,))
+        out = np.empty((len(row_ids), self.dim), np.float32)
+        with self._lock:  # a row must not change its cell between the two reads
+            cells = self._cells.cell_of(owner).get(row_ids, -1)
+            missing = np.flatnonzero(cells < 0)
+            if missing.size:
+                raise KeyError(f"row {row_ids[missing[0]]} is not in list {owner}")
+            order = np.argsort(cells, kind="stable")
+            for part in np.split(order, np.flatnonzero(np.diff(cells[order])) + 1):
+                if len(part):
+                    out[part] = self._cells.rows.vectors(int(cells[part[0]]), row_ids[part])
+        return out
+
+    def lists(self) -> I64:
+        live = np.unique(self._cells.owner_of(self._cells.rows.lists()))
+        return np.union1d(self._plain.lists(), live)
+
+    def rows(self, list_id: int) -> tuple[I64, U32, I64]:
+        owner = integer(list_id, "list_id")
+        with self._lock:
+            live = self._cells.live(owner) if owner in self.owners else []
+            parts = [self._cells.rows.rows(cell) for cell in live] or [self._plain.rows(owner)]
+        row_ids, ordinals, columns = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return row_ids, ordinals, columns
+
+    def stats(self) -> dict[str, int]:
+        """lists, rows, dead, pages, bytes; cells, and cell_rows in them."""
+        plain, cells = self._plain.stats(), self._cells.rows.stats()
+        out = {name: plain[name] + cells[name] for name in ("rows", "dead", "pages", "bytes")}
+        out["bytes"] += self._cells.bytes()
+        out["lists"] = len(self.lists())
+        out["cells"] = sum(len(owner.centroids) for owner in self.owners.values())
+        out["cell_rows"] = cells["rows"]
+        return out
