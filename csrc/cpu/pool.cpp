@@ -13,6 +13,9 @@ uint64_t bit_of(int64_t position) { return uint64_t{1} << (position % kPageRows)
 size_t block_of(int64_t position) { return static_cast<size_t>(position / kBlockRows); }
 size_t page_of(int64_t position) { return static_cast<size_t>(position % kBlockRows / kPageRows); }
 int slot_of(int64_t position) { return static_cast<int>(position % kPageRows); }
+int64_t block_bytes(int64_t n_columns) {
+  return static_cast<int64_t>(sizeof(Block)) + kBlockPages * n_columns * static_cast<int64_t>(sizeof(Span));
+}
 size_t blocks_for(int64_t slots) { return static_cast<size_t>((slots + kBlockRows - 1) / kBlockRows); }
 
 // Gives every page that holds one of the slots [first, last) its memory.
@@ -34,11 +37,12 @@ struct Pool::Draft {
   std::shared_ptr<List> next;
   std::vector<Block*> own;  // by block: the copy that this draft may write to, or null
   int64_t appends = 0;
+  int64_t n_columns = 0;
 
   Block& writable(size_t b) {
     if (own[b] == nullptr) {
-      auto copy =
-          b < next->blocks.size() && next->blocks[b] ? std::make_shared<Block>(*next->blocks[b]) : std::make_shared<Block>();
+      auto copy = b < next->blocks.size() && next->blocks[b] ? std::make_shared<Block>(*next->blocks[b])
+                                                             : std::make_shared<Block>(n_columns);
       own[b] = copy.get();
       next->blocks[b] = std::move(copy);
     }
@@ -75,6 +79,7 @@ Pool::Plan Pool::prepare(const Removes& removes, const Appends& appends) {
     if (entry == nullptr && !create) return Plan::kNone;
     Draft draft;
     draft.list_id = list_id;
+    draft.n_columns = layout_.n_columns;
     draft.entry = entry;
     if (entry == nullptr) {
       draft.fresh = std::make_unique<Entry>();
@@ -142,6 +147,7 @@ void Pool::write(Plan& plan, const Removes& removes, const Appends& appends) con
     layout_.pack(block.pages[page_of(position)]->memory(), slot_of(position), appends.row_ids[i], appends.ordinals[i],
                  appends.columns + i * layout_.n_columns, appends.vectors + i * layout_.dim);
     block.valid[page_of(position)] |= bit_of(position);
+    block.widen(page_of(position), layout_.n_columns, appends.columns + i * layout_.n_columns);
     ++draft.next->live;
   }
 }
@@ -152,7 +158,7 @@ void Pool::count(const List& list, int64_t sign) noexcept {
   stats_.rows += sign * list.live;
   stats_.dead += sign * (list.slots - list.live);
   stats_.pages += sign * pages;
-  stats_.bytes += sign * (pages * layout_.bytes + static_cast<int64_t>(list.blocks.size() * sizeof(Block)));
+  stats_.bytes += sign * (pages * layout_.bytes + static_cast<int64_t>(list.blocks.size()) * block_bytes(layout_.n_columns));
 }
 
 // Under the publish mutex. Leaves the old head in `head`, to be freed after the mutex.
@@ -227,11 +233,12 @@ void Pool::compact_entry(Entry& entry) {
   const auto next = std::make_shared<List>();
   std::vector<Block*> own;
   RowMap rows;
+  std::vector<int64_t> columns(static_cast<size_t>(layout_.n_columns));
   rows.reserve(static_cast<size_t>(list.live));
   next->blocks.reserve(blocks_for(list.live));
   own.reserve(blocks_for(list.live));
   for (size_t b = 0; b < blocks_for(list.live); ++b) {
-    auto block = std::make_shared<Block>();
+    auto block = std::make_shared<Block>(layout_.n_columns);
     own.push_back(block.get());
     next->blocks.push_back(std::move(block));
   }
@@ -246,6 +253,8 @@ void Pool::compact_entry(Entry& entry) {
         Block& to = *own[block_of(position)];
         layout_.copy_row(from, slot, to.pages[page_of(position)]->memory(), slot_of(position));
         to.valid[page_of(position)] |= bit_of(position);
+        for (int64_t c = 0; c < layout_.n_columns; ++c) columns[static_cast<size_t>(c)] = layout_.column(from, c)[slot];
+        to.widen(page_of(position), layout_.n_columns, columns.data());
         rows.put(layout_.row_ids(from)[slot], position);
       }
     }
