@@ -142,54 +142,17 @@ uint64_t ScanWorker::test_late(const Segment& segment, int64_t at, size_t p, uin
 
 // --------------------------------------------------------------------------------------------- recency and priority
 
-ScoreExtra ScanWorker::extra_terms(const int64_t* recency, const int64_t* priority) const noexcept {
-  const Ranking& r = context_.request.ranking;
-  return ScoreExtra{r.w_recency != 0.0 ? recency : nullptr,
-                    r.w_priority != 0.0 ? priority : nullptr,
-                    static_cast<double>(r.now),
-                    1.0 / r.half_life,
-                    r.w_recency / r.w_similarity,
-                    r.w_priority / r.w_similarity};
-}
-
-// The most that a row can get does not decrease with either column when its weight is positive, nor increase when it is negative. Kernels::extras keeps a
-// distance in proportion to each part from what it bounds, and x + c |x| grows with x, so the bound at the end of a span is one for all rows within.
 void ScanWorker::extras_chunk() noexcept {
   const Ranking& r = context_.request.ranking;
-  late_extras_ = std::all_of(spans_, spans_ + n_pages_, [](const Span* span) { return span != nullptr; });
-  if (!late_extras_) {
-    for (size_t p = 0; p < n_pages_; ++p) {
-      context_.kernels.extras(
-          extra_terms(layout_.column(pages_[p], r.recency_column), layout_.column(pages_[p], r.priority_column)), extras_[p]);
-    }
-    return;
-  }
-  int64_t recency[kPageRows] = {};
-  int64_t priority[kPageRows] = {};
   for (size_t p = 0; p < n_pages_; ++p) {
-    if (r.w_recency != 0.0) recency[p] = r.w_recency > 0.0 ? spans_[p][r.recency_column].hi : spans_[p][r.recency_column].lo;
-    if (r.w_priority != 0.0) {
-      priority[p] = r.w_priority > 0.0 ? spans_[p][r.priority_column].hi : spans_[p][r.priority_column].lo;
-    }
+    const ScoreExtra terms{r.w_recency != 0.0 ? layout_.column(pages_[p], r.recency_column) : nullptr,
+                           r.w_priority != 0.0 ? layout_.column(pages_[p], r.priority_column) : nullptr,
+                           static_cast<double>(r.now),
+                           1.0 / r.half_life,
+                           r.w_recency / r.w_similarity,
+                           r.w_priority / r.w_similarity};
+    context_.kernels.extras(terms, extras_[p]);
   }
-  context_.kernels.extras(extra_terms(recency, priority), page_extras_);
-  extras_known_ = 0;
-}
-
-// Turns bounds on the similarities of the rows `mask` of page p into bounds with their extras. Returns the rows that still reach the floor.
-uint64_t ScanWorker::add_extras(size_t p, float floor, uint64_t mask, float* bounds) noexcept {
-  const Ranking& r = context_.request.ranking;
-  if ((extras_known_ >> p & 1u) == 0) {
-    context_.kernels.extras(
-        extra_terms(layout_.column(pages_[p], r.recency_column), layout_.column(pages_[p], r.priority_column)), extras_[p]);
-    extras_known_ |= 1u << p;
-  }
-  for (uint64_t bits = mask; bits != 0; bits &= bits - 1) {
-    const int slot = __builtin_ctzll(bits);
-    bounds[slot] += extras_[p][slot];
-    if (bounds[slot] < floor) mask &= ~(uint64_t{1} << slot);
-  }
-  return mask;
 }
 
 }  // namespace warpmem

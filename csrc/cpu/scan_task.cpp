@@ -8,7 +8,7 @@ namespace warpmem {
 namespace {
 
 constexpr int kFetch = 4;   // survivors of a page that are fetched ahead; of more, most will not be rescored
-constexpr int kSparse = 2;  // so few wanted rows among 16 are rescored without screening the 16
+constexpr int kSparse = 2;  // so few wanted rows of a page are rescored without screening them
 
 float not_above(double x) {
   const auto f = static_cast<float>(x);
@@ -83,17 +83,8 @@ float ScanWorker::floor_of(float threshold) const noexcept {
   return context_.ranked ? floor : std::max(floor, context_.min_similarity);
 }
 
-// The floor of the similarities alone in page p. `floor` is of similarity + extra, and no row of the page gets more than page_extras_: what lies below
-// the difference lies below the floor with any extra. NaN, where nothing is known, is above nothing.
-float ScanWorker::floor_at(float floor, size_t p) const noexcept {
-  if (!late_extras_) return floor;
-  const double low = static_cast<double>(floor) - static_cast<double>(page_extras_[p]);
-  if (std::isnan(low)) return context_.min_similarity;
-  return std::max(not_above(low), context_.min_similarity);
-}
-
 ScreenPage ScanWorker::screened(size_t p) const noexcept {
-  const float* const extra = context_.ranked && !late_extras_ ? extras_[p] : nullptr;
+  const float* const extra = context_.ranked ? extras_[p] : nullptr;
   return ScreenPage{pages_[p].coarse, pages_[p].fine, layout_.padded / kLineElements, extra, context_.l2};
 }
 
@@ -117,7 +108,6 @@ void ScanWorker::screen_chunk(const ScanTask& task, const ScanList& list) noexce
   for (int64_t first = 0; first < n; first += kScreenQueries) {
     ScreenQuery block[kScreenQueries];
     int64_t at_of[kScreenQueries];
-    float floors[kScreenQueries];
     int count = 0;
     for (int64_t at = first; at < std::min(n, first + kScreenQueries); ++at) {
       const Segment segment = context_.request.segment(list.segments[task.query_begin + at]);
@@ -125,7 +115,6 @@ void ScanWorker::screen_chunk(const ScanTask& task, const ScanList& list) noexce
       if (query.codes == nullptr) continue;
       const float floor = floor_of(threshold_of(segment.query));
       at_of[count] = at;
-      floors[count] = floor;
       block[count++] =
           ScreenQuery{query.codes, query.sum, query.scale, query.norm, query.error, query.square, floor, context_.min_similarity,
                       0,           0,         nullptr};
@@ -136,18 +125,14 @@ void ScanWorker::screen_chunk(const ScanTask& task, const ScanList& list) noexce
       for (int j = 0; j < count; ++j) {
         const uint64_t mask = masks_[static_cast<size_t>(at_of[j] * kChunkPages) + p];
         block[j].mask = mask;
-        block[j].floor = floor_at(floors[j], p);
         block[j].bounds = bounds_.data() + at_of[j] * chunk_rows_ + static_cast<int64_t>(p) * kPageRows;
         any |= mask;
       }
       sparse_[p] = 0;
       if (any == 0) continue;
-      if (count == 1 && any != ~uint64_t{0}) {
-        for (int group = 0; group < kPageRows; group += kCodeRows) {
-          const uint64_t bits = any & (uint64_t{0xffff} << group);
-          if (__builtin_popcountll(bits) <= kSparse) sparse |= bits;
-        }
-        block[0].mask = any & ~sparse;
+      if (count == 1 && __builtin_popcountll(any) <= kSparse) {
+        sparse = any;
+        block[0].mask = 0;
         block[0].survivors = 0;
       }
       if (block[0].mask != 0 || count > 1) context_.kernels.screen(screened(p), block, count);
@@ -163,11 +148,9 @@ void ScanWorker::screen_chunk(const ScanTask& task, const ScanList& list) noexce
         block[j].bounds = bounds_.data() + at_of[j] * chunk_rows_ + static_cast<int64_t>(p) * kPageRows;
         if (mask != 0) {
           block[j].mask = mask;
-          block[j].floor = floor_at(floors[j], p);
           context_.kernels.refine(screened(p), block[j]);
           mask = block[j].survivors;
         }
-        if (mask != 0 && late_extras_) mask = add_extras(p, floors[j], mask, block[j].bounds);
         mask = test_late(context_.request.segment(list.segments[task.query_begin + at_of[j]]), at_of[j], p, mask);
         if (count > 1) continue;
         for (uint64_t bits = sparse_[p]; bits != 0; bits &= bits - 1) block[j].bounds[__builtin_ctzll(bits)] = INFINITY;

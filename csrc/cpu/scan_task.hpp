@@ -57,13 +57,11 @@ class ScanWorker {
   void filter_chunk(const ScanTask& task, const ScanList& list) noexcept;
   void extras_chunk() noexcept;
   uint64_t test_late(const Segment& segment, int64_t at, size_t p, uint64_t mask) noexcept;
-  uint64_t add_extras(size_t p, float floor, uint64_t mask, float* bounds) noexcept;
   bool same_filter(uint32_t left, uint32_t right) const noexcept;
   Verdict judge(const Filter& filter, size_t p) const noexcept;
   uint64_t test(const Filter& filter, const Term& term, size_t p, uint64_t mask) const noexcept;
   uint64_t pass(const Filter& filter, size_t p, uint64_t mask) const noexcept;
   const int64_t* values_of(const Filter& filter) const noexcept { return context_.request.values.data() + filter.values_begin; }
-  ScoreExtra extra_terms(const int64_t* recency, const int64_t* priority) const noexcept;
 
   // scan_task.cpp
   void fetch(const ConstPage& page, int slot) const noexcept;
@@ -74,7 +72,6 @@ class ScanWorker {
   void score_page(const Segment& segment, int64_t list_id, const ConstPage& page, uint64_t mask) noexcept;
   float threshold_of(size_t query) const noexcept;
   float floor_of(float threshold) const noexcept;
-  float floor_at(float floor, size_t p) const noexcept;
   float final_of(const ConstPage& page, int slot, float similarity) const noexcept;
   float exact(const ConstPage& page, int slot, const double* query) noexcept;
   void offer(const Segment& segment, int64_t list_id, const ConstPage& page, int slot, float similarity) noexcept;
@@ -86,14 +83,11 @@ class ScanWorker {
   uint64_t valid_[kChunkPages];
   const Span* spans_[kChunkPages];  // of each column of the page; null: not known
   // Filters that refuse few rows are tested on those rows alone that the screen leaves: most pages then never show their columns. Which way is cheaper
-  // is learnt from chunk to chunk. Recency and priority likewise: a page's rows are screened with the most that any of them can get.
+  // is learnt from chunk to chunk.
   bool late_filters_ = false;
-  bool late_extras_ = false;
   int64_t late_rows_ = 0;                 // of the chunk: tested late
   int64_t late_passed_ = 0;               // and passed
   std::vector<uint16_t> untested_;        // by query of the task: pages whose filter is yet to be tested
-  float page_extras_[kPageRows];          // the most that a row of the page gets; kChunkPages of them are used
-  uint32_t extras_known_ = 0;             // pages with extras_
   float extras_[kChunkPages][kPageRows];  // see Kernels::extras
   uint64_t sparse_[kChunkPages];          // rows that one query takes without a bound
   std::vector<uint64_t> masks_;           // (queries of the task, kChunkPages)
