@@ -1,10 +1,11 @@
 // A page: 64 rows of one partition, in four pieces of memory. What every scan streams, what filters read and what only rescoring reads lie apart, so
-// that each can be contiguous with the same piece of the next page (see csrc/cpu/arena.hpp).
+// that each can be contiguous with the same piece of the next page (see csrc/cpu/arena.hpp). Within the head that holds for each column: it is touched by
+// the scans that test or rank by it, and 512 bytes out of every page are read at a third of the rate of a long run.
 //
 //   coarse  with a screen or int8 storage: core/int8.hpp. With codebooks: the codes of core/pq_code.hpp instead. Else empty
 //   fine    with a screen or int8 storage, without codebooks; else empty
 //   head      columns   int64   [n_columns][64]    one column is 64 neighbours, so a test walks memory in order
-//             row ids   int64   [64]
+//             row ids   int64   [64]                columns, row ids and ordinals lie PageMemory::stride bytes apart
 //             ordinals  uint32  [64]
 //   rows    float32 or float16 [64][padded_dim], padded with zeros to a multiple of 32; empty for int8 storage without codebooks, whose rows are its codes.
 //           int8 with codebooks: [64] of a float32 scale and padded_dim codes. pq: empty, a row is what its codes stand for
@@ -24,24 +25,28 @@
 namespace warpmem {
 
 constexpr int kPageRows = 64;
+constexpr int64_t kColumnBytes = kPageRows * static_cast<int64_t>(sizeof(int64_t));  // of one column of a page
 
 enum class Storage : int32_t { kF32, kF16, kInt8, kPq };
 
 struct PageMemory {
   unsigned char* coarse = nullptr;
   unsigned char* fine = nullptr;
-  unsigned char* head = nullptr;
+  unsigned char* columns = nullptr;
   unsigned char* rows = nullptr;
+  int64_t stride = kColumnBytes;  // from one column to the next
 };
 
 struct ConstPage {
   const unsigned char* coarse = nullptr;
   const unsigned char* fine = nullptr;
-  const unsigned char* head = nullptr;
+  const unsigned char* columns = nullptr;
   const unsigned char* rows = nullptr;
+  int64_t stride = kColumnBytes;  // from one column to the next
 
   ConstPage() = default;
-  WARPMEM_HD ConstPage(const PageMemory& page) : coarse(page.coarse), fine(page.fine), head(page.head), rows(page.rows) {}
+  WARPMEM_HD ConstPage(const PageMemory& page)
+      : coarse(page.coarse), fine(page.fine), columns(page.columns), rows(page.rows), stride(page.stride) {}
 };
 
 struct PageLayout {
@@ -53,7 +58,7 @@ struct PageLayout {
   bool has_codes = false;    // of int8
   int64_t coarse_bytes = 0;  // of a page; each of the four is a multiple of 64
   int64_t fine_bytes = 0;
-  int64_t head_bytes = 0;
+  int64_t head_bytes = 0;  // in one piece, see pack_head
   int64_t rows_bytes = 0;
   int64_t bytes = 0;  // the sum
 
@@ -67,8 +72,7 @@ struct PageLayout {
         has_codes(pq_.pq_dim == 0 && (screen || storage_ == Storage::kInt8)),
         coarse_bytes(has_codes ? coarse_plane_bytes(padded) : pq_plane_bytes(pq_.pq_dim)),
         fine_bytes(has_codes ? fine_plane_bytes(padded) : 0),
-        head_bytes(kPageRows *
-                   ((n_columns + 1) * static_cast<int64_t>(sizeof(int64_t)) + static_cast<int64_t>(sizeof(uint32_t)))),
+        head_bytes((n_columns + 1) * kColumnBytes + kColumnBytes / 2),
         rows_bytes(kPageRows * row_bytes()),
         bytes(coarse_bytes + fine_bytes + head_bytes + rows_bytes) {}
 
@@ -89,7 +93,7 @@ struct PageLayout {
     return value;
   }
   WARPMEM_HD const int64_t* column(const ConstPage& page, int64_t c) const {
-    return reinterpret_cast<const int64_t*>(page.head) + c * kPageRows;
+    return reinterpret_cast<const int64_t*>(page.columns + c * page.stride);
   }
   WARPMEM_HD const int64_t* row_ids(const ConstPage& page) const { return column(page, n_columns); }
   WARPMEM_HD const uint32_t* ordinals(const ConstPage& page) const {
@@ -102,6 +106,16 @@ struct PageLayout {
   WARPMEM_HD int64_t* column(const PageMemory& page, int64_t c) const { return const_cast<int64_t*>(column(ConstPage(page), c)); }
   WARPMEM_HD int64_t* row_ids(const PageMemory& page) const { return column(page, n_columns); }
   WARPMEM_HD uint32_t* ordinals(const PageMemory& page) const { return const_cast<uint32_t*>(ordinals(ConstPage(page))); }
+
+  // The head in one piece of head_bytes, as it lies where the stride is kColumnBytes; and back.
+  WARPMEM_HD void pack_head(const ConstPage& page, unsigned char* out) const {
+    for (int64_t c = 0; c <= n_columns; ++c) memcpy(out + c * kColumnBytes, column(page, c), kColumnBytes);
+    memcpy(out + (n_columns + 1) * kColumnBytes, ordinals(page), kColumnBytes / 2);
+  }
+  WARPMEM_HD void unpack_head(const unsigned char* head, const PageMemory& page) const {
+    for (int64_t c = 0; c <= n_columns; ++c) memcpy(column(page, c), head + c * kColumnBytes, kColumnBytes);
+    memcpy(ordinals(page), head + (n_columns + 1) * kColumnBytes, kColumnBytes / 2);
+  }
 
   // Writes one row: `vector` has dim elements, `columns` n_columns.
   WARPMEM_HD void pack(const PageMemory& page, int slot, int64_t row_id, uint32_t ordinal, const int64_t* columns,

@@ -86,6 +86,30 @@ WARPMEM_HD inline int depth_after(int32_t op, int depth) {
   return depth == kMaxDepth ? -1 : depth + 1;
 }
 
+// What a term or a program says of all rows of a page, by what their columns lie between.
+enum Verdict : int { kNone = 0, kSome = 1, kAll = 2 };
+
+WARPMEM_HD inline Verdict judge_term(const Term& term, const int64_t* values, int64_t lo, int64_t hi) {
+  if (term.op == kRange) {
+    if (hi < term.lo || term.hi < lo) return kNone;
+    return term.lo <= lo && hi <= term.hi ? kAll : kSome;
+  }
+  if (term.lo == term.hi || hi < values[term.lo] || values[term.hi - 1] < lo) return kNone;
+  if (lo < hi) return kSome;
+  return is_member(values, term.lo, term.hi, lo) ? kAll : kNone;
+}
+
+// Joins verdicts as join_terms joins words.
+WARPMEM_HD inline int join_verdicts(int32_t op, int8_t* stack, int depth) {
+  if (op == kNot) {
+    stack[depth - 1] = static_cast<int8_t>(kAll - stack[depth - 1]);
+    return depth;
+  }
+  const int8_t upper = stack[--depth];
+  if (op == kAnd ? upper < stack[depth - 1] : upper > stack[depth - 1]) stack[depth - 1] = upper;
+  return depth;
+}
+
 WARPMEM_HD inline uint64_t filter_bitmap(const uint64_t* words, int64_t n_words, const int64_t* row_ids, uint64_t mask) {
   uint64_t keep = 0;
   for (int i = 0; i < kPageRows; ++i) {

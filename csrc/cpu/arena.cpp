@@ -21,19 +21,24 @@ std::align_val_t alignment_of(int64_t bytes) { return bytes >= static_cast<int64
 
 PageArena::PageArena(const PageLayout& layout) : layout_(layout) {}
 
+// Ordinals take the room of a column, half of which stays empty.
+int64_t PageArena::page_bytes() const noexcept {
+  return layout_.bytes - layout_.head_bytes + (layout_.n_columns + 2) * kColumnBytes;
+}
+
 PageArena::~PageArena() {
   for (Chunk* chunk : chunks_) {
-    ::operator delete(chunk->memory, alignment_of(chunk->pages * layout_.bytes));
+    ::operator delete(chunk->memory, alignment_of(chunk->pages * page_bytes()));
     delete chunk;
   }
 }
 
 PageArena::Chunk* PageArena::grow() {
-  const int64_t fit = std::clamp<int64_t>(kChunkBytes / layout_.bytes, 1, kChunkPageLimit);
+  const int64_t fit = std::clamp<int64_t>(kChunkBytes / page_bytes(), 1, kChunkPageLimit);
   const auto pages = static_cast<int>(std::clamp<int64_t>(pages_, 1, fit));
   auto chunk = std::make_unique<Chunk>();
   chunks_.reserve(chunks_.size() + 1);
-  const int64_t bytes = pages * layout_.bytes;
+  const int64_t bytes = pages * page_bytes();
   chunk->memory = static_cast<unsigned char*>(::operator new(static_cast<size_t>(bytes), alignment_of(bytes)));
 #if defined(__linux__)
   if (alignment_of(bytes) == kHuge)
@@ -62,26 +67,26 @@ PageMemory PageArena::allocate(Chunk** from) {
     piece += chunk.pages * layout_.coarse_bytes;
     page.fine = piece + at * layout_.fine_bytes;
     piece += chunk.pages * layout_.fine_bytes;
-    page.head = piece + at * layout_.head_bytes;
-    piece += chunk.pages * layout_.head_bytes;
+    page.columns = piece + at * kColumnBytes;
+    page.stride = chunk.pages * kColumnBytes;
+    piece += (layout_.n_columns + 2) * page.stride;
     page.rows = piece + at * layout_.rows_bytes;
     *from = &chunk;
   }
   // Filters read the columns and ids of empty slots before masking them, screens their codes, which may be anything.
-  std::memset(page.head, 0, static_cast<size_t>(layout_.head_bytes));
+  for (int64_t c = 0; c < layout_.n_columns + 2; ++c) std::memset(page.columns + c * page.stride, 0, kColumnBytes);
   return page;
 }
 
 void PageArena::release(Chunk* chunk, const PageMemory& page) noexcept {
   const std::lock_guard<std::mutex> lock(mutex_);
-  const int64_t at =
-      (page.head - chunk->memory - chunk->pages * (layout_.coarse_bytes + layout_.fine_bytes)) / layout_.head_bytes;
+  const int64_t at = (page.columns - chunk->memory - chunk->pages * (layout_.coarse_bytes + layout_.fine_bytes)) / kColumnBytes;
   chunk->free |= uint64_t{1} << at;
   if (__builtin_popcountll(chunk->free) < chunk->pages) return;
   chunks_.erase(std::find(chunks_.begin(), chunks_.end(), chunk));
   if (current_ == chunk) current_ = nullptr;
   pages_ -= chunk->pages;
-  ::operator delete(chunk->memory, alignment_of(chunk->pages * layout_.bytes));
+  ::operator delete(chunk->memory, alignment_of(chunk->pages * page_bytes()));
   delete chunk;
 }
 

@@ -1,7 +1,7 @@
 // Memory for pages. Scans stream the coarse planes of one page after the other, and memory gives its full rate only to long runs: pages are therefore carved from
 // chunks in which the same pieces of all pages lie together,
 //
-//   | coarse planes of page 0, 1, .. n-1 | fine planes | heads | rows of page 0, 1, .. n-1 |
+//   | coarse planes of page 0, 1, .. n-1 | fine planes | column 0 of page 0, 1, .. n-1 | column 1 | .. | row ids | ordinals | rows |
 //
 // and the system is asked for huge pages. A pool's first chunk holds one page and each further one twice as many, up to 64 pages or kChunkBytes. A chunk
 // is given back when its last page is.
@@ -34,7 +34,7 @@ class PageArena {
   PageArena(const PageArena&) = delete;
   PageArena& operator=(const PageArena&) = delete;
 
-  // A page whose head is zero. Throws std::bad_alloc and changes nothing when there is no memory.
+  // A page whose columns, row ids and ordinals are zero. Throws std::bad_alloc and changes nothing when there is no memory.
   PageMemory allocate(Chunk** chunk);
   void release(Chunk* chunk, const PageMemory& page) noexcept;
 
@@ -42,6 +42,7 @@ class PageArena {
 
  private:
   Chunk* grow();
+  int64_t page_bytes() const noexcept;
 
   const PageLayout layout_;
   std::mutex mutex_;

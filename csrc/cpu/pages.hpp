@@ -118,9 +118,9 @@ class MappedPages {
   std::unique_ptr<Page[]> pages_;
 };
 
-// Pieces of a page, by plane.
+// Pieces of a page, by plane. The third is in one piece only where the page is a file's.
 inline const unsigned char* plane_of(const ConstPage& page, int plane) {
-  const unsigned char* const pieces[kPlanes] = {page.coarse, page.fine, page.head, page.rows};
+  const unsigned char* const pieces[kPlanes] = {page.coarse, page.fine, page.columns, page.rows};
   return pieces[plane];
 }
 inline int64_t plane_bytes_of(const PageLayout& layout, int plane) {

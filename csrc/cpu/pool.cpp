@@ -18,12 +18,15 @@ std::shared_ptr<Page> copy_page(const std::shared_ptr<PageArena>& arena, const P
   const PageLayout& layout = arena->layout();
   const PageMemory& to = copy->memory();
   const ConstPage from = page.memory();
-  unsigned char* const pieces[kPlanes] = {to.coarse, to.fine, to.head, to.rows};
-  for (int plane = 0; plane < kPlanes; ++plane) {
-    const auto bytes = static_cast<size_t>(plane_bytes_of(layout, plane));
-    if (bytes > 0) std::memcpy(pieces[plane], plane_of(from, plane), bytes);
-  }
+  if (layout.coarse_bytes > 0) std::memcpy(to.coarse, from.coarse, static_cast<size_t>(layout.coarse_bytes));
+  if (layout.fine_bytes > 0) std::memcpy(to.fine, from.fine, static_cast<size_t>(layout.fine_bytes));
+  if (layout.rows_bytes > 0) std::memcpy(to.rows, from.rows, static_cast<size_t>(layout.rows_bytes));
+  layout.unpack_head(from.columns, to);
   return copy;
+}
+
+int64_t block_bytes(int64_t n_columns) {
+  return static_cast<int64_t>(sizeof(Block)) + kBlockPages * n_columns * static_cast<int64_t>(sizeof(Span));
 }
 
 // Gives every page that holds one of the slots [first, last) memory that can be written to.
@@ -49,11 +52,12 @@ struct Pool::Draft {
   std::shared_ptr<List> next;
   std::vector<Block*> own;  // by block: the copy that this draft may write to, or null
   int64_t appends = 0;
+  int64_t n_columns = 0;
 
   Block& writable(size_t b) {
     if (own[b] == nullptr) {
-      auto copy =
-          b < next->blocks.size() && next->blocks[b] ? std::make_shared<Block>(*next->blocks[b]) : std::make_shared<Block>();
+      auto copy = b < next->blocks.size() && next->blocks[b] ? std::make_shared<Block>(*next->blocks[b])
+                                                             : std::make_shared<Block>(n_columns);
       own[b] = copy.get();
       next->blocks[b] = std::move(copy);
     }
@@ -94,6 +98,7 @@ Pool::Plan Pool::prepare(const Removes& removes, const Appends& appends) {
     if (entry == nullptr && !create) return Plan::kNone;
     Draft draft;
     draft.list_id = list_id;
+    draft.n_columns = layout_.n_columns;
     draft.entry = entry;
     if (entry == nullptr) {
       draft.fresh = std::make_unique<Entry>();
@@ -162,6 +167,7 @@ void Pool::write(Plan& plan, const Removes& removes, const Appends& appends) con
     layout_.pack(block.pages[page_of(position)]->memory(), slot_of(position), appends.row_ids[i], appends.ordinals[i],
                  appends.columns + i * layout_.n_columns, appends.vectors + i * layout_.dim);
     block.valid[page_of(position)] |= bit_of(position);
+    block.widen(page_of(position), layout_.n_columns, appends.columns + i * layout_.n_columns);
     ++draft.next->live;
   }
 }
@@ -172,7 +178,7 @@ void Pool::count(const List& list, int64_t sign) noexcept {
   stats_.rows += sign * list.live;
   stats_.dead += sign * (list.slots - list.live);
   stats_.pages += sign * pages;
-  stats_.bytes += sign * (pages * layout_.bytes + static_cast<int64_t>(list.blocks.size() * sizeof(Block)));
+  stats_.bytes += sign * (pages * layout_.bytes + static_cast<int64_t>(list.blocks.size()) * block_bytes(layout_.n_columns));
 }
 
 // Under the publish mutex. Leaves the old head in `head`, to be freed after the mutex.
@@ -250,11 +256,12 @@ void Pool::compact_entry(Entry& entry) {
   const auto next = std::make_shared<List>();
   std::vector<Block*> own;
   RowMap rows;
+  std::vector<int64_t> columns(static_cast<size_t>(layout_.n_columns));
   rows.reserve(static_cast<size_t>(list.live));
   next->blocks.reserve(blocks_for(list.live));
   own.reserve(blocks_for(list.live));
   for (size_t b = 0; b < blocks_for(list.live); ++b) {
-    auto block = std::make_shared<Block>();
+    auto block = std::make_shared<Block>(layout_.n_columns);
     own.push_back(block.get());
     next->blocks.push_back(std::move(block));
   }
@@ -265,6 +272,8 @@ void Pool::compact_entry(Entry& entry) {
     Block& to = *own[block_of(position)];
     layout_.copy_row(from, slot, to.pages[page_of(position)]->memory(), slot_of(position));
     to.valid[page_of(position)] |= bit_of(position);
+    for (int64_t c = 0; c < layout_.n_columns; ++c) columns[static_cast<size_t>(c)] = layout_.column(from, c)[slot];
+    to.widen(page_of(position), layout_.n_columns, columns.data());
     rows.put(layout_.row_ids(from)[slot], position);
   });
   next->live = next->slots;

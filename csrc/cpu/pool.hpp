@@ -39,9 +39,29 @@ constexpr int64_t kCompactLivePercent = 60;  // rewritten when less than this is
 
 enum class Metric : int32_t { kDot, kL2 };
 
+// What one column of a page holds: nothing below lo, nothing above hi.
+struct Span {
+  int64_t lo = INT64_MAX;
+  int64_t hi = INT64_MIN;
+};
+
 struct Block {
+  Block() = default;
+  explicit Block(int64_t n_columns) : spans(static_cast<size_t>(kBlockPages * n_columns)) {}
+
   std::array<std::shared_ptr<Page>, kBlockPages> pages;  // filled from the front
   std::array<uint64_t, kBlockPages> valid{};
+  std::vector<Span> spans;  // (kBlockPages, n_columns), dead rows included; empty: not known
+
+  // Takes in a row of page p.
+  void widen(size_t p, int64_t n_columns, const int64_t* columns) noexcept {
+    if (spans.empty()) return;
+    Span* const span = spans.data() + p * static_cast<size_t>(n_columns);
+    for (int64_t c = 0; c < n_columns; ++c) {
+      span[c].lo = columns[c] < span[c].lo ? columns[c] : span[c].lo;
+      span[c].hi = columns[c] > span[c].hi ? columns[c] : span[c].hi;
+    }
+  }
 };
 
 struct List {

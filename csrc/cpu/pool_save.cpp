@@ -146,10 +146,9 @@ void copy_used(const PageLayout& layout, const ConstPage& page, int plane, int u
   if (plane == 3) {
     std::memcpy(to, from, n * static_cast<size_t>(layout.row_bytes()));
   } else if (plane == 2) {
-    constexpr size_t kColumn = kPageRows * sizeof(int64_t);
-    const auto columns = static_cast<size_t>(layout.n_columns) + 1;  // and the row ids
-    for (size_t c = 0; c < columns; ++c) std::memcpy(to + c * kColumn, from + c * kColumn, n * sizeof(int64_t));
-    std::memcpy(to + columns * kColumn, from + columns * kColumn, n * sizeof(uint32_t));
+    const int64_t columns = layout.n_columns + 1;  // and the row ids
+    for (int64_t c = 0; c < columns; ++c) std::memcpy(to + c * kColumnBytes, layout.column(page, c), n * sizeof(int64_t));
+    std::memcpy(to + columns * kColumnBytes, layout.ordinals(page), n * sizeof(uint32_t));
   } else if (plane == 0) {
     for (int64_t line = 0; line < layout.padded / kLineElements + kCoarseParts; ++line) {
       const int64_t at = coarse_offset(0, line);
@@ -198,7 +197,7 @@ void write_plane(NewFile& file, const PageLayout& layout, const std::vector<Save
   for (size_t i = 0; i < pages.size(); ++i) {
     const Page& page = *pages[i].page;
     const unsigned char* from = plane_of(page.memory(), plane);
-    if (pages[i].used < kPageRows && !page.of_file()) {
+    if ((pages[i].used < kPageRows || plane == 2) && !page.of_file()) {
       if (scratch.empty()) scratch.resize(batch * bytes);
       unsigned char* const to = scratch.data() + pieces.size() * bytes;
       copy_used(layout, page.memory(), plane, pages[i].used, to);

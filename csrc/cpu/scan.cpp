@@ -105,6 +105,7 @@ ScanCounters scan(const Kernels& kernels, const Pool& pool, const ScanRequest& r
 
   const Ranking& ranking = request.ranking;
   ScanContext context{kernels, layout, pool.metric() == Metric::kL2, request};
+  context.ranked = ranking.w_recency != 0.0 || ranking.w_priority != 0.0;
   context.plain = ranking.w_similarity == 1.0 && ranking.w_recency == 0.0 && ranking.w_priority == 0.0;
   context.min_similarity = static_cast<float>(request.min_similarity);
   if (static_cast<double>(context.min_similarity) > request.min_similarity) {

@@ -3,6 +3,7 @@
 //   scan.cpp       groups segments by list; widens and quantises the queries, plans, runs the tasks, merges
 //   scan_task.*    one task: filters -> screen (an upper bound of each row's similarity from int8 codes) -> canonical rescoring of the rows whose bound
 //                  on the final score reaches the k-th best -> selection
+//   scan_filter.cpp  what a task knows of its rows besides their codes: filters, and what ranking adds to their scores
 //
 // The screen never decides: a row is left out only when its bound proves that it cannot be among the k best. Results have the bits that they have
 // without it.
@@ -82,7 +83,7 @@ struct ScanOutput {
 
 // What a scan did.
 struct ScanCounters {
-  int64_t rows_seen = 0;      // rows that passed the filters, by query
+  int64_t rows_seen = 0;  // rows that were screened or scored, by query; rows that the filters refused at once are not among them
   int64_t rows_rescored = 0;  // of these, rows whose canonical similarity was computed
   int64_t tiles = 0;
   int32_t threads = 1;

@@ -80,11 +80,12 @@ class PqWorker : public ScanWorker {
         const auto p = static_cast<size_t>(next % kBlockPages);
         if (block.valid[p] == 0) continue;
         take_source(n_pages_, *block.pages[p]);
+        spans_[n_pages_] = block.spans.empty() ? nullptr : block.spans.data() + p * static_cast<size_t>(layout_.n_columns);
         valid_[n_pages_] = block.valid[p];
         numbers[n_pages_++] = next;
       }
       filter_chunk(task, list);
-      if (!context_.plain && shared_.use_extras) extras_chunk();
+      if (context_.ranked && shared_.use_extras) extras_chunk();
       for (int64_t at = task.query_begin; at < task.query_end; ++at) {
         const auto position = static_cast<size_t>(list.segments - shared_.input.order.data() + at);
         const Segment segment = context_.request.segment(list.segments[at]);
@@ -174,11 +175,11 @@ class PqWorker : public ScanWorker {
       }
     } else {
       float floor = -INFINITY;
-      if (shared_.use_extras && shortlist.least() != 0) floor = floor_of(key_score(shortlist.least()));
+      if (shared_.use_extras && context_.ranked && shortlist.least() != 0) floor = floor_of(key_score(shortlist.least()));
       const Table& table = shared_.tables[query];
       for (; mask != 0; mask &= mask - 1) {
         const int slot = __builtin_ctzll(mask);
-        if (pq_integer_score(sums[slot], table.scale, table.bias) + extras_[p][slot] < floor) continue;
+        if (floor > -INFINITY && pq_integer_score(sums[slot], table.scale, table.bias) + extras_[p][slot] < floor) continue;
         shortlist.add(key_of(query, p, slot, sums[slot], place));
       }
     }

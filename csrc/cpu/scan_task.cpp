@@ -8,7 +8,7 @@ namespace warpmem {
 namespace {
 
 constexpr int kFetch = 4;   // survivors of a page that are fetched ahead; of more, most will not be rescored
-constexpr int kSparse = 2;  // so few wanted rows among 16 are rescored without screening the 16
+constexpr int kSparse = 2;  // so few wanted rows of a page are rescored without screening them
 
 float not_above(double x) {
   const auto f = static_cast<float>(x);
@@ -22,6 +22,7 @@ ScanWorker::ScanWorker(const ScanContext& context, int64_t max_queries, int64_t 
   const int64_t pages = std::min(max_pages, kChunkPages);
   chunk_rows_ = pages * kPageRows;
   masks_.resize(static_cast<size_t>(max_queries * kChunkPages));
+  untested_.resize(static_cast<size_t>(max_queries));
   if (layout_.storage != Storage::kF32) row_.resize(static_cast<size_t>(layout_.padded));
   if (context.bounds != nullptr) {
     bounds_.resize(static_cast<size_t>(max_queries * chunk_rows_));
@@ -43,11 +44,12 @@ void ScanWorker::run(const ScanTask& task, const ScanList& list) noexcept {
       pages_[n_pages_] = source.memory();
       sources_[n_pages_] = &source;
       unchecked_[n_pages_] = static_cast<unsigned char>(source.unchecked());
+      spans_[n_pages_] = block.spans.empty() ? nullptr : block.spans.data() + p * static_cast<size_t>(layout_.n_columns);
       valid_[n_pages_++] = block.valid[p];
     }
     filter_chunk(task, list);
     if (context_.bounds != nullptr) {
-      if (!context_.plain) extras_chunk();
+      if (context_.ranked) extras_chunk();
       screen_chunk(task, list);
     }
     for (int64_t at = 0; at < task.query_end - task.query_begin; ++at) {
@@ -56,7 +58,8 @@ void ScanWorker::run(const ScanTask& task, const ScanList& list) noexcept {
         select(segment, list.list_id, at);
       } else {
         for (size_t p = 0; p < n_pages_; ++p) {
-          score_page(segment, list.list_id, pages_[p], masks_[static_cast<size_t>(at * kChunkPages) + p]);
+          const uint64_t mask = test_late(segment, at, p, masks_[static_cast<size_t>(at * kChunkPages) + p]);
+          score_page(segment, list.list_id, pages_[p], mask);
         }
       }
     }
@@ -72,79 +75,6 @@ void ScanWorker::check(size_t p, unsigned planes) noexcept {
   }
 }
 
-// --------------------------------------------------------------------------------------------- filters
-
-bool ScanWorker::same_filter(uint32_t left, uint32_t right) const noexcept {
-  if (left == right) return true;
-  const Filter& a = context_.request.filters[left];
-  const Filter& b = context_.request.filters[right];
-  if (a.bitmap != b.bitmap || a.bitmap_words != b.bitmap_words || a.terms_end - a.terms_begin != b.terms_end - b.terms_begin ||
-      a.values_end - a.values_begin != b.values_end - b.values_begin) {
-    return false;
-  }
-  const ScanRequest& request = context_.request;
-  const auto same_term = [](const Term& x, const Term& y) {
-    return x.column == y.column && x.op == y.op && x.lo == y.lo && x.hi == y.hi;
-  };
-  return std::equal(request.terms.begin() + static_cast<std::ptrdiff_t>(a.terms_begin),
-                    request.terms.begin() + static_cast<std::ptrdiff_t>(a.terms_end),
-                    request.terms.begin() + static_cast<std::ptrdiff_t>(b.terms_begin), same_term) &&
-         std::equal(request.values.begin() + static_cast<std::ptrdiff_t>(a.values_begin),
-                    request.values.begin() + static_cast<std::ptrdiff_t>(a.values_end),
-                    request.values.begin() + static_cast<std::ptrdiff_t>(b.values_begin));
-}
-
-uint64_t ScanWorker::test(const Filter& filter, const Term& term, const ConstPage& page, uint64_t mask) const noexcept {
-  const int64_t* const column = layout_.column(page, term.column);
-  if (term.op == kRange) return context_.kernels.filter_range(column, term.lo, term.hi, mask);
-  return context_.kernels.filter_members(column, context_.request.values.data() + filter.values_begin + term.lo,
-                                         term.hi - term.lo, mask);
-}
-
-uint64_t ScanWorker::pass(const Filter& filter, const ConstPage& page, uint64_t mask) noexcept {
-  const std::vector<Term>& terms = context_.request.terms;
-  if (filter.terms_begin < filter.terms_end || filter.bitmap != nullptr) touch(page, kHeadPlane);
-  if (!filter.joined) {
-    for (size_t t = filter.terms_begin; t < filter.terms_end && mask != 0; ++t) mask = test(filter, terms[t], page, mask);
-  } else {
-    uint64_t stack[kMaxDepth];
-    int depth = 0;
-    for (size_t t = filter.terms_begin; t < filter.terms_end; ++t) {
-      if (terms[t].op <= kMembership) {
-        stack[depth++] = test(filter, terms[t], page, mask);
-      } else {
-        depth = join_terms(terms[t].op, stack, depth, mask);
-      }
-    }
-    while (depth > 0) mask &= stack[--depth];
-  }
-  if (filter.bitmap != nullptr && mask != 0) {
-    mask = context_.kernels.filter_bitmap(filter.bitmap, filter.bitmap_words, layout_.row_ids(page), mask);
-  }
-  return mask;
-}
-
-// Segments that filter like the one before them take over its rows.
-void ScanWorker::filter_chunk(const ScanTask& task, const ScanList& list) noexcept {
-  uint32_t previous = 0;
-  int64_t rows = 0;
-  for (int64_t at = 0; at < task.query_end - task.query_begin; ++at) {
-    const uint32_t filter = context_.request.segment(list.segments[task.query_begin + at]).filter;
-    uint64_t* const masks = masks_.data() + at * kChunkPages;
-    if (at > 0 && same_filter(previous, filter)) {
-      std::copy(masks - kChunkPages, masks, masks);
-    } else {
-      rows = 0;
-      for (size_t p = 0; p < n_pages_; ++p) {
-        masks[p] = pass(context_.request.filters[filter], pages_[p], valid_[p]);
-        rows += __builtin_popcountll(masks[p]);
-      }
-    }
-    rows_seen += rows;
-    previous = filter;
-  }
-}
-
 // --------------------------------------------------------------------------------------------- screen
 
 float ScanWorker::threshold_of(size_t query) const noexcept {
@@ -153,28 +83,21 @@ float ScanWorker::threshold_of(size_t query) const noexcept {
   return std::max(own, context_.floors[query].load(std::memory_order_relaxed));
 }
 
-void ScanWorker::extras_chunk() noexcept {
-  const Ranking& r = context_.request.ranking;
-  for (size_t p = 0; p < n_pages_; ++p) {
-    touch(pages_[p], kHeadPlane);
-    const ScoreExtra terms{r.w_recency != 0.0 ? layout_.column(pages_[p], r.recency_column) : nullptr,
-                           r.w_priority != 0.0 ? layout_.column(pages_[p], r.priority_column) : nullptr,
-                           static_cast<double>(r.now),
-                           1.0 / r.half_life,
-                           r.w_recency / r.w_similarity,
-                           r.w_priority / r.w_similarity};
-    context_.kernels.extras(terms, extras_[p]);
-  }
-}
-
 // A row whose bound (on similarity + extra) is below this has a final score below `threshold`: the slack exceeds the rounding errors of final_score, under
 // 2^-22 of the magnitudes of its parts. Those of the extra are covered in Kernels::extras; that of the similarity's part is at most |t| plus those.
 float ScanWorker::floor_of(float threshold) const noexcept {
-  if (context_.plain) return std::max(threshold, context_.min_similarity);
-  if (!std::isfinite(threshold)) return -INFINITY;
-  const double w = context_.request.ranking.w_similarity;
-  const double low = (static_cast<double>(threshold) - std::fabs(static_cast<double>(threshold)) * 2e-6 - 1e-30) / w;
-  return std::isfinite(low) ? not_above(low) : -INFINITY;
+  float floor = threshold;
+  if (!context_.plain) {
+    const double t = threshold;
+    const double low = (t - std::fabs(t) * 2e-6 - 1e-30) / context_.request.ranking.w_similarity;
+    floor = std::isfinite(low) ? not_above(low) : -INFINITY;
+  }
+  return context_.ranked ? floor : std::max(floor, context_.min_similarity);
+}
+
+ScreenPage ScanWorker::screened(size_t p) const noexcept {
+  const float* const extra = context_.ranked ? extras_[p] : nullptr;
+  return ScreenPage{pages_[p].coarse, pages_[p].fine, layout_.padded / kLineElements, extra, context_.l2};
 }
 
 // Rows lie far from each other in memory: asked for early, they arrive while the screen goes on.
@@ -209,9 +132,6 @@ void ScanWorker::screen_chunk(const ScanTask& task, const ScanList& list) noexce
                       0,           0,         nullptr};
     }
     for (size_t p = 0; p < n_pages_ && count > 0; ++p) {
-      const ConstPage& page = pages_[p];
-      const float* const extra = context_.plain ? nullptr : extras_[p];
-      const ScreenPage screen{page.coarse, page.fine, layout_.padded / kLineElements, extra, context_.l2};
       uint64_t any = 0;
       uint64_t sparse = 0;
       for (int j = 0; j < count; ++j) {
@@ -222,20 +142,17 @@ void ScanWorker::screen_chunk(const ScanTask& task, const ScanList& list) noexce
       }
       sparse_[p] = 0;
       if (any == 0) continue;
-      touch(page, kCoarsePlane);
-      if (count == 1 && any != ~uint64_t{0}) {
-        for (int group = 0; group < kPageRows; group += kCodeRows) {
-          const uint64_t bits = any & (uint64_t{0xffff} << group);
-          if (__builtin_popcountll(bits) <= kSparse) sparse |= bits;
-        }
-        block[0].mask = any & ~sparse;
+      touch(pages_[p], kCoarsePlane);
+      if (count == 1 && __builtin_popcountll(any) <= kSparse) {
+        sparse = any;
+        block[0].mask = 0;
         block[0].survivors = 0;
       }
-      if (block[0].mask != 0 || count > 1) context_.kernels.screen(screen, block, count);
+      if (block[0].mask != 0 || count > 1) context_.kernels.screen(screened(p), block, count);
       sparse_[p] = sparse;
       for (int j = 0; j < count; ++j) {
         masks_[static_cast<size_t>(at_of[j] * kChunkPages) + p] = block[j].survivors;
-        if (count == 1) fetch_fine(page, block[j].survivors);
+        if (count == 1) fetch_fine(pages_[p], block[j].survivors);
       }
     }
     for (int j = 0; j < count; ++j) {
@@ -243,13 +160,12 @@ void ScanWorker::screen_chunk(const ScanTask& task, const ScanList& list) noexce
         uint64_t& mask = masks_[static_cast<size_t>(at_of[j] * kChunkPages) + p];
         block[j].bounds = bounds_.data() + at_of[j] * chunk_rows_ + static_cast<int64_t>(p) * kPageRows;
         if (mask != 0) {
-          const float* const extra = context_.plain ? nullptr : extras_[p];
-          const ScreenPage screen{pages_[p].coarse, pages_[p].fine, layout_.padded / kLineElements, extra, context_.l2};
           block[j].mask = mask;
           touch(pages_[p], kFinePlane);
-          context_.kernels.refine(screen, block[j]);
+          context_.kernels.refine(screened(p), block[j]);
           mask = block[j].survivors;
         }
+        mask = test_late(context_.request.segment(list.segments[task.query_begin + at_of[j]]), at_of[j], p, mask);
         if (count > 1) continue;
         for (uint64_t bits = sparse_[p]; bits != 0; bits &= bits - 1) block[j].bounds[__builtin_ctzll(bits)] = INFINITY;
         mask |= sparse_[p];

@@ -22,6 +22,7 @@ struct ScanContext {
   bool l2;
   const ScanRequest& request;
   bool plain = false;                    // the score is the similarity
+  bool ranked = false;                   // recency or priority have a weight
   float min_similarity = -INFINITY;      // not above the request's
   const double* queries = nullptr;       // (n_queries, padded), zero behind dim
   const QueryBound* bounds = nullptr;    // by query; null: no screen. One without codes is not screened.
@@ -63,14 +64,22 @@ class ScanWorker {
     if ((unchecked_[p] & planes) != 0) check(p, planes);
   }
   void check(size_t p, unsigned planes) noexcept;
-  bool same_filter(uint32_t left, uint32_t right) const noexcept;
-  uint64_t test(const Filter& filter, const Term& term, const ConstPage& page, uint64_t mask) const noexcept;
-  uint64_t pass(const Filter& filter, const ConstPage& page, uint64_t mask) noexcept;
+
+  // scan_filter.cpp
   void filter_chunk(const ScanTask& task, const ScanList& list) noexcept;
   void extras_chunk() noexcept;
+  uint64_t test_late(const Segment& segment, int64_t at, size_t p, uint64_t mask) noexcept;
+  bool same_filter(uint32_t left, uint32_t right) const noexcept;
+  Verdict judge(const Filter& filter, size_t p) const noexcept;
+  uint64_t test(const Filter& filter, const Term& term, size_t p, uint64_t mask) noexcept;
+  uint64_t pass(const Filter& filter, size_t p, uint64_t mask) noexcept;
+  const int64_t* values_of(const Filter& filter) const noexcept { return context_.request.values.data() + filter.values_begin; }
+
+  // scan_task.cpp
   void fetch(const ConstPage& page, int slot) const noexcept;
   void fetch_fine(const ConstPage& page, uint64_t rows) const noexcept;
   void screen_chunk(const ScanTask& task, const ScanList& list) noexcept;
+  ScreenPage screened(size_t p) const noexcept;
   void select(const Segment& segment, int64_t list_id, int64_t at) noexcept;
   void score_page(const Segment& segment, int64_t list_id, const ConstPage& page, uint64_t mask) noexcept;
   float threshold_of(size_t query) const noexcept;
@@ -86,7 +95,14 @@ class ScanWorker {
   uint64_t valid_[kChunkPages];
   const Page* sources_[kChunkPages];
   unsigned char unchecked_[kChunkPages];  // planes of a file's page that nobody has used yet
-  float extras_[kChunkPages][kPageRows];  // see Kernels::extras; unused when the score is the similarity
+  const Span* spans_[kChunkPages];        // of each column of the page; null: not known
+  // Filters that refuse few rows are tested on those rows alone that the screen leaves: most pages then never show their columns. Which way is cheaper
+  // is learnt from chunk to chunk.
+  bool late_filters_ = false;
+  int64_t late_rows_ = 0;                 // of the chunk: tested late
+  int64_t late_passed_ = 0;               // and passed
+  std::vector<uint16_t> untested_;        // by query of the task: pages whose filter is yet to be tested
+  float extras_[kChunkPages][kPageRows];  // see Kernels::extras
   uint64_t sparse_[kChunkPages];          // rows that one query takes without a bound
   std::vector<uint64_t> masks_;           // (queries of the task, kChunkPages)
   std::vector<float> bounds_;             // (queries of the task, rows of the chunk)

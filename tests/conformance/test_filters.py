@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pools import BACKENDS, N_COLUMNS, make_pools, make_rows, scan_all
+from pools import BACKENDS, N_COLUMNS, make_pools, make_rows, native_isas, scan_all
+from warpmem.index.cpu import CpuBackend
 from warpmem.records import AND, MEMBERSHIP, NOT, OR, RANGE, SegmentTable, Term
 
 DIM, ROWS, LISTS = 3, 500, 3
@@ -237,3 +238,63 @@ def test_arguments_that_change_while_they_are_read(name: str) -> None:
     for segments in ([(0, 0, 0, [], values, None)], [(0, 0, 0, terms, [], None)], [segment], every, empty):
         with contextlib.suppress(ValueError):
             assert len(POOLS[name].scan(QUERY, segments, 3)) == 5
+
+
+def sorted_columns(rng: np.random.Generator, n: int) -> NDArray[np.int64]:
+    """Times that grow with few exceptions, a kind that holds for long runs of rows, random priorities."""
+    times = np.arange(n) * 1000 + rng.integers(0, 5000, n)
+    times[rng.integers(0, n, 5)] = rng.choice([-TOP - 1, TOP], 5)
+    kinds = np.repeat(rng.integers(0, 4, n // 100 + 1), 100)[:n]
+    return np.stack([times, kinds, rng.uniform(-1, 1, n).view(np.int64)], axis=1)
+
+
+@pytest.mark.parametrize("metric", ["dot", "l2"])
+def test_screened_scans_filter_early_or_late(metric: str) -> None:
+    """Filters that refuse few rows, most rows, whole pages, all of some chunks: the rows are the same."""
+    n, dim = 9000, 64
+    rng = np.random.default_rng(11)
+    vectors = make_rows("random", n, dim, 5)
+    columns, ids = sorted_columns(rng, n), rng.permutation(n)
+    gone = [(0, int(i)) for i in ids[rng.random(n) < 0.2]]
+    none = np.zeros(0, np.int64)
+    pools: dict[str, Any] = {"numpy": BACKENDS["numpy"].pool(dim, 3, metric=metric)}
+    for isa in native_isas():
+        for threads in (1, 2):
+            pools[f"{isa} {threads}"] = CpuBackend(isa).pool(
+                dim, 3, metric=metric, screen="int8", threads=threads
+            )
+    for pool in pools.values():
+        pool.apply([], ids * 0, ids, (ids % 100).astype(np.uint32), columns, vectors)
+        pool.apply(gone, none, none, none.astype(np.uint32), columns[:0], vectors[:0])
+    queries = make_rows("random", 9, dim, 6) + vectors[:9]
+    late = [(0, RANGE, 0, 1000 * n // 2)]
+    filters: list[tuple[list[Term], list[int]]] = [
+        ([(0, RANGE, -TOP - 1, TOP)], []),
+        (late, []),
+        ([(0, RANGE, 1000 * (n - 700), TOP - 1)], []),
+        ([(1, MEMBERSHIP, 0, 3)], [0, 1, 2]),
+        ([(1, MEMBERSHIP, 1, 2)], [0, 3]),
+        ([(1, MEMBERSHIP, 1, 1)], [0, 3]),
+        ([*late, (1, RANGE, 1, 1), JOINS[2], JOINS[1]], []),
+        ([(1, RANGE, 0, 0), *late, JOINS[0], JOINS[2]], []),
+        ([(2, RANGE, 0, TOP), (1, RANGE, 0, 2)], []),
+    ]
+    bits = rng.integers(0, 1 << 63, n // 64 + 1, dtype=np.uint64)
+    dense = bits | rng.integers(0, 1 << 63, len(bits), dtype=np.uint64) | np.uint64(1 << 63)
+    ranking = {
+        "w_similarity": 0.7, "w_recency": 0.4, "w_priority": -0.3, "half_life": 1e6, "priority_column": 2,
+        "now": 1000 * n, "min_similarity": -50.0,
+    }  # fmt: skip
+    found = 0
+    for words in (None, dense, np.full(n // 64 + 1, (1 << 64) - 1, np.uint64), bits & (bits >> np.uint64(1))):
+        for options in ({}, {"w_similarity": 0.3}, ranking):
+            for terms, values in filters:
+                one = scan_all(pools, queries[:1], [(0, 0, 0, terms, values, words)], 10, **options)
+                found += int(one[4][0])
+            mixed = [(q, 0, 0, *filters[q % 4], words) for q in range(9)]
+            scan_all(pools, queries, mixed, 30, **options)
+    assert found > 600
+    plan = pools[f"{native_isas()[0]} 1"].scan(queries[:1], [(0, 0, 0, *filters[2], None)], 10, explain=True)[
+        5
+    ]
+    assert plan["rows_seen"] < 2000, "pages that lie outside a range are not looked at"

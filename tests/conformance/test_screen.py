@@ -172,19 +172,33 @@ def test_l2_and_stored_rows_mean_what_they_say(name: str) -> None:
         assert own[1].tobytes() == np.zeros((1, 1), np.float32).tobytes()  # +0, not -0
 
 
-@pytest.mark.parametrize("name", ["numpy", *native_isas()])
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("metric", METRICS)
+def test_wishes_change_no_result(storage: str, metric: str) -> None:
+    rows = make_rows("random", 300, 66, 1)
+    ids = np.arange(300)
+    for name, backend in BACKENDS.items():
+        found = set()
+        for screen, threads in itertools.product(("auto", "int8", "none"), (1, 3)):
+            pool = backend.pool(66, 0, storage=storage, metric=metric, screen=screen, threads=threads)
+            pool.apply([], ids * 0, ids, ids.astype(np.uint32), np.zeros((300, 0), np.int64), rows)
+            scanned = pool.scan(rows[:3], [(q, 0, 0, [], [], None) for q in range(3)], 7)
+            found.add(b"".join(part.tobytes() for part in scanned))
+        assert len(found) == 1, name
+
+
+@pytest.mark.parametrize("name", list(BACKENDS))
 def test_refused_options(name: str) -> None:
     backend = BACKENDS[name]
     with pytest.raises(ValueError, match="storage must be one of f32, f16, int8"):
         backend.pool(4, 0, storage="f64")
     with pytest.raises(ValueError, match="metric must be one of dot, l2"):
         backend.pool(4, 0, metric="cosine")
-    if name != "numpy":
-        with pytest.raises(ValueError, match="screen must be one of auto, int8, none"):
-            backend.pool(4, 0, screen="always")
-        for threads in (0, 1025):
-            with pytest.raises(ValueError, match="threads must be within 1 and 1024"):
-                backend.pool(4, 0, threads=threads)
+    with pytest.raises(ValueError, match="screen must be one of auto, int8, none"):
+        backend.pool(4, 0, screen="always")
+    for threads in (0, 1025):
+        with pytest.raises(ValueError, match="threads must be within 1 and 1024"):
+            backend.pool(4, 0, threads=threads)
     pool = backend.pool(3, 0, storage="f16")
     rows = np.array([[1, 2, 3], [0, -65519, 0], [0, 65520, 0]], np.float32)
     three = np.arange(3)

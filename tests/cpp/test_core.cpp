@@ -177,6 +177,14 @@ TEST(pages_pack_and_unpack) {
                       0xffffffffu - static_cast<uint32_t>(slot), columns[slot].data(), vectors[slot].data());
         }
         for (int slot = 0; slot < 64; ++slot) layout.copy_row(page, slot, other, 63 - slot);
+        std::vector<unsigned char> head(static_cast<size_t>(layout.head_bytes));
+        layout.pack_head(page, head.data());
+        std::vector<unsigned char> wide(3 * head.size() + 2 * kColumnBytes, 0xa5);
+        PageMemory apart = page;  // the same page with its columns elsewhere
+        apart.columns = wide.data();
+        apart.stride = 3 * kColumnBytes;
+        layout.unpack_head(head.data(), apart);
+        CHECK(std::equal(head.begin(), head.end(), page.columns));
         for (size_t slot = 0; slot < 64; ++slot) {
           std::vector<float> stored = vectors[slot];
           float largest = 0.0f;
@@ -185,9 +193,9 @@ TEST(pages_pack_and_unpack) {
             if (storage == Storage::kF16) x = half_to_float(float_to_half(x));
             if (storage == Storage::kInt8) x = scale_of(largest) * code_of(x, inverse_of(scale_of(largest)));
           }
-          for (int copy = 0; copy < 2; ++copy) {
-            const PageMemory& from = copy == 0 ? page : other;
-            const int at = copy == 0 ? static_cast<int>(slot) : 63 - static_cast<int>(slot);
+          for (int copy = 0; copy < 3; ++copy) {
+            const PageMemory& from = copy == 0 ? page : copy == 1 ? other : apart;
+            const int at = copy != 1 ? static_cast<int>(slot) : 63 - static_cast<int>(slot);
             int64_t row_id = 0;
             uint32_t ordinal = 0;
             std::vector<int64_t> c(static_cast<size_t>(n_columns));
@@ -254,6 +262,21 @@ TEST(predicates_agree_with_their_words) {
       const bool bit = id >= 0 && id < 256 && ((words[id / 64] >> (id % 64)) & 1u) != 0;
       CHECK_EQ(((in_words >> i) & 1u) != 0, live && bit);
       CHECK_EQ(matches(range, nullptr, column[i]), range.lo <= column[i] && column[i] <= range.hi);
+    }
+  }
+  for (int round = 0; round < 500; ++round) {  // what is said of a span holds for every value within
+    const auto lo = static_cast<int64_t>(random() % 9), hi = lo + static_cast<int64_t>(random() % 4);
+    const std::vector<int64_t> values{1, 2, 3, 5, 7};
+    const Term range{0, kRange, static_cast<int64_t>(random() % 9), static_cast<int64_t>(random() % 9)};
+    const auto first = static_cast<int64_t>(random() % 5);
+    const Term membership{0, kMembership, first, first + static_cast<int64_t>(random() % static_cast<size_t>(6 - first))};
+    for (const Term& term : {range, membership}) {
+      int64_t held = 0;
+      for (int64_t v = lo; v <= hi; ++v) held += matches(term, values.data(), v);
+      const Verdict verdict = judge_term(term, values.data(), lo, hi);
+      CHECK(verdict != kNone || held == 0);
+      CHECK(verdict != kAll || held == hi - lo + 1);
+      CHECK(lo != hi || verdict != kSome);
     }
   }
   CHECK_EQ(filter_term(Term{0, kRange, INT64_MIN, INT64_MAX}, nullptr, column, 5), 5u);

@@ -88,6 +88,47 @@ void fill(Pool& pool, int64_t n, int64_t first, float shift, unsigned seed) {
 
 }  // namespace
 
+// Every live row lies within its page's spans, after appends, removals and compactions; and they are no wider than the rows ever written.
+TEST(spans_hold_the_rows_of_their_pages) {
+  Pool pool(kDim, 2, Storage::kF32, Metric::kDot, true);
+  fill(pool, 9000, 0, 0.0f, 2);
+  const auto check = [&] {
+    const int64_t list_ids[2] = {0, 1};
+    ListHead heads[2];
+    pool.snapshot(list_ids, 2, heads);
+    int64_t rows = 0;
+    for (const ListHead& head : heads) {
+      for (const auto& block : head->blocks) {
+        CHECK_EQ(block->spans.size(), size_t{2 * kBlockPages});
+        for (size_t p = 0; p < kBlockPages; ++p) {
+          Span seen[2];
+          for (uint64_t bits = block->valid[p]; bits != 0; bits &= bits - 1, ++rows) {
+            for (int64_t c = 0; c < 2; ++c) {
+              const int64_t cell = pool.layout().column(block->pages[p]->memory(), c)[__builtin_ctzll(bits)];
+              const Span& span = block->spans[p * 2 + static_cast<size_t>(c)];
+              CHECK(span.lo <= cell && cell <= span.hi);
+              seen[c] = Span{std::min(seen[c].lo, cell), std::max(seen[c].hi, cell)};
+            }
+          }
+          for (size_t c = 0; c < 2 && block->valid[p] == ~uint64_t{0}; ++c) {
+            CHECK(seen[c].lo == block->spans[p * 2 + c].lo && seen[c].hi == block->spans[p * 2 + c].hi);
+          }
+        }
+      }
+    }
+    return rows;
+  };
+  CHECK_EQ(check(), 9000);
+  Removes removes;
+  for (int64_t i = 0; i < 9000; i += 3) removes.emplace_back(i % 10 == 0 ? 1 : 0, i);
+  pool.apply(pool.lock_writer(), removes, Appends{});
+  CHECK_EQ(check(), 6000);
+  for (const int64_t list_id : {0, 1}) pool.compact(pool.lock_writer(), list_id);
+  CHECK_EQ(check(), 6000);
+  fill(pool, 700, 8600, 0.0f, 3);  // some replace
+  CHECK(check() > 6000);
+}
+
 TEST(segments_of_a_list_stand_together) {
   Random random(3);
   for (const size_t n : {size_t{0}, size_t{1}, size_t{500}}) {
@@ -129,7 +170,7 @@ TEST(screened_scans_equal_plain_ones) {
           for (Workers* shared : {static_cast<Workers*>(nullptr), &workers}) {
             const Result found = scan_all(*kernels, screened, queries, 10, ranked, shared);
             CHECK(found == expected);
-            CHECK(found.counters.screened && found.counters.rows_seen == expected.counters.rows_seen);
+            CHECK(found.counters.screened && found.counters.rows_seen >= expected.counters.rows_seen);  // filters may come later
             CHECK(found.counters.rows_rescored * 2 < found.counters.rows_seen);
             CHECK_EQ(found.counters.threads, shared != nullptr ? 3 : 1);
           }

@@ -62,6 +62,12 @@ class ArrayOps:
             assign=self.kmeans_assign,
         )  # fmt: skip
 
+    def pq_train(self, x: F32, pq_dim: int, pq_bits: int, *, iterations: int, seed: int) -> F32:
+        """As `kernels_ref.pq_train`."""
+        return kernels_ref.pq_train(
+            x, pq_dim, pq_bits, iterations=iterations, seed=seed, assign=self.kmeans_assign
+        )
+
     def pq_encode(self, x: F32, codebooks: F32) -> U8:
         """As `kernels_ref.pq_encode`."""
         return kernels_ref.pq_encode(x, codebooks, self.kmeans_assign)

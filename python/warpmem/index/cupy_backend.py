@@ -21,7 +21,7 @@ from ..errors import BackendUnavailable
 from ..protocols import RowPool
 from .array_ops import ArrayOps
 from .canonical import _TAYLOR
-from .numpy_ref import NumpyPool, _Found, _List, _Ranking, found_rows, normalize
+from .numpy_ref import NumpyPool, PoolBackend, _Found, _List, _Ranking, found_rows
 from .segments import Filter, Segments, holds
 
 INSTALL = "pip install cupy-cuda13x"
@@ -205,7 +205,7 @@ class CupyPool(NumpyPool):
         return host
 
 
-class CupyBackend:
+class CupyBackend(PoolBackend):
     """Exact scan by array expressions on a CUDA device. Thread-safe.
 
     xp: the array module; None for CuPy. NumPy in its place runs the same code on the host, for tests.
@@ -236,12 +236,7 @@ class CupyBackend:
         self._xp = cupy
         return None
 
-    def pool(self, dim: int, n_columns: int, *, storage: str = "f32", metric: str = "dot") -> RowPool:
-        """A new, empty pool. ValueError outside dim 1..65536 or n_columns 0..1024, or for an unknown name;
-        BackendUnavailable.
-
-        storage, metric: as in `numpy_ref`; rows are rounded to the storage and kept as float32 all the same.
-        """
+    def _make(self, dim: int, n_columns: int, threads: int, *, storage: str, metric: str) -> RowPool:
         return CupyPool(dim, n_columns, self._module(), storage=storage, metric=metric)
 
     def operations(self) -> ArrayOps:
@@ -254,10 +249,6 @@ class CupyBackend:
         if reason is not None:
             raise BackendUnavailable(f"backend cupy cannot run here: {reason}")
         return self._xp
-
-    def normalize(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(n, dim) float32 to unit length. ValueError naming the first row that is zero or not finite."""
-        return normalize(x)
 
 
 def _bytes(entry: _DeviceList) -> int:

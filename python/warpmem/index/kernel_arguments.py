@@ -10,9 +10,13 @@ from numpy.typing import NDArray
 
 from ..errors import BackendUnavailable, InputError, InvalidVector
 from . import cpu, kernels_ref
+from .cupy_backend import CupyBackend
+from .numba_backend import NumbaBackend
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
+
+_OPERATIONS: dict[str, Callable[[], Any]] = {"numba": NumbaBackend, "cupy": CupyBackend}
 
 MAX_K = 4096
 MAX_PQ_DIM = 4096
@@ -24,8 +28,13 @@ MAX_LUT_SUM = 3e38
 
 def native(backend: str, isa: str) -> Any | None:
     """The compiled kernels, or None for the reference."""
+    if backend in _OPERATIONS:
+        raise InputError(
+            f"backend {backend} has kmeans, kmeans_assign, pq_train, pq_encode and pq_scan only; choose "
+            "auto, cpu or numpy"
+        )
     if backend not in ("auto", "cpu", "numpy"):
-        raise InputError(f"backend must be auto, cpu or numpy, not {backend!r}")
+        raise InputError(f"backend must be auto, cpu, numpy, numba or cupy, not {backend!r}")
     if backend == "numpy":
         return None
     module, reason = cpu._load()
@@ -39,6 +48,16 @@ def native(backend: str, isa: str) -> Any | None:
         return module.Kernels(isa=isa)
     except ValueError as error:
         raise BackendUnavailable(f"backend cpu cannot run here: {error}") from None
+
+
+def chosen(backend: str, isa: str) -> tuple[Any | None, Any]:
+    """The compiled kernels or None, and what computes k-means and PQ without them: the reference or another
+    backend's operations, which are called alike."""
+    if backend not in _OPERATIONS:
+        return native(backend, isa), kernels_ref
+    if isa != "auto":
+        raise InputError(f"isa forces an instruction set of backend cpu; backend {backend} has none")
+    return None, _OPERATIONS[backend]().operations()
 
 
 def integer(value: Any, name: str, lo: int, hi: int) -> int:

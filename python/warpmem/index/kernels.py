@@ -7,8 +7,9 @@ Every backend returns the same bits: assignments are decided by canonical float6
 order, ties go to the smaller index, and nothing depends on the number of threads or the instruction set.
 
 Common arguments. Matrices are float16, float32 or float64 arrays (n, dim), converted to float32; they must be
-finite. backend: "cpu" (C++), "numpy" (reference, slow), or "auto" for the first that can run here. isa: an
-instruction set of the "cpu" backend to force, "auto" for the best. threads: how many to use at most; the GIL
+finite. backend: "cpu" (C++), "numpy" (reference, slow), or "auto" for the first that can run here; k-means,
+pq_train, pq_encode and pq_scan also take "numba" and "cupy". isa: an instruction set of the "cpu" backend to
+force, "auto" for the best. threads: how many to use at most; the GIL
 is free meanwhile. Errors: InvalidVector for wrong dtypes, shapes, NaN and infinities; InputError for the
 rest; BackendUnavailable. All functions are safe to call from several threads.
 """
@@ -26,6 +27,7 @@ from . import kernel_arguments as check
 from .kernel_arguments import MAX_CENTROIDS, MAX_COLUMNS, MAX_K, MAX_PQ_DIM
 
 Backend = Literal["auto", "cpu", "numpy"]
+AnyBackend = Literal["auto", "cpu", "numpy", "numba", "cupy"]
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 I32 = NDArray[np.int32]
@@ -87,7 +89,7 @@ def kmeans(
     sample: int | None = None,
     spherical: bool = False,
     threads: int = 1,
-    backend: Backend = "auto",
+    backend: AnyBackend = "auto",
     isa: str = "auto",
 ) -> tuple[F32, I32, float]:
     """Lloyd's algorithm: (centroids float32 (k, dim), assignments int32 (n,), objective).
@@ -100,7 +102,7 @@ def kmeans(
 
     InputError when there are fewer rows than k, or sample < k.
     """
-    native = check.native(backend, isa)
+    native, operations = check.chosen(backend, isa)
     rows = check.matrix(x, "x", native)
     k = check.integer(k, "k", 1, MAX_CENTROIDS)
     iterations = check.integer(iterations, "iterations", 0, 100_000)
@@ -121,8 +123,9 @@ def kmeans(
     threads = check.threads(threads)
     if native is not None:
         found: tuple[F32, I32, float] = check.call(native.kmeans, rows, k, threads=threads, **options)
-        return found
-    return kernels_ref.kmeans(rows, k, **options)
+    else:
+        found = operations.kmeans(rows, k, **options)
+    return found
 
 
 def kmeans_assign(
@@ -131,7 +134,7 @@ def kmeans_assign(
     *,
     spherical: bool = False,
     threads: int = 1,
-    backend: Backend = "auto",
+    backend: AnyBackend = "auto",
     isa: str = "auto",
 ) -> tuple[I32, F64]:
     """The nearest of `centroids` (k, dim) to each row: (assignments int32 (n,), values float64 (n,)).
@@ -139,7 +142,7 @@ def kmeans_assign(
     A value is the canonical squared distance; with `spherical` the canonical dot product, of which the
     largest wins.
     """
-    native = check.native(backend, isa)
+    native, operations = check.chosen(backend, isa)
     centers = check.matrix(centroids, "centroids", native)
     check.integer(len(centers), "the number of centroids", 1, MAX_CENTROIDS)
     rows, threads = check.matrix(x, "x", native, centers.shape[1]), check.threads(threads)
@@ -147,8 +150,9 @@ def kmeans_assign(
         found: tuple[I32, F64] = check.call(
             native.kmeans_assign, rows, centers, spherical=bool(spherical), threads=threads
         )
-        return found
-    return kernels_ref.kmeans_assign(rows, centers, bool(spherical))
+    else:
+        found = operations.kmeans_assign(rows, centers, bool(spherical))
+    return found
 
 
 def pq_train(
@@ -159,14 +163,14 @@ def pq_train(
     iterations: int = 25,
     seed: int = 0,
     threads: int = 1,
-    backend: Backend = "auto",
+    backend: AnyBackend = "auto",
     isa: str = "auto",
 ) -> F32:
     """Codebooks float32 (pq_dim, 2^pq_bits, dim / pq_dim): rows are cut into pq_dim pieces, k-means of each.
 
     InputError when pq_dim does not divide the dimension, or there are fewer rows than 2^pq_bits.
     """
-    native = check.native(backend, isa)
+    native, operations = check.chosen(backend, isa)
     rows = check.matrix(x, "x", native)
     pq_dim, pq_bits = check.integer(pq_dim, "pq_dim", 1, MAX_PQ_DIM), check.bits_of(pq_bits)
     if rows.shape[1] % pq_dim:
@@ -178,21 +182,23 @@ def pq_train(
         books: F32 = check.call(
             native.pq_train, rows, pq_dim, pq_bits, iterations=iterations, seed=seed, threads=threads
         )
-        return books
-    return kernels_ref.pq_train(rows, pq_dim, pq_bits, iterations=iterations, seed=seed)
+    else:
+        books = operations.pq_train(rows, pq_dim, pq_bits, iterations=iterations, seed=seed)
+    return books
 
 
 def pq_encode(
-    x: Any, codebooks: Any, *, threads: int = 1, backend: Backend = "auto", isa: str = "auto"
+    x: Any, codebooks: Any, *, threads: int = 1, backend: AnyBackend = "auto", isa: str = "auto"
 ) -> U8:
     """Packed codes uint8: (n, pq_dim) for 8 bits; (n, ceil(pq_dim / 2)) for 4, even subspaces low."""
-    native = check.native(backend, isa)
+    native, operations = check.chosen(backend, isa)
     books = check.codebooks(codebooks, native)
     rows, threads = check.matrix(x, "x", native, books.shape[0] * books.shape[2]), check.threads(threads)
     if native is not None:
         codes: U8 = check.call(native.pq_encode, rows, books, threads=threads)
-        return codes
-    return kernels_ref.pq_encode(rows, books)
+    else:
+        codes = operations.pq_encode(rows, books)
+    return codes
 
 
 def pq_decode(
@@ -287,7 +293,7 @@ def pq_scan(
     *,
     rows: int | None = None,
     threads: int = 1,
-    backend: Backend = "auto",
+    backend: AnyBackend = "auto",
     isa: str = "auto",
 ) -> tuple[F32, I64]:
     """The k rows of largest approximate score for each table: (values float32 (n, k), indexes int64 (n, k)).
@@ -297,7 +303,7 @@ def pq_scan(
     in the order of the subspaces; with 4 bits, rows are ranked by the exact integer sum over the table of
     pq_quantize_lut. Ties: smaller row first. Behind the rows, values are -inf and indexes -1. k <= 4,096.
     """
-    native = check.native(backend, isa)
+    native, operations = check.chosen(backend, isa)
     tables = check.luts(luts, native)
     pq_dim, pq_bits = tables.shape[1], 4 if tables.shape[2] == 16 else 8
     k, threads = check.integer(k, "k", 1, MAX_K), check.threads(threads)
@@ -318,7 +324,8 @@ def pq_scan(
         rows = len(packed)
     if native is not None:
         found: tuple[F32, I64] = check.call(native.pq_scan, packed, tables, k, rows=rows, threads=threads)
-        return found
-    if array.ndim == 3:
-        packed = kernels_ref.pq_deinterleave(packed, rows)
-    return kernels_ref.pq_scan(kernels_ref.unpack_codes(packed, pq_dim, pq_bits), tables, k)
+    else:
+        if array.ndim == 3:
+            packed = kernels_ref.pq_deinterleave(packed, rows)
+        found = operations.pq_scan(kernels_ref.unpack_codes(packed, pq_dim, pq_bits), tables, k)
+    return found

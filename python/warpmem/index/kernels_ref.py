@@ -216,15 +216,16 @@ def kmeans(
     return centroids, index, float(np.add.accumulate(values)[-1])
 
 
-def pq_train(x: F32, pq_dim: int, pq_bits: int, *, iterations: int, seed: int) -> F32:
-    """(n, dim) -> codebooks (pq_dim, 2^pq_bits, dim / pq_dim); subspace s is trained with seed + s."""
+def pq_train(
+    x: F32, pq_dim: int, pq_bits: int, *, iterations: int, seed: int, assign: Assign = kmeans_assign
+) -> F32:
+    """(n, dim) -> codebooks (pq_dim, 2^pq_bits, dim / pq_dim); subspace s is trained with seed + s. assign:
+    as for kmeans."""
     parts = x.reshape(len(x), pq_dim, -1)
-    books = [
-        _train(
-            np.ascontiguousarray(parts[:, s]), 1 << pq_bits, iterations, "random", False, SplitMix64(seed + s)
-        )
-        for s in range(pq_dim)
-    ]
+    books = []
+    for s in range(pq_dim):
+        rows = np.ascontiguousarray(parts[:, s])
+        books.append(_train(rows, 1 << pq_bits, iterations, "random", False, SplitMix64(seed + s), assign))
     return np.stack(books)
 
 
@@ -272,7 +273,7 @@ def pq_deinterleave(blocks: U8, rows: int) -> U8:
 def pq_encode(x: F32, codebooks: F32, assign: Assign = kmeans_assign) -> U8:
     """Packed codes: of each piece the nearest entry by canonical distance, ties to the smaller number."""
     pq_dim, entries, _ = codebooks.shape
-    parts = x.reshape(len(x), pq_dim, -1)
+    parts = x.reshape(len(x), pq_dim, codebooks.shape[2])
     codes = np.empty((len(x), pq_dim), np.uint8)
     for s in range(pq_dim):
         codes[:, s] = assign(np.ascontiguousarray(parts[:, s]), codebooks[s], False)[0]

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ..errors import BackendUnavailable
 from ..protocols import RowPool
 from .arguments import integer
-from .numpy_ref import NumpyPool, _Found, _List, _Ranking, found_rows, normalize
+from .numpy_ref import NumpyPool, PoolBackend, _Found, _List, _Ranking, found_rows
 from .segments import Segments, pack_segments
 
 INSTALL = "pip install 'warpmem[numba]'"
@@ -157,11 +157,12 @@ class NumbaPool(NumpyPool):
             self._codes.pop(list_id, None)
 
 
-class NumbaBackend:
+class NumbaBackend(PoolBackend):
     """Exact scan compiled by Numba for this processor. Thread-safe; scans run without the GIL.
 
     device: "cpu", or "cuda" for a CUDA device or Numba's simulator. threads: of one large scan on the CPU, at
-    most Numba's own limit. A process that has scanned with more than one thread must not fork without exec.
+    least; a pool may ask for more, and gets no more than there are processors. A process that has scanned
+    with more than one thread must not fork without exec.
     """
 
     name = "numba"
@@ -182,27 +183,16 @@ class NumbaBackend:
             return reason
         return None
 
-    def pool(self, dim: int, n_columns: int, *, storage: str = "f32", metric: str = "dot") -> RowPool:
-        """A new, empty pool. ValueError outside dim 1..65536 or n_columns 0..1024, or for an unknown name;
-        BackendUnavailable.
-
-        storage, metric: as in `numpy_ref`; rows are rounded to the storage and kept as float32 all the same.
-        """
-        reason = self.available()
-        if reason is not None:
-            raise BackendUnavailable(f"backend numba cannot run here: {reason}")
+    def _make(self, dim: int, n_columns: int, threads: int, *, storage: str, metric: str) -> RowPool:
         if self._device == "cuda":
             pool: RowPool = load("numba_cuda").NumbaCudaPool(dim, n_columns, storage=storage, metric=metric)
             return pool
-        return NumbaPool(dim, n_columns, self._threads, storage=storage, metric=metric)
+        threads = max(self._threads, min(threads, os.cpu_count() or 1))
+        return NumbaPool(dim, n_columns, threads, storage=storage, metric=metric)
 
     def operations(self) -> ModuleType:
         """kmeans_assign, kmeans, pq_encode and pq_scan with the arguments of `kernels_ref`, on the CPU."""
         return load("numba_ops")
-
-    def normalize(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(n, dim) float32 to unit length. ValueError naming the first row that is zero or not finite."""
-        return normalize(x)
 
 
 def _codes(n: int, dim: int) -> tuple[NDArray[Any], ...]:

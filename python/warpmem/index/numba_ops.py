@@ -51,6 +51,11 @@ def kmeans(
     )  # fmt: skip
 
 
+def pq_train(x: F32, pq_dim: int, pq_bits: int, *, iterations: int, seed: int) -> F32:
+    """As `kernels_ref.pq_train`."""
+    return kernels_ref.pq_train(x, pq_dim, pq_bits, iterations=iterations, seed=seed, assign=kmeans_assign)
+
+
 def pq_encode(x: F32, codebooks: F32) -> U8:
     """As `kernels_ref.pq_encode`."""
     return kernels_ref.pq_encode(x, codebooks, kmeans_assign)

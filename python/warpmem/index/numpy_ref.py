@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import BackendUnavailable
 from ..protocols import RowPool
 from ..records import Segment, SegmentTable
 from .arguments import check_array, check_finite, integer, members_of, one_of
@@ -296,27 +297,51 @@ class NumpyPool:
         )
 
 
-class NumpyBackend:
-    """The reference, always available."""
+class PoolBackend:
+    """What the backends that extend NumpyPool have in common: options, their checks, normalisation."""
 
     name = "numpy"
-    capabilities = frozenset({"scan", "filter", "ranking"})
 
     def available(self) -> str | None:
-        """None: NumPy is a dependency of warpmem."""
+        """None when usable here, else the reason and the remedy in one sentence."""
         return None
 
-    def pool(self, dim: int, n_columns: int, *, storage: str = "f32", metric: str = "dot") -> RowPool:
-        """A new, empty pool. ValueError outside dim 1..65536 or n_columns 0..1024, or for an unknown name.
+    def pool(
+        self,
+        dim: int,
+        n_columns: int,
+        *,
+        storage: str = "f32",
+        metric: str = "dot",
+        screen: str = "auto",
+        threads: int = 1,
+    ) -> RowPool:
+        """A new, empty pool. ValueError outside dim 1..65536, n_columns 0..1024 or threads 1..1024, or for an
+        unknown name; BackendUnavailable.
 
-        storage: how rows are kept, "f32", "f16" or "int8" (a scale a row, codes -127..127). metric: "dot", or
-        "l2", whose similarity is the negated squared distance.
+        storage: how rows are kept, "f32", "f16" or "int8" (a scale a row, codes -127..127); they are rounded
+        to it and held as float32 all the same. metric: "dot", or "l2", whose similarity is the negated
+        squared distance. screen ("auto", "int8" or "none") and threads are wishes, heeded where they can be.
         """
+        one_of(screen, "screen", ("auto", "int8", "none"))
+        threads = integer(threads, "threads", 1, 1024)
+        reason = self.available()
+        if reason is not None:
+            raise BackendUnavailable(f"backend {self.name} cannot run here: {reason}")
+        return self._make(dim, n_columns, threads, storage=storage, metric=metric)
+
+    def _make(self, dim: int, n_columns: int, threads: int, *, storage: str, metric: str) -> RowPool:
         return NumpyPool(dim, n_columns, storage=storage, metric=metric)
 
     def normalize(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """(n, dim) float32 to unit length. ValueError naming the first row that is zero or not finite."""
         return normalize(x)
+
+
+class NumpyBackend(PoolBackend):
+    """The reference, always available: NumPy is a dependency of warpmem."""
+
+    capabilities = frozenset({"scan", "filter", "ranking"})
 
 
 def found_rows(
