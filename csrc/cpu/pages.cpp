@@ -12,6 +12,17 @@
 
 namespace warpmem {
 
+namespace {
+
+// Advice about the bytes from `begin` to `end` of a mapping, which begins at a page of the system. Refusal changes nothing.
+void advise(const unsigned char* begin, const unsigned char* end, int advice) noexcept {
+  static const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const uintptr_t first = reinterpret_cast<uintptr_t>(begin) / page * page;
+  ::madvise(reinterpret_cast<void*>(first), reinterpret_cast<uintptr_t>(end) - first, advice);
+}
+
+}  // namespace
+
 const char* plane_name(int plane) {
   static const char* const names[kPlanes] = {"coarse codes", "fine codes", "columns and ids", "rows"};
   return names[plane];
@@ -64,6 +75,12 @@ MappedPages::MappedPages(std::shared_ptr<const MappedFile> file, const PageLayou
     first[plane] = at;
     at += n * plane_bytes_[plane];
   }
+  // With codes, a scan goes through the coarse planes in order, and needs fine planes and rows one here, one there. For each of those the system would read
+  // megabytes around it.
+  if (n > 0 && layout.has_codes) {
+    advise(first[1], first[2], MADV_RANDOM);
+    if (layout.rows_bytes > 0) advise(first[3], at, MADV_RANDOM);
+  }
   for (int64_t i = 0; i < n; ++i) {
     Page& page = pages_[static_cast<size_t>(i)];
     page.memory_ = PageMemory{first[0] + i * plane_bytes_[0], first[1] + i * plane_bytes_[1], first[2] + i * plane_bytes_[2],
@@ -83,6 +100,8 @@ bool Page::check(unsigned planes) const noexcept {
   for (int plane = 0; plane < kPlanes; ++plane) {
     const unsigned bit = 1u << plane;
     if ((planes & bit) == 0) continue;
+    const unsigned char* const from = plane_of(memory(), plane);
+    if (bit == kFinePlane || bit == kRowsPlane) advise(from, from + file_->plane_bytes_[plane], MADV_WILLNEED);
     if (!file_->intact(*this, plane)) return false;
     unchecked_.fetch_and(static_cast<unsigned char>(~bit), std::memory_order_relaxed);
   }
