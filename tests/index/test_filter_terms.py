@@ -22,7 +22,7 @@ from vector_indexes import values as values_of
 from vector_model import matches
 from warpmem.errors import InputError, InvalidFilter, InvalidTime
 from warpmem.index.columns import MISSING, Columns, float_image
-from warpmem.index.filter_terms import Program, compile_filter
+from warpmem.index.filter_terms import FilterCompiler, Program, compile_filter
 from warpmem.records import AND, MEMBERSHIP, NOT, OR, RANGE
 
 MAX_DEPTH = 16  # far below the 64 of a scan, whatever the filter
@@ -269,6 +269,34 @@ def test_filters_refused(condition: Any, path: str, words: str) -> None:
     with pytest.raises(InvalidFilter, match=words) as caught:
         compile_filter(condition, Columns(COLUMNS))
     assert caught.value.path == path
+
+
+def test_kept_programs_are_those_of_the_filter_asked_for() -> None:
+    columns = Columns(COLUMNS)
+    compiler = FilterCompiler(columns)
+    same = [{"n": 1}, {"n": 1.0}, {"n": {"in": [1]}}, {"n": {"in": (1,)}}, {"x": 1}, {"b": True}, {"s": "1"}]
+    same += [{"or": [{"n": 1}]}, {"and": []}, {"t": T0}, {"t": T0.isoformat()}, {"n": np.int64(1)}, {}]
+    for _ in range(2):
+        for condition in same:
+            assert compiler.compile(condition) == compile_filter(condition, columns)
+        for wrong in ({"n": True}, {"b": 1}, {"s": 1}, {"n": "1"}, {"t": T0.replace(tzinfo=None)}):
+            with pytest.raises(InvalidFilter):
+                compiler.compile(wrong)
+    kept = {"s": "later"}
+    assert compiler.compile(kept).never
+    columns.dictionaries["s"].grow(["later"])
+    assert compiler.compile(kept).terms == ((3, RANGE, 0, 0),)
+    kept["s"] = "latest"
+    assert compiler.compile(kept).never
+    loop: dict[str, Any] = {}
+    loop["not"] = loop
+    with pytest.raises(InvalidFilter, match="nested"):
+        compiler.compile(loop)
+    with pytest.raises(InvalidFilter, match="expected a"):
+        compiler.compile({"n": {"eq": {}}})
+    for i in range(1000):
+        assert compiler.compile({"n": i}).terms == ((0, RANGE, i, i),)
+    assert len(compiler._programs) <= 256
 
 
 def test_numpy_scalars_are_operands() -> None:
