@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import re
 import struct
 from datetime import UTC, datetime, timedelta
@@ -16,14 +17,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oracle import image_of
-from vector_indexes import COLUMNS, T0, attributes, filters
+from vector_indexes import COLUMNS, T0, attributes, conditions, filters
+from vector_indexes import values as values_of
 from vector_model import matches
 from warpmem.errors import InputError, InvalidFilter, InvalidTime
 from warpmem.index.columns import MISSING, Columns, float_image
-from warpmem.index.filter_terms import Program, compile_filter
+from warpmem.index.filter_terms import FilterCompiler, Program, compile_filter
 from warpmem.records import AND, MEMBERSHIP, NOT, OR, RANGE
 
-MAX_DEPTH = 64
+MAX_DEPTH = 16  # far below the 64 of a scan, whatever the filter
 
 
 def run(program: Program, row: Any) -> bool:
@@ -31,6 +33,7 @@ def run(program: Program, row: Any) -> bool:
     if program.never:
         return False
     stack: list[bool] = []
+    peak = 0
     for column, op, lo, hi in program.terms:
         if op == RANGE:
             stack.append(lo <= row[column] <= hi)
@@ -44,9 +47,10 @@ def run(program: Program, row: Any) -> bool:
             assert op in (AND, OR)
             right, left = stack.pop(), stack.pop()
             stack.append(left and right if op == AND else left or right)
-        assert len(stack) <= MAX_DEPTH
+        peak = max(peak, len(stack))
         if op in (RANGE, MEMBERSHIP):
             assert all(-(1 << 63) <= bound < 1 << 63 for bound in (lo, hi))
+    assert peak <= MAX_DEPTH
     return all(stack)
 
 
@@ -64,6 +68,62 @@ def test_terms_mean_what_the_grammar_says(values: Any, condition: Any) -> None:
         assert run(bounded, images[i]) is expected
 
 
+@pytest.mark.parametrize("name", list(COLUMNS))
+def test_one_column_alone(name: str) -> None:
+    @settings(max_examples=400, deadline=None, derandomize=True)
+    @given(st.lists(st.none() | values_of[name], min_size=4, max_size=4), conditions(name))
+    def check(values: Any, condition: Any) -> None:
+        columns = Columns(COLUMNS)
+        images = columns.images(columns.check({name: values}, 4), 4)
+        program = compile_filter({name: condition}, columns)
+        for value, row in zip(values, images, strict=True):
+            there = {} if value is None else {name: value}
+            assert run(program, row) is matches({name: condition}, there)
+
+    check()
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_bounds_of_numbers_are_exact(sign: int) -> None:
+    """At each operand, the nearest numbers that a column can hold on both sides, and itself."""
+    columns = Columns(COLUMNS)
+    compare = {
+        "gt": operator.gt,
+        "gte": operator.ge,
+        "lt": operator.lt,
+        "lte": operator.le,
+        "eq": operator.eq,
+    }
+    operands = [
+        0,
+        0.0,
+        0.5,
+        1,
+        2**53,
+        2**53 + 1,
+        2**53 + 2,
+        1e-320,
+        5e-324,
+        1e308,
+        10**300,
+        2**63 - 1,
+        2**63,
+        2**1024 - 1,
+    ]
+    for operand in (sign * operand for operand in operands):
+        near = float(operand) if abs(operand) < 10**308 else sign * 1.7976931348623157e308
+        floats = [math.nextafter(near, -math.inf), near, math.nextafter(near, math.inf)]
+        floats = [number for number in floats if math.isfinite(number)]
+        whole = math.floor(operand) if abs(operand) < 2**63 else sign * (2**63 - 2)
+        wholes = [number for number in (whole - 1, whole, whole + 1) if abs(number) < 2**63]
+        for name, numbers in (("x", floats), ("n", wholes)):
+            images = columns.images(columns.check({name: numbers}, len(numbers)), len(numbers))
+            for op, holds in compare.items():
+                program = compile_filter({name: {op: operand}}, columns)
+                found = [run(program, row) for row in images]
+                assert found == [holds(number, operand) for number in numbers], (name, op, operand)
+
+
 @settings(deadline=None, derandomize=True)
 @given(st.lists(st.floats(allow_nan=False), min_size=2))
 def test_float_images_keep_order(numbers: list[float]) -> None:
@@ -71,7 +131,9 @@ def test_float_images_keep_order(numbers: list[float]) -> None:
     assert images == [image_of(number + 0.0) for number in numbers]
     for a, b in pairwise(numbers):
         assert (a < b) is (float_image(a) < float_image(b))
-    assert float_image(-0.0) == float_image(0.0) == 0
+    for zero in (-0.0, 0.0):
+        float_image.cache_clear()  # it takes the two for one
+        assert float_image(zero) == 0
     assert min(images) > MISSING
 
 
@@ -138,7 +200,7 @@ def test_missing_and_whole_values() -> None:
         ("n", [1, 2, 3], "expected 2 values, not 3"),
         ("n", np.ones((2, 1), np.int64), "expected 1 axis, not 2"),
         ("x", [1.0, float("inf")], "value 1 is infinite"),
-        ("x", [1.0, 10**400], "too large for float64"),
+        ("x", [1.0, 2**1024 - 1], "too large for float64"),
         ("x", [1.0, 1j], "must be a number, not complex"),
         ("x", np.array([1j, 2]), "float64 values, not complex128"),
         ("b", [1, 0], "value 0 must be bool, not int"),
@@ -207,6 +269,34 @@ def test_filters_refused(condition: Any, path: str, words: str) -> None:
     with pytest.raises(InvalidFilter, match=words) as caught:
         compile_filter(condition, Columns(COLUMNS))
     assert caught.value.path == path
+
+
+def test_kept_programs_are_those_of_the_filter_asked_for() -> None:
+    columns = Columns(COLUMNS)
+    compiler = FilterCompiler(columns)
+    same = [{"n": 1}, {"n": 1.0}, {"n": {"in": [1]}}, {"n": {"in": (1,)}}, {"x": 1}, {"b": True}, {"s": "1"}]
+    same += [{"or": [{"n": 1}]}, {"and": []}, {"t": T0}, {"t": T0.isoformat()}, {"n": np.int64(1)}, {}]
+    for _ in range(2):
+        for condition in same:
+            assert compiler.compile(condition) == compile_filter(condition, columns)
+        for wrong in ({"n": True}, {"b": 1}, {"s": 1}, {"n": "1"}, {"t": T0.replace(tzinfo=None)}):
+            with pytest.raises(InvalidFilter):
+                compiler.compile(wrong)
+    kept = {"s": "later"}
+    assert compiler.compile(kept).never
+    columns.dictionaries["s"].grow(["later"])
+    assert compiler.compile(kept).terms == ((3, RANGE, 0, 0),)
+    kept["s"] = "latest"
+    assert compiler.compile(kept).never
+    loop: dict[str, Any] = {}
+    loop["not"] = loop
+    with pytest.raises(InvalidFilter, match="nested"):
+        compiler.compile(loop)
+    with pytest.raises(InvalidFilter, match="expected a"):
+        compiler.compile({"n": {"eq": {}}})
+    for i in range(1000):
+        assert compiler.compile({"n": i}).terms == ((0, RANGE, i, i),)
+    assert len(compiler._programs) <= 256
 
 
 def test_numpy_scalars_are_operands() -> None:

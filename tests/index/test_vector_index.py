@@ -78,7 +78,8 @@ def test_ties_keep_the_order_of_addition(backend: str) -> None:
     made.add(np.ones((2, 2)), ids=[1, 9], owners=[0, 2])
     made.remove(2)
     made.add(np.ones(2), ids=2)
-    made.update(7, vectors=np.ones(2) * 3)
+    for _ in range(9):
+        made.update(7, vectors=np.ones(2) * 3)
     assert made.search(np.ones(2), 9).ids.tolist() == [[7, 5, 1, 9, 2, -1, -1, -1, -1]]
 
 
@@ -116,6 +117,32 @@ def test_update_keeps_what_is_not_named() -> None:
     assert made.search([1, 1], 2, owners=4, filter={"n": 20}).ids.tolist() == [[1, -1]]
     made.update(1)
     assert made.vectors(1).tolist() == [[5, 5]]
+
+
+def test_a_row_that_moves_while_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = VectorIndex(2, metric="ip", backend="numpy", threads=1)
+    made.add([[1, 0], [0, 1]])
+    pool = made._store.serving.pool
+    read, missed = pool.vectors, []
+
+    def miss_once(*args: Any) -> Any:
+        if not missed:
+            missed.append(args)
+            raise KeyError("row 1 is not in list 0")
+        return read(*args)
+
+    monkeypatch.setattr(pool, "vectors", miss_once)
+    assert made.vectors([1, 0]).tolist() == [[0, 1], [1, 0]]
+    assert len(missed) == 1
+
+    def removed_before(*args: Any) -> Any:
+        monkeypatch.setattr(pool, "vectors", read)
+        made.remove(1)
+        return read(*args)
+
+    monkeypatch.setattr(pool, "vectors", removed_before)
+    with pytest.raises(NotFound, match="1 of the 2 ids"):
+        made.vectors([1, 0])
 
 
 def test_ranking_now_is_the_time_of_the_search() -> None:

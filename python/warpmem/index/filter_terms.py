@@ -17,7 +17,7 @@ import numpy as np
 
 from ..errors import InvalidFilter
 from ..ops.clock import to_micros
-from ..ops.filter_grammar import AllOf, Condition, Node, Not, Vocabulary, parse_filter
+from ..ops.filter_grammar import MAX_DEPTH, AllOf, Condition, Node, Not, Vocabulary, parse_filter
 from ..ops.predicates import Family, Predicate, check_operand, contains, icontains, ordered, type_name
 from ..records import AND, MEMBERSHIP, NOT, OR, RANGE, Term
 from ..types import ColumnType
@@ -33,6 +33,8 @@ _FAMILIES: dict[ColumnType, Family] = {
     "str": "string",
     "time": "time",
 }
+_KEPT_PROGRAMS = 256
+_PLAIN = frozenset((str, int, float, bool, type(None), datetime))
 _COMPARE = {"gt": operator.gt, "gte": operator.ge, "lt": operator.lt, "lte": operator.le}
 
 
@@ -93,6 +95,43 @@ def compile_filter(filters: Mapping[str, Any] | None, columns: Columns, *, bound
         known: list[_Tree] = [_Range(columns.places[name], MISSING, sizes[name] - 1) for name in read]
         tree = _join(AND, [tree, *known])
     return _emit(tree, tuple((columns.dictionaries[name], sizes[name]) for name in read))
+
+
+class FilterCompiler:
+    """Compiles the filters of one index, and keeps the programs of some. Thread-safe."""
+
+    def __init__(self, columns: Columns) -> None:
+        self.columns = columns
+        self._programs: dict[Any, Program] = {}
+
+    def compile(self, filters: Mapping[str, Any] | None) -> Program:
+        """As `compile_filter`."""
+        try:
+            key = _key(filters, MAX_DEPTH)
+        except (TypeError, ValueError):
+            return compile_filter(filters, self.columns)
+        program = self._programs.get(key)
+        if program is None or program.outgrown():
+            program = compile_filter(filters, self.columns)
+            if len(self._programs) >= _KEPT_PROGRAMS:
+                self._programs = {}
+            self._programs[key] = program
+        return program
+
+
+def _key(node: Any, depth: int) -> Any:
+    """Equal for filters that mean the same to the letter. ValueError for what may change under the hand that
+    keeps it, and for what is too deep to be a filter; TypeError for what has no hash."""
+    kind = type(node)
+    if kind in _PLAIN:
+        return kind, node
+    if depth == 0:
+        raise ValueError("too deep")
+    if kind is dict:
+        return tuple([(name, _key(value, depth - 1)) for name, value in node.items()])
+    if kind is list:
+        return list, tuple([_key(value, depth - 1) for value in node])
+    raise ValueError("not a plain value")
 
 
 def _family(columns: Columns, name: str, path: str) -> Family:

@@ -51,8 +51,11 @@ def headers(pool: RowPool, lists: I64, ids: I64, n_columns: int) -> tuple[U32, I
     columns = np.empty((len(ids), n_columns), np.int64)
     for list_id, positions in _by_list(lists):
         there, its_ordinals, its_columns = pool.rows(list_id)
-        order = np.argsort(there)
-        at = order[np.searchsorted(there, ids[positions], sorter=order)]
+        if len(positions) == 1:
+            at = np.flatnonzero(there == ids[positions])
+        else:
+            order = np.argsort(there)
+            at = order[np.searchsorted(there, ids[positions], sorter=order)]
         ordinals[positions], columns[positions] = its_ordinals[at], its_columns[at]
     return ordinals, columns
 

@@ -13,7 +13,7 @@ from ..ops.clock import SystemClock, to_micros
 from ..records import Segment, SegmentTable
 from ..types import Neighbors, RankBy
 from .columns import Columns
-from .filter_terms import ALL_ROWS, Program, compile_filter
+from .filter_terms import ALL_ROWS, FilterCompiler, Program, compile_filter
 from .inputs import F32, I64, lists_of_queries
 from .row_store import Serving
 
@@ -24,7 +24,7 @@ _clock = SystemClock()
 
 def search(
     serving: Serving,
-    columns: Columns,
+    compiler: FilterCompiler,
     queries: F32,
     k: int,
     *,
@@ -39,13 +39,13 @@ def search(
     n = len(queries)
     wanted = None if owners is None else lists_of_queries(owners, n)
     if ranking is not None:
-        options |= _weights(ranking, columns)
-    program = ALL_ROWS if filters is None else compile_filter(filters, columns)
+        options |= _weights(ranking, compiler.columns)
+    program = ALL_ROWS if filters is None else compiler.compile(filters)
     result = _scan(serving, queries, k, wanted, program, options)
     if program.dictionaries and program.outgrown():
         # Rows came with strings that the filter did not know of: leave them out, as if asked a moment ago.
         assert filters is not None
-        program = compile_filter(filters, columns, bounded=True)
+        program = compile_filter(filters, compiler.columns, bounded=True)
         result = _scan(serving, queries, k, wanted, program, options)
     if result is None:
         shape = (n, k)

@@ -15,6 +15,7 @@ from . import inputs, vector_file
 from .approximate import approximate, measured
 from .backends import choose
 from .columns import Columns
+from .filter_terms import FilterCompiler
 from .inputs import F32, I64
 from .pool_copies import copy_rows
 from .row_store import RowStore, Serving
@@ -64,6 +65,7 @@ class VectorIndex:
         self._metric, self._storage = metric, storage
         self._recall = inputs.wanted_recall(recall)
         self._columns = Columns(columns)
+        self._filters = FilterCompiler(self._columns)
         self._choose(backend, threads)
         self._trained = storage != "pq"
         self._store = self._new_store(Serving(self._new_pool(), False))
@@ -194,7 +196,7 @@ class VectorIndex:
             if self._backend.name == "cpu" or serving.approximate:
                 options["explain"] = True
         return search(
-            serving, self._columns, rows, k,
+            serving, self._filters, rows, k,
             owners=owners, filters=filter, ranking=ranking, options=options, explain=described,
         )  # fmt: skip
 
@@ -304,6 +306,7 @@ class VectorIndex:
         index._dim, index._metric, index._storage = described.dim, described.metric, described.storage
         index._recall, index._trained = described.recall, described.trained
         index._columns = Columns(dict(described.columns), described.strings)
+        index._filters = FilterCompiler(index._columns)
         if index._backend.name != "cpu" and not described.approximate:
             mapped, pool = pool, index._new_pool()
             copy_rows(mapped, pool, index._dim, index._storage)
