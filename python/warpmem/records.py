@@ -1,4 +1,4 @@
-"""The values that cross warpmem's internal seams (protocols.py): plain, frozen msgspec structs.
+"""The values that cross warpmem's internal seams (protocols/): plain, frozen msgspec structs.
 
 Times are int microseconds since 1970-01-01 UTC; `NEVER` stands for an open end.
 """

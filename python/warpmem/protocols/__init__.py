@@ -1,0 +1,34 @@
+"""Every seam of warpmem, with its contract. Implementations live in the folders named here.
+
+    Clock           ops/clock.py
+    Embedder        embed/            TokenCounter    reason/
+    LanguageModel   reason/           Reranker        reason/
+    Engine          storage/rocks.py, storage/memory.py      (bytes)
+    Log             storage/log.py                           (records)
+    Transaction     storage/transaction.py
+    RowPool, SearchBackend            index/cpu.py, index/numpy_ref.py, index/ivf_pool.py
+    Index           index/partitions.py
+
+models.py, storage.py and search.py hold the contracts; the values that cross them are in records.py.
+"""
+
+from __future__ import annotations
+
+from .models import Clock, Embedder, LanguageModel, Reranker, TokenCounter
+from .search import FileBackend, Index, RowPool, SearchBackend
+from .storage import Engine, Log, Transaction
+
+__all__ = [
+    "Clock",
+    "Embedder",
+    "Engine",
+    "FileBackend",
+    "Index",
+    "LanguageModel",
+    "Log",
+    "Reranker",
+    "RowPool",
+    "SearchBackend",
+    "TokenCounter",
+    "Transaction",
+]

@@ -1,0 +1,69 @@
+"""Clocks and models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..types import Message
+
+
+class Clock(Protocol):
+    """Source of the current time."""
+
+    def now(self) -> int:
+        """Microseconds since 1970-01-01 UTC. May go backwards; callers cope."""
+        ...
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """Turns texts into vectors. Thread-safe.
+
+    `model_id` names the weights (equal ids mean equal vectors); `dimension` is fixed.
+    """
+
+    @property
+    def model_id(self) -> str: ...
+    @property
+    def dimension(self) -> int: ...
+
+    def embed(self, texts: Sequence[str], *, role: Literal["document", "query"]) -> NDArray[np.float32]:
+        """(n, dimension) float32, finite, no all-zero row; row i depends on texts[i] alone.
+
+        Raises InvalidText when a text holds no token, EmbeddingError when the model fails.
+        """
+        ...
+
+
+class TokenCounter(Protocol):
+    """Counts a text's tokens, never fewer than the model the text is meant for would."""
+
+    @property
+    def name(self) -> str: ...
+    def count(self, text: str) -> int: ...
+
+
+class LanguageModel(Protocol):
+    """Answers a chat. Its output is untrusted: callers validate it."""
+
+    @property
+    def model_id(self) -> str: ...
+    def complete(
+        self, messages: Sequence[Message], *, schema: Mapping[str, Any] | None = None, max_tokens: int = 1024
+    ) -> str:
+        """The answer's text; JSON that should follow `schema` when one is given. Raises ModelError."""
+        ...
+
+
+class Reranker(Protocol):
+    """Scores (query, text) pairs; larger is better."""
+
+    @property
+    def model_id(self) -> str: ...
+    def rerank(self, query: str, texts: Sequence[str]) -> NDArray[np.float32]:
+        """(n,) float32, finite. Raises ModelError."""
+        ...

@@ -1,0 +1,169 @@
+"""Search: rows in lists, backends that compute over them, and the index of a store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..records import Match, RowChange, ScoreParams, SearchRequest, Segment, SegmentTable
+
+
+class RowPool(Protocol):
+    """Rows in lists, with one scan. Writers are serialised inside; scans never block and see each apply()
+    whole or not at all. Vectors are float32 (dim,); scoring is the canonical scorer of csrc/core/score.hpp.
+    """
+
+    @property
+    def isa(self) -> str: ...
+    @property
+    def dim(self) -> int: ...
+    @property
+    def n_columns(self) -> int: ...
+
+    def apply(
+        self,
+        removes: Sequence[tuple[int, int]],
+        list_ids: NDArray[np.int64],
+        row_ids: NDArray[np.int64],
+        ordinals: NDArray[np.uint32],
+        columns: NDArray[np.int64],
+        vectors: NDArray[np.float32],
+    ) -> None:
+        """Remove (list_id, row_id) pairs, then add n rows: list_ids, row_ids, ordinals (n,), columns (n,
+        n_columns), vectors (n, dim). An unknown pair is ignored; a row_id live in its list is replaced."""
+        ...
+
+    def drop(self, list_ids: Sequence[int]) -> None: ...
+
+    def compact(self, list_id: int) -> None:
+        """Give back the memory of a list's removed rows; results stay. An unknown list is ignored."""
+        ...
+
+    def scan(
+        self,
+        queries: NDArray[np.float32],
+        segments: Sequence[Segment] | SegmentTable,
+        k: int,
+        *,
+        min_similarity: float = ...,
+        w_similarity: float = 1.0,
+        w_recency: float = 0.0,
+        w_priority: float = 0.0,
+        half_life: float = 1.0,
+        recency_column: int = 0,
+        priority_column: int = 0,
+        now: int = 0,
+    ) -> tuple[
+        NDArray[np.float32], NDArray[np.float32], NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]
+    ]:
+        """The k best rows of each query (q, dim) over its segments.
+
+        Returns scores, similarities (q, k) float32, list_ids, row_ids (q, k) int64, counts (q,) int32; padded
+        with
+        -inf and -1. Order: score descending, group, ordinal, row_id ascending. half_life in microseconds.
+        """
+        ...
+
+    def vectors(self, list_id: int, row_ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """(n, dim) float32 as stored. KeyError when a row is absent."""
+        ...
+
+    def lists(self) -> NDArray[np.int64]:
+        """Ids of all lists, ascending, (n,) int64."""
+        ...
+
+    def rows(self, list_id: int) -> tuple[NDArray[np.int64], NDArray[np.uint32], NDArray[np.int64]]:
+        """row_ids (n,), ordinals (n,), columns (n, n_columns) of a list's live rows in the order they lie in,
+        all of one moment; empty for an unknown list."""
+        ...
+
+    def stats(self) -> dict[str, int]:
+        """lists, rows, dead, pages, bytes."""
+        ...
+
+
+class SearchBackend(Protocol):
+    """A way to compute. `capabilities` is a subset of {"scan", "filter", "ranking", "kmeans", "pq",
+    "file"}."""
+
+    name: str
+    capabilities: frozenset[str]
+
+    def available(self) -> str | None:
+        """None when usable here, else the reason and the remedy in one sentence."""
+        ...
+
+    def pool(
+        self,
+        dim: int,
+        n_columns: int,
+        *,
+        storage: str = "f32",
+        metric: str = "dot",
+        screen: str = "auto",
+        threads: int = 1,
+    ) -> RowPool:
+        """A new, empty pool.
+
+        storage: how rows are kept, "f32", "f16" or "int8". metric: "dot", or "l2", whose similarity is the
+        negated squared distance. screen and threads are wishes that change no result.
+        """
+        ...
+
+    def normalize(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(n, dim) float32 to unit length, canonically. ValueError on a zero or non-finite row."""
+        ...
+
+
+class FileBackend(SearchBackend, Protocol):
+    """A backend with the capability "file": its pools can be saved and mapped back."""
+
+    def save_pool(self, pool: RowPool, path: str, sections: Mapping[str, bytes]) -> None:
+        """Write a pool of this backend and named sections to one file, in place of what stands there.
+
+        Raises DiskFull, StoreReadOnly, IndexCorrupt.
+        """
+        ...
+
+    def open_pool(self, path: str, *, threads: int = 1) -> tuple[RowPool, Mapping[str, bytes]]:
+        """The pool and the sections of a file. Raises IndexCorrupt, FormatError, FileNotFoundError; a damaged
+        page raises IndexCorrupt where it is first touched."""
+        ...
+
+
+class Index(Protocol):
+    """Every owner's rows, derived from the log and rebuilt from it at will. Thread-safe."""
+
+    def apply(self, changes: Sequence[RowChange]) -> None:
+        """Take in committed changes; visible to the next search. Owners not loaded are left alone."""
+        ...
+
+    def search(self, requests: Sequence[SearchRequest], k: int, params: ScoreParams) -> list[list[Match]]:
+        """The k best matches of each request, exactly. An item appears once per request."""
+        ...
+
+    def row_keys(self, owner: int) -> tuple[int, Sequence[tuple[bytes, int] | None]]:
+        """(generation, item key and version by row id; None where removed). Any change to the owner's rows
+        changes the generation."""
+        ...
+
+    def generation(self, owner: int) -> int: ...
+    def decides(self, owner: int, node: Any) -> bool:
+        """Whether ScopePart.where may be this filter (a Node of ops/filter_grammar.py) for this owner."""
+        ...
+
+    def vector(self, match: Match) -> NDArray[np.float32] | None:
+        """(dim,) float32 stored vector of a match; None when its row has left the index."""
+        ...
+
+    def plan(self) -> str: ...
+    def stats(self) -> dict[str, int]: ...
+
+    def checkpoint(self, least_changes: int = 0) -> bool:
+        """Write what the next open would have to compute again; False when there is nowhere to write, or
+        `least_changes` is given and fewer rows than that, or than a tenth of all, have changed since. Changes
+        wait meanwhile, searches do not."""
+        ...

@@ -1,0 +1,203 @@
+"""The durable log and the engine below it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..records import LogEntry, Record, Row, RowChange, StoreIdentity
+from ..types import Durability, MemoryItem, Operation, Order, Owner
+
+T = TypeVar("T")
+
+
+class Engine(Protocol):
+    """An ordered key-value store with named families: bytes in, bytes out, no meaning.
+
+    Reads are thread-safe. Writes come from one thread at a time. All errors are StoreError.
+    """
+
+    def get(self, family: str, key: bytes) -> bytes | None: ...
+    def get_many(self, family: str, keys: Sequence[bytes]) -> list[bytes | None]: ...
+
+    def scan(
+        self, family: str, start: bytes, stop: bytes, *, reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """Entries with start <= key < stop, ascending (descending when reverse), from one moment in time.
+
+        A damaged block raises StoreCorrupt; the iteration never ends early in silence.
+        """
+        ...
+
+    def write(self, operations: Sequence[tuple[str, bytes, bytes | None]]) -> None:
+        """Apply (family, key, value) in order, all or nothing; value None deletes. Survives the death of the
+        process, not a power loss until sync(). DiskFull before the attempt means nothing was applied; after
+        a failed attempt (DiskFull, StoreReadOnly) all or nothing of it is found at the next open."""
+        ...
+
+    def sync(self) -> None:
+        """Make every earlier write durable. After a failure the engine refuses all writes."""
+        ...
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes on disk and in memory, by part."""
+        ...
+
+    def close(self) -> None:
+        """Flush and release; idempotent."""
+        ...
+
+
+class Transaction(Protocol):
+    """Reads and changes inside Log.transact. Only valid on the committer thread while `change` runs.
+
+    Reads see earlier writes of the same transaction. Nothing is stored if `change` raises.
+    """
+
+    @property
+    def now(self) -> int:
+        """Time of this change: never earlier than that of any earlier change."""
+        ...
+
+    def owner(self, owner: Owner) -> int:
+        """The owner's number, given out on first use."""
+        ...
+
+    def get(self, key: bytes) -> Record | None:
+        """The item's current version, or None."""
+        ...
+
+    def find_duplicates(self, owner: int, digest: bytes) -> list[bytes]:
+        """Keys of the live items that were stored under this content digest, in no order."""
+        ...
+
+    def key_chain(self, owner: int, digest: bytes) -> list[tuple[int, bytes]]:
+        """(valid_from, item key) of every live item in a key slot, ascending."""
+        ...
+
+    def idempotent(self, owner: int, digest: bytes) -> tuple[int, bytes, Any] | None:
+        """(time, payload digest, result) remembered under an idempotency key."""
+        ...
+
+    def remember(self, owner: int, digest: bytes, payload: bytes, result: Any, window: int) -> None:
+        """Keep `result` (plain msgpack values) under an idempotency key until it is older than `window`
+        microseconds; older ones of the owner are forgotten on the way."""
+        ...
+
+    def add(
+        self,
+        owner: int,
+        item: MemoryItem,
+        vector: NDArray[np.float32],
+        *,
+        duplicate: bytes | None,
+        slot: bytes | None,
+    ) -> Record:
+        """Store a first version. `item.id`, ordinal and recorded times are set here. `duplicate` and `slot`
+        are the digests to find it by."""
+        ...
+
+    def revise(
+        self,
+        old: Record,
+        item: MemoryItem,
+        vector: NDArray[np.float32] | None,
+        *,
+        operation: Operation,
+        duplicate: tuple[bytes | None, bytes | None] = (None, None),
+    ) -> Record:
+        """Store the next version of `old`; the old one goes to history. vector None keeps the old vector.
+        duplicate: (digest to forget, digest to remember)."""
+        ...
+
+    def touch(self, record: Record) -> Record:
+        """Note that a duplicate was added: `touched_at` becomes now. Not a new version."""
+        ...
+
+    def delete(self, record: Record, *, duplicate: bytes | None, slot: bytes | None) -> None:
+        """Hide and unindex every version; history keeps them."""
+        ...
+
+
+class Log(Protocol):
+    """The one truth: atomic, durable, ordered changes, and the state they add up to. Thread-safe.
+
+    Reads of records may see a change up to one sync before it is durable; subscribers and the feed do not.
+    """
+
+    @property
+    def identity(self) -> StoreIdentity: ...
+    @property
+    def epoch(self) -> int:
+        """Grows with every applied change."""
+        ...
+
+    def now(self) -> int:
+        """The clock's time, never earlier than the last change's."""
+        ...
+
+    def transact(self, change: Callable[[Transaction], T], durability: Durability | None = None) -> T:
+        """Run `change` on the committer thread and return its result once it is durable and every subscriber
+        has seen it. Changes are serial. Exceptions of `change` pass through, nothing stored."""
+        ...
+
+    def subscribe(self, apply: Callable[[Sequence[RowChange]], None]) -> None:
+        """Call `apply` with each change's rows after it is durable and before transact returns."""
+        ...
+
+    def flush(self) -> None:
+        """Return when every earlier change is durable, whatever durability it asked for."""
+        ...
+
+    def owner(self, owner: Owner) -> int | None: ...
+    def get_many(self, keys: Sequence[bytes]) -> list[Record | None]: ...
+    def get_version(self, key: bytes, version: int) -> Record | None:
+        """A version of an item, current or past; None when it was never stored or was erased."""
+        ...
+
+    def vector(self, key: bytes, version: int) -> NDArray[np.float32] | None:
+        """(dim,) float32 of one version, while it is indexed."""
+        ...
+
+    def history(self, key: bytes) -> list[tuple[Operation, int, Record | None]]:
+        """(operation, time, record) of every version, oldest first, deletion included."""
+        ...
+
+    def rows(self, owner: int, metadata: bool = False) -> Iterator[Row]:
+        """Every indexed row of one owner, current and past versions, with their metadata if asked for."""
+        ...
+
+    def item_rows(self, key: bytes, metadata: bool = False) -> Iterator[Row]:
+        """The indexed rows of one item."""
+        ...
+
+    def records(
+        self, owner: int, *, order: Order, reverse: bool, after: bytes | None
+    ) -> Iterator[tuple[bytes, Record]]:
+        """(cursor, record) of the owner's current items in order, after a cursor."""
+        ...
+
+    def entries(self, since: int) -> Iterator[LogEntry]:
+        """Log entries with sequence > since that subscribers have seen, so none that a power loss could
+        still take back (but by durability "os"). Raises StoreCorrupt at a gap."""
+        ...
+
+    def position(self) -> LogEntry | None:
+        """The last entry that subscribers have seen; None in a new log."""
+        ...
+
+    def owners(self, after: int) -> Iterator[tuple[int, Owner]]:
+        """(number, owner) of every owner with a number above `after`, ascending."""
+        ...
+
+    def totals(self) -> dict[str, int]:
+        """items, owners, sequence."""
+        ...
+
+    def sizes(self) -> dict[str, int]: ...
+    @property
+    def read_only(self) -> bool: ...
+    def close(self) -> None: ...
