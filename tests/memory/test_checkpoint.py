@@ -233,6 +233,9 @@ def test_a_store_in_memory_keeps_none() -> None:
 def test_a_left_over_of_a_crash_is_no_foreign_file(tmp_path: Path) -> None:
     with open_store(tmp_path / "s") as memory:
         memory.add(NewItem(text="t"), user_id="ann", vector=vector(0))
-    (tmp_path / "s" / (INDEX_NAME + ".tmp")).write_bytes(b"half")
+    left = tmp_path / "s" / (INDEX_NAME + ".tmp-4711-0")
+    left.write_bytes(b"half")
     with open_store(tmp_path / "s") as memory:
         assert len(memory.search(vector=vector(0), user_id="ann")) == 1
+        assert memory.checkpoint()
+    assert not left.exists()

@@ -7,6 +7,9 @@ it with the log, and starts without it when anything does not fit.
 
 from __future__ import annotations
 
+import contextlib
+import glob
+import os
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
@@ -143,6 +146,12 @@ class IndexCheckpoint:
                 changes.append(RowChange(owner, tuple(keys), remove, add))
         return Restored(pool, dict(mark.kinds), partitions, changes)
 
+    def _tidy(self) -> None:
+        """Remove what saving left behind when its process was killed: nobody else writes to a store."""
+        for left in glob.glob(glob.escape(self._path) + ".tmp-*"):
+            with contextlib.suppress(OSError):
+                os.unlink(left)
+
     def write(self, pool: RowPool, kinds: Mapping[str, int], partitions: Mapping[int, Partition]) -> bool:
         """Save a pool and its ready partitions, between two changes. False in a log without a change."""
 
@@ -151,6 +160,7 @@ class IndexCheckpoint:
             if position is None:
                 return False
             ready = {owner: part for owner, part in partitions.items() if part.state == "ready"}
+            self._tidy()
             marks = sections(self._log.identity, position, self._columns, kinds, ready)
             self._backend.save_pool(pool, self._path, marks)
             return True
