@@ -12,6 +12,7 @@ import importlib
 import os
 import statistics
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,7 +26,9 @@ from stores import seconds, unit_rows
 from warpmem._cpu import read_bytes
 from warpmem.compose import backends
 from warpmem.index.cpu import CpuBackend
-from warpmem.protocols import SearchBackend
+from warpmem.index.numba_backend import NumbaBackend
+from warpmem.protocols import RowPool, SearchBackend
+from warpmem.records import SegmentTable
 
 DIMENSION, K = 384, 10
 SIZES = (1_000, 10_000, 100_000)
@@ -111,6 +114,10 @@ def filled(data: Data, n: int, lists: NDArray[np.int64] | None = None, **options
     return pool
 
 
+def scan_one(pool: RowPool, data: Data, i: int) -> object:
+    return pool.scan(data.queries[i : i + 1], one_list(1), K)
+
+
 def one_list(n_queries: int) -> list[Any]:
     return [(q, 0, 0, (), (), None) for q in range(n_queries)]
 
@@ -124,7 +131,7 @@ def ratios(report: Report, what: str, calls: dict[str, Call], rounds: int, base:
     times: dict[str, list[float]] = {name: [] for name in calls}
     for i in range(rounds):
         for name in rng.permutation(list(calls)).tolist():
-            times[name].append(seconds(lambda call=calls[name], i=i: call(i)))
+            times[name].append(seconds(partial(calls[name], i)))
     found = {
         name: statistics.median(a / b for a, b in zip(times[base], measured, strict=True))
         for name, measured in times.items()
@@ -141,7 +148,8 @@ def test_scan(benchmark: BenchmarkFixture, data: Data, name: str, n: int) -> Non
     benchmark.group = f"scan of {n} x {DIMENSION}"
     query = data.queries[:1]
     rounds = 5 if name == "numpy" else 30
-    found = benchmark.pedantic(lambda: pool.scan(query, one_list(1), K), rounds=rounds, warmup_rounds=1)
+    pedantic: Any = benchmark.pedantic
+    found = pedantic(lambda: pool.scan(query, one_list(1), K), rounds=rounds, warmup_rounds=1)
     assert found[4][0] == K
 
 
@@ -158,7 +166,7 @@ def test_same_bits_and_faster(data: Data, report: Report, n: int) -> None:
             for part in pool.scan(query, one_list(1), K, **ranking)
         ]
         rounds = 3 if name == "numpy" else 15
-        measured = [seconds(lambda pool=pool: pool.scan(query, one_list(1), K)) for _ in range(rounds)]
+        measured = [seconds(partial(pool.scan, query, one_list(1), K)) for _ in range(rounds)]
         times[name] = statistics.median(measured)
     report(f"{n:,} rows: " + ", ".join(f"{name} {t * 1e3:.3f} ms" for name, t in times.items()))
     for name, answer in answers.items():
@@ -174,12 +182,12 @@ def test_recall_is_one(data: Data, report: Report, storage: str) -> None:
     rows = CpuBackend().normalize(np.ascontiguousarray(rows))
     queries, rows = rows[:200], rows[200:]
     n = len(rows)
-    pool = CpuBackend().pool(DIMENSION, 0, storage=storage)
+    pool: Any = CpuBackend().pool(DIMENSION, 0, storage=storage)
     ids = np.arange(n)
     pool.apply(
         [], 0 * ids, ids, ids.astype(np.uint32), np.zeros((n, 0), np.int64), np.ascontiguousarray(rows)
     )
-    *found, plan = pool.scan(np.ascontiguousarray(queries), one_list(200), K, explain=True)  # type: ignore[call-arg]
+    *found, plan = pool.scan(np.ascontiguousarray(queries), one_list(200), K, explain=True)
     exact = (queries.astype(np.float64) @ pool.vectors(0, ids).astype(np.float64).T).astype(np.float32)
     best = -np.sort(-exact, axis=1)[:, :K]
     report(f"{storage}, {n:,} rows: {plan}")
@@ -191,12 +199,37 @@ def test_rate_of_reading(data: Data, report: Report) -> None:
     """A scan against reading one byte an element: what a screen of int8 codes alone would have to read."""
     n = len(data.rows)
     codes = np.ones((n, DIMENSION), np.int8)
-    calls: dict[str, Call] = {"read": lambda i: read_bytes(codes)}
+    calls: dict[str, Call] = {"read": lambda i: read_bytes(codes.data)}
     for isa in CpuBackend().isas():
         if isa != "serial":
             pool = filled(data, n, backend=CpuBackend(isa))
-            calls[isa] = lambda i, pool=pool: pool.scan(data.queries[i : i + 1], one_list(1), K)
+            calls[isa] = partial(scan_one, pool, data)
     ratios(report, f"{n:,} rows against reading {codes.nbytes / 1e6:.0f} MB", calls, 40, "read")
+
+
+@pytest.mark.skipif(NumbaBackend().available() is not None, reason="the package numba is not installed")
+def test_numba_beside_cpu(data: Data, report: Report) -> None:
+    """One list, and lists of 100 and 1,000 rows, one query or 64 at a time."""
+    backends_of: dict[str, SearchBackend] = {"cpu": CpuBackend(), "numba": NumbaBackend()}
+    n = min(len(data.rows), 100_000)
+    for size in (n, 1_000, 100):
+        rows = n if size == n else 20_000
+        pools = {
+            name: filled(data, rows, np.arange(rows) // size, backend=b) for name, b in backends_of.items()
+        }
+        for batch in (1, 64):
+            table = SegmentTable(np.arange(batch), np.arange(batch) * 7 % (rows // size))
+
+            def call(pool: RowPool, table: SegmentTable, i: int) -> tuple[NDArray[Any], ...]:
+                start = i % 8 * len(table.queries)
+                return pool.scan(data.queries[start : start + len(table.queries)], table, K)
+
+            calls: dict[str, Call] = {name: partial(call, pool, table) for name, pool in pools.items()}
+            for pool in pools.values():
+                call(pool, table, 0)  # compiles, or makes the codes
+            ratios(report, f"lists of {size:,} rows, batch {batch}", calls, 15, "cpu")
+            answers = [b"".join(part.tobytes() for part in call(pool, table, 3)) for pool in pools.values()]
+            assert answers[0] == answers[1]
 
 
 @needs_faiss
@@ -213,7 +246,8 @@ def test_against_faiss(data: Data, report: Report, batch: int) -> None:
 
     def queries(i: int) -> NDArray[np.float32]:
         start = i * batch % (len(data.queries) - batch)
-        return data.queries[start : start + batch]
+        found: NDArray[np.float32] = data.queries[start : start + batch]
+        return found
 
     def blas(i: int) -> object:
         faiss.cvar.distance_compute_blas_threshold = 1 if batch > 1 else 20
@@ -263,7 +297,7 @@ def test_owners(data: Data, report: Report) -> None:
     times: dict[str, list[float]] = {name: [] for name in calls}
     for i in range(len(data.queries)):
         for name in rng.permutation(list(calls)).tolist():
-            times[name].append(seconds(lambda call=calls[name], i=i: call(i)))
+            times[name].append(seconds(partial(calls[name], i)))
     for name, measured in times.items():
         rate = len(measured) / sum(measured)
         p50, p99 = np.percentile(measured, (50, 99)) * 1e3
@@ -272,8 +306,8 @@ def test_owners(data: Data, report: Report) -> None:
     def batch(pool: Any) -> Call:
         def run(i: int) -> object:
             start = i * 64 % (len(data.queries) - 64)
-            segments = [(j, int(owners[start + j]), 0, (), (), None) for j in range(64)]
-            return pool.scan(data.queries[start : start + 64], segments, K)
+            table = SegmentTable(np.arange(64), owners[start : start + 64])
+            return pool.scan(data.queries[start : start + 64], table, K)
 
         return run
 
@@ -303,8 +337,7 @@ def test_changes(data: Data, report: Report) -> None:
             for i in range(2_000)
         ]  # fmt: skip
         added, deleted, many = (
-            [seconds(lambda change=change, pool=pool: pool.apply(*change)) for change in changes]
-            for changes in (one, gone, hundred)
+            [seconds(partial(pool.apply, *change)) for change in changes] for changes in (one, gone, hundred)
         )
         adds, rows = 1 / statistics.mean(added), 100 / statistics.mean(many)
         delete = statistics.mean(deleted) * 1e6

@@ -91,7 +91,6 @@ def test_screened_scans_have_the_reference_bits(
     kind: str, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(numba_backend, "_PART_WORK", 1)  # small scans, too, use every thread
-    monkeypatch.setattr(numba_backend, "_SEGMENTS", 3)
     dim, n = 72, 3000
     vectors = make_rows(kind, n, dim, 11)
     numba = NumbaPool(dim, 3, threads)
@@ -117,13 +116,15 @@ def test_screened_scans_have_the_reference_bits(
         ):
             named = dict(zip(("w_similarity", "w_recency", "w_priority"), weights, strict=True))
             scan_all(pools, queries, [*plain, *filtered], k, **named, **ranking)
-    assert list(numba._codes) == [0], "the screen was there"
+    assert [len(codes) for _, codes, _ in numba._entries.values()] == [4], "the screen was there"
     numba.drop([0])
     scan_all(pools | {"numpy": numba}, queries, plain, 1)
     one = np.ones(1, np.int64)
     numba.apply([], one, one, one.astype(np.uint32), np.zeros((1, 3), np.int64), vectors[:1])
     numba.scan(queries, [(0, 1, 0, [], [], None)], 1)
-    assert not numba._codes, "codes of rows that are gone are let go"
+    assert [i for i, (_, codes, _) in numba._entries.items() if codes] == [], (
+        "codes of rows that are gone are let go"
+    )
 
 
 @pytest.mark.parametrize("storage", ["f32", "f16", "int8"])

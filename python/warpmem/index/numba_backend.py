@@ -20,16 +20,14 @@ from numpy.typing import NDArray
 from ..errors import BackendUnavailable
 from ..protocols import RowPool
 from .arguments import integer
-from .numpy_ref import NumpyPool, PoolBackend, _Found, _List, _Ranking, found_rows
-from .segments import Segments, pack_segments
+from .numpy_ref import NumpyPool, PoolBackend, _Found, _List, _Ranking
+from .segments import Segments, pack_filters
 
 INSTALL = "pip install 'warpmem[numba]'"
 
-_PAGE = 64
 _SCREEN_DIM = 64
-_SCREEN_ROWS = 1024
+_SCREEN_ROWS = 256
 _PART_WORK = 1 << 22  # multiplications that are worth a thread
-_SEGMENTS = 64  # of one list in one call: bounds the memory of the heaps
 
 _parallel = threading.Lock()  # Numba's fallback threading layer ends the process when two threads enter it
 _loading = threading.Lock()
@@ -55,8 +53,7 @@ class NumbaPool(NumpyPool):
         self._threads = threads
         self._kernels = load("numba_kernels")
         self._operations = load("numba_ops")
-        self._codes: dict[int, tuple[_List, tuple[NDArray[Any], ...]]] = {}
-        self._no_codes = _codes(0, dim)
+        self._entries: dict[int, tuple[_List, tuple[NDArray[Any], ...], tuple[int, ...]]] = {}
 
     @property
     def isa(self) -> str:
@@ -70,91 +67,74 @@ class NumbaPool(NumpyPool):
         k: int,
         ranking: _Ranking,
     ) -> list[_Found]:
-        found: list[_Found] = []
-        prepared = _quantized_queries(queries)
+        ids, starts, order = segments.grouped()
+        here = np.array([list_id in lists for list_id in ids.tolist()], bool)
+        if not here.any():
+            return []
+        each = np.diff(starts)[here]  # segments of each list
+        order = order[np.repeat(here, np.diff(starts))]
+        table = np.array([self._entry(list_id, lists[list_id]) for list_id in ids[here].tolist()], np.int64)
+        work = np.concatenate(([0], np.cumsum(table[:, 0] * each)))
+        of_query = segments.queries[order]
+        kept = min(k, int(np.bincount(of_query, np.repeat(table[:, 0], each)).max()))
+        parts = max(1, min(self._threads, int(work[-1]) * self._dim // _PART_WORK))
+        size = (parts, len(queries), kept)
+        best = (
+            np.empty(size, np.float32), np.empty(size, np.float32), np.empty(size, np.uint32),
+            np.empty(size, np.uint32), np.empty(size, np.int64), np.empty(size, np.int64),
+        )  # fmt: skip
+        counts = np.zeros(size[:2], np.int64)
         r = ranking
-        weights = tuple(
-            map(float, (r.min_similarity, r.w_similarity, r.w_recency, r.w_priority, r.half_life))
+        arguments = (
+            np.linspace(0, work[-1], parts + 1).astype(np.int64),
+            table,
+            (np.int64(self._n_columns), np.int64(self._dim)),
+            _quantized_queries(queries),
+            (
+                of_query,
+                segments.groups[order],
+                segments.filters[order],
+                np.concatenate(([0], np.cumsum(each))),
+                work[:-1],
+            ),
+            pack_filters(segments.distinct),
+            tuple(map(float, (r.min_similarity, r.w_similarity, r.w_recency, r.w_priority, r.half_life))),
+            tuple(map(np.int64, (r.recency_column, r.priority_column, r.now, self._metric == "l2"))),
         )
-        settings = tuple(map(np.int64, (r.recency_column, r.priority_column, r.now, self._metric == "l2")))
-        for list_id, positions in segments.by_list():
-            if list_id not in lists:
-                continue
-            rows = lists[list_id]
-            screen = self._screen(list_id, rows)
-            for start in range(0, len(positions), _SEGMENTS):
-                some = positions[start : start + _SEGMENTS]
-                packed = pack_segments(segments, some)
-                parts = self._scan_list(rows, screen, prepared, packed, len(some), k, weights, settings)
-                for at, (scores, similarities, where) in zip(some.tolist(), parts, strict=True):
-                    of_segment = np.full(len(where), at)
-                    found.append(found_rows(rows, list_id, segments, of_segment, where, scores, similarities))
-        self._forget(lists)
-        return found
-
-    def _scan_list(
-        self,
-        rows: _List,
-        screen: tuple[NDArray[Any], ...],
-        queries: tuple[NDArray[Any], ...],
-        packed: tuple[NDArray[Any], ...],
-        s: int,
-        k: int,
-        weights: tuple[float, ...],
-        settings: tuple[np.int64, ...],
-    ) -> list[tuple[NDArray[Any], ...]]:
-        """(scores, similarities, positions in the list) for each of the s segments, in no order."""
-        n = len(rows.row_ids)
-        wanted = min(self._threads, n * s * self._dim // _PART_WORK, -(-n // _PAGE))
-        parts = max(1, wanted)
-        ends = np.linspace(0, n, parts + 1).astype(np.int64)
-        kept = min(k, n)
-        scores = np.empty((parts, s, kept), np.float32)
-        similarities = np.empty((parts, s, kept), np.float32)
-        positions = np.empty((parts, s, kept), np.int64)
-        counts = np.zeros((parts, s), np.int64)
-        arrays = (rows.row_ids, rows.ordinals, rows.columns, rows.vectors)
         if parts == 1:
-            self._kernels.scan_rows(
-                0, n, arrays, screen, queries, packed, weights, settings,
-                scores[0], similarities[0], positions[0], counts[0],
-            )  # fmt: skip
+            self._kernels.scan_part(0, *arguments, tuple(array[0] for array in best), counts[0])
         else:
             with _parallel, self._operations.threads(parts):
-                self._kernels.scan_parts(
-                    ends,
-                    arrays,
-                    screen,
-                    queries,
-                    packed,
-                    weights,
-                    settings,
-                    scores,
-                    similarities,
-                    positions,
-                    counts,
-                )
+                self._kernels.scan_parts(*arguments, best, counts)
+        self._forget(lists)
         held = np.arange(kept) < counts[:, :, None]
-        return [
-            (scores[:, i][held[:, i]], similarities[:, i][held[:, i]], positions[:, i][held[:, i]])
-            for i in range(s)
-        ]
+        scores, similarities, groups, ordinals, row_ids, list_ids = (array[held] for array in best)
+        return [_Found(np.nonzero(held)[1], scores, similarities, groups, ordinals, row_ids, list_ids)]
 
-    def _screen(self, list_id: int, rows: _List) -> tuple[NDArray[Any], ...]:
+    def _entry(self, list_id: int, rows: _List) -> tuple[int, ...]:
+        """A row of `lists` as `numba_kernels.scan_parts` explains it; `lists` keeps the arrays alive."""
+        known = self._entries.get(list_id)
+        if known is None or known[0] is not rows:
+            codes = self._screen(rows)
+            addresses = (array.ctypes.data for array in (*rows, *codes))
+            entry = (len(rows.row_ids), list_id, *addresses, *([0] * (4 - len(codes))))
+            known = self._entries[list_id] = (rows, codes, entry)  # two threads may both: the same values
+        return known[2]
+
+    def _screen(self, rows: _List) -> tuple[NDArray[Any], ...]:
         """Codes of a list that is long enough to pay for them, made at the first scan after a change."""
         if self._metric == "l2" or self._dim < _SCREEN_DIM or len(rows.row_ids) < _SCREEN_ROWS:
-            return self._no_codes
-        kept = self._codes.get(list_id)
-        if kept is None or kept[0] is not rows:
-            codes = _codes(len(rows.row_ids), self._dim)
-            self._operations.quantize(rows.vectors, *codes)
-            kept = self._codes[list_id] = (rows, codes)  # two threads may both make them: the same values
-        return kept[1]
+            return ()
+        codes = _codes(len(rows.row_ids), self._dim)
+        self._operations.quantize(rows.vectors, *codes)
+        return codes
 
     def _forget(self, lists: Mapping[int, _List]) -> None:
         """Let go of the codes of lists that are no longer there."""
-        for list_id in [i for i in tuple(self._codes) if i not in lists]:
-            self._codes.pop(list_id, None)
+        if len(self._entries) <= len(lists):
+            return
+        for list_id in [i for i in tuple(self._entries) if i not in lists]:
+            self._entries.pop(list_id, None)
 
 
 class NumbaBackend(PoolBackend):

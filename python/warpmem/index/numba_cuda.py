@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from ..records import AND, NOT, OR, RANGE
 from .canonical import _TAYLOR, key_to_f64
 from .numpy_ref import NumpyPool, _Found, _List, _Ranking, found_rows
-from .segments import Segments, pack_segments
+from .segments import Segments, pack_filters
 
 ROWS = 64
 LANES = 32
@@ -91,7 +91,7 @@ def holds(cell: Any, op: Any, lo: Any, hi: Any, values: Any, offset: Any) -> Any
 
 @cuda.jit(device=True)
 def passes(i: Any, s: Any, row_ids: Any, columns: Any, segments: Any) -> Any:
-    """Filters of one row for segment s; the arrays are those of `numba_kernels.scan_parts`."""
+    """Filters of one row for segment s, the query and then the arrays of `segments.pack_filters`."""
     _, terms, term_ends, values, value_ends, words, word_ends = segments
     one = np.uint64(1)
     stack = np.uint64(0)  # of truth values, the uppermost in the lowest bit
@@ -258,6 +258,8 @@ class NumbaCudaPool(NumpyPool):
                 continue
             rows = lists[list_id]
             tiles, s = -(-len(rows.row_ids) // ROWS), len(group)
+            filters = [segments.distinct[i] for i in segments.filters[group].tolist()]
+            packed = (segments.queries[group], *pack_filters(filters))
             shape = (s, tiles, min(k, ROWS))
             scores_on = cuda.to_device(np.zeros(shape, np.float32))
             similarities_on = cuda.to_device(np.zeros(shape, np.float32))
@@ -267,7 +269,7 @@ class NumbaCudaPool(NumpyPool):
             scan_kernel[(tiles, s), THREADS](
                 *(cuda.to_device(_not_empty(array)) for array in arrays),
                 queries_on,
-                tuple(cuda.to_device(_not_empty(array)) for array in pack_segments(segments, group)),
+                tuple(cuda.to_device(_not_empty(array)) for array in packed),
                 weights_on, settings_on, powers_on, scores_on, similarities_on, positions_on,
             )  # fmt: skip
             scores, similarities = scores_on.copy_to_host(), similarities_on.copy_to_host()

@@ -1,4 +1,4 @@
-"""CPU kernels compiled by Numba: the scan of one list for a group of segments, and the int8 screen.
+"""CPU kernels compiled by Numba: the scan of many lists in one call, and the int8 screen.
 
 A row is looked at in this order, cheapest first; only the canonical score (csrc/core/score.hpp) is kept:
 
@@ -23,6 +23,7 @@ from __future__ import annotations
 from typing import Any
 
 import numba
+import numba.extending
 import numpy as np
 
 from .numba_filters import filter_rows, jit
@@ -126,66 +127,57 @@ def _priority(key: Any) -> Any:
 
 
 @jit()
-def _worse(s: Any, o: Any, r: Any, score: Any, ordinal: Any, row_id: Any) -> Any:
-    """Whether (s, o, r) stands after (score, ordinal, row_id): both in one list and group."""
-    if s != score:
-        return s < score
-    if o != ordinal:
-        return o > ordinal
-    return r > row_id
+def _after(a: Any, b: Any) -> Any:
+    """Whether a stands after b: (score, group, ordinal, row id, list id)."""
+    if a[0] != b[0]:
+        return a[0] < b[0]
+    return a[1:] > b[1:]
 
 
 @jit()
-def _offer(
-    position: Any,
-    score: Any,
-    similarity: Any,
-    row_ids: Any,
-    ordinals: Any,
-    scores: Any,
-    similarities: Any,
-    positions: Any,
-    count: Any,
-) -> Any:
-    """Put a row into a heap of the k best, the worst in front. Returns how many it holds now."""
-    k = scores.shape[0]
-    ordinal, row_id = ordinals[position], row_ids[position]
+def _entry(best: Any, q: Any, at: Any) -> Any:
+    scores, _, groups, ordinals, row_ids, list_ids = best
+    return scores[q, at], groups[q, at], ordinals[q, at], row_ids[q, at], list_ids[q, at]
+
+
+@jit()
+def _move(best: Any, q: Any, source: Any, target: Any) -> None:
+    scores, similarities, groups, ordinals, row_ids, list_ids = best
+    scores[q, target], similarities[q, target] = scores[q, source], similarities[q, source]
+    groups[q, target], ordinals[q, target] = groups[q, source], ordinals[q, source]
+    row_ids[q, target], list_ids[q, target] = row_ids[q, source], list_ids[q, source]
+
+
+@jit()
+def _offer(best: Any, q: Any, count: Any, row: Any, similarity: Any) -> Any:
+    """Put a row into the heap of query q, which has the worst of the k best in front. Returns how many it
+    holds now."""
+    k = best[0].shape[1]
     if count < k:
         at = count
         count += 1
         while at > 0:
             up = (at - 1) // 2
-            above = positions[up]
-            if not _worse(score, ordinal, row_id, scores[up], ordinals[above], row_ids[above]):
+            if not _after(row, _entry(best, q, up)):
                 break
-            scores[at], similarities[at], positions[at] = scores[up], similarities[up], above
+            _move(best, q, up, at)
             at = up
     else:
-        front = positions[0]
-        if not _worse(scores[0], ordinals[front], row_ids[front], score, ordinal, row_id):
+        if not _after(_entry(best, q, 0), row):
             return count
         at = 0
         while True:
             child = 2 * at + 1
             if child >= k:
                 break
-            if child + 1 < k:
-                left, right = positions[child], positions[child + 1]
-                if _worse(
-                    scores[child + 1],
-                    ordinals[right],
-                    row_ids[right],
-                    scores[child],
-                    ordinals[left],
-                    row_ids[left],
-                ):
-                    child += 1
-            below = positions[child]
-            if not _worse(scores[child], ordinals[below], row_ids[below], score, ordinal, row_id):
+            if child + 1 < k and _after(_entry(best, q, child + 1), _entry(best, q, child)):
+                child += 1
+            if not _after(_entry(best, q, child), row):
                 break
-            scores[at], similarities[at], positions[at] = scores[child], similarities[child], below
+            _move(best, q, child, at)
             at = child
-    scores[at], similarities[at], positions[at] = score, similarity, position
+    best[0][q, at], best[1][q, at] = row[0], similarity
+    best[2][q, at], best[3][q, at], best[4][q, at], best[5][q, at] = row[1], row[2], row[3], row[4]
     return count
 
 
@@ -228,46 +220,49 @@ def _bounds(
 
 
 @jit()
-def scan_rows(
+def _scan_rows(
     first: Any,
     last: Any,
+    list_id: Any,
     rows: Any,
     screen: Any,
     queries: Any,
     segments: Any,
+    filters: Any,
     weights: Any,
     settings: Any,
-    scores: Any,
-    similarities: Any,
-    positions: Any,
+    best: Any,
     counts: Any,
 ) -> None:
-    """The rows [first, last) of a list for every segment. The arguments are explained at `scan_parts`."""
+    """The rows [first, last) of a list for its segments. The arguments are explained at `scan_parts`."""
     row_ids, ordinals, columns, vectors = rows
     codes, scale, hat, error = screen
     wide, ints, query_scale, query_norm, query_error = queries
-    of_query, terms, term_ends, values, value_ends, words, word_ends = segments
+    of_query, of_group, of_filter = segments
+    terms, term_ends, values, value_ends, words, word_ends = filters
     min_similarity, w_similarity, w_recency, w_priority, half_life = weights
     recency_column, priority_column, now, squared = settings
-    k = scores.shape[1]
+    front = best[0]  # [q, 0] is the k-th best score of a full heap
+    k = front.shape[1]
     screened = codes.shape[0] > 0 and w_similarity > 0.0 and squared == 0
     plain = w_priority == 0.0 and min_similarity == -np.inf
     recency_bound = max(w_recency, 0.0) * (1.0 + 1e-9)  # 0 without recency: adding it changes no comparison
     acc = np.empty(_LANES, np.float64)
-    chosen = np.empty(TILE, np.int64)
-    total = np.empty(TILE, np.int32)
-    bounds = np.empty(TILE, np.float32)
+    tile = min(TILE, last - first)
+    chosen = np.empty(tile, np.int64)
+    total = np.empty(tile, np.int32)
+    bounds = np.empty(tile, np.float32)
     for begin in range(first, last, TILE):
         end = min(begin + TILE, last)
         for s in range(of_query.shape[0]):
-            q = of_query[s]
-            my_terms = terms[term_ends[s] : term_ends[s + 1]]
-            my_values = values[value_ends[s] : value_ends[s + 1]]
-            my_words = words[word_ends[s] : word_ends[s + 1]]
+            q, group, f = of_query[s], of_group[s], of_filter[s]
+            my_terms = terms[term_ends[f] : term_ends[f + 1]]
+            my_values = values[value_ends[f] : value_ends[f + 1]]
+            my_words = words[word_ends[f] : word_ends[f + 1]]
             m = filter_rows(begin, end, row_ids, columns, my_terms, my_values, my_words, chosen)
             query = wide[q]
             norm, off, step = query_norm[q], query_error[q], query_scale[q]
-            count = counts[s]
+            count = counts[q]
             if screened:
                 _dots(codes, chosen[:m], ints[q], total)
                 if (
@@ -278,14 +273,14 @@ def scan_rows(
                         total, step, norm, off, scale[begin:end], hat[begin:end], error[begin:end],
                         w_similarity, recency_bound, out,
                     )  # fmt: skip
-                    front = scores[s, 0]
+                    least = front[q, 0]
                     left = 0
                     for x in range(m):
                         chosen[left], total[left] = begin + x, total[x]
-                        left += np.int64(not (out[x] < front))
+                        left += np.int64(not (out[x] < least))
                     m = left
                 elif count == k or min_similarity > -np.inf:  # with the threshold that the tile begins with
-                    front = scores[s, 0] if count == k else np.float32(-np.inf)
+                    least = front[q, 0] if count == k else np.float32(-np.inf)
                     left = 0
                     for x in range(m):
                         i = chosen[x]
@@ -296,7 +291,7 @@ def scan_rows(
                         if w_priority != 0.0:
                             part += w_priority * _priority(columns[i, priority_column])
                         chosen[left], total[left] = i, total[x]
-                        left += np.int64(not ((near < min_similarity) | (np.float32(part) < front)))
+                        left += np.int64(not ((near < min_similarity) | (np.float32(part) < least)))
                     m = left
             for x in range(m):
                 i = chosen[x]
@@ -306,7 +301,7 @@ def scan_rows(
                         part += recency_bound
                     if w_priority != 0.0:
                         part += w_priority * _priority(columns[i, priority_column])
-                    if np.float32(part) < scores[s, 0]:
+                    if np.float32(part) < front[q, 0]:
                         continue
                 if squared == 0:
                     similarity = np.float32(dot(vectors[i], query, acc))
@@ -323,45 +318,98 @@ def scan_rows(
                 if final != final:
                     final = -np.inf
                 score = np.float32(final) + np.float32(0.0)  # -0 becomes +0
-                if count == k and score < scores[s, 0]:
+                if count == k and score < front[q, 0]:
                     continue
-                count = _offer(
-                    i, score, similarity, row_ids, ordinals, scores[s], similarities[s], positions[s], count
-                )
-            counts[s] = count
+                row = (score, group, ordinals[i], row_ids[i], list_id)
+                count = _offer(best, q, count, row, similarity)
+            counts[q] = count
+
+
+@numba.extending.intrinsic  # type: ignore[untyped-decorator]
+def _pointer(context: Any, address: Any) -> Any:
+    """An address in an int64 as a pointer, for numba.carray."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], context.get_value_type(numba.types.voidptr))
+
+    return numba.types.voidptr(address), generate
+
+
+@jit()
+def scan_part(
+    p: Any,
+    cuts: Any,
+    lists: Any,
+    shape: Any,
+    queries: Any,
+    segments: Any,
+    filters: Any,
+    weights: Any,
+    settings: Any,
+    best: Any,
+    counts: Any,
+) -> None:
+    """Part p of a scan; see `scan_parts`."""
+    n_columns, dim = shape
+    of_query, of_group, of_filter, starts, work = segments
+    for at in range(lists.shape[0]):
+        n, start, end = lists[at, 0], starts[at], starts[at + 1]
+        each = end - start
+        first = min(max((cuts[p] - work[at] + each - 1) // each, 0), n)
+        last = min(max((cuts[p + 1] - work[at] + each - 1) // each, 0), n)
+        if first == last:
+            continue
+        rows = (
+            numba.carray(_pointer(lists[at, 2]), (n,), np.int64),
+            numba.carray(_pointer(lists[at, 3]), (n,), np.uint32),
+            numba.carray(_pointer(lists[at, 4]), (n, n_columns), np.int64),
+            numba.carray(_pointer(lists[at, 5]), (n, dim), np.float32),
+        )
+        coded = n if lists[at, 6] != 0 else 0
+        screen = (
+            numba.carray(_pointer(lists[at, 6]), (coded, dim), np.int8),
+            numba.carray(_pointer(lists[at, 7]), (coded,), np.float32),
+            numba.carray(_pointer(lists[at, 8]), (coded,), np.float32),
+            numba.carray(_pointer(lists[at, 9]), (coded,), np.float32),
+        )
+        mine = (of_query[start:end], of_group[start:end], of_filter[start:end])
+        _scan_rows(
+            first, last, lists[at, 1], rows, screen, queries, mine, filters, weights, settings, best, counts
+        )
 
 
 @jit(parallel=True)
 def scan_parts(
-    ends: Any,
-    rows: Any,
-    screen: Any,
+    cuts: Any,
+    lists: Any,
+    shape: Any,
     queries: Any,
     segments: Any,
+    filters: Any,
     weights: Any,
     settings: Any,
-    scores: Any,
-    similarities: Any,
-    positions: Any,
+    best: Any,
     counts: Any,
 ) -> None:
-    """Scan a list in parts, one thread each.
+    """Scan lists in parts, one thread each.
 
-    ends          (parts + 1,) int64    part p is the rows ends[p] .. ends[p + 1]
-    rows          row_ids (n,) int64, ordinals (n,) uint32, columns (n, c) int64, vectors (n, dim) float32
-    screen        codes (n, dim) int8, scale, hat, error (n,) float32; all of length 0 without a screen
+    cuts          (parts + 1,) int64    part p takes the work cuts[p] .. cuts[p + 1]; a row for a segment is 1
+    lists         (l, 10) int64    rows, list id, then the addresses of row_ids (n,) int64, ordinals (n,)
+                  uint32, columns (n, c) int64, vectors (n, dim) float32, and of the screen's codes (n, dim)
+                  int8, scale, hat, error (n,) float32, all 0 without a screen. The caller keeps them alive.
+    shape         c, dim
     queries       (q, dim) float64, its integers (q, dim) int16, and their scale, |q|, |q - scale integers|
                   (q,) float64
-    segments      query (s,), terms (t, 4) with ends (s + 1,), values with ends (s + 1,): int64; bitmap words
-                  uint64 with ends (s + 1,), each bitmap behind a word that is 1, or a single 0 where there is
-                  none
+    segments      list by list: query int64, group uint32, filter int64 (s,); where each list's start
+                  (l + 1,), and the work before each list (l,): int64
+    filters       the arrays of `segments.pack_filters`
     weights       min_similarity, w_similarity, w_recency, w_priority, half_life
     settings      recency_column, priority_column, now, 1 for the metric l2 or 0 for dot
-    outputs       the k best rows of each segment in each part, as heaps: scores, similarities (parts, s, k)
-                  float32, positions (parts, s, k) int64, counts (parts, s) int64, which start at 0
+    best, counts  the k best rows of each query in each part, as heaps: scores, similarities float32, groups,
+                  ordinals uint32, row ids, list ids int64, all (parts, q, k); counts (parts, q) int64, which
+                  start at 0
     """
-    for p in numba.prange(ends.shape[0] - 1):
-        scan_rows(
-            ends[p], ends[p + 1], rows, screen, queries, segments, weights, settings,
-            scores[p], similarities[p], positions[p], counts[p],
-        )  # fmt: skip
+    scores, similarities, groups, ordinals, row_ids, list_ids = best
+    for p in numba.prange(cuts.shape[0] - 1):
+        mine = (scores[p], similarities[p], groups[p], ordinals[p], row_ids[p], list_ids[p])
+        scan_part(p, cuts, lists, shape, queries, segments, filters, weights, settings, mine, counts[p])

@@ -37,15 +37,18 @@ class Segments(NamedTuple):
     filters: NDArray[np.int64]
     distinct: Sequence[Filter]
 
-    def by_list(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
-        """Each list with the positions of its segments, in the order of the call."""
-        if not len(self.lists):
-            return
+    def grouped(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Distinct lists, ascending; where each one's segments start in the third, and the end; positions of
+        the segments, list by list, in the order of the call."""
         order = np.argsort(self.lists, kind="stable")
         ids = self.lists[order]
-        starts = np.flatnonzero(np.concatenate(([True], ids[1:] != ids[:-1])))
-        ends = [*starts[1:].tolist(), len(ids)]
-        for list_id, start, end in zip(ids[starts].tolist(), starts.tolist(), ends, strict=True):
+        first = np.flatnonzero(np.concatenate(([True], ids[1:] != ids[:-1]))[: len(ids)])
+        return ids[first], np.append(first, len(ids)), order
+
+    def by_list(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
+        """Each list with the positions of its segments, in the order of the call."""
+        ids, starts, order = self.grouped()
+        for list_id, start, end in zip(ids.tolist(), starts[:-1].tolist(), starts[1:].tolist(), strict=True):
             yield list_id, order[start:end]
 
 
@@ -58,6 +61,7 @@ def check_segments(segments: Sequence[Segment] | SegmentTable, n_queries: int, n
     numbers: list[tuple[int, int, int, int]] = []
     distinct: list[Filter] = []
     last: tuple[Any, Any, Any] | None = None
+    everything, kept = -1, -1  # the filter that refuses nothing, the last other one
     for segment in segments:
         query, list_id, group, terms, values, bitmap = members_of(segment, "segments", 6)
         query = integer(query, "segment query", 0, max(n_queries - 1, 0))
@@ -65,10 +69,17 @@ def check_segments(segments: Sequence[Segment] | SegmentTable, n_queries: int, n
             raise ValueError("a segment names query 0, but there are 0 queries")
         list_id = integer(list_id, "segment list_id")
         group = integer(group, "segment group", 0, (1 << 32) - 1)
+        if len(terms) == 0 and len(values) == 0 and bitmap is None:
+            if everything < 0:
+                everything = len(distinct)
+                distinct.append(check_filter((), (), None, n_columns))
+            numbers.append((query, list_id, group, everything))
+            continue
         if last is None or terms is not last[0] or values is not last[1] or bitmap is not last[2]:
+            kept = len(distinct)
             distinct.append(check_filter(terms, values, bitmap, n_columns))
             last = (terms, values, bitmap)
-        numbers.append((query, list_id, group, len(distinct) - 1))
+        numbers.append((query, list_id, group, kept))
     table = np.array(numbers, np.int64).reshape(len(numbers), 4)
     return Segments(
         np.ascontiguousarray(table[:, 0]),
@@ -150,13 +161,12 @@ def holds(xp: Any, terms: NDArray[np.int64], values: NDArray[np.int64], columns:
     return keep
 
 
-def pack_segments(segments: Segments, positions: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
-    """Some segments as the arrays that `numba_kernels.scan_parts` explains."""
-    filters = [segments.distinct[i] for i in segments.filters[positions].tolist()]
+def pack_filters(filters: Sequence[Filter]) -> tuple[NDArray[Any], ...]:
+    """Filters one after the other: terms (t, 4) and their ends (f + 1,), values and ends, bitmap words and
+    ends; each bitmap stands behind a word that is 1, and where there is none stands a single 0."""
     one, none = np.ones(1, np.uint64), np.zeros(1, np.uint64)
     words = [part for f in filters for part in ((none,) if f.bitmap is None else (one, f.bitmap))]
     return (
-        segments.queries[positions],
         np.concatenate([f.terms for f in filters]),
         _ends([len(f.terms) for f in filters]),
         np.concatenate([f.values for f in filters]),
