@@ -58,17 +58,14 @@ class NativePool {
       : kernels_(choose(isa)),
         storage_(storage_name(file.layout().storage)),
         metric_(file.metric() == Metric::kL2 ? "l2" : "dot"),
-        pool_(file.layout().dim, file.layout().n_columns, file.layout().storage, file.metric(), file.screen()),
+        pool_(file.layout().dim, file.layout().n_columns, file.layout().storage, file.metric(), file.screen(),
+              books_of(file, *kernels_)),
         workers_(static_cast<int32_t>(as_int64(threads, "threads", 1, kMaxThreads))) {
     const py::gil_scoped_release release;
     file.load(pool_);
   }
 
-  void save(const py::object& path, const py::object& sections) const {
-    if (pool_.books() != nullptr)
-      throw py::value_error("a pool with pq codes cannot be saved yet; save its rows in a pool of another screen");
-    pool_save(pool_, path, sections);
-  }
+  void save(const py::object& path, const py::object& sections) const { pool_save(pool_, path, sections); }
 
   int64_t dim() const { return pool_.layout().dim; }
   int64_t n_columns() const { return pool_.layout().n_columns; }
@@ -133,7 +130,8 @@ class NativePool {
   py::tuple scan(const py::object& queries_arg, const py::object& segments_arg, const py::object& k_arg,
                  const py::object& min_similarity, const py::object& w_similarity, const py::object& w_recency,
                  const py::object& w_priority, const py::object& half_life, const py::object& recency_column,
-                 const py::object& priority_column, const py::object& now, const py::object& refine, const py::object& explain) {
+                 const py::object& priority_column, const py::object& now, const py::object& refine, const py::object& explain,
+                 const py::object& ranks_arg) {
     const View<float> queries(queries_arg, "queries", {-1, dim()});
     ScanRequest request;
     request.queries = queries.data();
@@ -162,15 +160,16 @@ class NativePool {
     py::array_t<int64_t> row_ids(shape);
     py::array_t<int32_t> counts(request.n_queries);
     const bool explained = PyObject_IsTrue(explain.ptr()) == 1;
-    py::array_t<uint32_t> ranks(explained ? shape : std::vector<py::ssize_t>{0});
-    py::array_t<uint32_t> ordinals(explained ? shape : std::vector<py::ssize_t>{0});
+    const bool ranked = PyObject_IsTrue(ranks_arg.ptr()) == 1;
+    py::array_t<uint32_t> ranks(ranked ? shape : std::vector<py::ssize_t>{0});
+    py::array_t<uint32_t> ordinals(ranked ? shape : std::vector<py::ssize_t>{0});
     const ScanOutput output{scores.mutable_data(),
                             similarities.mutable_data(),
                             list_ids.mutable_data(),
                             row_ids.mutable_data(),
                             counts.mutable_data(),
-                            explained ? ranks.mutable_data() : nullptr,
-                            explained ? ordinals.mutable_data() : nullptr};
+                            ranked ? ranks.mutable_data() : nullptr,
+                            ranked ? ordinals.mutable_data() : nullptr};
 
     std::vector<ListHead> heads(groups.list_ids.size());
     pool_.snapshot(groups.list_ids.data(), heads.size(), heads.data());
@@ -186,15 +185,15 @@ class NativePool {
       counters = warpmem::scan(*kernels_, pool_, request, groups, heads, output, &workers_);
       heads.clear();  // may free pages that a writer has replaced meanwhile
     }
-    if (explained) {
+    if (explained || ranked) {
       py::dict plan;
       plan["rows_seen"] = counters.rows_seen;
       plan["rows_rescored"] = counters.rows_rescored;
       plan["tiles"] = counters.tiles;
       plan["threads"] = counters.threads;
       plan["variant"] = counters.screened ? isa() + "/" + (pool_.books() != nullptr ? "pq" : kernels_->screen_name) : isa();
-      plan["groups"] = std::move(ranks);
-      plan["ordinals"] = std::move(ordinals);
+      if (ranked) plan["groups"] = std::move(ranks);
+      if (ranked) plan["ordinals"] = std::move(ordinals);
       return py::make_tuple(std::move(scores), std::move(similarities), std::move(list_ids), std::move(row_ids),
                             std::move(counts), std::move(plan));
     }
@@ -367,9 +366,10 @@ PYBIND11_MODULE(_cpu, m) {
            py::arg("min_similarity") = none, py::arg("w_similarity") = one, py::arg("w_recency") = zero,
            py::arg("w_priority") = zero, py::arg("half_life") = one, py::arg("recency_column") = zero_int,
            py::arg("priority_column") = zero_int, py::arg("now") = zero_int, py::arg("refine") = py::int_(10),
-           py::arg("explain") = false,
-           "The k best rows of each query: (scores, similarities, list_ids, row_ids, counts); with explain a dict of counters, "
-           "and groups and ordinals of the rows, more.")
+           py::arg("explain") = false, py::arg("ranks") = false,
+           "The k best rows of each query: (scores, similarities, list_ids, row_ids, counts); with explain a dict of counters "
+           "more, "
+           "with ranks also the groups and ordinals of the rows in it.")
       .def("vectors", &NativePool::vectors, py::arg("list_id"), py::arg("row_ids"), "Stored rows; KeyError when one is absent.")
       .def("lists", &NativePool::lists, "Ids of all lists, ascending.")
       .def("rows", &NativePool::rows, py::arg("list_id"),
@@ -380,6 +380,8 @@ PYBIND11_MODULE(_cpu, m) {
       .def("trim", &NativePool::trim, "Give back memory that only changes need; they build it again, list by list.")
       .def("stats", &NativePool::stats, "lists, rows (live), dead, pages, bytes.");
   register_file_errors();
+  m.def("open_section", &open_section<NativePool>, py::arg("section"), py::kw_only(), py::arg("isa") = "auto",
+        py::arg("threads") = 1, "(pool, sections) of a section of an opened file that is the file of a pool itself.");
   m.def("open_pool", &open_pool<NativePool>, py::arg("path"), py::kw_only(), py::arg("isa") = "auto", py::arg("threads") = 1,
         "(Pool, sections) of a saved file, which is mapped; sections are read-only uint8 arrays by name.");
   bind_kernels(m);

@@ -98,6 +98,7 @@ inline void pool_save(const Pool& pool, const py::object& path_argument, const p
 inline py::dict section_arrays(const PoolFile& file) {
   py::dict arrays;
   for (const Section& section : file.sections()) {
+    if (file.layout().pq.pq_dim > 0 && section.name == kCodebooksSection) continue;  // the pool's own
     auto keep = std::make_unique<std::shared_ptr<const MappedFile>>(file.mapping());
     const py::capsule owner(keep.get(), [](void* kept) { delete static_cast<std::shared_ptr<const MappedFile>*>(kept); });
     keep.release();
@@ -109,7 +110,25 @@ inline py::dict section_arrays(const PoolFile& file) {
 }
 
 inline const char* storage_name(Storage storage) {
+  if (storage == Storage::kPq) return "pq";
   return storage == Storage::kF16 ? "f16" : storage == Storage::kInt8 ? "int8" : "f32";
+}
+
+// A pool from a section, as section_arrays gave it, that is itself the file of a pool.
+template <typename NativePool>
+py::tuple open_section(const py::object& section, const py::object& isa, const py::object& threads) {
+  const View<uint8_t> bytes(section, "section", {-1});
+  const py::object base = bytes.array().base();
+  if (!py::isinstance<py::capsule>(base)) throw py::value_error("section must be an array that open_pool returned");
+  const std::shared_ptr<const MappedFile> whole =
+      *py::reinterpret_borrow<py::capsule>(base).get_pointer<std::shared_ptr<const MappedFile>>();
+  std::optional<PoolFile> file;
+  {
+    const py::gil_scoped_release release;
+    file.emplace(std::make_shared<const MappedFile>(whole, bytes.data(), static_cast<uint64_t>(bytes.shape(0))));
+  }
+  auto pool = std::make_unique<NativePool>(isa, *file, threads);
+  return py::make_tuple(std::move(pool), section_arrays(*file));
 }
 
 // (pool, sections). NativePool is made of (isa, file, threads).

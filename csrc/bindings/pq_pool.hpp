@@ -6,6 +6,7 @@
 
 #include "../cpu/op_dispatch.hpp"
 #include "../cpu/pool.hpp"
+#include "../cpu/pool_file.hpp"
 #include "kernel_arguments.hpp"
 
 namespace warpmem {
@@ -31,6 +32,13 @@ inline std::shared_ptr<const PqBooks> books_of(const py::object& codebooks, int6
                           std::to_string(dim) + " rounded up to a multiple of 32), not " + std::to_string(shape.dim()));
   }
   return std::make_shared<const PqBooks>(*find_op_kernels(kernels.name), shape.pq_dim, shape.dsub, dim, view.data());
+}
+
+inline std::shared_ptr<const PqBooks> books_of(const PoolFile& file, const Kernels& kernels) {
+  const PageLayout& layout = file.layout();
+  if (layout.pq.pq_dim == 0) return nullptr;
+  return std::make_shared<const PqBooks>(*find_op_kernels(kernels.name), layout.pq.pq_dim, layout.pq.dsub, layout.dim,
+                                         file.codebooks().data());
 }
 
 inline py::object codebooks_of(const Pool& pool) {

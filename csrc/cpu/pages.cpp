@@ -57,7 +57,7 @@ MappedFile::MappedFile(std::string path) : path_(std::move(path)) {
 }
 
 MappedFile::~MappedFile() {
-  if (data_ != nullptr) ::munmap(const_cast<unsigned char*>(data_), static_cast<size_t>(size_));
+  if (data_ != nullptr && !whole_) ::munmap(const_cast<unsigned char*>(data_), static_cast<size_t>(size_));
 }
 
 // --------------------------------------------------------------------------------------------- its pages

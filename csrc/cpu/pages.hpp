@@ -80,6 +80,9 @@ class MappedFile {
  public:
   // Throws IndexFileError (kFailed) when it cannot be mapped.
   explicit MappedFile(std::string path);
+  // A part of a file, which stays mapped meanwhile: a section that is itself a file. The caller has made sure that it lies within.
+  MappedFile(std::shared_ptr<const MappedFile> whole, const unsigned char* data, uint64_t size)
+      : path_(whole->path_), whole_(std::move(whole)), data_(data), size_(size) {}
   ~MappedFile();
   MappedFile(const MappedFile&) = delete;
   MappedFile& operator=(const MappedFile&) = delete;
@@ -90,6 +93,7 @@ class MappedFile {
 
  private:
   const std::string path_;
+  const std::shared_ptr<const MappedFile> whole_;
   const unsigned char* data_ = nullptr;
   uint64_t size_ = 0;
 };

@@ -19,7 +19,8 @@
 
 namespace warpmem {
 
-constexpr uint32_t kFileVersion = 1;
+constexpr uint32_t kFileVersion = 2;                       // with pq codes; other pools are written as version 1
+constexpr const char* kCodebooksSection = "pq_codebooks";  // pq_dim x 16 x dsub float32
 constexpr size_t kSectionNameBytes = 40;
 constexpr uint64_t kMaxSections = 1024;
 
@@ -39,11 +40,13 @@ void save_pool(const Pool& pool, const std::string& path, const std::vector<Sect
 class PoolFile {
  public:
   // Throws IndexFileError when it is no index file, was written by a newer version, or is damaged where that can be seen now.
-  explicit PoolFile(const std::string& path);
+  explicit PoolFile(const std::string& path) : PoolFile(std::make_shared<const MappedFile>(path)) {}
+  explicit PoolFile(std::shared_ptr<const MappedFile> file);
 
   const PageLayout& layout() const noexcept { return layout_; }
   Metric metric() const noexcept { return metric_; }
   bool screen() const noexcept { return screen_; }
+  std::vector<float> codebooks() const;  // empty without pq codes
   const std::vector<Section>& sections() const noexcept { return sections_; }
   const std::shared_ptr<const MappedFile>& mapping() const noexcept { return file_; }
 
@@ -56,6 +59,7 @@ class PoolFile {
   Header read_header();
   void read_lists(const Header& header);
   void read_sections(const Header& header);
+  void read_codebooks();
   [[noreturn]] void damaged(const std::string& what) const;
 
   std::shared_ptr<const MappedFile> file_;

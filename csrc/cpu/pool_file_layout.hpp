@@ -20,9 +20,9 @@ struct FileHeader {
   uint64_t file_bytes;
   uint32_t dim;
   uint32_t n_columns;
-  uint32_t storage;  // 0 f32, 1 f16, 2 int8
+  uint32_t storage;  // 0 f32, 1 f16, 2 int8, 3 pq
   uint32_t metric;   // 0 dot, 1 l2
-  uint32_t screen;   // 0 none, 1 coarse and fine codes of csrc/core/int8.hpp
+  uint32_t screen;   // 0 none, 1 coarse and fine codes of csrc/core/int8.hpp, 2 the codes of csrc/core/pq_code.hpp
   uint32_t page_rows;
   uint64_t lists;
   uint64_t pages;
@@ -32,7 +32,8 @@ struct FileHeader {
   uint64_t sections_offset;
   uint64_t plane_bytes[kPlanes];  // of one page
   uint32_t tables_crc;            // bytes 256 .. planes_offset
-  uint32_t reserved[30];          // 0
+  uint32_t pq_dim;                // subspaces, with screen 2; else 0
+  uint32_t reserved[29];          // 0
   uint32_t header_crc;            // bytes 0 .. 251
 };
 static_assert(sizeof(FileHeader) == 256, "no padding");

@@ -1,4 +1,5 @@
 // Opening an index file: everything but the planes is checked here, and nothing of it is believed before.
+#include <cmath>
 #include <cstring>
 #include <string_view>
 
@@ -22,6 +23,14 @@ T read_at(const unsigned char* from, uint64_t offset, uint64_t index = 0) {
   return value;
 }
 
+// Whether the subspaces of pq codes, where there are some, make up a row.
+bool has_pieces(const FileHeader& header) {
+  if (header.screen != 2) return header.pq_dim == 0;
+  const int64_t padded = padded_dim(header.dim);
+  return header.pq_dim >= 1 && header.pq_dim <= kPqPageSubspaces && padded % header.pq_dim == 0 &&
+         padded / header.pq_dim <= kPqMaxPiece;
+}
+
 std::string number(uint64_t value) { return std::to_string(value); }
 
 }  // namespace
@@ -31,10 +40,30 @@ void PoolFile::damaged(const std::string& what) const {
                                            "; restore the file from a backup, or build the index again");
 }
 
-PoolFile::PoolFile(const std::string& path) : file_(std::make_shared<const MappedFile>(path)) {
+PoolFile::PoolFile(std::shared_ptr<const MappedFile> file) : file_(std::move(file)) {
   const Header header = read_header();
   read_lists(header);
   read_sections(header);
+  if (layout_.pq.pq_dim > 0) read_codebooks();
+}
+
+void PoolFile::read_codebooks() {
+  for (const float entry : codebooks()) {
+    if (!std::isfinite(entry)) damaged("its codebooks hold a number that is not finite");
+  }
+  if (codebooks().empty())
+    damaged("it has codes, but no codebooks of " + number(static_cast<uint64_t>(layout_.padded)) + " dimensions");
+}
+
+std::vector<float> PoolFile::codebooks() const {
+  std::vector<float> books;
+  const uint64_t bytes = static_cast<uint64_t>(layout_.padded) * 16 * sizeof(float);
+  for (const Section& section : sections_) {
+    if (layout_.pq.pq_dim == 0 || section.name != kCodebooksSection || section.bytes != bytes) continue;
+    books.resize(static_cast<size_t>(bytes / sizeof(float)));
+    std::memcpy(books.data(), section.data, static_cast<size_t>(bytes));
+  }
+  return books;
 }
 
 PoolFile::Header PoolFile::read_header() {
@@ -65,11 +94,14 @@ PoolFile::Header PoolFile::read_header() {
   if (size != header.file_bytes) {
     damaged("it has " + number(size) + " bytes, but was written with " + number(header.file_bytes));
   }
-  if (header.dim < 1 || header.dim > kMaxDim || header.n_columns > kMaxColumns || header.storage > 2 || header.metric > 1 ||
-      header.screen > 1 || header.page_rows != kPageRows) {
+  if (header.dim < 1 || header.dim > kMaxDim || header.n_columns > kMaxColumns || header.storage > 3 || header.metric > 1 ||
+      header.screen > header.version || (header.storage == 3 && header.screen != 2) || header.page_rows != kPageRows ||
+      !has_pieces(header)) {
     damaged("the header describes rows that this format does not have");
   }
-  layout_ = PageLayout(header.dim, header.n_columns, static_cast<Storage>(header.storage), header.screen == 1);
+  PqView pq;
+  if (header.screen == 2) pq = PqView{header.pq_dim, padded_dim(header.dim) / header.pq_dim, nullptr};
+  layout_ = PageLayout(header.dim, header.n_columns, static_cast<Storage>(header.storage), header.screen == 1, pq);
   metric_ = static_cast<Metric>(header.metric);
   screen_ = header.screen == 1;
   // Each number is held against the size of the file first, so that no sum of them overflows.

@@ -149,6 +149,8 @@ void copy_used(const PageLayout& layout, const ConstPage& page, int plane, int u
     const int64_t columns = layout.n_columns + 1;  // and the row ids
     for (int64_t c = 0; c < columns; ++c) std::memcpy(to + c * kColumnBytes, layout.column(page, c), n * sizeof(int64_t));
     std::memcpy(to + columns * kColumnBytes, layout.ordinals(page), n * sizeof(uint32_t));
+  } else if (plane == 0 && layout.pq.pq_dim > 0) {
+    for (int64_t at = 0; at < layout.coarse_bytes; at += kPageRows) std::memcpy(to + at, from + at, n);
   } else if (plane == 0) {
     for (int64_t line = 0; line < layout.padded / kLineElements + kCoarseParts; ++line) {
       const int64_t at = coarse_offset(0, line);
@@ -215,9 +217,14 @@ void write_plane(NewFile& file, const PageLayout& layout, const std::vector<Save
 
 }  // namespace
 
-void save_pool(const Pool& pool, const std::string& path, const std::vector<Section>& sections) {
+void save_pool(const Pool& pool, const std::string& path, const std::vector<Section>& given) {
   static const unsigned char kZeros[kFileAlignment] = {};
   const PageLayout& layout = pool.layout();
+  std::vector<Section> sections = given;
+  if (pool.books() != nullptr) {
+    const std::vector<float>& books = pool.books()->codebooks();
+    sections.push_back(Section{kCodebooksSection, books.data(), books.size() * sizeof(float)});
+  }
   require_names(sections);
   NewFile file(path);
   const auto lists = pool.snapshot_all();
@@ -231,13 +238,14 @@ void save_pool(const Pool& pool, const std::string& path, const std::vector<Sect
 
   FileHeader header{};
   std::memcpy(header.magic, kFileMagic, sizeof kFileMagic);
-  header.version = kFileVersion;
+  header.version = pool.books() != nullptr ? 2 : 1;
   header.byte_order = kFileByteOrder;
   header.dim = static_cast<uint32_t>(layout.dim);
   header.n_columns = static_cast<uint32_t>(layout.n_columns);
   header.storage = static_cast<uint32_t>(layout.storage);
   header.metric = static_cast<uint32_t>(pool.metric());
-  header.screen = pool.screened() ? 1 : 0;
+  header.screen = pool.books() != nullptr ? 2 : pool.screened() ? 1 : 0;
+  header.pq_dim = static_cast<uint32_t>(layout.pq.pq_dim);
   header.page_rows = kPageRows;
   header.lists = lists.size();
   header.pages = n_pages;

@@ -154,8 +154,8 @@ def test_other_versions_and_numbers(tmp_path: Path) -> None:
     data = path.read_bytes()
     path.write_bytes(sealed(data))
     open_pool(path)
-    path.write_bytes(sealed(data, version=2))
-    with pytest.raises(FormatError, match=r"version 2, this warpmem reads up to 1; open it with a newer"):
+    path.write_bytes(sealed(data, version=3))
+    with pytest.raises(FormatError, match=r"version 3, this warpmem reads up to 2; open it with a newer"):
         open_pool(path)
     path.write_bytes(sealed(data, order=0x04030201))
     with pytest.raises(FormatError, match="other byte order"):

@@ -12,28 +12,37 @@ one standard error, reaches what was asked for.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError
+from ..errors import IndexCorrupt, InputError
 from ..protocols import RowPool
 from ..records import SegmentTable
 from . import kernels
 from .ivf_plan import MIN_ROWS, Cells, cost, ladder, padded, plan_training
 from .ivf_pool import IvfPool
 
-__all__ = ["MIN_ROWS", "Cells", "IvfPool", "build_ivf", "plan_training", "train_pq", "training_rows"]
+__all__ = [
+    "MIN_ROWS",
+    "Cells",
+    "IvfPool",
+    "build_ivf",
+    "open_ivf",
+    "plan_training",
+    "train_pq",
+    "training_rows",
+]
 
 F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]
 
 _K = 10  # neighbours that recall is measured by
 _QUERIES = 400
-_MAX_REFINE = 400
+_MAX_REFINE = 200
 _PIECE = 32_768
 _UNIT = 1e-3
 _ROW_BYTES = {"f32": 4, "f16": 2, "int8": 1, "pq": 0}
@@ -104,13 +113,23 @@ def train_pq(
     vectors: F32, *, n_columns: int, metric: str, threads: int = 1, seed: int = 0, isa: str = "auto"
 ) -> IvfPool:
     """An empty pool that keeps codes only, its codebooks trained on vectors (n, dim) float32. No list has
-    cells: scans are exact with respect to the rows that the codes stand for. InputError for too few vectors."""
+    cells: scans are exact with respect to what the codes stand for. InputError for too few vectors."""
     needed = training_rows(vectors.shape[1])
     if len(vectors) < needed:
         raise InputError(f"training needs at least {needed} vectors, not {len(vectors)}")
     dim = vectors.shape[1]
     codebooks = _train_codebooks([vectors], dim, seed, threads, isa)
     return IvfPool(dim, n_columns, storage="pq", metric=metric, codebooks=codebooks, threads=threads, isa=isa)
+
+
+def open_ivf(pool: Any, sections: Mapping[str, Any], *, metric: str, threads: int) -> IvfPool:
+    """The pool that IvfPool.save wrote, from the native pool and the sections that `_cpu.open_pool` found.
+    IndexCorrupt when they are not of one index of this metric. `threads` are those of the native pool."""
+    if pool.metric != metric or pool.screen != "pq":
+        raise IndexCorrupt(
+            f"an index file should hold codes for {metric}, but has {pool.screen} for {pool.metric}"
+        )
+    return IvfPool.open(pool, sections)
 
 
 # ------------------------------------------------------------------------------------------ training
@@ -225,17 +244,20 @@ def _tune(
         row_bytes=_ROW_BYTES[ivf.storage] * ivf.dim,
         k=_K,
     )
+    ranks = ivf.ranks(owner, middle, truth)
     refines = ladder(_MAX_REFINE)
-    best = (float("inf"), n_cells, _MAX_REFINE, 0.0)
+    best = (float("inf"), n_cells, _MAX_REFINE, float("nan"))
     for n_probes in ladder(n_cells):
         if price(n_probes, 1) >= best[0]:
             break
-        mean, error = _recall(ivf, owner, middle, truth, n_probes, _MAX_REFINE)
+        mean, error = _summary(ranks < n_probes, truth)  # if rescoring found all that the cells hold
         if mean - error < recall:
-            if best[0] == float("inf"):
-                best = (*best[:3], mean)
             continue
-        low, high, reached = 0, len(refines) - 1, mean  # the least refine that reaches it lies within
+        low, high, reached = (
+            0,
+            len(refines),
+            float("nan"),
+        )  # the least that reaches it lies within, or is none
         while low < high:
             half = (low + high) // 2
             mean, error = _recall(ivf, owner, middle, truth, n_probes, refines[half])
@@ -243,8 +265,10 @@ def _tune(
                 high, reached = half, mean
             else:
                 low = half + 1
-        if price(n_probes, refines[high]) < best[0]:
+        if high < len(refines) and price(n_probes, refines[high]) < best[0]:
             best = (price(n_probes, refines[high]), n_probes, refines[high], reached)
+    if best[3] != best[3]:
+        best = (*best[:3], _recall(ivf, owner, middle, truth, *best[1:3])[0])
     _, n_probes, refine, reached = best
     own, _ = _recall(ivf, owner, drawn[:n], _exact(ivf, pool, owner, drawn[:n]), n_probes, refine)
     ivf.set_plan(owner, n_probes=n_probes, refine=refine, recall=reached, recall_rows=own)
@@ -265,6 +289,10 @@ def _recall(
     """Mean share of the true neighbours that are found, and its standard error."""
     table = SegmentTable(np.arange(len(queries)), np.full(len(queries), owner, np.int64))
     found = ivf.scan(queries, table, _K, n_probes=n_probes, refine=refine)[3]
-    hits = ((found[:, None, :] == truth[:, :, None]) & (truth[:, :, None] >= 0)).any(axis=2)
-    shares = hits.sum(axis=1) / np.maximum((truth >= 0).sum(axis=1), 1)
+    return _summary((found[:, None, :] == truth[:, :, None]).any(axis=2), truth)
+
+
+def _summary(hits: NDArray[np.bool_], truth: I64) -> tuple[float, float]:
+    """Mean share of the true neighbours, (n, 10) with -1 for none, that are hit, and its standard error."""
+    shares = (hits & (truth >= 0)).sum(axis=1) / np.maximum((truth >= 0).sum(axis=1), 1)
     return float(shares.mean()), float(shares.std() / np.sqrt(len(shares)))

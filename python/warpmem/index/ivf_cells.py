@@ -39,24 +39,41 @@ class CellStore:
     def __init__(
         self, dim: int, n_columns: int, *, storage: str, metric: str, codebooks: F32, threads: int, isa: str
     ) -> None:
-        pool = native().Pool
-        common: dict[str, Any] = {"metric": metric, "isa": isa, "threads": threads}
-        self.rows = pool(dim, n_columns, storage=storage, screen="pq", codebooks=codebooks, **common)
+        options: dict[str, Any] = {"metric": metric, "isa": isa, "threads": threads}
+        rows = native().Pool(dim, n_columns, storage=storage, screen="pq", codebooks=codebooks, **options)
+        self._set(rows, {})
+
+    @classmethod
+    def of(cls, rows: Any, owners: Mapping[int, Cells]) -> CellStore:
+        """A store over a native pool whose lists are the cells of these owners."""
+        made = cls.__new__(cls)
+        made._set(rows, owners)
+        return made
+
+    def _set(self, rows: Any, owners: Mapping[int, Cells]) -> None:
+        self.rows = rows
         self.owners: Mapping[int, Cells] = MappingProxyType({})
-        self._coarse = pool(dim, 0, **common)
-        self._owner_of = np.zeros(0, np.int64)  # by cell
+        self._coarse = native().Pool(rows.dim, 0, metric=rows.metric, isa=rows.isa, threads=rows.threads)
+        self._owner_of = np.zeros(0, np.int64)  # by cell; -1 for one that is gone
         self._cell_of: dict[int, Any] = {}  # owner -> IdMap from row to cell, built when it is first needed
+        for owner, cells in owners.items():
+            self._add(owner, cells)
 
     # ------------------------------------------------------------------------------------- owners
 
     def add(self, owner: int, centroids: F32, *, spherical: bool, n_probes: int, refine: int) -> None:
         """Cells of a new owner."""
-        made = Cells(centroids, len(self._owner_of), spherical, n_probes, refine)
-        n = len(centroids)
+        self._add(owner, Cells(centroids, len(self._owner_of), spherical, n_probes, refine))
+
+    def _add(self, owner: int, cells: Cells) -> None:
+        n = len(cells.centroids)
         here, order = np.full(n, owner, np.int64), np.arange(n, dtype=np.uint32)
-        self._coarse.apply([], here, made.ids, order, np.zeros((n, 0), np.int64), centroids)
-        self._owner_of = np.concatenate([self._owner_of, here])
-        self.owners = MappingProxyType({**self.owners, owner: made})
+        self._coarse.apply([], here, cells.ids, order, np.zeros((n, 0), np.int64), cells.centroids)
+        owner_of = np.full(max(len(self._owner_of), cells.first + n), -1, np.int64)
+        owner_of[: len(self._owner_of)] = self._owner_of
+        owner_of[cells.ids] = owner
+        self._owner_of = owner_of
+        self.owners = MappingProxyType({**self.owners, owner: cells})
 
     def replace(self, owner: int, cells: Cells) -> None:
         """Another n_probes, refine or recall for an owner."""
@@ -120,6 +137,17 @@ class CellStore:
             self._cell_of[owner] = found
         return found
 
+    def ranks(self, owner: int, queries: F32, row_ids: I64) -> I64:
+        """As IvfPool.ranks."""
+        cells = self.owners[owner]
+        n, n_cells = len(queries), len(cells.centroids)
+        table = SegmentTable(np.arange(n), np.full(n, owner, np.int64))
+        order = self._coarse.scan(queries, table, min(n_cells, _MAX_K))[3] - cells.first
+        place = np.full((n, n_cells + 1), n_cells, np.int64)  # the last column stands for no cell
+        np.put_along_axis(place, order, np.arange(order.shape[1])[None, :], axis=1)
+        held = self.cell_of(owner).get(row_ids.ravel(), -1).reshape(row_ids.shape)
+        return np.take_along_axis(place, np.where(held >= 0, held - cells.first, n_cells), axis=1)
+
     def fill(self, cells: I64, rows: Rows) -> None:
         """Add rows that are assigned already and that their owners do not hold yet. Their maps are built anew
         when they are needed."""
@@ -167,6 +195,7 @@ class CellStore:
         n_probes: int | None,
         refine: int | None,
         explain: bool,
+        ranks: bool,
         ranking: dict[str, Any],
     ) -> Any:
         """The k best rows of each query as the native pool returns them, with owners as list ids."""
@@ -176,7 +205,7 @@ class CellStore:
         if n_probes is not None:
             wanted[:] = n_probes
         rescored = max(cells.refine for cells in owners) if refine is None else refine
-        options = {**ranking, "refine": rescored, "explain": explain}
+        options = {**ranking, "refine": rescored, "explain": explain, "ranks": ranks}
         probes, counts = self._probe(queries, work, owners, np.minimum(wanted, sizes), sizes)
         result = self.rows.scan(queries, work.over(probes, counts), k, **options)
         read = int(counts.sum())
@@ -191,12 +220,12 @@ class CellStore:
             read += int(counts.sum())
             for to, better in zip(result[:5], fuller[:5], strict=True):
                 to[again] = better[again]
-            for name, value in fuller[5].items() if explain else ():
+            for name, value in fuller[5].items() if explain or ranks else ():
                 if name in ("groups", "ordinals"):
                     result[5][name][again] = value[again]
                 elif name in ("rows_seen", "rows_rescored", "tiles"):
                     result[5][name] += value
-        if explain:
+        if explain or ranks:
             result[5].update(plan="ivf", cells=read, n_probes=int(wanted.max()), refine=rescored)
         return (*result[:2], self.owner_of(result[2]), *result[3:])
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..records import Segment, SegmentTable
+from . import ivf_file
 from .arguments import check_array, check_finite, integer, members_of
 from .ivf_cells import F32, I64, U32, CellStore, Rows, native
 from .ivf_plan import Cells
@@ -56,6 +57,21 @@ class IvfPool:
             isa=isa,
         )
         self._lock = threading.Lock()
+
+    @classmethod
+    def open(cls, pool: Any, sections: Mapping[str, Any]) -> IvfPool:
+        """The pool that `save` wrote, from what `_cpu.open_pool` found. Raises IndexCorrupt, FormatError."""
+        made = cls.__new__(cls)
+        owners = ivf_file.read_owners(pool, sections)
+        made._plain, _ = native().open_section(sections[ivf_file.PLAIN], isa=pool.isa, threads=pool.threads)
+        made._cells = CellStore.of(pool, owners)
+        made._lock = threading.Lock()
+        return made
+
+    def save(self, path: Any, sections: Mapping[str, Any]) -> None:
+        """Write everything to one file, as `_cpu.Pool.save` does. Changes wait, searches do not."""
+        with self._lock:
+            ivf_file.save(path, sections, self._cells.rows, self._plain, self.owners)
 
     @property
     def dim(self) -> int:
@@ -113,6 +129,12 @@ class IvfPool:
     def assign(self, owner: int, vectors: F32, threads: int) -> I64:
         """The cell of each row of an owner with cells, (n,) int64."""
         return self._cells.assign(owner, vectors, threads)
+
+    def ranks(self, owner: int, queries: F32, row_ids: I64) -> I64:
+        """(n, k): how many cells of the owner are nearer to query i than that of row_ids[i, j]; all when
+        it has no such row."""
+        with self._lock:
+            return self._cells.ranks(owner, queries, row_ids)
 
     def fill(self, cells: I64, rows: Rows) -> None:
         """Add rows that are assigned already and that their owners do not hold yet."""
@@ -202,8 +224,8 @@ class IvfPool:
     ) -> Any:
         """As RowPool.scan. n_probes: cells that each (query, owner) reads; refine: refine * k rows of a query
         are rescored; None for what was found at building. A filtered query that finds fewer than k rows in
-        the cells it probes reads all of them, unless min_similarity is given. With `explain` a sixth member, a
-        dict: plan, cells, n_probes, refine, and what the native pool counts.
+        the cells it probes reads all of them, unless min_similarity is given. With `explain` a sixth member,
+        a dict: plan, cells, n_probes, refine, and what the native pool counts.
         """
         check_array(queries, "queries", np.float32, (None, self.dim))
         k = integer(k, "k", 1, _MAX_K)
@@ -215,10 +237,10 @@ class IvfPool:
         if not len(work.queries):
             return self._plain.scan(queries, plain, k, explain=explain, **ranking)
         result = self._cells.scan(
-            queries, work, k, n_probes=n_probes, refine=refine, explain=explain or joined, ranking=ranking
+            queries, work, k, n_probes=n_probes, refine=refine, explain=explain, ranks=joined, ranking=ranking
         )
         if joined:
-            exact = self._plain.scan(queries, plain, k, explain=True, **ranking)
+            exact = self._plain.scan(queries, plain, k, ranks=True, **ranking)
             result = join(result, exact, k)
         return result if explain else result[:5]
 

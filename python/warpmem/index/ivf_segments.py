@@ -65,7 +65,7 @@ class PairList:
 
 
 def join(a: Any, b: Any, k: int) -> Any:
-    """The k best of two explained results, in the order of RowPool.scan."""
+    """The k best of two results with ranks, in the order of RowPool.scan."""
     both = [np.concatenate([x, y], axis=1) for x, y in zip(a[:4], b[:4], strict=True)]
     groups, ordinals = (
         np.concatenate([a[5][name], b[5][name]], axis=1).astype(np.int64) for name in ("groups", "ordinals")
@@ -74,9 +74,7 @@ def join(a: Any, b: Any, k: int) -> Any:
     absent = np.concatenate([np.arange(k) >= part[4][:, None] for part in (a, b)], axis=1)
     best = np.lexsort((list_ids, row_ids, ordinals, groups, -scores, absent), axis=-1)[:, :k]
     out = [np.take_along_axis(part, best, axis=1) for part in both]
-    plan = {**a[5]}
-    for name, value in (("groups", groups), ("ordinals", ordinals)):
-        plan[name] = np.take_along_axis(value, best, axis=1).astype(np.uint32)
+    plan = {name: value for name, value in a[5].items() if name not in ("groups", "ordinals")}
     for name in ("rows_seen", "rows_rescored", "tiles"):
         plan[name] = a[5][name] + b[5][name]
     return (*out, np.minimum(a[4] + b[4], k).astype(np.int32), plan)
