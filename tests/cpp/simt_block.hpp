@@ -258,9 +258,9 @@ class Machine {
     const Thread& absent = threads_[static_cast<size_t>(other)];
     Text does{"has exited"};
     if (absent.op == Op::kBarrier) {
-      std::snprintf(does.text, sizeof does.text, "waits in barrier at %s", where(absent.site).c_str());
+      std::snprintf(does.text, sizeof does.text, "waits in barrier at %.120s", where(absent.site).c_str());
     } else if (absent.op != Op::kExited) {
-      std::snprintf(does.text, sizeof does.text, "waits in %s at %s with mask %08x", name_of(absent.op),
+      std::snprintf(does.text, sizeof does.text, "waits in %s at %.120s with mask %08x", name_of(absent.op),
                     where(absent.site).c_str(), absent.mask);
     }
     if (block_wide) fail("divergent barrier at %s: thread %d %s", where(self.site).c_str(), other, does.c_str());
