@@ -14,6 +14,8 @@
 #include "simt_block.hpp"
 
 #define WARPMEM_DEVICE inline
+#define WARPMEM_UNROLL
+#define WARPMEM_NO_UNROLL
 #define WARPMEM_KERNEL(threads) [[maybe_unused]] static void
 #define SIMT_SITE const char *file = __builtin_FILE(), int line = __builtin_LINE()
 

@@ -3,6 +3,7 @@
 //
 //   WARPMEM_KERNEL(n)   heads a kernel of at most n threads a block:  template <...> WARPMEM_KERNEL(256) name(Params p) { ... }
 //   WARPMEM_DEVICE      heads a function that only kernels call
+//   WARPMEM_UNROLL      before a loop whose body is written out for each turn; WARPMEM_NO_UNROLL: once
 //
 // A mask names the lanes that take part, all of which must call. Blocks are one-dimensional and a multiple of 32 threads; grids are one-dimensional.
 // Two threads that run the same collective from two lines do not meet in the emulator, whatever the hardware forgives.
@@ -15,7 +16,9 @@
 #else
 
 #define WARPMEM_DEVICE __device__ __forceinline__
-#define WARPMEM_KERNEL(threads) static __global__ void __launch_bounds__(threads)
+#define WARPMEM_UNROLL _Pragma("unroll")
+#define WARPMEM_NO_UNROLL _Pragma("unroll 1")
+#define WARPMEM_KERNEL(threads) static __global__ void __launch_bounds__(threads, 1)
 
 namespace warpmem::cuda {
 
