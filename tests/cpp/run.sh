@@ -1,6 +1,7 @@
 #!/bin/sh
 # Builds and runs the C++ tests with the compiler alone: all of them under AddressSanitizer and UndefinedBehaviorSanitizer, the concurrent one also
-# under ThreadSanitizer; the CUDA kernels (test_cuda_*) in the emulator of simt.hpp. Also checks that the files with their own instruction-set flags give the linker nothing to share.
+# under ThreadSanitizer; the CUDA kernels (test_cuda_*) in the emulator of simt.hpp. Also checks that the files with their own instruction-set flags
+# give the linker nothing to share.
 # Usage: tests/cpp/run.sh [build folder]. The exit code is 0 when everything passed.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
@@ -55,7 +56,7 @@ build_and_run() {
   done
 }
 
-emulated="test_cuda_select"
+emulated="test_cuda_select test_cuda_kmeans"
 # shellcheck disable=SC2086
 build_and_run asan "-fsanitize=address,undefined -fno-sanitize-recover=all" -O1 test_core test_pool test_screen test_scan test_kernels \
   test_simt $emulated &
