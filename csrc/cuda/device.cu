@@ -5,6 +5,7 @@
 
 #include "device.hpp"
 #include "kernels/self_test.cuh"
+#include "launch.cuh"
 
 namespace warpmem::cuda {
 
@@ -124,9 +125,8 @@ SelfTest self_test(int device) {
                               device_recencies.data(),
                               kRows,
                               kDim};
-  constexpr int kThreads = 128;
-  self_test_kernel<<<(kRows + kThreads - 1) / kThreads, kThreads>>>(params);
-  check(cudaGetLastError(), "self-test launch");
+  constexpr int64_t kRowsPerBlock = kSelfTestThreads / kWarpSize;
+  launch("self_test", self_test_kernel, Grid{(kRows + kRowsPerBlock - 1) / kRowsPerBlock, kSelfTestThreads, 0}, nullptr, params);
 
   std::vector<float> similarities(kRows);
   std::vector<double> recencies(kRows);

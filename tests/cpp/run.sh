@@ -1,6 +1,7 @@
 #!/bin/sh
 # Builds and runs the C++ tests with the compiler alone: all of them under AddressSanitizer and UndefinedBehaviorSanitizer, the concurrent one also
-# under ThreadSanitizer. Also checks that the files with their own instruction-set flags give the linker nothing to share.
+# under ThreadSanitizer; the CUDA kernels (test_cuda_*) in the emulator of simt.hpp. Also checks that the files with their own instruction-set flags
+# give the linker nothing to share.
 # Usage: tests/cpp/run.sh [build folder]. The exit code is 0 when everything passed.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
@@ -51,16 +52,21 @@ build_and_run() {
   done
   for test in "$@"; do
     # shellcheck disable=SC2086
-    $cxx $flags $optimisation $sanitizer $defines "$here/$test.cpp" $objects -pthread -o "$build/$test.$name"
+    $cxx $flags $optimisation $sanitizer $defines -I"$here" "$here/$test.cpp" $objects -pthread -o "$build/$test.$name"
   done
 }
 
-build_and_run asan "-fsanitize=address,undefined -fno-sanitize-recover=all" -O1 test_core test_file test_pool test_screen test_scan test_kernels &
+emulated="test_cuda_select test_cuda_kmeans"
+# shellcheck disable=SC2086
+build_and_run asan "-fsanitize=address,undefined -fno-sanitize-recover=all" -O1 test_core test_file test_pool test_screen test_scan test_kernels \
+  test_simt $emulated &
 first=$!
 build_and_run tsan -fsanitize=thread -O1 test_file test_pool test_scan &
 second=$!
 wait $first
 wait $second
+(for test in test_simt $emulated; do "$build/$test.asan" || exit; done) &
+first=$!
 "$build/test_core.asan"
 "$build/test_file.asan"
 "$build/test_pool.asan"
@@ -70,6 +76,7 @@ wait $second
 "$build/test_file.tsan" beside_a_writer
 "$build/test_pool.tsan" readers_beside_a_writer
 "$build/test_scan.tsan" beside_a_writer
+wait $first
 
 case $sources in
   *avx2*)

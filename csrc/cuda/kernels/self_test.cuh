@@ -1,15 +1,15 @@
-// Self-test kernel: core/score.hpp as the device sees it.
+// Self-test kernel: core/score.hpp as the device sees it, by the same code as the searching kernels.
 //
-//   thread t -> row t:  similarities[t] = dot(rows + t * padded, query),  recencies[t] = exp2_neg(exponents[t])
-//
-// One thread per row reads its row alone, which is slow and irrelevant here: the kernel shows that the device's arithmetic gives the host's bits.
+//   warp w -> row w:  similarities[w] = dot(rows + w * padded, query),  recencies[w] = exp2_neg(exponents[w])
 #pragma once
 
 #include <cstdint>
 
-#include "../../core/score.hpp"
+#include "canonical.cuh"
 
 namespace warpmem::cuda {
+
+constexpr int32_t kSelfTestThreads = 128;
 
 struct SelfTestParams {
   const float* rows;        // (n, padded)
@@ -21,10 +21,12 @@ struct SelfTestParams {
   int64_t padded;
 };
 
-__global__ void self_test_kernel(SelfTestParams p) {
-  const int64_t row = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+WARPMEM_KERNEL(kSelfTestThreads) self_test_kernel(SelfTestParams p) {
+  const int64_t row = block_index() * (block_threads() / kWarpSize) + warp_index();
   if (row >= p.n) return;
-  p.similarities[row] = dot(p.rows + row * p.padded, p.query, p.padded);
+  const double sum = warp_dot_f64(p.rows + row * p.padded, p.query, p.padded);
+  if (lane_index() != 0) return;
+  p.similarities[row] = static_cast<float>(sum);
   p.recencies[row] = exp2_neg(p.exponents[row]);
 }
 

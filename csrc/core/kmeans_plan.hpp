@@ -1,0 +1,93 @@
+// How the nearest-centroid search and the k-means update run on a device: tiles, chunks, memory. Pure functions of shapes and limits.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdio>
+#include <string>
+
+#include "device_limits.hpp"
+
+namespace warpmem {
+
+constexpr int32_t kNearestThreads = 256;               // 16 x 16, each with kPer x kPer sums
+constexpr int32_t kNearestDepth = 16;                  // dimensions of a step
+constexpr int32_t kNearestPad = 4;                     // floats behind a line of a tile, which spread its columns over the banks
+constexpr int64_t kNearestEntries = int64_t{1} << 22;  // rows times batches of one chunk
+constexpr int32_t kUpdateThreads = 128;
+constexpr int64_t kUpdateTile = 1024;  // rows that a warp counts
+
+// Batches are independent searches: the subspaces of a product quantiser, or one.
+struct NearestPlan {
+  int64_t rows = 0;
+  int64_t dim = 0;
+  int64_t k = 0;
+  int64_t batches = 1;
+  int32_t per = 4;            // sums of a thread in each direction: tiles of 16 * per rows and centroids
+  int64_t chunk_rows = 0;     // of one set of launches
+  int64_t screen_blocks = 0;  // of a whole chunk
+  int64_t settle_blocks = 0;
+  int64_t shared_bytes = 0;
+  int64_t workspace_bytes = 0;
+};
+
+inline int64_t nearest_tile(int32_t per) { return 16 * per; }
+
+inline int64_t nearest_shared_bytes(int32_t per) {
+  const int64_t tile = nearest_tile(per);
+  return 4 * (2 * kNearestDepth * (tile + kNearestPad) + tile);
+}
+
+inline int64_t align_16(int64_t bytes) { return (bytes + 15) / 16 * 16; }
+
+// `per` 0: chosen. Workspace: count of doubtful rows (16 bytes), longest centroid of each batch (8), bias of each centroid (4), doubtful rows (8), limits (4).
+inline NearestPlan plan_nearest(int64_t rows, int64_t dim, int64_t k, int64_t batches, const DeviceLimits& limits,
+                                int32_t per = 0, int64_t chunk_rows = 0) {
+  NearestPlan plan;
+  plan.rows = rows;
+  plan.dim = dim;
+  plan.k = k;
+  plan.batches = batches;
+  plan.per = per > 0 ? per : k > 64 ? 8 : 4;
+  const int64_t tile = nearest_tile(plan.per);
+  const int64_t most = std::max(tile, kNearestEntries / batches / tile * tile);
+  plan.chunk_rows = std::max<int64_t>(1, std::min(rows, chunk_rows > 0 ? chunk_rows : most));
+  plan.shared_bytes = nearest_shared_bytes(plan.per);
+  const int64_t resident = resident_blocks(limits, kNearestThreads, plan.shared_bytes);
+  plan.screen_blocks = std::min((plan.chunk_rows + tile - 1) / tile * batches, 64 * resident);
+  plan.settle_blocks = std::min(resident, (plan.chunk_rows * batches + 7) / 8);
+  const int64_t entries = plan.chunk_rows * batches;
+  plan.workspace_bytes = 16 + align_16(8 * batches) + align_16(4 * batches * k) + align_16(8 * entries) + align_16(4 * entries);
+  return plan;
+}
+
+struct UpdatePlan {
+  int64_t rows = 0;
+  int64_t dim = 0;
+  int64_t k = 0;
+  int64_t tiles = 0;
+  int64_t workspace_bytes = 0;
+};
+
+// Workspace: counts of tiles and clusters (4 bytes each), starts and sizes of clusters (8 each), rows by cluster (4).
+inline UpdatePlan plan_update(int64_t rows, int64_t dim, int64_t k) {
+  UpdatePlan plan;
+  plan.rows = rows;
+  plan.dim = dim;
+  plan.k = k;
+  plan.tiles = (rows + kUpdateTile - 1) / kUpdateTile;
+  plan.workspace_bytes = align_16(4 * plan.tiles * k) + 2 * align_16(8 * k) + align_16(4 * rows);
+  return plan;
+}
+
+inline std::string describe(const NearestPlan& plan) {
+  char text[200];
+  std::snprintf(text, sizeof text,
+                "nearest of %lld centroids: %lld rows in chunks of %lld, %lld batches, tiles of %lld, %lld blocks",
+                static_cast<long long>(plan.k), static_cast<long long>(plan.rows), static_cast<long long>(plan.chunk_rows),
+                static_cast<long long>(plan.batches), static_cast<long long>(nearest_tile(plan.per)),
+                static_cast<long long>(plan.screen_blocks));
+  return text;
+}
+
+}  // namespace warpmem

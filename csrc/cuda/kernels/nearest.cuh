@@ -1,0 +1,268 @@
+// The nearest centroid of each row, exactly: a float32 screen, then canonical values where it leaves a doubt. The bound is that of cpu/kmeans.hpp,
+// so the result is the CPU's bit for bit, whatever the order of the float32 sums.
+//
+//   measure   a warp a centroid: bias -|y|^2 / 2, longest centroid
+//   screen    a block a tile of rows; centroid tiles pass by, `kNearestDepth` dimensions at a time, through shared memory:
+//
+//                  [depth][tile + pad] rows        thread (ty, tx) of 16 x 16 owns kPer x kPer sums: rows and columns
+//                  [depth][tile + pad] centroids   4 t ... 4 t + 3 of each group of 64
+//                  [tile] lengths of rows
+//
+//             Of each row the best and the second score are kept. Rows whose two lie closer than the bound go to a list.
+//   settle    a warp a listed row: every centroid whose score reaches the limit is compared by its canonical value, in order
+//
+// Shared memory of the screen: 4 (2 depth (tile + pad) + tile) bytes, tile = 16 kPer. Values and shapes: core/kmeans_plan.hpp.
+#pragma once
+
+#include <cmath>
+
+#include "../../core/kmeans_plan.hpp"
+#include "canonical.cuh"
+
+namespace warpmem::cuda {
+
+struct NearestParams {
+  const float* rows;  // of batch b: rows + b * batch_step, row i at i * row_stride, dim elements
+  int64_t row_stride;
+  int64_t batch_step;
+  int64_t n;
+  int64_t batches;
+  const float* centroids;  // (batches, k, dim)
+  int64_t k;
+  int64_t dim;
+  bool inner;         // largest dot product, not smallest distance
+  int32_t* index;     // one of these two is not null: element i * out_row + b * out_batch
+  uint8_t* codes;     //
+  int64_t out_row;    //
+  int64_t out_batch;  //
+  float* bias;        // (batches, k)
+  uint64_t* longest;  // (batches), bits of a float64 that is not negative; 0 at the start
+  uint64_t* n_doubtful;
+  int64_t* doubtful;  // (batches * n): batch * n + row
+  float* limits;      // of the doubtful
+};
+
+constexpr double kNearestLongest = 1e18;  // beyond this a float32 square may overflow, and every centroid is compared canonically
+
+WARPMEM_DEVICE uint64_t double_bits(double value) {
+  uint64_t bits;
+  memcpy(&bits, &value, sizeof bits);
+  return bits;
+}
+WARPMEM_DEVICE double bits_double(uint64_t bits) {
+  double value;
+  memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+WARPMEM_DEVICE void write_nearest(const NearestParams& p, int64_t batch, int64_t row, int64_t centroid) {
+  const int64_t at = row * p.out_row + batch * p.out_batch;
+  if (p.index != nullptr) {
+    p.index[at] = static_cast<int32_t>(centroid);
+  } else {
+    p.codes[at] = static_cast<uint8_t>(centroid);
+  }
+}
+
+WARPMEM_KERNEL(kNearestThreads) nearest_measure_kernel(NearestParams p) {
+  const int warps = block_threads() / kWarpSize;
+  for (int64_t c = block_index() * warps + warp_index(); c < p.batches * p.k; c += grid_blocks() * warps) {
+    const float* const centroid = p.centroids + c * p.dim;
+    const double squared = warp_dot_f64(centroid, centroid, p.dim);
+    if (lane_index() != 0) continue;
+    p.bias[c] = p.inner ? 0.0f : static_cast<float>(-0.5 * squared);
+    atomic_max(p.longest + c / p.k, double_bits(sqrt(squared) * 1.000001));
+  }
+}
+
+// By how much the screen and the canonical value may err together, doubled: cpu/kmeans.hpp.
+WARPMEM_DEVICE double nearest_margin(double length, double longest, int64_t dim) {
+  const double terms = static_cast<double>(dim + 4);
+  const double single = terms * 5.9604644775390625e-08 / (1.0 - terms * 5.9604644775390625e-08);          // 2^-24
+  const double screen = single * (length * longest + longest * longest) + terms * 1.401298464324817e-45;  // 2^-149
+  const double canonical =
+      static_cast<double>(dim + 8) * 1.1102230246251565e-16 * (length + longest) * (length + longest);  // 2^-53
+  return 2.02 * (screen + canonical);
+}
+
+template <int kPer>
+WARPMEM_KERNEL(kNearestThreads)
+nearest_screen_kernel(NearestParams p) {
+  constexpr int kTile = 16 * kPer;
+  constexpr int kLine = kTile + kNearestPad;
+  const Shared<float> x_tile = shared_array<float>(0, kNearestDepth * kLine);
+  const Shared<float> y_tile = shared_array<float>(4 * kNearestDepth * kLine, kNearestDepth * kLine);
+  const Shared<float> lengths = shared_array<float>(8 * kNearestDepth * kLine, kTile);  // squared
+  const int t = thread_index();
+  const int tx = t % 16;
+  const int ty = t / 16;
+  const int64_t row_tiles = (p.n + kTile - 1) / kTile;
+  for (int64_t unit = block_index(); unit < row_tiles * p.batches; unit += grid_blocks()) {
+    const int64_t batch = unit / row_tiles;
+    const int64_t first_row = unit % row_tiles * kTile;
+    const float* const rows = p.rows + batch * p.batch_step;
+    const float* const centroids = p.centroids + batch * p.k * p.dim;
+    const float* const bias = p.bias + batch * p.k;
+    for (int r = warp_index(); r < kTile; r += kNearestThreads / kWarpSize) {
+      float squared = 0.0f;
+      if (first_row + r < p.n) {
+        const float* const row = rows + (first_row + r) * p.row_stride;
+        for (int64_t d = lane_index(); d < p.dim; d += kWarpSize) squared = fma_or_not(row[d], row[d], squared);
+      }
+      WARPMEM_UNROLL
+      for (int lanes = 16; lanes > 0; lanes /= 2) squared += shuffle_xor(squared, lanes);
+      if (lane_index() == 0) lengths[r] = squared;
+    }
+
+    float best[kPer];
+    float second[kPer];
+    int32_t index[kPer];
+    WARPMEM_UNROLL
+    for (int i = 0; i < kPer; ++i) {
+      best[i] = second[i] = -INFINITY;
+      index[i] = 0;
+    }
+    for (int64_t first = 0; first < p.k; first += kTile) {
+      float sums[kPer][kPer];
+      WARPMEM_UNROLL
+      for (int i = 0; i < kPer; ++i) {
+        WARPMEM_UNROLL
+        for (int j = 0; j < kPer; ++j) sums[i][j] = 0.0f;
+      }
+      for (int64_t depth = 0; depth < p.dim; depth += kNearestDepth) {
+        sync_threads();  // what was there has been read
+        for (int i = t; i < kTile * kNearestDepth; i += kNearestThreads) {
+          const int d = i % kNearestDepth;
+          const int line = i / kNearestDepth;
+          const bool inside = depth + d < p.dim;
+          const bool has_row = inside && first_row + line < p.n;
+          const bool has_centroid = inside && first + line < p.k;
+          x_tile[d * kLine + line] = has_row ? load_readonly(rows + (first_row + line) * p.row_stride + depth + d) : 0.0f;
+          y_tile[d * kLine + line] = has_centroid ? load_readonly(centroids + (first + line) * p.dim + depth + d) : 0.0f;
+        }
+        sync_threads();
+        WARPMEM_NO_UNROLL
+        for (int d = 0; d < kNearestDepth; ++d) {
+          float x[kPer];
+          float y[kPer];
+          WARPMEM_UNROLL
+          for (int i = 0; i < kPer; ++i) {
+            x[i] = x_tile[d * kLine + i / 4 * 64 + ty * 4 + i % 4];
+            y[i] = y_tile[d * kLine + i / 4 * 64 + tx * 4 + i % 4];
+          }
+          WARPMEM_UNROLL
+          for (int i = 0; i < kPer; ++i) {
+            WARPMEM_UNROLL
+            for (int j = 0; j < kPer; ++j) sums[i][j] = fma_or_not(x[i], y[j], sums[i][j]);
+          }
+        }
+      }
+      WARPMEM_UNROLL
+      for (int j = 0; j < kPer; ++j) {
+        const int64_t centroid = first + j / 4 * 64 + tx * 4 + j % 4;
+        if (centroid >= p.k) continue;
+        const float offset = load_readonly(bias + centroid);
+        WARPMEM_UNROLL
+        for (int i = 0; i < kPer; ++i) {
+          const float score = sums[i][j] + offset;
+          if (score > best[i]) {
+            second[i] = best[i];
+            best[i] = score;
+            index[i] = static_cast<int32_t>(centroid);
+          } else if (score > second[i]) {
+            second[i] = score;
+          }
+        }
+      }
+    }
+    // The 16 threads of a row are half a warp. Which of two equal bests wins does not matter: such a row is in doubt.
+    WARPMEM_UNROLL
+    for (int i = 0; i < kPer; ++i) {
+      WARPMEM_UNROLL
+      for (int lanes = 8; lanes > 0; lanes /= 2) {
+        const float other_best = shuffle_xor(best[i], lanes);
+        const float other_second = shuffle_xor(second[i], lanes);
+        const int32_t other_index = shuffle_xor(index[i], lanes);
+        const bool take = other_best > best[i];
+        const float loser = take ? best[i] : other_best;
+        const float seconds = other_second > second[i] ? other_second : second[i];
+        second[i] = loser > seconds ? loser : seconds;
+        best[i] = take ? other_best : best[i];
+        index[i] = take ? other_index : index[i];
+      }
+    }
+    if (tx == 0) {
+      const double longest = bits_double(p.longest[batch]);
+      WARPMEM_UNROLL
+      for (int i = 0; i < kPer; ++i) {
+        const int line = i / 4 * 64 + ty * 4 + i % 4;
+        const int64_t row = first_row + line;
+        if (row >= p.n) continue;
+        write_nearest(p, batch, row, index[i]);
+        // An upper bound of |x|: the float32 sum errs by less than 1 %, and what underflows in it is shorter than 1e-18.
+        const double length = sqrt(static_cast<double>(lengths[line])) * 1.01 + 1e-18;
+        float limit = -INFINITY;
+        if (length < kNearestLongest && longest < kNearestLongest) {
+          const double margin = nearest_margin(length, longest, p.dim);
+          if (static_cast<double>(best[i]) - static_cast<double>(second[i]) > margin) continue;
+          limit = nextafterf(static_cast<float>(static_cast<double>(best[i]) - margin), -INFINITY);
+        }
+        const uint64_t at = atomic_add(p.n_doubtful, uint64_t{1});
+        p.doubtful[at] = batch * p.n + row;
+        p.limits[at] = limit;
+      }
+    }
+    sync_threads();  // lengths
+  }
+}
+
+WARPMEM_KERNEL(kNearestThreads) nearest_settle_kernel(NearestParams p) {
+  const int warps = block_threads() / kWarpSize;
+  const auto n = static_cast<int64_t>(load_readonly(p.n_doubtful));
+  for (int64_t at = block_index() * warps + warp_index(); at < n; at += grid_blocks() * warps) {
+    const int64_t batch = p.doubtful[at] / p.n;
+    const int64_t row = p.doubtful[at] % p.n;
+    const float limit = p.limits[at];
+    const float* const x = p.rows + batch * p.batch_step + row * p.row_stride;
+    int64_t best = -1;
+    double best_value = 0.0;
+    for (int64_t c = 0; c < p.k; ++c) {
+      const float* const y = p.centroids + (batch * p.k + c) * p.dim;
+      float score = 0.0f;
+      for (int64_t d = lane_index(); d < p.dim; d += kWarpSize) score = fma_or_not(x[d], y[d], score);
+      WARPMEM_UNROLL
+      for (int lanes = 16; lanes > 0; lanes /= 2) score += shuffle_xor(score, lanes);
+      score += p.bias[batch * p.k + c];
+      if (score < limit) continue;  // false for what overflowed
+      const double value = p.inner ? warp_dot_f64(x, y, p.dim) : warp_squared_distance_f64(x, y, p.dim);
+      if (best < 0 || (p.inner ? value > best_value : value < best_value)) {
+        best = c;
+        best_value = value;
+      }
+    }
+    if (lane_index() == 0) write_nearest(p, batch, row, best);
+  }
+}
+
+struct NearestValuesParams {
+  const float* rows;
+  int64_t row_stride;
+  int64_t n;
+  const float* centroids;
+  int64_t dim;
+  bool inner;
+  const int32_t* index;
+  double* values;  // (n): canonical value of each row and its centroid
+};
+
+WARPMEM_KERNEL(kNearestThreads) nearest_values_kernel(NearestValuesParams p) {
+  const int warps = block_threads() / kWarpSize;
+  for (int64_t row = block_index() * warps + warp_index(); row < p.n; row += grid_blocks() * warps) {
+    const float* const x = p.rows + row * p.row_stride;
+    const float* const y = p.centroids + p.index[row] * p.dim;
+    const double value = p.inner ? warp_dot_f64(x, y, p.dim) : warp_squared_distance_f64(x, y, p.dim);
+    if (lane_index() == 0) p.values[row] = value;
+  }
+}
+
+}  // namespace warpmem::cuda

@@ -1,0 +1,87 @@
+#include "kmeans.hpp"
+
+#include "kernels/kmeans.cuh"
+#include "kernels/nearest.cuh"
+#include "launch.cuh"
+#include "workspace.hpp"
+
+namespace warpmem::cuda {
+namespace {
+
+int64_t blocks_for(int64_t work, int64_t per_block) {
+  return std::max<int64_t>(1, std::min((work + per_block - 1) / per_block, int64_t{1} << 20));
+}
+
+}  // namespace
+
+void nearest(const NearestPlan& plan, const AssignArguments& arguments, Stream stream) {
+  if (plan.rows == 0) return;
+  Workspace workspace(arguments.workspace);
+  NearestParams params{};
+  params.row_stride = arguments.row_stride;
+  params.batch_step = arguments.batch_step;
+  params.batches = plan.batches;
+  params.centroids = arguments.centroids;
+  params.k = plan.k;
+  params.dim = plan.dim;
+  params.inner = arguments.inner;
+  params.out_row = arguments.out_row;
+  params.out_batch = arguments.out_batch;
+  params.n_doubtful = workspace.take<uint64_t>(2);
+  params.longest = workspace.take<uint64_t>(plan.batches);
+  params.bias = workspace.take<float>(plan.batches * plan.k);
+  params.doubtful = workspace.take<int64_t>(plan.batches * plan.chunk_rows);
+  params.limits = workspace.take<float>(plan.batches * plan.chunk_rows);
+  fill_bytes(params.longest, 0, 8 * plan.batches, stream);
+  launch("nearest_measure", nearest_measure_kernel, Grid{blocks_for(plan.batches * plan.k, 8), kNearestThreads, 0}, stream,
+         params);
+  for (int64_t first = 0; first < plan.rows; first += plan.chunk_rows) {
+    params.rows = arguments.rows + first * arguments.row_stride;
+    params.n = std::min(plan.chunk_rows, plan.rows - first);
+    params.index = arguments.index == nullptr ? nullptr : arguments.index + first * arguments.out_row;
+    params.codes = arguments.codes == nullptr ? nullptr : arguments.codes + first * arguments.out_row;
+    fill_bytes(params.n_doubtful, 0, 8, stream);
+    const Grid grid{plan.screen_blocks, kNearestThreads, plan.shared_bytes};
+    if (plan.per == 8) {
+      launch("nearest_screen_8", nearest_screen_kernel<8>, grid, stream, params);
+    } else {
+      launch("nearest_screen_4", nearest_screen_kernel<4>, grid, stream, params);
+    }
+    launch("nearest_settle", nearest_settle_kernel, Grid{plan.settle_blocks, kNearestThreads, 0}, stream, params);
+  }
+  if (arguments.values == nullptr) return;
+  const NearestValuesParams values{arguments.rows, arguments.row_stride, plan.rows,       arguments.centroids,
+                                   plan.dim,       arguments.inner,      arguments.index, arguments.values};
+  launch("nearest_values", nearest_values_kernel, Grid{blocks_for(plan.rows, 8), kNearestThreads, 0}, stream, values);
+}
+
+void kmeans_update(const UpdatePlan& plan, const UpdateArguments& arguments, Stream stream) {
+  Workspace workspace(arguments.workspace);
+  UpdateParams params{};
+  params.rows = arguments.rows;
+  params.n = plan.rows;
+  params.dim = plan.dim;
+  params.k = plan.k;
+  params.index = arguments.index;
+  params.centroids = arguments.centroids;
+  params.means = arguments.spherical ? arguments.means : arguments.centroids;
+  params.tiles = plan.tiles;
+  params.counts = workspace.take<uint32_t>(plan.tiles * plan.k);
+  params.starts = workspace.take<int64_t>(plan.k);
+  params.sizes = workspace.take<int64_t>(plan.k);
+  params.order = workspace.take<uint32_t>(plan.rows);
+  if (arguments.sizes != nullptr) params.sizes = arguments.sizes;
+  fill_bytes(params.counts, 0, 4 * plan.tiles * plan.k, stream);
+  constexpr int64_t kWarps = kUpdateThreads / 32;
+  const Grid by_tile{blocks_for(plan.tiles, kWarps), kUpdateThreads, 0};
+  launch("kmeans_count", kmeans_count_kernel, by_tile, stream, params);
+  launch("kmeans_offsets", kmeans_offsets_kernel, Grid{blocks_for(plan.k, kUpdateThreads), kUpdateThreads, 0}, stream, params);
+  launch("kmeans_starts", kmeans_starts_kernel, Grid{1, kUpdateThreads, 8 * kUpdateThreads}, stream, params);
+  launch("kmeans_scatter", kmeans_scatter_kernel, by_tile, stream, params);
+  const int64_t slabs = (plan.dim + kUpdateThreads - 1) / kUpdateThreads;
+  launch("kmeans_mean", kmeans_mean_kernel, Grid{blocks_for(plan.k * slabs, 1), kUpdateThreads, 0}, stream, params);
+  if (!arguments.spherical) return;
+  launch("kmeans_normalize", kmeans_normalize_kernel, Grid{blocks_for(plan.k, kWarps), kUpdateThreads, 0}, stream, params);
+}
+
+}  // namespace warpmem::cuda

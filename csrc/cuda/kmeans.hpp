@@ -1,0 +1,41 @@
+// The steps of k-means on a device. No CUDA header is needed to include this. All pointers are to device memory.
+#pragma once
+
+#include <cstdint>
+
+#include "../core/kmeans_plan.hpp"
+#include "stream.hpp"
+
+namespace warpmem::cuda {
+
+struct AssignArguments {
+  const float* rows = nullptr;  // row i at i * row_stride; batch b adds b * batch_step
+  int64_t row_stride = 0;
+  int64_t batch_step = 0;
+  const float* centroids = nullptr;  // (batches, k, dim), finite
+  bool inner = false;                // largest dot product instead of smallest distance
+  int32_t* index = nullptr;          // this or codes: element i * out_row + b * out_batch
+  uint8_t* codes = nullptr;
+  int64_t out_row = 1;
+  int64_t out_batch = 0;
+  double* values = nullptr;   // (rows) or null; only with one batch and `index`: the canonical value of row and centroid
+  void* workspace = nullptr;  // plan.workspace_bytes, aligned to 16 bytes
+};
+
+// Enqueues the search for the nearest centroid. Results are those of cpu/kmeans_assign, bit for bit. Throws std::runtime_error when a launch fails.
+void nearest(const NearestPlan& plan, const AssignArguments& arguments, Stream stream);
+
+struct UpdateArguments {
+  const float* rows = nullptr;     // (n, dim)
+  const int32_t* index = nullptr;  // (n), each in [0, k)
+  float* centroids = nullptr;      // (k, dim); those of clusters without rows stay
+  float* means = nullptr;          // (k, dim) of scratch, only when spherical
+  bool spherical = false;
+  int64_t* sizes = nullptr;   // (k) receives the rows of each cluster; may be null
+  void* workspace = nullptr;  // plan.workspace_bytes, aligned to 16 bytes
+};
+
+// Enqueues the means of the clusters, as cpu/kmeans computes them, bit for bit. Throws std::runtime_error when a launch fails.
+void kmeans_update(const UpdatePlan& plan, const UpdateArguments& arguments, Stream stream);
+
+}  // namespace warpmem::cuda

@@ -1,0 +1,360 @@
+// The SIMT emulator: what csrc/cuda/kernels/intrinsics.cuh declares for a device, as host functions, so that the same kernels run under g++ with
+// sanitizers. The engine is simt_block.hpp; the contracts of these functions are in intrinsics.cuh.
+//
+// Beyond executing, it reports (simt::Error): divergent barriers, collectives whose lanes do not all arrive, shuffles from lanes outside the mask,
+// indexes outside a Shared array, misaligned copies and dynamic shared memory that was not asked for. Asynchronous copies are made only when they are
+// waited for, so that reading too early shows. run_twice() runs with two fills of shared memory and two thread orders: a kernel that reads what it
+// did not write, or relies on an order, gives two results.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+#include "simt_block.hpp"
+
+#define WARPMEM_DEVICE inline
+#define WARPMEM_UNROLL
+#define WARPMEM_NO_UNROLL
+#define WARPMEM_KERNEL(threads) [[maybe_unused]] static void
+#define SIMT_SITE const char *file = __builtin_FILE(), int line = __builtin_LINE()
+
+namespace warpmem::cuda {
+
+using simt::Machine;
+using simt::Op;
+
+constexpr int kWarpSize = 32;
+constexpr uint32_t kFullMask = 0xffffffffu;
+
+// Places -----------------------------------------------------------------------------------------------------------------------------------------
+inline int thread_index() { return Machine::get().thread_index(); }
+inline int block_threads() { return Machine::get().threads(); }
+inline int64_t block_index() { return Machine::get().block_index(); }
+inline int64_t grid_blocks() { return Machine::get().blocks(); }
+inline int lane_index() { return Machine::get().lane(); }
+inline int warp_index() { return Machine::get().thread_index() / kWarpSize; }
+
+// Collectives of a warp --------------------------------------------------------------------------------------------------------------------------
+namespace detail {
+
+template <typename T>
+uint64_t to_bits(T value) {
+  static_assert(sizeof(T) <= 8 && std::is_trivially_copyable_v<T>);
+  uint64_t bits = 0;
+  std::memcpy(&bits, &value, sizeof value);
+  return bits;
+}
+
+template <typename T>
+T from_bits(uint64_t bits) {
+  T value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+// Calls f(lane) for each lane of the mask.
+template <typename F>
+void each_lane(uint32_t mask, const F& f) {
+  for (uint32_t rest = mask; rest != 0; rest &= rest - 1) f(__builtin_ctz(rest));
+}
+
+template <typename T>
+T shuffle(T value, int source, uint32_t mask, const char* file, int line) {
+  Machine& m = Machine::get();
+  const simt::Site site{file, line};
+  if ((mask >> (source & 31) & 1) == 0) {
+    m.fail("shuffle at %s reads lane %d, which is not in mask %08x", Machine::where(site).c_str(), source & 31, mask);
+  }
+  return from_bits<T>(m.collective(Op::kShuffle, mask, site, to_bits(value), static_cast<uint64_t>(source & 31), [&] {
+    each_lane(mask, [&](int lane) {
+      simt::Thread& t = m.lane_of_warp(lane);
+      t.out = m.lane_of_warp(static_cast<int>(t.more)).in;
+    });
+  }));
+}
+
+// All lanes of the mask get f(all operands so far, next operand).
+template <typename F>
+uint64_t fold(Op op, uint32_t mask, uint64_t in, const char* file, int line, uint64_t start, const F& f) {
+  Machine& m = Machine::get();
+  return m.collective(op, mask, simt::Site{file, line}, in, 0, [&] {
+    uint64_t total = start;
+    each_lane(mask, [&](int lane) { total = f(total, m.lane_of_warp(lane).in, lane); });
+    each_lane(mask, [&](int lane) { m.lane_of_warp(lane).out = total; });
+  });
+}
+
+}  // namespace detail
+
+template <typename T>
+T shuffle(T value, int source, uint32_t mask = kFullMask, SIMT_SITE) {
+  return detail::shuffle(value, source, mask, file, line);
+}
+template <typename T>
+T shuffle_xor(T value, int lanes, uint32_t mask = kFullMask, SIMT_SITE) {
+  return detail::shuffle(value, lane_index() ^ lanes, mask, file, line);
+}
+template <typename T>
+T shuffle_up(T value, int delta, uint32_t mask = kFullMask, SIMT_SITE) {
+  return detail::shuffle(value, lane_index() < delta ? lane_index() : lane_index() - delta, mask, file, line);
+}
+template <typename T>
+T shuffle_down(T value, int delta, uint32_t mask = kFullMask, SIMT_SITE) {
+  return detail::shuffle(value, lane_index() + delta > 31 ? lane_index() : lane_index() + delta, mask, file, line);
+}
+
+inline uint32_t ballot(bool predicate, uint32_t mask = kFullMask, SIMT_SITE) {
+  return static_cast<uint32_t>(detail::fold(Op::kBallot, mask, predicate ? 1 : 0, file, line, 0,
+                                            [](uint64_t all, uint64_t one, int lane) { return all | one << lane; }));
+}
+inline bool any_lane(bool predicate, uint32_t mask = kFullMask, SIMT_SITE) { return ballot(predicate, mask, file, line) != 0; }
+inline bool all_lanes(bool predicate, uint32_t mask = kFullMask, SIMT_SITE) {
+  return ballot(predicate, mask, file, line) == mask;
+}
+
+inline uint32_t match_any(uint32_t value, uint32_t mask = kFullMask, SIMT_SITE) {
+  Machine& m = Machine::get();
+  return static_cast<uint32_t>(m.collective(Op::kMatch, mask, simt::Site{file, line}, value, 0, [&] {
+    detail::each_lane(mask, [&](int lane) {
+      simt::Thread& t = m.lane_of_warp(lane);
+      t.out = 0;
+      detail::each_lane(mask, [&](int other) { t.out |= uint64_t{m.lane_of_warp(other).in == t.in} << other; });
+    });
+  }));
+}
+
+inline uint32_t reduce_add(uint32_t value, uint32_t mask = kFullMask, SIMT_SITE) {
+  return static_cast<uint32_t>(
+      detail::fold(Op::kReduce, mask, value, file, line, 0, [](uint64_t all, uint64_t one, int) { return all + one; }));
+}
+inline uint32_t reduce_max(uint32_t value, uint32_t mask = kFullMask, SIMT_SITE) {
+  return static_cast<uint32_t>(detail::fold(Op::kReduce, mask, value, file, line, 0,
+                                            [](uint64_t all, uint64_t one, int) { return all < one ? one : all; }));
+}
+inline uint32_t reduce_min(uint32_t value, uint32_t mask = kFullMask, SIMT_SITE) {
+  return static_cast<uint32_t>(detail::fold(Op::kReduce, mask, value, file, line, UINT64_MAX,
+                                            [](uint64_t all, uint64_t one, int) { return all < one ? all : one; }));
+}
+
+inline void sync_warp(uint32_t mask = kFullMask, SIMT_SITE) {
+  Machine::get().collective(Op::kSyncWarp, mask, simt::Site{file, line}, 0, 0, [] {});
+}
+
+// Barriers and fences ----------------------------------------------------------------------------------------------------------------------------
+inline void sync_threads(SIMT_SITE) { Machine::get().barrier(false, simt::Site{file, line}); }
+inline int sync_threads_count(bool predicate, SIMT_SITE) { return Machine::get().barrier(predicate, simt::Site{file, line}); }
+inline bool sync_threads_or(bool predicate, SIMT_SITE) { return Machine::get().barrier(predicate, simt::Site{file, line}) != 0; }
+inline void fence_block() {}
+inline void fence_device() {}
+
+// Bits -------------------------------------------------------------------------------------------------------------------------------------------
+inline int count_bits(uint32_t bits) { return __builtin_popcount(bits); }
+inline int lowest_bit(uint32_t bits) { return __builtin_ctz(bits); }
+inline int highest_bit(uint32_t bits) { return 31 - __builtin_clz(bits); }
+
+// Atomics ----------------------------------------------------------------------------------------------------------------------------------------
+template <typename T>
+T atomic_add(T* to, T value) {
+  const T old = *to;
+  *to = static_cast<T>(old + value);
+  return old;
+}
+template <typename T>
+T atomic_min(T* to, T value) {
+  const T old = *to;
+  *to = value < old ? value : old;
+  return old;
+}
+template <typename T>
+T atomic_max(T* to, T value) {
+  const T old = *to;
+  *to = old < value ? value : old;
+  return old;
+}
+template <typename T>
+T atomic_or(T* to, T value) {
+  const T old = *to;
+  *to = old | value;
+  return old;
+}
+template <typename T>
+T atomic_exchange(T* to, T value) {
+  const T old = *to;
+  *to = value;
+  return old;
+}
+template <typename T>
+T atomic_cas(T* to, T expected, T value) {
+  const T old = *to;
+  if (old == expected) *to = value;
+  return old;
+}
+
+// Memory -----------------------------------------------------------------------------------------------------------------------------------------
+template <typename T>
+T load_readonly(const T* from) {
+  return *from;
+}
+template <typename T>
+T load_volatile(const T* from) {
+  return *from;
+}
+
+struct alignas(16) Bytes16 {
+  uint32_t word[4];
+};
+
+inline Bytes16 load_16(const void* from) {
+  if (reinterpret_cast<uintptr_t>(from) % 16 != 0) Machine::get().fail("a load of 16 bytes from a misaligned address");
+  Bytes16 out;
+  std::memcpy(&out, from, 16);
+  return out;
+}
+
+template <typename T>
+class Shared {
+ public:
+  Shared(T* data, int64_t count) : data_(data), count_(count) {}
+  T& operator[](int64_t i) const {
+    if (static_cast<uint64_t>(i) >= static_cast<uint64_t>(count_)) {
+      Machine::get().fail("shared memory: index %lld of an array of %lld elements of %zu bytes", static_cast<long long>(i),
+                          static_cast<long long>(count_), sizeof(T));
+    }
+    return data_[i];
+  }
+
+ private:
+  T* data_;
+  int64_t count_;
+};
+
+template <typename T>
+Shared<T> shared_array(int64_t offset, int64_t count) {
+  Machine& m = Machine::get();
+  const auto size = static_cast<int64_t>(sizeof(T));
+  if (offset < 0 || count < 0 || offset + count * size > m.shared_bytes()) {
+    m.fail("shared memory: bytes %lld to %lld of the %lld that the launch asked for", static_cast<long long>(offset),
+           static_cast<long long>(offset + count * size), static_cast<long long>(m.shared_bytes()));
+  }
+  if (offset % static_cast<int64_t>(alignof(T)) != 0) {
+    m.fail("shared memory: offset %lld is not aligned to %zu bytes", static_cast<long long>(offset), alignof(T));
+  }
+  return Shared<T>(reinterpret_cast<T*>(m.shared() + offset), count);
+}
+
+inline void copy_async_16(void* shared_to, const void* from) {
+  Machine& m = Machine::get();
+  if (reinterpret_cast<uintptr_t>(shared_to) % 16 != 0 || reinterpret_cast<uintptr_t>(from) % 16 != 0)
+    m.fail("an asynchronous copy of 16 bytes with a misaligned address");
+  const unsigned char* const to = static_cast<unsigned char*>(shared_to);
+  if (to < m.shared() || to + 16 > m.shared() + m.shared_bytes()) m.fail("an asynchronous copy to outside the shared memory");
+  m.copies().push_back({shared_to, from});
+}
+inline void copy_async_commit() { Machine::get().copy_groups().push_back(Machine::get().copies().size()); }
+
+template <int kGroupsLeft>
+void copy_async_wait() {
+  Machine& m = Machine::get();
+  std::vector<size_t>& groups = m.copy_groups();
+  if (groups.size() <= kGroupsLeft) return;
+  const size_t done_groups = groups.size() - kGroupsLeft;
+  const size_t done = groups[done_groups - 1];
+  for (size_t i = 0; i < done; ++i) std::memcpy(m.copies()[i].to, m.copies()[i].from, 16);
+  m.copies().erase(m.copies().begin(), m.copies().begin() + static_cast<int64_t>(done));
+  groups.erase(groups.begin(), groups.begin() + static_cast<int64_t>(done_groups));
+  for (size_t& end : groups) end -= done;
+}
+
+// Arithmetic -------------------------------------------------------------------------------------------------------------------------------------
+inline float fma_or_not(float a, float b, float c) { return a * b + c; }
+
+inline int32_t dp4a(uint32_t a, uint32_t b, int32_t c) {
+  for (int i = 0; i < 32; i += 8) c += static_cast<int8_t>(a >> i) * static_cast<int8_t>(b >> i);
+  return c;
+}
+inline uint32_t dp4a_unsigned(uint32_t a, uint32_t b, uint32_t c) {
+  for (int i = 0; i < 32; i += 8) c += (a >> i & 255u) * (b >> i & 255u);
+  return c;
+}
+
+namespace detail {
+
+struct MmaOperands {
+  void* d;
+  const uint32_t* a;
+  const uint32_t* b;
+};
+
+inline float from_bf16(uint32_t bits) { return from_bits<float>(bits << 16); }
+
+inline float from_f16(uint32_t half) {
+  const int exponent = static_cast<int>(half >> 10 & 31);
+  const uint32_t fraction = half & 1023;
+  const float sign = (half & 0x8000u) != 0 ? -1.0f : 1.0f;
+  if (exponent == 0) return sign * static_cast<float>(fraction) * 0x1p-24f;
+  if (exponent == 31) return from_bits<float>((half & 0x8000u) << 16 | 0x7f800000u | fraction << 13);
+  return sign * from_bits<float>(static_cast<uint32_t>(exponent + 112) << 23 | fraction << 13);
+}
+
+// D (16, 8) += A (16, K) B (K, 8). With g = lane / 4 and t = lane % 4, and P elements to a register (K = 8 P):
+//   a[i]   row g + 8 (i % 2), columns t P + 4 P (i / 2) ...       b[i]   column g, rows t P + 4 P i ...
+//   d[i]   row g + 8 (i / 2), column 2 t + i % 2
+template <int kPer, typename Sum, typename Element>
+void mma(void* d, const uint32_t* a, const uint32_t* b, const char* file, int line, const Element& element) {
+  Machine& m = Machine::get();
+  MmaOperands own{d, a, b};
+  m.collective(Op::kMma, kFullMask, simt::Site{file, line}, reinterpret_cast<uintptr_t>(&own), kPer, [&] {
+    constexpr int kDepth = 8 * kPer;
+    Sum rows[16][kDepth];
+    Sum columns[8][kDepth];
+    for (int lane = 0; lane < 32; ++lane) {
+      const auto* const operands = reinterpret_cast<const MmaOperands*>(m.lane_of_warp(lane).in);
+      for (int p = 0; p < kPer; ++p) {
+        const int at = lane % 4 * kPer + p;
+        for (int i = 0; i < 4; ++i) rows[lane / 4 + 8 * (i % 2)][at + 4 * kPer * (i / 2)] = element(operands->a[i], p);
+        for (int i = 0; i < 2; ++i) columns[lane / 4][at + 4 * kPer * i] = element(operands->b[i], p);
+      }
+    }
+    for (int lane = 0; lane < 32; ++lane) {
+      Sum* const to = static_cast<Sum*>(reinterpret_cast<const MmaOperands*>(m.lane_of_warp(lane).in)->d);
+      for (int i = 0; i < 4; ++i) {
+        for (int k = 0; k < kDepth; ++k) to[i] += rows[lane / 4 + 8 * (i / 2)][k] * columns[lane % 4 * 2 + i % 2][k];
+      }
+    }
+  });
+}
+
+}  // namespace detail
+
+inline void mma_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], SIMT_SITE) {
+  detail::mma<2, float>(d, a, b, file, line, [](uint32_t word, int p) { return detail::from_bf16(word >> 16 * p & 0xffffu); });
+}
+inline void mma_f16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], SIMT_SITE) {
+  detail::mma<2, float>(d, a, b, file, line, [](uint32_t word, int p) { return detail::from_f16(word >> 16 * p & 0xffffu); });
+}
+inline void mma_s8(int32_t (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], SIMT_SITE) {
+  detail::mma<4, int32_t>(d, a, b, file, line, [](uint32_t word, int p) { return static_cast<int8_t>(word >> 8 * p); });
+}
+
+}  // namespace warpmem::cuda
+
+namespace simt {
+
+// Calls run() under two fills of shared memory and two orders of threads and blocks. run() returns whatever the kernel wrote, comparable by ==, having
+// poisoned its own outputs and workspace with `fill`. Throws Error when the two differ.
+template <typename Run>
+auto run_twice(const Run& run) {
+  Machine& machine = Machine::get();
+  const Settings before = machine.settings;
+  machine.settings = Settings{0x00, false};
+  const auto first = run(machine.settings.fill);
+  machine.settings = Settings{0xff, true};
+  const auto second = run(machine.settings.fill);
+  machine.settings = before;
+  if (!(first == second))
+    throw Error("two runs differ: the kernel reads what it did not write, or depends on the order of threads");
+  return first;
+}
+
+}  // namespace simt
