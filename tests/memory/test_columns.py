@@ -12,6 +12,7 @@ import pytest
 import warpmem
 from warpmem import Memory, NewItem
 from warpmem.errors import InputError
+from warpmem.index import partitions
 from warpmem.memory.reader import Reader
 
 DIMENSION = 8
@@ -160,6 +161,32 @@ def test_several_owners_have_codes_of_their_own() -> None:
             kinds=["fact"],
         )
         assert sorted(hit.item.text for hit in result) == ["a x", "b x", "b z"]
+
+
+@pytest.mark.parametrize("tries", [16, 0])
+def test_strings_that_appear_during_searches(monkeypatch: pytest.MonkeyPatch, tries: int) -> None:
+    """A filter that excludes a string excludes it also when the first row with it comes during the scan."""
+    monkeypatch.setattr(partitions, "_TRIES", tries)
+    with warpmem.open(None, dimension=DIMENSION, columns={"lang": "string"}) as memory:
+        memory.add("first", user_id="u", metadata={"lang": "en"}, vector=np.ones(DIMENSION))
+        memory.search(vector=np.ones(DIMENSION), user_id="u")
+        index: Any = memory._index
+        compile_terms, new = index._columns.terms, iter(range(1000))
+
+        def late(*arguments: Any) -> Any:
+            compiled = compile_terms(*arguments)
+            number = next(new)
+            if number < 3:
+                memory.add(f"late {number}", user_id="u", metadata={"lang": "xx"}, vector=np.ones(DIMENSION))
+            return compiled
+
+        index._columns.terms = late
+        filters = {"metadata.lang": {"ne": "xx"}}
+        for _ in range(4):
+            assert [
+                hit.item.text
+                for hit in memory.search(vector=np.ones(DIMENSION), user_id="u", filters=filters)
+            ] == ["first"]
 
 
 @pytest.mark.parametrize(

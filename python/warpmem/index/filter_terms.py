@@ -19,13 +19,13 @@ from ..errors import InvalidFilter
 from ..ops.clock import to_micros
 from ..ops.filter_grammar import MAX_DEPTH, AllOf, Condition, Node, Not, Vocabulary, parse_filter
 from ..ops.predicates import Family, Predicate, check_operand, contains, icontains, ordered, type_name
-from ..records import AND, MEMBERSHIP, NOT, OR, RANGE, Term
+from ..records import AND, OR, Term
 from ..types import ColumnType
-from .columns import MISSING, Columns, Dictionary, float_image
+from .columns import MISSING, Columns, Dictionary
+from .term_trees import Range, Tree, emit, exact_image, excluding, float_bound, invert, join, members
 
 _LEAST = MISSING + 1
 _MOST = (1 << 63) - 1
-_WAITING = 16  # tests that may wait on the stack below an expression
 _FAMILIES: dict[ColumnType, Family] = {
     "int64": "number",
     "float64": "number",
@@ -36,29 +36,6 @@ _FAMILIES: dict[ColumnType, Family] = {
 _KEPT_PROGRAMS = 256
 _PLAIN = frozenset((str, int, float, bool, type(None), datetime))
 _COMPARE = {"gt": operator.gt, "gte": operator.ge, "lt": operator.lt, "lte": operator.le}
-
-
-class _Range(NamedTuple):
-    column: int
-    lo: int
-    hi: int
-
-
-class _Members(NamedTuple):
-    column: int
-    images: tuple[int, ...]
-
-
-class _Joined(NamedTuple):
-    op: int
-    parts: tuple[_Tree, ...]
-
-
-class _Inverse(NamedTuple):
-    part: _Tree
-
-
-_Tree = bool | _Range | _Members | _Joined | _Inverse
 
 
 class Program(NamedTuple):
@@ -92,9 +69,14 @@ def compile_filter(filters: Mapping[str, Any] | None, columns: Columns, *, bound
     tree = _tree(parsed.node, columns)
     read = [name for name in sorted(parsed.fields) if name in sizes]
     if bounded:
-        known: list[_Tree] = [_Range(columns.places[name], MISSING, sizes[name] - 1) for name in read]
-        tree = _join(AND, [tree, *known])
-    return _emit(tree, tuple((columns.dictionaries[name], sizes[name]) for name in read))
+        known: list[Tree] = [Range(columns.places[name], MISSING, sizes[name] - 1) for name in read]
+        tree = join(AND, [tree, *known])
+    dictionaries = tuple((columns.dictionaries[name], sizes[name]) for name in read)
+    if isinstance(tree, bool):
+        return Program(never=not tree, dictionaries=dictionaries)
+    values: list[int] = []
+    terms = emit(tree, values)
+    return Program(tuple(terms), tuple(values), dictionaries=dictionaries)
 
 
 class FilterCompiler:
@@ -158,25 +140,25 @@ def _operand(family: Family, value: Any, path: str) -> Any:
 # ----------------------------------------------------------------------------------- conditions
 
 
-def _tree(node: Node, columns: Columns) -> _Tree:
+def _tree(node: Node, columns: Columns) -> Tree:
     if isinstance(node, Condition):
         if node.family == "string":
             return _strings(node, columns)
         return _numbers(node, columns)
     if isinstance(node, Not):
-        return _invert(_tree(node.part, columns))
-    return _join(AND if isinstance(node, AllOf) else OR, [_tree(part, columns) for part in node.parts])
+        return invert(_tree(node.part, columns))
+    return join(AND if isinstance(node, AllOf) else OR, [_tree(part, columns) for part in node.parts])
 
 
-def _exists(node: Condition, column: int) -> _Tree | None:
+def _exists(node: Condition, column: int) -> Tree | None:
     """The answer where "exists": false decides it."""
     if not any(name == "exists" and not operand for name, operand in node.tests):
         return None
     # No other operator holds on a missing value.
-    return _Range(column, MISSING, MISSING) if len(node.tests) == 1 else False
+    return Range(column, MISSING, MISSING) if len(node.tests) == 1 else False
 
 
-def _numbers(node: Condition, columns: Columns) -> _Tree:
+def _numbers(node: Condition, columns: Columns) -> Tree:
     column = columns.places[node.field]
     kind = columns.types[node.field]
     decided = _exists(node, column)
@@ -201,13 +183,13 @@ def _numbers(node: Condition, columns: Columns) -> _Tree:
         else:
             without |= images
     if among is not None:
-        return _members(column, {image for image in among - without if lo <= image <= hi})
+        return members(column, {image for image in among - without if lo <= image <= hi})
     if lo > hi:
         return False
-    return _except(_Range(column, lo, hi), column, {image for image in without if lo <= image <= hi})
+    return excluding(Range(column, lo, hi), column, {image for image in without if lo <= image <= hi})
 
 
-def _strings(node: Condition, columns: Columns) -> _Tree:
+def _strings(node: Condition, columns: Columns) -> Tree:
     column = columns.places[node.field]
     dictionary = columns.dictionaries[node.field]
     decided = _exists(node, column)
@@ -228,8 +210,8 @@ def _strings(node: Condition, columns: Columns) -> _Tree:
         else:
             among = codes if among is None else among & codes
     if among is not None:
-        return _members(column, among - without)
-    return _except(_Range(column, _LEAST, _MOST), column, without)
+        return members(column, among - without)
+    return excluding(Range(column, _LEAST, _MOST), column, without)
 
 
 def _predicate(name: str, operand: str) -> Predicate:
@@ -238,19 +220,6 @@ def _predicate(name: str, operand: str) -> Predicate:
     if name == "icontains":
         return icontains(operand)
     return ordered(_COMPARE[name], operand)
-
-
-def _members(column: int, images: set[int]) -> _Tree:
-    if not images:
-        return False
-    lo, hi = min(images), max(images)
-    if hi - lo == len(images) - 1:
-        return _Range(column, lo, hi)
-    return _Members(column, tuple(sorted(images)))
-
-
-def _except(inside: _Range, column: int, without: set[int]) -> _Tree:
-    return _join(AND, [inside, _invert(_members(column, without))])
 
 
 def _image(kind: ColumnType, value: Any) -> int | None:
@@ -262,8 +231,7 @@ def _image(kind: ColumnType, value: Any) -> int | None:
     if kind == "int64":
         whole = int(value)
         return whole if whole == value and _LEAST <= whole <= _MOST else None
-    near = _near(value)
-    return float_image(near) if near == value and math.isfinite(near) else None
+    return exact_image(value)
 
 
 def _bound(kind: ColumnType, value: Any, *, up: bool, strict: bool) -> int:
@@ -276,91 +244,4 @@ def _bound(kind: ColumnType, value: Any, *, up: bool, strict: bool) -> int:
         if up:
             return most + 1 if strict else least
         return least - 1 if strict else most
-    near = _near(value)
-    if (near == value and strict) or (near < value if up else near > value):
-        near = math.nextafter(near, math.inf if up else -math.inf)
-    return float_image(near)
-
-
-def _near(value: float) -> float:
-    """A float64 next to `value` or equal to it."""
-    try:
-        return float(value)
-    except OverflowError:
-        return math.inf if value > 0 else -math.inf
-
-
-# --------------------------------------------------------------------------------- trees to terms
-
-
-def _join(op: int, parts: list[_Tree]) -> _Tree:
-    """AND or OR of the parts, without constants and without a join of the same kind inside."""
-    neutral = op == AND
-    flat: list[_Tree] = []
-    for part in parts:
-        if part is neutral:
-            continue
-        if part is (not neutral):
-            return not neutral
-        if isinstance(part, _Joined) and part.op == op:
-            flat.extend(part.parts)
-        else:
-            flat.append(part)
-    if not flat:
-        return neutral
-    return flat[0] if len(flat) == 1 else _Joined(op, tuple(flat))
-
-
-def _invert(tree: _Tree) -> _Tree:
-    if isinstance(tree, bool):
-        return not tree
-    return tree.part if isinstance(tree, _Inverse) else _Inverse(tree)
-
-
-def _emit(tree: _Tree, read: tuple[tuple[Dictionary, int], ...]) -> Program:
-    if isinstance(tree, bool):
-        return Program(never=not tree, dictionaries=read)
-    out = _Emitter()
-    tests = tree.parts if isinstance(tree, _Joined) and tree.op == AND else (tree,)
-    plain = [test for test in tests if isinstance(test, (_Range, _Members))]
-    if len(plain) == len(tests) <= _WAITING:
-        for test in plain:  # a plain conjunction: what is left on the stack must hold anyway
-            out.write(test)
-    else:
-        out.write(tree)
-    return Program(tuple(out.terms), tuple(out.values), dictionaries=read)
-
-
-class _Emitter:
-    def __init__(self) -> None:
-        self.terms: list[Term] = []
-        self.values: list[int] = []
-
-    def write(self, tree: _Tree) -> None:
-        """Terms that leave one test on the stack."""
-        if isinstance(tree, _Range):
-            self.terms.append((tree.column, RANGE, tree.lo, tree.hi))
-        elif isinstance(tree, _Members):
-            start = len(self.values)
-            self.values.extend(tree.images)
-            self.terms.append((tree.column, MEMBERSHIP, start, len(self.values)))
-        elif isinstance(tree, _Inverse):
-            self.write(tree.part)
-            self.terms.append((0, NOT, 0, 0))
-        elif isinstance(tree, _Joined):
-            # The part that needs most of the stack comes first, so that 10,000 nodes need some 14 places.
-            first, *others = sorted(tree.parts, key=_places, reverse=True)
-            self.write(first)
-            for part in others:
-                self.write(part)
-                self.terms.append((0, tree.op, 0, 0))
-
-
-def _places(tree: _Tree) -> int:
-    """How many places of the stack a tree needs."""
-    if isinstance(tree, _Inverse):
-        return _places(tree.part)
-    if not isinstance(tree, _Joined):
-        return 1
-    needs = sorted(map(_places, tree.parts), reverse=True)
-    return max(needs[0], needs[1] + 1)
+    return float_bound(value, up=up, strict=strict)

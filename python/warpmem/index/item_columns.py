@@ -8,23 +8,18 @@ does, or `decides` says that they cannot: then the caller evaluates the filter o
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 from ..ops.filter_grammar import AllOf, Condition, Node, Not
-from ..records import AND, MEMBERSHIP, NEVER, NOT, OR, RANGE, Term
+from ..records import AND, OR, Term
+from .columns import MISSING, float_image
 from .partition import Partition
+from .term_trees import Range, Tree, emit, exact_image, float_bound, invert, join, members
 
-MISSING = -(1 << 63)
 OTHER = MISSING + 1
 PREFIX = "metadata."
-_MAX_DEPTH = 16  # deeper filters would need a deep stack in the scan
 _ABSENT = object()
-_NOTHING: Term = (0, RANGE, 1, 0)
-_INT64 = struct.Struct("<q")
-_FLOAT64 = struct.Struct("<d")
 _PYTHON = {"number": (int, float), "string": (str,), "boolean": (bool,)}
 _OPERATORS = {
     "number": frozenset(("eq", "ne", "in", "nin", "exists", "gt", "gte", "lt", "lte")),
@@ -33,14 +28,7 @@ _OPERATORS = {
 }
 
 
-@lru_cache(maxsize=4096)
-def float_key(value: float) -> int:
-    """The order-preserving int64 image of a float64 (csrc/core/keys.hpp); both zeros have one."""
-    bits: int = _INT64.unpack(_FLOAT64.pack(value + 0.0))[0]
-    return bits if bits >= 0 else bits ^ NEVER
-
-
-_LEAST, _MOST = float_key(float("-inf")), float_key(float("inf"))
+_LEAST, _MOST = float_image(float("-inf")), float_image(float("inf"))
 
 
 class ItemColumns:
@@ -76,80 +64,66 @@ class ItemColumns:
         if kind == "string":
             code: int = partition.codes.setdefault(f"{i}:{value}", len(partition.codes))
             return code
-        try:
-            exact = float(value)
-        except OverflowError:
-            exact = float("inf")
-        if exact != value:
+        image = exact_image(value)
+        if image is None:
             partition.inexact.add(i)
             return OTHER
-        return float_key(exact)
+        return image
 
     # -------------------------------------------------------------------------------------- filters
 
-    def decides(self, node: Node, partition: Partition, depth: int = 0) -> bool:
+    def decides(self, node: Node, partition: Partition) -> bool:
         """Whether terms select exactly the rows of this partition whose items pass the filter."""
-        if depth > _MAX_DEPTH:
-            return False
         if isinstance(node, Condition):
             kind = self._kinds.get(node.field)
             if kind is None or self._at[node.field] - self._first in partition.inexact:
                 return False
             return all(_fits(name, operand, kind) for name, operand in node.tests)
         parts = (node.part,) if isinstance(node, Not) else node.parts
-        return all(self.decides(part, partition, depth + 1) for part in parts)
+        return all(self.decides(part, partition) for part in parts)
 
-    def terms(self, node: Node, codes: Mapping[str, int], values: list[int]) -> list[Term]:
-        """A filter that `decides` accepts, as terms whose last stack entries all must hold. Appends to the
-        values of MEMBERSHIP."""
-        if isinstance(node, AllOf) and len(node.parts) <= _MAX_DEPTH:
-            return [term for part in node.parts for term in self.terms(part, codes, values)]
-        if isinstance(node, Condition):
-            return [term for test in self._tests(node, codes, values) for term in test]
-        return self._joined(node, codes, values)
+    def terms(
+        self, node: Node, codes: Mapping[str, int], values: list[int], bound: int | None = None
+    ) -> list[Term] | None:
+        """A filter that `decides` accepts, as terms of a scan; None when no row passes. Appends to the values
+        of MEMBERSHIP. bound: leave out rows with a string whose code is not below it."""
+        tree = self._tree(node, codes)
+        if bound is not None:
+            strings = [self._at[field] for field, kind in self._kinds.items() if kind == "string"]
+            tree = join(AND, [tree, *(Range(column, MISSING, bound - 1) for column in strings)])
+        if isinstance(tree, bool):
+            return [] if tree else None
+        return emit(tree, values)
 
-    def _joined(self, node: Node, codes: Mapping[str, int], values: list[int]) -> list[Term]:
-        """As `terms`, leaving a single entry on the stack."""
+    def _tree(self, node: Node, codes: Mapping[str, int]) -> Tree:
         if isinstance(node, Not):
-            return [*self._joined(node.part, codes, values), (0, NOT, 0, 0)]
+            return invert(self._tree(node.part, codes))
         if isinstance(node, Condition):
-            return _join(self._tests(node, codes, values), AND)
-        parts = [self._joined(part, codes, values) for part in node.parts]
-        return _join(parts, AND if isinstance(node, AllOf) else OR)
+            return join(AND, [self._test(node.field, *test, codes) for test in node.tests])
+        parts = [self._tree(part, codes) for part in node.parts]
+        return join(AND if isinstance(node, AllOf) else OR, parts)
 
-    def _tests(self, node: Condition, codes: Mapping[str, int], values: list[int]) -> list[list[Term]]:
-        """One program for each operator of a condition."""
-        column = self._at[node.field]
-        present: list[Term] = [(column, RANGE, MISSING, MISSING), (0, NOT, 0, 0)]
-
-        def code(operand: Any) -> int | None:
-            if isinstance(operand, bool):
-                return int(operand)
-            if isinstance(operand, str):
-                return codes.get(f"{column - self._first}:{operand}")
-            exact, side = _float_of(operand)
-            return float_key(exact) if side == 0 else None
-
-        found: list[list[Term]] = []
-        for name, operand in node.tests:
-            if name == "exists":
-                found.append(present if operand else present[:1])
-            elif name in ("eq", "ne", "in", "nin"):
-                operands = operand if name in ("in", "nin") else [operand]
-                known = sorted({number for value in operands if (number := code(value)) is not None})
-                if not known:
-                    test: Term = (column, *_NOTHING[1:])
-                elif len(known) == 1:
-                    test = (column, RANGE, known[0], known[0])
-                else:
-                    test = (column, MEMBERSHIP, len(values), len(values) + len(known))
-                    values.extend(known)
-                found.append(
-                    [test] if name in ("eq", "in") else [test, (0, NOT, 0, 0), *present, (0, AND, 0, 0)]
-                )
+    def _test(self, field: str, name: str, operand: Any, codes: Mapping[str, int]) -> Tree:
+        column = self._at[field]
+        missing = Range(column, MISSING, MISSING)
+        if name == "exists":
+            return invert(missing) if operand else missing
+        if name in ("gt", "gte"):
+            return Range(column, float_bound(operand, up=True, strict=name == "gt"), _MOST)
+        if name in ("lt", "lte"):
+            return Range(column, _LEAST, float_bound(operand, up=False, strict=name == "lt"))
+        images = set()
+        for value in operand if name in ("in", "nin") else [operand]:
+            image: int | None
+            if isinstance(value, str):
+                image = codes.get(f"{column - self._first}:{value}")
             else:
-                found.append([(column, RANGE, *_bounds(name, operand))])
-        return found
+                image = int(value) if isinstance(value, bool) else exact_image(value)
+            if image is not None:
+                images.add(image)
+        if name in ("eq", "in"):
+            return members(column, images)
+        return join(AND, [invert(missing), invert(members(column, images))])
 
 
 def _walk(metadata: Any, path: Sequence[str]) -> Any:
@@ -170,31 +144,3 @@ def _fits(name: str, operand: Any, kind: str) -> bool:
         return True
     operands = operand if name in ("in", "nin") else [operand]
     return all(type(value) in _PYTHON[kind] for value in operands)
-
-
-def _float_of(number: int | float) -> tuple[float, int]:
-    """A float64 beside a number, and on which side of it the number lies: -1 below, 0 equal, 1 above."""
-    try:
-        exact = float(number)
-    except OverflowError:
-        exact = float("inf") if number > 0 else float("-inf")
-    return exact, (number > exact) - (number < exact)
-
-
-def _bounds(name: str, number: int | float) -> tuple[int, int]:
-    exact, side = _float_of(number)
-    key = float_key(exact)
-    if name in ("gt", "gte"):
-        return (key + 1 if side > 0 or (side == 0 and name == "gt") else key), _MOST
-    return _LEAST, (key - 1 if side < 0 or (side == 0 and name == "lt") else key)
-
-
-def _join(programs: Sequence[list[Term]], operator: int) -> list[Term]:
-    """One entry from several; none of them is "always" for AND and "never" for OR."""
-    if not programs:
-        never: list[Term] = [_NOTHING]
-        return never if operator == OR else [*never, (0, NOT, 0, 0)]
-    out = list(programs[0])
-    for program in programs[1:]:
-        out += [*program, (0, operator, 0, 0)]
-    return out

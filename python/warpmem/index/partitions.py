@@ -21,7 +21,8 @@ from ..ops.ids import owner_of
 from ..protocols import RowPool, SearchBackend
 from ..records import NEVER, Match, Row, RowChange, ScopePart, ScoreParams, SearchRequest, Segment, Term
 from .checkpoint import IndexCheckpoint
-from .item_columns import ItemColumns, float_key
+from .columns import float_image
+from .item_columns import ItemColumns
 from .partition import Partition, lists_of, next_generation
 
 VALID_FROM, VALID_TO, RECORDED_AT, RETIRED_AT, EXPIRES_AT, PRIORITY, KIND, AGENT, RUN = range(9)
@@ -30,6 +31,7 @@ _MIN = -(1 << 63)
 _CHUNK = 4096
 _SPARE_NAMES = 65_536
 _MAX_SCAN_K = 4096
+_TRIES = 16  # searches that meet new strings before they leave rows with newer ones out
 _NOBODY = -1
 
 
@@ -177,7 +179,7 @@ class PartitionedIndex:
                     row.recorded_at,
                     row.retired_at,
                     row.expires_at,
-                    float_key(row.priority),
+                    float_image(row.priority),
                     self._kind_code(row.kind),
                     self._code(partition, "a", row.agent_id),
                     self._code(partition, "r", row.run_id),
@@ -217,12 +219,19 @@ class PartitionedIndex:
     # -------------------------------------------------------------------------------------- search
 
     def search(self, requests: Sequence[SearchRequest], k: int, params: ScoreParams) -> list[list[Match]]:
-        while True:
+        for attempt in itertools.count():
             segments: list[Segment] = []
             partitions: dict[int, Partition] = {}
             repeats = 1
+            known = {
+                part.owner: len(self._partition(part.owner).codes)
+                for request in requests
+                for part in request.parts
+                if part.where is not None
+            }
+            bounds = known if attempt >= _TRIES else {}
             for number, request in enumerate(requests):
-                repeats = max(repeats, self._segments(number, request, segments, partitions))
+                repeats = max(repeats, self._segments(number, request, segments, partitions, bounds))
             if repeats * k > _MAX_SCAN_K:
                 raise InputError(
                     f"k = {k} over {repeats} scopes of one owner exceeds {_MAX_SCAN_K}; ask for fewer"
@@ -251,7 +260,9 @@ class PartitionedIndex:
                     with partition.lock:
                         self._drop(owner, partition)
                 continue
-            if all(partition.state == "ready" for partition in partitions.values()):
+            # Rows may carry strings by now that a filter knew nothing of.
+            grown = not bounds and any(len(partitions[owner].codes) != size for owner, size in known.items())
+            if not grown and all(partition.state == "ready" for partition in partitions.values()):
                 break
         found: list[list[Match]] = []
         for number in range(len(requests)):
@@ -275,9 +286,15 @@ class PartitionedIndex:
         return found
 
     def _segments(
-        self, number: int, request: SearchRequest, out: list[Segment], partitions: dict[int, Partition]
+        self,
+        number: int,
+        request: SearchRequest,
+        out: list[Segment],
+        partitions: dict[int, Partition],
+        bounds: Mapping[int, int],
     ) -> int:
-        """Append a request's segments; return how often its most frequent owner appears."""
+        """Append a request's segments; return how often its most frequent owner appears. bounds: by owner,
+        from which code on strings are too new for filters."""
         values: list[int] = []
         if request.kinds is not None:
             values = sorted(self._kinds[kind] for kind in set(request.kinds) if kind in self._kinds)
@@ -298,7 +315,11 @@ class PartitionedIndex:
             part_values = values
             if part.where is not None:
                 part_values = list(values)
-                terms += self._columns.terms(part.where, partition.codes, part_values)
+                bound = bounds.get(part.owner)
+                tested = self._columns.terms(part.where, partition.codes, part_values, bound)
+                if tested is None:
+                    continue
+                terms += tested
             terms.append((VALID_FROM, 0, _MIN, at))
             terms.append((EXPIRES_AT, 0, at + 1, NEVER))
             if known_at is not None:
