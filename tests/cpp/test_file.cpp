@@ -74,16 +74,16 @@ Model contents(Pool& pool, bool filter = true) {
     request.n_queries = 1;
     request.k = 4096;
     request.min_similarity = -INFINITY;
-    request.segments.resize(1);
-    request.list_ids = {list_id};
+    request.segment_queries = {0};
+    request.filters.resize(1);
     if (filter && pool.layout().n_columns > 0) {
       request.terms = {Term{0, kRange, -1000, 1000}};
-      request.segments[0].terms_end = 1;
+      request.filters[0].terms_end = 1;
     }
     std::vector<float> scores(4096), similarities(4096);
     std::vector<int64_t> list_ids(4096), row_ids(4096);
     int32_t count = -1;
-    scan(*find_kernels("auto"), pool, request, {head},
+    scan(*find_kernels("auto"), pool, request, group_segments(&list_id, 1), {head},
          ScanOutput{scores.data(), similarities.data(), list_ids.data(), row_ids.data(), &count});
     CHECK_EQ(static_cast<size_t>(count), n);
     for (size_t i = 0; i < n; ++i) {
@@ -290,12 +290,13 @@ TEST(a_mapped_pool_beside_a_writer) {
         request.n_queries = 1;
         request.k = kRows;
         request.min_similarity = -INFINITY;
-        request.segments.resize(1);
-        request.list_ids = {0};
+        request.segment_queries = {0};
+        request.filters.resize(1);
         float scores[kRows], similarities[kRows];
         int64_t list_ids[kRows], row_ids[kRows];
         int32_t count = 0;
-        scan(*find_kernels("auto"), *pool, request, {head}, ScanOutput{scores, similarities, list_ids, row_ids, &count});
+        scan(*find_kernels("auto"), *pool, request, group_segments(&list_id, 1), {head},
+             ScanOutput{scores, similarities, list_ids, row_ids, &count});
         if (count != kRows || similarities[0] != similarities[kRows - 1]) ++wrong;
         std::vector<int64_t> rows(kRows), columns(kRows);
         std::vector<uint32_t> ordinals(kRows);
