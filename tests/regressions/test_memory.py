@@ -327,3 +327,25 @@ def test_owners_are_listed_page_by_page() -> None:
             memory.add("text", scope=scope)
         assert memory.owners() == tuple(scopes)
         assert memory.owners(limit=2) + memory.owners(after=scopes[1]) == tuple(scopes)
+
+
+@pytest.mark.parametrize("k", [10, 4096])
+def test_a_filter_finds_an_item_that_is_updated_all_the_time(k: int) -> None:
+    """Each scan met a newer row than its mask knew, and after some tries the item was missing."""
+    with open_memory() as memory:
+        item = memory.add("steady", user_id="u", metadata={"steady": True}).id
+        memory.add("other", user_id="u", metadata={"steady": False})
+        search = memory._index.search
+
+        def late(*arguments: Any) -> Any:
+            memory.update(item, priority=0.5)
+            memory.update(memory.add("passing", user_id="u", kind="event").id, priority=0.1)
+            return search(*arguments)
+
+        memory._index.search = late  # type: ignore[method-assign]
+        for _ in range(3):
+            result = memory.search("steady", user_id="u", k=k, filters={"metadata.steady": True})
+            assert [hit.item.id for hit in result] == [item]
+        both = [warpmem.Scope(user_id="u"), warpmem.Scope(user_id="u")]
+        result = memory.search("steady", scopes=both, k=min(k, 2048), filters={"metadata.steady": True})
+        assert [hit.item.id for hit in result] == [item]

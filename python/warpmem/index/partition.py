@@ -66,6 +66,7 @@ class Partition:
 
     __slots__ = (
         "_places",
+        "born",
         "codes",
         "generation",
         "inexact",
@@ -82,7 +83,7 @@ class Partition:
         self.load_lock = threading.Lock()
         self.state: Literal["cold", "loading", "ready", "dropped"] = "cold"
         self.waiting: list[RowChange] = []
-        self.generation = next_generation()
+        self.generation = self.born = next_generation()
         self.names = Names()
         self.codes: dict[str, int] = {}
         self.inexact: set[int] = set()

@@ -352,6 +352,10 @@ class PartitionedIndex:
     def generation(self, owner: int) -> int:
         return self._partition(owner).generation
 
+    def rows_since(self, owner: int, generation: int, rows: int) -> int | None:
+        partition = self._partition(owner)
+        return None if generation < partition.born else len(partition.names) - rows
+
     def vector(self, match: Match) -> NDArray[np.float32] | None:
         _, _, key, version = match
         owner = owner_of(key)

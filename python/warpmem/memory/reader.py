@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from ..config import MAX_K
 from ..errors import DeadlineExceeded, InputError, NotSupported, StoreCorrupt
 from ..ops.clock import to_micros
 from ..policy.filters import CompiledFilter, compile_filter
@@ -26,6 +28,7 @@ from .vectors import Vectors
 
 _MASKS = 256
 _TRIES = 16
+_SPARE = 64
 _FETCH = 1024
 _MICROSECOND = timedelta(microseconds=1)
 _YEAR = 366 * 24 * 3600
@@ -66,6 +69,24 @@ class _Deadline:
             raise DeadlineExceeded(f"the deadline passed before {stage}")
 
 
+class _Mask(NamedTuple):
+    """Which of an owner's first `rows` rows pass a filter. Rows never change, so this stays true."""
+
+    generation: int
+    rows: int
+    words: NDArray[np.uint64]
+
+    def bitmap(self, spare: int) -> NDArray[np.uint64]:
+        """The rows that pass and all of the next `spare` rows."""
+        if not spare:
+            return self.words
+        words = np.full((self.rows + spare + 63) // 64, ~np.uint64(0))
+        words[: len(self.words)] = self.words
+        if self.rows % 64:
+            words[self.rows // 64] |= ~np.uint64(0) << np.uint64(self.rows % 64)
+        return words
+
+
 class Reader:
     """Searches. Thread-safe."""
 
@@ -77,7 +98,7 @@ class Reader:
         self._backend = backend
         self._dimension = log.identity.dimension
         self._mask_lock = threading.Lock()
-        self._masks: OrderedDict[tuple[int, bytes], tuple[int, NDArray[np.uint64]]] = OrderedDict()
+        self._masks: OrderedDict[tuple[int, bytes], _Mask] = OrderedDict()
 
     # -------------------------------------------------------------------------------------- search
 
@@ -103,23 +124,37 @@ class Reader:
         embedded = self._query_vectors(queries, vectors, len(scopes), deadline)
         prepared = time.perf_counter()
         deadline.check("the scan")
+        spare = 0
         for attempt in range(_TRIES):
-            masks: dict[int, tuple[int, NDArray[np.uint64]]] = {}
+            masks: dict[int, _Mask] = {}
             requests = [
-                SearchRequest(embedded[i], self._parts(scopes[i], compiled, masks), at, known_at, kinds)
+                SearchRequest(
+                    embedded[i], self._parts(scopes[i], compiled, masks, spare), at, known_at, kinds
+                )
                 for i in range(len(scopes))
             ]
-            found = self._index.search(requests, k, params)
+            parts_each = max(1, *(len(request.parts) for request in requests))
+            fetched = max(k, min(k + spare * parts_each, MAX_K // parts_each))
+            found = self._index.search(requests, fetched, params)
             scanned = time.perf_counter()
             deadline.check("fetching the hits")
             records = self._records(found)
-            # Rows that changed since a mask was made could make a result short; look again.
-            if attempt + 1 == _TRIES or all(
-                self._index.generation(owner) == mask[0] for owner, mask in masks.items()
+            if compiled is not None and spare:
+                found = [_verified(matches, records, compiled, k) for matches in found]
+            # A row that came after its owner's mask was made may be the new version of one that passed. Then
+            # the scan is made again, lets such rows through, and they are looked at afterwards.
+            grown = [
+                self._index.rows_since(owner, mask.generation, mask.rows) for owner, mask in masks.items()
+            ]
+            newest = max((rows for rows in grown if rows is not None), default=0)
+            parts = (part for request in requests for part in request.parts if part.where is not None)
+            if attempt + 1 == _TRIES or (
+                None not in grown
+                and newest <= spare
+                and all(self._index.decides(part.owner, part.where) for part in parts)
             ):
-                parts = (part for request in requests for part in request.parts if part.where is not None)
-                if all(self._index.decides(part.owner, part.where) for part in parts):
-                    break
+                break
+            spare = max(spare, _SPARE, 2 * newest)
         results = []
         plan = self._index.plan()
         for i, matches in enumerate(found):
@@ -165,7 +200,8 @@ class Reader:
         self,
         scopes: Sequence[Scope],
         compiled: CompiledFilter | None,
-        masks: dict[int, tuple[int, NDArray[np.uint64]]],
+        masks: dict[int, _Mask],
+        spare: int,
     ) -> tuple[ScopePart, ...]:
         parts = []
         for scope in scopes:
@@ -179,7 +215,7 @@ class Reader:
                 else:
                     if owner not in masks:
                         masks[owner] = self._mask(owner, compiled)
-                    bitmap = masks[owner][1]
+                    bitmap = masks[owner].bitmap(spare)
             parts.append(ScopePart(owner, *_attributes(scope), bitmap, where))
         return tuple(parts)
 
@@ -234,15 +270,15 @@ class Reader:
 
     # --------------------------------------------------------------------------------------- masks
 
-    def _mask(self, owner: int, compiled: CompiledFilter) -> tuple[int, NDArray[np.uint64]]:
-        """(generation, bitmap over row ids) of the rows whose item version passes a filter."""
+    def _mask(self, owner: int, compiled: CompiledFilter) -> _Mask:
+        """The rows whose item version passes a filter."""
         name = (owner, compiled.canonical)
         cacheable = "touched_at" not in compiled.fields
         with self._mask_lock:
             cached = self._masks.get(name)
             if cached is not None:
                 self._masks.move_to_end(name)
-        if cacheable and cached is not None and cached[0] == self._index.generation(owner):
+        if cacheable and cached is not None and cached.generation == self._index.generation(owner):
             return cached
         generation, names = self._index.row_keys(owner)
         bits = np.zeros((len(names) + 63) // 64 * 64, np.uint8)
@@ -257,13 +293,25 @@ class Reader:
                     record = self._log.get_version(key, version)
                 if record is not None and record.item.version == version and compiled.matches(record.item):
                     bits[row_id] = 1
-        bitmap = np.packbits(bits, bitorder="little").view(np.uint64)
+        mask = _Mask(generation, len(names), np.packbits(bits, bitorder="little").view(np.uint64))
         if cacheable:
             with self._mask_lock:
-                self._masks[name] = (generation, bitmap)
+                self._masks[name] = mask
                 while len(self._masks) > _MASKS:
                     self._masks.popitem(last=False)
-        return generation, bitmap
+        return mask
+
+
+def _verified(
+    matches: list[Match], records: dict[tuple[bytes, int], Record], compiled: CompiledFilter, k: int
+) -> list[Match]:
+    """The k best of the matches whose items pass the filter."""
+    passed = (
+        match
+        for match in matches
+        if (record := records.get(match[2:])) is not None and compiled.matches(record.item)
+    )
+    return list(itertools.islice(passed, k))
 
 
 def _attributes(scope: Scope) -> tuple[str | None, str | None]:
