@@ -14,7 +14,7 @@ else
 fi
 cxx=${CXX:-g++}
 flags="-std=c++17 -g -ffp-contract=off -Wall -Wextra -Wpedantic -Wshadow -Werror -fno-omit-frame-pointer"
-sources="arena dispatch pages pool pool_open pool_read pool_save scan scan_task serial workers"
+sources="arena dispatch pages pool pool_open pool_read pool_save scan scan_pq scan_task serial workers"
 sources="$sources kmeans kmeans_serial nearest op_dispatch pq pq_serial select_k select_k_serial"
 defines=""
 case $(uname -m) in
@@ -55,20 +55,22 @@ build_and_run() {
   done
 }
 
-build_and_run asan "-fsanitize=address,undefined -fno-sanitize-recover=all" -O1 test_core test_file test_pool test_screen test_scan test_kernels &
+build_and_run asan "-fsanitize=address,undefined -fno-sanitize-recover=all" -O1 test_core test_file test_pool test_pq_pool test_screen test_scan test_kernels &
 first=$!
-build_and_run tsan -fsanitize=thread -O1 test_file test_pool test_scan &
+build_and_run tsan -fsanitize=thread -O1 test_file test_pool test_pq_pool test_scan &
 second=$!
 wait $first
 wait $second
 "$build/test_core.asan"
 "$build/test_file.asan"
 "$build/test_pool.asan"
+"$build/test_pq_pool.asan"
 "$build/test_screen.asan"
 "$build/test_scan.asan"
 "$build/test_kernels.asan"
 "$build/test_file.tsan" beside_a_writer
 "$build/test_pool.tsan" readers_beside_a_writer
+"$build/test_pq_pool.tsan" beside_a_writer
 "$build/test_scan.tsan" beside_a_writer
 
 case $sources in
