@@ -32,6 +32,13 @@ WARPMEM_NOINLINE void* operator new[](size_t size) { return allocate(size, 0); }
 WARPMEM_NOINLINE void* operator new(size_t size, std::align_val_t alignment) {
   return allocate(size, static_cast<size_t>(alignment));
 }
+WARPMEM_NOINLINE void* operator new(size_t size, const std::nothrow_t&) noexcept {  // std::stable_sort's
+  try {
+    return allocate(size, 0);
+  } catch (const std::bad_alloc&) {
+    return nullptr;
+  }
+}
 WARPMEM_NOINLINE void operator delete(void* memory) noexcept { std::free(memory); }
 WARPMEM_NOINLINE void operator delete[](void* memory) noexcept { std::free(memory); }
 WARPMEM_NOINLINE void operator delete(void* memory, size_t) noexcept { std::free(memory); }

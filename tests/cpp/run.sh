@@ -58,10 +58,10 @@ build_and_run() {
 
 emulated="test_cuda_select test_cuda_kmeans"
 # shellcheck disable=SC2086
-build_and_run asan "-fsanitize=address,undefined -fno-sanitize-recover=all" -O1 test_core test_file test_pool test_screen test_scan test_kernels \
+build_and_run asan "-fsanitize=address,undefined -fno-sanitize-recover=all" -O1 test_core test_file test_pool test_pq_pool test_screen test_scan test_kernels \
   test_simt $emulated &
 first=$!
-build_and_run tsan -fsanitize=thread -O1 test_file test_pool test_scan &
+build_and_run tsan -fsanitize=thread -O1 test_file test_pool test_pq_pool test_scan &
 second=$!
 wait $first
 wait $second
@@ -70,11 +70,13 @@ first=$!
 "$build/test_core.asan"
 "$build/test_file.asan"
 "$build/test_pool.asan"
+"$build/test_pq_pool.asan"
 "$build/test_screen.asan"
 "$build/test_scan.asan"
 "$build/test_kernels.asan"
 "$build/test_file.tsan" beside_a_writer
 "$build/test_pool.tsan" readers_beside_a_writer
+"$build/test_pq_pool.tsan" beside_a_writer
 "$build/test_scan.tsan" beside_a_writer
 wait $first
 
