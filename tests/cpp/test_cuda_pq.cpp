@@ -91,7 +91,7 @@ void check_scans(int64_t bits, const std::vector<int64_t>& pq_dims) {
   const std::vector<int64_t> parts = {0, 1, 2};
   const std::vector<int64_t> chunks = {0, 3};
   const std::vector<DeviceLimits> limits = {kLimitsSm80, kLimitsSm120};
-  const auto cases = simt::pairwise({static_cast<int>(pq_dims.size()), 9, 4, 2, 3, 2, 2, int{kDataKinds}});
+  const auto cases = simt::pairwise({static_cast<int>(pq_dims.size()), 9, 4, 2, 3, 2, 2, int{kDataKinds}, 2});
   const std::string kernel = "pq_scan" + std::to_string(bits);
   unsigned seed = 400;
   for (const std::vector<int>& f : cases) {
@@ -99,8 +99,9 @@ void check_scans(int64_t bits, const std::vector<int64_t>& pq_dims) {
     const int64_t n = rows[static_cast<size_t>(f[1])];
     const int64_t k = ks[static_cast<size_t>(f[2])];
     const int64_t q = queries[static_cast<size_t>(f[3])];
-    const PqScanPlan plan = plan_pq_scan(q, n, pq_dim, bits, k, limits[static_cast<size_t>(f[5])],
-                                         parts[static_cast<size_t>(f[4])], chunks[static_cast<size_t>(f[6])]);
+    PqScanPlan plan = plan_pq_scan(q, n, pq_dim, bits, k, limits[static_cast<size_t>(f[5])], parts[static_cast<size_t>(f[4])],
+                                   chunks[static_cast<size_t>(f[6])]);
+    if (f[8] == 1) plan.blocks = 1;
     const std::vector<uint8_t> packed = random_codes(n, pq_dim, bits, ++seed);
     std::vector<uint8_t> blocks(static_cast<size_t>(pq_blocks(n) * pq_dim * pq_group_bytes(bits)));
     pq_interleave_all(pq_dim, bits, packed.data(), n, 1, blocks.data());

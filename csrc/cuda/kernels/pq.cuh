@@ -186,7 +186,7 @@ WARPMEM_KERNEL(kPqThreads) pq_scan8_kernel(PqScanParams p) {
     const PqUnit unit(p, u);
     const float* const lut = p.luts + unit.query * p.pq_dim * 256;
     bool loaded = false;
-    queue.clear();
+    queue.clear(unit.floor);
     for (int64_t base = unit.begin; base < unit.end; base += 4 * kPqThreads) {
       const int64_t block = base / kPqBlockRows + t / 8;
       const uint8_t* const codes = p.codes + block * p.pq_dim * 32 + 4 * (t % 8);
@@ -289,7 +289,7 @@ WARPMEM_KERNEL(kPqThreads) pq_scan4_kernel(PqScanParams p) {
     const PqUnit unit(p, u);
     quantize_table(p.luts + unit.query * p.pq_dim * 16, p.pq_dim, table, lows, scale, widest);
     if (unit.part == 0 && t < 2) p.scales[unit.query * 2 + t] = scale[t];
-    queue.clear();
+    queue.clear(unit.floor);
     for (int64_t base = unit.begin; base < unit.end; base += 8 * kPqThreads) {
       const int64_t block = base / kPqBlockRows + t / 4;
       const uint8_t* const codes = p.codes + block * p.pq_dim * 16 + 4 * (t % 4);

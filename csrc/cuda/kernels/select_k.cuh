@@ -195,15 +195,16 @@ class BlockQueue {
   WARPMEM_DEVICE BlockQueue(const Shared<uint32_t>& header, const Items<kOrdered>& items, int32_t k, int32_t capacity)
       : count_(header), items_(items), k_(k), capacity_(capacity) {}
 
-  WARPMEM_DEVICE void clear() {
+  // `shared_floor` is null, or where blocks with the same query leave the best key of a k-th item: what is worse need not be kept.
+  WARPMEM_DEVICE void clear(const uint64_t* shared_floor) {
     sync_threads();
     if (thread_index() == 0) count_[0] = 0;
     last_ = Item<kOrdered>{};
-    floor_ = 0;
+    floor_ = shared_floor == nullptr ? 0 : load_volatile(shared_floor);
     sync_threads();
   }
 
-  // Offers kSelectUnroll items a thread. `shared_floor` is null, or where blocks with the same query leave the best key of a k-th item.
+  // Offers kSelectUnroll items a thread.
   WARPMEM_DEVICE void offer(const Item<kOrdered> (&next)[kSelectUnroll], uint64_t* shared_floor) {
     uint32_t filled = 0;
     WARPMEM_UNROLL
@@ -257,7 +258,7 @@ select_queue_kernel(SelectParams p) {
   for (int64_t u = block_index(); u < units; u += grid_blocks()) {
     SelectUnit<kOrdered, kKeys> unit(p, u);
     uint64_t* const floor = p.parts > 1 ? p.floors + unit.row : nullptr;
-    queue.clear();
+    queue.clear(floor);
     const auto threads = static_cast<uint32_t>(block_threads());
     for (uint32_t base = unit.begin; base < unit.end; base += threads * kSelectUnroll) {
       Item<kOrdered> next[kSelectUnroll];
