@@ -79,9 +79,9 @@ def demangle(names: list[str]) -> dict[str, str]:
 
 def shorten(name: str) -> str:
     """Take namespace, parameters and casts of template arguments off a name."""
-    name = re.sub(r"\((?:int|bool|unsigned int|long)\)", "", name)
-    name = name.removeprefix("void ").split("(", 1)[0]
-    return re.sub(r"(?:\w+::|\(anonymous namespace\)::|_GLOBAL__N\w*::)+", "", name)
+    name = name.replace("(anonymous namespace)::", "").removeprefix("void ")
+    name = re.sub(r"\((?:int|bool|unsigned int|long)\)", "", name).split("(", 1)[0]
+    return re.sub(r"(?:\w+::)+", "", name)
 
 
 def table(kernels: list[Kernel], names: dict[str, str]) -> str:

@@ -35,6 +35,18 @@ void launch_plan(const SelectPlan& plan, SelectParams params, Stream stream) {
 
 }  // namespace
 
+void select_keys(const SelectStage& stage, int64_t rows, int64_t k, const uint64_t* keys, const double* scales, float* values,
+                 int64_t* indexes, Stream stream) {
+  SelectParams params{};
+  params.rows = rows;
+  params.k = static_cast<int32_t>(k);
+  params.keys_in = keys;
+  params.scales = scales;
+  params.values = values;
+  params.indexes = indexes;
+  launch_stage<false, true>(stage, params, stream);
+}
+
 void select_k(const SelectPlan& plan, const SelectArguments& arguments, Stream stream) {
   fill_bytes(arguments.bad_row, 0xff, 8, stream);
   if (plan.rows == 0) return;

@@ -22,4 +22,9 @@ struct SelectArguments {
 // Enqueues the selection on `stream` and returns. Results are those of cpu/select_k, bit for bit. Throws std::runtime_error when a launch fails.
 void select_k(const SelectPlan& plan, const SelectArguments& arguments, Stream stream);
 
+// The second launch alone: the k best of `keys` (rows, stage.items), 0 where there is none. `scales` is null, or (rows, 2): scale and bias by which
+// integer scores become numbers (core/pq_code.hpp).
+void select_keys(const SelectStage& stage, int64_t rows, int64_t k, const uint64_t* keys, const double* scales, float* values,
+                 int64_t* indexes, Stream stream);
+
 }  // namespace warpmem::cuda

@@ -56,7 +56,7 @@ build_and_run() {
   done
 }
 
-emulated="test_cuda_select test_cuda_kmeans"
+emulated="test_cuda_select test_cuda_kmeans test_cuda_pq"
 # shellcheck disable=SC2086
 build_and_run asan "-fsanitize=address,undefined -fno-sanitize-recover=all" -O1 test_core test_file test_pool test_pq_pool test_screen test_scan test_kernels \
   test_simt $emulated &

@@ -216,6 +216,18 @@ TEST(most_rows_need_no_settling) {
   }
 }
 
+TEST(blocks_take_tiles_in_strides) {
+  const int64_t n = 300, dim = 20, k = 70;
+  const std::vector<float> x = numbers(kLevels, n * dim, 6);
+  const std::vector<float> y = numbers(kLevels, k * dim, 7);
+  for (const int32_t per : {4, 8}) {
+    NearestPlan plan = plan_nearest(n, dim, k, 1, kLimitsSm90, per);
+    plan.screen_blocks = 1;
+    plan.settle_blocks = 2;
+    CHECK(assign(plan, x, dim, y, false) == exhaustive(x, n, dim, dim, y, k, false));
+  }
+}
+
 TEST(batches_are_separate_searches) {
   // Three subspaces of 5 dimensions; codes are bytes, one row after another.
   const int64_t n = 70, dsub = 5, k = 16, batches = 3;

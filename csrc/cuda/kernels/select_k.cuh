@@ -17,6 +17,7 @@
 
 #include <cmath>
 
+#include "../../core/pq_code.hpp"
 #include "../../core/select_plan.hpp"
 #include "select_items.cuh"
 
@@ -40,8 +41,22 @@ struct SelectParams {
   uint64_t* floors;       // parts > 1: (rows), 0 at the start
   float* values;          // parts == 1: (rows, k)
   int64_t* indexes;
-  uint64_t* bad_row;  // the smallest row with a NaN
+  uint64_t* bad_row;     // the smallest row with a NaN
+  const double* scales;  // (rows, 2) or null: keys hold integer scores, of these scales and biases (core/pq_code.hpp)
 };
+
+// Score and index of a selected item; -inf and -1 where there is none. `scale_and_bias`: null, or the key holds an integer score.
+template <bool kOrdered>
+WARPMEM_DEVICE void write_selected(float* values, int64_t* indexes, int64_t at, const Item<kOrdered>& item,
+                                   const double* scale_and_bias) {
+  float value = -INFINITY;
+  if (item.key != 0) {
+    value = scale_and_bias == nullptr ? key_score(item.key)
+                                      : pq_integer_score(key_integer(item.key), scale_and_bias[0], scale_and_bias[1]);
+  }
+  values[at] = value;
+  indexes[at] = item.key == 0 ? -1 : static_cast<int64_t>(item.index());
+}
 
 // Where a unit's items come from, and where its best go. Positions in a row are below 2^31, so 32 bits hold them with what a step adds.
 template <bool kOrdered, bool kKeys>
@@ -98,8 +113,7 @@ struct SelectUnit {
       p.keys_out[at] = item.key;
       if constexpr (kOrdered) p.indexes_out[at] = item.position;
     } else {
-      p.values[at] = item.key == 0 ? -INFINITY : key_score(item.key);
-      p.indexes[at] = item.key == 0 ? -1 : static_cast<int64_t>(item.index());
+      write_selected(p.values, p.indexes, at, item, p.scales == nullptr ? nullptr : p.scales + 2 * row);
     }
   }
 
@@ -181,15 +195,16 @@ class BlockQueue {
   WARPMEM_DEVICE BlockQueue(const Shared<uint32_t>& header, const Items<kOrdered>& items, int32_t k, int32_t capacity)
       : count_(header), items_(items), k_(k), capacity_(capacity) {}
 
-  WARPMEM_DEVICE void clear() {
+  // `shared_floor` is null, or where blocks with the same query leave the best key of a k-th item: what is worse need not be kept.
+  WARPMEM_DEVICE void clear(const uint64_t* shared_floor) {
     sync_threads();
     if (thread_index() == 0) count_[0] = 0;
     last_ = Item<kOrdered>{};
-    floor_ = 0;
+    floor_ = shared_floor == nullptr ? 0 : load_volatile(shared_floor);
     sync_threads();
   }
 
-  // Offers kSelectUnroll items a thread. `shared_floor` is null, or where blocks with the same query leave the best key of a k-th item.
+  // Offers kSelectUnroll items a thread.
   WARPMEM_DEVICE void offer(const Item<kOrdered> (&next)[kSelectUnroll], uint64_t* shared_floor) {
     uint32_t filled = 0;
     WARPMEM_UNROLL
@@ -243,7 +258,7 @@ select_queue_kernel(SelectParams p) {
   for (int64_t u = block_index(); u < units; u += grid_blocks()) {
     SelectUnit<kOrdered, kKeys> unit(p, u);
     uint64_t* const floor = p.parts > 1 ? p.floors + unit.row : nullptr;
-    queue.clear();
+    queue.clear(floor);
     const auto threads = static_cast<uint32_t>(block_threads());
     for (uint32_t base = unit.begin; base < unit.end; base += threads * kSelectUnroll) {
       Item<kOrdered> next[kSelectUnroll];
