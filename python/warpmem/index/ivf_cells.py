@@ -16,6 +16,9 @@ from .ivf_plan import Cells
 from .ivf_segments import Pairs
 
 _MAX_K = 4096
+_COARSE_REFINE = (
+    3  # centroids compared exactly, for each that is wanted; the codes of the rows serve them too
+)
 F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]
 U32 = NDArray[np.uint32]
@@ -53,7 +56,15 @@ class CellStore:
     def _set(self, rows: Any, owners: Mapping[int, Cells]) -> None:
         self.rows = rows
         self.owners: Mapping[int, Cells] = MappingProxyType({})
-        self._coarse = native().Pool(rows.dim, 0, metric=rows.metric, isa=rows.isa, threads=rows.threads)
+        self._coarse = native().Pool(
+            rows.dim,
+            0,
+            metric=rows.metric,
+            isa=rows.isa,
+            threads=rows.threads,
+            screen="pq",
+            codebooks=rows.codebooks,
+        )
         self._owner_of = np.zeros(0, np.int64)  # by cell; -1 for one that is gone
         self._cell_of: dict[int, Any] = {}  # owner -> IdMap from row to cell, built when it is first needed
         for owner, cells in owners.items():
@@ -142,7 +153,9 @@ class CellStore:
         cells = self.owners[owner]
         n, n_cells = len(queries), len(cells.centroids)
         table = SegmentTable(np.arange(n), np.full(n, owner, np.int64))
-        order = self._coarse.scan(queries, table, min(n_cells, _MAX_K))[3] - cells.first
+        order = (
+            self._coarse.scan(queries, table, min(n_cells, _MAX_K), refine=_COARSE_REFINE)[3] - cells.first
+        )
         place = np.full((n, n_cells + 1), n_cells, np.int64)  # the last column stands for no cell
         np.put_along_axis(place, order, np.arange(order.shape[1])[None, :], axis=1)
         held = self.cell_of(owner).get(row_ids.ravel(), -1).reshape(row_ids.shape)
@@ -229,6 +242,23 @@ class CellStore:
             result[5].update(plan="ivf", cells=read, n_probes=int(wanted.max()), refine=rescored)
         return (*result[:2], self.owner_of(result[2]), *result[3:])
 
+    def scan_one(self, queries: F32, cells: Cells, owner: int, group: int, k: int, **options: Any) -> Any:
+        """scan() of one query over one owner, without a filter, that probes some of its cells."""
+        n_probes = options.pop("n_probes")
+        segment = ((0, owner, 0, (), (), None),)
+        nearest = self._coarse.scan(queries, segment, n_probes, refine=_COARSE_REFINE)[3][0]
+        zeros = np.zeros(n_probes, np.int64)
+        if group:
+            probes: Any = [(0, cell, group, (), (), None) for cell in nearest.tolist()]
+        else:
+            probes = SegmentTable(zeros, nearest)
+        result = self.rows.scan(queries, probes, k, **options)
+        if options["explain"]:
+            plan = {"plan": "ivf", "cells": n_probes, "n_probes": n_probes, "refine": options["refine"]}
+            result[5].update(plan)
+        found = result[2]
+        return (*result[:2], np.where(found >= 0, owner, found), *result[3:])
+
     def _probe(
         self, queries: F32, work: Pairs, owners: Sequence[Cells], wanted: I64, sizes: I64
     ) -> tuple[I64, I64]:
@@ -241,7 +271,7 @@ class CellStore:
         most = int(counts[~whole].max())
         rows = queries if np.array_equal(work.queries, np.arange(len(queries))) else queries[work.queries]
         table = SegmentTable(np.arange(n), work.lists)
-        nearest: I64 = self._coarse.scan(rows, table, most)[3]
+        nearest: I64 = self._coarse.scan(rows, table, most, refine=_COARSE_REFINE)[3]
         if (counts == most).all():
             return nearest.ravel(), counts
         picked = [

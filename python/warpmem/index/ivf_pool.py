@@ -233,6 +233,14 @@ class IvfPool:
             n_probes = integer(n_probes, "n_probes", 1)
         if refine is not None:
             refine = integer(refine, "refine", 1, _MAX_K)
+        if len(queries) == 1:
+            one = self._one(segments)
+            cells = self.owners.get(one[0]) if one is not None else None
+            if one is not None and cells is not None:
+                probes = cells.n_probes if n_probes is None else n_probes
+                if probes < len(cells.centroids) and probes <= _MAX_K:
+                    ranking.update(n_probes=probes, refine=refine or cells.refine, explain=explain)
+                    return self._cells.scan_one(queries, cells, one[0], one[1], k, **ranking)
         work, plain, joined = self._split(segments, len(queries))
         if not len(work.queries):
             return self._plain.scan(queries, plain, k, explain=explain, **ranking)
@@ -243,6 +251,29 @@ class IvfPool:
             exact = self._plain.scan(queries, plain, k, ranks=True, **ranking)
             result = join(result, exact, k)
         return result if explain else result[:5]
+
+    @staticmethod
+    def _one(segments: Sequence[Segment] | SegmentTable) -> tuple[int, int] | None:
+        """(owner, group) of segments that are one of query 0 without a filter: the usual search, which need not
+        be taken apart with arrays. None for all others."""
+        if isinstance(segments, SegmentTable):
+            lists = segments.lists
+            if len(lists) != 1 or len(segments.queries) != 1 or len(segments.terms) or segments.queries[0]:
+                return None
+            return int(lists[0]), 0
+        if len(segments) != 1 or len(segments[0]) != 6:
+            return None
+        query, owner, group, terms, values, bitmap = segments[0]
+        if (
+            query != 0
+            or len(terms)
+            or len(values)
+            or bitmap is not None
+            or type(group) is not int
+            or group < 0
+        ):
+            return None
+        return (owner, group) if type(owner) is int else None
 
     def _split(self, segments: Sequence[Segment] | SegmentTable, n_queries: int) -> tuple[Pairs, Any, bool]:
         """Segments over owners with cells, the others, and whether there are others."""
