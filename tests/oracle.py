@@ -97,8 +97,11 @@ def score_of(similarity: float, columns: tuple[int, ...], weights: Weights) -> f
 
 
 def priority_of(image: int) -> float:
-    """float64 from the order-preserving int64 image: negative numbers have their magnitude bits inverted."""
+    """float64 from the order-preserving int64 image: negative numbers have their magnitude bits inverted. A
+    missing value counts as 0."""
     number: float
+    if image == -(1 << 63):
+        return 0.0
     if image >= 0:
         (number,) = struct.unpack("<d", struct.pack("<q", image))
     else:

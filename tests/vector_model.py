@@ -96,7 +96,7 @@ class VectorModel:
                 age = max(timedelta(0), weights["now"] - at) / weights["half_life"]
                 score += weights["recency"] * 2.0**-age
         if weights.get("priority"):
-            score += weights["priority"] * row.attributes.get(weights["priority_column"], -math.inf)
+            score += weights["priority"] * row.attributes.get(weights["priority_column"], 0.0)
         return round_float32(score) + 0.0
 
 

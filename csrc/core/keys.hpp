@@ -32,7 +32,9 @@ WARPMEM_HD inline int64_t f64_to_key(double value) {
   return bits >= 0 ? bits : bits ^ INT64_MAX;
 }
 
+// The least int64, the image of no number but a NaN, stands for a missing value and counts as 0.
 WARPMEM_HD inline double key_to_f64(int64_t key) {
+  if (key == INT64_MIN) return 0.0;
   const int64_t bits = key >= 0 ? key : key ^ INT64_MAX;
   double value;
   memcpy(&value, &bits, sizeof value);

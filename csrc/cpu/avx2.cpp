@@ -328,7 +328,9 @@ WARPMEM_READS_UNPUBLISHED void extras(const ScoreExtra& terms, float* out) {
     if (terms.priority != nullptr) {
       const __m256i key = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(terms.priority + i));
       const __m256i flip = _mm256_and_si256(_mm256_cmpgt_epi64(_mm256_setzero_si256(), key), _mm256_set1_epi64x(INT64_MAX));
-      const __m256d part = _mm256_mul_pd(w_priority, _mm256_castsi256_pd(_mm256_xor_si256(key, flip)));
+      const __m256i missing = _mm256_cmpeq_epi64(key, _mm256_set1_epi64x(INT64_MIN));  // counts as 0
+      const __m256i bits = _mm256_andnot_si256(missing, _mm256_xor_si256(key, flip));
+      const __m256d part = _mm256_mul_pd(w_priority, _mm256_castsi256_pd(bits));
       sum = _mm256_add_pd(sum, _mm256_add_pd(part, _mm256_mul_pd(_mm256_and_pd(part, magnitude), _mm256_set1_pd(3e-6))));
     }
     sum = _mm256_add_pd(sum, _mm256_mul_pd(_mm256_and_pd(sum, magnitude), _mm256_set1_pd(1e-6)));

@@ -316,7 +316,9 @@ WARPMEM_READS_UNPUBLISHED void extras(const ScoreExtra& terms, float* out) {
     if (terms.priority != nullptr) {
       const __m512i key = _mm512_loadu_si512(terms.priority + i);
       const __m512i flip = _mm512_maskz_set1_epi64(_mm512_cmplt_epi64_mask(key, _mm512_setzero_si512()), INT64_MAX);
-      const __m512d part = _mm512_mul_pd(w_priority, _mm512_castsi512_pd(_mm512_xor_si512(key, flip)));
+      const __mmask8 there = _mm512_cmpneq_epi64_mask(key, _mm512_set1_epi64(INT64_MIN));  // what is missing counts as 0
+      const __m512i bits = _mm512_maskz_xor_epi64(there, key, flip);
+      const __m512d part = _mm512_mul_pd(w_priority, _mm512_castsi512_pd(bits));
       sum = _mm512_add_pd(sum, _mm512_add_pd(part, _mm512_mul_pd(_mm512_abs_pd(part), _mm512_set1_pd(3e-6))));
     }
     sum = _mm512_add_pd(sum, _mm512_mul_pd(_mm512_abs_pd(sum), _mm512_set1_pd(1e-6)));

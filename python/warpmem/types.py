@@ -208,8 +208,8 @@ class RankBy(msgspec.Struct, frozen=True, kw_only=True):
 
     similarity: as the metric has it. recency: ``2 ** (-max(0, now - t) / half_life)`` in (0, 1], where t is
     the row's value in `recency_column`, a "time" column; a row without one gets 0. priority: the row's value
-    in `priority_column`, a "float64" column; a row without one gets the score -inf and comes last. now: an
-    aware datetime; None is the time of the search."""
+    in `priority_column`, a "float64" column; a row without one gets 0. now: an aware datetime; None is the
+    time of the search."""
 
     similarity: float = 1.0
     recency: float = 0.0

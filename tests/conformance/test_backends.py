@@ -31,6 +31,7 @@ def fill(pools: dict[str, RowPool], vectors: NDArray[np.float32], seed: int, n_l
     columns[:, 0] = rng.integers(-5, 6, n)
     columns[:, 1] = NOW - rng.integers(-10, 400, n) * int(DAY)
     columns[:, 2] = [image_of(p) for p in rng.uniform(-1, 1, n)]
+    columns[rng.random(n) < 0.1, 2] = -(1 << 63)  # no priority
     for pool in pools.values():
         pool.apply([], list_ids, row_ids, ordinals, columns, vectors)
     oracle = Oracle()

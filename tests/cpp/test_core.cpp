@@ -33,6 +33,7 @@ TEST(float_keys_keep_the_order) {
   const double doubles[] = {-1e308, -2.0, -5e-324, -0.0, 0.0, 5e-324, 0.5, 1e308};
   for (size_t i = 0; i + 1 < std::size(doubles); ++i) CHECK(f64_to_key(doubles[i]) < f64_to_key(doubles[i + 1]));
   for (const double v : doubles) CHECK(same_bits(key_to_f64(f64_to_key(v)), v));
+  CHECK(same_bits(key_to_f64(INT64_MIN), 0.0));  // a missing value
   CHECK_EQ(f64_to_key(0.0), 0);
   CHECK_EQ(f64_to_key(-0.0), -1);
 }

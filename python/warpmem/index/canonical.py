@@ -115,5 +115,6 @@ def exp2_neg(x: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def key_to_f64(keys: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The float64 numbers whose order-preserving int64 images these are."""
-    return np.where(keys >= 0, keys, keys ^ np.int64(_INT64_MAX)).view(np.float64)
+    """The float64 numbers whose order-preserving int64 images these are; 0 for the least, a missing value."""
+    bits = np.where(keys >= 0, keys, keys ^ np.int64(_INT64_MAX))
+    return np.where(keys == -_INT64_MAX - 1, np.int64(0), bits).view(np.float64)

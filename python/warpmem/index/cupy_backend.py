@@ -161,6 +161,7 @@ class CupyPool(NumpyPool):
             if r.w_priority != 0.0:
                 keys = columns[:, r.priority_column]
                 bits = xp.where(keys >= 0, keys, keys ^ np.int64(_INT64_MAX))
+                bits = xp.where(keys == np.int64(-_INT64_MAX - 1), np.int64(0), bits)  # missing: 0
                 s = s + bits.view(np.float64) * r.w_priority
             s = xp.where(xp.isnan(s), -np.inf, s)
             return s.astype(np.float32) + np.float32(0.0)  # -0 becomes +0

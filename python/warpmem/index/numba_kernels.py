@@ -121,7 +121,9 @@ def _age(now: Any, then: Any) -> Any:
 
 @jit()
 def _priority(key: Any) -> Any:
-    """The float64 whose order-preserving image this is."""
+    """The float64 whose order-preserving image this is; 0 for the least, a missing value."""
+    if key == -_INT64_MAX - 1:
+        return 0.0
     bits = key if key >= 0 else key ^ np.int64(_INT64_MAX)
     return np.int64(bits).view(np.float64)
 
