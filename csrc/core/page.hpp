@@ -58,7 +58,7 @@ struct PageLayout {
   bool has_codes = false;    // of int8
   int64_t coarse_bytes = 0;  // of a page; each of the four is a multiple of 64
   int64_t fine_bytes = 0;
-  int64_t head_bytes = 0;  // in one piece, see pack_head
+  int64_t head_bytes = 0;  // ordinals take the room of a column, half of which stays empty
   int64_t rows_bytes = 0;
   int64_t bytes = 0;  // the sum
 
@@ -72,7 +72,7 @@ struct PageLayout {
         has_codes(pq_.pq_dim == 0 && (screen || storage_ == Storage::kInt8)),
         coarse_bytes(has_codes ? coarse_plane_bytes(padded) : pq_plane_bytes(pq_.pq_dim)),
         fine_bytes(has_codes ? fine_plane_bytes(padded) : 0),
-        head_bytes((n_columns + 1) * kColumnBytes + kColumnBytes / 2),
+        head_bytes((n_columns + 2) * kColumnBytes),
         rows_bytes(kPageRows * row_bytes()),
         bytes(coarse_bytes + fine_bytes + head_bytes + rows_bytes) {}
 
@@ -106,16 +106,6 @@ struct PageLayout {
   WARPMEM_HD int64_t* column(const PageMemory& page, int64_t c) const { return const_cast<int64_t*>(column(ConstPage(page), c)); }
   WARPMEM_HD int64_t* row_ids(const PageMemory& page) const { return column(page, n_columns); }
   WARPMEM_HD uint32_t* ordinals(const PageMemory& page) const { return const_cast<uint32_t*>(ordinals(ConstPage(page))); }
-
-  // The head in one piece of head_bytes, as it lies where the stride is kColumnBytes; and back.
-  WARPMEM_HD void pack_head(const ConstPage& page, unsigned char* out) const {
-    for (int64_t c = 0; c <= n_columns; ++c) memcpy(out + c * kColumnBytes, column(page, c), kColumnBytes);
-    memcpy(out + (n_columns + 1) * kColumnBytes, ordinals(page), kColumnBytes / 2);
-  }
-  WARPMEM_HD void unpack_head(const unsigned char* head, const PageMemory& page) const {
-    for (int64_t c = 0; c <= n_columns; ++c) memcpy(column(page, c), head + c * kColumnBytes, kColumnBytes);
-    memcpy(ordinals(page), head + (n_columns + 1) * kColumnBytes, kColumnBytes / 2);
-  }
 
   // Writes one row: `vector` has dim elements, `columns` n_columns.
   WARPMEM_HD void pack(const PageMemory& page, int slot, int64_t row_id, uint32_t ordinal, const int64_t* columns,

@@ -21,24 +21,19 @@ std::align_val_t alignment_of(int64_t bytes) { return bytes >= static_cast<int64
 
 PageArena::PageArena(const PageLayout& layout) : layout_(layout) {}
 
-// Ordinals take the room of a column, half of which stays empty.
-int64_t PageArena::page_bytes() const noexcept {
-  return layout_.bytes - layout_.head_bytes + (layout_.n_columns + 2) * kColumnBytes;
-}
-
 PageArena::~PageArena() {
   for (Chunk* chunk : chunks_) {
-    ::operator delete(chunk->memory, alignment_of(chunk->pages * page_bytes()));
+    ::operator delete(chunk->memory, alignment_of(chunk->pages * layout_.bytes));
     delete chunk;
   }
 }
 
 PageArena::Chunk* PageArena::grow() {
-  const int64_t fit = std::clamp<int64_t>(kChunkBytes / page_bytes(), 1, kChunkPageLimit);
+  const int64_t fit = std::clamp<int64_t>(kChunkBytes / layout_.bytes, 1, kChunkPageLimit);
   const auto pages = static_cast<int>(std::clamp<int64_t>(pages_, 1, fit));
   auto chunk = std::make_unique<Chunk>();
   chunks_.reserve(chunks_.size() + 1);
-  const int64_t bytes = pages * page_bytes();
+  const int64_t bytes = pages * layout_.bytes;
   chunk->memory = static_cast<unsigned char*>(::operator new(static_cast<size_t>(bytes), alignment_of(bytes)));
 #if defined(__linux__)
   if (alignment_of(bytes) == kHuge)
@@ -86,7 +81,7 @@ void PageArena::release(Chunk* chunk, const PageMemory& page) noexcept {
   chunks_.erase(std::find(chunks_.begin(), chunks_.end(), chunk));
   if (current_ == chunk) current_ = nullptr;
   pages_ -= chunk->pages;
-  ::operator delete(chunk->memory, alignment_of(chunk->pages * page_bytes()));
+  ::operator delete(chunk->memory, alignment_of(chunk->pages * layout_.bytes));
   delete chunk;
 }
 

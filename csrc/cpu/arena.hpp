@@ -42,7 +42,6 @@ class PageArena {
 
  private:
   Chunk* grow();
-  int64_t page_bytes() const noexcept;
 
   const PageLayout layout_;
   std::mutex mutex_;

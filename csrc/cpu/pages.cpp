@@ -83,8 +83,8 @@ MappedPages::MappedPages(std::shared_ptr<const MappedFile> file, const PageLayou
   }
   for (int64_t i = 0; i < n; ++i) {
     Page& page = pages_[static_cast<size_t>(i)];
-    page.memory_ = PageMemory{first[0] + i * plane_bytes_[0], first[1] + i * plane_bytes_[1], first[2] + i * plane_bytes_[2],
-                              first[3] + i * plane_bytes_[3]};
+    page.memory_ = PageMemory{first[0] + i * plane_bytes_[0], first[1] + i * plane_bytes_[1], first[2] + i * kColumnBytes,
+                              first[3] + i * plane_bytes_[3], n * kColumnBytes};
     page.file_ = this;
     page.number_ = i;
     page.unchecked_.store(kAllPlanes, std::memory_order_relaxed);
@@ -92,7 +92,15 @@ MappedPages::MappedPages(std::shared_ptr<const MappedFile> file, const PageLayou
 }
 
 bool MappedPages::intact(const Page& page, int plane) const noexcept {
-  return crc32c(0, plane_of(page.memory(), plane), static_cast<size_t>(plane_bytes_[plane])) == page.stored_checksum(plane);
+  const ConstPage memory = page.memory();
+  if ((1u << plane) != kHeadPlane) {
+    return crc32c(0, plane_of(memory, plane), static_cast<size_t>(plane_bytes_[plane])) == page.stored_checksum(plane);
+  }
+  uint32_t checksum = 0;
+  for (int64_t at = 0; at < plane_bytes_[plane]; at += kColumnBytes) {
+    checksum = crc32c(checksum, memory.columns + at / kColumnBytes * memory.stride, static_cast<size_t>(kColumnBytes));
+  }
+  return checksum == page.stored_checksum(plane);
 }
 
 bool Page::check(unsigned planes) const noexcept {

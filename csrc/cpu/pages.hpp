@@ -122,7 +122,7 @@ class MappedPages {
   std::unique_ptr<Page[]> pages_;
 };
 
-// Pieces of a page, by plane. The third is in one piece only where the page is a file's.
+// Pieces of a page, by plane. Columns, row ids and ordinals are pieces of their own: only the first column is given here.
 inline const unsigned char* plane_of(const ConstPage& page, int plane) {
   const unsigned char* const pieces[kPlanes] = {page.coarse, page.fine, page.columns, page.rows};
   return pieces[plane];

@@ -21,7 +21,9 @@ std::shared_ptr<Page> copy_page(const std::shared_ptr<PageArena>& arena, const P
   if (layout.coarse_bytes > 0) std::memcpy(to.coarse, from.coarse, static_cast<size_t>(layout.coarse_bytes));
   if (layout.fine_bytes > 0) std::memcpy(to.fine, from.fine, static_cast<size_t>(layout.fine_bytes));
   if (layout.rows_bytes > 0) std::memcpy(to.rows, from.rows, static_cast<size_t>(layout.rows_bytes));
-  layout.unpack_head(from.columns, to);
+  for (int64_t c = 0; c < layout.n_columns + 2; ++c) {  // row ids and ordinals too
+    std::memcpy(to.columns + c * to.stride, from.columns + c * from.stride, kColumnBytes);
+  }
   return copy;
 }
 

@@ -145,10 +145,6 @@ void copy_used(const PageLayout& layout, const ConstPage& page, int plane, int u
   const auto n = static_cast<size_t>(used);
   if (plane == 3) {
     std::memcpy(to, from, n * static_cast<size_t>(layout.row_bytes()));
-  } else if (plane == 2) {
-    const int64_t columns = layout.n_columns + 1;  // and the row ids
-    for (int64_t c = 0; c < columns; ++c) std::memcpy(to + c * kColumnBytes, layout.column(page, c), n * sizeof(int64_t));
-    std::memcpy(to + columns * kColumnBytes, layout.ordinals(page), n * sizeof(uint32_t));
   } else if (plane == 0 && layout.pq.pq_dim > 0) {
     for (int64_t at = 0; at < layout.coarse_bytes; at += kPageRows) std::memcpy(to + at, from + at, n);
   } else if (plane == 0) {
@@ -199,7 +195,7 @@ void write_plane(NewFile& file, const PageLayout& layout, const std::vector<Save
   for (size_t i = 0; i < pages.size(); ++i) {
     const Page& page = *pages[i].page;
     const unsigned char* from = plane_of(page.memory(), plane);
-    if ((pages[i].used < kPageRows || plane == 2) && !page.of_file()) {
+    if (pages[i].used < kPageRows && !page.of_file()) {
       if (scratch.empty()) scratch.resize(batch * bytes);
       unsigned char* const to = scratch.data() + pieces.size() * bytes;
       copy_used(layout, page.memory(), plane, pages[i].used, to);
@@ -213,6 +209,39 @@ void write_plane(NewFile& file, const PageLayout& layout, const std::vector<Save
     if (pieces.size() == batch) file.write(pieces);
   }
   file.write(pieces);
+}
+
+// Column by column, each of all pages; a page's checksum is that of its columns one after the other.
+void write_columns(NewFile& file, const PageLayout& layout, const std::vector<Saved>& pages, uint32_t* checksums) {
+  constexpr auto kBytes = static_cast<size_t>(kColumnBytes);
+  constexpr int kHead = 2;
+  std::vector<iovec> pieces;
+  pieces.reserve(kBatchPages);
+  std::vector<unsigned char> scratch(kBatchPages * kBytes);
+  for (int64_t c = 0; c < layout.n_columns + 2; ++c) {
+    const size_t cell = c <= layout.n_columns ? sizeof(int64_t) : sizeof(uint32_t);
+    for (size_t i = 0; i < pages.size(); ++i) {
+      const Page& page = *pages[i].page;
+      const ConstPage memory = page.memory();
+      const unsigned char* from = memory.columns + c * memory.stride;
+      if (!page.of_file()) {
+        unsigned char* const to = scratch.data() + pieces.size() * kBytes;
+        const size_t used = static_cast<size_t>(pages[i].used) * cell;
+        std::memcpy(to, from, used);
+        std::memset(to + used, 0, kBytes - used);
+        from = to;
+      }
+      uint32_t& checksum = checksums[i * kPlanes + kHead];
+      checksum = crc32c(checksum, from, kBytes);
+      pieces.push_back(iovec{const_cast<unsigned char*>(from), kBytes});
+      if (pieces.size() == kBatchPages) file.write(pieces);
+    }
+    file.write(pieces);
+  }
+  for (size_t i = 0; i < pages.size(); ++i) {
+    const Page& page = *pages[i].page;
+    if (page.of_file() && checksums[i * kPlanes + kHead] != page.stored_checksum(kHead)) throw page.damage(kHeadPlane);
+  }
 }
 
 }  // namespace
@@ -271,7 +300,10 @@ void save_pool(const Pool& pool, const std::string& path, const std::vector<Sect
 
   std::vector<uint32_t> checksums(pages.size() * kPlanes);
   file.seek(at.planes);
-  for (int plane = 0; plane < kPlanes; ++plane) write_plane(file, layout, pages, plane, checksums.data());
+  write_plane(file, layout, pages, 0, checksums.data());
+  write_plane(file, layout, pages, 1, checksums.data());
+  write_columns(file, layout, pages, checksums.data());
+  write_plane(file, layout, pages, 3, checksums.data());
   for (size_t i = 0; i < checksums.size(); ++i) put(at.checksums + i * sizeof(uint32_t), checksums[i]);
 
   uint64_t next = header.sections_offset;

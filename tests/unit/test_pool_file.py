@@ -210,7 +210,7 @@ def test_the_example_of_formats_md_is_a_file(tmp_path: Path) -> None:
     n_lists, n_pages, n_sections, n_rows, planes, sections = struct.unpack_from("<6Q", example, 48)
     assert (n_lists, n_pages, n_sections, n_rows) == (1, 1, 1, 1)
     plane_bytes = struct.unpack_from("<4Q", example, 96)
-    assert plane_bytes == (0, 0, 64 * (8 * n_columns + 12), 256 * 32)
+    assert plane_bytes == (0, 0, 512 * (n_columns + 2), 256 * 32)
     tables_crc, header_crc = (
         struct.unpack_from("<I", example, 128)[0],
         struct.unpack_from("<I", example, 252)[0],

@@ -99,7 +99,8 @@ def test_damage_is_found_by_whatever_needs_the_page(tmp_path: Path) -> None:
     for name, size in zip(("coarse", "fine", "columns", "rows"), sizes, strict=True):
         for page in (1, n - 3):  # list 3 begins at page 1: after list -7, before list 8
             damaged = bytearray(data)
-            damaged[first + page * size + size // 2] ^= 16
+            step = 512 if name == "columns" else size  # the first column of all pages, then the second, ...
+            damaged[first + page * step + step // 2] ^= 16
             path.write_bytes(damaged)
             message = rf"page {page} \({name}"
             uses = {
