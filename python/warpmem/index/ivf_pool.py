@@ -254,8 +254,8 @@ class IvfPool:
 
     @staticmethod
     def _one(segments: Sequence[Segment] | SegmentTable) -> tuple[int, int] | None:
-        """(owner, group) of segments that are one of query 0 without a filter: the usual search, which need not
-        be taken apart with arrays. None for all others."""
+        """(owner, group) of segments that are one of query 0 without a filter: the usual search, which need
+        not be taken apart with arrays. None for all others."""
         if isinstance(segments, SegmentTable):
             lists = segments.lists
             if len(lists) != 1 or len(segments.queries) != 1 or len(segments.terms) or segments.queries[0]:
