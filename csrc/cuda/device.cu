@@ -82,6 +82,20 @@ std::vector<Device> devices() {
   return found;
 }
 
+DeviceLimits device_limits(int device) {
+  const auto attribute = [device](cudaDeviceAttr which) {
+    int value = 0;
+    check(cudaDeviceGetAttribute(&value, which, device), "cudaDeviceGetAttribute");
+    return value;
+  };
+  DeviceLimits limits;
+  limits.multiprocessors = attribute(cudaDevAttrMultiProcessorCount);
+  limits.threads_per_multiprocessor = attribute(cudaDevAttrMaxThreadsPerMultiProcessor);
+  limits.shared_per_block = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
+  limits.shared_per_multiprocessor = attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor);
+  return limits;
+}
+
 int driver_version() noexcept {
   int version = 0;
   return cudaDriverGetVersion(&version) == cudaSuccess ? version : 0;

@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "../core/device_limits.hpp"
+
 namespace warpmem::cuda {
 
 struct Device {
@@ -31,6 +33,9 @@ std::string unavailable_reason();
 
 // All devices. Throws std::runtime_error when CUDA fails.
 std::vector<Device> devices();
+
+// What the planners of core/ need to know. Throws std::runtime_error when CUDA fails.
+DeviceLimits device_limits(int device);
 
 // 1000 * major + 10 * minor, as CUDA counts; 0 without a driver.
 int driver_version() noexcept;

@@ -16,7 +16,9 @@
 #define WARPMEM_DEVICE inline
 #define WARPMEM_UNROLL
 #define WARPMEM_NO_UNROLL
+#define WARPMEM_UNROLL_BY(turns)
 #define WARPMEM_KERNEL(threads) [[maybe_unused]] static void
+#define WARPMEM_KERNEL_OF(threads, blocks) [[maybe_unused]] static void
 #define SIMT_SITE const char *file = __builtin_FILE(), int line = __builtin_LINE()
 
 namespace warpmem::cuda {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "../../csrc/cuda/kernels/intrinsics.cuh"
+#include "../../csrc/cuda/kernels/self_test.cuh"
 #include "check.hpp"
 
 using namespace warpmem::cuda;
@@ -305,6 +306,40 @@ TEST(uninitialised_reads_and_races_give_two_results) {
       thrown = contains(error.what(), "two runs differ");
     }
     CHECK(thrown);
+  }
+}
+
+TEST(canonical_sums_by_a_warp_are_the_hosts) {
+  // The kernel that doctor runs on a device, over dimensions with and without a short last chunk.
+  for (const int64_t dim : {1, 31, 32, 33, 96, 100}) {
+    constexpr int64_t kRows = 13;
+    std::vector<float> rows(static_cast<size_t>(kRows * dim));
+    std::vector<float> query(static_cast<size_t>(dim));
+    std::vector<double> exponents(kRows);
+    uint32_t state = 7;
+    const auto next = [&state] {
+      state = state * 1664525u + 1013904223u;
+      return static_cast<float>(static_cast<int32_t>(state)) / 2147483648.0f;
+    };
+    for (float& x : rows) x = next();
+    for (float& x : query) x = next();
+    for (double& x : exponents) x = -400.0 * static_cast<double>(next() + 1.0f);
+    const auto similarities = simt::run_twice([&](unsigned char) {
+      std::vector<float> found(kRows);
+      std::vector<double> recencies(kRows);
+      const SelfTestParams params{rows.data(), query.data(), exponents.data(), found.data(), recencies.data(), kRows, dim};
+      Machine::get().launch("self_test", (kRows + 3) / 4, kSelfTestThreads, 0, [&] { self_test_kernel(params); });
+      for (size_t i = 0; i < recencies.size(); ++i) CHECK_EQ(recencies[i], warpmem::exp2_neg(exponents[i]));
+      return found;
+    });
+    for (int64_t i = 0; i < kRows; ++i)
+      CHECK_EQ(similarities[static_cast<size_t>(i)], warpmem::dot(rows.data() + i * dim, query.data(), dim));
+    double squared = 0.0;
+    Machine::get().launch("probe", 1, 32, 0, [&] {
+      const double sum = warp_squared_distance_f64(rows.data(), query.data(), dim);
+      if (lane_index() == 5) squared = sum;
+    });
+    CHECK_EQ(squared, warpmem::squared_distance_f64(rows.data(), query.data(), dim));
   }
 }
 

@@ -2,8 +2,10 @@
 // definitions below (sm_80 and newer); g++ sees those of the emulator, simt.hpp, which tests/cpp puts on the include path.
 //
 //   WARPMEM_KERNEL(n)   heads a kernel of at most n threads a block:  template <...> WARPMEM_KERNEL(256) name(Params p) { ... }
+//   WARPMEM_KERNEL_OF   likewise, with registers for so many blocks on a multiprocessor
 //   WARPMEM_DEVICE      heads a function that only kernels call
-//   WARPMEM_UNROLL      before a loop whose body is written out for each turn; WARPMEM_NO_UNROLL: once
+//   WARPMEM_UNROLL      before a loop whose body is written out for each turn; WARPMEM_NO_UNROLL: once;
+//                       WARPMEM_UNROLL_BY(n): for n turns
 //
 // A mask names the lanes that take part, all of which must call. Blocks are one-dimensional and a multiple of 32 threads; grids are one-dimensional.
 // Two threads that run the same collective from two lines do not meet in the emulator, whatever the hardware forgives.
@@ -18,7 +20,10 @@
 #define WARPMEM_DEVICE __device__ __forceinline__
 #define WARPMEM_UNROLL _Pragma("unroll")
 #define WARPMEM_NO_UNROLL _Pragma("unroll 1")
+#define WARPMEM_PRAGMA(text) _Pragma(#text)
+#define WARPMEM_UNROLL_BY(turns) WARPMEM_PRAGMA(unroll turns)
 #define WARPMEM_KERNEL(threads) static __global__ void __launch_bounds__(threads, 1)
+#define WARPMEM_KERNEL_OF(threads, blocks) static __global__ void __launch_bounds__(threads, blocks)
 
 namespace warpmem::cuda {
 

@@ -75,6 +75,13 @@ WARPMEM_KERNEL(kNearestThreads) nearest_measure_kernel(NearestParams p) {
   }
 }
 
+// Two blocks share a multiprocessor's registers, 128 a thread; where nvcc 13.0 would spill then, one block has them all.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+constexpr int kScreenBlocks = 1;
+#else
+[[maybe_unused]] constexpr int kScreenBlocks = 2;
+#endif
+
 // By how much the screen and the canonical value may err together, doubled: cpu/kmeans.hpp.
 WARPMEM_DEVICE double nearest_margin(double length, double longest, int64_t dim) {
   const double terms = static_cast<double>(dim + 4);
@@ -86,20 +93,24 @@ WARPMEM_DEVICE double nearest_margin(double length, double longest, int64_t dim)
 }
 
 template <int kPer>
-WARPMEM_KERNEL(kNearestThreads)
+WARPMEM_KERNEL_OF(kNearestThreads, kScreenBlocks)
 nearest_screen_kernel(NearestParams p) {
   constexpr int kTile = 16 * kPer;
   constexpr int kLine = kTile + kNearestPad;
+  constexpr int kLinesAtOnce = kNearestThreads / kNearestDepth;
   const Shared<float> x_tile = shared_array<float>(0, kNearestDepth * kLine);
   const Shared<float> y_tile = shared_array<float>(4 * kNearestDepth * kLine, kNearestDepth * kLine);
   const Shared<float> lengths = shared_array<float>(8 * kNearestDepth * kLine, kTile);  // squared
   const int t = thread_index();
+  const auto k = static_cast<int32_t>(p.k);  // below 2^31 - kTile, as the dimension
+  const auto dim = static_cast<int32_t>(p.dim);
   const int tx = t % 16;
   const int ty = t / 16;
   const int64_t row_tiles = (p.n + kTile - 1) / kTile;
   for (int64_t unit = block_index(); unit < row_tiles * p.batches; unit += grid_blocks()) {
     const int64_t batch = unit / row_tiles;
     const int64_t first_row = unit % row_tiles * kTile;
+    const int rows_here = p.n - first_row < kTile ? static_cast<int>(p.n - first_row) : kTile;
     const float* const rows = p.rows + batch * p.batch_step;
     const float* const centroids = p.centroids + batch * p.k * p.dim;
     const float* const bias = p.bias + batch * p.k;
@@ -122,23 +133,26 @@ nearest_screen_kernel(NearestParams p) {
       best[i] = second[i] = -INFINITY;
       index[i] = 0;
     }
-    for (int64_t first = 0; first < p.k; first += kTile) {
+    for (int32_t first = 0; first < k; first += kTile) {
       float sums[kPer][kPer];
       WARPMEM_UNROLL
       for (int i = 0; i < kPer; ++i) {
         WARPMEM_UNROLL
         for (int j = 0; j < kPer; ++j) sums[i][j] = 0.0f;
       }
-      for (int64_t depth = 0; depth < p.dim; depth += kNearestDepth) {
+      for (int32_t depth = 0; depth < dim; depth += kNearestDepth) {
         sync_threads();  // what was there has been read
-        for (int i = t; i < kTile * kNearestDepth; i += kNearestThreads) {
-          const int d = i % kNearestDepth;
-          const int line = i / kNearestDepth;
-          const bool inside = depth + d < p.dim;
-          const bool has_row = inside && first_row + line < p.n;
-          const bool has_centroid = inside && first + line < p.k;
-          x_tile[d * kLine + line] = has_row ? load_readonly(rows + (first_row + line) * p.row_stride + depth + d) : 0.0f;
-          y_tile[d * kLine + line] = has_centroid ? load_readonly(centroids + (first + line) * p.dim + depth + d) : 0.0f;
+        // Thread t brings dimension t % 16 of every sixteenth line; what lies outside is 0.
+        const bool inside = t % kNearestDepth < dim - depth;
+        const float* x_from = rows + (first_row + t / kNearestDepth) * p.row_stride + depth + t % kNearestDepth;
+        const float* y_from = centroids + static_cast<int64_t>(first + t / kNearestDepth) * p.dim + depth + t % kNearestDepth;
+        WARPMEM_UNROLL_BY(4)
+        for (int line = t / kNearestDepth; line < kTile; line += kLinesAtOnce) {
+          const int at = t % kNearestDepth * kLine + line;
+          x_tile[at] = inside && line < rows_here ? load_readonly(x_from) : 0.0f;
+          y_tile[at] = inside && line < k - first ? load_readonly(y_from) : 0.0f;
+          x_from += kLinesAtOnce * p.row_stride;
+          y_from += kLinesAtOnce * p.dim;
         }
         sync_threads();
         WARPMEM_NO_UNROLL
@@ -159,8 +173,8 @@ nearest_screen_kernel(NearestParams p) {
       }
       WARPMEM_UNROLL
       for (int j = 0; j < kPer; ++j) {
-        const int64_t centroid = first + j / 4 * 64 + tx * 4 + j % 4;
-        if (centroid >= p.k) continue;
+        const int32_t centroid = first + j / 4 * 64 + tx * 4 + j % 4;
+        if (centroid >= k) continue;
         const float offset = load_readonly(bias + centroid);
         WARPMEM_UNROLL
         for (int i = 0; i < kPer; ++i) {
@@ -168,7 +182,7 @@ nearest_screen_kernel(NearestParams p) {
           if (score > best[i]) {
             second[i] = best[i];
             best[i] = score;
-            index[i] = static_cast<int32_t>(centroid);
+            index[i] = centroid;
           } else if (score > second[i]) {
             second[i] = score;
           }
@@ -216,6 +230,28 @@ nearest_screen_kernel(NearestParams p) {
   }
 }
 
+// Which of the centroids base ... base + 31 reach the limit; what overflowed does. Short rows: a lane a centroid; others: the warp, one after another.
+WARPMEM_DEVICE uint32_t settle_candidates(const NearestParams& p, const float* x, int64_t batch, int64_t base, float limit) {
+  const float* const centroids = p.centroids + (batch * p.k + base) * p.dim;
+  const float* const bias = p.bias + batch * p.k + base;
+  const int count = p.k - base < kWarpSize ? static_cast<int>(p.k - base) : kWarpSize;
+  if (p.dim < kWarpSize) {
+    float score = 0.0f;
+    const int c = lane_index() < count ? lane_index() : 0;
+    for (int64_t d = 0; d < p.dim; ++d) score = fma_or_not(x[d], centroids[c * p.dim + d], score);
+    return ballot(lane_index() < count && !(score + bias[c] < limit));
+  }
+  uint32_t wanted = 0;
+  for (int c = 0; c < count; ++c) {
+    float score = 0.0f;
+    for (int64_t d = lane_index(); d < p.dim; d += kWarpSize) score = fma_or_not(x[d], centroids[c * p.dim + d], score);
+    WARPMEM_UNROLL
+    for (int lanes = 16; lanes > 0; lanes /= 2) score += shuffle_xor(score, lanes);
+    if (!(score + bias[c] < limit)) wanted |= 1u << c;
+  }
+  return wanted;
+}
+
 WARPMEM_KERNEL(kNearestThreads) nearest_settle_kernel(NearestParams p) {
   const int warps = block_threads() / kWarpSize;
   const auto n = static_cast<int64_t>(load_readonly(p.n_doubtful));
@@ -226,18 +262,16 @@ WARPMEM_KERNEL(kNearestThreads) nearest_settle_kernel(NearestParams p) {
     const float* const x = p.rows + batch * p.batch_step + row * p.row_stride;
     int64_t best = -1;
     double best_value = 0.0;
-    for (int64_t c = 0; c < p.k; ++c) {
-      const float* const y = p.centroids + (batch * p.k + c) * p.dim;
-      float score = 0.0f;
-      for (int64_t d = lane_index(); d < p.dim; d += kWarpSize) score = fma_or_not(x[d], y[d], score);
-      WARPMEM_UNROLL
-      for (int lanes = 16; lanes > 0; lanes /= 2) score += shuffle_xor(score, lanes);
-      score += p.bias[batch * p.k + c];
-      if (score < limit) continue;  // false for what overflowed
-      const double value = p.inner ? warp_dot_f64(x, y, p.dim) : warp_squared_distance_f64(x, y, p.dim);
-      if (best < 0 || (p.inner ? value > best_value : value < best_value)) {
-        best = c;
-        best_value = value;
+    for (int64_t base = 0; base < p.k; base += kWarpSize) {
+      uint32_t wanted = settle_candidates(p, x, batch, base, limit);
+      for (; wanted != 0; wanted &= wanted - 1) {
+        const int64_t c = base + lowest_bit(wanted);
+        const float* const y = p.centroids + (batch * p.k + c) * p.dim;
+        const double value = p.inner ? warp_dot_f64(x, y, p.dim) : warp_squared_distance_f64(x, y, p.dim);
+        if (best < 0 || (p.inner ? value > best_value : value < best_value)) {
+          best = c;
+          best_value = value;
+        }
       }
     }
     if (lane_index() == 0) write_nearest(p, batch, row, best);
