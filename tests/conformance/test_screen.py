@@ -194,7 +194,7 @@ def test_refused_options(name: str) -> None:
         backend.pool(4, 0, storage="f64")
     with pytest.raises(ValueError, match="metric must be one of dot, l2"):
         backend.pool(4, 0, metric="cosine")
-    with pytest.raises(ValueError, match="screen must be one of auto, int8, (pq, )?none"):
+    with pytest.raises(ValueError, match=r"screen must be one of auto, int8, (pq, )?none"):
         backend.pool(4, 0, screen="always")
     for threads in (0, 1025):
         with pytest.raises(ValueError, match="threads must be within 1 and 1024"):
