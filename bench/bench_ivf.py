@@ -226,8 +226,9 @@ def test_build(data: Data, built: tuple[ivf.IvfPool, float], report: Report) -> 
     stats = pool.stats()
     beside = (stats["bytes"] - stats["pages"] * 64 * DIMENSION * 4) / stats["rows"]
     report(
-        f"{len(data.rows):,} rows: built in {spent:.1f} s on {THREADS} threads, {len(cells.centroids)} cells, "
-        f"{beside:.1f} bytes a row beside the rows; chosen n_probes {cells.n_probes}, refine {cells.refine}, "
+        f"{len(data.rows):,} rows: built in {spent:.1f} s on {THREADS} threads, "
+        f"{len(cells.centroids)} cells, {beside:.1f} bytes a row beside the rows; "
+        f"chosen n_probes {cells.n_probes}, refine {cells.refine}, "
         f"recall {cells.recall:.3f} on middles, {cells.recall_rows:.3f} on rows"
     )
 
