@@ -132,29 +132,44 @@ WARPMEM_HD inline void pq_deinterleave(const uint8_t* block, int64_t rows, int64
   }
 }
 
+// The least and the largest of 16 numbers, by halves, so that a compiler compares them side by side.
+WARPMEM_HD inline void pq_range(const float* entries, float* low, float* high) {
+  float least[8];
+  float most[8];
+  for (int c = 0; c < 8; ++c) {
+    least[c] = entries[c + 8] < entries[c] ? entries[c + 8] : entries[c];
+    most[c] = entries[c + 8] > entries[c] ? entries[c + 8] : entries[c];
+  }
+  for (int width = 4; width > 0; width /= 2) {
+    for (int c = 0; c < width; ++c) {
+      least[c] = least[c + width] < least[c] ? least[c + width] : least[c];
+      most[c] = most[c + width] > most[c] ? most[c + width] : most[c];
+    }
+  }
+  *low = least[0];
+  *high = most[0];
+}
+
 // Quantises one query's table lut[pq_dim][16]; see the top of this file.
 WARPMEM_HD inline void pq_quantize_lut(const float* lut, int64_t pq_dim, uint8_t* quantized, double* scale, double* bias) {
   double widest = 0.0;
   double low_sum = 0.0;
   for (int64_t s = 0; s < pq_dim; ++s) {
-    float low = lut[s * 16];
-    float high = low;
-    for (int c = 1; c < 16; ++c) {
-      const float v = lut[s * 16 + c];
-      low = v < low ? v : low;
-      high = v > high ? v : high;
-    }
+    float low;
+    float high;
+    pq_range(lut + s * 16, &low, &high);
     const double width = static_cast<double>(high) - static_cast<double>(low);
     widest = width > widest ? width : widest;
     low_sum += static_cast<double>(low);
   }
   const double step = widest / 255.0;
   for (int64_t s = 0; s < pq_dim; ++s) {
-    float low = lut[s * 16];
-    for (int c = 1; c < 16; ++c) low = lut[s * 16 + c] < low ? lut[s * 16 + c] : low;
+    float low;
+    float high;
+    pq_range(lut + s * 16, &low, &high);
     for (int c = 0; c < 16; ++c) {
-      double q = 0.0;
-      if (step > 0.0) q = (static_cast<double>(lut[s * 16 + c]) - static_cast<double>(low)) / step + 0.5;
+      const double above = static_cast<double>(lut[s * 16 + c]) - static_cast<double>(low);
+      const double q = step > 0.0 ? above / step + 0.5 : 0.0;
       quantized[s * 16 + c] = static_cast<uint8_t>(static_cast<int32_t>(q));  // not negative, so this is floor
     }
   }

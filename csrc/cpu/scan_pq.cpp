@@ -13,7 +13,7 @@ namespace warpmem {
 namespace {
 
 constexpr int64_t kMaxPages = int64_t{1} << 26;  // of one query: a place is a number of 32 bits
-constexpr size_t kAhead = 4;                     // rows that are fetched while one is rescored
+constexpr size_t kAhead = 12;                    // rows that are fetched while one is rescored
 
 // One query's table.
 struct Table {
