@@ -1,4 +1,5 @@
 // csrc/core: keys, scorer, pages, predicates, checksum; and that every instruction set gives the scorer's bits.
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <random>

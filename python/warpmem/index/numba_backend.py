@@ -108,15 +108,16 @@ class NumbaPool(NumpyPool):
                 self._kernels.scan_parts(*arguments, best, counts)
         self._forget(lists)
         held = np.arange(kept) < counts[:, :, None]
-        scores, similarities, groups, ordinals, row_ids, list_ids = (array[held] for array in best)
-        return [_Found(np.nonzero(held)[1], scores, similarities, groups, ordinals, row_ids, list_ids)]
+        parts_of: list[Any] = [array[held] for array in best]
+        return [_Found(np.nonzero(held)[1], *parts_of)]
 
     def _entry(self, list_id: int, rows: _List) -> tuple[int, ...]:
         """A row of `lists` as `numba_kernels.scan_parts` explains it; `lists` keeps the arrays alive."""
         known = self._entries.get(list_id)
         if known is None or known[0] is not rows:
             codes = self._screen(rows)
-            addresses = (array.ctypes.data for array in (*rows, *codes))
+            arrays: tuple[Any, ...] = (*rows, *codes)
+            addresses = (array.ctypes.data for array in arrays)
             entry = (len(rows.row_ids), list_id, *addresses, *([0] * (4 - len(codes))))
             known = self._entries[list_id] = (rows, codes, entry)  # two threads may both: the same values
         return known[2]

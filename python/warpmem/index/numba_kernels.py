@@ -327,7 +327,7 @@ def _scan_rows(
             counts[q] = count
 
 
-@numba.extending.intrinsic  # type: ignore[untyped-decorator]
+@numba.extending.intrinsic
 def _pointer(context: Any, address: Any) -> Any:
     """An address in an int64 as a pointer, for numba.carray."""
 
