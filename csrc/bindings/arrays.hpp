@@ -45,6 +45,11 @@ inline int64_t as_int64(const py::object& object, const char* name, int64_t lo =
 inline double as_double(const py::object& object, const char* name) {
   const double value = PyFloat_AsDouble(object.ptr());
   if (value == -1.0 && PyErr_Occurred() != nullptr) {
+    if (PyErr_ExceptionMatches(PyExc_OverflowError) != 0) {
+      PyErr_Clear();
+      throw py::value_error(std::string(name) + " is beyond float64");
+    }
+    if (PyErr_ExceptionMatches(PyExc_TypeError) == 0) throw py::error_already_set();
     PyErr_Clear();
     throw py::type_error(std::string(name) + " must be a number, not " + Py_TYPE(object.ptr())->tp_name);
   }

@@ -159,8 +159,8 @@ class NativePool {
     py::array_t<int64_t> list_ids(shape);
     py::array_t<int64_t> row_ids(shape);
     py::array_t<int32_t> counts(request.n_queries);
-    const bool explained = PyObject_IsTrue(explain.ptr()) == 1;
-    const bool ranked = PyObject_IsTrue(ranks_arg.ptr()) == 1;
+    const bool explained = flag_of(explain, "explain");
+    const bool ranked = flag_of(ranks_arg, "ranks");
     py::array_t<uint32_t> ranks(ranked ? shape : std::vector<py::ssize_t>{0});
     py::array_t<uint32_t> ordinals(ranked ? shape : std::vector<py::ssize_t>{0});
     const ScanOutput output{scores.mutable_data(),

@@ -32,14 +32,15 @@ class IdMap {
     const View<int64_t> keys(keys_arg, "keys", {-1});
     const int64_t n = keys.shape(0);
     const View<int64_t> values(values_arg, "values", {n});
+    const std::vector<int64_t> own(values.data(), values.data() + n);  // read once: others may write to the array
     for (int64_t i = 0; i < n; ++i) {
-      if (values.data()[i] == kNoValue)
+      if (own[static_cast<size_t>(i)] == kNoValue)
         throw py::value_error("value " + std::to_string(i) + " is -2**63, which cannot be stored");
     }
     const Hold hold(*this, n);
     map_.reserve(map_.size() + static_cast<size_t>(n));  // all that can fail
     int64_t fresh = 0;
-    for (int64_t i = 0; i < n; ++i) fresh += map_.put(keys.data()[i], values.data()[i]) == kNoValue ? 1 : 0;
+    for (int64_t i = 0; i < n; ++i) fresh += map_.put(keys.data()[i], own[static_cast<size_t>(i)]) == kNoValue ? 1 : 0;
     return fresh;
   }
 

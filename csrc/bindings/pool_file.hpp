@@ -75,6 +75,11 @@ class SectionBuffers {
       throw py::type_error("section '" + text + "' must be bytes-like and contiguous; it is of type " +
                            Py_TYPE(data.ptr())->tp_name);
     }
+    if (!buffer.readonly) {  // its checksum must be that of the bytes that are written
+      PyBuffer_Release(&buffer);
+      const auto copy = py::reinterpret_steal<py::object>(PyBytes_FromObject(data.ptr()));
+      if (!copy || PyObject_GetBuffer(copy.ptr(), &buffer, PyBUF_SIMPLE) != 0) throw py::error_already_set();
+    }
     buffers_.push_back(buffer);
     sections_.push_back(Section{text, buffer.buf, static_cast<uint64_t>(buffer.len)});
   }
@@ -94,13 +99,16 @@ inline void pool_save(const Pool& pool, const py::object& path_argument, const p
   save_pool(pool, path, buffers.sections());
 }
 
+constexpr const char* kMappingName = "warpmem.MappedFile";
+
 // name -> uint8 array over the mapping, which stays as long as an array does.
 inline py::dict section_arrays(const PoolFile& file) {
   py::dict arrays;
   for (const Section& section : file.sections()) {
     if (file.layout().pq.pq_dim > 0 && section.name == kCodebooksSection) continue;  // the pool's own
     auto keep = std::make_unique<std::shared_ptr<const MappedFile>>(file.mapping());
-    const py::capsule owner(keep.get(), [](void* kept) { delete static_cast<std::shared_ptr<const MappedFile>*>(kept); });
+    const py::capsule owner(keep.get(), kMappingName,
+                            [](void* kept) { delete static_cast<std::shared_ptr<const MappedFile>*>(kept); });
     keep.release();
     py::array_t<uint8_t> array(static_cast<py::ssize_t>(section.bytes), static_cast<const uint8_t*>(section.data), owner);
     py::detail::array_proxy(array.ptr())->flags &= ~py::detail::npy_api::NPY_ARRAY_WRITEABLE_;
@@ -119,9 +127,11 @@ template <typename NativePool>
 py::tuple open_section(const py::object& section, const py::object& isa, const py::object& threads) {
   const View<uint8_t> bytes(section, "section", {-1});
   const py::object base = bytes.array().base();
-  if (!py::isinstance<py::capsule>(base)) throw py::value_error("section must be an array that open_pool returned");
+  if (!base || PyCapsule_IsValid(base.ptr(), kMappingName) == 0) {
+    throw py::value_error("section must be an array that open_pool returned");
+  }
   const std::shared_ptr<const MappedFile> whole =
-      *py::reinterpret_borrow<py::capsule>(base).get_pointer<std::shared_ptr<const MappedFile>>();
+      *static_cast<std::shared_ptr<const MappedFile>*>(PyCapsule_GetPointer(base.ptr(), kMappingName));
   std::optional<PoolFile> file;
   {
     const py::gil_scoped_release release;

@@ -131,6 +131,11 @@ inline int64_t plane_bytes_of(const PageLayout& layout, int plane) {
   const int64_t bytes[kPlanes] = {layout.coarse_bytes, layout.fine_bytes, layout.head_bytes, layout.rows_bytes};
   return bytes[plane];
 }
+// The planes that hold the rows themselves: what PageLayout::load reads.
+inline unsigned row_planes(const PageLayout& layout) {
+  if (layout.storage == Storage::kPq) return kCoarsePlane;
+  return layout.storage == Storage::kInt8 && layout.pq.pq_dim == 0 ? kCoarsePlane | kFinePlane : kRowsPlane;
+}
 const char* plane_name(int plane);
 
 }  // namespace warpmem

@@ -70,6 +70,7 @@ struct Pool::Draft {
 struct Pool::Plan {
   static constexpr uint32_t kNone = UINT32_MAX;
   std::vector<Draft> drafts;
+  std::vector<int64_t> row_ids;    // of the appends: the caller's array is read once
   std::vector<uint32_t> draft_of;  // of each remove, then of each append; kNone: nothing to do
 };
 
@@ -87,6 +88,7 @@ Pool::~Pool() {
 // Everything that can fail: finds the touched lists, copies the blocks that the change writes to, allocates pages and room in the maps.
 Pool::Plan Pool::prepare(const Removes& removes, const Appends& appends) {
   Plan plan;
+  plan.row_ids.assign(appends.row_ids, appends.row_ids + appends.n);
   plan.draft_of.reserve(removes.size() + static_cast<size_t>(appends.n));
   std::unordered_map<int64_t, uint32_t> known;
   uint32_t last = Plan::kNone;
@@ -139,7 +141,10 @@ Pool::Plan Pool::prepare(const Removes& removes, const Appends& appends) {
     if (position >= 0) draft.writable(block_of(position));
   };
   for (size_t i = 0; i < removes.size(); ++i) own_row(plan.draft_of[i], removes[i].second);
-  for (int64_t i = 0; i < appends.n; ++i) own_row(plan.draft_of[removes.size() + static_cast<size_t>(i)], appends.row_ids[i]);
+  for (int64_t i = 0; i < appends.n; ++i) {
+    const auto at = static_cast<size_t>(i);
+    own_row(plan.draft_of[removes.size() + at], plan.row_ids[at]);
+  }
 
   if (fresh > 0) {
     const std::lock_guard<std::mutex> lock(publish_mutex_);
@@ -163,10 +168,11 @@ void Pool::write(Plan& plan, const Removes& removes, const Appends& appends) con
   for (int64_t i = 0; i < appends.n; ++i) {
     Draft& draft = plan.drafts[plan.draft_of[removes.size() + static_cast<size_t>(i)]];
     const int64_t position = draft.next->slots++;
-    const int64_t replaced = draft.entry->rows.put(appends.row_ids[i], position);
+    const int64_t row_id = plan.row_ids[static_cast<size_t>(i)];
+    const int64_t replaced = draft.entry->rows.put(row_id, position);
     if (replaced >= 0) clear(draft, replaced);
     Block& block = *draft.own[block_of(position)];
-    layout_.pack(block.pages[page_of(position)]->memory(), slot_of(position), appends.row_ids[i], appends.ordinals[i],
+    layout_.pack(block.pages[page_of(position)]->memory(), slot_of(position), row_id, appends.ordinals[i],
                  appends.columns + i * layout_.n_columns, appends.vectors + i * layout_.dim);
     block.valid[page_of(position)] |= bit_of(position);
     block.widen(page_of(position), layout_.n_columns, appends.columns + i * layout_.n_columns);
@@ -316,7 +322,6 @@ void Pool::adopt(std::vector<std::pair<int64_t, std::shared_ptr<List>>> lists) {
   }
 }
 
-// Fills the row map of a list that came without one. The list stays as it is, and so does its entry when there is no memory.
 void Pool::trim(const WriterLock&) {
   std::vector<RowMap> freed;  // after the mutex
   freed.reserve(table_.size());
@@ -332,6 +337,7 @@ void Pool::trim(const WriterLock&) {
   });
 }
 
+// Fills the row map of a list that came without one. The list stays as it is, and so does its entry when there is no memory.
 void Pool::map_rows(Entry& entry) {
   RowMap rows;
   rows.reserve(static_cast<size_t>(entry.head->live));

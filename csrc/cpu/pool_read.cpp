@@ -56,10 +56,11 @@ int64_t Pool::vectors(int64_t list_id, const int64_t* row_ids, int64_t n, float*
     });
   }
   for (int64_t i = 0; i < n; ++i) {
-    const int64_t position = positions[row_ids[i]];
-    if (position < 0) return i;
+    const auto found = positions.find(row_ids[i]);
+    if (found == positions.end() || found->second < 0) return i;
+    const int64_t position = found->second;
     const Page& page = *head->blocks[block_of(position)]->pages[page_of(position)];
-    page.require(layout_.storage == Storage::kInt8 ? kCoarsePlane | kFinePlane : kRowsPlane);
+    page.require(row_planes(layout_));
     layout_.unpack_vector(page.memory(), slot_of(position), out + i * layout_.dim);
   }
   return -1;

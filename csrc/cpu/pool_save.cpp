@@ -31,10 +31,12 @@ class NewFile {
  public:
   explicit NewFile(const std::string& path) : path_(resolved(path)) {
     static std::atomic<uint64_t> count{0};
-    temporary_ = path_ + ".tmp-" + std::to_string(::getpid()) + "-" + std::to_string(count.fetch_add(1));
     struct stat old{};
     const bool known = ::stat(path_.c_str(), &old) == 0;
-    fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, known ? old.st_mode & 0777 : 0666);
+    do {  // a name may be taken by what a killed process of this number left behind
+      temporary_ = path_ + ".tmp-" + std::to_string(::getpid()) + "-" + std::to_string(count.fetch_add(1));
+      fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, known ? old.st_mode & 0777 : 0666);
+    } while (fd_ < 0 && errno == EEXIST);
     if (fd_ < 0) fail("cannot be written", errno);
     if (known && ::fchmod(fd_, old.st_mode & 0777) != 0) {
       const int error = errno;

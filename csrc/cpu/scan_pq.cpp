@@ -208,7 +208,7 @@ class PqWorker : public ScanWorker {
 
   float similarity_of(const ConstPage& page, int slot, const double* query) noexcept {
     if (layout_.storage == Storage::kF32 || layout_.storage == Storage::kF16) return exact(page, slot, query);
-    touch(page, layout_.storage == Storage::kPq ? kCoarsePlane : kRowsPlane);
+    touch(page, row_planes(layout_));
     for (int64_t first = 0; first < layout_.padded; first += kLanes) layout_.load(page, slot, first, row_.data() + first);
     float similarities[kPageRows];
     (context_.l2 ? context_.kernels.distances : context_.kernels.dots)(row_.data(), layout_.padded, 1, query, similarities);

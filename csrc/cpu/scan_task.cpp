@@ -165,10 +165,12 @@ void ScanWorker::screen_chunk(const ScanTask& task, const ScanList& list) noexce
           context_.kernels.refine(screened(p), block[j]);
           mask = block[j].survivors;
         }
+        if (count == 1) {
+          for (uint64_t bits = sparse_[p]; bits != 0; bits &= bits - 1) block[j].bounds[__builtin_ctzll(bits)] = INFINITY;
+          mask |= sparse_[p];
+        }
         mask = test_late(context_.request.segment(list.segments[task.query_begin + at_of[j]]), at_of[j], p, mask);
         if (count > 1) continue;
-        for (uint64_t bits = sparse_[p]; bits != 0; bits &= bits - 1) block[j].bounds[__builtin_ctzll(bits)] = INFINITY;
-        mask |= sparse_[p];
         if (__builtin_popcountll(mask) > kFetch) continue;
         for (uint64_t bits = mask; bits != 0; bits &= bits - 1) fetch(pages_[p], __builtin_ctzll(bits));
       }
@@ -243,7 +245,7 @@ float ScanWorker::exact(const ConstPage& page, int slot, const double* query) no
   const Kernels& kernels = context_.kernels;
   auto* const measure = context_.l2 ? kernels.distances : kernels.dots;
   float similarities[kPageRows];
-  touch(page, layout_.storage == Storage::kInt8 ? kCoarsePlane | kFinePlane : kRowsPlane);
+  touch(page, row_planes(layout_));
   if (layout_.storage == Storage::kF32) {
     measure(layout_.row(page, 0), layout_.padded, uint64_t{1} << slot, query, similarities);
     return similarities[slot];

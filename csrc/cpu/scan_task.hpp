@@ -29,7 +29,7 @@ struct ScanContext {
   std::atomic<float>* floors = nullptr;  // by query: a score that k rows somewhere reach. Null with one thread.
 };
 
-// A list, the segments over it, and which of them filter alike.
+// A list and the segments over it.
 struct ScanList {
   const List* list = nullptr;
   int64_t list_id = 0;

@@ -37,7 +37,7 @@ class Approximate(Protocol):
 
     def open_ivf(self, pool: Any, sections: dict[str, Any], *, metric: str, threads: int) -> RowPool:
         """The pool that wrote `sections` with its own `save(path, sections)`, from these and the native pool
-        in the file. Not called while those pools have no such method: then their rows alone are saved."""
+        in the file."""
         ...
 
 

@@ -21,6 +21,7 @@ from ..records import LogEntry, RowChange, StoreIdentity
 from .partition import NAME_BYTES, Names, Partition, lists_of
 
 VERSION = 1
+_TRIES = 3
 
 
 class OwnerMark(msgspec.Struct, frozen=True, array_like=True):
@@ -148,21 +149,30 @@ class IndexCheckpoint:
 
     def _tidy(self) -> None:
         """Remove what saving left behind when its process was killed: nobody else writes to a store."""
-        for left in glob.glob(glob.escape(self._path) + ".tmp-*"):
+        for left in glob.glob(glob.escape(self._path) + ".*"):
             with contextlib.suppress(OSError):
                 os.unlink(left)
 
     def write(self, pool: RowPool, kinds: Mapping[str, int], partitions: Mapping[int, Partition]) -> bool:
-        """Save a pool and its ready partitions, between two changes. False in a log without a change."""
+        """Save a pool and its ready partitions, between two changes. False in a log without a change, or that
+        takes none, or when damage kept showing up. IndexCorrupt when the pool has damaged pages."""
+        beside = self._path + ".new"
 
         def save(transaction: Transaction) -> bool:
             position = self._log.position()
             if position is None:
                 return False
-            ready = {owner: part for owner, part in partitions.items() if part.state == "ready"}
             self._tidy()
-            marks = sections(self._log.identity, position, self._columns, kinds, ready)
-            self._backend.save_pool(pool, self._path, marks)
-            return True
+            for _ in range(_TRIES):
+                ready = {owner: part for owner, part in partitions.items() if part.state == "ready"}
+                known = [part.generation for part in ready.values()]
+                marks = sections(self._log.identity, position, self._columns, kinds, ready)
+                self._backend.save_pool(pool, beside, marks)
+                # No change is made meanwhile, but a search may have given up an owner with a damaged page.
+                if known == [part.generation for part in ready.values()]:
+                    os.replace(beside, self._path)
+                    return True
+            os.unlink(beside)
+            return False
 
-        return self._log.transact(save)
+        return False if self._log.read_only else self._log.transact(save)

@@ -25,6 +25,7 @@ from ..records import SegmentTable
 from . import kernels
 from .ivf_plan import MIN_ROWS, Cells, cost, ladder, padded, plan_training
 from .ivf_pool import IvfPool
+from .pool_copies import storable
 
 __all__ = [
     "MIN_ROWS",
@@ -99,7 +100,8 @@ def build_ivf(
     for owner in sizes:
         if owner not in ivf.owners:
             for ids, ordinals, columns, vectors in _pieces(pool, owner):
-                ivf.apply([], np.full(len(ids), owner, np.int64), ids, ordinals, columns, vectors)
+                rows_of = storable(vectors, storage)
+                ivf.apply([], np.full(len(ids), owner, np.int64), ids, ordinals, columns, rows_of)
     ivf.trim()
     return ivf
 
@@ -217,7 +219,8 @@ def _fill(ivf: IvfPool, pool: RowPool, owner: int, threads: int) -> None:
         part = order[first : first + _PIECE]
         here, vectors = _take(pool, owner, ids[part])
         part = part[here]
-        ivf.fill(cells[part], (ids[part], ordinals[part], np.ascontiguousarray(columns[part]), vectors))
+        rows = storable(vectors, ivf.storage)
+        ivf.fill(cells[part], (ids[part], ordinals[part], np.ascontiguousarray(columns[part]), rows))
 
 
 # -------------------------------------------------------------------------------------------- tuning

@@ -221,8 +221,8 @@ class CellStore:
         result = self.rows.scan(queries, work.over(probes, counts), k, **options)
         read = int(counts.sum())
         short = (counts < sizes) & (result[4][work.queries] < k)
-        if work.filtered and "min_similarity" not in ranking and short.any():
-            # A filter may leave too little in the nearest cells: such queries are asked again, over all.
+        if "min_similarity" not in ranking and short.any():
+            # Too little was in the nearest cells, by a filter or a large k: such queries ask all cells.
             again = np.unique(work.queries[short])
             kept = np.isin(work.queries, again)
             rest = [cells for cells, keep in zip(owners, kept.tolist(), strict=True) if keep]
@@ -251,6 +251,10 @@ class CellStore:
         else:
             probes = SegmentTable(zeros, nearest)
         result = self.rows.scan(queries, probes, k, **options)
+        if result[4][0] < k and "min_similarity" not in options:
+            n_probes = len(cells.ids)
+            probes = [(0, cell, group, (), (), None) for cell in cells.ids.tolist()]
+            result = self.rows.scan(queries, probes, k, **options)
         if options["explain"]:
             plan = {"plan": "ivf", "cells": n_probes, "n_probes": n_probes, "refine": options["refine"]}
             result[5].update(plan)

@@ -61,8 +61,9 @@ def plan_training(n_rows: int, dim: int, threads: int) -> TrainingPlan:
 
     Cells: 3 sqrt(n). With 2 sqrt(n) a query reads a third more codes for the same recall; with more it takes
     longer to train and to assign than is worth it. Codes: 4 elements a nibble, an eighth of a byte a
-    dimension. They are codes of the rows, not of what a centroid leaves of them: on a million text embeddings of 384 dimensions both gave the
-    same recall, and so codes do not depend on the cells and one table serves all cells of a query.
+    dimension. They are codes of the rows, not of what a centroid leaves of them: on a million text
+    embeddings of 384 dimensions both gave the same recall, and so codes do not depend on the cells and one
+    table serves all cells of a query.
     """
     n_lists = min(max(round(3 * math.sqrt(n_rows)), 1), 65_536, max(n_rows, 1))
     piece = _PIECE

@@ -83,7 +83,15 @@ class PartitionedIndex:
         if self._checkpoint is None or self._unsaved < least_changes:
             return False
         before = self._unsaved
-        written = self._checkpoint.write(self._pool, self._kinds, dict(self._partitions))
+        try:
+            written = self._checkpoint.write(self._pool, self._kinds, dict(self._partitions))
+        except IndexCorrupt:
+            # Pages of the last checkpoint are damaged. All owners are read from the log when next needed.
+            for owner, partition in list(self._partitions.items()):
+                with partition.lock:
+                    if partition.state == "ready":
+                        self._drop(owner, partition)
+            written = self._checkpoint.write(self._pool, self._kinds, dict(self._partitions))
         if written:
             self._unsaved -= before
         return written

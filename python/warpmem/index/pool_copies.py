@@ -90,6 +90,9 @@ def _all_headers(pool: RowPool) -> tuple[I64, I64, U32, I64]:
     for list_id in pool.lists().tolist():
         ids, ordinals, columns = pool.rows(list_id)
         parts.append((np.full(len(ids), list_id, np.int64), ids, ordinals, columns))
+    if not parts:
+        none = np.zeros(0, np.int64)
+        return none, none, np.zeros(0, np.uint32), np.zeros((0, pool.n_columns), np.int64)
     return cast(
         "tuple[I64, I64, U32, I64]", tuple(np.concatenate(column) for column in zip(*parts, strict=True))
     )

@@ -130,11 +130,12 @@ class RowStore:
             self.serving = serving
 
     def _apply(self, change: _Change) -> None:
-        if self._journal is None:
+        journal = self._journal
+        if journal is None:
             self.serving.pool.apply(*change)
             return
         # Copies: what a caller gave may change when its call has returned.
-        self._journal.append(
+        journal.append(
             _Change(
                 change.removes,
                 change.lists.copy(),
@@ -147,7 +148,7 @@ class RowStore:
         try:
             self.serving.pool.apply(*change)
         except BaseException:
-            self._journal.pop()
+            journal.pop()
             raise
 
     def _removal(self, pairs: Sequence[tuple[int, int]]) -> _Change:
@@ -252,7 +253,8 @@ class RowStore:
                     self._journal = None
                 return True
             finally:
-                self._journal = None
+                with self._writer:
+                    self._journal = None
 
 
 def _play(pool: RowPool, changes: Sequence[_Change]) -> None:

@@ -20,6 +20,7 @@ from .row_store import Serving
 _MICROSECOND = timedelta(microseconds=1)
 _FEW = 4
 _clock = SystemClock()
+_TRIES = 16
 
 
 def search(
@@ -42,10 +43,12 @@ def search(
         options |= _weights(ranking, compiler.columns)
     program = ALL_ROWS if filters is None else compiler.compile(filters)
     result = _scan(serving, queries, k, wanted, program, options)
-    if program.dictionaries and program.outgrown():
-        # Rows came with strings that the filter did not know of: leave them out, as if asked a moment ago.
+    for attempt in range(_TRIES):
+        if not (program.dictionaries and program.outgrown()):
+            break
+        # Rows came with strings that the filter did not know of. If they keep coming they are left out.
         assert filters is not None
-        program = compile_filter(filters, compiler.columns, bounded=True)
+        program = compile_filter(filters, compiler.columns, bounded=attempt + 1 == _TRIES)
         result = _scan(serving, queries, k, wanted, program, options)
     if result is None:
         shape = (n, k)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, cast
 
 import msgspec
 
-from ..errors import BackendUnavailable, FormatError, IndexCorrupt, InputError, NotSupported
+from ..errors import BackendUnavailable, FormatError, IndexCorrupt, InputError
 from ..protocols import RowPool
 from ..types import ColumnType, Metric, Storage
 from . import cpu
@@ -22,12 +22,13 @@ from .pool_copies import copy_rows
 
 SECTION = "vector_index"
 VERSION = 1
-_NO_CODES = 'this build cannot save storage="pq"; keep the vectors, or use storage="int8"'
+CELLS = "ivf"  # the section that only pools of index/ivf_pool.py write
 
 
 class Description(msgspec.Struct, frozen=True, kw_only=True):
     """What a VectorIndex is beside its rows. strings: by "str" column, its dictionary in the order of its
-    codes. approximate: the pool is one that `index.approximate` made. Fields are only ever added."""
+    codes. approximate: searches read a part of the rows, as tuned. rows: how many there are. Fields are only
+    ever added."""
 
     version: int = VERSION
     dim: Annotated[int, msgspec.Meta(ge=1)]
@@ -40,16 +41,15 @@ class Description(msgspec.Struct, frozen=True, kw_only=True):
     next_ordinal: Annotated[int, msgspec.Meta(ge=0, le=1 << 32)]
     approximate: bool
     trained: bool
+    rows: int | None = None
 
 
 def save(path: str | os.PathLike[str], pool: RowPool, description: Description) -> None:
-    """Write a pool and its description. A pool that cannot save itself is saved as its rows, to be exact when
-    it is loaded. Raises InputError, NotSupported, BackendUnavailable, StoreError."""
+    """Write a pool and its description; one of a backend without files passes through a native pool. Raises
+    InputError, BackendUnavailable, StoreError."""
     name = _name(path)
+    description = msgspec.structs.replace(description, rows=pool.stats()["rows"])
     if getattr(pool, "save", None) is None:
-        description = msgspec.structs.replace(description, approximate=False)
-        if description.storage == "pq":
-            raise NotSupported(_NO_CODES)
         native = _native().Pool(
             description.dim,
             len(description.columns),
@@ -58,12 +58,7 @@ def save(path: str | os.PathLike[str], pool: RowPool, description: Description) 
         )
         copy_rows(pool, native, description.dim, description.storage)
         pool = native
-    try:
-        cast(Any, pool).save(name, {SECTION: msgspec.json.encode(description)})
-    except ValueError as error:
-        if description.storage != "pq":
-            raise
-        raise NotSupported(_NO_CODES) from error
+    cast(Any, pool).save(name, {SECTION: msgspec.json.encode(description)})
 
 
 def load(path: str | os.PathLike[str], threads: int) -> tuple[RowPool, Description]:
@@ -75,8 +70,11 @@ def load(path: str | os.PathLike[str], threads: int) -> tuple[RowPool, Descripti
         raise FormatError(f"{name} holds rows but no vector index; it was written by something else")
     description = _read(bytes(sections[SECTION]), name)
     metric = pool_metric(description.metric)
-    if description.approximate:
-        return approximate().open_ivf(pool, sections, metric=metric, threads=threads), description
+    if CELLS in sections:
+        pool = approximate().open_ivf(pool, sections, metric=metric, threads=threads)
+        if len(description.columns) != pool.n_columns or description.dim != pool.dim:
+            raise IndexCorrupt(f"{name}: section {SECTION} is not of these rows; restore a copy")
+        return pool, _counted(description, pool, name)
     described = (description.dim, len(description.columns), metric, description.storage)
     found = (pool.dim, pool.n_columns, pool.metric, pool.storage)
     if description.trained and described != found:
@@ -85,7 +83,14 @@ def load(path: str | os.PathLike[str], threads: int) -> tuple[RowPool, Descripti
             f"{metric} and {description.storage}, but they have {found[0]}, {found[1]}, {found[2]} and "
             f"{found[3]}; restore a copy"
         )
-    return pool, description
+    return pool, _counted(description, pool, name)
+
+
+def _counted(description: Description, pool: RowPool, name: str) -> Description:
+    rows = pool.stats()["rows"]
+    if description.rows not in (None, rows):
+        raise IndexCorrupt(f"{name}: expected {description.rows} rows, found {rows}; restore a copy")
+    return description
 
 
 def pool_metric(metric: str) -> str:

@@ -31,10 +31,12 @@ class VectorIndex:
 
     Every search returns the true k best of the rows it is asked about: owner, filter and ranking weights are
     part of the scan. Larger scores are nearer with every metric. Rows with equal scores come in the order in
-    which they were added. A caller who accepts `recall` below 1 gets an approximate index from `optimise()`.
+    which they were added. A caller who accepts `recall` below 1 gets an approximate index from `optimise()`;
+    the recall is that of searches without a filter.
 
-    Thread-safe. Changes take turns; searches run beside them without waiting, and each sees whole changes
-    only. A call that raises has changed nothing. Ids and owners are integers from 0 to 2^63 - 1."""
+    Thread-safe. Changes take turns; searches run beside them without waiting. Each sees whole changes only;
+    of an approximate index, whole changes of each owner. A call that raises has changed nothing. Ids and
+    owners are integers from 0 to 2^63 - 1."""
 
     def __init__(
         self,
@@ -271,11 +273,10 @@ class VectorIndex:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the index to one file, replacing what is there only when all of it is on disk. Searches go
-        on, changes wait. The file has checksums and is described in FORMATS.md. An approximate index is saved
-        as its rows: loaded, it is exact until `optimise()`.
+        on, changes wait. The file has checksums and is described in FORMATS.md. An approximate index comes
+        back as it is.
 
-        Raises InputError, NotSupported for storage="pq" in this build, BackendUnavailable without the native
-        module, DiskFull, StoreError.
+        Raises InputError, BackendUnavailable without the native module, DiskFull, StoreError.
         """
         store = self._store
         with store.still() as pool:
@@ -307,7 +308,7 @@ class VectorIndex:
         index._recall, index._trained = described.recall, described.trained
         index._columns = Columns(dict(described.columns), described.strings)
         index._filters = FilterCompiler(index._columns)
-        if index._backend.name != "cpu" and not described.approximate:
+        if index._backend.name != "cpu" and not described.approximate and described.storage != "pq":
             mapped, pool = pool, index._new_pool()
             copy_rows(mapped, pool, index._dim, index._storage)
         index._store = index._new_store(Serving(pool, described.approximate))
@@ -328,7 +329,7 @@ class VectorIndex:
         given: dict[str, Any] = {}
         for name, value in (("n_probes", n_probes), ("refine", refine)):
             if value is not None:
-                given[name] = inputs.integer(value, name, 1, 1 << 24)
+                given[name] = inputs.integer(value, name, 1, 4096 if name == "refine" else 1 << 24)
         if given and self._recall == 1.0 and not serving.approximate:
             raise InputError(f"{' and '.join(given)} tune an approximate index; this one has recall=1")
         return given if serving.approximate else {}

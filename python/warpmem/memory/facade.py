@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
@@ -392,10 +391,8 @@ class Memory:
         self._log.flush()
 
     def checkpoint(self) -> bool:
-        """Save the index, so that the next open has it at once; False when this store keeps none.
-
-        Writers wait, searches go on. close() does it by itself after many changes. Raises DiskFull.
-        """
+        """Save the index, so that the next open has it at once; False when this store keeps none. Writers
+        wait, searches go on. close() does it by itself after many changes. Raises StoreError."""
         self._check_open()
         return self._index.checkpoint()
 
@@ -403,11 +400,14 @@ class Memory:
         """Finish running changes, flush, and release the directory. Idempotent."""
         with self._closing:
             if not self._closed:
-                with contextlib.suppress(StoreError):  # the next open can do without
-                    if self._config.checkpoint_rows and not self._config.read_only:
+                try:
+                    if self._config.checkpoint_rows:
                         self._index.checkpoint(self._config.checkpoint_rows)
-                self._finalizer()
-                self._closed = True
+                except (StoreError, MemoryError, OSError):
+                    pass  # the next open can do without
+                finally:
+                    self._finalizer()
+                    self._closed = True
 
     def __enter__(self) -> Self:
         return self

@@ -21,7 +21,7 @@ INDEX_NAME: Final = "warpmem.index"
 """The index checkpoint: derived, and never needed."""
 
 _OWN_FILES: Final = re.compile(
-    r"warpmem\.lock|warpmem\.index(\.tmp-[\d-]+)?|rocksdict-config\.json|LOCK|IDENTITY|CURRENT|LOG(\.old\.\d+)?|MANIFEST-\d+"
+    r"warpmem\.lock|warpmem\.index(\.new)?(\.tmp-[\d-]+)?|rocksdict-config\.json|LOCK|IDENTITY|CURRENT|LOG(\.old\.\d+)?|MANIFEST-\d+"
     r"|OPTIONS-\d+(\.dbtmp)?|\d+\.(log|sst|dbtmp)"
 )
 _DATA_FILES: Final = re.compile(r"\d+\.(log|sst)")
