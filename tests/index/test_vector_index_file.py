@@ -116,6 +116,7 @@ def test_the_section_is_as_documented(tmp_path: Path) -> None:
         "next_ordinal": 300,
         "approximate": False,
         "trained": True,
+        "rows": 225,
     }
     assert (pool.dim, pool.n_columns, pool.metric) == (DIM, 5, "l2")
 

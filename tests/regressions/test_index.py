@@ -72,6 +72,14 @@ def test_an_index_of_codes_comes_back_from_its_file(tmp_path: Path) -> None:
     assert len(again) == 600
 
 
+@pytest.mark.parametrize("backend", ["cpu", "numpy"])
+def test_an_index_that_is_not_trained_yet_comes_back(tmp_path: Path, backend: str) -> None:
+    VectorIndex(DIM, storage="pq", backend=backend).save(tmp_path / "empty")
+    index = VectorIndex.load(tmp_path / "empty", backend=backend)
+    index.train(unit(100))
+    assert index.add(unit(3)).tolist() == [0, 1, 2]
+
+
 @pytest.mark.parametrize("storage", ["pq", "int8"])
 def test_vectors_of_a_damaged_page_of_codes_are_refused(tmp_path: Path, storage: str) -> None:
     from warpmem.index.kernels import pq_train

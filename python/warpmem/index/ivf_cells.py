@@ -16,7 +16,7 @@ from .ivf_plan import Cells
 from .ivf_segments import Pairs
 
 _MAX_K = 4096
-_COARSE_REFINE = 2  # centroids compared exactly, for each wanted; the codebooks of the rows serve them too
+_COARSE_REFINE = 4  # centroids compared exactly, for each wanted; the codebooks of the rows serve them too
 F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]
 U32 = NDArray[np.uint32]

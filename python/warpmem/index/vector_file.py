@@ -53,7 +53,9 @@ def save(path: str | os.PathLike[str], pool: RowPool, description: Description) 
         native = _native().Pool(
             description.dim,
             len(description.columns),
-            storage=description.storage,
+            storage="f32"
+            if description.storage == "pq"
+            else description.storage,  # "pq" here: not trained yet
             metric=pool_metric(description.metric),
         )
         copy_rows(pool, native, description.dim, description.storage)
