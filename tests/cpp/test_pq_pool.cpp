@@ -208,7 +208,7 @@ TEST(what_is_rescored_depends_on_nothing_else) {
   const Vector queries = normals(30 * kDim, 10);
   Workers workers(3);
   Pool pool(kDim, 2, Storage::kF32, Metric::kDot, false, books(4));
-  fill(pool, 45000, 2);
+  fill(pool, 60000, 2);
   for (const bool ranked : {false, true}) {
     const Result expected = scan_all(*find_kernels("serial"), pool, queries, ranked, 3);
     CHECK(expected.counters.rows_rescored == 30 * 30);
