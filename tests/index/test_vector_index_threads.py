@@ -193,7 +193,7 @@ def test_optimise_waits_no_longer_than_for_a_few_changes(monkeypatch: pytest.Mon
     run_together(writes, optimises)
     assert made.stats()["plan"].startswith("approximate")
     assert len(made) == made.stats()["rows"] > 100 + 5 * _FEW_CHANGES
-    assert made.search(random_rows(1), 4096).ids[0, len(made) - 1] >= 0
+    assert made.search(random_rows(1), 4096).ids[0, min(len(made), 4096) - 1] >= 0
 
 
 def test_optimise_leaves_the_index_as_it_was_when_it_fails(monkeypatch: pytest.MonkeyPatch) -> None:
