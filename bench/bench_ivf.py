@@ -27,8 +27,8 @@ from warpmem.records import SegmentTable
 DIMENSION, K, WANTED = 384, 10, 0.95
 THREADS = 2  # of building; searching has one
 ROUNDS = 5
-PROBES = (4, 8, 12, 16, 24, 32, 48, 64, 96, 128)
-REFINES = (2, 4, 6, 8, 10, 12, 16, 20, 30, 40)
+PROBES = (4, 8, 12, 16, 20, 24, 28, 32, 40, 48, 64, 96, 128)
+REFINES = (2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 30, 40)
 Report = Callable[[str], None]
 Search = Callable[[NDArray[np.float32]], NDArray[np.int64]]
 
@@ -227,7 +227,7 @@ def test_build(data: Data, built: tuple[ivf.IvfPool, float], report: Report) -> 
     beside = (stats["bytes"] - stats["pages"] * 64 * DIMENSION * 4) / stats["rows"]
     report(
         f"{len(data.rows):,} rows: built in {spent:.1f} s on {THREADS} threads, "
-        f"{len(cells.centroids)} cells, {beside:.1f} bytes a row beside the rows; "
+        f"{cells.n_cells} cells, {beside:.1f} bytes a row beside the rows; "
         f"chosen n_probes {cells.n_probes}, refine {cells.refine}, "
         f"recall {cells.recall:.3f} on middles, {cells.recall_rows:.3f} on rows"
     )
@@ -241,14 +241,14 @@ def test_recall_and_rate(data: Data, built: tuple[ivf.IvfPool, float], report: R
     shares = data.recall(own(data.queries))
     assert shares.mean() >= WANTED
     assert not data.real.any() or shares[data.real].mean() >= WANTED
-    rows_a_cell = len(data.rows) / len(cells.centroids)
+    rows_a_cell = len(data.rows) / cells.n_cells
     entries = [Entry("warpmem, by itself", size, f"n_probes {cells.n_probes} refine {cells.refine}", own)]
     for p, r in _grid(PROBES, REFINES, size - 12, rows_a_cell):
         search = _searcher(pool, p, r)
         if data.recall(search(data.queries)).mean() >= WANTED:
             entries.append(Entry("warpmem", size, f"n_probes {p} refine {r}", search))
             break
-    screened = _Screened(data, cells.centroids, pool)
+    screened = _Screened(data, pool.centroids(0), pool)
     for screened.n_probes in PROBES:
         if data.recall(screened(data.queries)).mean() >= WANTED:
             setting = f"n_probes {screened.n_probes}"
@@ -256,7 +256,7 @@ def test_recall_and_rate(data: Data, built: tuple[ivf.IvfPool, float], report: R
             break
     ours = len(entries)
     for name, peer_size, _index, search, settings in (
-        _peers(data, cells.centroids) if faiss is not None else ()
+        _peers(data, pool.centroids(0)) if faiss is not None else ()
     ):
         setting, _ = _tune(data, iter(settings), search)
         entries.append(Entry(name, peer_size, setting, search))

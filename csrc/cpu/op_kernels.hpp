@@ -41,6 +41,8 @@ struct PqKernels {
   // Tables of one piece of a query: books [n_groups][padded][16] hold 16 entries side by side, `padded` being 1, 2, 4, 8, 16 or a multiple of 32;
   // the query and the books are padded with zeros. out (n_groups * 16): canonical dot products, or negated canonical squared distances.
   void (*lut)(const float* books, int64_t n_groups, int64_t padded, const float* query, bool squared, float* out);
+  // A table lut [pq_dim][16] as bytes: pq_quantize_lut of core/pq_code.hpp.
+  void (*quantize)(const float* lut, int64_t pq_dim, uint8_t* quantized, double* scale, double* bias);
   // Blocks of 32 interleaved rows -> 32 sums each. `stride` bytes lie between blocks; the first n_sub subspaces of each are summed.
   // 4 bits: lut [n_sub rounded up to 4][16], behind n_sub all 0; n_sub <= 256, so that a sum fits in 16 bits.
   void (*sums4)(const uint8_t* blocks, int64_t n_blocks, int64_t stride, int64_t n_sub, const uint8_t* lut, uint16_t* sums);

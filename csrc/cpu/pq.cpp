@@ -179,7 +179,7 @@ void pq_scan(const OpKernels& ops, const PqScan& scan, float* values, int64_t* i
       table.lut = scan.luts + (first + q) * scan.pq_dim * entries;
       if (scan.bits == 4) {
         table.quantized.assign(static_cast<size_t>((scan.pq_dim + 3) / 4 * 4 * 16), uint8_t{0});
-        pq_quantize_lut(table.lut, scan.pq_dim, table.quantized.data(), &table.scale, &table.bias);
+        ops.pq->quantize(table.lut, scan.pq_dim, table.quantized.data(), &table.scale, &table.bias);
       }
     }
     int64_t threads = std::min(scan.threads, std::max<int64_t>(1, scan.rows * scan.pq_dim * count / kForkCodes));

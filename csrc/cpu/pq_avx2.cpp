@@ -52,31 +52,35 @@ void sums4(const uint8_t* blocks, int64_t n_blocks, int64_t stride, int64_t n_su
   }
 }
 
-// 32 rows at a time; both halves of a register look up the same table.
+inline __attribute__((always_inline)) void store(const Halves& sum, uint16_t* sums) {
+  const __m256i e = _mm256_sub_epi16(sum.mixed, _mm256_slli_epi16(sum.odd, 8));
+  const __m256i front = _mm256_unpacklo_epi16(e, sum.odd);  // rows 0..7 and 16..23
+  const __m256i back = _mm256_unpackhi_epi16(e, sum.odd);   // rows 8..15 and 24..31
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(sums), _mm256_permute2x128_si256(front, back, 0x20));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(sums + 16), _mm256_permute2x128_si256(front, back, 0x31));
+}
+
+// 32 rows to a register, whose halves look up the same table; both registers of a page, so that a table is read once.
 WARPMEM_READS_UNPUBLISHED void page4(const uint8_t* plane, int64_t pairs, const uint8_t* lut, uint16_t* sums) {
   const __m256i nibble = _mm256_set1_epi8(15);
-  for (int first = 0; first < 64; first += 32) {
-    Halves low = {_mm256_setzero_si256(), _mm256_setzero_si256()};
-    Halves high = low;
-    for (int64_t p = 0; p < pairs; ++p) {
-      const __m256i codes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(plane + p * 64 + first));
-      const __m256i even = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(lut + p * 32)));
-      const __m256i odd = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(lut + p * 32 + 16)));
-      add(low, _mm256_shuffle_epi8(even, _mm256_and_si256(codes, nibble)));
-      add(high, _mm256_shuffle_epi8(odd, _mm256_and_si256(_mm256_srli_epi16(codes, 4), nibble)));
-    }
-    const __m256i mixed = _mm256_add_epi16(low.mixed, high.mixed);
-    const __m256i o = _mm256_add_epi16(low.odd, high.odd);
-    const __m256i e = _mm256_sub_epi16(mixed, _mm256_slli_epi16(o, 8));
-    const __m256i front = _mm256_unpacklo_epi16(e, o);  // rows 0..7 and 16..23
-    const __m256i back = _mm256_unpackhi_epi16(e, o);   // rows 8..15 and 24..31
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(sums + first), _mm256_permute2x128_si256(front, back, 0x20));
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(sums + first + 16), _mm256_permute2x128_si256(front, back, 0x31));
+  Halves front = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+  Halves back = front;
+  for (int64_t p = 0; p < pairs; ++p) {
+    const __m256i first = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(plane + p * 64));
+    const __m256i last = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(plane + p * 64 + 32));
+    const __m256i even = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(lut + p * 32)));
+    const __m256i odd = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(lut + p * 32 + 16)));
+    add(front, _mm256_shuffle_epi8(even, _mm256_and_si256(first, nibble)));
+    add(front, _mm256_shuffle_epi8(odd, _mm256_and_si256(_mm256_srli_epi16(first, 4), nibble)));
+    add(back, _mm256_shuffle_epi8(even, _mm256_and_si256(last, nibble)));
+    add(back, _mm256_shuffle_epi8(odd, _mm256_and_si256(_mm256_srli_epi16(last, 4), nibble)));
   }
+  store(front, sums);
+  store(back, sums + 32);
 }
 
 }  // namespace
 
-const PqKernels kAvx2Pq = {lut, sums4, page4, sums8};
+const PqKernels kAvx2Pq = {lut, quantize, sums4, page4, sums8};
 
 }  // namespace warpmem

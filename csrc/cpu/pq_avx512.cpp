@@ -80,6 +80,6 @@ WARPMEM_READS_UNPUBLISHED void page4(const uint8_t* plane, int64_t pairs, const 
 
 }  // namespace
 
-const PqKernels kAvx512Pq = {lut, sums4, page4, sums8};
+const PqKernels kAvx512Pq = {lut, quantize, sums4, page4, sums8};
 
 }  // namespace warpmem

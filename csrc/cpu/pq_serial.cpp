@@ -34,6 +34,6 @@ WARPMEM_READS_UNPUBLISHED void page4(const uint8_t* plane, int64_t pairs, const 
 
 }  // namespace
 
-const PqKernels kSerialPq = {lut, sums4, page4, sums8};
+const PqKernels kSerialPq = {lut, quantize, sums4, page4, sums8};
 
 }  // namespace warpmem

@@ -14,6 +14,7 @@ namespace {
 
 constexpr int64_t kMaxPages = int64_t{1} << 26;  // of one query: a place is a number of 32 bits
 constexpr size_t kAhead = 12;                    // rows that are fetched while one is rescored
+constexpr size_t kFindAhead = 8;                 // and rows whose page is looked up while one is fetched
 
 // One query's table.
 struct Table {
@@ -34,6 +35,8 @@ struct Shared {
   std::vector<Table> tables;
   std::vector<uint32_t> first_page;     // by position in `order`: the number of its first page among the pages of its query
   std::vector<uint32_t> group;          // by position
+  std::vector<const Page*> pages;       // of all lists, one after the other, so that a place leads to its page in one step
+  std::vector<size_t> pages_begin;      // by group
   std::vector<size_t> positions_begin;  // by query, and the end of the last
   std::vector<uint32_t> positions;      // of each query, by the number of the first page
 };
@@ -42,19 +45,23 @@ struct Shared {
 // float32 (2^-24 of at most `magnitude`, the sum of the magnitudes of all products or squares). Float64 sums add 1e-13 of it.
 void fill_table(const Shared& shared, const PageLayout& layout, bool l2, const double* query, float* padded, float* scratch,
                 float* lut, uint8_t* quantized, Table* table) {
-  double magnitude = 0.0;
-  const std::vector<float>& largest = shared.books.largest();
-  for (int64_t i = 0; i < layout.padded; ++i) {
-    padded[i] = static_cast<float>(query[i]);
-    const double x = std::fabs(query[i]);
-    const double c = static_cast<double>(largest[static_cast<size_t>(i)]);
-    magnitude += l2 ? (x + c) * (x + c) : x * c;
+  double magnitudes[kLanes] = {};  // by lane: independent chains
+  const float* const largest = shared.books.largest().data();
+  for (int64_t first = 0; first < layout.padded; first += kLanes) {
+    for (int64_t i = first; i < first + kLanes; ++i) {
+      padded[i] = static_cast<float>(query[i]);
+      const double x = std::fabs(query[i]);
+      const double c = static_cast<double>(largest[i]);
+      magnitudes[i - first] += l2 ? (x + c) * (x + c) : x * c;
+    }
   }
+  double magnitude = 0.0;
+  for (const double part : magnitudes) magnitude += part;
   *table = Table{};
   if (!(magnitude < 1e37)) return;  // sums could overflow: the table stays 0, and every row is as good as any other
   shared.books.luts().table(padded, l2, scratch, lut);
   const int64_t pq_dim = shared.books.shape().pq_dim;
-  pq_quantize_lut(lut, pq_dim, quantized, &table->scale, &table->bias);
+  shared.ops.pq->quantize(lut, pq_dim, quantized, &table->scale, &table->bias);
   table->error = table->scale * static_cast<double>(pq_dim) * (0.5 + 1e-9) + magnitude * 4e-7 + 1e-37;
 }
 
@@ -102,21 +109,34 @@ class PqWorker : public ScanWorker {
   // Canonical scores of the rows of a query's shortlist; then, for kPq storage, of any row that was dropped and may yet be among the k best.
   void rescore(size_t query) noexcept {
     Shortlist& shortlist = shortlists[query];
-    shortlist.cut();
-    shortlist.sort();
+    shortlist.finish();
     const uint64_t* const keys = shortlist.keys();
     const double* const wide = context_.queries + static_cast<int64_t>(query) * layout_.padded;
-    Found found[kAhead];
-    for (size_t i = 0; i < shortlist.size() + kAhead; ++i) {
-      const size_t at = i % kAhead;
-      if (i >= kAhead) {
+    constexpr size_t kRing = kAhead + kFindAhead;
+    const auto likely = static_cast<size_t>(2 * context_.request.k);  // rows that become results, and whose ids are asked for too
+    Found found[kRing];
+    // A row is three steps in memory away: what a page is, where it lies, and the row. Each is asked for well before it is needed.
+    for (size_t i = 0; i < shortlist.size() + kRing; ++i) {
+      if (i >= kRing) {
+        const size_t at = i % kRing;
+        const size_t slot_of = (i - kFindAhead) % kAhead;
         ++rows_rescored;
-        offer(found[at].segment, found[at].list_id, pages_[at], found[at].slot, similarity_of(pages_[at], found[at].slot, wide));
+        offer(found[at].segment, found[at].list_id, pages_[slot_of], found[at].slot,
+              similarity_of(pages_[slot_of], found[at].slot, wide));
+      }
+      if (i >= kFindAhead && i - kFindAhead < shortlist.size()) {
+        const Found& next = found[(i - kFindAhead) % kRing];
+        const size_t slot_of = (i - kFindAhead) % kAhead;
+        take_source(slot_of, *next.page);
+        fetch(pages_[slot_of], next.slot);
+        if (i - kFindAhead < likely) {
+          __builtin_prefetch(layout_.row_ids(pages_[slot_of]) + next.slot);
+          __builtin_prefetch(layout_.ordinals(pages_[slot_of]) + next.slot);
+        }
       }
       if (i < shortlist.size()) {
-        found[at] = find(query, key_index(keys[i]));
-        take_source(at, *found[at].page);
-        fetch(pages_[at], found[at].slot);
+        found[i % kRing] = find(query, key_index(keys[i]));
+        __builtin_prefetch(found[i % kRing].page);
       }
     }
     if (!shared_.exact || !shortlist.dropped()) return;
@@ -167,6 +187,11 @@ class PqWorker : public ScanWorker {
         offer(segment, list_id, pages_[p], slot, similarity_of(pages_[p], slot, wide));
       }
     } else if (context_.plain && mask == ~uint64_t{0}) {
+      shortlist.add_page(*shared_.ops.select, sums, place);
+    } else if (context_.plain && shortlist.refuses_zero()) {
+      for (int slot = 0; slot < kPageRows; ++slot) {
+        sums[slot] = static_cast<uint16_t>(sums[slot] & (0u - static_cast<unsigned>(mask >> slot & 1u)));
+      }
       shortlist.add_page(*shared_.ops.select, sums, place);
     } else if (context_.plain) {
       for (; mask != 0; mask &= mask - 1) {
@@ -224,9 +249,9 @@ class PqWorker : public ScanWorker {
     const uint32_t position = *(after - 1);
     const int64_t page = number - shared_.first_page[position];
     const ScanList& list = shared_.input.lists[shared_.group[position]];
-    const Block& block = *list.list->blocks[static_cast<size_t>(page / kBlockPages)];
     return Found{context_.request.segment(shared_.input.order[position]), list.list_id,
-                 block.pages[static_cast<size_t>(page % kBlockPages)].get(), static_cast<int>(place % kPageRows)};
+                 shared_.pages[shared_.pages_begin[shared_.group[position]] + static_cast<size_t>(page)],
+                 static_cast<int>(place % kPageRows)};
   }
 
   const Shared& shared_;
@@ -242,6 +267,16 @@ void number_pages(const ScanContext& context, Shared& shared) {
   shared.positions.resize(input.order.size());
   shared.positions_begin.assign(n_queries + 1, 0);
   std::vector<int64_t> pages(n_queries, 0);
+  shared.pages_begin.reserve(input.lists.size());
+  for (size_t g = 0; g < input.lists.size(); ++g) {
+    shared.pages_begin.push_back(shared.pages.size());
+    int64_t left = input.sizes[g].pages;
+    for (const std::shared_ptr<const Block>& block : input.lists[g].list->blocks) {
+      for (int64_t p = 0; p < kBlockPages && left > 0; ++p, --left) {
+        shared.pages.push_back(block->pages[static_cast<size_t>(p)].get());
+      }
+    }
+  }
   std::vector<size_t> by_id(input.lists.size());
   std::iota(by_id.begin(), by_id.end(), size_t{0});
   std::sort(by_id.begin(), by_id.end(), [&](size_t a, size_t b) { return input.lists[a].list_id < input.lists[b].list_id; });
@@ -306,6 +341,8 @@ ScanCounters scan_pq(const ScanContext& context, const Pool& pool, const PqScanI
                 layout.storage == Storage::kPq,
                 use_extras,
                 static_cast<size_t>(pq_pairs(pq_dim) * 32),
+                {},
+                {},
                 {},
                 {},
                 {},

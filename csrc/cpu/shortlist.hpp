@@ -22,7 +22,7 @@ class Shortlist {
     keys_.resize(rows < static_cast<int64_t>(wanted) ? static_cast<size_t>(rows) + 64 : wanted);
   }
 
-  // Keys below this cannot enter.
+  // Keys below this cannot enter; it rises as keys come. After finish(): the least key that is kept, if any was dropped.
   uint64_t least() const { return least_; }
   bool dropped() const { return dropped_; }
   size_t size() const { return n_; }
@@ -30,7 +30,7 @@ class Shortlist {
 
   void add(uint64_t key) {
     if (key < least_) return;
-    if (n_ == keys_.size()) cut();
+    if (n_ == keys_.size()) thin();
     keys_[n_++] = key;
   }
 
@@ -41,8 +41,57 @@ class Shortlist {
       at = kernels.collect_u16(sums, at, kPageRows, static_cast<uint16_t>(least_ >> 32), place, keys_.data(),
                                static_cast<int64_t>(keys_.size()), &n);
       n_ = static_cast<size_t>(n);
-      if (at < kPageRows) cut();
+      if (at < kPageRows) thin();
     }
+  }
+
+  // Whether a sum of 0 cannot enter, so that add_page may be given 0 for rows that do not count.
+  bool refuses_zero() const { return least_ >> 32 > 0; }
+
+  // Leaves exactly the `keep` best, in descending order.
+  void finish() {
+    cut();
+    std::sort(keys_.begin(), keys_.begin() + static_cast<std::ptrdiff_t>(n_), std::greater<uint64_t>());
+    if (dropped_ && n_ > 0) least_ = keys_[n_ - 1];
+  }
+
+  void take_all(const Shortlist& other) {
+    least_ = std::max(least_, other.least_);
+    dropped_ = dropped_ || other.dropped_;
+    for (size_t i = 0; i < other.n_; ++i) add(other.keys_[i]);
+  }
+
+ private:
+  static constexpr size_t kBuckets = 256;
+
+  // Makes room: drops keys that cannot be among the best, by a histogram of their scores, which costs a fraction of finding the best exactly. Where scores
+  // crowd into one bucket, exactly.
+  void thin() {
+    uint32_t low = UINT32_MAX;
+    uint32_t high = 0;
+    for (size_t i = 0; i < n_; ++i) {
+      const auto score = static_cast<uint32_t>(keys_[i] >> 32);
+      low = std::min(low, score);
+      high = std::max(high, score);
+    }
+    int shift = 0;
+    while ((high - low) >> shift >= kBuckets) ++shift;
+    uint32_t counts[kBuckets] = {};
+    for (size_t i = 0; i < n_; ++i) ++counts[(static_cast<uint32_t>(keys_[i] >> 32) - low) >> shift];
+    size_t above = 0;
+    uint32_t bucket = kBuckets;
+    while (above < keep_) above += counts[--bucket];
+    if (above > keep_ + (keys_.size() - keep_) / 2) return cut();
+    const uint64_t least = static_cast<uint64_t>(low + (bucket << shift)) << 32;
+    size_t kept = 0;
+    for (size_t i = 0; i < n_; ++i) {
+      const uint64_t key = keys_[i];
+      keys_[kept] = key;
+      kept += key >= least ? 1 : 0;
+    }
+    dropped_ = dropped_ || kept < n_;
+    n_ = kept;
+    least_ = std::max(least_, least);
   }
 
   void cut() {
@@ -54,15 +103,6 @@ class Shortlist {
     dropped_ = true;
   }
 
-  void take_all(const Shortlist& other) {
-    least_ = std::max(least_, other.least_);
-    dropped_ = dropped_ || other.dropped_;
-    for (size_t i = 0; i < other.n_; ++i) add(other.keys_[i]);
-  }
-
-  void sort() { std::sort(keys_.begin(), keys_.begin() + static_cast<std::ptrdiff_t>(n_), std::greater<uint64_t>()); }
-
- private:
   std::vector<uint64_t> keys_;
   size_t n_ = 0;
   size_t keep_ = 0;

@@ -58,7 +58,7 @@ def measured(pool: RowPool) -> dict[str, Any]:
         return {}
     tuned = {
         owner: {
-            "cells": len(cells.centroids),
+            "cells": cells.n_cells,
             "n_probes": cells.n_probes,
             "refine": cells.refine,
             "recall": cells.recall,

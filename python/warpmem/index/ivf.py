@@ -13,6 +13,7 @@ one standard error, reaches what was asked for.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -43,6 +44,7 @@ I64 = NDArray[np.int64]
 
 _K = 10  # neighbours that recall is measured by
 _QUERIES = 400
+_OWN_QUERIES = 100
 _MAX_REFINE = 200
 _PIECE = 32_768
 _UNIT = 1e-3
@@ -96,7 +98,7 @@ def build_ivf(
         rows = samples.pop(owner)
         _make_cells(ivf, owner, rows, sizes[owner], seed, threads)
         _fill(ivf, pool, owner, threads)
-        _tune(ivf, pool, owner, rows, recall, random)
+        _tune(ivf, pool, owner, rows, recall, random, threads)
     for owner in sizes:
         if owner not in ivf.owners:
             for ids, ordinals, columns, vectors in _pieces(pool, owner):
@@ -207,27 +209,47 @@ def _pieces(pool: RowPool, owner: int, order: I64 | None = None) -> Iterator[tup
 
 
 def _fill(ivf: IvfPool, pool: RowPool, owner: int, threads: int) -> None:
-    """Rows are added cell by cell, so that the pages of a cell lie together."""
+    """Rows are added cell by cell, so that the pages of a cell lie together. While some are assigned or
+    added, the next are read."""
     ids, ordinals, columns = pool.rows(owner)
     cells = np.full(len(ids), -1, np.int64)
-    for first in range(0, len(ids), _PIECE):
-        here, vectors = _take(pool, owner, ids[first : first + _PIECE])
-        cells[np.flatnonzero(here) + first] = ivf.assign(owner, vectors, threads)
+    everyone = np.arange(len(ids))
+    for part, vectors in _taken(pool, owner, ids, everyone):
+        cells[part] = ivf.assign(owner, vectors, threads)
     order = np.argsort(cells, kind="stable")
-    order = order[cells[order] >= 0]
-    for first in range(0, len(order), _PIECE):
-        part = order[first : first + _PIECE]
-        here, vectors = _take(pool, owner, ids[part])
-        part = part[here]
+    for part, vectors in _taken(pool, owner, ids, order[cells[order] >= 0]):
         rows = storable(vectors, ivf.storage)
         ivf.fill(cells[part], (ids[part], ordinals[part], np.ascontiguousarray(columns[part]), rows))
+
+
+def _taken(pool: RowPool, owner: int, ids: I64, order: I64) -> Iterator[tuple[I64, F32]]:
+    """Some of `order` at a time, less the rows that are gone, and their vectors. Reads one step ahead."""
+
+    def read(first: int) -> tuple[I64, F32]:
+        part = order[first : first + _PIECE]
+        here, vectors = _take(pool, owner, ids[part])
+        return part[here], vectors
+
+    with ThreadPoolExecutor(1) as reader:
+        ahead = reader.submit(read, 0)
+        for first in range(_PIECE, len(order) + _PIECE, _PIECE):
+            found = ahead.result()
+            if first < len(order):
+                ahead = reader.submit(read, first)
+            yield found
 
 
 # -------------------------------------------------------------------------------------------- tuning
 
 
 def _tune(
-    ivf: IvfPool, pool: RowPool, owner: int, rows: F32, recall: float, random: np.random.Generator
+    ivf: IvfPool,
+    pool: RowPool,
+    owner: int,
+    rows: F32,
+    recall: float,
+    random: np.random.Generator,
+    threads: int,
 ) -> None:
     """Set the cheapest n_probes and refine that reach `recall` on middles of rows; the most thorough if none
     does."""
@@ -239,7 +261,7 @@ def _tune(
         lengths = np.sqrt(np.einsum("ij,ij->i", middle, middle, dtype=np.float64))[:, None]
         middle = np.where(lengths > _UNIT, middle / np.maximum(lengths, _UNIT), drawn[:n]).astype(np.float32)
     truth = _exact(ivf, pool, owner, middle)
-    n_cells = len(cells.centroids)
+    n_cells = cells.n_cells
     price = partial(
         cost,
         rows_a_cell=len(pool.rows(owner)[0]) / n_cells,
@@ -263,7 +285,7 @@ def _tune(
         )  # the least that reaches it lies within, or is none
         while low < high:
             half = (low + high) // 2
-            mean, error = _recall(ivf, owner, middle, truth, n_probes, refines[half])
+            mean, error = _recall(ivf, owner, middle, truth, n_probes, refines[half], threads)
             if mean - error >= recall:
                 high, reached = half, mean
             else:
@@ -271,27 +293,35 @@ def _tune(
         if high < len(refines) and price(n_probes, refines[high]) < best[0]:
             best = (price(n_probes, refines[high]), n_probes, refines[high], reached)
     if best[3] != best[3]:
-        best = (*best[:3], _recall(ivf, owner, middle, truth, *best[1:3])[0])
+        best = (*best[:3], _recall(ivf, owner, middle, truth, *best[1:3], threads)[0])
     _, n_probes, refine, reached = best
-    own, _ = _recall(ivf, owner, drawn[:n], _exact(ivf, pool, owner, drawn[:n]), n_probes, refine)
-    ivf.set_plan(owner, n_probes=n_probes, refine=refine, recall=reached, recall_rows=own)
+    own = drawn[: min(n, _OWN_QUERIES)]
+    own_recall, _ = _recall(ivf, owner, own, _exact(ivf, pool, owner, own), n_probes, refine, threads)
+    ivf.set_plan(owner, n_probes=n_probes, refine=refine, recall=reached, recall_rows=own_recall)
 
 
 def _exact(ivf: IvfPool, pool: RowPool, owner: int, queries: F32) -> I64:
     """Row ids (n, 10) of the true neighbours."""
     table = SegmentTable(np.arange(len(queries)), np.full(len(queries), owner, np.int64))
     if ivf.storage == "pq":
-        exact: I64 = ivf.scan(queries, table, _K, n_probes=len(ivf.owners[owner].centroids))[3]
+        exact: I64 = ivf.scan(queries, table, _K, n_probes=ivf.owners[owner].n_cells)[3]
         return exact
     return pool.scan(queries, table, _K)[3]
 
 
 def _recall(
-    ivf: IvfPool, owner: int, queries: F32, truth: I64, n_probes: int, refine: int
+    ivf: IvfPool, owner: int, queries: F32, truth: I64, n_probes: int, refine: int, threads: int
 ) -> tuple[float, float]:
     """Mean share of the true neighbours that are found, and its standard error."""
-    table = SegmentTable(np.arange(len(queries)), np.full(len(queries), owner, np.int64))
-    found = ivf.scan(queries, table, _K, n_probes=n_probes, refine=refine)[3]
+
+    def search(part: F32) -> I64:
+        table = SegmentTable(np.arange(len(part)), np.full(len(part), owner, np.int64))
+        found: I64 = ivf.scan(part, table, _K, n_probes=n_probes, refine=refine)[3]
+        return found
+
+    with ThreadPoolExecutor(threads) as pool:
+        parts = np.array_split(queries, max(1, min(threads, len(queries))))
+        found = np.concatenate(list(pool.map(search, parts)))
     return _summary((found[:, None, :] == truth[:, :, None]).any(axis=2), truth)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
 from typing import Any
 
@@ -17,6 +18,8 @@ from .ivf_segments import Pairs
 
 _MAX_K = 4096
 _COARSE_REFINE = 4  # centroids compared exactly, for each wanted; the codebooks of the rows serve them too
+_ASSIGN_REFINE = 8  # and when a row is given its cell
+_ASSIGN_PIECE = 2048
 F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]
 U32 = NDArray[np.uint32]
@@ -45,13 +48,13 @@ class CellStore:
         self._set(rows, {})
 
     @classmethod
-    def of(cls, rows: Any, owners: Mapping[int, Cells]) -> CellStore:
-        """A store over a native pool whose lists are the cells of these owners."""
+    def of(cls, rows: Any, owners: Mapping[int, tuple[Cells, F32]]) -> CellStore:
+        """A store over a native pool whose lists are the cells of these owners, with their centroids."""
         made = cls.__new__(cls)
         made._set(rows, owners)
         return made
 
-    def _set(self, rows: Any, owners: Mapping[int, Cells]) -> None:
+    def _set(self, rows: Any, owners: Mapping[int, tuple[Cells, F32]]) -> None:
         self.rows = rows
         self.owners: Mapping[int, Cells] = MappingProxyType({})
         self._coarse = native().Pool(
@@ -65,19 +68,19 @@ class CellStore:
         )
         self._owner_of = np.zeros(0, np.int64)  # by cell; -1 for one that is gone
         self._cell_of: dict[int, Any] = {}  # owner -> IdMap from row to cell, built when it is first needed
-        for owner, cells in owners.items():
-            self._add(owner, cells)
+        for owner, (cells, centroids) in owners.items():
+            self._add(owner, cells, centroids)
 
     # ------------------------------------------------------------------------------------- owners
 
     def add(self, owner: int, centroids: F32, *, spherical: bool, n_probes: int, refine: int) -> None:
         """Cells of a new owner."""
-        self._add(owner, Cells(centroids, len(self._owner_of), spherical, n_probes, refine))
+        self._add(owner, Cells(len(centroids), len(self._owner_of), spherical, n_probes, refine), centroids)
 
-    def _add(self, owner: int, cells: Cells) -> None:
-        n = len(cells.centroids)
+    def _add(self, owner: int, cells: Cells, centroids: F32) -> None:
+        n = cells.n_cells
         here, order = np.full(n, owner, np.int64), np.arange(n, dtype=np.uint32)
-        self._coarse.apply([], here, cells.ids, order, np.zeros((n, 0), np.int64), cells.centroids)
+        self._coarse.apply([], here, cells.ids, order, np.zeros((n, 0), np.int64), centroids)
         owner_of = np.full(max(len(self._owner_of), cells.first + n), -1, np.int64)
         owner_of[: len(self._owner_of)] = self._owner_of
         owner_of[cells.ids] = owner
@@ -105,7 +108,7 @@ class CellStore:
         cells = self.owners[owner]
         lists = self.rows.lists()
         inside: list[int] = lists[
-            (lists >= cells.first) & (lists < cells.first + len(cells.centroids))
+            (lists >= cells.first) & (lists < cells.first + cells.n_cells)
         ].tolist()
         return inside
 
@@ -117,23 +120,41 @@ class CellStore:
 
     def bytes(self) -> int:
         """Memory beside the rows' pool."""
-        centroids = sum(cells.centroids.nbytes for cells in self.owners.values())
-        return int(self._coarse.stats()["bytes"]) + centroids + self._owner_of.nbytes
+        return int(self._coarse.stats()["bytes"]) + int(self._owner_of.nbytes)
 
     # ------------------------------------------------------------------------------------ changes
 
+    def centroids(self, owner: int) -> F32:
+        """(n_cells, dim) float32 of an owner, by cell."""
+        found: F32 = self._coarse.vectors(owner, self.owners[owner].ids)
+        return found
+
     def assign(self, owner: int, vectors: F32, threads: int) -> I64:
-        """The cell of each row, (n,) int64."""
+        """The cell of each row, (n,) int64.
+
+        That of the nearest centroid among the _ASSIGN_REFINE nearest by their codes. Dot products of rows
+        that are not of unit length do not say which is nearest: those are compared exactly with all.
+        """
         cells = self.owners[owner]
-        index, _ = kernels.kmeans_assign(
-            vectors,
-            cells.centroids,
-            spherical=cells.spherical,
-            threads=threads,
-            backend="cpu",
-            isa=self.rows.isa,
-        )
-        return index.astype(np.int64) + cells.first
+        if self.rows.metric == "dot" and not cells.spherical:
+            index, _ = kernels.kmeans_assign(
+                vectors, self.centroids(owner), threads=threads, backend="cpu", isa=self.rows.isa
+            )
+            return index.astype(np.int64) + cells.first
+
+        def nearest(first: int) -> I64:
+            part = vectors[first : first + _ASSIGN_PIECE]
+            table = SegmentTable(np.arange(len(part)), np.full(len(part), owner, np.int64))
+            found: I64 = self._coarse.scan(part, table, 1, refine=_ASSIGN_REFINE)[3][:, 0]
+            return found
+
+        starts = range(0, len(vectors), _ASSIGN_PIECE)
+        if threads == 1 or len(starts) < 2:
+            parts = [nearest(first) for first in starts]
+        else:
+            with ThreadPoolExecutor(threads) as pool:
+                parts = list(pool.map(nearest, starts))
+        return np.concatenate(parts or [np.zeros(0, np.int64)])
 
     def cell_of(self, owner: int) -> Any:
         """IdMap from row to cell."""
@@ -149,7 +170,7 @@ class CellStore:
     def ranks(self, owner: int, queries: F32, row_ids: I64) -> I64:
         """As IvfPool.ranks."""
         cells = self.owners[owner]
-        n, n_cells = len(queries), len(cells.centroids)
+        n, n_cells = len(queries), cells.n_cells
         table = SegmentTable(np.arange(n), np.full(n, owner, np.int64))
         order = (
             self._coarse.scan(queries, table, min(n_cells, _MAX_K), refine=_COARSE_REFINE)[3] - cells.first
@@ -211,7 +232,7 @@ class CellStore:
     ) -> Any:
         """The k best rows of each query as the native pool returns them, with owners as list ids."""
         owners = [self.owners[owner] for owner in work.lists.tolist()]
-        sizes = np.array([len(cells.centroids) for cells in owners], np.int64)
+        sizes = np.array([cells.n_cells for cells in owners], np.int64)
         wanted = np.array([cells.n_probes for cells in owners], np.int64)
         if n_probes is not None:
             wanted[:] = n_probes

@@ -14,7 +14,7 @@ MIN_ROWS = 20_000
 _LANES = 32
 _PIECE = 4  # elements of a subspace: 16 entries for 4 numbers, a nibble
 _MAX_SUBSPACES = 256
-_ROWS_A_CELL = 24  # trained on
+_ROWS_A_CELL = 16  # trained on
 _PQ_SAMPLE = 65_536
 
 
@@ -33,12 +33,12 @@ class TrainingPlan(NamedTuple):
 
 
 class Cells(NamedTuple):
-    """One owner's cells, with ids first .. first + len(centroids) - 1, and how they are searched.
+    """One owner's cells, with ids first .. first + n_cells - 1, and how they are searched.
 
     spherical: a row belongs to the centroid of largest dot product, else to the nearest. recall: what was
     measured with these n_probes and refine, on middles of rows; recall_rows: on rows themselves."""
 
-    centroids: NDArray[np.float32]
+    n_cells: int
     first: int
     spherical: bool
     n_probes: int
@@ -48,7 +48,7 @@ class Cells(NamedTuple):
 
     @property
     def ids(self) -> NDArray[np.int64]:
-        return np.arange(self.first, self.first + len(self.centroids), dtype=np.int64)
+        return np.arange(self.first, self.first + self.n_cells, dtype=np.int64)
 
 
 def padded(dim: int) -> int:

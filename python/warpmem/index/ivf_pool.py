@@ -71,7 +71,7 @@ class IvfPool:
     def save(self, path: Any, sections: Mapping[str, Any]) -> None:
         """Write everything to one file, as `_cpu.Pool.save` does. Changes wait, searches do not."""
         with self._lock:
-            ivf_file.save(path, sections, self._cells.rows, self._plain, self.owners)
+            ivf_file.save(path, sections, self._cells, self._plain)
 
     @property
     def dim(self) -> int:
@@ -120,6 +120,10 @@ class IvfPool:
             if owner in self.owners or owner in self._plain.lists():
                 raise ValueError(f"list {owner} has rows already; give it cells before them")
             self._cells.add(owner, centroids, spherical=spherical, n_probes=n_probes, refine=refine)
+
+    def centroids(self, owner: int) -> F32:
+        """(n_cells, dim) float32 of an owner with cells."""
+        return self._cells.centroids(owner)
 
     def set_plan(self, owner: int, **changes: Any) -> None:
         """Replace n_probes, refine, recall or recall_rows of an owner with cells."""
@@ -238,7 +242,7 @@ class IvfPool:
             cells = self.owners.get(one[0]) if one is not None else None
             if one is not None and cells is not None:
                 probes = cells.n_probes if n_probes is None else n_probes
-                if probes < len(cells.centroids) and probes <= _MAX_K:
+                if probes < cells.n_cells and probes <= _MAX_K:
                     ranking.update(n_probes=probes, refine=refine or cells.refine, explain=explain)
                     return self._cells.scan_one(queries, cells, one[0], one[1], k, **ranking)
         work, plain, joined = self._split(segments, len(queries))
@@ -332,6 +336,6 @@ class IvfPool:
         out = {name: plain[name] + cells[name] for name in ("rows", "dead", "pages", "bytes")}
         out["bytes"] += self._cells.bytes()
         out["lists"] = len(self.lists())
-        out["cells"] = sum(len(owner.centroids) for owner in self.owners.values())
+        out["cells"] = sum(owner.n_cells for owner in self.owners.values())
         out["cell_rows"] = cells["rows"]
         return out
