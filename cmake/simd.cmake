@@ -11,7 +11,7 @@ function(warpmem_simd target)
     "-mavx512f;-mavx512bw;-mavx512dq;-mavx512vl;-mavx512vnni;-mfma;-mf16c")
   set_source_files_properties(${PROJECT_SOURCE_DIR}/csrc/cpu/crc32c_sse42.cpp PROPERTIES COMPILE_OPTIONS "-msse4.2")
   target_compile_definitions(${target} PRIVATE WARPMEM_HAVE_AVX2=1 WARPMEM_HAVE_SSE42=1)
-  foreach(family IN ITEMS select_k kmeans pq)
+  foreach(family IN ITEMS pack select_k kmeans pq)
     target_sources(${target} PRIVATE csrc/cpu/${family}_avx2.cpp csrc/cpu/${family}_avx512.cpp)
     set_source_files_properties(${PROJECT_SOURCE_DIR}/csrc/cpu/${family}_avx2.cpp PROPERTIES COMPILE_OPTIONS "-mavx2;-mfma")
     # GCC 12 takes the deliberately undefined operands of its own AVX-512 headers for mistakes.

@@ -50,7 +50,7 @@ class NativePool {
         pool_(as_int64(dim, "dim", 1, kMaxDim), as_int64(n_columns, "n_columns", 0, kMaxColumns), storage_value(storage_),
               metric_ == "l2" ? Metric::kL2 : Metric::kDot,
               screens(one_of(screen, "screen", {"auto", "int8", "pq", "none"}), as_int64(dim, "dim", 1, kMaxDim)),
-              books_of(codebooks, as_int64(dim, "dim", 1, kMaxDim), screen, storage_, *kernels_)),
+              books_of(codebooks, as_int64(dim, "dim", 1, kMaxDim), screen, storage_, *kernels_), kernels_),
         workers_(static_cast<int32_t>(as_int64(threads, "threads", 1, kMaxThreads))) {}
 
   // An opened file's lists, in place.
@@ -59,7 +59,7 @@ class NativePool {
         storage_(storage_name(file.layout().storage)),
         metric_(file.metric() == Metric::kL2 ? "l2" : "dot"),
         pool_(file.layout().dim, file.layout().n_columns, file.layout().storage, file.metric(), file.screen(),
-              books_of(file, *kernels_)),
+              books_of(file, *kernels_), kernels_),
         workers_(static_cast<int32_t>(as_int64(threads, "threads", 1, kMaxThreads))) {
     const py::gil_scoped_release release;
     file.load(pool_);

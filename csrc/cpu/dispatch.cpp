@@ -32,6 +32,17 @@ const Kernels* find_kernels(std::string_view isa) {
   return nullptr;
 }
 
+PackRow pack_of(const Kernels& kernels) {
+#if defined(WARPMEM_HAVE_AVX512)
+  if (&kernels == &kAvx512Kernels) return kPackAvx512;
+#endif
+#if defined(WARPMEM_HAVE_AVX2)
+  if (&kernels == &kAvx2Kernels) return kPackAvx2;
+#endif
+  static_cast<void>(kernels);
+  return kPackSerial;
+}
+
 uint32_t crc32c(uint32_t value, const void* data, size_t size) {
 #if defined(WARPMEM_HAVE_SSE42)
   static const bool by_instruction = __builtin_cpu_supports("sse4.2") != 0;

@@ -52,6 +52,17 @@ struct ScreenQuery {
   float* bounds;
 };
 
+// Writes one row into a page: PageLayout::pack of core/page.hpp, of a PageLayout and a PageMemory. See pack.hpp.
+using PackRow = void (*)(const void* layout, const void* page, int slot, int64_t row_id, uint32_t ordinal, const int64_t* columns,
+                         const float* vector);
+extern const PackRow kPackSerial;
+#if defined(WARPMEM_HAVE_AVX2)
+extern const PackRow kPackAvx2;
+#endif
+#if defined(WARPMEM_HAVE_AVX512)
+extern const PackRow kPackAvx512;
+#endif
+
 struct Kernels {
   const char* name;
   const char* screen_name;  // how `screen` multiplies

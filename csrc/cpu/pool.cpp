@@ -5,6 +5,7 @@
 #include <new>
 #include <unordered_map>
 
+#include "dispatch.hpp"
 #include "pool_slots.hpp"
 
 namespace warpmem {
@@ -74,11 +75,13 @@ struct Pool::Plan {
   std::vector<uint32_t> draft_of;  // of each remove, then of each append; kNone: nothing to do
 };
 
-Pool::Pool(int64_t dim, int64_t n_columns, Storage storage, Metric metric, bool screen, std::shared_ptr<const PqBooks> books)
+Pool::Pool(int64_t dim, int64_t n_columns, Storage storage, Metric metric, bool screen, std::shared_ptr<const PqBooks> books,
+           const Kernels* kernels)
     : books_(std::move(books)),
       layout_(dim, n_columns, storage, screen && books_ == nullptr, books_ ? books_->view() : PqView{}),
       metric_(metric),
       screen_(screen && books_ == nullptr),
+      pack_(pack_of(kernels != nullptr ? *kernels : *supported_kernels().front())),
       arena_(std::make_shared<PageArena>(layout_)) {}
 
 Pool::~Pool() {
@@ -172,8 +175,8 @@ void Pool::write(Plan& plan, const Removes& removes, const Appends& appends) con
     const int64_t replaced = draft.entry->rows.put(row_id, position);
     if (replaced >= 0) clear(draft, replaced);
     Block& block = *draft.own[block_of(position)];
-    layout_.pack(block.pages[page_of(position)]->memory(), slot_of(position), row_id, appends.ordinals[i],
-                 appends.columns + i * layout_.n_columns, appends.vectors + i * layout_.dim);
+    pack_(&layout_, &block.pages[page_of(position)]->memory(), slot_of(position), row_id, appends.ordinals[i],
+          appends.columns + i * layout_.n_columns, appends.vectors + i * layout_.dim);
     block.valid[page_of(position)] |= bit_of(position);
     block.widen(page_of(position), layout_.n_columns, appends.columns + i * layout_.n_columns);
     ++draft.next->live;

@@ -27,6 +27,7 @@
 
 #include "../core/page.hpp"
 #include "flat_map.hpp"
+#include "kernels.hpp"
 #include "pages.hpp"
 #include "pq_books.hpp"
 
@@ -98,8 +99,9 @@ class Pool {
 
   // The rows' format, and how similarity is measured. With `screen` scans use int8 images of the rows, kept beside them; int8 storage is its own image.
   // With `books` rows carry product-quantisation codes instead, and a scan rescores only the rows that these rank first; kPq storage needs them.
+  // `kernels` pack the rows; null: the best this processor has.
   Pool(int64_t dim, int64_t n_columns, Storage storage = Storage::kF32, Metric metric = Metric::kDot, bool screen = false,
-       std::shared_ptr<const PqBooks> books = nullptr);
+       std::shared_ptr<const PqBooks> books = nullptr, const Kernels* kernels = nullptr);
   ~Pool();
   Pool(const Pool&) = delete;
   Pool& operator=(const Pool&) = delete;
@@ -175,6 +177,7 @@ class Pool {
   const PageLayout layout_;
   const Metric metric_;
   const bool screen_;
+  const PackRow pack_;
   const std::shared_ptr<PageArena> arena_;
   std::mutex writer_mutex_;
   mutable std::mutex publish_mutex_;  // held for a few instructions per list; guards table_'s structure, heads and stats_

@@ -17,7 +17,7 @@ from .ivf_plan import Cells
 from .ivf_segments import Pairs
 
 _MAX_K = 4096
-_COARSE_REFINE = 4  # centroids compared exactly, for each wanted; the codebooks of the rows serve them too
+_COARSE_REFINE = 2  # centroids compared exactly, for each wanted; the codebooks of the rows serve them too
 _ASSIGN_REFINE = 8  # and when a row is given its cell
 _ASSIGN_PIECE = 2048
 F32 = NDArray[np.float32]
@@ -107,9 +107,7 @@ class CellStore:
         """Cells of an owner that hold rows."""
         cells = self.owners[owner]
         lists = self.rows.lists()
-        inside: list[int] = lists[
-            (lists >= cells.first) & (lists < cells.first + cells.n_cells)
-        ].tolist()
+        inside: list[int] = lists[(lists >= cells.first) & (lists < cells.first + cells.n_cells)].tolist()
         return inside
 
     def trim(self) -> None:
