@@ -249,14 +249,21 @@ def test_against_faiss(data: Data, report: Report, batch: int) -> None:
         found: NDArray[np.float32] = data.queries[start : start + batch]
         return found
 
-    def blas(i: int) -> object:
+    limits: Any = importlib.import_module("threadpoolctl").threadpool_limits
+
+    def blas(i: int, threads: int = 1) -> object:
         faiss.cvar.distance_compute_blas_threshold = 1 if batch > 1 else 20
-        return flat.search(queries(i), K)
+        faiss.omp_set_num_threads(threads)
+        with limits(threads, user_api="blas"):
+            found = flat.search(queries(i), K)
+        faiss.omp_set_num_threads(1)
+        return found
 
     calls: dict[str, Call] = {
         "ours": lambda i: pool.scan(queries(i), one_list(batch), K),
         "ours, two threads": lambda i: two.scan(queries(i), one_list(batch), K),
         "faiss f32": blas,
+        "faiss f32, two threads": partial(blas, threads=2),
         "faiss fp16": lambda i: half.search(queries(i), K),
     }
     ratios(report, f"{n:,} rows, batch {batch}", calls, 30 if batch == 1 else 5, "ours")

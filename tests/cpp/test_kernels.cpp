@@ -1,9 +1,11 @@
 // select_k, k-means and product quantisation on every instruction set that runs here, against plain loops.
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <random>
 #include <stdexcept>
+#include <tuple>
 #include <vector>
 
 #include "../../csrc/core/pq_code.hpp"
@@ -15,6 +17,7 @@
 #include "../../csrc/cpu/pq.hpp"
 #include "../../csrc/cpu/select_k.hpp"
 #include "check.hpp"
+#include "failing_allocations.hpp"
 
 using namespace warpmem;
 
@@ -318,6 +321,65 @@ TEST(forked_work_is_done_once_and_failures_come_back) {
       thrown = true;
     }
     CHECK(thrown);
+  }
+}
+
+TEST(every_failed_allocation_is_reported_and_harms_nothing) {
+  PqShape shape;
+  shape.pq_dim = 4;
+  shape.bits = 4;
+  shape.dsub = 8;
+  const std::vector<float> rows = numbers(300 * 32, 20);
+  KmeansOptions options;
+  options.k = 20;
+  options.iterations = 3;
+  for (const OpKernels* ops : supported_op_kernels()) {
+    std::vector<float> centroids(20 * 32), books(4 * 16 * 8), values(300 * 5);
+    std::vector<int32_t> index(300);
+    std::vector<uint8_t> codes(300 * 2);
+    std::vector<int64_t> places(300 * 5);
+    const std::vector<std::function<void()>> calls = {
+        [&] { kmeans(*ops, rows.data(), 300, 32, options, centroids.data(), index.data()); },
+        [&] { pq_train(*ops, shape, rows.data(), 300, 3, 2, 1, books.data()); },
+        [&] { pq_encode(*ops, shape, books.data(), rows.data(), 300, 1, codes.data()); },
+        [&] { select_k(*ops, rows.data(), 300, 32, 5, nullptr, 1, values.data(), places.data()); }};
+    for (const auto& call : calls) {
+      call();
+      const auto state = std::make_tuple(centroids, index, books, codes, values, places);
+      int refused = 0;
+      for (int64_t n = 0;; ++n) {
+        allocations_left = n;
+        try {
+          call();
+          allocations_left = -1;
+          break;
+        } catch (const std::bad_alloc&) {
+          allocations_left = -1;
+          ++refused;
+        }
+      }
+      CHECK(refused > 0);
+      CHECK(state == std::make_tuple(centroids, index, books, codes, values, places));
+    }
+  }
+}
+
+TEST(tables_as_bytes_are_those_of_core) {
+  for (const int64_t pq_dim : {1, 2, 96, 300}) {
+    for (const int levels : {0, 1, 3}) {
+      std::vector<float> lut = numbers(pq_dim * 16, 21, levels);
+      lut[0] = -0.0f;
+      std::vector<uint8_t> expected(lut.size()), found(lut.size());
+      double scale = 0.0, bias = 0.0;
+      pq_quantize_lut(lut.data(), pq_dim, expected.data(), &scale, &bias);
+      for (const OpKernels* ops : supported_op_kernels()) {
+        double own_scale = -1.0, own_bias = -1.0;
+        ops->pq->quantize(lut.data(), pq_dim, found.data(), &own_scale, &own_bias);
+        CHECK(found == expected);
+        CHECK_EQ(own_scale, scale);
+        CHECK_EQ(own_bias, bias);
+      }
+    }
   }
 }
 

@@ -359,7 +359,7 @@ def test_what_is_refused() -> None:
 def test_plans_are_functions_of_size() -> None:
     plan = ivf.plan_training(1_000_000, 384, 2)
     assert plan == ivf.plan_training(1_000_000, 384, 2)
-    assert plan.n_lists == 3000 and plan.pq_dim == 96 and plan.sample == 72_000
+    assert plan.n_lists == 3000 and plan.pq_dim == 96 and plan.sample == 48_000
     for n in (1, 2, 100, 10**5, 10**9):
         for dim in (1, 31, 33, 768, 4096, 65_536):
             plan = ivf.plan_training(n, dim, 1)

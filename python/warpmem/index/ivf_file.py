@@ -59,7 +59,8 @@ def save(path: Any, sections: Mapping[str, Any], cells: CellStore, plain: Any) -
 
 
 def read_owners(pool: Any, sections: Mapping[str, NDArray[np.uint8]]) -> dict[int, tuple[Cells, F32]]:
-    """The owners in the sections of an opened file, with their centroids. Raises IndexCorrupt when they do not fit its rows."""
+    """The owners in the sections of an opened file, with their centroids. Raises IndexCorrupt when they do
+    not fit its rows."""
     try:
         known = msgspec.json.decode(bytes(sections[META]), type=list[OwnerCells])
         centroids = np.array(sections[CENTROIDS]).view(np.float32).reshape(-1, pool.dim)
