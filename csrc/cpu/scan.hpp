@@ -20,17 +20,6 @@
 
 namespace warpmem {
 
-// What rows must satisfy. Terms and membership values lie in the request's common arrays; a term's lo and hi count from the filter's first value.
-struct Filter {
-  size_t terms_begin = 0;
-  size_t terms_end = 0;
-  size_t values_begin = 0;
-  size_t values_end = 0;
-  bool joined = false;               // whether AND, OR or NOT is among the terms
-  const uint64_t* bitmap = nullptr;  // null: every row
-  int64_t bitmap_words = 0;
-};
-
 // One query over one list.
 struct Segment {
   uint32_t query = 0;
