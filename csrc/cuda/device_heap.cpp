@@ -23,7 +23,6 @@ HeapStatus DeviceHeap::allocate(int64_t size, Block* out) {
   *out = blocks.free.back();
   blocks.free.pop_back();
   ++out->chunk->used;
-  used_ += size;
   return HeapStatus::kOk;
 }
 
@@ -45,15 +44,23 @@ HeapStatus DeviceHeap::grow(Class& blocks, int64_t size) {
   blocks.chunks.push_back(std::move(chunk));
   blocks.blocks += n;
   bytes_.fetch_add(n * size, std::memory_order_relaxed);
-  most_.store(std::max(most(), bytes()), std::memory_order_relaxed);
   return HeapStatus::kOk;
 }
 
 void DeviceHeap::release(const Block& block) noexcept {
   static_cast<void>(runtime_.fill(block.memory, 0, block.chunk->size, stream_));  // a device that fails keeps nothing either
   --block.chunk->used;
-  used_ -= block.chunk->size;
   classes_.find(block.chunk->size)->second.free.push_back(block);  // there is room: grow() made it
+}
+
+bool DeviceHeap::fits(int64_t n, int64_t size, int64_t other_size) const noexcept {
+  int64_t bytes = 0;
+  for (const int64_t one : {size, other_size}) {
+    const auto found = classes_.find(one);
+    const int64_t free = found == classes_.end() ? 0 : static_cast<int64_t>(found->second.free.size());
+    bytes += std::max<int64_t>(n - free, 0) * one;
+  }
+  return bytes <= limit_ - this->bytes();
 }
 
 void DeviceHeap::trim() noexcept {

@@ -50,11 +50,12 @@ class DeviceHeap {
   // Gives chunks without a used block back to the device.
   void trim() noexcept;
 
+  // Whether `n` blocks of each of these sizes could be had, chunks aside; 0 is no size.
+  bool fits(int64_t n, int64_t size, int64_t other_size) const noexcept;
+
   int64_t limit() const noexcept { return limit_; }
   void set_limit(int64_t limit) noexcept { limit_ = limit; }
   int64_t bytes() const noexcept { return bytes_.load(std::memory_order_relaxed); }  // taken from the device
-  int64_t used() const noexcept { return used_; }                                     // of these, in blocks that somebody has
-  int64_t most() const noexcept { return most_.load(std::memory_order_relaxed); }    // and the most there ever were
 
  private:
   struct Class {
@@ -68,9 +69,7 @@ class DeviceHeap {
   Runtime& runtime_;
   const Stream stream_;
   int64_t limit_;
-  int64_t used_ = 0;
   std::atomic<int64_t> bytes_{0};
-  std::atomic<int64_t> most_{0};
   std::map<int64_t, Class> classes_;
 };
 

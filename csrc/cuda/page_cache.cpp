@@ -20,7 +20,8 @@ PageCache::PageCache(std::unique_ptr<Runtime> runtime, const PoolPort& pool, con
       frequency_(options.frequency_keys) {
   const Entered entered(*runtime_);
   if (runtime_->create_stream(&stream_) != Status::kOk) throw std::runtime_error("device cache: " + runtime_->error());
-  heap_ = std::make_unique<DeviceHeap>(*runtime_, stream_, options_.limit);
+  heap_ = std::make_unique<DeviceHeap>(*runtime_, stream_, page_limit());
+  scratch_ = std::make_unique<DeviceHeap>(*runtime_, stream_, options_.limit - page_limit());
 }
 
 PageCache::~PageCache() {
@@ -36,6 +37,7 @@ PageCache::~PageCache() {
   inline_staging_.reset();
   entries_.clear();
   heap_.reset();
+  scratch_.reset();
   runtime_->release_stream(stream_);
 }
 
@@ -57,11 +59,10 @@ void PageCache::pin(const ListView* lists, int64_t n, Pins* pins) {
       continue;
     }
     ++stats_.misses;
-    const int64_t bytes = (view.slots + kPageRows - 1) / kPageRows * blocks_.bytes();
     if (found != entries_.end()) {
       const auto& list = found->second.list;
       if (list == nullptr || list->version < view.version) want(view.list_id, found->second);
-    } else if (bytes > options_.limit || queue_.size() >= kMostWaiting) {
+    } else if ((view.slots + kPageRows - 1) / kPageRows * blocks_.bytes() > page_limit() || queue_.size() >= kMostWaiting) {
       ++stats_.refused;
     } else {
       want(view.list_id, entries_[view.list_id]);
@@ -123,7 +124,7 @@ void PageCache::settle() {
 
 // --------------------------------------------------------------------------------------------- what is hot
 
-void PageCache::set_hot(int64_t list_id, Entry& entry, std::shared_ptr<DeviceList> list) {
+void PageCache::set_hot(int64_t list_id, Entry& entry, std::shared_ptr<CachedList> list) {
   if (entry.list == nullptr) {
     entry.place = clock_.size();
     clock_.push_back(list_id);
@@ -167,24 +168,24 @@ PageCache::Entry* PageCache::next_victim(int64_t* list_id) noexcept {
   return nullptr;
 }
 
-// Evicts what the list displaces. Unforced only if it is asked for more often: what a hit saves grows with the bytes of its list, so a byte of a list is
-// worth its count, and what is compared are counts times bytes.
-bool PageCache::make_room(int64_t bytes, int64_t list_id, bool forced) {
-  if (bytes > heap_->limit()) return false;
-  int64_t left = heap_->limit() - heap_->used();
+// Evicts what `pages` more pages of the list displace. Unforced only if it is asked for more often: what a hit saves grows with a list's pages, so that a page
+// is worth its list's count, and what is compared are counts times pages.
+bool PageCache::make_room(int64_t pages, int64_t list_id, bool forced) {
+  if (pages > heap_->limit() / blocks_.bytes()) return false;
+  int64_t freed = 0;
   int64_t worth = 0;
   std::vector<int64_t> victims;
   bool enough = true;
-  while (left < bytes && enough) {
+  while (enough && freed < pages && !heap_->fits(pages - freed, blocks_.codes, blocks_.rows)) {
     int64_t id = 0;
     Entry* const victim = next_victim(&id);
     enough = victim != nullptr;
     if (!enough) break;
     victims.push_back(id);
     victim->chosen = true;
-    left += victim->list->bytes(blocks_);
-    worth += victim->list->bytes(blocks_) * frequency_.count(id);
-    enough = forced || worth < bytes * frequency_.count(list_id);
+    freed += victim->list->n_pages();
+    worth += victim->list->n_pages() * frequency_.count(id);
+    enough = forced || worth < pages * frequency_.count(list_id);
   }
   for (const int64_t id : victims) {
     Entry& victim = entries_.find(id)->second;
@@ -212,13 +213,13 @@ void PageCache::evict_half() noexcept {
   lean_loads_ = kLeanLoads;
 }
 
-// A block, for which other lists go when `evicting`: chunks of one size do not serve another, so there may be no room where the sum says there is.
-HeapStatus PageCache::take(int64_t size, DeviceHeap::Block* out, bool evicting) {
+// A block for a page. Where versions share pages an evicted list frees fewer than it has: then more go.
+HeapStatus PageCache::take_page(int64_t size, DeviceHeap::Block* out) {
   for (;;) {
     const HeapStatus status = heap_->allocate(size, out);
     if (status == HeapStatus::kNoMemory) evict_half();
     if (status == HeapStatus::kFailed) fail_locked(runtime_->error());
-    if (status != HeapStatus::kFull || !evicting) return status;
+    if (status != HeapStatus::kFull) return status;
     int64_t id = 0;
     Entry* const victim = next_victim(&id);
     if (victim == nullptr) return status;
@@ -227,12 +228,31 @@ HeapStatus PageCache::take(int64_t size, DeviceHeap::Block* out, bool evicting) 
   }
 }
 
-std::shared_ptr<HeldBlock> PageCache::reserve(int64_t bytes) {
+// A block for something else.
+HeapStatus PageCache::take_scratch(int64_t size, DeviceHeap::Block* out) {
+  HeapStatus status = scratch_->allocate(size, out);
+  if (status == HeapStatus::kNoMemory) {
+    evict_half();
+    status = scratch_->allocate(size, out);
+  }
+  if (status == HeapStatus::kFailed) fail_locked(runtime_->error());
+  return status;
+}
+
+std::shared_ptr<HeldBlock> PageCache::reserve(int64_t bytes, Stream stream) {
   const Entered entered(*runtime_);
   const std::lock_guard<std::mutex> lock(mutex_);
   if (failed()) return nullptr;
-  auto held = std::make_shared<HeldBlock>(*heap_, DeviceHeap::Block{});
-  if (take(PageBlocks::round_table(bytes), &held->block, true) != HeapStatus::kOk) return nullptr;
+  auto held = std::make_shared<HeldBlock>(*scratch_, DeviceHeap::Block{});
+  if (take_scratch(PageBlocks::round_table(bytes), &held->block) != HeapStatus::kOk) return nullptr;
+  Event zeroed = nullptr;
+  bool waits = runtime_->create_event(&zeroed, false) == Status::kOk;
+  waits = waits && runtime_->record(zeroed, stream_) == Status::kOk && runtime_->wait(stream, zeroed) == Status::kOk;
+  if (zeroed != nullptr) runtime_->release_event(zeroed);
+  if (!waits) {
+    fail_locked(runtime_->error());
+    held.reset();
+  }
   return held;
 }
 
@@ -284,7 +304,8 @@ bool PageCache::rebuild() {
   int64_t free = 0, total = 0;
   if (runtime_->memory(&free, &total) != Status::kOk || runtime_->synchronize(stream_) != Status::kOk) return false;
   heap_->trim();
-  heap_->set_limit(options_.limit);
+  scratch_->trim();
+  heap_->set_limit(page_limit());
   lean_loads_ = 0;
   failure_.clear();
   failed_.store(false, std::memory_order_relaxed);
@@ -294,8 +315,7 @@ bool PageCache::rebuild() {
 CacheStats PageCache::stats() const {
   const std::lock_guard<std::mutex> lock(mutex_);
   CacheStats stats = stats_;
-  stats.allocated = heap_->bytes();
-  stats.most = heap_->most();
+  stats.allocated = heap_->bytes() + scratch_->bytes();
   stats.limit = options_.limit;
   stats.waiting = static_cast<int64_t>(queue_.size()) + loading_;
   return stats;

@@ -30,11 +30,15 @@
 #include "../core/frequency.hpp"
 #include "../core/pool_view.hpp"
 #include "device_heap.hpp"
-#include "device_list.hpp"
+#include "cached_list.hpp"
 #include "runtime.hpp"
 #include "staging.hpp"
 
 namespace warpmem::cuda {
+
+// An eighth of the limit is for tables of lists and for those who search; the rest for pages. Apart, because room for one cannot be made by evicting the other: a
+// chunk is given back only when all its blocks are free.
+constexpr int64_t kScratchShare = 8;
 
 struct CacheOptions {
   int64_t limit = 0;                          // bytes of device memory, all in all
@@ -49,7 +53,6 @@ struct CacheStats {
   int64_t pages = 0;      // of these
   int64_t bytes = 0;      // of these pages
   int64_t allocated = 0;  // taken from the device, everything counted
-  int64_t most = 0;       // and the most there ever was
   int64_t limit = 0;
   int64_t hits = 0;    // lists that searches found hot
   int64_t misses = 0;  // and that they did not
@@ -63,7 +66,7 @@ struct CacheStats {
   int64_t waiting = 0;          // lists that are to be loaded
 };
 
-using Pins = std::vector<std::shared_ptr<DeviceList>>;
+using Pins = std::vector<std::shared_ptr<CachedList>>;
 
 class PageCache {
  public:
@@ -93,8 +96,8 @@ class PageCache {
   // Waits until no load does.
   void settle();
 
-  // Device memory beside pages, for whoever searches; makes room by evicting. Null: none.
-  std::shared_ptr<HeldBlock> reserve(int64_t bytes);
+  // Device memory beside pages, for whoever searches, on a stream that waits until it is free. Null: none.
+  std::shared_ptr<HeldBlock> reserve(int64_t bytes, Stream stream);
   void give_back(std::shared_ptr<HeldBlock>* block) noexcept;
 
   void fail() noexcept;  // the runtime has failed
@@ -108,7 +111,7 @@ class PageCache {
 
  private:
   struct Entry {
-    std::shared_ptr<DeviceList> list;  // null: not hot
+    std::shared_ptr<CachedList> list;  // null: not hot
     size_t place = 0;  // in clock_, of a hot list
     bool queued = false;
     bool loading = false;
@@ -122,13 +125,15 @@ class PageCache {
   // page_cache.cpp; all of these under the mutex
   void want(int64_t list_id, Entry& entry);
   void enqueue(int64_t list_id, Entry& entry);
-  void set_hot(int64_t list_id, Entry& entry, std::shared_ptr<DeviceList> list);
+  void set_hot(int64_t list_id, Entry& entry, std::shared_ptr<CachedList> list);
   void set_cold(int64_t list_id, Entry& entry) noexcept;
   bool evictable(const Entry& entry) const noexcept;
   Entry* next_victim(int64_t* list_id) noexcept;
-  bool make_room(int64_t bytes, int64_t list_id, bool forced);
+  bool make_room(int64_t pages, int64_t list_id, bool forced);
   void evict_half() noexcept;
-  HeapStatus take(int64_t size, DeviceHeap::Block* out, bool evicting);
+  HeapStatus take_page(int64_t size, DeviceHeap::Block* out);
+  HeapStatus take_scratch(int64_t size, DeviceHeap::Block* out);
+  int64_t page_limit() const noexcept { return options_.limit - options_.limit / kScratchShare; }
   void fail_locked(const std::string& reason) noexcept;
   bool busy() const noexcept { return loading_ > 0 || !queue_.empty(); }
 
@@ -148,6 +153,9 @@ class PageCache {
   bool compare(Load& load, const PoolView& view);
   bool allocate(Load& load);
   bool copy(Load& load, Staging& staging);
+  bool copy_page(Load& load, Staging& staging, int64_t p);
+  bool copy_entries(const Load& load, Staging& staging, int64_t first, int64_t last);
+  bool copy_table(const Load& load, Staging& staging);
 
   const std::unique_ptr<Runtime> runtime_;
   const PoolPort pool_;
@@ -157,7 +165,8 @@ class PageCache {
   mutable std::mutex mutex_;
   std::condition_variable changed_;  // a load came, or is done; or the end
   Stream stream_ = nullptr;          // of all copies to the device and of all zeroing
-  std::unique_ptr<DeviceHeap> heap_;
+  std::unique_ptr<DeviceHeap> heap_;     // pages
+  std::unique_ptr<DeviceHeap> scratch_;  // tables, and what reserve() gives
   Frequency frequency_;
   std::unordered_map<int64_t, Entry> entries_;  // lists that are hot or on their way
   std::vector<int64_t> clock_;                  // hot lists

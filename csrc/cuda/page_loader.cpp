@@ -13,7 +13,7 @@ namespace warpmem::cuda {
 
 namespace {
 
-constexpr auto kEntryBytes = static_cast<int64_t>(sizeof(ConstPage));
+constexpr size_t kMostPatches = 32;  // of a table that is copied from the older version's; beyond that it is written anew
 constexpr int64_t kViewPages = 64;  // whose addresses are asked for at a time
 
 struct HeldView {
@@ -36,12 +36,11 @@ struct PageCache::Load {
   bool inline_only = false;
   bool forced = false;
   LoadEnd end = LoadEnd::kCold;
-  std::shared_ptr<DeviceList> old;
-  std::shared_ptr<DeviceList> next;
+  std::shared_ptr<CachedList> old;
+  std::shared_ptr<CachedList> next;
   std::vector<PageView> views;  // of all pages
   std::vector<int64_t> fresh;   // pages that get new blocks
   std::vector<int64_t> grown;   // pages that are copied again, in place
-  bool same_table = false;      // entries are added to the old table
 };
 
 void PageCache::start_thread() noexcept {
@@ -144,8 +143,8 @@ PageCache::LoadEnd PageCache::load_view(Load& load, const PoolView& view) {
     const Entry& entry = entries_.find(load.list_id)->second;
     load.old = entry.list;
     load.forced = entry.forced;
-    const int64_t bytes = (list.slots + kPageRows - 1) / kPageRows * blocks_.bytes();
-    if (load.old == nullptr && !make_room(bytes, load.list_id, load.forced)) return refuse();
+    const int64_t pages = (list.slots + kPageRows - 1) / kPageRows;
+    if (load.old == nullptr && !make_room(pages, load.list_id, load.forced)) return refuse();
   }
   if (load.old != nullptr && load.old->version >= list.version) return LoadEnd::kCurrent;
   if (!compare(load, view)) return LoadEnd::kCold;
@@ -163,13 +162,14 @@ PageCache::LoadEnd PageCache::load_view(Load& load, const PoolView& view) {
   }
   if (copy(load, *staging)) return LoadEnd::kMade;
   fail();
+  staging.reset();
   return LoadEnd::kCold;
 }
 
 // Under the mutex. After the device was out of memory the limit is lower for so many refusals.
 PageCache::LoadEnd PageCache::refuse() noexcept {
   ++stats_.refused;
-  if (lean_loads_ > 0 && --lean_loads_ == 0) heap_->set_limit(options_.limit);
+  if (lean_loads_ > 0 && --lean_loads_ == 0) heap_->set_limit(page_limit());
   return LoadEnd::kCold;
 }
 
@@ -182,18 +182,18 @@ bool PageCache::compare(Load& load, const PoolView& view) {
   for (int64_t first = 0; first < n; first += kViewPages) {
     if (!view.pages(&view, 0, first, std::min(kViewPages, n - first), load.views.data() + first)) return false;
   }
-  load.next = std::make_shared<DeviceList>();
+  load.next = std::make_shared<CachedList>();
   load.next->list_id = list.list_id;
   load.next->version = list.version;
   load.next->slots = list.slots;
   load.next->live = list.live;
   load.next->pages.resize(static_cast<size_t>(n));
-  load.same_table = n_old > 0 && n_old <= n && load.old->table->block.chunk->size >= n * kEntryBytes;
+  load.next->valid.reserve(static_cast<size_t>(n));
+  for (const PageView& page : load.views) load.next->valid.push_back(page.valid);
   for (int64_t p = 0; p < n; ++p) {
     const auto at = static_cast<size_t>(p);
     if (p >= n_old || load.old->pages[at]->serial != load.views[at].serial) {
       load.fresh.push_back(p);
-      load.same_table = load.same_table && p >= n_old;
       continue;
     }
     load.next->pages[at] = load.old->pages[at];
@@ -205,76 +205,82 @@ bool PageCache::compare(Load& load, const PoolView& view) {
 // Under the mutex. A hot list that grows displaces others without being compared with them; if it cannot, it is cold from now on.
 bool PageCache::allocate(Load& load) {
   const auto n = static_cast<int64_t>(load.next->pages.size());
-  if (load.old != nullptr && !make_room(static_cast<int64_t>(load.fresh.size()) * blocks_.bytes(), load.list_id, true)) return false;
+  if (load.old != nullptr && !make_room(static_cast<int64_t>(load.fresh.size()), load.list_id, true)) return false;
   for (const int64_t p : load.fresh) {
-    auto page = std::make_shared<DevicePage>(*heap_);
-    if (take(blocks_.codes, &page->codes.block, true) != HeapStatus::kOk) return false;
-    if (blocks_.rows > 0 && take(blocks_.rows, &page->rows.block, true) != HeapStatus::kOk) return false;
+    auto page = std::make_shared<CachedPage>(*heap_);
+    if (take_page(blocks_.codes, &page->codes.block) != HeapStatus::kOk) return false;
+    if (blocks_.rows > 0 && take_page(blocks_.rows, &page->rows.block) != HeapStatus::kOk) return false;
     load.next->pages[static_cast<size_t>(p)] = std::move(page);
   }
-  const auto table = [&](std::shared_ptr<HeldBlock>* out, int64_t bytes) {
-    *out = std::make_shared<HeldBlock>(*heap_, DeviceHeap::Block{});
-    return take(PageBlocks::round_table(bytes), &(*out)->block, true) == HeapStatus::kOk;
-  };
-  if (load.same_table) {
-    load.next->table = load.old->table;
-  } else if (!table(&load.next->table, n * kEntryBytes)) {
+  load.next->table = std::make_shared<HeldBlock>(*scratch_, DeviceHeap::Block{});
+  return take_scratch(CachedList::table_bytes(n), &load.next->table->block) == HeapStatus::kOk;
+}
+
+bool PageCache::copy_page(Load& load, Staging& staging, int64_t p) {
+  const auto at = static_cast<size_t>(p);
+  CachedPage& page = *load.next->pages[at];
+  const int64_t used = used_of(load.next->slots, p);
+  unsigned char* const codes = staging.next(blocks_.codes);
+  if (codes == nullptr) return false;
+  stage_codes(blocks_, load.views[at], used, codes);
+  if (staging.send(page.codes.block.memory, blocks_.codes) != Status::kOk) return false;
+  if (blocks_.rows > 0) {
+    unsigned char* const rows = staging.next(blocks_.rows);
+    if (rows == nullptr) return false;
+    stage_rows(blocks_, load.views[at], used, rows);
+    if (staging.send(page.rows.block.memory, blocks_.rows) != Status::kOk) return false;
+  }
+  page.serial = load.views[at].serial;
+  page.used = used;
+  return true;
+}
+
+// Entries first .. last - 1 of the new table.
+bool PageCache::copy_entries(const Load& load, Staging& staging, int64_t first, int64_t last) {
+  const CachedList& list = *load.next;
+  const int64_t step = staging.room() / kTableEntry;
+  for (; first < last; first += step) {
+    const int64_t some = std::min(step, last - first);
+    unsigned char* const image = staging.next(some * kTableEntry);
+    if (image == nullptr) return false;
+    for (int64_t i = 0; i < some; ++i) {
+      const auto at = static_cast<size_t>(first + i);
+      const DevicePage entry{list.pages[at]->memory(blocks_.layout), list.valid[at]};
+      std::memcpy(image + i * kTableEntry, &entry, sizeof entry);
+    }
+    if (staging.send(list.device_table() + first, some * kTableEntry) != Status::kOk) return false;
+  }
+  return true;
+}
+
+// The table: the older version's, with what differs, or all of it.
+bool PageCache::copy_table(const Load& load, Staging& staging) {
+  const int64_t n = load.next->n_pages();
+  if (load.old == nullptr) return copy_entries(load, staging, 0, n);
+  const int64_t common = std::min(n, load.old->n_pages());
+  std::vector<std::pair<int64_t, int64_t>> runs;
+  for (int64_t p = 0; p < n && runs.size() <= kMostPatches; ++p) {
+    const auto at = static_cast<size_t>(p);
+    if (p < common && load.next->pages[at] == load.old->pages[at] && load.next->valid[at] == load.old->valid[at]) continue;
+    if (!runs.empty() && runs.back().second == p) {
+      runs.back().second = p + 1;
+    } else {
+      runs.emplace_back(p, p + 1);
+    }
+  }
+  if (runs.size() > kMostPatches) return copy_entries(load, staging, 0, n);
+  if (runtime_->copy_within(load.next->device_table(), load.old->device_table(), common * kTableEntry, stream_) != Status::kOk) {
     return false;
   }
-  return table(&load.next->valid, n * static_cast<int64_t>(sizeof(uint64_t)));
+  return std::all_of(runs.begin(), runs.end(),
+                     [&](const auto& run) { return copy_entries(load, staging, run.first, run.second); });
 }
 
 bool PageCache::copy(Load& load, Staging& staging) {
-  const auto send = [&](void* to, int64_t bytes) { return staging.send(to, bytes) == Status::kOk; };
-  int64_t copied_bytes = 0;
-  const auto copy_page = [&](int64_t p) {
-    const auto at = static_cast<size_t>(p);
-    DevicePage& page = *load.next->pages[at];
-    const PageView& view = load.views[at];
-    const int64_t used = used_of(load.next->slots, p);
-    unsigned char* const codes = staging.next(blocks_.codes);
-    if (codes == nullptr) return false;
-    stage_codes(blocks_, view, used, codes);
-    if (!send(page.codes.block.memory, blocks_.codes)) return false;
-    if (blocks_.rows > 0) {
-      unsigned char* const rows = staging.next(blocks_.rows);
-      if (rows == nullptr) return false;
-      stage_rows(blocks_, view, used, rows);
-      if (!send(page.rows.block.memory, blocks_.rows)) return false;
-    }
-    page.serial = view.serial;
-    page.used = used;
-    copied_bytes += blocks_.bytes();
-    return true;
-  };
-  for (const int64_t p : load.fresh) {
-    if (!copy_page(p)) return false;
-  }
-  for (const int64_t p : load.grown) {
-    if (!copy_page(p)) return false;
-  }
-  // Pieces of an array, made by item(i).
-  const auto copy_items = [&](unsigned char* to, int64_t first, int64_t n, auto item) {
-    using Item = decltype(item(int64_t{0}));
-    constexpr auto kSize = static_cast<int64_t>(sizeof(Item));
-    const int64_t step = staging.room() / kSize;
-    for (; first < n; first += step) {
-      const int64_t some = std::min(step, n - first);
-      unsigned char* const image = staging.next(some * kSize);
-      if (image == nullptr) return false;
-      for (int64_t i = 0; i < some; ++i) {
-        const Item value = item(first + i);
-        std::memcpy(image + i * kSize, &value, sizeof value);
-      }
-      if (!send(to + first * kSize, some * kSize)) return false;
-    }
-    return true;
-  };
-  const int64_t n = load.next->n_pages();
-  const auto entry = [&](int64_t p) { return load.next->pages[static_cast<size_t>(p)]->memory(blocks_.layout); };
-  const auto word = [&](int64_t p) { return load.views[static_cast<size_t>(p)].valid; };
-  if (!copy_items(load.next->table->block.memory, load.same_table ? load.old->n_pages() : 0, n, entry)) return false;
-  if (!copy_items(load.next->valid->block.memory, 0, n, word)) return false;
+  const auto copy_one = [&](int64_t p) { return copy_page(load, staging, p); };
+  if (!std::all_of(load.fresh.begin(), load.fresh.end(), copy_one)) return false;
+  if (!std::all_of(load.grown.begin(), load.grown.end(), copy_one)) return false;
+  if (!copy_table(load, staging)) return false;
 
   Event event = nullptr;
   if (runtime_->create_event(&event, false) != Status::kOk) return false;
@@ -286,8 +292,9 @@ bool PageCache::copy(Load& load, Staging& staging) {
     return false;
   }
   const std::lock_guard<std::mutex> lock(mutex_);
-  stats_.uploaded_pages += static_cast<int64_t>(load.fresh.size() + load.grown.size());
-  stats_.uploaded_bytes += copied_bytes;
+  const auto copied = static_cast<int64_t>(load.fresh.size() + load.grown.size());
+  stats_.uploaded_pages += copied;
+  stats_.uploaded_bytes += copied * blocks_.bytes();
   return true;
 }
 

@@ -3,7 +3,7 @@
 //
 // Nothing throws. kNoMemory leaves the device as it was and may pass; after kFailed the device is not to be relied upon (CUDA's own errors mostly stick:
 // every later call fails too). What is enqueued runs in the order of its stream; memory that is copied from or to must stay until then.
-// Threads: any, each having entered (Entered, below); a stream is used by one thread at a time.
+// Threads: any, each having entered (Entered, below).
 #pragma once
 
 #include <cstdint>
@@ -42,6 +42,7 @@ class Runtime {
   // Enqueued on `stream`. From memory that is not pinned copy_in may read before it returns.
   virtual Status copy_in(void* to, const void* from, int64_t bytes, Stream stream) noexcept = 0;
   virtual Status copy_out(void* to, const void* from, int64_t bytes, Stream stream) noexcept = 0;
+  virtual Status copy_within(void* to, const void* from, int64_t bytes, Stream stream) noexcept = 0;
   virtual Status fill(void* to, int value, int64_t bytes, Stream stream) noexcept = 0;
 
   // Streams do not wait for the default stream, nor it for them.
@@ -50,7 +51,7 @@ class Runtime {
   virtual Status synchronize(Stream stream) noexcept = 0;  // waits until all that was enqueued is done
 
   virtual Status create_event(Event* out, bool timed) noexcept = 0;
-  virtual void release_event(Event event) noexcept = 0;
+  virtual void release_event(Event event) noexcept = 0;  // who waits for it already goes on waiting
   virtual Status record(Event event, Stream stream) noexcept = 0;
   virtual Status synchronize(Event event) noexcept = 0;
   virtual Status wait(Stream stream, Event event) noexcept = 0;  // what is enqueued from now on, until the event has happened

@@ -2,10 +2,10 @@
 //
 //   page    codes   coarse plane | fine plane | columns, row ids, ordinals       a block
 //           rows    float rows                                                   a block; none for storage int8
-//   list    table   ConstPage of each page, device addresses                     may grow in place: who reads fewer pages does not see it
-//           valid   a word for each page                                         of this version alone
+//   list    table   DevicePage of each page (core/scan_tables.hpp)               a block, of this version alone
 //
-// Versions share pages. A page to which rows were appended is copied again in place: the slots that older versions know get the bytes that they had.
+// Versions share pages. A page to which rows were appended is copied again in place: the slots that older versions know get the bytes that they had, and
+// which slots a version knows stands in its own table. A launch reads several lists as slices of one table, so tables begin at multiples of an entry's size.
 #pragma once
 
 #include <cstdint>
@@ -14,6 +14,7 @@
 
 #include "../core/page.hpp"
 #include "../core/pool_view.hpp"
+#include "../core/scan_tables.hpp"
 #include "device_heap.hpp"
 
 namespace warpmem::cuda {
@@ -54,8 +55,8 @@ struct HeldBlock {
   DeviceHeap::Block block;
 };
 
-struct DevicePage {
-  explicit DevicePage(DeviceHeap& heap) : codes(heap, {}), rows(heap, {}) {}
+struct CachedPage {
+  explicit CachedPage(DeviceHeap& heap) : codes(heap, {}), rows(heap, {}) {}
 
   HeldBlock codes;
   HeldBlock rows;
@@ -73,21 +74,28 @@ struct DevicePage {
   }
 };
 
-struct DeviceList {
+constexpr auto kTableEntry = static_cast<int64_t>(sizeof(DevicePage));
+
+struct CachedList {
   int64_t list_id = 0;
   uint64_t version = 0;
   int64_t slots = 0;
   int64_t live = 0;
-  std::vector<std::shared_ptr<DevicePage>> pages;
+  std::vector<std::shared_ptr<CachedPage>> pages;
+  std::vector<uint64_t> valid;  // by page, as in the table
   std::shared_ptr<HeldBlock> table;
-  std::shared_ptr<HeldBlock> valid;
   std::shared_ptr<EventOf> arrives;  // null: everything is there. Else a stream waits for this before it reads.
 
   int64_t n_pages() const noexcept { return static_cast<int64_t>(pages.size()); }
-  const ConstPage* device_table() const noexcept { return reinterpret_cast<const ConstPage*>(table->block.memory); }
-  const uint64_t* device_valid() const noexcept { return reinterpret_cast<const uint64_t*>(valid->block.memory); }
-  // Of its pages; tables and validity words are small beside them.
+  // Of its pages; its table is small beside them.
   int64_t bytes(const PageBlocks& blocks) const noexcept { return n_pages() * blocks.bytes(); }
+
+  static int64_t table_bytes(int64_t pages) noexcept { return PageBlocks::round_table((pages + 1) * kTableEntry); }
+  DevicePage* device_table() const noexcept {
+    const auto at = reinterpret_cast<uintptr_t>(table->block.memory);
+    constexpr auto kEntry = static_cast<uintptr_t>(kTableEntry);
+    return reinterpret_cast<DevicePage*>((at + kEntry - 1) / kEntry * kEntry);
+  }
 };
 
 // Copy the first `used` slots of a page into the image of a block; what lies behind them becomes zero. No other slot is read: a writer may be filling it.

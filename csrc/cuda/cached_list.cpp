@@ -1,4 +1,4 @@
-#include "device_list.hpp"
+#include "cached_list.hpp"
 
 #include <cstring>
 
