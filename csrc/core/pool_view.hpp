@@ -85,7 +85,7 @@ struct ScanCall {
   const float* queries = nullptr;  // (n_queries, dim)
   int64_t n_queries = 0;
   int64_t k = 0;
-  float min_similarity = 0.0f;
+  double min_similarity = 0.0;
   Ranking ranking;
   int64_t n_lists = 0;
   const ListView* lists = nullptr;         // distinct
@@ -95,7 +95,9 @@ struct ScanCall {
   const uint32_t* segment_filter = nullptr;
   int64_t n_filters = 0;
   const Filter* filters = nullptr;
+  int64_t n_terms = 0;
   const Term* terms = nullptr;
+  int64_t n_values = 0;
   const int64_t* values = nullptr;
   const void* device_queries = nullptr;  // the same, where the device has them already; or null
 };
@@ -114,12 +116,14 @@ struct ScanFound {
 struct ScanPort {
   PortHead head{kPortVersion, sizeof(ScanPort)};
   void* cache = nullptr;
+  const void* queries = nullptr;  // of the one call that this port is for, in device memory; null: where the call has them
+  int64_t least_work = 0;         // rows * padded dimension * queries of a scan that is worth asking for
   // Sets taken[l] to 1 for each list that will be answered and to 0 for the others. Null: none.
   void* (*begin)(void* cache, const ScanCall* call, uint8_t* taken) = nullptr;
   // Waits. False: the device failed, and nothing was found out.
-  bool (*finish)(void* ticket, ScanFound* found) = nullptr;
+  bool (*finish)(void* cache, void* ticket, ScanFound* found) = nullptr;
   // Ends a ticket, finished or not.
-  void (*end)(void* ticket) = nullptr;
+  void (*end)(void* cache, void* ticket) = nullptr;
 };
 
 }  // namespace warpmem

@@ -3,6 +3,7 @@
 //   scan.cpp       groups segments by list; widens and quantises the queries, plans, runs the tasks, merges
 //   scan_task.*    one task: filters -> screen (an upper bound of each row's similarity from int8 codes) -> canonical rescoring of the rows whose bound
 //                  on the final score reaches the k-th best -> selection
+//   scan_device.cpp  lists that a device answers for, beside those that the host scans
 //   scan_filter.cpp  what a task knows of its rows besides their codes: filters, and what ranking adds to their scores
 //
 // The screen never decides: a row is left out only when its bound proves that it cannot be among the k best. Results have the bits that they have
@@ -12,6 +13,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "../core/pool_view.hpp"
 #include "../core/predicate.hpp"
 #include "../core/score.hpp"
 #include "kernels.hpp"
@@ -77,11 +79,17 @@ struct ScanCounters {
   int64_t tiles = 0;
   int32_t threads = 1;
   bool screened = false;
+  int64_t device_lists = 0;    // that a device answered for, whose rows are among those above
+  bool device_failed = false;  // a device had taken lists and could not answer: the host did
 };
 
 // `heads` holds the snapshot of each list of `groups`, null for an unknown one. Allocates before it writes; throws std::bad_alloc. `workers` may be null.
 // Throws IndexFileError, and has written nothing, when a page of a file that it used is damaged.
 ScanCounters scan(const Kernels& kernels, const Pool& pool, const ScanRequest& request, const SegmentGroups& groups,
                   const std::vector<ListHead>& heads, const ScanOutput& output, Workers* workers = nullptr);
+
+// The same, of which a device does what it can at the same time (core/pool_view.hpp). The pool has no codebooks.
+ScanCounters scan(const ScanPort& device, const Kernels& kernels, const Pool& pool, const ScanRequest& request,
+                  const SegmentGroups& groups, const std::vector<ListHead>& heads, const ScanOutput& output, Workers* workers);
 
 }  // namespace warpmem

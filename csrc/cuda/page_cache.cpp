@@ -12,7 +12,7 @@ constexpr size_t kMostWaiting = 4096;
 
 }  // namespace
 
-PageCache::PageCache(std::unique_ptr<Runtime> runtime, const PoolPort& pool, const CacheOptions& options)
+PageCache::PageCache(std::shared_ptr<Runtime> runtime, const PoolPort& pool, const CacheOptions& options)
     : runtime_(std::move(runtime)),
       pool_(pool),
       options_(options),

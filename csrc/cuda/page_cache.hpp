@@ -71,7 +71,7 @@ using Pins = std::vector<std::shared_ptr<CachedList>>;
 class PageCache {
  public:
   // Takes no device memory yet. Throws std::bad_alloc, or std::runtime_error when the device fails at once.
-  PageCache(std::unique_ptr<Runtime> runtime, const PoolPort& pool, const CacheOptions& options);
+  PageCache(std::shared_ptr<Runtime> runtime, const PoolPort& pool, const CacheOptions& options);
   ~PageCache();
   PageCache(const PageCache&) = delete;
   PageCache& operator=(const PageCache&) = delete;
@@ -157,7 +157,7 @@ class PageCache {
   bool copy_entries(const Load& load, Staging& staging, int64_t first, int64_t last);
   bool copy_table(const Load& load, Staging& staging);
 
-  const std::unique_ptr<Runtime> runtime_;
+  const std::shared_ptr<Runtime> runtime_;
   const PoolPort pool_;
   const CacheOptions options_;
   const PageBlocks blocks_;
