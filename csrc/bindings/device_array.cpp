@@ -1,5 +1,7 @@
 #include "device_array.hpp"
 
+#include <pybind11/stl.h>
+
 #include <utility>
 
 #include "arrays.hpp"
