@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -27,22 +28,32 @@ class EagerPool(TieredPool):
     """Whatever is scanned is on the device by then, and unless something changes meanwhile the device answers
     for all of it."""
 
-    changes = 0
+    changes = 0  # odd while one is made; there is one writer
 
-    def apply(self, *args: Any) -> None:
+    def apply(self, *args: Any, **options: Any) -> None:
         self.changes += 1
-        super().apply(*args)
-        self.changes += 1
+        try:
+            super().apply(*args, **options)
+        finally:
+            self.changes += 1
 
     def scan(self, queries: Any, segments: Any, k: int, *, explain: bool = False, **options: Any) -> Any:
-        before = self.changes
+        before, wanted = self.changes, self._device_part(segments)
         self.warm(self.lists(), wait=True)
         found = super().scan(queries, segments, k, explain=True, **options)
         assert found[5]["device_failure"] is None and not found[5]["device_failed"]
-        if before == self.changes:
-            asked = segments.lists.tolist() if isinstance(segments, SegmentTable) else [s[1] for s in segments]
-            assert found[5]["device_lists"] == len(set(asked) & set(self.lists().tolist()))
+        if before == self.changes and before % 2 == 0:
+            assert found[5]["device_lists"] == wanted
         return found if explain else found[:5]
+
+    def _device_part(self, segments: Any) -> int:
+        """How many lists the device should answer for: not those that a query scans twice with one group."""
+        if isinstance(segments, SegmentTable):
+            asked = [(q, list_id, 0) for q, list_id in zip(segments.queries.flat, segments.lists.flat, strict=False)]
+        else:
+            asked = [tuple(segment[:3]) for segment in segments if len(segment) == 6]
+        twice = {part[1] for part, count in Counter(asked).items() if count > 1}
+        return len(({part[1] for part in asked} - twice) & set(self.lists().tolist()))
 
 
 class EmulatedCudaBackend(CudaBackend):

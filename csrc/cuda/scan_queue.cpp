@@ -54,11 +54,34 @@ ScanQueue::~ScanQueue() {
 
 // --------------------------------------------------------------------------------------------- callers
 
+namespace {
+
+// Whether a query scans a list twice with the same rank group. Then a row may be found twice, as one and the same candidate, and the kernels take candidates
+// to be distinct: the host answers.
+bool repeats(const ScanCall& call, int64_t list) {
+  const int64_t begin = call.segment_begin[list];
+  const int64_t end = call.segment_begin[list + 1];
+  bool ascending = true;  // as they nearly always are
+  for (int64_t s = begin + 1; s < end && ascending; ++s) ascending = call.segment_query[s - 1] < call.segment_query[s];
+  if (ascending) return false;
+  std::vector<uint64_t> pairs;
+  pairs.reserve(static_cast<size_t>(end - begin));
+  for (int64_t s = begin; s < end; ++s) pairs.push_back(uint64_t{call.segment_query[s]} << 32 | call.segment_group[s]);
+  std::sort(pairs.begin(), pairs.end());
+  return std::adjacent_find(pairs.begin(), pairs.end()) != pairs.end();
+}
+
+}  // namespace
+
 ScanTicket* ScanQueue::begin(const ScanCall& call, uint8_t* taken) {
   auto ticket = std::make_unique<ScanTicket>();
   ticket->call = call;
   ticket->call.ranking = plain_ranking(call.ranking);
-  cache_.pin(call.lists, call.n_lists, &ticket->pins);
+  std::vector<ListView> lists(call.lists, call.lists + call.n_lists);
+  for (int64_t l = 0; l < call.n_lists; ++l) {
+    if (repeats(call, l)) lists[static_cast<size_t>(l)].version = 0;
+  }
+  cache_.pin(lists.data(), call.n_lists, &ticket->pins);
   bool any = false;
   for (int64_t l = 0; l < call.n_lists; ++l) {
     taken[l] = ticket->pins[static_cast<size_t>(l)] != nullptr ? 1 : 0;
