@@ -1,4 +1,4 @@
-"""warpmem._cuda without a device: the module's own sources with the SIMT emulator in place of kernels' hardware
+"""warpmem._cuda without a device: the module's own sources, with the SIMT emulator in place of multiprocessors
 and a fake device in place of CUDA's runtime (tests/cpp). Built once a session, into a temporary folder."""
 
 from __future__ import annotations
@@ -29,13 +29,15 @@ SOURCES = (
     "csrc/bindings/cuda_module.cpp",
 )
 FLAGS = (
-    "-std=c++17", "-O2", "-fPIC", "-pthread", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror",
+    "-std=c++17", "-O2", "-fPIC", "-pthread", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wextra",
+    "-Werror",
 )  # fmt: skip
 
 
 def _build(folder: Path) -> Path:
     compiler = os.environ.get("CXX", "g++")
-    includes = ["-I", str(ROOT / "tests/cpp"), "-I", pybind11.get_include(), "-I", sysconfig.get_paths()["include"]]
+    folders = (ROOT / "tests/cpp", pybind11.get_include(), sysconfig.get_paths()["include"])
+    includes = [f"-I{path}" for path in folders]
 
     def compile_one(source: str) -> str:
         target = str(folder / (Path(source).stem + ".o"))
@@ -67,7 +69,7 @@ class Emulated:
 
     def __getattr__(self, name: str) -> Any:
         function = getattr(self._library, f"emulated_{name}")
-        function.restype = None if name in ("heal", "capacity", "fail_allocation", "fail_from") else ctypes.c_int64
+        function.restype = ctypes.c_int64
 
         def call(*arguments: Any) -> Any:
             return function(*(ctypes.c_int64(a) if isinstance(a, int) else a for a in arguments))

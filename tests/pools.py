@@ -49,7 +49,8 @@ class EagerPool(TieredPool):
     def _device_part(self, segments: Any) -> int:
         """How many lists the device should answer for: not those that a query scans twice with one group."""
         if isinstance(segments, SegmentTable):
-            asked = [(q, list_id, 0) for q, list_id in zip(segments.queries.flat, segments.lists.flat, strict=False)]
+            pairs = zip(segments.queries.flat, segments.lists.flat, strict=False)
+            asked = [(query, list_id, 0) for query, list_id in pairs]
         else:
             asked = [tuple(segment[:3]) for segment in segments if len(segment) == 6]
         twice = {part[1] for part, count in Counter(asked).items() if count > 1}

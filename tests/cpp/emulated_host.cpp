@@ -30,10 +30,22 @@ std::unique_ptr<Runtime> make_runtime(int device) {
 
 #define EMULATED extern "C" __attribute__((visibility("default")))
 
-EMULATED void emulated_heal() { fake::Device::get().heal(); }
-EMULATED void emulated_capacity(int64_t bytes) { fake::Device::get().capacity = bytes; }
-EMULATED void emulated_fail_allocation(int64_t after) { fake::Device::get().fail_allocation = after; }
-EMULATED void emulated_fail_from(int64_t after) { fake::Device::get().fail_from = after; }
+EMULATED int64_t emulated_heal() {
+  fake::Device::get().heal();
+  return 0;
+}
+EMULATED int64_t emulated_capacity(int64_t bytes) {
+  fake::Device::get().capacity = bytes;
+  return 0;
+}
+EMULATED int64_t emulated_fail_allocation(int64_t after) {
+  fake::Device::get().fail_allocation = after;
+  return 0;
+}
+EMULATED int64_t emulated_fail_from(int64_t after) {
+  fake::Device::get().fail_from = after;
+  return 0;
+}
 EMULATED int64_t emulated_calls() { return fake::Device::get().calls; }
 EMULATED int64_t emulated_allocated() { return fake::Device::get().allocated; }
 EMULATED int64_t emulated_most(int64_t start_anew) {

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 LEAST_WORK = 1 << 19
 """Rows * dimension * queries below which the host is through before a launch would be."""
 
-_LEAST_BYTES = 64 << 20
+LEAST_VRAM = 1 << 20
+_LEAST_DEFAULT = 64 << 20
 
 
 def _load() -> tuple[ModuleType | None, str | None]:
@@ -58,10 +59,13 @@ class CudaBackend:
         self._device = device
         self._vram_bytes = vram_bytes
         self._options = {"lanes": lanes, "least_work": least_work}
-        self._module, self._reason = (module, None) if module is not None else _load()
+        self._module = module
+        self._reason: str | None = None
 
     def available(self) -> str | None:
         """None when usable here, else the reason and the remedy."""
+        if self._module is None and self._reason is None:
+            self._module, self._reason = _load()
         if self._module is None:
             return self._reason
         reason: str | None = self._host.available() or self._module.unavailable_reason()
@@ -92,7 +96,7 @@ class CudaBackend:
         self._host.save_pool(pool, path, sections)
 
     def open_pool(self, path: str, *, threads: int = 1) -> tuple[RowPool, Mapping[str, bytes]]:
-        """As the CPU's: the file is mapped, and its lists are loaded to the device when they are asked for."""
+        """As the CPU's: the file is mapped, its lists are loaded to the device when asked for."""
         self._usable()
         pool, sections = self._host.open_pool(path, threads=threads)
         return self.adopt(pool), sections
@@ -113,7 +117,7 @@ class CudaBackend:
         module = self._usable()
         limit = self._vram_bytes
         if limit is None:
-            limit = max(_LEAST_BYTES, module.memory(self._device)["free"] // 2)
+            limit = max(_LEAST_DEFAULT, module.memory(self._device)["free"] // 2)
         return module.PageCache(port, device=self._device, limit=limit, **self._options)
 
     def _usable(self) -> ModuleType:

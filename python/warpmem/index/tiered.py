@@ -26,8 +26,8 @@ _CUDA, _CUDA_MANAGED = 2, 13  # kinds of devices, in DLPack
 class TieredPool:
     """RowPool over a native pool and a cache of its lists on a device. Thread-safe.
 
-    pool: of `_cpu`, without codebooks. open_cache: makes the `_cuda.PageCache` of the pool whose port it gets;
-    where it raises BackendUnavailable the host answers alone.
+    pool: of `_cpu`, without codebooks. open_cache: makes the `_cuda.PageCache` of the pool whose port it
+    gets; where it raises BackendUnavailable the host answers alone.
     """
 
     def __init__(self, pool: Any, open_cache: Callable[[Any], Any]) -> None:
