@@ -96,7 +96,8 @@ ForeignArray::~ForeignArray() {
 void ForeignArray::from_dlpack(const py::object& object, const char* name, int device, cuda::Stream stream) {
   const auto where = object.attr("__dlpack_device__")().cast<std::pair<int32_t, int32_t>>();
   require_device(name, where.second, device);
-  const py::object capsule = object.attr("__dlpack__")(py::arg("stream") = static_cast<int64_t>(reinterpret_cast<intptr_t>(stream)));
+  const py::object capsule =
+      object.attr("__dlpack__")(py::arg("stream") = static_cast<int64_t>(reinterpret_cast<intptr_t>(stream)));
   if (PyCapsule_IsValid(capsule.ptr(), "dltensor") == 0) throw py::type_error(std::string(name) + ": __dlpack__ gave no tensor");
   auto* const managed = static_cast<DlManaged*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor"));
   PyCapsule_SetName(capsule.ptr(), "used_dltensor");
@@ -108,7 +109,8 @@ void ForeignArray::from_dlpack(const py::object& object, const char* name, int d
   require_shape(name, tensor.ndim);
   rows_ = tensor.shape[0];
   columns_ = tensor.shape[1];
-  const bool dense = tensor.strides == nullptr || ((tensor.strides[1] == 1 || columns_ == 1) && (tensor.strides[0] == columns_ || rows_ <= 1));
+  const bool dense =
+      tensor.strides == nullptr || ((tensor.strides[1] == 1 || columns_ == 1) && (tensor.strides[0] == columns_ || rows_ <= 1));
   require_dense(name, dense || rows_ * columns_ == 0);
   data_ = static_cast<const unsigned char*>(tensor.data) + tensor.byte_offset;
 }
@@ -204,7 +206,10 @@ py::capsule dlpack_of(const DeviceArray& array) {
   tensor.device = DlDevice{kDlCuda, array.memory->runtime->device()};
   tensor.ndim = static_cast<int32_t>(held->shape.size());
   const char kind = array.dtype.kind();
-  tensor.dtype = DlType{static_cast<uint8_t>(kind == 'f' ? 2 : kind == 'u' ? 1 : 0), static_cast<uint8_t>(8 * array.dtype.itemsize()), 1};
+  tensor.dtype = DlType{static_cast<uint8_t>(kind == 'f'   ? 2
+                                             : kind == 'u' ? 1
+                                                           : 0),
+                        static_cast<uint8_t>(8 * array.dtype.itemsize()), 1};
   tensor.shape = held->shape.data();
   held->managed.context = held;
   held->managed.deleter = [](DlManaged* managed) { delete static_cast<Held*>(managed->context); };

@@ -47,7 +47,8 @@ class NativeCache {
       cache_ = std::make_unique<cuda::PageCache>(runtime_, *pool, options);
       queue_ = std::make_unique<cuda::ScanQueue>(*cache_, n_lanes);
       const cuda::Entered entered(*runtime_);
-      if (runtime_->create_stream(&stream_) != Status::kOk) throw DeviceError("the CUDA device does not answer: " + runtime_->error());
+      if (runtime_->create_stream(&stream_) != Status::kOk)
+        throw DeviceError("the CUDA device does not answer: " + runtime_->error());
     } catch (const std::bad_alloc&) {
       throw;
     } catch (const std::runtime_error& error) {
@@ -200,8 +201,9 @@ py::dict memory_of(const py::object& device) {
 void bind_page_cache(py::module_& m) {
   register_device_errors();
   bind_device_array(m);
-  py::class_<NativeCache>(m, "PageCache",
-                          "Lists of a pool in the memory of a CUDA device, under a limit of bytes, and the scan over them. Thread-safe.")
+  py::class_<NativeCache>(
+      m, "PageCache",
+      "Lists of a pool in the memory of a CUDA device, under a limit of bytes, and the scan over them. Thread-safe.")
       .def(py::init<const py::object&, const py::object&, const py::object&, const py::object&, const py::object&,
                     const py::object&, const py::object&>(),
            py::arg("pool"), py::kw_only(), py::arg("device") = py::int_(0), py::arg("limit"), py::arg("least_work") = py::int_(0),
@@ -209,7 +211,8 @@ void bind_page_cache(py::module_& m) {
       .def("port", &NativeCache::port, "For Pool.scan(device=...): a capsule, which keeps the cache.")
       .def("queries", &NativeCache::queries, py::arg("x"),
            "(n, dim) float32 queries on the device -> (a copy on the host, a port for the scan of these queries).")
-      .def("put", &NativeCache::put, py::arg("arrays"), "NumPy arrays -> DeviceArrays, ready, in one piece of memory beside the limit.")
+      .def("put", &NativeCache::put, py::arg("arrays"),
+           "NumPy arrays -> DeviceArrays, ready, in one piece of memory beside the limit.")
       .def("refresh", &NativeCache::refresh, py::arg("list_ids"), "After a change of these lists.")
       .def("warm", &NativeCache::warm, py::arg("list_ids"), "Load lists, asked for or not; how many are on their way.")
       .def("evict", &NativeCache::evict, py::arg("list_ids"), "Forget lists, and zero what they had.")

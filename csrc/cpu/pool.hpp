@@ -181,7 +181,7 @@ class Pool {
   mutable std::mutex publish_mutex_;  // held for a few instructions per list; guards table_'s structure, heads and stats_
   Table table_;  // owns its entries; changed under both mutexes, so a writer may read it with its own lock alone
   PoolStats stats_;
-  uint64_t last_version_ = 0;  // changed under the writer lock
+  uint64_t last_version_ = 0;         // changed under the writer lock
   std::atomic<int64_t> unmapped_{0};  // lists whose row map is still to be built; changed under the writer lock
 };
 

@@ -23,8 +23,8 @@ bool pages_of(const PoolView* view, int64_t list, int64_t first, int64_t n, Page
     const Page& page = *block.pages[page_of(position)];
     if ((page.unchecked() & kAllPlanes) != 0 && !page.check(kAllPlanes)) return false;
     const ConstPage memory = page.memory();
-    *out++ = PageView{memory.coarse, memory.fine,   memory.columns,  memory.rows,
-                      memory.stride, page.serial(), block.valid[page_of(position)]};
+    *out++ = PageView{
+        memory.coarse, memory.fine, memory.columns, memory.rows, memory.stride, page.serial(), block.valid[page_of(position)]};
   }
   return true;
 }

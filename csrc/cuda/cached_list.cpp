@@ -7,7 +7,8 @@ namespace warpmem::cuda {
 namespace {
 
 // A plane of `lines` lines, each of `slots` slots of `width` bytes.
-void stage_lines(unsigned char* to, const unsigned char* from, int64_t lines, int64_t slots, int64_t width, int64_t used) noexcept {
+void stage_lines(unsigned char* to, const unsigned char* from, int64_t lines, int64_t slots, int64_t width,
+                 int64_t used) noexcept {
   for (int64_t line = 0; line < lines; ++line) {
     std::memcpy(to + line * slots * width, from + line * slots * width, static_cast<size_t>(used * width));
   }

@@ -21,7 +21,8 @@ namespace warpmem::cuda {
 
 constexpr int64_t kDeviceChunkBytes = int64_t{16} << 20;  // at most, but for a block that is larger
 constexpr int64_t kDeviceChunkBlocks = 256;
-constexpr int64_t kDeviceChunksAtLeast = 64;  // into which the limit is cut: what a half-used chunk keeps from other sizes is little of the whole
+constexpr int64_t kDeviceChunksAtLeast =
+    64;  // into which the limit is cut: what a half-used chunk keeps from other sizes is little of the whole
 
 enum class HeapStatus { kOk, kFull, kNoMemory, kFailed };  // kFull: the limit; kNoMemory: the device has less than that
 

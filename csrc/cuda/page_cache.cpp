@@ -153,7 +153,9 @@ void PageCache::set_cold(int64_t list_id, Entry& entry) noexcept {
   if (!entry.queued && !entry.loading) entries_.erase(list_id);
 }
 
-bool PageCache::evictable(const Entry& entry) const noexcept { return entry.list.use_count() == 1 && !entry.loading && !entry.chosen; }
+bool PageCache::evictable(const Entry& entry) const noexcept {
+  return entry.list.use_count() == 1 && !entry.loading && !entry.chosen;
+}
 
 // The next list that the hand meets and that was not used since it last passed; null when all are pinned.
 PageCache::Entry* PageCache::next_victim(int64_t* list_id) noexcept {

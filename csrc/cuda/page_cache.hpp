@@ -29,8 +29,8 @@
 
 #include "../core/frequency.hpp"
 #include "../core/pool_view.hpp"
-#include "device_heap.hpp"
 #include "cached_list.hpp"
+#include "device_heap.hpp"
 #include "runtime.hpp"
 #include "staging.hpp"
 
@@ -112,7 +112,7 @@ class PageCache {
  private:
   struct Entry {
     std::shared_ptr<CachedList> list;  // null: not hot
-    size_t place = 0;  // in clock_, of a hot list
+    size_t place = 0;                  // in clock_, of a hot list
     bool queued = false;
     bool loading = false;
     bool forced = false;  // by warm()
@@ -163,8 +163,8 @@ class PageCache {
   const PageBlocks blocks_;
 
   mutable std::mutex mutex_;
-  std::condition_variable changed_;  // a load came, or is done; or the end
-  Stream stream_ = nullptr;          // of all copies to the device and of all zeroing
+  std::condition_variable changed_;      // a load came, or is done; or the end
+  Stream stream_ = nullptr;              // of all copies to the device and of all zeroing
   std::unique_ptr<DeviceHeap> heap_;     // pages
   std::unique_ptr<DeviceHeap> scratch_;  // tables, and what reserve() gives
   Frequency frequency_;

@@ -14,7 +14,7 @@ namespace warpmem::cuda {
 namespace {
 
 constexpr size_t kMostPatches = 32;  // of a table that is copied from the older version's; beyond that it is written anew
-constexpr int64_t kViewPages = 64;  // whose addresses are asked for at a time
+constexpr int64_t kViewPages = 64;   // whose addresses are asked for at a time
 
 struct HeldView {
   explicit HeldView(PoolView* held) : view(held) {}

@@ -73,7 +73,8 @@ class CudaRuntime final : public Runtime {
 
   Status create_event(Event* out, bool timed) noexcept override {
     cudaEvent_t event = nullptr;
-    const Status status = say(cudaEventCreateWithFlags(&event, timed ? cudaEventDefault : cudaEventDisableTiming), "cudaEventCreate");
+    const Status status =
+        say(cudaEventCreateWithFlags(&event, timed ? cudaEventDefault : cudaEventDisableTiming), "cudaEventCreate");
     *out = reinterpret_cast<Event>(event);
     return status;
   }
@@ -81,9 +82,7 @@ class CudaRuntime final : public Runtime {
   Status record(Event event, Stream stream) noexcept override {
     return say(cudaEventRecord(native(event), stream), "cudaEventRecord");
   }
-  Status synchronize(Event event) noexcept override {
-    return say(cudaEventSynchronize(native(event)), "waiting for the device");
-  }
+  Status synchronize(Event event) noexcept override { return say(cudaEventSynchronize(native(event)), "waiting for the device"); }
   Status wait(Stream stream, Event event) noexcept override {
     return say(cudaStreamWaitEvent(stream, native(event), 0), "cudaStreamWaitEvent");
   }

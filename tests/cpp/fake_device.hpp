@@ -37,11 +37,11 @@ class Device {
   }
 
   // Faults ---------------------------------------------------------------------------------------------------------------------------------------
-  int64_t capacity = INT64_MAX;    // bytes of device memory
-  int64_t fail_allocation = -1;    // so many more succeed, then one is refused; -1: none is
-  int64_t fail_from = -1;          // so many more calls succeed, then none does; -1: all do
-  bool no_pinned = false;          // no pinned memory
-  int64_t calls = 0;               // that could have failed
+  int64_t capacity = INT64_MAX;     // bytes of device memory
+  int64_t fail_allocation = -1;     // so many more succeed, then one is refused; -1: none is
+  int64_t fail_from = -1;           // so many more calls succeed, then none does; -1: all do
+  bool no_pinned = false;           // no pinned memory
+  int64_t calls = 0;                // that could have failed
   int64_t allocated = 0, most = 0;  // bytes of device memory
 
   void heal() {

@@ -523,7 +523,8 @@ TEST(hit_rates_are_near_the_best_possible) {
     }
     const double fixed = sums[static_cast<size_t>(fit - 1)] / sum * kRequests;
     std::printf("Zipf %.1f, %lld of %d lists fit: %.2f %% hits; %.1f %% of Belady's, %.1f %% of the best fixed choice's\n",
-                exponent, static_cast<long long>(fit), kLists, 100.0 * hits / kRequests, 100.0 * hits / best, 100.0 * hits / fixed);
+                exponent, static_cast<long long>(fit), kLists, 100.0 * hits / kRequests, 100.0 * hits / best,
+                100.0 * hits / fixed);
     CHECK(fit > kFit - 8 && fit <= kFit);
     CHECK(hits > 0.95 * fixed);
     if (exponent >= 1.2) CHECK(hits > 0.95 * best);
