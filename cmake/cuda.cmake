@@ -41,8 +41,11 @@ else()
 endif()
 message(STATUS "warpmem: CUDA with nvcc ${CMAKE_CUDA_COMPILER_VERSION} for sm ${_warpmem_architectures}")
 
-pybind11_add_module(_cuda MODULE csrc/bindings/cuda_module.cpp csrc/cuda/device.cu csrc/cuda/kmeans.cu csrc/cuda/pq.cu
-  csrc/cuda/scan.cu csrc/cuda/select_k.cu)
+pybind11_add_module(_cuda MODULE csrc/bindings/cuda_module.cpp csrc/bindings/device_array.cpp csrc/bindings/page_cache.cpp
+  csrc/cuda/cached_list.cpp csrc/cuda/device.cu csrc/cuda/device_heap.cpp csrc/cuda/kmeans.cu csrc/cuda/page_cache.cpp
+  csrc/cuda/page_loader.cpp csrc/cuda/pq.cu csrc/cuda/runtime_cuda.cu csrc/cuda/scan.cu csrc/cuda/scan_batch.cpp csrc/cuda/scan_queue.cpp
+  csrc/cuda/select_k.cu csrc/cuda/staging.cpp)
+target_link_libraries(_cuda PRIVATE Threads::Threads)
 set_target_properties(_cuda PROPERTIES
   CUDA_ARCHITECTURES "${_warpmem_architectures}"
   CUDA_STANDARD 17

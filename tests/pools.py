@@ -4,19 +4,67 @@ from __future__ import annotations
 
 import platform
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from emulated_cuda import emulated
 from warpmem.index.cpu import CpuBackend
+from warpmem.index.cuda_backend import CudaBackend
 from warpmem.index.cupy_backend import CupyBackend
 from warpmem.index.numba_backend import NumbaBackend
 from warpmem.index.numpy_ref import NumpyBackend
+from warpmem.index.tiered import TieredPool
 from warpmem.protocols import RowPool
+from warpmem.records import SegmentTable
 
 N_COLUMNS = 3
+
+
+class EagerPool(TieredPool):
+    """Whatever is scanned is on the device by then, and unless something changes meanwhile the device answers
+    for all of it."""
+
+    changes = 0  # odd while one is made; there is one writer
+
+    def apply(self, *args: Any, **options: Any) -> None:
+        self.changes += 1
+        try:
+            super().apply(*args, **options)
+        finally:
+            self.changes += 1
+
+    def scan(self, queries: Any, segments: Any, k: int, *, explain: bool = False, **options: Any) -> Any:
+        before, wanted = self.changes, self._device_part(segments)
+        self.warm(self.lists(), wait=True)
+        found = super().scan(queries, segments, k, explain=True, **options)
+        assert found[5]["device_failure"] is None and not found[5]["device_failed"]
+        if before == self.changes and before % 2 == 0:
+            assert found[5]["device_lists"] == wanted
+        return found if explain else found[:5]
+
+    def _device_part(self, segments: Any) -> int:
+        """How many lists the device should answer for: not those that a query scans twice with one group."""
+        if isinstance(segments, SegmentTable):
+            pairs = zip(segments.queries.flat, segments.lists.flat, strict=False)
+            asked = [(query, list_id, 0) for query, list_id in pairs]
+        else:
+            asked = [tuple(segment[:3]) for segment in segments if len(segment) == 6]
+        twice = {part[1] for part, count in Counter(asked).items() if count > 1}
+        return len(({part[1] for part in asked} - twice) & set(self.lists().tolist()))
+
+
+class EmulatedCudaBackend(CudaBackend):
+    """The CUDA backend on the emulator."""
+
+    def __init__(self) -> None:
+        super().__init__(module=emulated().module, vram_bytes=1 << 28, least_work=0)
+
+    def _tiered(self, pool: RowPool) -> RowPool:
+        return EagerPool(pool, self._open_cache)
 
 
 def hardware_has(*names: str) -> bool:
@@ -42,6 +90,7 @@ def make_backends() -> dict[str, Any]:
     found: dict[str, Any] = {"numpy": NumpyBackend()}
     found |= {isa: CpuBackend(isa) for isa in native_isas()}
     found["cupy"] = CupyBackend(np)  # the same code with NumPy as its array module
+    found["cuda"] = EmulatedCudaBackend()
     if NumbaBackend().available() is None:  # an extra: test_numba_cupy.py says when it is absent
         found["numba"] = NumbaBackend()
     return found

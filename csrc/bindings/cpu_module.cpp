@@ -17,6 +17,7 @@
 #include "id_map.hpp"
 #include "kernels.hpp"
 #include "pool_file.hpp"
+#include "pool_port.hpp"
 #include "pool_reads.hpp"
 #include "pq_pool.hpp"
 #include "segments.hpp"
@@ -64,6 +65,8 @@ class NativePool {
     const py::gil_scoped_release release;
     file.load(pool_);
   }
+
+  static py::capsule port(const py::object& self) { return pool_port_capsule(self.cast<NativePool&>().pool_, self); }
 
   void save(const py::object& path, const py::object& sections) const { pool_save(pool_, path, sections); }
 
@@ -131,7 +134,7 @@ class NativePool {
                  const py::object& min_similarity, const py::object& w_similarity, const py::object& w_recency,
                  const py::object& w_priority, const py::object& half_life, const py::object& recency_column,
                  const py::object& priority_column, const py::object& now, const py::object& refine, const py::object& explain,
-                 const py::object& ranks_arg) {
+                 const py::object& ranks_arg, const py::object& device) {
     const View<float> queries(queries_arg, "queries", {-1, dim()});
     ScanRequest request;
     request.queries = queries.data();
@@ -178,11 +181,14 @@ class NativePool {
       const auto queries_of = static_cast<int64_t>(groups.begin[g + 1] - groups.begin[g]);
       elements += heads[g] ? heads[g]->slots * pool_.layout().padded * queries_of : 0;
     }
+    const ScanPort* const port = scan_port_of(device, pool_);
+    const bool shared = port != nullptr && elements >= port->least_work;
     ScanCounters counters;
     {
       std::optional<py::gil_scoped_release> release;
-      if (elements >= (pool_.screened() ? kScreenReleaseElements : kScanReleaseElements)) release.emplace();
-      counters = warpmem::scan(*kernels_, pool_, request, groups, heads, output, &workers_);
+      if (shared || elements >= (pool_.screened() ? kScreenReleaseElements : kScanReleaseElements)) release.emplace();
+      counters = shared ? warpmem::scan(*port, *kernels_, pool_, request, groups, heads, output, &workers_)
+                        : warpmem::scan(*kernels_, pool_, request, groups, heads, output, &workers_);
       heads.clear();  // may free pages that a writer has replaced meanwhile
     }
     if (explained || ranked) {
@@ -192,6 +198,8 @@ class NativePool {
       plan["tiles"] = counters.tiles;
       plan["threads"] = counters.threads;
       plan["variant"] = counters.screened ? isa() + "/" + (pool_.books() != nullptr ? "pq" : kernels_->screen_name) : isa();
+      if (port != nullptr) plan["device_lists"] = counters.device_lists;
+      if (port != nullptr) plan["device_failed"] = counters.device_failed;
       if (ranked) plan["groups"] = std::move(ranks);
       if (ranked) plan["ordinals"] = std::move(ordinals);
       return py::make_tuple(std::move(scores), std::move(similarities), std::move(list_ids), std::move(row_ids),
@@ -366,10 +374,11 @@ PYBIND11_MODULE(_cpu, m) {
            py::arg("min_similarity") = none, py::arg("w_similarity") = one, py::arg("w_recency") = zero,
            py::arg("w_priority") = zero, py::arg("half_life") = one, py::arg("recency_column") = zero_int,
            py::arg("priority_column") = zero_int, py::arg("now") = zero_int, py::arg("refine") = py::int_(10),
-           py::arg("explain") = false, py::arg("ranks") = false,
+           py::arg("explain") = false, py::arg("ranks") = false, py::arg("device") = py::none(),
            "The k best rows of each query: (scores, similarities, list_ids, row_ids, counts); with explain a dict of counters "
            "more, "
-           "with ranks also the groups and ordinals of the rows in it.")
+           "with ranks also the groups and ordinals of the rows in it. device: a port of warpmem._cuda, which does what it can.")
+      .def("port", &NativePool::port, "What warpmem._cuda's PageCache needs of this pool: a capsule, which keeps the pool.")
       .def("vectors", &NativePool::vectors, py::arg("list_id"), py::arg("row_ids"), "Stored rows; KeyError when one is absent.")
       .def("lists", &NativePool::lists, "Ids of all lists, ascending.")
       .def("rows", &NativePool::rows, py::arg("list_id"),

@@ -1,9 +1,10 @@
-// warpmem._cuda: what CUDA devices there are, and whether they compute as the host does.
+// warpmem._cuda: what CUDA devices there are, whether they compute as the host does, and caches of pools on them (page_cache.cpp).
 #include <pybind11/pybind11.h>
 
 #include <string>
 
 #include "../cuda/device.hpp"
+#include "page_cache.hpp"
 
 namespace {
 
@@ -52,7 +53,8 @@ py::dict self_test(int device) {
 }  // namespace
 
 PYBIND11_MODULE(_cuda, m) {
-  m.doc() = "CUDA device query and self-test of warpmem. Importing it touches no device.";
+  m.doc() = "CUDA side of warpmem: devices, and lists of pools on them. Importing it touches no device.";
+  bind_page_cache(m);
   m.def("device_count", &cuda::device_count, "Number of usable devices; 0 without a driver.");
   m.def("unavailable_reason", &unavailable_reason, "Why there is no device, or None.");
   m.def("devices", &devices, "index, name, capability and memory (bytes) of each device.");

@@ -4,6 +4,7 @@
 // must all hold. Without the three it is a plain conjunction. The scan holds a page's 64 values in one word, so that an operation is one instruction.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "hd.hpp"
@@ -26,6 +27,17 @@ struct Term {
   int32_t op;
   int64_t lo;
   int64_t hi;
+};
+
+// What rows must satisfy. Terms and membership values lie in the request's common arrays; a term's lo and hi count from the filter's first value.
+struct Filter {
+  size_t terms_begin = 0;
+  size_t terms_end = 0;
+  size_t values_begin = 0;
+  size_t values_end = 0;
+  bool joined = false;               // whether AND, OR or NOT is among the terms
+  const uint64_t* bitmap = nullptr;  // null: every row
+  int64_t bitmap_words = 0;
 };
 
 WARPMEM_HD inline bool is_member(const int64_t* values, int64_t lo, int64_t hi, int64_t v) {

@@ -51,6 +51,9 @@ class Page {
 
   bool of_file() const noexcept { return file_ != nullptr; }
 
+  // Of this page alone, for as long as the process runs: what a copy of a page elsewhere is known by.
+  uint64_t serial() const noexcept { return serial_; }
+
   // Planes that are still to be compared with their checksums; 0 for a page of the arena.
   unsigned unchecked() const noexcept { return unchecked_.load(std::memory_order_relaxed); }
 
@@ -67,11 +70,17 @@ class Page {
  private:
   friend class MappedPages;
 
+  static uint64_t next_serial() noexcept {
+    static std::atomic<uint64_t> last{0};
+    return last.fetch_add(1, std::memory_order_relaxed) + 1;
+  }
+
   std::shared_ptr<PageArena> arena_;
   PageArena::Chunk* chunk_ = nullptr;
   PageMemory memory_;
   const MappedPages* file_ = nullptr;  // which owns this page
   int64_t number_ = 0;                 // in the file
+  const uint64_t serial_ = next_serial();
   mutable std::atomic<unsigned char> unchecked_{0};
 };
 

@@ -206,6 +206,7 @@ void Pool::replace_head(Entry& entry, ListHead& head) noexcept {
 void Pool::publish(Plan& plan) noexcept {
   const std::lock_guard<std::mutex> lock(publish_mutex_);
   for (Draft& draft : plan.drafts) {
+    draft.next->version = ++last_version_;
     ListHead head = std::move(draft.next);
     if (head->live == 0) head.reset();
     const bool drop = !head;
@@ -288,6 +289,7 @@ void Pool::compact_entry(Entry& entry) {
     rows.put(layout_.row_ids(from)[slot], position);
   });
   next->live = next->slots;
+  next->version = ++last_version_;
 
   ListHead head = next;
   const std::lock_guard<std::mutex> lock(publish_mutex_);
@@ -317,6 +319,7 @@ void Pool::adopt(std::vector<std::pair<int64_t, std::shared_ptr<List>>> lists) {
   for (auto& [list_id, list] : lists) {
     auto entry = std::make_unique<Entry>();
     entry->mapped = false;
+    list->version = ++last_version_;
     ListHead head = std::move(list);
     const std::lock_guard<std::mutex> lock(publish_mutex_);
     replace_head(*entry, head);

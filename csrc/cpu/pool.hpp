@@ -69,6 +69,7 @@ struct List {
   std::vector<std::shared_ptr<const Block>> blocks;
   int64_t slots = 0;  // rows ever appended to this version's pages
   int64_t live = 0;
+  uint64_t version = 0;  // given when it is published, never to two versions of any list of the pool; 0 before
 };
 
 using ListHead = std::shared_ptr<const List>;
@@ -183,6 +184,7 @@ class Pool {
   mutable std::mutex publish_mutex_;  // held for a few instructions per list; guards table_'s structure, heads and stats_
   Table table_;  // owns its entries; changed under both mutexes, so a writer may read it with its own lock alone
   PoolStats stats_;
+  uint64_t last_version_ = 0;         // changed under the writer lock
   std::atomic<int64_t> unmapped_{0};  // lists whose row map is still to be built; changed under the writer lock
 };
 

@@ -79,6 +79,11 @@ SegmentGroups group_segments(const int64_t* list_ids, size_t n) {
 
 ScanCounters scan(const Kernels& kernels, const Pool& pool, const ScanRequest& request, const SegmentGroups& groups,
                   const std::vector<ListHead>& heads, const ScanOutput& output, Workers* workers) {
+  return scan_lists(kernels, pool, request, groups, heads, output, workers, nullptr);
+}
+
+ScanCounters scan_lists(const Kernels& kernels, const Pool& pool, const ScanRequest& request, const SegmentGroups& groups,
+                        const std::vector<ListHead>& heads, const ScanOutput& output, Workers* workers, std::vector<TopK>* tops) {
   const PageLayout& layout = pool.layout();
   const auto n_queries = static_cast<size_t>(request.n_queries);
   const auto padded = static_cast<size_t>(layout.padded);
@@ -160,7 +165,11 @@ ScanCounters scan(const Kernels& kernels, const Pool& pool, const ScanRequest& r
     counters.rows_rescored += states[t].rows_rescored;
     for (size_t q = 0; t > 0 && q < n_queries; ++q) states[0].tops[q].take_all(states[t].tops[q]);
   }
-  write_output(states[0].tops, static_cast<size_t>(request.k), output);
+  if (tops != nullptr) {
+    *tops = std::move(states[0].tops);
+  } else {
+    write_output(states[0].tops, static_cast<size_t>(request.k), output);
+  }
   return counters;
 }
 

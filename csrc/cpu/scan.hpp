@@ -3,6 +3,7 @@
 //   scan.cpp       groups segments by list; widens and quantises the queries, plans, runs the tasks, merges
 //   scan_task.*    one task: filters -> screen (an upper bound of each row's similarity from int8 codes) -> canonical rescoring of the rows whose bound
 //                  on the final score reaches the k-th best -> selection
+//   scan_device.cpp  lists that a device answers for, beside those that the host scans
 //   scan_filter.cpp  what a task knows of its rows besides their codes: filters, and what ranking adds to their scores
 //
 // The screen never decides: a row is left out only when its bound proves that it cannot be among the k best. Results have the bits that they have
@@ -12,6 +13,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "../core/pool_view.hpp"
 #include "../core/predicate.hpp"
 #include "../core/score.hpp"
 #include "kernels.hpp"
@@ -19,17 +21,6 @@
 #include "workers.hpp"
 
 namespace warpmem {
-
-// What rows must satisfy. Terms and membership values lie in the request's common arrays; a term's lo and hi count from the filter's first value.
-struct Filter {
-  size_t terms_begin = 0;
-  size_t terms_end = 0;
-  size_t values_begin = 0;
-  size_t values_end = 0;
-  bool joined = false;               // whether AND, OR or NOT is among the terms
-  const uint64_t* bitmap = nullptr;  // null: every row
-  int64_t bitmap_words = 0;
-};
 
 // One query over one list.
 struct Segment {
@@ -88,11 +79,17 @@ struct ScanCounters {
   int64_t tiles = 0;
   int32_t threads = 1;
   bool screened = false;
+  int64_t device_lists = 0;    // that a device answered for, whose rows are among those above
+  bool device_failed = false;  // a device had taken lists and could not answer: the host did
 };
 
 // `heads` holds the snapshot of each list of `groups`, null for an unknown one. Allocates before it writes; throws std::bad_alloc. `workers` may be null.
 // Throws IndexFileError, and has written nothing, when a page of a file that it used is damaged.
 ScanCounters scan(const Kernels& kernels, const Pool& pool, const ScanRequest& request, const SegmentGroups& groups,
                   const std::vector<ListHead>& heads, const ScanOutput& output, Workers* workers = nullptr);
+
+// The same, of which a device does what it can at the same time (core/pool_view.hpp). The pool has no codebooks.
+ScanCounters scan(const ScanPort& device, const Kernels& kernels, const Pool& pool, const ScanRequest& request,
+                  const SegmentGroups& groups, const std::vector<ListHead>& heads, const ScanOutput& output, Workers* workers);
 
 }  // namespace warpmem

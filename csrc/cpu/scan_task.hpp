@@ -39,6 +39,10 @@ struct ScanList {
 // Fills a scan's output, to the last entry.
 void write_output(std::vector<TopK>& tops, size_t k, const ScanOutput& output);
 
+// scan(), which leaves the results in `tops`, of each query, and the output as it is; with null in the output. A pool with codebooks takes only null.
+ScanCounters scan_lists(const Kernels& kernels, const Pool& pool, const ScanRequest& request, const SegmentGroups& groups,
+                        const std::vector<ListHead>& heads, const ScanOutput& output, Workers* workers, std::vector<TopK>* tops);
+
 class ScanWorker {
  public:
   // Everything that can fail.

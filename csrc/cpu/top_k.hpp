@@ -19,6 +19,8 @@ class TopK {
     heap_.reserve(std::min(k_, static_cast<size_t>(expected_)));
   }
 
+  size_t size() const { return heap_.size(); }
+
   // A score below this cannot enter.
   float threshold() const { return heap_.size() == k_ ? heap_.front().score : -INFINITY; }
 

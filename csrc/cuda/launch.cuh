@@ -10,6 +10,8 @@
 
 #if defined(__CUDACC__)
 #include <cuda_runtime.h>
+#else
+#include <mutex>
 #endif
 
 namespace warpmem::cuda {
@@ -45,13 +47,23 @@ inline void fill_bytes(void* to, int value, int64_t bytes, Stream stream) {
 
 #else
 
+// In the emulator a launch is made at once, by one host thread at a time. Where streams are more than names (tests/cpp/fake_device.hpp), `before_launch`
+// makes what was enqueued before it.
+inline void (*before_launch)(Stream) = nullptr;
+inline std::mutex emulator_mutex;
+
 template <typename Params>
-void launch(const char* name, void (*kernel)(Params), const Grid& grid, Stream, const Params& params) {
+void launch(const char* name, void (*kernel)(Params), const Grid& grid, Stream stream, const Params& params) {
   if (grid.blocks > kMaxBlocks) throw std::runtime_error(std::string(name) + ": too many blocks");
+  if (before_launch != nullptr) before_launch(stream);
+  const std::lock_guard<std::mutex> lock(emulator_mutex);
   simt::Machine::get().launch(name, grid.blocks, grid.threads, grid.shared_bytes, [&] { kernel(params); });
 }
 
-inline void fill_bytes(void* to, int value, int64_t bytes, Stream) { std::memset(to, value, static_cast<size_t>(bytes)); }
+inline void fill_bytes(void* to, int value, int64_t bytes, Stream stream) {
+  if (before_launch != nullptr) before_launch(stream);
+  std::memset(to, value, static_cast<size_t>(bytes));
+}
 
 #endif
 

@@ -6,7 +6,7 @@ from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
-from typing_extensions import Buffer
+from typing_extensions import Buffer, CapsuleType
 
 from .records import SegmentTable
 
@@ -71,9 +71,11 @@ class Pool:
         refine: int = 10,
         explain: bool = False,
         ranks: bool = False,
+        device: CapsuleType | None = None,
     ) -> tuple[
         NDArray[np.float32], NDArray[np.float32], NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]
     ]: ...  # with explain or ranks a sixth: dict[str, Any]; ranks: "groups", "ordinals" (q, k) uint32
+    def port(self) -> CapsuleType: ...
     def vectors(self, list_id: int, row_ids: NDArray[np.int64]) -> NDArray[np.float32]: ...
     def lists(self) -> NDArray[np.int64]: ...
     def rows(self, list_id: int) -> tuple[NDArray[np.int64], NDArray[np.uint32], NDArray[np.int64]]: ...

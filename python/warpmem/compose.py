@@ -20,6 +20,7 @@ from .index.backends import backends as backends
 from .index.backends import choose
 from .index.checkpoint import IndexCheckpoint
 from .index.cpu import CpuBackend
+from .index.cuda_backend import CudaBackend
 from .index.partitions import PartitionedIndex
 from .memory import Memory
 from .ops.clock import SystemClock
@@ -109,11 +110,11 @@ def _settings(
 
 def make_backend(settings: Config) -> tuple[SearchBackend, str]:
     """(backend, why it was chosen). Raises BackendUnavailable."""
-    return choose(settings.backend, settings.isa)
+    return choose(settings.backend, settings.isa, settings.device, settings.vram_bytes or None)
 
 
 def _make_checkpoint(settings: Config, backend: SearchBackend, log: Log) -> IndexCheckpoint | None:
-    if settings.path is None or not isinstance(backend, CpuBackend):
+    if settings.path is None or not isinstance(backend, (CpuBackend, CudaBackend)):
         return None
     return IndexCheckpoint(backend, os.path.join(settings.path, INDEX_NAME), log, settings.columns)
 

@@ -25,8 +25,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     path            data directory; None keeps everything in memory
     durability      "sync": add returns after fsync; "os": after the write reached the operating system
-    backend         "auto", "cpu", "numpy", or with an extra installed "cupy" (needs a CUDA device), "numba"
+    backend         "auto", "cpu", "numpy", with a CUDA device "cuda", or with an extra installed "cupy"
+                    (needs a CUDA device), "numba"
     isa             instruction set of the cpu backend: "auto", "avx512", "avx2", "serial"
+    device          number of the CUDA device
+    vram_bytes      of its memory the index may take; 0 is half of what is free at opening
     embedder        "wordllama" or "hashing"; None is the store's own, and "wordllama" for a new store
     read_only       refuse every write
     item_cache      decoded items kept in memory
@@ -41,8 +44,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     path: str | None = None
     durability: Durability = "sync"
-    backend: Literal["auto", "cpu", "cupy", "numba", "numpy"] = "auto"
+    backend: Literal["auto", "cuda", "cpu", "cupy", "numba", "numpy"] = "auto"
     isa: Literal["auto", "avx512", "avx2", "serial"] = "auto"
+    device: int = 0
+    vram_bytes: int = 0
     embedder: Literal["wordllama", "hashing"] | None = None
     read_only: bool = False
     item_cache: int = 65_536
@@ -59,6 +64,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             ("memtable_bytes", 1),
             ("min_free_bytes", 0),
             ("checkpoint_rows", 0),
+            ("device", 0),
+            ("vram_bytes", 0),
         ):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 1 << 63:

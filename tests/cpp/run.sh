@@ -15,7 +15,7 @@ else
 fi
 cxx=${CXX:-g++}
 flags="-std=c++17 -g -ffp-contract=off -Wall -Wextra -Wpedantic -Wshadow -Werror -fno-omit-frame-pointer"
-sources="arena dispatch pack_serial pages pool pool_open pool_read pool_save scan scan_filter scan_pq scan_task serial workers"
+sources="arena dispatch pack_serial pages pool pool_open pool_read pool_save pool_view scan scan_device scan_filter scan_pq scan_task serial workers"
 sources="$sources kmeans kmeans_serial nearest op_dispatch pq pq_serial select_k select_k_serial"
 defines=""
 case $(uname -m) in

@@ -5,25 +5,32 @@ from __future__ import annotations
 from ..protocols import SearchBackend
 from .choose import ORDER, choose_backend
 from .cpu import CpuBackend
+from .cuda_backend import CudaBackend
 from .cupy_backend import CupyBackend
 from .numba_backend import NumbaBackend
 from .numpy_ref import NumpyBackend
 
-_NOT_BUILT = {"cuda": "the CUDA search backend is not part of this version"}
 _BY_NAME_ONLY = {"numba": "it compiles for seconds at its first search, so it must be asked for by name"}
 
 
-def backends(isa: str = "auto") -> dict[str, SearchBackend]:
-    """Every search backend of this build, by name. isa: of the cpu backend."""
-    return {"cpu": CpuBackend(isa), "cupy": CupyBackend(), "numba": NumbaBackend(), "numpy": NumpyBackend()}
+def backends(isa: str = "auto", device: int = 0, vram_bytes: int | None = None) -> dict[str, SearchBackend]:
+    """Every search backend of this build, by name. isa: of the cpu backend, and of the CPU's part of cuda.
+    device, vram_bytes: of the cuda backend."""
+    return {
+        "cuda": CudaBackend(isa, device=device, vram_bytes=vram_bytes),
+        "cpu": CpuBackend(isa),
+        "cupy": CupyBackend(),
+        "numba": NumbaBackend(),
+        "numpy": NumpyBackend(),
+    }
 
 
-def choose(name: str, isa: str = "auto") -> tuple[SearchBackend, str]:
+def choose(
+    name: str, isa: str = "auto", device: int = 0, vram_bytes: int | None = None
+) -> tuple[SearchBackend, str]:
     """(backend, why it was chosen) for a backend's name or "auto". Raises BackendUnavailable."""
-    known = backends(isa)
-    reasons: dict[str, str | None] = dict(_NOT_BUILT)
-    if name == "auto":
-        reasons.update(_BY_NAME_ONLY)
+    known = backends(isa, device, vram_bytes)
+    reasons: dict[str, str | None] = dict(_BY_NAME_ONLY) if name == "auto" else {}
     # Asking can cost an import, so those behind the first that can run are not asked.
     chosen = False
     for candidate in ORDER if name == "auto" else (name,):

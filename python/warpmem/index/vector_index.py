@@ -15,14 +15,17 @@ from . import inputs, vector_file
 from .approximate import approximate, measured
 from .backends import choose
 from .columns import Columns
+from .cuda_backend import LEAST_VRAM, CudaBackend
 from .filter_terms import FilterCompiler
 from .inputs import F32, I64
 from .pool_copies import copy_rows
 from .row_store import RowStore, Serving
 from .searching import search
+from .tiered import TieredPool
 
 _USUAL_THREADS = 16
 _NORMALISE_ROWS = 8192
+_MAX_DEVICE = 1 << 16
 
 
 class VectorIndex:
@@ -48,16 +51,20 @@ class VectorIndex:
         recall: float = 1.0,
         columns: Mapping[str, ColumnType] | None = None,
         threads: int | None = None,
+        device: int = 0,
+        vram_bytes: int | None = None,
     ) -> None:
         """An empty index of vectors with `dim` dimensions, 1 to 65,536.
 
         metric: "cosine" (vectors and queries are brought to unit length), "ip" (inner product), or "l2",
         whose score is the negated squared distance. storage: how rows are kept, "f32", "f16", "int8" (a scale
         a row) or "pq" (codes only, after `train`); search is exact for the rows as they are kept, but for
-        "pq" and `recall` below 1. backend: "auto", "cpu", "numpy", or where installed "numba" and "cupy"; all
-        give the same answers. recall: the share of true neighbours that searches must find after
-        `optimise()`. columns: name -> "int64", "float64", "bool", "str" or "time", at most 1,024, for filters
-        and ranking. threads: of one search, 1 to 1,024; None is what the process may use, at most 16.
+        "pq" and `recall` below 1. backend: "auto", "cpu", "numpy", with a CUDA device "cuda", or where
+        installed "numba" and "cupy"; all give the same answers. recall: the share of true neighbours that
+        searches must find after `optimise()`. columns: name -> "int64", "float64", "bool", "str" or "time", at most 1,024, for filters
+        and ranking. threads: of one search, 1 to 1,024; None is what the process may use, at most 16. device,
+        vram_bytes: with "cuda", which device, and how many bytes of its memory the index may take; None is
+        half of what is free now. Owners' rows are loaded as they are asked for; the CPU answers meanwhile.
 
         Raises InputError, BackendUnavailable.
         """
@@ -68,15 +75,18 @@ class VectorIndex:
         self._recall = inputs.wanted_recall(recall)
         self._columns = Columns(columns)
         self._filters = FilterCompiler(self._columns)
-        self._choose(backend, threads)
+        self._choose(backend, threads, device, vram_bytes)
         self._trained = storage != "pq"
         self._store = self._new_store(Serving(self._new_pool(), False))
 
-    def _choose(self, backend: Any, threads: Any) -> None:
+    def _choose(self, backend: Any, threads: Any, device: Any, vram_bytes: Any) -> None:
         self._threads = inputs.thread_count(threads, _usable_threads())
+        inputs.integer(device, "device", 0, _MAX_DEVICE)
+        if vram_bytes is not None:
+            inputs.integer(vram_bytes, "vram_bytes", LEAST_VRAM, inputs.MAX_ID)
         if not isinstance(backend, str):
             raise InputError(f"backend must be a name, not {type(backend).__name__}")
-        self._backend, self._reason = choose(backend)
+        self._backend, self._reason = choose(backend, device=device, vram_bytes=vram_bytes)
 
     def _new_pool(self) -> RowPool:
         storage = "f32" if self._storage == "pq" else self._storage  # holds no rows before it is trained
@@ -88,6 +98,16 @@ class VectorIndex:
             metric=vector_file.pool_metric(self._metric),
             **options,
         )
+
+    def _adopt(self, mapped: RowPool) -> RowPool:
+        """A native pool as one of this index's backend: itself, or with its rows."""
+        if self._backend.name == "cpu":
+            return mapped
+        if isinstance(self._backend, CudaBackend):
+            return self._backend.adopt(mapped)
+        pool = self._new_pool()
+        copy_rows(mapped, pool, self._dim, self._storage)
+        return pool
 
     def _new_store(self, serving: Serving) -> RowStore:
         return RowStore(serving, self._columns, self._dim, self._storage)
@@ -195,7 +215,7 @@ class VectorIndex:
         described = None
         if explain:
             described = {"plan": self._plan(serving), "backend": self._backend.name, "isa": serving.pool.isa}
-            if self._backend.name == "cpu" or serving.approximate:
+            if self._backend.name in ("cpu", "cuda") or serving.approximate:
                 options["explain"] = True
         return search(
             serving, self._filters, rows, k,
@@ -218,6 +238,21 @@ class VectorIndex:
         return bool(0 <= id <= inputs.MAX_ID) and bool(self._store.holds(np.array([id], np.int64))[0])
 
     # --------------------------------------------------------------------------------------- upkeep
+
+    def warm(self, owners: Any, *, wait: bool = False) -> int:
+        """Load owners' rows to the device, however rarely they are asked for, as at the start of a session;
+        owners: an integer or (n,). wait: until they are there, or there is no room. Returns how many owners
+        are on their way: none with other backends than "cuda", and none of an approximate index."""
+        pool = self._store.serving.pool
+        lists = inputs.integers(owners, "owners")
+        return pool.warm(lists, wait=wait) if isinstance(pool, TieredPool) else 0
+
+    def evict(self, owners: Any) -> None:
+        """Forget the device's copy of owners' rows, and overwrite it with zeros. Rows stay in the index."""
+        pool = self._store.serving.pool
+        lists = inputs.integers(owners, "owners")
+        if isinstance(pool, TieredPool):
+            pool.evict(lists)
 
     def optimise(self) -> None:
         """Make searches faster, at the cost of time now; searches and changes go on meanwhile.
@@ -256,7 +291,7 @@ class VectorIndex:
     def stats(self) -> dict[str, Any]:
         """Counters and choices: rows, lists, dead (removed rows not yet compacted), pages, bytes, backend and
         the reason for it, isa, storage, metric, plan; for an approximate index also what its pool says of
-        itself, the measured recall among it."""
+        itself, the measured recall among it; with "cuda" also `tiers`, what the device holds and did."""
         serving = self._store.serving
         return {
             **serving.pool.stats(),
@@ -269,6 +304,7 @@ class VectorIndex:
             "plan": self._plan(serving),
             "wanted_recall": self._recall,
             "threads": self._threads,
+            **({"tiers": serving.pool.tiers()} if isinstance(serving.pool, TieredPool) else {}),
         }
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -295,22 +331,30 @@ class VectorIndex:
             vector_file.save(path, pool, described)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], *, backend: str = "auto", threads: int | None = None) -> Self:
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        backend: str = "auto",
+        threads: int | None = None,
+        device: int = 0,
+        vram_bytes: int | None = None,
+    ) -> Self:
         """The index in a file written by `save`, on any backend. The file is mapped, so opening it costs
-        little at any size with the "cpu" backend; its checksums are verified block by block when first read.
+        little at any size with the backends "cpu" and "cuda"; its checksums are verified block by block when
+        first read.
 
         Raises InputError, FormatError, IndexCorrupt, StoreError, BackendUnavailable.
         """
         index = cls.__new__(cls)
-        index._choose(backend, threads)
+        index._choose(backend, threads, device, vram_bytes)
         pool, described = vector_file.load(path, index._threads)
         index._dim, index._metric, index._storage = described.dim, described.metric, described.storage
         index._recall, index._trained = described.recall, described.trained
         index._columns = Columns(dict(described.columns), described.strings)
         index._filters = FilterCompiler(index._columns)
-        if index._backend.name != "cpu" and not described.approximate and described.storage != "pq":
-            mapped, pool = pool, index._new_pool()
-            copy_rows(mapped, pool, index._dim, index._storage)
+        if not described.approximate and described.storage != "pq":
+            pool = index._adopt(pool)
         index._store = index._new_store(Serving(pool, described.approximate))
         index._store.next_id, index._store.next_ordinal = described.next_id, described.next_ordinal
         return index

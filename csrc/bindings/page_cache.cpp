@@ -1,0 +1,228 @@
+#include "page_cache.hpp"
+
+#include <pybind11/numpy.h>
+
+#include <memory>
+#include <mutex>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "../cuda/page_cache.hpp"
+#include "../cuda/scan_queue.hpp"
+#include "arrays.hpp"
+#include "device_array.hpp"
+#include "ports.hpp"
+
+namespace warpmem {
+
+namespace {
+
+using cuda::Status;
+
+constexpr int64_t kLeastLimit = int64_t{1} << 16;
+constexpr int64_t kMaxLanes = 64;
+
+std::vector<int64_t> ids_of(const py::object& argument) {
+  const View<int64_t> ids(argument, "list_ids", {-1});
+  return {ids.data(), ids.data() + ids.shape(0)};
+}
+
+class NativeCache {
+ public:
+  NativeCache(const py::object& port, const py::object& device, const py::object& limit, const py::object& least_work,
+              const py::object& lanes, const py::object& inline_bytes, const py::object& manual)
+      : pool_(port), least_work_(as_int64(least_work, "least_work", 0)) {
+    const auto* const pool = port_of<PoolPort>(port, kPoolPortName);
+    if (pool == nullptr) throw py::type_error("pool must be the port of a pool of this version of warpmem");
+    cuda::CacheOptions options;
+    options.limit = as_int64(limit, "limit", kLeastLimit);
+    options.inline_bytes = as_int64(inline_bytes, "inline_bytes", 0, int64_t{1} << 30);
+    options.manual = py::cast<bool>(manual);
+    const auto index = static_cast<int>(as_int64(device, "device", 0, 1 << 16));
+    const auto n_lanes = static_cast<int32_t>(as_int64(lanes, "lanes", 1, kMaxLanes));
+    const py::gil_scoped_release release;
+    try {
+      runtime_ = cuda::make_runtime(index);
+      cache_ = std::make_unique<cuda::PageCache>(runtime_, *pool, options);
+      queue_ = std::make_unique<cuda::ScanQueue>(*cache_, n_lanes);
+      const cuda::Entered entered(*runtime_);
+      if (runtime_->create_stream(&stream_) != Status::kOk)
+        throw DeviceError("the CUDA device does not answer: " + runtime_->error());
+    } catch (const std::bad_alloc&) {
+      throw;
+    } catch (const std::runtime_error& error) {
+      throw DeviceError(error.what());
+    }
+  }
+
+  ~NativeCache() {
+    const py::gil_scoped_release release;
+    queue_.reset();
+    cache_.reset();
+    const cuda::Entered entered(*runtime_);
+    runtime_->release_stream(stream_);
+  }
+  NativeCache(const NativeCache&) = delete;
+  NativeCache& operator=(const NativeCache&) = delete;
+
+  static py::capsule port(const py::object& self) {
+    auto& cache = self.cast<NativeCache&>();
+    return port_capsule(cache.queue_->port(cache.least_work_), kScanPortName, self);
+  }
+
+  // Queries on the device: the host's copy, and a port for a scan that uses them where they are.
+  static py::tuple queries(const py::object& self, const py::object& argument) {
+    auto& cache = self.cast<NativeCache&>();
+    const cuda::Entered entered(*cache.runtime_);
+    struct Held {
+      std::unique_ptr<ForeignArray> array;
+      py::object cache;
+    };
+    auto held = std::make_unique<Held>();
+    held->cache = self;
+    held->array = std::make_unique<ForeignArray>(argument, "queries", *cache.runtime_, cache.stream_);
+    const ForeignArray& array = *held->array;
+    py::array_t<float> host({array.rows(), array.columns()});
+    float* const to = host.mutable_data();
+    bool well = true;
+    {
+      const py::gil_scoped_release release;
+      const std::lock_guard<std::mutex> lock(cache.stream_mutex_);
+      const int64_t bytes = array.rows() * array.columns() * static_cast<int64_t>(sizeof(float));
+      well = bytes == 0 || cache.runtime_->copy_out(to, array.data(), bytes, cache.stream_) == Status::kOk;
+      well = well && cache.runtime_->synchronize(cache.stream_) == Status::kOk;
+    }
+    if (!well) {
+      cache.cache_->fail();
+      throw DeviceError("the CUDA device does not answer: " + cache.cache_->failure());
+    }
+    ScanPort port = cache.queue_->port(cache.least_work_);
+    port.queries = array.data();
+    const py::capsule owner(held.release(), [](void* pointer) { delete static_cast<Held*>(pointer); });
+    return py::make_tuple(std::move(host), port_capsule(port, kScanPortName, owner));
+  }
+
+  py::list put(const py::object& arrays) const { return to_device(runtime_, arrays); }
+
+  void refresh(const py::object& list_ids) {
+    const std::vector<int64_t> ids = ids_of(list_ids);
+    const py::gil_scoped_release release;
+    cache_->refresh(ids);
+  }
+  int64_t warm(const py::object& list_ids) {
+    const std::vector<int64_t> ids = ids_of(list_ids);
+    const py::gil_scoped_release release;
+    return cache_->warm(ids);
+  }
+  void evict(const py::object& list_ids) {
+    const std::vector<int64_t> ids = ids_of(list_ids);
+    const py::gil_scoped_release release;
+    cache_->evict(ids);
+  }
+  bool load_next() {
+    const py::gil_scoped_release release;
+    return cache_->load_next();
+  }
+  void settle() {
+    const py::gil_scoped_release release;
+    cache_->settle();
+  }
+  bool rebuild() {
+    const py::gil_scoped_release release;
+    return cache_->rebuild();
+  }
+  py::object failure() const {
+    const std::string text = cache_->failure();
+    if (text.empty()) return py::none();
+    return py::str(text);
+  }
+  int device() const { return runtime_->device(); }
+
+  py::dict stats() const {
+    const cuda::CacheStats cache = cache_->stats();
+    const cuda::QueueStats queue = queue_->stats();
+    py::dict out;
+    out["lists"] = cache.lists;
+    out["pages"] = cache.pages;
+    out["bytes"] = cache.bytes;
+    out["allocated"] = cache.allocated;
+    out["limit"] = cache.limit;
+    out["hits"] = cache.hits;
+    out["misses"] = cache.misses;
+    out["loads"] = cache.loads;
+    out["refreshes"] = cache.refreshes;
+    out["refused"] = cache.refused;
+    out["evictions"] = cache.evictions;
+    out["uploaded_pages"] = cache.uploaded_pages;
+    out["uploaded_bytes"] = cache.uploaded_bytes;
+    out["memory_failures"] = cache.memory_failures;
+    out["waiting"] = cache.waiting;
+    out["searches"] = queue.searches;
+    out["launches"] = queue.launches;
+    out["shared"] = queue.shared;
+    out["fallbacks"] = queue.fallbacks;
+    out["device_ms"] = queue.device_ms;
+    return out;
+  }
+
+ private:
+  const py::object pool_;  // keeps the pool
+  const int64_t least_work_;
+  std::shared_ptr<cuda::Runtime> runtime_;
+  std::unique_ptr<cuda::PageCache> cache_;
+  std::unique_ptr<cuda::ScanQueue> queue_;
+  cuda::Stream stream_ = nullptr;  // of queries() alone
+  std::mutex stream_mutex_;
+};
+
+py::dict memory_of(const py::object& device) {
+  int64_t free = 0, total = 0;
+  const auto index = static_cast<int>(as_int64(device, "device", 0, 1 << 16));
+  const py::gil_scoped_release release;
+  std::string error;
+  try {
+    const auto runtime = cuda::make_runtime(index);
+    const cuda::Entered entered(*runtime);
+    if (runtime->memory(&free, &total) != Status::kOk) error = runtime->error();
+  } catch (const std::runtime_error& thrown) {
+    error = thrown.what();
+  }
+  if (!error.empty()) throw DeviceError("the CUDA device does not answer: " + error);
+  const py::gil_scoped_acquire acquire;
+  py::dict out;
+  out["free"] = free;
+  out["total"] = total;
+  return out;
+}
+
+}  // namespace
+
+void bind_page_cache(py::module_& m) {
+  register_device_errors();
+  bind_device_array(m);
+  py::class_<NativeCache>(
+      m, "PageCache",
+      "Lists of a pool in the memory of a CUDA device, under a limit of bytes, and the scan over them. Thread-safe.")
+      .def(py::init<const py::object&, const py::object&, const py::object&, const py::object&, const py::object&,
+                    const py::object&, const py::object&>(),
+           py::arg("pool"), py::kw_only(), py::arg("device") = py::int_(0), py::arg("limit"), py::arg("least_work") = py::int_(0),
+           py::arg("lanes") = py::int_(2), py::arg("inline_bytes") = py::int_(1 << 20), py::arg("manual") = false)
+      .def("port", &NativeCache::port, "For Pool.scan(device=...): a capsule, which keeps the cache.")
+      .def("queries", &NativeCache::queries, py::arg("x"),
+           "(n, dim) float32 queries on the device -> (a copy on the host, a port for the scan of these queries).")
+      .def("put", &NativeCache::put, py::arg("arrays"),
+           "NumPy arrays -> DeviceArrays, ready, in one piece of memory beside the limit.")
+      .def("refresh", &NativeCache::refresh, py::arg("list_ids"), "After a change of these lists.")
+      .def("warm", &NativeCache::warm, py::arg("list_ids"), "Load lists, asked for or not; how many are on their way.")
+      .def("evict", &NativeCache::evict, py::arg("list_ids"), "Forget lists, and zero what they had.")
+      .def("load_next", &NativeCache::load_next, "Load one list that waits, in this thread; False when none does.")
+      .def("settle", &NativeCache::settle, "Wait until no list waits to be loaded.")
+      .def("rebuild", &NativeCache::rebuild, "Start anew after a failure; False when the device still fails.")
+      .def_property_readonly("failure", &NativeCache::failure, "Why the cache answers nothing, or None.")
+      .def_property_readonly("device", &NativeCache::device)
+      .def("stats", &NativeCache::stats, "Counters of the cache and of the scans.");
+  m.def("memory", &memory_of, py::arg("device") = py::int_(0), "Bytes of a device: free, total.");
+}
+
+}  // namespace warpmem

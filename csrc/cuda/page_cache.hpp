@@ -1,0 +1,189 @@
+// Device memory as a cache of a pool's lists: whole lists, at their newest version, under a hard limit of bytes.
+//
+//            want()                   load() done
+//    cold ───────────> queued, loading ─────────> hot ──┐ refresh(): the pages that changed
+//      ^                    │ refused                ^──┘
+//      └────────────────────┴── evicted, dropped, or the device failed
+//
+// A search pins the lists that are hot at the very version of its snapshot; the host answers the others meanwhile and nobody waits. A list that is asked for
+// more often than those it would displace is loaded by a thread of the cache; those go by a clock's hand that spares what was used since it last passed, and
+// whatever is pinned. A change of a hot list is followed up by the writer when it is small, else by that thread.
+//
+// The device may fail at any time. When it is out of memory, half of the cache goes and no more is taken for a while. After any other failure the cache
+// answers nothing until rebuild() succeeds; failure() says why.
+//
+//   page_cache.cpp   what is hot, what goes          page_loader.cpp   copying lists to the device
+//
+// Threads: any number of callers. One mutex guards the lists, the heap and every reference to a page; it is not held while bytes are copied.
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <unordered_map>
+#include <vector>
+
+#include "../core/frequency.hpp"
+#include "../core/pool_view.hpp"
+#include "cached_list.hpp"
+#include "device_heap.hpp"
+#include "runtime.hpp"
+#include "staging.hpp"
+
+namespace warpmem::cuda {
+
+// An eighth of the limit is for tables of lists and for those who search; the rest for pages. Apart, because room for one cannot be made by evicting the other: a
+// chunk is given back only when all its blocks are free.
+constexpr int64_t kScratchShare = 8;
+
+struct CacheOptions {
+  int64_t limit = 0;                          // bytes of device memory, all in all
+  int64_t inline_bytes = int64_t{1} << 20;    // a writer copies so much itself
+  int64_t staging_bytes = int64_t{8} << 20;   // pinned, of the loading thread
+  int64_t frequency_keys = int64_t{1} << 16;  // lists among which popularity is told apart
+  bool manual = false;                        // no thread: load_next() loads
+};
+
+struct CacheStats {
+  int64_t lists = 0;      // hot
+  int64_t pages = 0;      // of these
+  int64_t bytes = 0;      // of these pages
+  int64_t allocated = 0;  // taken from the device, everything counted
+  int64_t limit = 0;
+  int64_t hits = 0;    // lists that searches found hot
+  int64_t misses = 0;  // and that they did not
+  int64_t loads = 0;
+  int64_t refreshes = 0;
+  int64_t refused = 0;  // lists that were not asked for often enough, or are too large
+  int64_t evictions = 0;
+  int64_t uploaded_pages = 0;
+  int64_t uploaded_bytes = 0;
+  int64_t memory_failures = 0;  // times the device had less memory than the limit says
+  int64_t waiting = 0;          // lists that are to be loaded
+};
+
+using Pins = std::vector<std::shared_ptr<CachedList>>;
+
+class PageCache {
+ public:
+  // Takes no device memory yet. Throws std::bad_alloc, or std::runtime_error when the device fails at once.
+  PageCache(std::shared_ptr<Runtime> runtime, const PoolPort& pool, const CacheOptions& options);
+  ~PageCache();
+  PageCache(const PageCache&) = delete;
+  PageCache& operator=(const PageCache&) = delete;
+
+  Runtime& runtime() noexcept { return *runtime_; }
+  const PageBlocks& blocks() const noexcept { return blocks_; }
+  const PoolPort& pool() const noexcept { return pool_; }
+
+  // For a search: pins[i] becomes the device's copy of lists[i], or null where there is none of this version, which is then wanted. Unless `counted` is
+  // false the lists count as asked for. Pins go back by unpin() alone.
+  void pin(const ListView* lists, int64_t n, Pins* pins);
+  void unpin(Pins* pins) noexcept;
+
+  // After a change of these lists in the pool: brings hot ones up to date and forgets those that are gone.
+  void refresh(const std::vector<int64_t>& list_ids);
+  // Loads lists whether they are asked for or not. Returns how many are on their way.
+  int64_t warm(const std::vector<int64_t>& list_ids);
+  void evict(const std::vector<int64_t>& list_ids);
+
+  // Makes one load that waits, in the caller's thread. False when none does.
+  bool load_next();
+  // Waits until no load does.
+  void settle();
+
+  // Device memory beside pages, for whoever searches, on a stream that waits until it is free. Null: none.
+  std::shared_ptr<HeldBlock> reserve(int64_t bytes, Stream stream);
+  void give_back(std::shared_ptr<HeldBlock>* block) noexcept;
+
+  void fail() noexcept;  // the runtime has failed
+  void fail(const std::string& reason) noexcept;
+  std::string failure() const;  // empty: none
+  bool failed() const noexcept { return failed_.load(std::memory_order_relaxed); }
+  // Starts anew with an empty cache. False when the device still fails.
+  bool rebuild();
+
+  CacheStats stats() const;
+
+ private:
+  struct Entry {
+    std::shared_ptr<CachedList> list;  // null: not hot
+    size_t place = 0;                  // in clock_, of a hot list
+    bool queued = false;
+    bool loading = false;
+    bool forced = false;  // by warm()
+    bool again = false;   // the list changed while it was loaded
+    bool gone = false;    // it was evicted meanwhile
+    bool referenced = false;
+    bool chosen = false;  // to be evicted, by make_room()
+  };
+
+  // page_cache.cpp; all of these under the mutex
+  void want(int64_t list_id, Entry& entry);
+  void enqueue(int64_t list_id, Entry& entry);
+  void set_hot(int64_t list_id, Entry& entry, std::shared_ptr<CachedList> list);
+  void set_cold(int64_t list_id, Entry& entry) noexcept;
+  bool evictable(const Entry& entry) const noexcept;
+  Entry* next_victim(int64_t* list_id) noexcept;
+  bool make_room(int64_t pages, int64_t list_id, bool forced);
+  void evict_half() noexcept;
+  HeapStatus take_page(int64_t size, DeviceHeap::Block* out);
+  HeapStatus take_scratch(int64_t size, DeviceHeap::Block* out);
+  int64_t page_limit() const noexcept { return options_.limit - options_.limit / kScratchShare; }
+  void fail_locked(const std::string& reason) noexcept;
+  bool busy() const noexcept { return loading_ > 0 || !queue_.empty(); }
+
+  // page_loader.cpp
+  struct Load;  // one list on its way
+  enum class LoadEnd {
+    kCold,     // gone, damaged, refused, or no memory: the host answers
+    kCurrent,  // there was nothing to do
+    kLater,    // too much for a writer
+    kMade,
+  };
+  void run() noexcept;
+  void start_thread() noexcept;
+  void load_list(int64_t list_id, bool inline_only);
+  LoadEnd load_view(Load& load, const PoolView& view);
+  LoadEnd refuse() noexcept;
+  bool compare(Load& load, const PoolView& view);
+  bool allocate(Load& load);
+  bool copy(Load& load, Staging& staging);
+  bool copy_page(Load& load, Staging& staging, int64_t p);
+  bool copy_entries(const Load& load, Staging& staging, int64_t first, int64_t last);
+  bool copy_table(const Load& load, Staging& staging);
+
+  const std::shared_ptr<Runtime> runtime_;
+  const PoolPort pool_;
+  const CacheOptions options_;
+  const PageBlocks blocks_;
+
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;      // a load came, or is done; or the end
+  Stream stream_ = nullptr;              // of all copies to the device and of all zeroing
+  std::unique_ptr<DeviceHeap> heap_;     // pages
+  std::unique_ptr<DeviceHeap> scratch_;  // tables, and what reserve() gives
+  Frequency frequency_;
+  std::unordered_map<int64_t, Entry> entries_;  // lists that are hot or on their way
+  std::vector<int64_t> clock_;                  // hot lists
+  size_t hand_ = 0;
+  std::deque<int64_t> queue_;
+  int64_t loading_ = 0;
+  int64_t lean_loads_ = 0;  // refusals until the limit is tried again, after the device was out of memory
+  CacheStats stats_;
+  std::atomic<bool> failed_{false};
+  std::string failure_;
+  bool stop_ = false;
+  std::thread thread_;
+
+  std::mutex load_mutex_;    // one load_next() at a time
+  std::mutex inline_mutex_;  // one writer at a time
+  std::unique_ptr<Staging> load_staging_;
+  std::unique_ptr<Staging> inline_staging_;
+};
+
+}  // namespace warpmem::cuda

@@ -1,0 +1,80 @@
+// The few things that host code asks of a device, so that everything but the kernels can be run and broken in tests: runtime_cuda.cu asks CUDA,
+// tests/cpp/fake_device.hpp pretends.
+//
+// Nothing throws. kNoMemory leaves the device as it was and may pass; after kFailed the device is not to be relied upon (CUDA's own errors mostly stick:
+// every later call fails too). What is enqueued runs in the order of its stream; memory that is copied from or to must stay until then.
+// Threads: any, each having entered (Entered, below).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "../core/device_limits.hpp"
+#include "stream.hpp"
+
+namespace warpmem::cuda {
+
+enum class Status { kOk, kNoMemory, kFailed };
+
+struct EventOf;  // a device's event, opaque
+using Event = EventOf*;
+
+class Runtime {
+ public:
+  virtual ~Runtime() = default;
+
+  virtual int device() const noexcept = 0;
+  // Makes this device the calling thread's and returns what it had; leave() gives that back.
+  virtual int enter() noexcept = 0;
+  virtual void leave(int before) noexcept = 0;
+
+  virtual Status limits(DeviceLimits* out) noexcept = 0;
+  virtual Status memory(int64_t* free, int64_t* total) noexcept = 0;
+
+  // Aligned to 256 bytes, with any content.
+  virtual Status allocate(void** out, int64_t bytes) noexcept = 0;
+  virtual void release(void* memory) noexcept = 0;  // may wait for the device
+  // Host memory that the device reads and writes while the host goes on, at the address it has for the host.
+  virtual Status allocate_pinned(void** out, int64_t bytes) noexcept = 0;
+  virtual void release_pinned(void* memory) noexcept = 0;
+
+  // Enqueued on `stream`. From memory that is not pinned copy_in may read before it returns.
+  virtual Status copy_in(void* to, const void* from, int64_t bytes, Stream stream) noexcept = 0;
+  virtual Status copy_out(void* to, const void* from, int64_t bytes, Stream stream) noexcept = 0;
+  virtual Status copy_within(void* to, const void* from, int64_t bytes, Stream stream) noexcept = 0;
+  virtual Status fill(void* to, int value, int64_t bytes, Stream stream) noexcept = 0;
+
+  // Streams do not wait for the default stream, nor it for them.
+  virtual Status create_stream(Stream* out) noexcept = 0;
+  virtual void release_stream(Stream stream) noexcept = 0;
+  virtual Status synchronize(Stream stream) noexcept = 0;  // waits until all that was enqueued is done
+
+  virtual Status create_event(Event* out, bool timed) noexcept = 0;
+  virtual void release_event(Event event) noexcept = 0;  // who waits for it already goes on waiting
+  virtual Status record(Event event, Stream stream) noexcept = 0;
+  virtual Status synchronize(Event event) noexcept = 0;
+  virtual Status wait(Stream stream, Event event) noexcept = 0;  // what is enqueued from now on, until the event has happened
+  virtual Status elapsed(float* milliseconds, Event from, Event to) noexcept = 0;
+
+  // The text of the last failure, of whatever thread.
+  virtual std::string error() const = 0;
+};
+
+// The real one; throws std::runtime_error where there is no such device.
+std::unique_ptr<Runtime> make_runtime(int device);
+
+// The device is the thread's while this lives.
+class Entered {
+ public:
+  explicit Entered(Runtime& runtime) noexcept : runtime_(runtime), before_(runtime.enter()) {}
+  ~Entered() { runtime_.leave(before_); }
+  Entered(const Entered&) = delete;
+  Entered& operator=(const Entered&) = delete;
+
+ private:
+  Runtime& runtime_;
+  const int before_;
+};
+
+}  // namespace warpmem::cuda

@@ -1,0 +1,328 @@
+#include "scan_queue.hpp"
+
+#include <algorithm>
+#include <new>
+#include <stdexcept>
+
+namespace warpmem::cuda {
+
+struct ScanLane {
+  Stream stream = nullptr;
+  Event begin = nullptr;
+  Event end = nullptr;
+  std::shared_ptr<HeldBlock> block;
+  int64_t block_bytes = 0;
+  unsigned char* host = nullptr;  // the image, then the results
+  int64_t host_bytes = 0;
+  std::unique_ptr<unsigned char[]> plain;  // where there is no pinned memory
+  bool busy = false;
+};
+
+// A launch, with the lane it has.
+struct ScanRun {
+  std::vector<ScanTicket*> tickets;
+  std::unique_ptr<ScanBatch> batch;
+  ScanLane* lane = nullptr;
+  bool started = false;
+  bool claimed = false;  // somebody waits for the device
+};
+
+ScanQueue::ScanQueue(PageCache& cache, int32_t lanes) : cache_(cache) {
+  Runtime& runtime = cache_.runtime();
+  const Entered entered(runtime);
+  bool well = runtime.limits(&limits_) == Status::kOk;
+  for (int32_t i = 0; well && i < lanes; ++i) {
+    ScanLane& lane = *lanes_.emplace_back(std::make_unique<ScanLane>());
+    well = runtime.create_stream(&lane.stream) == Status::kOk && runtime.create_event(&lane.begin, true) == Status::kOk &&
+           runtime.create_event(&lane.end, true) == Status::kOk;
+  }
+  if (!well) throw std::runtime_error("device: " + runtime.error());
+}
+
+ScanQueue::~ScanQueue() {
+  Runtime& runtime = cache_.runtime();
+  const Entered entered(runtime);
+  for (const auto& lane : lanes_) {
+    static_cast<void>(runtime.synchronize(lane->stream));
+    cache_.give_back(&lane->block);
+    if (lane->host != nullptr && lane->plain == nullptr) runtime.release_pinned(lane->host);
+    runtime.release_event(lane->begin);
+    runtime.release_event(lane->end);
+    runtime.release_stream(lane->stream);
+  }
+}
+
+// --------------------------------------------------------------------------------------------- callers
+
+namespace {
+
+// Whether a query scans a list twice with the same rank group. Then a row may be found twice, as one and the same candidate, and the kernels take candidates
+// to be distinct: the host answers.
+bool repeats(const ScanCall& call, int64_t list) {
+  const int64_t begin = call.segment_begin[list];
+  const int64_t end = call.segment_begin[list + 1];
+  bool ascending = true;  // as they nearly always are
+  for (int64_t s = begin + 1; s < end && ascending; ++s) ascending = call.segment_query[s - 1] < call.segment_query[s];
+  if (ascending) return false;
+  std::vector<uint64_t> pairs;
+  pairs.reserve(static_cast<size_t>(end - begin));
+  for (int64_t s = begin; s < end; ++s) pairs.push_back(uint64_t{call.segment_query[s]} << 32 | call.segment_group[s]);
+  std::sort(pairs.begin(), pairs.end());
+  return std::adjacent_find(pairs.begin(), pairs.end()) != pairs.end();
+}
+
+}  // namespace
+
+ScanTicket* ScanQueue::begin(const ScanCall& call, uint8_t* taken) {
+  auto ticket = std::make_unique<ScanTicket>();
+  ticket->call = call;
+  ticket->call.ranking = plain_ranking(call.ranking);
+  std::vector<ListView> lists(call.lists, call.lists + call.n_lists);
+  for (int64_t l = 0; l < call.n_lists; ++l) {
+    if (repeats(call, l)) lists[static_cast<size_t>(l)].version = 0;
+  }
+  cache_.pin(lists.data(), call.n_lists, &ticket->pins);
+  bool any = false;
+  for (int64_t l = 0; l < call.n_lists; ++l) {
+    taken[l] = ticket->pins[static_cast<size_t>(l)] != nullptr ? 1 : 0;
+    any = any || taken[l] != 0;
+  }
+  if (!any) return nullptr;
+  std::unique_lock<std::mutex> lock(mutex_);
+  ++stats_.searches;
+  try {
+    waiting_.push_back(ticket.get());
+  } catch (const std::bad_alloc&) {
+    lock.unlock();
+    cache_.unpin(&ticket->pins);
+    throw;
+  }
+  if (free_lane() != nullptr) launch_waiting(lock);
+  return ticket.release();
+}
+
+bool ScanQueue::finish(ScanTicket* ticket) {
+  std::unique_lock<std::mutex> lock(mutex_);
+  for (;;) {
+    if (ticket->state == ScanTicket::State::kDone) return true;
+    if (ticket->state == ScanTicket::State::kFailed) return false;
+    if (!waiting_.empty() && free_lane() != nullptr) {
+      launch_waiting(lock);
+      continue;
+    }
+    // One's own launch, or one that keeps a lane.
+    ScanRun* next = ticket->run != nullptr && ticket->run->started && !ticket->run->claimed ? ticket->run : nullptr;
+    for (size_t i = 0; ticket->run == nullptr && next == nullptr && i < runs_.size(); ++i) {
+      if (runs_[i]->started && !runs_[i]->claimed) next = runs_[i].get();
+    }
+    if (next != nullptr) {
+      complete(next, lock);
+    } else {
+      changed_.wait(lock);
+    }
+  }
+}
+
+void ScanQueue::end(ScanTicket* ticket) {
+  {
+    std::unique_lock<std::mutex> lock(mutex_);
+    const auto found = std::find(waiting_.begin(), waiting_.end(), ticket);
+    if (found != waiting_.end()) {
+      waiting_.erase(found);
+      ticket->state = ScanTicket::State::kFailed;
+    }
+    lock.unlock();
+  }
+  static_cast<void>(finish(ticket));  // what runs reads the caller's memory no more, but writes to the ticket
+  cache_.unpin(&ticket->pins);
+  delete ticket;
+}
+
+// --------------------------------------------------------------------------------------------- launches
+
+ScanLane* ScanQueue::free_lane() noexcept {
+  for (const auto& lane : lanes_) {
+    if (!lane->busy) return lane.get();
+  }
+  return nullptr;
+}
+
+// Takes the first that waits and those that can share its launch. The mutex is released meanwhile.
+void ScanQueue::launch_waiting(std::unique_lock<std::mutex>& lock) {
+  std::unique_ptr<ScanRun> owned;
+  try {
+    owned = std::make_unique<ScanRun>();
+    owned->tickets.reserve(waiting_.size());
+    runs_.reserve(runs_.size() + 1);
+  } catch (const std::bad_alloc&) {  // the first that waits does without
+    waiting_.front()->state = ScanTicket::State::kFailed;
+    ++stats_.fallbacks;
+    waiting_.pop_front();
+    changed_.notify_all();
+    return;
+  }
+  ScanRun& run = *owned;
+  const ScanTicket& first = *waiting_.front();
+  for (ScanTicket* ticket : waiting_) {
+    if (can_share(first, *ticket)) run.tickets.push_back(ticket);
+  }
+  for (ScanTicket* ticket : run.tickets) {
+    waiting_.erase(std::find(waiting_.begin(), waiting_.end(), ticket));
+    ticket->state = ScanTicket::State::kRunning;
+    ticket->run = &run;
+  }
+  run.lane = free_lane();
+  run.lane->busy = true;
+  runs_.push_back(std::move(owned));
+  lock.unlock();
+  const bool started = start(run);
+  lock.lock();
+  if (started) {
+    run.started = true;
+    ++stats_.launches;
+    stats_.shared += static_cast<int64_t>(run.tickets.size()) - 1;
+    changed_.notify_all();  // whoever waits in finish() may complete it
+    return;
+  }
+  const auto found = std::find_if(runs_.begin(), runs_.end(), [&](const auto& other) { return other.get() == &run; });
+  owned = std::move(*found);
+  runs_.erase(found);
+  close(std::move(owned), false);
+}
+
+// Enqueues everything. False: the host has to do it.
+bool ScanQueue::start(ScanRun& run) noexcept {
+  Runtime& runtime = cache_.runtime();
+  const Entered entered(runtime);
+  ScanLane& lane = *run.lane;
+  try {
+    run.batch = std::make_unique<ScanBatch>(run.tickets, cache_.pool(), limits_);
+    const ScanBatch& batch = *run.batch;
+    if (batch.bytes() > lane.block_bytes) {
+      cache_.give_back(&lane.block);
+      lane.block = cache_.reserve(batch.bytes(), lane.stream);
+      lane.block_bytes = lane.block != nullptr ? PageBlocks::round_table(batch.bytes()) : 0;
+      if (lane.block == nullptr) return false;
+    }
+    const int64_t host_bytes = batch.image_bytes() + batch.result_bytes();
+    if (host_bytes > lane.host_bytes) {
+      if (lane.host != nullptr && lane.plain == nullptr) runtime.release_pinned(lane.host);
+      lane.host = nullptr;
+      lane.host_bytes = 0;
+      lane.plain.reset();
+      const int64_t size = PageBlocks::round_table(host_bytes);
+      void* memory = nullptr;
+      if (runtime.allocate_pinned(&memory, size) == Status::kOk) {
+        lane.host = static_cast<unsigned char*>(memory);
+      } else {
+        lane.plain.reset(new unsigned char[static_cast<size_t>(size)]);
+        lane.host = lane.plain.get();
+      }
+      lane.host_bytes = size;
+    }
+    unsigned char* const device = lane.block->block.memory;
+    batch.pack(lane.host, device);
+    bool well = runtime.record(lane.begin, lane.stream) == Status::kOk;
+    well = well && batch.run(runtime, lane.host, device, lane.host + batch.image_bytes(), lane.stream) == Status::kOk;
+    well = well && runtime.record(lane.end, lane.stream) == Status::kOk;
+    if (!well) {
+      cache_.fail();
+      static_cast<void>(runtime.synchronize(lane.stream));
+    }
+    return well;
+  } catch (const std::bad_alloc&) {
+    return false;
+  } catch (const std::runtime_error& error) {  // of a launch
+    cache_.fail(error.what());
+    static_cast<void>(runtime.synchronize(lane.stream));
+    return false;
+  }
+}
+
+// Waits for a launch and hands out what it found.
+void ScanQueue::complete(ScanRun* run, std::unique_lock<std::mutex>& lock) noexcept {
+  run->claimed = true;
+  lock.unlock();
+  Runtime& runtime = cache_.runtime();
+  bool well = false;
+  float milliseconds = 0.0f;
+  {
+    const Entered entered(runtime);
+    const ScanLane& lane = *run->lane;
+    well = runtime.synchronize(lane.end) == Status::kOk;
+    if (!well) {
+      cache_.fail();
+      static_cast<void>(runtime.synchronize(lane.stream));
+    }
+    if (well && runtime.elapsed(&milliseconds, lane.begin, lane.end) != Status::kOk) milliseconds = 0.0f;
+  }
+  if (well) {
+    try {
+      run->batch->unpack(run->lane->host + run->batch->image_bytes());
+    } catch (const std::bad_alloc&) {
+      well = false;
+    }
+  }
+  lock.lock();
+  stats_.device_ms += static_cast<double>(milliseconds);
+  const auto found = std::find_if(runs_.begin(), runs_.end(), [&](const auto& other) { return other.get() == run; });
+  std::unique_ptr<ScanRun> owned = std::move(*found);
+  runs_.erase(found);
+  close(std::move(owned), well);
+}
+
+// Under the mutex: the tickets are done, the lane is free.
+void ScanQueue::close(std::unique_ptr<ScanRun> run, bool well) noexcept {
+  for (ScanTicket* ticket : run->tickets) {
+    ticket->state = well ? ScanTicket::State::kDone : ScanTicket::State::kFailed;
+    ticket->run = nullptr;
+  }
+  if (!well) stats_.fallbacks += static_cast<int64_t>(run->tickets.size());
+  ScanLane& lane = *run->lane;
+  if (lane.block_bytes > kLaneBytes) {
+    cache_.give_back(&lane.block);
+    lane.block_bytes = 0;
+  }
+  lane.busy = false;
+  changed_.notify_all();
+}
+
+QueueStats ScanQueue::stats() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return stats_;
+}
+
+// --------------------------------------------------------------------------------------------- the port
+
+namespace {
+
+void* begin_scan(void* queue, const ScanCall* call, uint8_t* taken) {
+  try {
+    if (same_port(*call)) return static_cast<ScanQueue*>(queue)->begin(*call, taken);
+  } catch (const std::bad_alloc&) {  // the host answers
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+ScanPort ScanQueue::port(int64_t least_work) {
+  ScanPort port;
+  port.cache = this;
+  port.least_work = least_work;
+  port.begin = begin_scan;
+  port.finish = [](void* cache, void* ticket, ScanFound* found) {
+    ScanTicket* const own = static_cast<ScanTicket*>(ticket);
+    if (!same_port(*found) || !static_cast<ScanQueue*>(cache)->finish(own)) return false;
+    found->k = own->call.k;
+    found->candidates = own->candidates.data();
+    found->counts = own->counts.data();
+    found->rows_seen = own->rows_seen;
+    found->rows_rescored = own->rows_rescored;
+    return true;
+  };
+  port.end = [](void* cache, void* ticket) { static_cast<ScanQueue*>(cache)->end(static_cast<ScanTicket*>(ticket)); };
+  return port;
+}
+
+}  // namespace warpmem::cuda

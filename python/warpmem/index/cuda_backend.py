@@ -1,0 +1,127 @@
+"""The CUDA backend: the native pool, with lists in a device's memory that the device scans."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from ..errors import BackendUnavailable
+from .cpu import CpuBackend
+from .tiered import TieredPool
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ..protocols import RowPool
+
+LEAST_WORK = 1 << 19
+"""Rows * dimension * queries below which the host is through before a launch would be."""
+
+LEAST_VRAM = 1 << 20
+_LEAST_DEFAULT = 64 << 20
+
+
+def _load() -> tuple[ModuleType | None, str | None]:
+    """The compiled module, or the reason it cannot be used."""
+    try:
+        from .. import _cuda
+    except ImportError as error:
+        return None, f"the compiled module warpmem._cuda cannot be imported ({error})"
+    return _cuda, None
+
+
+class CudaBackend:
+    """Exact scan on a CUDA device, of lists that its memory holds; the CPU scans the others at the same time.
+    Thread-safe.
+
+    isa: of the CPU's part. device: its number. vram_bytes: of device memory a pool may take, all in all; None
+    is half of what is free when the pool is made. Memory is taken as lists are loaded. lanes: launches that
+    may run at the same time; searches that find all of them busy share the next. least_work: rows *
+    dimension * queries of a scan from which on the device is asked.
+    """
+
+    name = "cuda"
+    capabilities = frozenset({"scan", "filter", "ranking", "file"})
+
+    def __init__(
+        self,
+        isa: str = "auto",
+        *,
+        device: int = 0,
+        vram_bytes: int | None = None,
+        lanes: int = 2,
+        least_work: int = LEAST_WORK,
+        module: ModuleType | None = None,
+    ) -> None:
+        self._host = CpuBackend(isa)
+        self._device = device
+        self._vram_bytes = vram_bytes
+        self._options = {"lanes": lanes, "least_work": least_work}
+        self._module = module
+        self._reason: str | None = None
+
+    def available(self) -> str | None:
+        """None when usable here, else the reason and the remedy."""
+        if self._module is None and self._reason is None:
+            self._module, self._reason = _load()
+        if self._module is None:
+            return self._reason
+        reason: str | None = self._host.available() or self._module.unavailable_reason()
+        if reason is None and not 0 <= self._device < self._module.device_count():
+            count = self._module.device_count()
+            reason = f"there is no CUDA device {self._device}; choose one of 0 to {count - 1}"
+        return reason
+
+    def pool(
+        self,
+        dim: int,
+        n_columns: int,
+        *,
+        storage: str = "f32",
+        metric: str = "dot",
+        screen: str = "auto",
+        threads: int = 1,
+    ) -> RowPool:
+        """A new, empty pool; arguments and errors as those of the CPU's. A device that fails from now on is
+        no error: the CPU answers, and `TieredPool.tiers()` says why."""
+        self._usable()
+        return self._tiered(
+            self._host.pool(dim, n_columns, storage=storage, metric=metric, screen=screen, threads=threads)
+        )
+
+    def save_pool(self, pool: RowPool, path: str, sections: Mapping[str, bytes]) -> None:
+        """As the CPU's."""
+        self._host.save_pool(pool, path, sections)
+
+    def open_pool(self, path: str, *, threads: int = 1) -> tuple[RowPool, Mapping[str, bytes]]:
+        """As the CPU's: the file is mapped, its lists are loaded to the device when asked for."""
+        self._usable()
+        pool, sections = self._host.open_pool(path, threads=threads)
+        return self.adopt(pool), sections
+
+    def adopt(self, pool: RowPool) -> RowPool:
+        """A native pool, from now on with the device; one with codebooks as it is."""
+        native: Any = pool
+        return pool if native.codebooks is not None else self._tiered(pool)
+
+    def normalize(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(n, dim) float32 to unit length. ValueError naming the first row that is zero or not finite."""
+        return self._host.normalize(x)
+
+    def _tiered(self, pool: RowPool) -> RowPool:
+        return TieredPool(pool, self._open_cache)
+
+    def _open_cache(self, port: Any) -> Any:
+        module = self._usable()
+        limit = self._vram_bytes
+        if limit is None:
+            limit = max(_LEAST_DEFAULT, module.memory(self._device)["free"] // 2)
+        return module.PageCache(port, device=self._device, limit=limit, **self._options)
+
+    def _usable(self) -> ModuleType:
+        reason = self.available()
+        if reason is not None or self._module is None:
+            raise BackendUnavailable(f"backend cuda cannot run here: {reason}")
+        return self._module

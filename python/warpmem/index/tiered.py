@@ -1,0 +1,228 @@
+"""A native pool of which a CUDA device keeps a copy of the lists that are asked for.
+
+The host is the truth: every change and every read goes to the native pool. A scan takes one snapshot of it;
+the device answers for the lists that it holds in that very version, the host for the others, at the same
+time. So results, and what a scan sees of a change, are those of the native pool, bit for bit, whatever the
+device does, and nothing is lost when it fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import BackendUnavailable
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ..records import Segment, SegmentTable
+
+_CUDA, _CUDA_MANAGED = 2, 13  # kinds of devices, in DLPack
+
+
+class TieredPool:
+    """RowPool over a native pool and a cache of its lists on a device. Thread-safe.
+
+    pool: of `_cpu`, without codebooks. open_cache: makes the `_cuda.PageCache` of the pool whose port it
+    gets; where it raises BackendUnavailable the host answers alone.
+    """
+
+    def __init__(self, pool: Any, open_cache: Callable[[Any], Any]) -> None:
+        self._pool = pool
+        self._cache: Any = None
+        self._port: Any = None
+        self._reason: str | None = None
+        try:
+            self._cache = open_cache(pool.port())
+            self._port = self._cache.port()
+        except BackendUnavailable as error:
+            self._reason = str(error)
+
+    @property
+    def dim(self) -> int:
+        return int(self._pool.dim)
+
+    @property
+    def n_columns(self) -> int:
+        return int(self._pool.n_columns)
+
+    @property
+    def isa(self) -> str:
+        return "cuda"
+
+    @property
+    def host_isa(self) -> str:
+        """The instruction set of the host's part."""
+        return str(self._pool.isa)
+
+    @property
+    def storage(self) -> str:
+        return str(self._pool.storage)
+
+    @property
+    def metric(self) -> str:
+        return str(self._pool.metric)
+
+    @property
+    def screen(self) -> str:
+        return str(self._pool.screen)
+
+    @property
+    def threads(self) -> int:
+        return int(self._pool.threads)
+
+    # ------------------------------------------------------------------------------------- changes
+
+    def apply(
+        self,
+        removes: Sequence[tuple[int, int]],
+        list_ids: NDArray[np.int64],
+        row_ids: NDArray[np.int64],
+        ordinals: NDArray[np.uint32],
+        columns: NDArray[np.int64],
+        vectors: NDArray[np.float32],
+    ) -> None:
+        """As RowPool.apply. Then brings the device's copies up to date: with the pages that changed when they
+        are few, else later."""
+        self._pool.apply(removes, list_ids, row_ids, ordinals, columns, vectors)
+        if self._cache is None:
+            return
+        touched = {int(list_id) for list_id, _ in removes}
+        if touched or len(list_ids) > 1:
+            touched.update(np.unique(list_ids).tolist())
+            self._cache.refresh(_ids(touched))
+        else:
+            self._cache.refresh(list_ids)
+
+    def drop(self, list_ids: Sequence[int]) -> None:
+        """As RowPool.drop. What the device had of the lists is overwritten with zeros."""
+        self._pool.drop(list_ids)
+        if self._cache is not None:
+            self._cache.refresh(_ids(list_ids))
+
+    def compact(self, list_id: int) -> None:
+        self._pool.compact(list_id)
+        if self._cache is not None:
+            self._cache.refresh(_ids([list_id]))
+
+    def trim(self) -> None:
+        """Give back memory that only changes need; they build it again."""
+        self._pool.trim()
+
+    # ------------------------------------------------------------------------------------- searches
+
+    def scan(
+        self,
+        queries: Any,
+        segments: Sequence[Segment] | SegmentTable,
+        k: int,
+        *,
+        explain: bool = False,
+        results: str = "host",
+        **options: Any,
+    ) -> Any:
+        """As RowPool.scan. queries: NumPy, or an array on the device by DLPack or `__cuda_array_interface__`,
+        which is used where it is, behind what its stream has yet to do.
+
+        results: "host" for NumPy arrays, "device" for arrays of `_cuda` that speak both protocols and are
+        complete. With `explain` a sixth member, a dict: what the native pool counts; device_lists, how many
+        lists the device answered for; device_failed, whether it failed during this scan; device_failure, why
+        it answers nothing, or None. BackendUnavailable when arrays lie, or shall lie, on a device that fails.
+        """
+        if results not in ("host", "device"):
+            raise ValueError(f"results must be host or device, not {results!r}")
+        port = self._port
+        if not isinstance(queries, np.ndarray) and _on_device(queries):
+            queries, port = self._working().queries(queries)
+        found = self._pool.scan(queries, segments, k, explain=explain, device=port, **options)
+        if explain:
+            found[5].setdefault("device_lists", 0)
+            found[5].setdefault("device_failed", False)
+            found[5]["device_failure"] = self.failure
+        if results == "device":
+            return (*self._working().put(found[:5]), *found[5:])
+        return found
+
+    # -------------------------------------------------------------------------------------- reading
+
+    def vectors(self, list_id: int, row_ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        stored: NDArray[np.float32] = self._pool.vectors(list_id, row_ids)
+        return stored
+
+    def lists(self) -> NDArray[np.int64]:
+        found: NDArray[np.int64] = self._pool.lists()
+        return found
+
+    def rows(self, list_id: int) -> tuple[NDArray[np.int64], NDArray[np.uint32], NDArray[np.int64]]:
+        found: tuple[NDArray[np.int64], NDArray[np.uint32], NDArray[np.int64]] = self._pool.rows(list_id)
+        return found
+
+    def stats(self) -> dict[str, int]:
+        """Of the native pool; the device's are those of `tiers()`."""
+        found: dict[str, int] = self._pool.stats()
+        return found
+
+    def save(self, path: Any, sections: Mapping[str, Any]) -> None:
+        self._pool.save(path, sections)
+
+    # ---------------------------------------------------------------------------------- the device
+
+    def warm(self, list_ids: Iterable[int], *, wait: bool = False) -> int:
+        """Load lists, however rarely they are asked for; those that others need more may go for them. Returns
+        how many are on their way. wait: until all that waits is loaded or refused."""
+        if self._cache is None:
+            return 0
+        coming: int = self._cache.warm(_ids(list_ids))
+        if wait:
+            self._cache.settle()
+        return coming
+
+    def evict(self, list_ids: Iterable[int]) -> None:
+        """Forget the device's copies of lists, and overwrite them with zeros."""
+        if self._cache is not None:
+            self._cache.evict(_ids(list_ids))
+
+    def settle(self) -> None:
+        """Wait until nothing waits to be loaded."""
+        if self._cache is not None:
+            self._cache.settle()
+
+    def rebuild(self) -> bool:
+        """After a failure: start anew with an empty cache. False when the device still fails."""
+        return self._cache is not None and bool(self._cache.rebuild())
+
+    @property
+    def failure(self) -> str | None:
+        """Why the device answers nothing; None while it does."""
+        if self._cache is None:
+            return self._reason
+        found: str | None = self._cache.failure
+        return found
+
+    def tiers(self) -> dict[str, Any]:
+        """What the device holds and did: device, failure; lists, pages, bytes of them, allocated, limit; hits
+        and misses of lists, loads, refreshes, refused, evictions, uploaded_pages, uploaded_bytes,
+        memory_failures, waiting; searches, launches, shared, fallbacks, device_ms."""
+        if self._cache is None:
+            return {"device": None, "failure": self._reason}
+        return {"device": self._cache.device, "failure": self._cache.failure, **self._cache.stats()}
+
+    def _working(self) -> Any:
+        failure = self.failure
+        if failure is not None:
+            raise BackendUnavailable(f"arrays on the device need it, but it does not answer: {failure}")
+        return self._cache
+
+
+def _ids(list_ids: Iterable[int]) -> NDArray[np.int64]:
+    return np.fromiter(list_ids, np.int64)
+
+
+def _on_device(x: Any) -> bool:
+    if hasattr(x, "__cuda_array_interface__"):
+        return True
+    ask = getattr(x, "__dlpack_device__", None)
+    return ask is not None and ask()[0] in (_CUDA, _CUDA_MANAGED)

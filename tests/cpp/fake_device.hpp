@@ -1,0 +1,266 @@
+// A device that is not there: host memory, streams that do nothing until somebody waits for them, and faults at will. For everything in csrc/cuda that is
+// not a kernel; kernels run in the emulator (simt.hpp), and launch.cuh asks before_launch() first.
+//
+// Work is put off as long as the contract allows: an operation is made when its stream or an event behind it is waited for, or a kernel is launched behind
+// it. A copy from pinned memory reads it then, one from other memory at once. So a missing wait shows as memory with the poison of a fresh allocation, and
+// memory that is used again too early as wrong bytes.
+#pragma once
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <functional>
+#include <map>
+#include <mutex>
+#include <new>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "../../csrc/cuda/runtime.hpp"
+
+namespace fake {
+
+using warpmem::cuda::Event;
+using warpmem::cuda::Status;
+using warpmem::cuda::Stream;
+
+constexpr unsigned char kPoison = 0xab;
+
+// What devices have in common, and how they are told to fail.
+class Device {
+ public:
+  static Device& get() {
+    static Device device;
+    return device;
+  }
+
+  // Faults ---------------------------------------------------------------------------------------------------------------------------------------
+  int64_t capacity = INT64_MAX;     // bytes of device memory
+  int64_t fail_allocation = -1;     // so many more succeed, then one is refused; -1: none is
+  int64_t fail_from = -1;           // so many more calls succeed, then none does; -1: all do
+  bool no_pinned = false;           // no pinned memory
+  int64_t calls = 0;                // that could have failed
+  int64_t allocated = 0, most = 0;  // bytes of device memory
+
+  void heal() {
+    const std::lock_guard<std::recursive_mutex> lock(mutex);
+    capacity = INT64_MAX;
+    fail_allocation = fail_from = -1;
+    no_pinned = false;
+  }
+
+  // All device memory there is, by address.
+  std::map<unsigned char*, int64_t> memory;
+  std::map<unsigned char*, int64_t> pinned;
+  std::recursive_mutex mutex;
+
+  struct Queue {
+    std::deque<std::function<void()>> operations;
+    uint64_t enqueued = 0;
+    uint64_t done = 0;
+  };
+  std::map<Stream, Queue> streams;
+
+  void run(Stream stream, uint64_t until) {
+    Queue& queue = streams[stream];
+    while (queue.done < until && !queue.operations.empty()) {
+      const std::function<void()> operation = std::move(queue.operations.front());
+      queue.operations.pop_front();
+      ++queue.done;
+      operation();
+    }
+  }
+  void run_all(Stream stream) {
+    const std::lock_guard<std::recursive_mutex> lock(mutex);
+    run(stream, UINT64_MAX);
+  }
+  void put(Stream stream, std::function<void()> operation) {
+    Queue& queue = streams[stream];
+    queue.operations.push_back(std::move(operation));
+    ++queue.enqueued;
+  }
+
+  // False when the call is to fail.
+  bool works() {
+    ++calls;
+    if (fail_from < 0) return true;
+    if (fail_from == 0) return false;
+    --fail_from;
+    return true;
+  }
+
+  bool is_pinned(const void* at) const {
+    const auto* const byte = static_cast<const unsigned char*>(at);
+    auto found = pinned.upper_bound(const_cast<unsigned char*>(byte));
+    return found != pinned.begin() && byte < (--found)->first + found->second;
+  }
+  // A copy or fill outside an allocation ends the test.
+  void require_device(const void* at, int64_t bytes) const {
+    const auto* const byte = static_cast<const unsigned char*>(at);
+    auto found = memory.upper_bound(const_cast<unsigned char*>(byte));
+    if (found != memory.begin() && byte + bytes <= (--found)->first + found->second) return;
+    std::abort();
+  }
+};
+
+inline void before_launch(Stream stream) { Device::get().run_all(stream); }
+
+class FakeRuntime : public warpmem::cuda::Runtime {
+ public:
+  explicit FakeRuntime(int device = 0) : number_(device) {}
+
+  int device() const noexcept override { return number_; }
+  int enter() noexcept override { return 0; }
+  void leave(int) noexcept override {}
+
+  Status limits(warpmem::DeviceLimits* out) noexcept override {
+    return call([&] {
+      *out = warpmem::DeviceLimits{2, 2048, 166912, 167936};  // of two multiprocessors, so that emulated launches are small
+    });
+  }
+  Status memory(int64_t* free, int64_t* total) noexcept override {
+    return call([&] {
+      *total = std::min<int64_t>(device_.capacity, int64_t{8} << 30);
+      *free = *total - device_.allocated;
+    });
+  }
+
+  Status allocate(void** out, int64_t bytes) noexcept override {
+    const std::lock_guard<std::recursive_mutex> lock(device_.mutex);
+    if (!device_.works()) return Status::kFailed;
+    if (device_.fail_allocation == 0 || device_.allocated + bytes > device_.capacity) {
+      if (device_.fail_allocation == 0) device_.fail_allocation = -1;
+      return Status::kNoMemory;
+    }
+    if (device_.fail_allocation > 0) --device_.fail_allocation;
+    *out = make(bytes);
+    device_.memory[static_cast<unsigned char*>(*out)] = bytes;
+    device_.allocated += bytes;
+    device_.most = std::max(device_.most, device_.allocated);
+    return Status::kOk;
+  }
+  void release(void* memory) noexcept override {
+    const std::lock_guard<std::recursive_mutex> lock(device_.mutex);
+    for (auto& stream : device_.streams) device_.run(stream.first, UINT64_MAX);
+    const auto found = device_.memory.find(static_cast<unsigned char*>(memory));
+    device_.allocated -= found->second;
+    device_.memory.erase(found);
+    ::operator delete(memory, std::align_val_t{256});
+  }
+  Status allocate_pinned(void** out, int64_t bytes) noexcept override {
+    const std::lock_guard<std::recursive_mutex> lock(device_.mutex);
+    if (!device_.works()) return Status::kFailed;
+    if (device_.no_pinned) return Status::kNoMemory;
+    *out = make(bytes);
+    device_.pinned[static_cast<unsigned char*>(*out)] = bytes;
+    return Status::kOk;
+  }
+  void release_pinned(void* memory) noexcept override {
+    const std::lock_guard<std::recursive_mutex> lock(device_.mutex);
+    for (auto& stream : device_.streams) device_.run(stream.first, UINT64_MAX);
+    device_.pinned.erase(static_cast<unsigned char*>(memory));
+    ::operator delete(memory, std::align_val_t{256});
+  }
+
+  Status copy_in(void* to, const void* from, int64_t bytes, Stream stream) noexcept override {
+    return call([&] {
+      device_.require_device(to, bytes);
+      if (device_.is_pinned(from)) {
+        device_.put(stream, [=] { std::memcpy(to, from, static_cast<size_t>(bytes)); });
+        return;
+      }
+      const auto* const bytes_of = static_cast<const unsigned char*>(from);
+      device_.put(stream, [to, image = std::vector<unsigned char>(bytes_of, bytes_of + bytes)] {
+        std::memcpy(to, image.data(), image.size());
+      });
+    });
+  }
+  Status copy_out(void* to, const void* from, int64_t bytes, Stream stream) noexcept override {
+    return call([&] {
+      device_.require_device(from, bytes);
+      device_.put(stream, [=] { std::memcpy(to, from, static_cast<size_t>(bytes)); });
+    });
+  }
+  Status copy_within(void* to, const void* from, int64_t bytes, Stream stream) noexcept override {
+    return call([&] {
+      device_.require_device(to, bytes);
+      device_.require_device(from, bytes);
+      device_.put(stream, [=] { std::memcpy(to, from, static_cast<size_t>(bytes)); });
+    });
+  }
+  Status fill(void* to, int value, int64_t bytes, Stream stream) noexcept override {
+    return call([&] {
+      device_.require_device(to, bytes);
+      device_.put(stream, [=] { std::memset(to, value, static_cast<size_t>(bytes)); });
+    });
+  }
+
+  Status create_stream(Stream* out) noexcept override {
+    return call([&] {
+      *out = reinterpret_cast<Stream>(new char);
+      device_.streams[*out];
+    });
+  }
+  void release_stream(Stream stream) noexcept override {
+    const std::lock_guard<std::recursive_mutex> lock(device_.mutex);
+    device_.run(stream, UINT64_MAX);
+    device_.streams.erase(stream);
+    delete reinterpret_cast<char*>(stream);
+  }
+  Status synchronize(Stream stream) noexcept override {
+    return call([&] { device_.run(stream, UINT64_MAX); });
+  }
+
+  Status create_event(Event* out, bool) noexcept override {
+    return call([&] { *out = reinterpret_cast<Event>(new Mark); });
+  }
+  void release_event(Event event) noexcept override { delete reinterpret_cast<Mark*>(event); }
+  Status record(Event event, Stream stream) noexcept override {
+    return call([&] { *reinterpret_cast<Mark*>(event) = Mark{stream, device_.streams[stream].enqueued}; });
+  }
+  Status synchronize(Event event) noexcept override {
+    return call([&] {
+      const Mark mark = *reinterpret_cast<Mark*>(event);
+      device_.run(mark.stream, mark.at);
+    });
+  }
+  Status wait(Stream stream, Event event) noexcept override {
+    return call([&] {
+      const Mark mark = *reinterpret_cast<Mark*>(event);
+      device_.put(stream, [this, mark] {
+        if (device_.streams.count(mark.stream) != 0) device_.run(mark.stream, mark.at);
+      });
+    });
+  }
+  Status elapsed(float* milliseconds, Event, Event) noexcept override {
+    return call([&] { *milliseconds = 0.25f; });
+  }
+
+  std::string error() const override { return "the fake device was told to fail"; }
+
+ private:
+  struct Mark {
+    Stream stream = nullptr;
+    uint64_t at = 0;
+  };
+
+  template <typename Work>
+  Status call(const Work& work) noexcept {
+    const std::lock_guard<std::recursive_mutex> lock(device_.mutex);
+    if (!device_.works()) return Status::kFailed;
+    work();
+    return Status::kOk;
+  }
+  static void* make(int64_t bytes) {
+    void* const out = ::operator new(static_cast<size_t>(bytes), std::align_val_t{256});
+    std::memset(out, kPoison, static_cast<size_t>(bytes));
+    return out;
+  }
+
+  Device& device_ = Device::get();
+  const int number_;
+};
+
+}  // namespace fake

@@ -1,0 +1,96 @@
+"""warpmem._cuda without a device: the module's own sources, with the SIMT emulator in place of multiprocessors
+and a fake device in place of CUDA's runtime (tests/cpp). Built once a session, into a temporary folder."""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import functools
+import importlib.util
+import os
+import shutil
+import subprocess
+import sysconfig
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from importlib.machinery import ExtensionFileLoader
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pybind11
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCES = (
+    "tests/cpp/emulated_kernels.cpp",
+    "tests/cpp/emulated_host.cpp",
+    "csrc/bindings/page_cache.cpp",
+    "csrc/bindings/device_array.cpp",
+    "csrc/bindings/cuda_module.cpp",
+)
+FLAGS = (
+    "-std=c++17", "-O2", "-fPIC", "-pthread", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wextra",
+    "-Werror",
+)  # fmt: skip
+
+
+def _build(folder: Path) -> Path:
+    compiler = os.environ.get("CXX", "g++")
+    folders = (ROOT / "tests/cpp", pybind11.get_include(), sysconfig.get_paths()["include"])
+    includes = [f"-I{path}" for path in folders]
+
+    def compile_one(source: str) -> str:
+        target = str(folder / (Path(source).stem + ".o"))
+        run([compiler, *FLAGS, *includes, "-c", str(ROOT / source), "-o", target])
+        return target
+
+    with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
+        objects = list(threads.map(compile_one, SOURCES))
+    library = folder / f"_cuda{sysconfig.get_config_var('EXT_SUFFIX')}"
+    run([compiler, "-shared", "-pthread", *objects, "-o", str(library)])
+    return library
+
+
+def run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stderr}"
+
+
+class Emulated:
+    """The module and its controls. Counts of calls are of those that can fail."""
+
+    def __init__(self, library: Path) -> None:
+        loader = ExtensionFileLoader("_cuda", str(library))
+        spec = importlib.util.spec_from_file_location("_cuda", str(library), loader=loader)
+        assert spec is not None
+        self.module: ModuleType = importlib.util.module_from_spec(spec)
+        loader.exec_module(self.module)
+        self._library = ctypes.CDLL(str(library))
+
+    def __getattr__(self, name: str) -> Any:
+        function = getattr(self._library, f"emulated_{name}")
+        function.restype = ctypes.c_int64
+
+        def call(*arguments: Any) -> Any:
+            return function(*(ctypes.c_int64(a) if isinstance(a, int) else a for a in arguments))
+
+        return call
+
+    def holds(self, data: bytes) -> bool:
+        """Whether these bytes stand in device memory."""
+        return bool(self._library.emulated_holds(data, ctypes.c_int64(len(data))))
+
+
+@functools.cache
+def emulated() -> Emulated:
+    """WARPMEM_EMULATED_CUDA names a folder to keep the build in, for those who run the tests often."""
+    kept = os.environ.get("WARPMEM_EMULATED_CUDA")
+    if kept:
+        found = sorted(Path(kept).glob("_cuda*.so"))
+        if found:
+            return Emulated(found[0])
+        Path(kept).mkdir(parents=True, exist_ok=True)
+        return Emulated(_build(Path(kept)))
+    folder = Path(tempfile.mkdtemp(prefix="warpmem-emulated-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Emulated(_build(folder))
