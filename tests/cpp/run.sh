@@ -16,7 +16,7 @@ fi
 cxx=${CXX:-g++}
 flags="-std=c++17 -g -ffp-contract=off -Wall -Wextra -Wpedantic -Wshadow -Werror -fno-omit-frame-pointer"
 sources="arena dispatch pages pool pool_open pool_read pool_save scan scan_filter scan_pq scan_task serial workers"
-sources="$sources kmeans kmeans_serial nearest op_dispatch pq pq_serial select_k select_k_serial"
+sources="$sources kmeans kmeans_serial mmr nearest op_dispatch pq pq_serial select_k select_k_serial"
 defines=""
 case $(uname -m) in
   x86_64 | amd64)
@@ -57,7 +57,7 @@ build_and_run() {
 }
 
 asan="-fsanitize=address,undefined -fno-sanitize-recover=all"
-emulated="test_simt test_cuda_select test_cuda_kmeans test_cuda_pq"
+emulated="test_simt test_cuda_select test_cuda_kmeans test_cuda_pq test_cuda_mmr"
 build_and_run asan "$asan" -O1 test_core test_file test_pool test_pq_pool test_screen test_scan test_kernels &
 first=$!
 (
