@@ -84,9 +84,7 @@ struct Kernels {
   // Bits of `mask` whose row id is a set bit of the bitmap of n_words words.
   uint64_t (*filter_bitmap)(const uint64_t* words, int64_t n_words, const int64_t* row_ids, uint64_t mask);
 
-  // An upper bound of  w_recency * 2^(-age / half_life) + w_priority * priority  for 64 rows, above the value that core/score.hpp computes, by at least
-  // 2e-6 of the magnitude of each part and by at most about 7 % of the first. -1e37 instead of anything less; NaN where the priority is not a number.
-  // Between powers of two the bits of a float, read as a number, interpolate linearly; 2^-y is convex, so such a chord lies above it, by 6.2 % at most.
+  // core/score_bound.hpp's extra_bound of 64 rows.
   void (*extras)(const ScoreExtra& terms, float* out);
 
   // Reads `bytes` bytes, a multiple of 64, and does nothing with them: the floor that `screen` is measured against.

@@ -6,6 +6,7 @@
 
 #include "../core/int8.hpp"
 #include "../core/planner.hpp"
+#include "../core/score_bound.hpp"
 #include "flat_map.hpp"
 #include "scan_pq.hpp"
 #include "scan_task.hpp"
@@ -107,22 +108,15 @@ ScanCounters scan(const Kernels& kernels, const Pool& pool, const ScanRequest& r
   ScanContext context{kernels, layout, pool.metric() == Metric::kL2, request};
   context.ranked = ranking.w_recency != 0.0 || ranking.w_priority != 0.0;
   context.plain = ranking.w_similarity == 1.0 && ranking.w_recency == 0.0 && ranking.w_priority == 0.0;
-  context.min_similarity = static_cast<float>(request.min_similarity);
-  if (static_cast<double>(context.min_similarity) > request.min_similarity) {
-    context.min_similarity = std::nextafter(context.min_similarity, -INFINITY);
-  }
+  context.min_similarity = not_above(request.min_similarity);
   context.queries = queries.data();
   if (pool.books() != nullptr) {
     return scan_pq(context, pool, PqScanInput{plan, lists, sizes, groups.order, max_queries, max_pages}, output, workers);
   }
 
-  // The bound is on the similarity from above, so it says something about the score only when the weight is positive.
   std::vector<int8_t> codes;
   std::vector<QueryBound> bounds;
-  const bool bounded = ranking.w_similarity > 0.0 && std::isfinite(1.0 / ranking.half_life) &&
-                       std::isfinite(ranking.w_recency / ranking.w_similarity) &&
-                       std::isfinite(ranking.w_priority / ranking.w_similarity);
-  if (pool.screened() && bounded) {
+  if (pool.screened() && can_bound(ranking)) {
     codes.resize(n_queries * padded);
     bounds.resize(n_queries);
     for (size_t q = 0; q < n_queries; ++q) {

@@ -3,17 +3,14 @@
 #include <algorithm>
 #include <cmath>
 
+#include "../core/score_bound.hpp"
+
 namespace warpmem {
 
 namespace {
 
 constexpr int kFetch = 4;   // survivors of a page that are fetched ahead; of more, most will not be rescored
 constexpr int kSparse = 2;  // so few wanted rows of a page are rescored without screening them
-
-float not_above(double x) {
-  const auto f = static_cast<float>(x);
-  return static_cast<double>(f) > x ? std::nextafter(f, -INFINITY) : f;
-}
 
 }  // namespace
 
@@ -83,16 +80,8 @@ float ScanWorker::threshold_of(size_t query) const noexcept {
   return std::max(own, context_.floors[query].load(std::memory_order_relaxed));
 }
 
-// A row whose bound (on similarity + extra) is below this has a final score below `threshold`: the slack exceeds the rounding errors of final_score, under
-// 2^-22 of the magnitudes of its parts. Those of the extra are covered in Kernels::extras; that of the similarity's part is at most |t| plus those.
 float ScanWorker::floor_of(float threshold) const noexcept {
-  float floor = threshold;
-  if (!context_.plain) {
-    const double t = threshold;
-    const double low = (t - std::fabs(t) * 2e-6 - 1e-30) / context_.request.ranking.w_similarity;
-    floor = std::isfinite(low) ? not_above(low) : -INFINITY;
-  }
-  return context_.ranked ? floor : std::max(floor, context_.min_similarity);
+  return score_floor(context_.request.ranking, context_.min_similarity, threshold);
 }
 
 ScreenPage ScanWorker::screened(size_t p) const noexcept {

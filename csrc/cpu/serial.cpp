@@ -5,6 +5,7 @@
 #include "../core/int8.hpp"
 #include "../core/keys.hpp"
 #include "../core/predicate.hpp"
+#include "../core/score_bound.hpp"
 
 namespace warpmem {
 namespace {
@@ -143,31 +144,12 @@ uint64_t in_words(const uint64_t* words, int64_t n_words, const int64_t* row_ids
   return filter_bitmap(words, n_words, row_ids, mask);
 }
 
-constexpr double kLongestAge = 0x1p63;  // where age_of saturates
-
 WARPMEM_READS_UNPUBLISHED void extras(const ScoreExtra& terms, float* out) {
-  const double tilt =
-      terms.w_recency > 0.0 ? -0x1p-51 : 0x1p-51;  // of the conversion of times to float64, towards the higher score
-  const double chord = terms.w_recency > 0.0 ? 1.00003 : 0.94;
-  for (int i = 0; i < kPageRows; ++i) {
-    double sum = 0.0;
-    if (terms.recency != nullptr) {
-      const auto then = static_cast<double>(terms.recency[i]);
-      const double age = terms.now - then + tilt * (fabs(terms.now) + fabs(then));
-      double y = (age > 0.0 ? age < kLongestAge ? age : kLongestAge : 0.0) * terms.per_half_life;
-      if (!(y < 126.0)) y = 126.0;
-      const auto bits = static_cast<int32_t>(static_cast<float>(127.0 - y) * 8388608.0f);
-      float value;
-      memcpy(&value, &bits, sizeof value);
-      sum = terms.w_recency * (static_cast<double>(value) * chord) + fabs(terms.w_recency) * 1e-30;
-    }
-    if (terms.priority != nullptr) {
-      const double part = terms.w_priority * key_to_f64(terms.priority[i]);
-      sum += part + fabs(part) * 3e-6;
-    }
-    const auto value = static_cast<float>(sum + fabs(sum) * 1e-6);
-    out[i] = value < -1e37f ? -1e37f : value;
-  }
+  const ExtraTerms weights{terms.now, terms.per_half_life, terms.w_recency, terms.w_priority};
+  const bool recency = terms.recency != nullptr;
+  const bool priority = terms.priority != nullptr;
+  for (int i = 0; i < kPageRows; ++i)
+    out[i] = extra_bound(weights, recency, recency ? terms.recency[i] : 0, priority, priority ? terms.priority[i] : 0);
 }
 
 uint64_t read(const void* data, size_t bytes) {
