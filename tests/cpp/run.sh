@@ -57,7 +57,7 @@ build_and_run() {
 }
 
 asan="-fsanitize=address,undefined -fno-sanitize-recover=all"
-emulated="test_simt test_cuda_select test_cuda_kmeans test_cuda_pq test_cuda_mmr"
+emulated="test_simt test_cuda_select test_cuda_kmeans test_cuda_pq test_cuda_mmr test_cuda_pages"
 build_and_run asan "$asan" -O1 test_core test_file test_pool test_pq_pool test_screen test_scan test_kernels &
 first=$!
 (
