@@ -159,6 +159,21 @@ struct QueryBound {
   float square = 0.0f;            // |q|^2 less the slack of l2, rounded down
 };
 
+// What is known of a query once it is summed up: its squares, those of its codes and of its errors. Returns false when it is too long to be screened. Sums in
+// another order than that of quantize_query do: they differ by less than the factor 1 + 1e-9.
+WARPMEM_HD inline bool bound_query(float scale, int32_t sum, double squared, double squared_codes, double squared_error,
+                                   QueryBound* out) {
+  const double norm = sqrt(squared) * (1.0 + 1e-9);
+  const double image = sqrt(squared_codes) * static_cast<double>(scale) * (1.0 + 1e-9);
+  if (!(norm < kBoundLimit) || !(image < kBoundLimit)) return false;
+  out->sum = sum;
+  out->scale = scale;
+  out->norm = round_up(norm * (1.0 + kBoundSlack));
+  out->error = round_up(sqrt(squared_error) * (1.0 + 1e-9) * (1.0 + kBoundSlack) + kBoundSlack * (norm + image));
+  out->square = round_down(squared * (1.0 - kBoundSlack));
+  return true;
+}
+
 // Writes `padded` codes. Returns false when the query is too long to be screened.
 WARPMEM_HD inline bool quantize_query(const float* q, int64_t dim, int64_t padded, int8_t* codes, QueryBound* out) {
   float largest = 0.0f;
@@ -179,15 +194,8 @@ WARPMEM_HD inline bool quantize_query(const float* q, int64_t dim, int64_t padde
     squared += static_cast<double>(q[i]) * static_cast<double>(q[i]);
   }
   for (int64_t i = dim; i < padded; ++i) codes[i] = 0;
-  const double norm = sqrt(squared) * (1.0 + 1e-9);
-  const double image = sqrt(squared_codes) * static_cast<double>(scale) * (1.0 + 1e-9);
-  if (!(norm < kBoundLimit) || !(image < kBoundLimit)) return false;
+  if (!bound_query(scale, sum, squared, squared_codes, squared_error, out)) return false;
   out->codes = codes;
-  out->sum = sum;
-  out->scale = scale;
-  out->norm = round_up(norm * (1.0 + kBoundSlack));
-  out->error = round_up(sqrt(squared_error) * (1.0 + 1e-9) * (1.0 + kBoundSlack) + kBoundSlack * (norm + image));
-  out->square = round_down(squared * (1.0 - kBoundSlack));
   return true;
 }
 
