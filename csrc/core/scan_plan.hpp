@@ -220,7 +220,7 @@ inline DeviceScanPlan plan_device_scan(const DeviceScanShape& shape, const std::
     }
   }
 
-  // Tiles: so many that blocks stay busy, but parts of all queries no larger than kScanPartBytes if longer tasks can help.
+  // Tiles: so short that blocks end together, but parts of all queries no larger than kScanPartBytes if longer tasks can help.
   int64_t tile[kScanShapes];
   for (int s = 0; s < kScanShapes; ++s) {
     DeviceScanStage& stage = plan.stages[s];
@@ -229,8 +229,8 @@ inline DeviceScanPlan plan_device_scan(const DeviceScanShape& shape, const std::
     stage.shared_bytes = scan_shared_bytes(stage.shape, widest[s], padded);
     stage.blocks =
         std::min(resident_blocks(limits, kScanThreads, stage.shared_bytes), int64_t{kScanBlocks[s]} * limits.multiprocessors);
-    const int64_t even = work[s] / (stage.blocks * kScanTasksPerBlock);
-    tile[s] = std::max(kTilePages, even / kTilePages * kTilePages);
+    const int64_t chunk = kScanChunkPages[s];
+    tile[s] = std::max(chunk, work[s] / (stage.blocks * kScanTasksPerBlock) / chunk * chunk);
     if (choice.tile_pages > 0) tile[s] = choice.tile_pages;
   }
   const auto part_bytes = [&] {

@@ -57,7 +57,8 @@ build_and_run() {
 }
 
 asan="-fsanitize=address,undefined -fno-sanitize-recover=all"
-emulated="test_simt test_cuda_select test_cuda_kmeans test_cuda_pq test_cuda_mmr test_cuda_pages"
+emulated="test_simt test_cuda_select test_cuda_kmeans test_cuda_pq test_cuda_scan test_cuda_scan_wide test_cuda_mmr test_cuda_pages"
+emulated="$emulated test_cuda_scan_pq"
 build_and_run asan "$asan" -O1 test_core test_file test_pool test_pq_pool test_screen test_scan test_kernels &
 first=$!
 (

@@ -38,9 +38,10 @@ struct Case {
   int filters = kNoFilters;
   int ranking = kSimilarity;
   int data = kNormalRows;
-  bool least = false;      // a min_similarity that some rows do not reach
-  bool removed = false;    // a third of the rows
-  bool one_query = false;  // each query over all lists, else over one of them
+  bool least = false;                    // a min_similarity that some rows do not reach
+  bool removed = false;                  // a third of the rows
+  bool all_lists = false;                // each query over all lists, else over one of them
+  std::vector<int64_t> queries_of_list;  // instead: the first so many are over each list
   DeviceScanChoice choice;
   DeviceLimits limits = kLimitsSm90;
   unsigned seed = 1;
@@ -230,7 +231,11 @@ class Scan {
     std::vector<int64_t> list_ids;
     for (int64_t q = 0; q < case_.queries; ++q) {
       for (size_t list = 0; list < case_.rows.size(); ++list) {
-        if (!case_.one_query && list != static_cast<size_t>(q) % case_.rows.size()) continue;
+        if (!case_.queries_of_list.empty()) {
+          if (q >= case_.queries_of_list[list]) continue;
+        } else if (!case_.all_lists && list != static_cast<size_t>(q) % case_.rows.size()) {
+          continue;
+        }
         list_ids.push_back(list_id(list));
         request_.segment_queries.push_back(static_cast<uint32_t>(q));
         request_.segment_groups.push_back(static_cast<uint32_t>(list / 2));

@@ -1,84 +1,160 @@
-// The scan's kernels in the emulator: equal, bit for bit, to the CPU core's scan of the same pages; every shape forced, over the named edges, pairwise.
-#include "../../csrc/cuda/scan.cu"
-#include "check.hpp"
-#include "scan_cases.hpp"
-#include "simt_pairwise.hpp"
+// The scan's plan, and its kernels for few queries in the emulator: equal, bit for bit, to the CPU core's scan of the same pages; every shape forced, over
+// the named edges, pairwise. test_cuda_scan_wide has the shapes for many queries.
+#include <map>
+
+#include "scan_variants.hpp"
 
 using namespace scan_cases;
-using simt::Machine;
 
-namespace {
+TEST(plain) { check_variant("scan_plain", ScanShape::kPlain, {1, 2, 8, 9}, 20000, 1000); }
+TEST(small_of_one) { check_variant("scan_small_1", ScanShape::kSmall, {1}, 20000, 2000); }
+TEST(small) { check_variant("scan_small_3", ScanShape::kSmall, {2, 3, 5}, 20000, 3000); }
 
-struct Variant {
-  const char* kernel;
-  ScanShape shape;
-  std::vector<int64_t> queries;
-};
-
-// Runs the case and compares. Returns rows seen and rescored by the second run.
-std::vector<uint64_t> check_case(const Case& c, const char* kernel) {
-  const Scan scan(c);
-  const DeviceScanPlan plan = scan.plan();
-  const int64_t before = kernel == nullptr ? 0 : Machine::get().launches[kernel];
-  std::vector<uint64_t> counters(2);
-  const Result got = simt::run_twice([&](unsigned char fill) {
-    counters.assign(2, 0);
-    return scan.on_device(plan, fill, counters.data());
-  });
-  const bool expected = got == scan.on_cpu();
-  if (!expected) std::printf("seed %u: %s\n", c.seed, describe(plan).c_str());
-  CHECK(expected);
-  if (kernel != nullptr && !plan.tasks.empty()) CHECK_EQ(Machine::get().launches[kernel] - before, 2);
-  CHECK(counters[1] <= counters[0]);
-  return counters;
-}
-
-void check_variant(const Variant& variant, unsigned seed) {
-  const std::vector<Storage> storages = {Storage::kF32, Storage::kF16, Storage::kInt8};
-  const std::vector<int64_t> dims = {1, 31, 32, 33, 77, 384};
-  const std::vector<int64_t> rows = {0, 1, 63, 64, 65, 700, 2047, 2049};
-  const std::vector<int64_t> ks = {1, 10, 32, 33, 256, 4096};
-  const std::vector<int64_t> tiles = {0, 1, 3};
-  const std::vector<DeviceLimits> limits = {kLimitsSm80, kLimitsSm120};
-  const auto count = [](const auto& list) { return static_cast<int>(list.size()); };
-  const int rankings = variant.shape == ScanShape::kPlain ? int{kRankingKinds} : int{kNegative};
-  const auto cases = simt::pairwise({count(storages), 2, count(dims), count(rows), count(ks), count(variant.queries),
-                                     int{kFilterKinds}, rankings, int{kRowKinds}, 2, 2, 3, count(tiles), count(limits)});
-  for (const std::vector<int>& f : cases) {
-    const auto pick = [&](const auto& list, int factor) { return list[static_cast<size_t>(f[static_cast<size_t>(factor)])]; };
-    Case c;
-    c.storage = pick(storages, 0);
-    c.metric = f[1] == 0 ? Metric::kDot : Metric::kL2;
-    c.dim = pick(dims, 2);
-    const int64_t n = pick(rows, 3);
-    c.k = pick(ks, 4);
-    c.queries = pick(variant.queries, 5);
-    c.filters = f[6];
-    c.ranking = f[7];
-    c.data = f[8];
-    c.least = f[9] == 1;
-    c.removed = f[10] == 1;
-    c.rows = {n};
-    if (f[11] > 0) c.rows = {n, 5, 130};
-    c.one_query = f[11] != 2;
-    if (c.queries * n > 40000) c.rows[0] = 40000 / c.queries;  // what is rescored takes the time
-    c.choice.tile_pages = pick(tiles, 12);
-    c.limits = pick(limits, 13);
-    c.choice.shape = static_cast<int32_t>(variant.shape);
-    c.screen = variant.shape != ScanShape::kPlain || seed % 2 == 0;
-    c.seed = ++seed;
-    check_case(c, variant.kernel);
+// One scan over lists of very different sizes, with as many queries on each as make all shapes run, without any force.
+TEST(shapes_and_sizes_mix) {
+  unsigned seed = 7000;
+  for (const bool screen : {true, false}) {
+    for (const int ranking : {int{kSimilarity}, int{kAllWeights}, int{kNegative}}) {
+      Case c;
+      c.screen = screen;
+      c.ranking = ranking;
+      c.dim = 40;
+      c.k = 12;
+      c.queries = 70;
+      c.filters = kMixed;
+      c.rows = {900, 3, 0, 64, 200};
+      c.queries_of_list = {1, 3, 5, 20, 70};
+      c.seed = ++seed;
+      const bool screened = screen && ranking != kNegative;
+      std::map<std::string, int64_t> before = Machine::get().launches;
+      check_case(c, nullptr);
+      for (const char* kernel : {"scan_small_3", "scan_middle_4", "scan_large"})
+        CHECK_EQ(Machine::get().launches[kernel] - before[kernel], screened ? 2 : 0);
+      CHECK_EQ(Machine::get().launches["scan_plain"] - before["scan_plain"], screened ? 0 : 2);
+    }
   }
-  std::printf("     %zu cases of %s\n", cases.size(), variant.kernel);
 }
 
-}  // namespace
+// More queries than any shape takes at once, with a block for all of them, and with more blocks than tasks.
+TEST(blocks_take_tasks_until_none_is_left) {
+  for (const int64_t blocks : {1, 2, 50}) {
+    Case c;
+    c.rows = {700, 650};
+    c.all_lists = true;
+    c.queries = 7;
+    c.choice.shape = static_cast<int32_t>(ScanShape::kSmall);
+    c.choice.queries = 2;
+    c.choice.tile_pages = 2;
+    c.choice.blocks = blocks;
+    c.seed = 8000;
+    check_case(c, "scan_small_3");
+  }
+}
 
-TEST(plain) { check_variant({"scan_plain", ScanShape::kPlain, {1, 2, 8, 9}}, 1000); }
-TEST(small_of_one) { check_variant({"scan_small_1", ScanShape::kSmall, {1}}, 2000); }
-TEST(small) { check_variant({"scan_small_3", ScanShape::kSmall, {2, 3, 5}}, 3000); }
-TEST(middle_of_eight) { check_variant({"scan_middle_1", ScanShape::kMiddle, {4, 7, 8}}, 4000); }
-TEST(middle) { check_variant({"scan_middle_4", ScanShape::kMiddle, {9, 33, 40}}, 5000); }
-TEST(large) { check_variant({"scan_large", ScanShape::kLarge, {64, 70, 130}}, 6000); }
+TEST(a_screen_leaves_rows_out) {
+  for (const Storage storage : {Storage::kF32, Storage::kInt8}) {
+    for (const int64_t queries : {1, 3, 8, 16, 64}) {
+      Case c;
+      c.storage = storage;
+      c.rows = {4000};
+      c.dim = 96;
+      c.k = 3;
+      c.queries = queries;
+      c.ranking = queries == 8 ? kAllWeights : kSimilarity;
+      c.choice.tile_pages = 8;
+      c.seed = 9000;
+      const std::vector<uint64_t> counters = check_case(c, nullptr);
+      CHECK_EQ(counters[0], static_cast<uint64_t>(4000 * queries));
+      CHECK(counters[1] * 3 < counters[0]);
+    }
+  }
+}
+
+TEST(nothing_to_scan) {
+  Case c;
+  c.rows = {0};
+  c.queries = 2;
+  check_case(c, nullptr);
+  c.queries = 0;
+  check_case(c, nullptr);
+}
+
+// Every page of every list for every segment over it exactly once; each part one place; all of it within the device.
+TEST(plans_cover_every_page_and_segment) {
+  for (const DeviceLimits& limits : {kLimitsSm80, kLimitsSm90, kLimitsSm100, kLimitsSm120}) {
+    for (const int64_t dim : {32, 384, 1536, 8192, 65536}) {
+      for (const int64_t k : {1, 100, 4096}) {
+        DeviceScanShape shape;
+        shape.dim = dim;
+        shape.codes = dim != 384 || k != 100;
+        shape.queries = 1300;
+        shape.k = k;
+        std::vector<DeviceList> lists;
+        std::vector<uint32_t> queries;
+        int64_t first_page = 10;
+        for (const auto& [pages, segments] : std::vector<std::pair<int64_t, int64_t>>{
+                 {1, 1}, {0, 5}, {15625, 1}, {100, 3}, {2, 4}, {40, 63}, {33, 64}, {500, 1300}}) {
+          lists.push_back(
+              DeviceList{static_cast<int64_t>(lists.size()), first_page, pages, static_cast<int64_t>(queries.size()), segments});
+          first_page += pages;
+          for (int64_t s = 0; s < segments; ++s) queries.push_back(static_cast<uint32_t>(s));
+        }
+        const DeviceScanPlan plan = plan_device_scan(shape, lists, queries.data(), limits);
+        std::vector<int64_t> pages(queries.size());
+        std::vector<bool> used(plan.parts.size());
+        for (size_t t = 0; t < plan.tasks.size(); ++t) {
+          const DeviceScanTask& task = plan.tasks[t];
+          CHECK(plan.keep >= std::min(k, int64_t{task.pages} * kPageRows));
+          for (int32_t at = 0; at < task.segments; ++at) {
+            const auto segment = static_cast<size_t>(task.first_segment + at);
+            pages[segment] += task.pages;
+            const uint32_t part = plan.part_numbers[static_cast<size_t>(task.first_part + at)];
+            CHECK(!used[part]);
+            used[part] = true;
+            CHECK_EQ(plan.parts[part].task, t);
+            CHECK_EQ(plan.parts[part].segment, segment);
+            CHECK(part >= plan.query_parts[queries[segment]] && part < plan.query_parts[queries[segment] + 1]);
+          }
+        }
+        CHECK_EQ(plan.query_parts.back(), plan.parts.size());
+        for (const DeviceList& list : lists) {
+          for (int64_t s = 0; s < list.segments; ++s) CHECK_EQ(pages[static_cast<size_t>(list.first_segment + s)], list.pages);
+        }
+        for (const DeviceScanStage& stage : plan.stages) {
+          CHECK(stage.shared_bytes <= limits.shared_per_block);
+          CHECK(stage.queries <= kScanQueries[static_cast<int>(stage.shape)]);
+          CHECK(stage.blocks <= std::max<int64_t>(stage.tasks, 0));
+          CHECK_EQ(stage.blocks > 0, stage.tasks > 0);
+          for (int64_t t = stage.first_task + 1; t < stage.first_task + stage.tasks; ++t) {
+            const auto work = [&](int64_t i) {
+              return int64_t{plan.tasks[static_cast<size_t>(i)].pages} * plan.tasks[static_cast<size_t>(i)].segments;
+            };
+            CHECK(work(t - 1) >= work(t));
+          }
+        }
+        const auto tasks = [&](ScanShape which) { return plan.stages[static_cast<int>(which)].tasks; };
+        CHECK_EQ(tasks(ScanShape::kPlain) > 0, !shape.codes);
+        if (dim <= 384 || dim == 65536) {
+          CHECK_EQ(tasks(ScanShape::kMiddle) > 0, shape.codes && dim <= 384);
+          CHECK_EQ(tasks(ScanShape::kLarge) > 0, shape.codes && dim <= 384);
+        }
+        CHECK(static_cast<int64_t>(plan.parts.size()) * plan.keep * 16 <= (int64_t{1} << 31));
+        CHECK(!describe(plan).empty());
+      }
+    }
+  }
+}
+
+TEST(plans_are_printed) {
+  DeviceScanShape shape;
+  shape.dim = 384;
+  shape.codes = true;
+  shape.queries = 1;
+  shape.k = 10;
+  const uint32_t query = 0;
+  CHECK_EQ(describe(plan_device_scan(shape, {DeviceList{7, 0, 15625, 0, 1}}, &query, kLimitsSm90)),
+           "scan of 1 queries, k 10, dim 384; 1954 parts of 10, workspace 321232 bytes; small: 1954 tasks of at most 1 segments, "
+           "396 blocks of 256 threads, 10352 bytes shared");
+}
 
 int main(int argc, char** argv) { return check::run_tests(argc, argv); }

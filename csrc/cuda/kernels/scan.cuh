@@ -2,7 +2,7 @@
 // scan_merge.cuh. Plan and tables: core/scan_plan.hpp, core/scan_tables.hpp.
 //
 // As many blocks as the device holds take tasks from a counter, longest first, so that lists of a hundred rows and of a million mix in one launch. A task goes
-// through its pages in chunks of 1, 2, 4 ... kPages pages: short at first, because until k rows are known every row must be rescored.
+// through its pages in chunks of kPages pages; of 1, 2, 4 ... at first when a floor is unknown, because until k rows are known every row must be rescored.
 //
 //   masks [page][half][segment]   32 rows a word
 //     filter    live rows that pass the segment's filter: a warp a page, a lane two rows, whose truth values stand in a stack of 64 bits
@@ -174,6 +174,7 @@ class ScanBlock {
     table = p.pages + task.first_page;
     pages = task.pages;
     segments = task.segments;
+    bool unknown = false;
     for (int at = thread_index(); at < segments; at += kScanThreads) {
       const DeviceSegment segment = p.segments[task.first_segment + at];
       int leader = 0;  // the first segment with the same filter: it is tested once
@@ -183,11 +184,12 @@ class ScanBlock {
       state(kLeader)[at] = static_cast<uint32_t>(leader);
       state(kPart)[at] = p.part_numbers[task.first_part + at];
       state(kFound)[at] = 0;
-      state(kThreshold)[at] = 0;
+      state(kThreshold)[at] = load_volatile(p.floors + segment.query);
+      unknown = unknown || state(kThreshold)[at] == 0;
       last()[at] = ScanItem{0, 0, 0.0f};
       if (p.screened) bounds()[at] = p.bounds[segment.query];
     }
-    sync_threads();
+    first_chunk = sync_threads_or(unknown) ? 1 : kPages;
     return true;
   }
 
@@ -313,7 +315,8 @@ class ScanBlock {
   const DevicePage* table = nullptr;  // of the task
   int32_t pages = 0;
   int32_t segments = 0;
-  int32_t first_page = 0;  // of the chunk, in the task
+  int32_t first_chunk = 1;  // pages
+  int32_t first_page = 0;   // of the chunk, in the task
   int32_t n_pages = 0;
 
  private:
@@ -424,7 +427,7 @@ WARPMEM_DEVICE void scan_tasks(const ScanParams& p) {
   ScanBlock<kShape> block(p);
   while (block.next_task()) {
     Screen::load(block);
-    int32_t limit = 1;
+    int32_t limit = block.first_chunk;
     for (int32_t page = 0; page < block.pages; page += block.n_pages) {
       block.begin_chunk(page, block.pages - page < limit ? block.pages - page : limit);
       Screen::run(block);
