@@ -67,7 +67,9 @@ endif()
 message(STATUS "warpmem: CUDA with nvcc ${CMAKE_CUDA_COMPILER_VERSION} for sm ${_warpmem_architectures}")
 
 pybind11_add_module(_cuda MODULE csrc/bindings/cuda_module.cpp csrc/cuda/device.cu csrc/cuda/kmeans.cu csrc/cuda/mmr.cu csrc/cuda/pages.cu
-  csrc/cuda/pq.cu csrc/cuda/scan.cu csrc/cuda/scan_pq.cu csrc/cuda/select_k.cu)
+  csrc/cuda/pq.cu csrc/cuda/scan.cu csrc/cuda/scan_pq.cu csrc/cuda/select_k.cu
+  csrc/cuda/self_test.cpp csrc/cuda/self_test_scan.cpp)
+target_link_libraries(_cuda PRIVATE warpmem_core) # which the self-test compares with
 set_target_properties(_cuda PROPERTIES
   CUDA_ARCHITECTURES "${_warpmem_architectures}"
   CUDA_STANDARD 17
