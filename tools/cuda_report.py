@@ -1,10 +1,12 @@
 """Compile every CUDA source and print what its kernels use: registers, shared memory, stack and spills.
 
-    python tools/cuda_report.py [--nvcc PATH] [--arch 80 90 100 120] [FILE.cu ...]
+    python tools/cuda_report.py [--nvcc PATH] [--arch 80 90 100 120] [--output FILE.md] [FILE.cu ...]
+    python tools/cuda_report.py --optional --ptx --arch 90        # what .ci/run asks
 
 The table, in Markdown, goes to standard output. The exit code is 1 when a kernel spills registers or keeps
-anything in local memory, which a GPU reads from its main memory, and 2 when there is no nvcc. No GPU is
-needed.
+anything in local memory, which a GPU reads from its main memory, and 2 when there is no nvcc (0 with
+--optional). No GPU is needed. Shared memory in the table is what a kernel has of its own; what a launch asks
+for besides is in its plan (core/*_plan.hpp), and tools/cuda_predict.py prints it.
 """
 
 from __future__ import annotations
@@ -22,6 +24,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 ARCHITECTURES = ("80", "90", "100", "120")
 FLAGS = ("-std=c++17", "-O3", "--fmad=false", "-Xcompiler=-ffp-contract=off", "-Xptxas=-v")
+
+HEADING = """\
+# What the kernels use
+
+By nvcc {version} with the flags of the wheel: `python tools/cuda_report.py --output bench/gpu/REPORT.md`.
+Registers are of a thread, memory is in bytes: static shared memory of a block, stack and spills of a thread.
+
+"""
 
 ENTRY = re.compile(r"Compiling entry function '(?P<name>\S+)' for 'sm_(?P<arch>\d+)\w?'")
 FRAME = re.compile(
@@ -97,14 +107,34 @@ def table(kernels: list[Kernel], names: dict[str, str]) -> str:
     return "\n".join(lines)
 
 
-def compile_one(nvcc: str, source: Path, arch: str, folder: Path) -> list[Kernel]:
-    """Compile a source for one architecture; a compile error ends the program."""
-    output = folder / f"{source.stem}.{arch}.cubin"
-    command = [nvcc, *FLAGS, f"-arch=sm_{arch}", "-cubin", str(source), "-o", str(output)]
+def unique(kernels: list[Kernel]) -> list[Kernel]:
+    """Each kernel of an architecture once, with the most it uses: several sources may hold a copy of it."""
+    found: dict[tuple[str, int], Kernel] = {}
+    for kernel in kernels:
+        known = found.setdefault((kernel.name, kernel.arch), kernel)
+        known.registers = max(known.registers, kernel.registers)
+        known.stack = max(known.stack, kernel.stack)
+        known.spills = max(known.spills, kernel.spills)
+    return list(found.values())
+
+
+def compile_one(nvcc: str, source: Path, arch: str, folder: Path, ptx: bool) -> list[Kernel]:
+    """Compile a source for one architecture, and to PTX as well; a compile error ends the program."""
+    output = folder / f"{source.stem}.{arch}.fatbin"
+    code = f"[sm_{arch},compute_{arch}]" if ptx else f"sm_{arch}"
+    target = ["-gencode", f"arch=compute_{arch},code={code}", "-fatbin"]
+    command = [nvcc, *FLAGS, *target, str(source), "-o", str(output)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
         sys.exit(f"{source.name} does not compile for sm_{arch}:\n{done.stderr or done.stdout}")
     return parse(done.stdout + done.stderr)
+
+
+def version(nvcc: str) -> str:
+    """The compiler's release, such as 13.0."""
+    text = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=True).stdout
+    found = re.search(r"release (\d+\.\d+)", text)
+    return found[1] if found else "unknown"
 
 
 def main() -> int:
@@ -114,22 +144,30 @@ def main() -> int:
     parser.add_argument(
         "--arch", nargs="+", default=list(ARCHITECTURES), help="compute capabilities, such as 90"
     )
+    parser.add_argument("--ptx", action="store_true", help="compile to PTX too, for devices to come")
+    parser.add_argument("--optional", action="store_true", help="without a compiler say so and succeed")
+    parser.add_argument("--output", type=Path, help="also write the table to this file, with a heading")
     parser.add_argument("--jobs", type=int, default=1, help="compilations at a time")
     parser.add_argument("sources", nargs="*", type=Path, help="files; all of csrc/cuda by default")
     arguments = parser.parse_args()
     if not arguments.nvcc:
-        print("no nvcc was found; name one with --nvcc", file=sys.stderr)
-        return 2
+        what = "CUDA kernels were not compiled: " if arguments.optional else ""
+        print(f"{what}no nvcc was found; name one with --nvcc", file=sys.stderr)
+        return 0 if arguments.optional else 2
     sources = arguments.sources or sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(arguments.jobs) as pool:
         pending = [
-            pool.submit(compile_one, arguments.nvcc, source, arch, Path(folder))
+            pool.submit(compile_one, arguments.nvcc, source, arch, Path(folder), arguments.ptx)
             for source in sources
             for arch in arguments.arch
         ]
-        kernels = [kernel for future in pending for kernel in future.result()]
+        kernels = unique([kernel for future in pending for kernel in future.result()])
     names = demangle(sorted({kernel.name for kernel in kernels}))
     print(table(kernels, names))
+    if arguments.output is not None:
+        arguments.output.write_text(
+            HEADING.format(version=version(arguments.nvcc)) + table(kernels, names) + "\n"
+        )
     bad = [kernel for kernel in kernels if not kernel.clean]
     for kernel in bad:
         print(f"{names[kernel.name]} uses local memory on sm_{kernel.arch}", file=sys.stderr)

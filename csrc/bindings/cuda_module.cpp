@@ -46,7 +46,15 @@ py::dict self_test(int device) {
   out["rows"] = result.rows;
   out["dim"] = result.dim;
   out["mismatches"] = result.mismatches;
-  out["passed"] = result.mismatches == 0;
+  out["passed"] = result.passed();
+  py::dict families;
+  for (const cuda::FamilyTest& test : result.families) {
+    py::dict entry;
+    entry["cases"] = test.cases;
+    entry["mismatches"] = test.mismatches;
+    families[test.family.c_str()] = entry;
+  }
+  out["families"] = families;
   return out;
 }
 
@@ -60,5 +68,6 @@ PYBIND11_MODULE(_cuda, m) {
   m.def("devices", &devices, "index, name, capability and memory (bytes) of each device.");
   m.def("driver_version", &cuda::driver_version, "1000 * major + 10 * minor; 0 without a driver.");
   m.def("runtime_version", &cuda::runtime_version, "1000 * major + 10 * minor of the linked runtime.");
-  m.def("self_test", &self_test, py::arg("device"), "Compare the canonical scorer on a device with the host, bit for bit.");
+  m.def("self_test", &self_test, py::arg("device"),
+        "Compare the canonical scorer and every family of kernels on a device with the host, bit for bit.");
 }

@@ -1,4 +1,4 @@
-// Limits and checks of the arguments of select_k, kmeans and pq.
+// Limits and checks of the arguments of select_k, kmeans, pq and mmr.
 #pragma once
 
 #include <algorithm>
@@ -47,6 +47,24 @@ inline bool flag_of(const py::object& object, const char* name) {
   if (!PyBool_Check(object.ptr()))
     throw py::type_error(std::string(name) + " must be a bool, not " + Py_TYPE(object.ptr())->tp_name);
   return object.ptr() == Py_True;
+}
+
+// A number in [0, 1].
+inline double weight_of(const py::object& object) {
+  if (PyBool_Check(object.ptr()) || (!PyFloat_Check(object.ptr()) && !PyLong_Check(object.ptr())))
+    throw py::type_error(std::string("weight must be a number, not ") + Py_TYPE(object.ptr())->tp_name);
+  const double weight = PyFloat_AsDouble(object.ptr());
+  if (PyErr_Occurred() != nullptr) throw py::error_already_set();
+  if (!(weight >= 0.0 && weight <= 1.0)) throw py::value_error("weight must be within 0 and 1, not " + std::to_string(weight));
+  return weight;
+}
+
+// -inf marks a place without a candidate; other infinities and NaN are refused.
+inline void require_relevance(const float* data, int64_t problems, int64_t candidates) {
+  for (int64_t i = 0; i < problems * candidates; ++i) {
+    if (data[i] < std::numeric_limits<float>::infinity()) continue;
+    throw py::value_error("relevance: row " + std::to_string(i / candidates) + " holds a NaN or an infinity");
+  }
 }
 
 inline void require_rows(int64_t n, const char* name) {

@@ -1,4 +1,4 @@
-// warpmem._cpu.Kernels: select_k, kmeans and pq, one object per instruction set. Arguments are checked here; see arrays.hpp.
+// warpmem._cpu.Kernels: select_k, kmeans, pq and mmr, one object per instruction set. Arguments are checked here; see arrays.hpp.
 #include "kernels.hpp"
 
 #include <pybind11/numpy.h>
@@ -6,9 +6,11 @@
 
 #include <string>
 
+#include "../core/mmr.hpp"
 #include "../core/pq_code.hpp"
 #include "../core/select_k.hpp"
 #include "../cpu/kmeans.hpp"
+#include "../cpu/mmr.hpp"
 #include "../cpu/op_dispatch.hpp"
 #include "../cpu/pq.hpp"
 #include "../cpu/select_k.hpp"
@@ -281,6 +283,37 @@ class NativeKernels {
     return py::make_tuple(std::move(values), std::move(indexes));
   }
 
+  py::tuple diversify(const py::object& vectors_arg, const py::object& relevance_arg, const py::object& k_arg,
+                      const py::object& weight_arg, const py::object& threads_arg) const {
+    const View<float> vectors(vectors_arg, "vectors", {-1, -1, -1});
+    MmrRequest request;
+    request.problems = vectors.shape(0);
+    request.candidates = vectors.shape(1);
+    request.dim = vectors.shape(2);
+    if (request.candidates > kMmrMaxCandidates) {
+      throw py::value_error("vectors: at most " + std::to_string(kMmrMaxCandidates) + " candidates, not " +
+                            std::to_string(request.candidates));
+    }
+    require_dim(request.dim, "vectors");
+    const View<float> relevance(relevance_arg, "relevance", {request.problems, request.candidates});
+    request.k = as_int64(k_arg, "k", 1, kMmrMaxCandidates);
+    request.weight = weight_of(weight_arg);
+    request.threads = threads_of(threads_arg);
+    request.rows = vectors.data();
+    request.relevance = relevance.data();
+    py::array_t<double> values({request.problems, request.k});
+    py::array_t<int64_t> indexes({request.problems, request.k});
+    double* const to_values = values.mutable_data();
+    int64_t* const to_indexes = indexes.mutable_data();
+    {
+      const py::gil_scoped_release release;
+      require_all_finite(request.rows, request.problems, request.candidates * request.dim, "vectors");
+      require_relevance(request.relevance, request.problems, request.candidates);
+      mmr(*ops_, request, to_values, to_indexes);
+    }
+    return py::make_tuple(std::move(values), std::move(indexes));
+  }
+
  private:
   const OpKernels* ops_ = nullptr;
 };
@@ -291,7 +324,7 @@ void bind_kernels(py::module_& m) {
   const py::int_ one(1), twenty(20), zero(0), twenty_five(25);
   const py::bool_ no(false);
   const py::none none;
-  py::class_<NativeKernels>(m, "Kernels", "select_k, k-means and product quantisation on one instruction set. Thread-safe.")
+  py::class_<NativeKernels>(m, "Kernels", "select_k, k-means, product quantisation and mmr on one instruction set. Thread-safe.")
       .def(py::init<const py::object&>(), py::kw_only(), py::arg("isa") = "auto")
       .def_property_readonly("isa", &NativeKernels::isa, "Instruction set that runs.")
       .def_static("isas", &NativeKernels::isas, "Instruction sets supported here, best first.")
@@ -317,7 +350,10 @@ void bind_kernels(py::module_& m) {
       .def("pq_deinterleave", &NativeKernels::deinterleave, py::arg("blocks"), py::arg("rows"), py::kw_only(),
            py::arg("threads") = one, "The inverse of pq_interleave.")
       .def("pq_scan", &NativeKernels::scan, py::arg("codes"), py::arg("luts"), py::arg("k"), py::kw_only(),
-           py::arg("rows") = none, py::arg("threads") = one, "The k best rows of each table: (values, indexes).");
+           py::arg("rows") = none, py::arg("threads") = one, "The k best rows of each table: (values, indexes).")
+      .def("mmr", &NativeKernels::diversify, py::arg("vectors"), py::arg("relevance"), py::arg("k"), py::kw_only(),
+           py::arg("weight") = py::float_(0.5), py::arg("threads") = one,
+           "k relevant and different candidates of each problem: (values, indexes).");
 }
 
 }  // namespace warpmem

@@ -53,8 +53,10 @@ WARPMEM_HD inline uint8_t pq_page_get(const uint8_t* plane, int64_t slot, int64_
   return static_cast<uint8_t>((plane[s / 2 * 64 + slot] >> (4 * (s % 2))) & 15);
 }
 
-// The entry of one book [dsub][16] nearest to x: squared distances summed in float32 in the order of the elements, ties to the smaller number.
-WARPMEM_HD inline uint8_t pq_nearest(const float* book, const float* x, int64_t dsub) {
+// The entry of one book [dsub][16] nearest to x: squared distances summed in float32 in the order of the elements, ties to the smaller number. `x` is a
+// pointer, or whatever else gives x[i].
+template <typename Piece>
+WARPMEM_HD inline uint8_t pq_nearest(const float* book, const Piece& x, int64_t dsub) {
   float distance[16] = {};
   for (int64_t i = 0; i < dsub; ++i) {
     for (int c = 0; c < 16; ++c) {

@@ -81,24 +81,33 @@ int64_t near(const float* block, int64_t dim, const float* tiles, const float* b
   return n;
 }
 
-inline __attribute__((always_inline)) void add_squares(const float* a, const float* b, __m256d (&acc)[8]) {
+inline __attribute__((always_inline)) __m256d wide(const float* from) { return _mm256_cvtps_pd(_mm_loadu_ps(from)); }
+
+// One line of 32 elements: squares of differences, or products.
+template <bool kSquares>
+inline __attribute__((always_inline)) void add_line(const float* a, const float* b, __m256d (&acc)[8]) {
   for (int v = 0; v < 8; ++v) {
-    const __m256d difference = _mm256_sub_pd(_mm256_cvtps_pd(_mm_loadu_ps(a + 4 * v)), _mm256_cvtps_pd(_mm_loadu_ps(b + 4 * v)));
-    acc[v] = _mm256_add_pd(acc[v], _mm256_mul_pd(difference, difference));
+    if (kSquares) {
+      const __m256d difference = _mm256_sub_pd(wide(a + 4 * v), wide(b + 4 * v));
+      acc[v] = _mm256_add_pd(acc[v], _mm256_mul_pd(difference, difference));
+    } else {
+      acc[v] = _mm256_fmadd_pd(wide(a + 4 * v), wide(b + 4 * v), acc[v]);
+    }
   }
 }
 
-double squared_distance(const float* a, const float* b, int64_t dim) {
+template <bool kSquares>
+double canonical_sum(const float* a, const float* b, int64_t dim) {
   __m256d acc[8];
   for (int v = 0; v < 8; ++v) acc[v] = _mm256_setzero_pd();
   int64_t i = 0;
-  for (; i + 32 <= dim; i += 32) add_squares(a + i, b + i, acc);
+  for (; i + 32 <= dim; i += 32) add_line<kSquares>(a + i, b + i, acc);
   if (i < dim) {
     float rest_a[32] = {};
     float rest_b[32] = {};
     memcpy(rest_a, a + i, static_cast<size_t>(dim - i) * sizeof(float));
     memcpy(rest_b, b + i, static_cast<size_t>(dim - i) * sizeof(float));
-    add_squares(rest_a, rest_b, acc);
+    add_line<kSquares>(rest_a, rest_b, acc);
   }
   for (int v = 0; v < 4; ++v) acc[v] = _mm256_add_pd(acc[v], acc[v + 4]);
   for (int v = 0; v < 2; ++v) acc[v] = _mm256_add_pd(acc[v], acc[v + 2]);
@@ -109,6 +118,6 @@ double squared_distance(const float* a, const float* b, int64_t dim) {
 
 }  // namespace
 
-const NearestKernels kAvx2Nearest = {kRows, kCentroids, nearest, near, squared_distance};
+const NearestKernels kAvx2Nearest = {kRows, kCentroids, nearest, near, canonical_sum<true>, canonical_sum<false>};
 
 }  // namespace warpmem

@@ -80,26 +80,29 @@ int64_t near(const float* block, int64_t dim, const float* tiles, const float* b
   return n;
 }
 
-inline __attribute__((always_inline)) __m512d square(__m256 a, __m256 b) {
+// acc + (a - b)^2, or acc + a b.
+template <bool kSquares>
+inline __attribute__((always_inline)) __m512d add_line(__m512d acc, __m256 a, __m256 b) {
+  if (!kSquares) return _mm512_fmadd_pd(_mm512_cvtps_pd(a), _mm512_cvtps_pd(b), acc);
   const __m512d difference = _mm512_sub_pd(_mm512_cvtps_pd(a), _mm512_cvtps_pd(b));
-  return _mm512_mul_pd(difference, difference);
+  return _mm512_add_pd(acc, _mm512_mul_pd(difference, difference));
 }
 
-double squared_distance(const float* a, const float* b, int64_t dim) {
+template <bool kSquares>
+double canonical_sum(const float* a, const float* b, int64_t dim) {
   __m512d acc[4];
   for (int v = 0; v < 4; ++v) acc[v] = _mm512_setzero_pd();
   int64_t i = 0;
   for (; i + 32 <= dim; i += 32) {
-    for (int v = 0; v < 4; ++v) {
-      acc[v] = _mm512_add_pd(acc[v], square(_mm256_loadu_ps(a + i + 8 * v), _mm256_loadu_ps(b + i + 8 * v)));
-    }
+    for (int v = 0; v < 4; ++v)
+      acc[v] = add_line<kSquares>(acc[v], _mm256_loadu_ps(a + i + 8 * v), _mm256_loadu_ps(b + i + 8 * v));
   }
   if (i < dim) {
     const uint32_t valid = (uint32_t{1} << (dim - i)) - 1;
     for (int v = 0; v < 4; ++v) {
       const __mmask8 lanes = static_cast<__mmask8>(valid >> (8 * v));
       acc[v] =
-          _mm512_add_pd(acc[v], square(_mm256_maskz_loadu_ps(lanes, a + i + 8 * v), _mm256_maskz_loadu_ps(lanes, b + i + 8 * v)));
+          add_line<kSquares>(acc[v], _mm256_maskz_loadu_ps(lanes, a + i + 8 * v), _mm256_maskz_loadu_ps(lanes, b + i + 8 * v));
     }
   }
   acc[0] = _mm512_add_pd(acc[0], acc[2]);
@@ -112,6 +115,6 @@ double squared_distance(const float* a, const float* b, int64_t dim) {
 
 }  // namespace
 
-const NearestKernels kAvx512Nearest = {kRows, kCentroids, nearest, near, squared_distance};
+const NearestKernels kAvx512Nearest = {kRows, kCentroids, nearest, near, canonical_sum<true>, canonical_sum<false>};
 
 }  // namespace warpmem

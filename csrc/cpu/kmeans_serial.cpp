@@ -84,8 +84,20 @@ double squared_distance(const float* a, const float* b, int64_t dim) {
   return acc[0];
 }
 
+double dot(const float* a, const float* b, int64_t dim) {
+  double acc[kLanes] = {};
+  for (int64_t i = 0; i < dim; i += kLanes) {
+    const int64_t width = dim - i < kLanes ? dim - i : kLanes;
+    for (int64_t j = 0; j < width; ++j) acc[j] += static_cast<double>(a[i + j]) * static_cast<double>(b[i + j]);
+  }
+  for (int width = kLanes / 2; width > 0; width /= 2) {
+    for (int j = 0; j < width; ++j) acc[j] += acc[j + width];
+  }
+  return acc[0];
+}
+
 }  // namespace
 
-const NearestKernels kSerialNearest = {kRows, kCentroids, nearest, near, squared_distance};
+const NearestKernels kSerialNearest = {kRows, kCentroids, nearest, near, squared_distance, dot};
 
 }  // namespace warpmem

@@ -43,7 +43,7 @@ Nearest::Nearest(const OpKernels& ops, const float* centroids, int64_t k, int64_
 
 double Nearest::value(const float* row, int64_t centroid) const {
   const float* const to = centroids_ + centroid * dim_;
-  return inner_ ? dot_f64(row, to, dim_) : kernels_.squared_distance(row, to, dim_);
+  return (inner_ ? kernels_.dot : kernels_.squared_distance)(row, to, dim_);
 }
 
 int32_t Nearest::exhaustive(const float* row) const {

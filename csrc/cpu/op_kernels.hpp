@@ -34,6 +34,8 @@ struct NearestKernels {
                   int64_t* found);
   // Canonical squared distance: 32 float64 accumulators over float64 differences, squared and added without fusing; core/score.hpp's fold.
   double (*squared_distance)(const float* a, const float* b, int64_t dim);
+  // Canonical dot product, not rounded to float32; fused or not, as products of two float32 numbers are exact in float64.
+  double (*dot)(const float* a, const float* b, int64_t dim);
 };
 
 // pq ---------------------------------------------------------------------------------------------------------------------------------------------

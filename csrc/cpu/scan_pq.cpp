@@ -6,6 +6,7 @@
 #include <numeric>
 #include <stdexcept>
 
+#include "../core/pq_bound.hpp"
 #include "op_dispatch.hpp"
 #include "shortlist.hpp"
 
@@ -16,13 +17,6 @@ constexpr int64_t kMaxPages = int64_t{1} << 26;  // of one query: a place is a n
 constexpr size_t kAhead = 12;                    // rows that are fetched while one is rescored
 constexpr size_t kFindAhead = 8;                 // and rows whose page is looked up while one is fetched
 
-// One query's table.
-struct Table {
-  double scale = 0.0;
-  double bias = 0.0;
-  double error = INFINITY;  // |approximate - canonical similarity of the decoded row| is at most this
-};
-
 // What all tasks share.
 struct Shared {
   const OpKernels& ops;
@@ -32,7 +26,7 @@ struct Shared {
   bool use_extras;     // Kernels::extras bounds what ranking adds
   size_t table_bytes;  // of one query
   std::vector<uint8_t> luts;
-  std::vector<Table> tables;
+  std::vector<PqTable> tables;
   std::vector<uint32_t> first_page;     // by position in `order`: the number of its first page among the pages of its query
   std::vector<uint32_t> group;          // by position
   std::vector<const Page*> pages;       // of all lists, one after the other, so that a place leads to its page in one step
@@ -41,28 +35,24 @@ struct Shared {
   std::vector<uint32_t> positions;      // of each query, by the number of the first page
 };
 
-// Error bound: each entry of the quantised table is off by at most half a step, and is itself, like the approximate and the canonical similarity, rounded to
-// float32 (2^-24 of at most `magnitude`, the sum of the magnitudes of all products or squares). Float64 sums add 1e-13 of it.
 void fill_table(const Shared& shared, const PageLayout& layout, bool l2, const double* query, float* padded, float* scratch,
-                float* lut, uint8_t* quantized, Table* table) {
+                float* lut, uint8_t* quantized, PqTable* table) {
   double magnitudes[kLanes] = {};  // by lane: independent chains
   const float* const largest = shared.books.largest().data();
   for (int64_t first = 0; first < layout.padded; first += kLanes) {
     for (int64_t i = first; i < first + kLanes; ++i) {
       padded[i] = static_cast<float>(query[i]);
-      const double x = std::fabs(query[i]);
-      const double c = static_cast<double>(largest[i]);
-      magnitudes[i - first] += l2 ? (x + c) * (x + c) : x * c;
+      magnitudes[i - first] += pq_magnitude(padded[i], largest[i], l2);
     }
   }
   double magnitude = 0.0;
   for (const double part : magnitudes) magnitude += part;
-  *table = Table{};
-  if (!(magnitude < 1e37)) return;  // sums could overflow: the table stays 0, and every row is as good as any other
+  *table = PqTable{};
+  if (!(magnitude < kPqMagnitudeLimit)) return;
   shared.books.luts().table(padded, l2, scratch, lut);
   const int64_t pq_dim = shared.books.shape().pq_dim;
   shared.ops.pq->quantize(lut, pq_dim, quantized, &table->scale, &table->bias);
-  table->error = table->scale * static_cast<double>(pq_dim) * (0.5 + 1e-9) + magnitude * 4e-7 + 1e-37;
+  table->error = pq_table_error(table->scale, pq_dim, magnitude);
 }
 
 class PqWorker : public ScanWorker {
@@ -201,7 +191,7 @@ class PqWorker : public ScanWorker {
     } else {
       float floor = -INFINITY;
       if (shared_.use_extras && context_.ranked && shortlist.least() != 0) floor = floor_of(key_score(shortlist.least()));
-      const Table& table = shared_.tables[query];
+      const PqTable& table = shared_.tables[query];
       for (; mask != 0; mask &= mask - 1) {
         const int slot = __builtin_ctzll(mask);
         if (floor > -INFINITY && pq_integer_score(sums[slot], table.scale, table.bias) + extras_[p][slot] < floor) continue;
@@ -213,22 +203,13 @@ class PqWorker : public ScanWorker {
   uint64_t key_of(size_t query, size_t p, int slot, uint32_t sum, uint32_t place) const noexcept {
     const uint32_t index = place + static_cast<uint32_t>(slot);
     if (context_.plain) return select_key(sum, index);
-    const Table& table = shared_.tables[query];
+    const PqTable& table = shared_.tables[query];
     return select_key(final_of(pages_[p], slot, pq_integer_score(sum, table.scale, table.bias)), index);
   }
 
-  // The approximate final score of a key.
-  float score_of(size_t query, uint64_t key) const noexcept {
-    const Table& table = shared_.tables[query];
-    return context_.plain ? pq_integer_score(key_integer(key), table.scale, table.bias) : key_score(key);
-  }
-
-  // No row whose approximate score is `score` has a canonical one above this.
+  float score_of(size_t query, uint64_t key) const noexcept { return pq_key_score(context_.plain, shared_.tables[query], key); }
   double above(size_t query, double score) const noexcept {
-    const double weight = std::fabs(context_.request.ranking.w_similarity);
-    const double part = weight > 0.0 ? weight * shared_.tables[query].error * (1.0 + 1e-6) : 0.0;
-    const double bound = score + part + std::fabs(score) * 1e-6 + 1e-37;
-    return bound == bound ? bound : INFINITY;
+    return pq_score_above(context_.request.ranking, shared_.tables[query].error, score);
   }
 
   float similarity_of(const ConstPage& page, int slot, const double* query) noexcept {

@@ -46,6 +46,22 @@ class DeviceArray {
   size_t bytes_;
 };
 
+class DeviceMemory : public TestMemory {
+ public:
+  void* allocate(int64_t bytes) override {
+    void* memory = nullptr;
+    check(cudaMalloc(&memory, static_cast<size_t>(bytes)), "cudaMalloc");
+    return memory;
+  }
+  void release(void* memory) noexcept override { static_cast<void>(cudaFree(memory)); }
+  void upload(void* to, const void* from, int64_t bytes) override {
+    check(cudaMemcpy(to, from, static_cast<size_t>(bytes), cudaMemcpyHostToDevice), "upload");
+  }
+  void download(void* to, const void* from, int64_t bytes) override {
+    check(cudaMemcpy(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost), "download");
+  }
+};
+
 template <typename T>
 bool same_bits(const T& a, const T& b) {
   return std::memcmp(&a, &b, sizeof(T)) == 0;
@@ -147,13 +163,15 @@ SelfTest self_test(int device) {
   device_similarities.download(similarities.data());  // waits for the kernel
   device_recencies.download(recencies.data());
 
-  SelfTest result{kRows, kDim, 0};
+  SelfTest result{kRows, kDim, 0, {}};
   for (int64_t i = 0; i < kRows; ++i) {
     const auto at = static_cast<size_t>(i);
     const bool same = same_bits(similarities[at], dot(rows.data() + i * kDim, query.data(), kDim)) &&
                       same_bits(recencies[at], exp2_neg(exponents[at]));
     if (!same) ++result.mismatches;
   }
+  DeviceMemory memory;
+  result.families = test_families(memory, device_limits(device));
   return result;
 }
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "../core/device_limits.hpp"
+#include "self_test.hpp"
 
 namespace warpmem::cuda {
 
@@ -23,6 +24,14 @@ struct SelfTest {
   int64_t rows = 0;
   int64_t dim = 0;
   int64_t mismatches = 0;  // rows whose similarity or recency differs from the host in any bit
+  std::vector<FamilyTest> families;
+
+  bool passed() const {
+    for (const FamilyTest& family : families) {
+      if (family.mismatches != 0) return false;
+    }
+    return mismatches == 0;
+  }
 };
 
 // Number of usable devices; 0 without a driver. Never throws.
@@ -41,7 +50,7 @@ DeviceLimits device_limits(int device);
 int driver_version() noexcept;
 int runtime_version() noexcept;
 
-// Runs the canonical scorer on the device and on the host over the same rows and compares the bits. Throws std::runtime_error when CUDA fails.
+// Runs the canonical scorer, and then every family of kernels (self_test.hpp), on the device and on the host over the same data and compares the bits. Throws std::runtime_error when CUDA fails.
 SelfTest self_test(int device);
 
 }  // namespace warpmem::cuda

@@ -109,7 +109,7 @@ class IdMap:
     def __len__(self) -> int: ...
 
 class Kernels:
-    """select_k, k-means and product quantisation on one instruction set. Thread-safe."""
+    """select_k, k-means, product quantisation and mmr on one instruction set. Thread-safe."""
 
     def __init__(self, *, isa: str = "auto") -> None: ...
     @property
@@ -186,6 +186,15 @@ class Kernels:
         rows: int | None = None,
         threads: int = 1,
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]: ...
+    def mmr(
+        self,
+        vectors: NDArray[np.float32],
+        relevance: NDArray[np.float32],
+        k: int,
+        *,
+        weight: float = 0.5,
+        threads: int = 1,
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]: ...
 
 def open_pool(
     path: str | PathLike[str], *, isa: str = "auto", threads: int = 1

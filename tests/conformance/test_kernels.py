@@ -1,6 +1,6 @@
 """select_k, k-means and product quantisation: every instruction set forced, and oracles.
 
-`run` calls one kernel on every backend and instruction set, with one and two threads, and wants equal bits.
+`run` calls one kernel on every backend and instruction set and wants equal bits.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from kernel_runs import run
 from pools import hardware_has_avx2, make_rows
 from warpmem import _cpu
 from warpmem.errors import BackendUnavailable, InputError, InvalidVector
@@ -20,23 +21,6 @@ from warpmem.index import kernels
 
 KINDS = ["random", "integers", "zeros", "denormals", "huge", "mixed", "equal", "duplicates", "cancelling"]
 ROWS = [0, 1, 31, 32, 33, 63, 64, 65, 2049]
-
-
-def run(kernel: Callable[..., Any], *args: Any, threaded: bool = True, **options: Any) -> Any:
-    reference = kernel(*args, backend="numpy", **options)
-    wanted = reference if isinstance(reference, tuple) else (reference,)
-    for isa in kernels.isas():
-        for threads in (1, 2) if threaded else (None,):
-            extra = {} if threads is None else {"threads": threads}
-            result = kernel(*args, backend="cpu", isa=isa, **extra, **options)
-            parts = result if isinstance(result, tuple) else (result,)
-            for part, expected in zip(parts, wanted, strict=True):
-                if isinstance(expected, float):
-                    assert part == expected, f"{isa}, {threads} threads"
-                    continue
-                assert part.dtype == expected.dtype and part.shape == expected.shape
-                assert part.tobytes() == expected.tobytes(), f"{isa}, {threads} threads: differs from numpy"
-    return reference
 
 
 def test_every_instruction_set_is_forced_and_runs():

@@ -3,9 +3,15 @@
 # under ThreadSanitizer; the CUDA kernels (test_cuda_*) in the emulator of simt.hpp. Also checks that the files with their own instruction-set flags
 # give the linker nothing to share.
 # Usage: tests/cpp/run.sh [build folder]. The exit code is 0 when everything passed.
+#        tests/cpp/run.sh coverage [build folder]   runs the emulated tests alone and prints which lines of csrc/cuda/kernels they reach
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
+mode=all
+if [ "${1:-}" = coverage ]; then
+  mode=coverage
+  shift
+fi
 if [ $# -gt 0 ]; then
   build=$1
   mkdir -p "$build"
@@ -16,7 +22,7 @@ fi
 cxx=${CXX:-g++}
 flags="-std=c++17 -g -ffp-contract=off -Wall -Wextra -Wpedantic -Wshadow -Werror -fno-omit-frame-pointer"
 sources="arena dispatch pack_serial pages pool pool_open pool_read pool_save pool_view scan scan_device scan_filter scan_pq scan_task serial workers"
-sources="$sources kmeans kmeans_serial nearest op_dispatch pq pq_serial select_k select_k_serial"
+sources="$sources kmeans kmeans_serial mmr nearest op_dispatch pq pq_serial select_k select_k_serial"
 defines=""
 case $(uname -m) in
   x86_64 | amd64)
@@ -57,7 +63,18 @@ build_and_run() {
 }
 
 asan="-fsanitize=address,undefined -fno-sanitize-recover=all"
-emulated="test_simt test_cuda_select test_cuda_kmeans test_cuda_pq test_cuda_scan test_cuda_scan_wide"
+emulated="test_simt test_cuda_select test_cuda_kmeans test_cuda_pq test_cuda_scan test_cuda_scan_wide test_cuda_mmr test_cuda_pages"
+emulated="$emulated test_cuda_scan_pq test_cuda_self_test"
+if [ $mode = coverage ]; then
+  build_and_run plain "" -O2
+  # shellcheck disable=SC2086
+  for test in $emulated; do
+    (cd "$build" && $cxx $flags -O0 --coverage $defines -I"$here" -c "$here/$test.cpp" -o "$test.o" &&
+      $cxx --coverage "$test.o" $objects -pthread -o "$test.covered" && "./$test.covered")
+  done
+  python3 "$root/tools/kernel_coverage.py" "$build"
+  exit
+fi
 build_and_run asan "$asan" -O1 test_core test_file test_pool test_pq_pool test_screen test_scan test_kernels &
 first=$!
 (

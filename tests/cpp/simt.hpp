@@ -181,6 +181,12 @@ T atomic_or(T* to, T value) {
   return old;
 }
 template <typename T>
+T atomic_and(T* to, T value) {
+  const T old = *to;
+  *to = old & value;
+  return old;
+}
+template <typename T>
 T atomic_exchange(T* to, T value) {
   const T old = *to;
   *to = value;

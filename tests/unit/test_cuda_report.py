@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 import cuda_report
@@ -47,7 +49,48 @@ def test_names_are_shortened(name: str, short: str):
     assert cuda_report.shorten(name) == short
 
 
-def test_without_a_compiler_it_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    monkeypatch.setattr("sys.argv", ["cuda_report.py", "--nvcc", ""])
-    assert cuda_report.main() == 2
+@pytest.mark.parametrize(("options", "status"), [([], 2), (["--optional"], 0)])
+def test_without_a_compiler_it_says_so(
+    options: list[str], status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr("sys.argv", ["cuda_report.py", "--nvcc", "", *options])
+    assert cuda_report.main() == status
     assert "--nvcc" in capsys.readouterr().err
+
+
+def test_a_kernel_of_several_sources_is_told_once_with_the_most_it_uses():
+    kernels = [
+        cuda_report.Kernel("a", 90, 40),
+        cuda_report.Kernel("a", 90, 44, spills=4),
+        cuda_report.Kernel("a", 80, 50),
+    ]
+    first, second = cuda_report.unique(kernels)
+    assert (first.arch, first.registers, first.spills) == (90, 44, 4)
+    assert (second.arch, second.registers) == (80, 50)
+
+
+FAKE_NVCC = """\
+#!/bin/sh
+case "$*" in *--version*) echo "Cuda compilation tools, release 13.0, V13.0.88"; exit;; esac
+echo "$*" >> "$(dirname "$0")/calls"
+cat >&2 <<LOG
+{log}LOG
+"""
+
+
+@pytest.mark.parametrize(
+    ("log", "status"), [(LOG, 1), (LOG.split("ptxas info    : Compiling entry function '_Z5spill")[0], 0)]
+)
+def test_local_memory_fails_and_the_table_is_written(
+    log: str, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    nvcc = tmp_path / "nvcc"
+    nvcc.write_text(FAKE_NVCC.format(log=log))
+    nvcc.chmod(0o755)
+    report = tmp_path / "REPORT.md"
+    arguments = ["--nvcc", str(nvcc), "--ptx", "--arch", "90", "--output", str(report), "some.cu"]
+    monkeypatch.setattr("sys.argv", ["cuda_report.py", *arguments])
+    assert cuda_report.main() == status
+    assert ("local memory on sm_120" in capsys.readouterr().err) == bool(status)
+    assert "code=[sm_90,compute_90] -fatbin some.cu" in (tmp_path / "calls").read_text()
+    assert "nvcc 13.0" in report.read_text() and "| 90 | 46 | 2304 | 0 | 0 |" in report.read_text()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
+import warpmem
 from warpmem.cli import doctor, main, probe, selftest
 from warpmem.compose import backends
 from warpmem.errors import MissingDependency
@@ -160,6 +163,50 @@ def test_a_failed_cuda_device(capsys: pytest.CaptureFixture[str], monkeypatch: p
     text = capsys.readouterr().out
     assert "driver 13000, runtime 13000" in text
     assert "name GPU" in text
+    assert "scorer     self-test: FAIL: 3 of all cases differ" in text
+
+
+FAMILIES = ("select_k", "kmeans", "pq", "mmr", "pages", "scan", "scan_pq")
+
+
+def fake_module(wrong: str | None) -> ModuleType:
+    """warpmem._cuda as on a machine with two devices; on the second the family `wrong` computes otherwise."""
+
+    def self_test(device: int) -> dict[str, Any]:
+        bad = device == 1 and wrong is not None
+        families = {name: {"cases": 6, "mismatches": 2 if bad and name == wrong else 0} for name in FAMILIES}
+        result = {"device": device, "rows": 257, "dim": 96, "mismatches": 0, "passed": not bad}
+        return {**result, "families": families}
+
+    module = ModuleType("warpmem._cuda")
+    devices = [{"index": i, "name": f"GPU {i}", "capability": "9.0", "memory": 1 << 37} for i in range(2)]
+    for name, value in {
+        "unavailable_reason": lambda: None,
+        "driver_version": lambda: 13000,
+        "runtime_version": lambda: 13000,
+        "devices": lambda: [dict(device) for device in devices],
+        "self_test": self_test,
+    }.items():
+        setattr(module, name, value)
+    return module
+
+
+@pytest.mark.parametrize("wrong", [None, "select_k", "scan_pq"])
+def test_every_family_of_kernels_is_tested_on_every_device(
+    wrong: str | None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = fake_module(wrong)
+    monkeypatch.setitem(sys.modules, "warpmem._cuda", module)
+    monkeypatch.setattr(warpmem, "_cuda", module, raising=False)
+    assert main(["doctor"]) == (0 if wrong is None else 1)
+    text = capsys.readouterr().out
+    assert "name GPU 0, capability 9.0" in text and "name GPU 1, capability 9.0" in text
+    assert text.count("    scorer     self-test: bit-identical") == 2
+    for name in FAMILIES:
+        expected = 1 if name == wrong else 2
+        assert text.count(f"    {name:10} self-test: bit-identical") == expected
+    if wrong is not None:
+        assert f"    {wrong:10} self-test: FAIL: 2 of 6 cases differ" in text
 
 
 def test_versions_of_what_is_not_there() -> None:

@@ -116,6 +116,10 @@ WARPMEM_DEVICE T atomic_or(T* to, T value) {
   return atomicOr(detail::as_atomic(to), static_cast<detail::Atomic<T> >(value));
 }
 template <typename T>
+WARPMEM_DEVICE T atomic_and(T* to, T value) {
+  return atomicAnd(detail::as_atomic(to), static_cast<detail::Atomic<T> >(value));
+}
+template <typename T>
 WARPMEM_DEVICE T atomic_exchange(T* to, T value) {
   return atomicExch(detail::as_atomic(to), static_cast<detail::Atomic<T> >(value));
 }

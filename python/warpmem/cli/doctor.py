@@ -203,6 +203,21 @@ def _cuda_lines(cuda: dict[str, Any]) -> list[str]:
     ]
     if "driver_version" in cuda:
         lines.append(f"  driver {cuda['driver_version']}, runtime {cuda['runtime_version']}")
-    return lines + [
-        "  " + ", ".join(f"{name} {value}" for name, value in device.items()) for device in cuda["devices"]
-    ]
+    for device in cuda["devices"]:
+        known = {name: value for name, value in device.items() if name != "self_test"}
+        lines.append("  " + ", ".join(f"{name} {value}" for name, value in known.items()))
+        lines += [f"    {line}" for line in _device_test_lines(device["self_test"])]
+    return lines
+
+
+def _device_test_lines(test: dict[str, Any]) -> list[str]:
+    """The canonical scorer, then each family of kernels."""
+    entries = {"scorer": {"cases": test.get("rows", "all"), "mismatches": test["mismatches"]}}
+    entries |= test.get("families", {})
+    lines = []
+    for name, entry in entries.items():
+        verdict = "bit-identical"
+        if entry["mismatches"]:
+            verdict = f"FAIL: {entry['mismatches']} of {entry['cases']} cases differ"
+        lines.append(f"{name:10} self-test: {verdict}")
+    return lines

@@ -24,6 +24,7 @@ MAX_DIM = 65536
 MAX_CENTROIDS = 1 << 24
 MAX_COLUMNS = 1 << 31
 MAX_LUT_SUM = 3e38
+MAX_MMR = 1024
 
 
 def native(backend: str, isa: str) -> Any | None:
@@ -188,3 +189,29 @@ def luts(value: Any, native: Any | None) -> F32:
     if bad.size:
         raise InvalidVector(f"luts: table {bad[0]} holds a NaN or an infinity, or its sums could overflow")
     return luts
+
+
+def weight(value: Any) -> float:
+    """A number in [0, 1]; a bool is none."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise InputError(f"weight must be a number, not {type(value).__name__}")
+    if not 0.0 <= value <= 1.0:
+        raise InputError(f"weight must be within 0 and 1, not {value}")
+    return float(value)
+
+
+def candidates(vectors: Any, relevance: Any, native: Any | None) -> tuple[F32, F32]:
+    """Candidates (problems, n, dim) of a selection by mmr and their relevance (problems, n)."""
+    rows, scores = floats(vectors, "vectors", 3), floats(relevance, "relevance", 2)
+    if rows.shape[1] > MAX_MMR:
+        raise InvalidVector(f"vectors: at most {MAX_MMR} candidates, not {rows.shape[1]}")
+    if not 1 <= rows.shape[2] <= MAX_DIM:
+        raise InvalidVector(f"vectors: expected 1 to {MAX_DIM} dimensions, not {rows.shape[2]}")
+    if scores.shape != rows.shape[:2]:
+        raise InvalidVector(f"relevance: expected shape {rows.shape[:2]}, not {scores.shape}")
+    if native is None:
+        require_finite(rows, "vectors")
+        bad = np.flatnonzero(~(scores < np.inf).all(axis=1))
+        if bad.size:
+            raise InvalidVector(f"relevance: row {bad[0]} holds a NaN or an infinity")
+    return rows, scores

@@ -1,4 +1,4 @@
-"""The search kernels on their own: top-k selection, k-means, product quantisation.
+"""The search kernels on their own: top-k selection, k-means, product quantisation, diverse selection.
 
     from warpmem.index import kernels
     centroids, owner, objective = kernels.kmeans(rows, 256, seed=1)
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from ..errors import InputError, InvalidVector
 from . import cpu, kernels_ref
 from . import kernel_arguments as check
-from .kernel_arguments import MAX_CENTROIDS, MAX_COLUMNS, MAX_K, MAX_PQ_DIM
+from .kernel_arguments import MAX_CENTROIDS, MAX_COLUMNS, MAX_K, MAX_MMR, MAX_PQ_DIM
 
 Backend = Literal["auto", "cpu", "numpy"]
 AnyBackend = Literal["auto", "cpu", "numpy", "numba", "cupy"]
@@ -329,3 +329,31 @@ def pq_scan(
             packed = kernels_ref.pq_deinterleave(packed, rows)
         found = operations.pq_scan(kernels_ref.unpack_codes(packed, pq_dim, pq_bits), tables, k)
     return found
+
+
+def mmr(
+    vectors: Any,
+    relevance: Any,
+    k: int,
+    *,
+    weight: float = 0.5,
+    threads: int = 1,
+    backend: Backend = "auto",
+    isa: str = "auto",
+) -> tuple[F64, I64]:
+    """k relevant and different candidates of each problem, in the order of choice: (values float64 (problems,
+    k), indexes int64 (problems, k)).
+
+    Maximal marginal relevance (Carbonell and Goldstein, 1998). vectors: (problems, n, dim), n <= 1,024;
+    relevance: (problems, n), finite, or -inf where there is no candidate, as results of a search are padded.
+    First comes the most relevant candidate; then again and again the one with the largest value weight *
+    relevance - (1 - weight) * its largest canonical dot product with those before. weight: 0 to 1; 1 is the
+    order of relevance. Ties: smaller index first. Behind the candidates, values are -inf and indexes -1.
+    """
+    native = check.native(backend, isa)
+    rows, scores = check.candidates(vectors, relevance, native)
+    k, weight, threads = check.integer(k, "k", 1, MAX_MMR), check.weight(weight), check.threads(threads)
+    if native is not None:
+        found: tuple[F64, I64] = check.call(native.mmr, rows, scores, k, weight=weight, threads=threads)
+        return found
+    return kernels_ref.mmr(rows, scores, k, weight)

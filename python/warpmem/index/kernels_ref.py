@@ -1,6 +1,6 @@
-"""NumPy reference of select_k, k-means and product quantisation: the definitions, to the bit.
+"""NumPy reference of select_k, k-means, product quantisation and mmr: the definitions, to the bit.
 
-`csrc/cpu/{select_k,kmeans,nearest,pq}.cpp` and `csrc/core/pq_code.hpp` compute the same. Arguments are
+`csrc/cpu/{select_k,kmeans,nearest,pq,mmr}.cpp` and `csrc/core/pq_code.hpp` compute the same. Arguments are
 checked by `kernels.py`; arrays here are C-contiguous, finite and of the right shape.
 """
 
@@ -335,4 +335,22 @@ def pq_scan(codes: U8, luts: F32, k: int) -> tuple[F32, I64]:
             order = np.lexsort((np.arange(n), -total))[:k]
             values[q, : order.size] = total[order]
         indexes[q, : order.size] = order
+    return values, indexes
+
+
+def mmr(vectors: F32, relevance: F32, k: int, weight: float) -> tuple[F64, I64]:
+    """(problems, n, dim), (problems, n) -> k candidates of each problem; see `kernels.mmr`."""
+    problems, n, _ = vectors.shape
+    values = np.full((problems, k), -np.inf)
+    indexes = np.full((problems, k), -1, np.int64)
+    for p in range(problems):
+        left = relevance[p] > -np.inf
+        gain = weight * np.where(left, relevance[p], 0.0).astype(np.float64)
+        nearest = np.full(n, -np.inf)
+        for step in range(min(k, int(left.sum()))):
+            value = gain + 0.0 if step == 0 else gain - (1.0 - weight) * nearest + 0.0
+            at = int(np.where(left, relevance[p] if step == 0 else value, -np.inf).argmax())
+            values[p, step], indexes[p, step] = value[at], at
+            left[at] = False
+            nearest = np.maximum(nearest, canonical_dot(vectors[p], vectors[p, at]))
     return values, indexes
