@@ -64,7 +64,7 @@ build_and_run() {
 
 asan="-fsanitize=address,undefined -fno-sanitize-recover=all"
 emulated="test_simt test_cuda_select test_cuda_kmeans test_cuda_pq test_cuda_scan test_cuda_scan_wide test_cuda_mmr test_cuda_pages"
-emulated="$emulated test_cuda_scan_pq test_cuda_self_test"
+emulated="$emulated test_cuda_scan_pq test_cuda_self_test test_page_cache test_page_cache_faults test_scan_queue"
 if [ $mode = coverage ]; then
   build_and_run plain "" -O2
   # shellcheck disable=SC2086
@@ -78,7 +78,7 @@ fi
 build_and_run asan "$asan" -O1 test_core test_file test_pool test_pq_pool test_screen test_scan test_kernels &
 first=$!
 (
-  build_and_run tsan -fsanitize=thread -O1 test_file test_pool test_pq_pool test_scan
+  build_and_run tsan -fsanitize=thread -O1 test_file test_pool test_pq_pool test_scan test_page_cache_faults
   # Compiled here, where less is to be done, and linked when the objects beside them are there.
   for test in $emulated; do
     # shellcheck disable=SC2086
@@ -107,6 +107,7 @@ first=$!
 "$build/test_pool.tsan" readers_beside_a_writer
 "$build/test_pq_pool.tsan" beside_a_writer
 "$build/test_scan.tsan" beside_a_writer
+"$build/test_page_cache_faults.tsan" beside_a_writer
 wait $first
 
 case $sources in

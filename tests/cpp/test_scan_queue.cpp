@@ -1,0 +1,305 @@
+// csrc/cuda's searches of many callers on one device: which launches they share, and that answers are the host's bits whatever the device does. Kernels run
+// in the emulator, everything else of the device is fake_device.hpp.
+#include <cstring>
+#include <random>
+
+#include "../../csrc/cpu/dispatch.hpp"
+#include "../../csrc/cpu/scan.hpp"
+#include "../../csrc/cuda/scan.cu"
+#include "../../csrc/cuda/scan_batch.cpp"
+#include "../../csrc/cuda/scan_queue.cpp"
+#include "page_cache_cases.hpp"
+
+namespace {
+
+struct Found {
+  std::vector<float> scores, similarities;
+  std::vector<int64_t> list_ids, row_ids;
+  std::vector<int32_t> counts;
+  ScanCounters counters;
+  bool operator==(const Found& o) const {
+    const auto same = [](const auto& a, const auto& b) { return std::memcmp(a.data(), b.data(), a.size() * sizeof a[0]) == 0; };
+    return same(scores, o.scores) && same(similarities, o.similarities) && list_ids == o.list_ids && row_ids == o.row_ids &&
+           counts == o.counts;
+  }
+};
+
+// A search: some queries over some lists.
+struct Search {
+  std::vector<float> queries;
+  std::vector<int64_t> lists;  // of each segment
+  ScanRequest request;
+  std::vector<uint64_t> bitmap;
+
+  Search(unsigned seed, int64_t n_queries, const std::vector<int64_t>& list_ids, int64_t k) {
+    std::mt19937 random(seed);
+    for (int64_t i = 0; i < n_queries * kDim; ++i)
+      queries.push_back(static_cast<float>(static_cast<int32_t>(random())) / 2147483648.0f);
+    request.n_queries = n_queries;
+    request.queries = queries.data();
+    request.k = k;
+    request.min_similarity = -INFINITY;
+    request.filters.emplace_back();
+    for (int64_t q = 0; q < n_queries; ++q) {
+      for (const int64_t id : list_ids) {
+        request.segment_queries.push_back(static_cast<uint32_t>(q));
+        request.segment_groups.push_back(static_cast<uint32_t>(id % 3));
+        request.segment_filters.push_back(0);
+        lists.push_back(id);
+      }
+    }
+  }
+  Search(const Search&) = delete;
+  Search& operator=(const Search&) = delete;
+
+  void filter() {
+    request.terms = {Term{0, kRange, 100, 4000}, Term{1, kMembership, 0, 3}, Term{0, kOr, 0, 0}};
+    request.values = {1, 21, 4001};
+    bitmap.assign(8, 0x5555777755557777u);
+    request.filters.push_back(Filter{0, 3, 0, 3, true, bitmap.data(), 8});
+    for (size_t s = 0; s < request.segment_filters.size(); s += 2) request.segment_filters[s] = 1;
+  }
+
+  Found run(const Pool& pool, const ScanPort* port) const {
+    const SegmentGroups groups = group_segments(lists.data(), lists.size());
+    std::vector<ListHead> heads(groups.list_ids.size());
+    pool.snapshot(groups.list_ids.data(), heads.size(), heads.data());
+    const auto n = static_cast<size_t>(request.n_queries * request.k);
+    Found found{std::vector<float>(n),
+                std::vector<float>(n),
+                std::vector<int64_t>(n),
+                std::vector<int64_t>(n),
+                std::vector<int32_t>(static_cast<size_t>(request.n_queries)),
+                {}};
+    const ScanOutput output{found.scores.data(), found.similarities.data(), found.list_ids.data(), found.row_ids.data(),
+                            found.counts.data()};
+    const Kernels& kernels = *find_kernels("auto");
+    found.counters = port != nullptr ? scan(*port, kernels, pool, request, groups, heads, output, nullptr)
+                                     : scan(kernels, pool, request, groups, heads, output, nullptr);
+    return found;
+  }
+};
+
+struct Searched : Tiered {
+  explicit Searched(int32_t lanes = 1, int64_t limit = 64 << 20, Storage storage = Storage::kF32, bool screen = true)
+      : Tiered(limit, storage, screen) {
+    before_launch = fake::before_launch;
+    queue = std::make_unique<ScanQueue>(*cache, lanes);
+    port = queue->port(0);
+    for (int64_t id = 0; id < 4; ++id) grow(id, 70 * (id + 1), static_cast<float>(id));
+  }
+  void heat() {
+    for (int64_t id = 0; id < 4; ++id) ask(id);
+    load_all();
+  }
+  std::unique_ptr<ScanQueue> queue;
+  ScanPort port;
+};
+
+// A call of the port by hand, over one list with its own queries.
+struct Call {
+  Search search;
+  ListView list;
+  std::vector<int64_t> begin;
+  ScanCall call;
+  uint8_t taken = 9;
+  void* ticket = nullptr;
+
+  Call(const Searched& t, unsigned seed, int64_t list_id, int64_t k = 5) : search(seed, 2, {list_id}, k), list(t.view(list_id)) {
+    begin = {0, 2};
+    call.queries = search.queries.data();
+    call.n_queries = 2;
+    call.k = k;
+    call.min_similarity = -INFINITY;
+    call.n_lists = 1;
+    call.lists = &list;
+    call.segment_begin = begin.data();
+    call.segment_query = search.request.segment_queries.data();
+    call.segment_group = search.request.segment_groups.data();
+    call.segment_filter = search.request.segment_filters.data();
+    call.n_filters = 1;
+    call.filters = search.request.filters.data();
+  }
+  void start(const ScanPort& port) { ticket = port.begin(port.cache, &call, &taken); }
+  void check(const Searched& t) const {
+    const Found wanted = search.run(t.pool, nullptr);
+    ScanFound found;
+    CHECK(t.port.finish(t.port.cache, ticket, &found));
+    for (int64_t q = 0; q < 2; ++q) {
+      CHECK_EQ(found.counts[q], wanted.counts[static_cast<size_t>(q)]);
+      for (int64_t i = 0; i < found.counts[q]; ++i) {
+        CHECK_EQ(found.candidates[q * found.k + i].row_id, wanted.row_ids[static_cast<size_t>(q * call.k + i)]);
+      }
+    }
+  }
+  void end(const ScanPort& port) const { port.end(port.cache, ticket); }
+};
+
+TEST(answers_have_the_hosts_bits) {
+  for (const Format& format : kFormats) {
+    Searched t(2, 64 << 20, format.storage, format.screen);
+    Search plain(1, 3, {0, 1, 2, 3, 77}, 9);
+    Search filtered(2, 9, {3, 1}, 40);
+    filtered.filter();
+    Search ranked(3, 2, {2, 0}, 300);
+    ranked.request.ranking = Ranking{0.7, 0.3, 0.1, 1e3, 0, 1, 5000};
+    ranked.request.min_similarity = -2.5;
+    int64_t on_device = 0;
+    for (int round = 0; round < 3; ++round) {  // cold; two lists hot; all
+      for (const Search* search : {&plain, &filtered, &ranked}) {
+        const Found found = search->run(t.pool, &t.port);
+        CHECK(found == search->run(t.pool, nullptr));
+        CHECK(!found.counters.device_failed);
+        on_device += found.counters.device_lists;
+      }
+      if (round == 0) t.cache->warm({1, 2});
+      t.load_all();
+      if (round == 1) t.heat();
+    }
+    CHECK_EQ(on_device, int64_t{(2 + 1 + 1) + (4 + 2 + 2)});
+    CHECK(t.cache->failure().empty());
+  }
+}
+
+TEST(who_comes_while_the_device_is_busy_shares_the_next_launch) {
+  Searched t(1);
+  t.heat();
+  Call calls[] = {{t, 1, 0}, {t, 2, 1}, {t, 3, 1}, {t, 4, 3}};
+  for (Call& call : calls) {
+    call.start(t.port);
+    CHECK_EQ(call.taken, uint8_t{1});
+  }
+  CHECK_EQ(t.queue->stats().launches, int64_t{1});  // the first, at once
+  calls[2].check(t);                                // completes the first's launch, then takes all that wait
+  CHECK_EQ(t.queue->stats().launches, int64_t{2});
+  CHECK_EQ(t.queue->stats().shared, int64_t{2});
+  for (Call& call : calls) call.check(t);
+  CHECK_EQ(t.queue->stats().launches, int64_t{2});
+  for (Call& call : calls) call.end(t.port);
+}
+
+TEST(only_searches_that_rank_alike_share) {
+  Searched t(1);
+  t.heat();
+  Call calls[] = {{t, 1, 0}, {t, 2, 1}, {t, 3, 2, 6}, {t, 4, 3}, {t, 5, 3}, {t, 6, 0}};
+  calls[3].call.ranking.now = 77;  // matters only with recency
+  calls[4].search.request.ranking.w_recency = calls[4].call.ranking.w_recency = 0.5;
+  for (Call& call : calls) call.start(t.port);
+  for (Call& call : calls) call.check(t);
+  CHECK_EQ(t.queue->stats().launches, int64_t{4});  // the first; 1, 3 and 5; the one with k = 6; the one with recency
+  CHECK_EQ(t.queue->stats().shared, int64_t{2});
+  for (Call& call : calls) call.end(t.port);
+}
+
+TEST(lanes_run_side_by_side) {
+  Searched t(3);
+  t.heat();
+  Call calls[] = {{t, 1, 0}, {t, 2, 1}, {t, 3, 2}, {t, 4, 3}};
+  for (Call& call : calls) call.start(t.port);
+  CHECK_EQ(t.queue->stats().launches, int64_t{3});
+  for (Call& call : calls) call.check(t);
+  CHECK_EQ(t.queue->stats().launches, int64_t{4});
+  for (Call& call : calls) call.end(t.port);
+}
+
+TEST(a_search_that_is_given_up_leaves_the_others) {
+  Searched t(1);
+  t.heat();
+  Call calls[] = {{t, 1, 0}, {t, 2, 1}, {t, 3, 2}};
+  for (Call& call : calls) call.start(t.port);
+  calls[1].end(t.port);  // waiting
+  calls[0].end(t.port);  // running
+  calls[2].check(t);
+  calls[2].end(t.port);
+  CHECK_EQ(t.queue->stats().shared, int64_t{0});
+}
+
+TEST(a_list_scanned_twice_with_one_group_is_the_hosts) {
+  Searched t(1);
+  t.heat();
+  Search search(1, 2, {1, 2, 1}, 200);
+  const Found found = search.run(t.pool, &t.port);
+  CHECK(found == search.run(t.pool, nullptr));
+  CHECK_EQ(found.counters.device_lists, int64_t{1});
+}
+
+// A search between a small change and the next: the device is behind by one copy, and the search's stream waits for it.
+TEST(a_search_behind_a_change_waits_on_the_device) {
+  Searched t(2);
+  t.heat();
+  Search search(1, 2, {0, 1, 2, 3}, 30);
+  for (int round = 0; round < 6; ++round) {
+    t.grow(round % 4, 1 + 40 * (round % 2), 9.0f);
+    t.change(3, {}, {700 - 200 - round * 7}, 0);
+    const Found found = search.run(t.pool, &t.port);
+    CHECK(found == search.run(t.pool, nullptr));
+    CHECK_EQ(found.counters.device_lists, int64_t{4});
+  }
+}
+
+TEST(without_device_memory_the_host_answers) {
+  Searched t(1, 48 * kPageBytes);
+  t.heat();
+  fake::Device& device = fake::Device::get();
+  device.capacity = device.allocated;
+  Search search(1, 64, {0, 1}, 4096);
+  const Found found = search.run(t.pool, &t.port);
+  CHECK(found == search.run(t.pool, nullptr));
+  CHECK(found.counters.device_failed);
+  CHECK(t.cache->failure().empty());
+  device.heal();
+  Search small(1, 2, {0}, 5);
+  t.heat();
+  CHECK_EQ(small.run(t.pool, &t.port).counters.device_lists, int64_t{1});
+}
+
+// Every call in turn is the first that fails.
+TEST(a_device_that_fails_at_any_call_answers_as_the_host) {
+  fake::Device& device = fake::Device::get();
+  const auto history = [](Searched& t) {
+    Search first(1, 2, {0, 1, 2, 3}, 7);
+    Search second(2, 1, {0, 3}, 100);
+    second.filter();
+    bool same = first.run(t.pool, &t.port) == first.run(t.pool, nullptr);
+    t.grow(1, 9);
+    same = second.run(t.pool, &t.port) == second.run(t.pool, nullptr) && same;
+    Call waiting[] = {{t, 1, 0}, {t, 2, 1}, {t, 3, 2}};
+    for (Call& call : waiting) call.start(t.port);
+    for (Call& call : waiting) {
+      if (call.ticket == nullptr) continue;
+      ScanFound found;
+      t.port.finish(t.port.cache, call.ticket, &found);
+      call.end(t.port);
+    }
+    return same;
+  };
+  int64_t calls = 0;
+  {
+    Searched t(1);
+    t.heat();
+    const int64_t before = device.calls;
+    CHECK(history(t));
+    calls = device.calls - before;
+  }
+  CHECK(calls > 30);
+  int failures = 0;
+  for (int64_t n = 0; n < calls; ++n) {
+    Searched t(1);
+    t.heat();
+    device.fail_from = n;
+    CHECK(history(t));
+    failures += t.cache->failed() ? 1 : 0;
+    device.heal();
+    CHECK(t.cache->rebuild());
+    t.heat();
+    Search search(5, 1, {0, 1, 2, 3}, 7);
+    const Found found = search.run(t.pool, &t.port);
+    CHECK(found == search.run(t.pool, nullptr));
+    CHECK_EQ(found.counters.device_lists, int64_t{4});
+  }
+  CHECK(failures > calls / 2);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) { return check::run_tests(argc, argv); }

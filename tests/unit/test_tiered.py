@@ -1,0 +1,507 @@
+"""The cuda backend's pool on the emulator: who answers, what the device holds, faults, threads, arrays on the
+device. Equal bits over all data and filters are the business of tests/conformance; the cache alone, its hit
+rates among it, of tests/cpp/test_page_cache*.cpp."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import stubs
+import warpmem
+from emulated_cuda import emulated
+from warpmem import VectorIndex
+from warpmem.errors import BackendUnavailable, InputError
+from warpmem.index import cuda_backend
+from warpmem.index.cpu import CpuBackend
+from warpmem.index.cuda_backend import CudaBackend
+from warpmem.index.tiered import TieredPool
+
+DIM = 48
+PAGE = 24_576  # bytes of a page on the device, at most: 64 float32 rows of 64, codes, two columns
+
+
+@pytest.fixture(autouse=True)
+def healed() -> Iterator[None]:
+    emulated().heal()
+    yield
+    emulated().heal()
+
+
+def rows(n: int, seed: int) -> NDArray[np.float32]:
+    return np.random.default_rng(seed).standard_normal((n, DIM)).astype(np.float32)
+
+
+class Pair:
+    """The same rows in a tiered pool and in a native one."""
+
+    def __init__(self, vram_bytes: int = 1 << 26, **options: Any) -> None:
+        backend = CudaBackend(module=emulated().module, vram_bytes=vram_bytes, least_work=0, **options)
+        pool = backend.pool(DIM, 2)
+        assert isinstance(pool, TieredPool)
+        self.tiered = pool
+        self.native: Any = CpuBackend().pool(DIM, 2)
+        self.next_id = 0
+
+    def add(self, list_id: int, vectors: NDArray[np.float32]) -> NDArray[np.int64]:
+        n = len(vectors)
+        ids = np.arange(self.next_id, self.next_id + n)
+        self.next_id += n
+        columns = np.stack([ids % 10, ids], axis=1)
+        for pool in (self.tiered, self.native):
+            pool.apply([], np.full(n, list_id), ids, ids.astype(np.uint32), columns, vectors)
+        return ids
+
+    def remove(self, list_id: int, ids: NDArray[np.int64]) -> None:
+        none = np.zeros(0, np.int64)
+        for pool in (self.tiered, self.native):
+            pool.apply(
+                [(list_id, int(i)) for i in ids],
+                none, none, none.astype(np.uint32), np.zeros((0, 2), np.int64), np.zeros((0, DIM), np.float32),
+            )  # fmt: skip
+
+    def drop(self, *lists: int) -> None:
+        for pool in (self.tiered, self.native):
+            pool.drop(lists)
+
+    def check(self, lists: list[int], k: int = 7, seed: int = 0, **options: Any) -> dict[str, Any]:
+        """Equal bits; returns the plan."""
+        queries = rows(3, 1000 + seed)
+        segments: Any = [(q, i, i % 2, [], [], None) for q in range(3) for i in lists]
+        found = self.tiered.scan(queries, segments, k, explain=True, **options)
+        wanted = self.native.scan(queries, segments, k, **options)
+        assert [part.tobytes() for part in found[:5]] == [part.tobytes() for part in wanted]
+        plan: dict[str, Any] = found[5]
+        return plan
+
+
+# ----------------------------------------------------------------------------------------- who answers
+
+
+def test_the_host_answers_until_lists_are_loaded() -> None:
+    pair = Pair()
+    for i in range(3):
+        pair.add(i, rows(100 * (i + 1), i))
+    assert pair.check([0, 1, 2])["device_lists"] == 0
+    pair.tiered.settle()
+    plan = pair.check([0, 1, 2, 9])
+    assert plan["device_lists"] == 3
+    assert plan["device_failure"] is None and plan["device_failed"] is False
+    tiers = pair.tiered.tiers()
+    assert (tiers["lists"], tiers["hits"], tiers["misses"], tiers["loads"]) == (3, 3, 3, 3)
+    assert tiers["pages"] == 2 + 4 + 5 and tiers["searches"] == tiers["launches"] == 1
+    assert tiers["device_ms"] > 0 and tiers["device"] == 0 and tiers["failure"] is None
+
+
+def test_a_change_is_on_the_device_before_the_next_search() -> None:
+    pair = Pair()
+    ids = pair.add(0, rows(1000, 1))
+    assert pair.tiered.warm([0], wait=True) == 1
+    uploaded = pair.tiered.tiers()["uploaded_pages"]
+    pair.add(0, rows(3, 2))
+    assert pair.tiered.tiers()["uploaded_pages"] == uploaded + 1
+    assert pair.check([0])["device_lists"] == 1
+    pair.remove(0, ids[:300:7])
+    assert pair.tiered.tiers()["uploaded_pages"] == uploaded + 1
+    assert pair.check([0], k=2000)["device_lists"] == 1
+    pair.remove(0, ids[:700])  # compacts the list
+    assert pair.check([0], k=2000)["rows_seen"] > 0
+    pair.tiered.settle()
+    assert pair.check([0], k=2000)["device_lists"] == 1
+    pair.tiered.compact(0)
+    pair.native.compact(0)
+    pair.tiered.trim()
+    pair.tiered.settle()
+    assert pair.check([0])["device_lists"] == 1
+
+
+def test_evict_and_warm() -> None:
+    pair = Pair()
+    for i in range(3):
+        pair.add(i, rows(70, i))
+    assert pair.tiered.warm(range(5), wait=True) == 5
+    assert pair.tiered.tiers()["lists"] == 3
+    pair.tiered.evict([0, 2, 77])
+    assert pair.check([0, 1, 2])["device_lists"] == 1
+    pair.tiered.settle()
+    assert pair.check([0, 1, 2])["device_lists"] == 3
+    assert pair.tiered.warm([1]) == 0
+
+
+def test_small_scans_do_not_ask_the_device() -> None:
+    backend = CudaBackend(module=emulated().module, vram_bytes=1 << 26, least_work=100 * 64 * 3)
+    pool: Any = backend.pool(DIM, 0)
+    ids = np.arange(100)
+    pool.apply([], ids * 0, ids, ids.astype(np.uint32), np.zeros((100, 0), np.int64), rows(100, 0))
+    pool.warm([0], wait=True)
+    for n, lists in ((2, 0), (3, 1)):
+        segments: Any = [(q, 0, 0, [], [], None) for q in range(n)]
+        assert pool.scan(rows(n, 1), segments, 5, explain=True)[5]["device_lists"] == lists
+
+
+def test_the_limit_holds_whatever_is_asked_for() -> None:
+    """Popular lists stay, whatever else comes by; no byte more than the limit is ever taken."""
+    limit = 40 * PAGE
+    pair = Pair(limit)
+    for i in range(60):
+        pair.add(i, rows(64, i))
+    emulated().most(1)
+    before = emulated().allocated()
+    rng = np.random.default_rng(5)
+    for step in range(150):
+        popular = rng.integers(0, 20, 4).tolist()
+        pair.check([*popular, int(rng.integers(20, 60))], seed=step)
+        pair.tiered.settle()
+        assert emulated().allocated() - before <= limit
+    assert emulated().most(0) - before <= limit
+    tiers = pair.tiered.tiers()
+    assert tiers["allocated"] <= limit == tiers["limit"]
+    assert tiers["refused"] > 50
+    plan = pair.check(list(range(20)))
+    assert plan["device_lists"] >= 19
+
+
+def test_erased_rows_do_not_stay_on_the_device() -> None:
+    pair = Pair()
+    vectors = rows(200, 3)
+    pair.add(0, vectors[:100])
+    ids = pair.add(1, vectors[100:])
+    pair.tiered.warm([0, 1], wait=True)
+    secrets = [vectors[i].tobytes() for i in (7, 150)]
+    assert all(emulated().holds(secret) for secret in secrets)
+    pair.drop(0)
+    assert [emulated().holds(secret) for secret in secrets] == [False, True]
+    pair.remove(1, ids)  # the last row of a list
+    assert not emulated().holds(secrets[1])
+    assert pair.tiered.tiers()["lists"] == 0 and pair.tiered.lists().tolist() == []
+
+
+# ---------------------------------------------------------------------------------------------- faults
+
+
+def test_a_device_out_of_memory_loses_half_of_the_cache_and_no_answer() -> None:
+    pair = Pair()
+    for i in range(12):
+        pair.add(i, rows(300, i))
+    pair.tiered.warm(range(6), wait=True)
+    emulated().capacity(emulated().allocated())
+    pair.tiered.warm(range(6, 12), wait=True)
+    tiers = pair.tiered.tiers()
+    assert tiers["memory_failures"] > 0 and tiers["failure"] is None
+    plan = pair.check(list(range(12)))
+    assert plan["device_failure"] is None
+    emulated().fail_allocation(0)
+    pair.check(list(range(12)), k=500)
+
+
+def test_a_device_that_vanishes() -> None:
+    pair = Pair()
+    for i in range(3):
+        pair.add(i, rows(100, i))
+    pair.tiered.warm(range(3), wait=True)
+    assert pair.check([0, 1, 2])["device_lists"] == 3
+    emulated().fail_from(2)
+    plan = pair.check([0, 1, 2])
+    assert plan["device_failed"] is True and plan["device_lists"] == 0
+    assert "told to fail" in plan["device_failure"]
+    pair.add(1, rows(5, 8))
+    plan = pair.check([0, 1, 2])
+    assert plan["device_failed"] is False and "told to fail" in plan["device_failure"]
+    assert pair.tiered.warm([0]) == 0
+    with pytest.raises(BackendUnavailable, match="does not answer: .*told to fail"):
+        pair.tiered.scan(rows(1, 0), [(0, 0, 0, [], [], None)], 3, results="device")
+    assert not pair.tiered.rebuild()
+    emulated().heal()
+    assert pair.tiered.rebuild()
+    pair.tiered.warm(range(3), wait=True)
+    assert pair.check([0, 1, 2])["device_lists"] == 3
+
+
+def test_a_device_that_fails_when_a_pool_is_made() -> None:
+    emulated().fail_from(1)
+    pair = Pair()
+    emulated().heal()
+    pair.add(0, rows(100, 0))
+    plan = pair.check([0])
+    assert plan["device_lists"] == 0 and "told to fail" in plan["device_failure"]
+    assert pair.tiered.tiers() == {"device": None, "failure": plan["device_failure"]}
+    assert pair.tiered.warm([0], wait=True) == 0 and not pair.tiered.rebuild()
+    pair.tiered.evict([0])
+    pair.drop(0)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_faults_at_random_change_no_answer(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    pair = Pair(60 * PAGE)
+    failures = device = 0
+    for step in range(40):
+        i = int(rng.integers(0, 6))
+        pair.add(i, rows(int(rng.integers(1, 200)), step))
+        if step % 7 == 6:
+            pair.drop(i)
+        if step % 5 == 4:
+            emulated().fail_from(int(rng.integers(0, 60)))
+        elif step % 5 == 2:
+            emulated().fail_allocation(int(rng.integers(0, 6)))
+        for _ in range(3):
+            device += pair.check(rng.integers(0, 6, 3).tolist(), seed=step)["device_lists"]
+        pair.tiered.settle()
+        if pair.tiered.failure is not None:
+            failures += 1
+            emulated().heal()
+            assert pair.tiered.rebuild()
+    print("seed", seed, "failures", failures, "lists answered by the device", device)
+    assert failures > 1 and device > 20
+
+
+# --------------------------------------------------------------------------------------------- threads
+
+
+def test_searches_of_many_threads_share_launches() -> None:
+    pair = Pair(lanes=1)
+    for i in range(4):
+        pair.add(i, rows(150, i))
+    pair.tiered.warm(range(4), wait=True)
+    failed: list[BaseException] = []
+    gate = threading.Barrier(8)
+
+    def search(seed: int) -> None:
+        try:
+            gate.wait()
+            for step in range(6):
+                assert pair.check([seed % 4, 3], seed=10 * seed + step)["device_lists"] >= 1
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=search, args=(seed,)) for seed in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+    tiers = pair.tiered.tiers()
+    assert tiers["searches"] == 48 == tiers["launches"] + tiers["shared"]
+    assert tiers["shared"] > 8
+
+
+def test_searches_beside_changes_evictions_and_loads_are_exact() -> None:
+    """A writer gives all rows of two lists one value after the other, in one change each; every search finds
+    all rows, with one value, whoever answers."""
+    pool = Pair(30 * PAGE).tiered
+    n = 300
+    ids = np.arange(n)
+    lists = ids % 2
+    stop = threading.Event()
+    wrong: list[Any] = []
+    by_device = [0]
+    scans = [0]
+
+    def change(value: int, others: int) -> None:
+        vectors = np.full((n, DIM), value, np.float32)
+        pool.apply([], lists, ids, ids.astype(np.uint32), np.zeros((n, 2), np.int64), vectors)
+        pool.apply(
+            [], np.full(64, 2 + others % 9), 1000 + ids[:64], ids[:64].astype(np.uint32),
+            np.zeros((64, 2), np.int64), rows(64, others),
+        )  # fmt: skip
+
+    def read() -> None:
+        query = np.ones((1, DIM), np.float32)
+        segments: Any = [(0, 0, 0, [], [], None), (0, 1, 0, [], [], None), (0, 77, 0, [], [], None)]
+        try:
+            while not stop.is_set():
+                _, similarities, _, row_ids, counts, plan = pool.scan(query, segments, 512, explain=True)
+                values = set(similarities[0, : counts[0]].tolist())
+                if counts[0] != n or len(values) != 1 or len(set(row_ids[0, :n].tolist())) != n:
+                    wrong.append((int(counts[0]), values))
+                    return
+                by_device[0] += plan["device_lists"]
+                scans[0] += 1
+        except BaseException as error:
+            wrong.append(error)
+
+    def disturb() -> None:
+        rng = np.random.default_rng(1)
+        while not stop.is_set():
+            pool.evict(rng.integers(0, 11, 1))
+            pool.warm(rng.integers(0, 11, 2))
+            stop.wait(0.002)
+
+    change(1, 0)
+    threads = [threading.Thread(target=target) for target in (read, read, disturb)]
+    for thread in threads:
+        thread.start()
+    rounds = 0
+    while (rounds < 60 or scans[0] < 40 or by_device[0] < 20) and not wrong and rounds < 5000:
+        rounds += 1
+        change(1 + rounds % 50, rounds)
+        stop.wait(0.001 * (rounds % 9))
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert scans[0] >= 40 and by_device[0] >= 20
+    assert pool.failure is None
+
+
+# ---------------------------------------------------------------------------------- arrays on the device
+
+
+class Interface:
+    """An array that knows `__cuda_array_interface__` alone."""
+
+    def __init__(self, array: Any, **change: Any) -> None:
+        self.kept = array
+        self.__cuda_array_interface__ = {**array.__cuda_array_interface__, **change}
+
+
+def test_queries_and_results_on_the_device() -> None:
+    pair = Pair()
+    pair.add(0, rows(200, 0))
+    pair.add(1, rows(90, 1))
+    pair.tiered.warm([0], wait=True)  # the host answers for the other
+    queries = rows(4, 5)
+    segments: Any = [(q, i, 0, [], [], None) for q in range(4) for i in (0, 1)]
+    wanted = pair.native.scan(queries, segments, 6)
+    (there,) = pair.tiered._cache.put([queries])
+    for x in (there, Interface(there), Interface(there, strides=(4 * DIM, 4)), Interface(there, stream=None)):
+        found = pair.tiered.scan(x, segments, 6, explain=True)
+        assert [part.tobytes() for part in found[:5]] == [part.tobytes() for part in wanted]
+        assert found[5]["device_lists"] >= 1
+    for x in (queries, there):
+        found = pair.tiered.scan(x, segments, 6, results="device")
+        assert [part.to_host().tobytes() for part in found] == [part.tobytes() for part in wanted]
+        for part, host in zip(found, wanted, strict=True):
+            assert part.shape == host.shape and part.dtype == host.dtype and part.device == 0
+            assert part.__cuda_array_interface__["typestr"] == host.dtype.str
+            assert part.__dlpack_device__() == (2, 0)
+    del there
+    assert pair.check([0, 1])["device_failure"] is None
+
+
+def test_arrays_on_the_device_are_checked() -> None:
+    pair = Pair()
+    pair.add(0, rows(70, 0))
+    segments: Any = [(0, 0, 0, [], [], None)]
+    put = pair.tiered._cache.put
+    bad: list[tuple[Any, type[Exception], str]] = [
+        (put([rows(1, 0).astype(np.float64)])[0], TypeError, "must be float32"),
+        (put([rows(1, 0)[0]])[0], ValueError, "expected 2 axes, not 1"),
+        (put([rows(1, 0)[:, :7]])[0], ValueError, f"expected {DIM} dimensions, not 7"),
+        (put([np.full((1, DIM), np.nan, np.float32)])[0], ValueError, "queries: row 0"),
+        (Interface(put([rows(2, 0)])[0], typestr="<i4"), TypeError, "must be float32"),
+        (Interface(put([rows(2, 0)])[0], strides=(4, 8)), ValueError, "C-contiguous"),
+        (Interface(put([rows(2, 0)])[0], shape=(2, DIM, 1)), ValueError, "not 3"),
+    ]
+    for x, error, match in bad:
+        with pytest.raises(error, match=match):
+            pair.tiered.scan(x, segments, 3)
+    with pytest.raises(ValueError, match="results must be host or device"):
+        pair.tiered.scan(rows(1, 0), segments, 3, results="disk")
+
+    class Elsewhere:
+        def __dlpack_device__(self) -> tuple[int, int]:
+            return (2, 5)
+
+        def __dlpack__(self, **_: Any) -> Any:
+            raise AssertionError
+
+    with pytest.raises(ValueError, match="lie on device 5, but this index uses device 0"):
+        pair.tiered.scan(Elsewhere(), segments, 3)
+    with pytest.raises(TypeError, match="device must be the port of a PageCache"):
+        pair.native.scan(rows(1, 0), segments, 3, device=7)
+    with pytest.raises(TypeError, match="pool must be the port of a pool"):
+        emulated().module.PageCache(pair.tiered._cache.port(), limit=1 << 20)
+    with pytest.raises(ValueError, match="limit must be within"):
+        emulated().module.PageCache(pair.native.port(), limit=7)
+
+
+# --------------------------------------------------------------------------------- the backend by its name
+
+
+def test_available_says_what_is_missing() -> None:
+    assert CudaBackend(module=emulated().module).available() is None
+    other = CudaBackend(device=3, module=emulated().module)
+    assert other.available() == "there is no CUDA device 3; choose one of 0 to 0"
+    with pytest.raises(BackendUnavailable, match="cuda cannot run here: there is no CUDA device 3"):
+        other.pool(4, 0)
+    assert "'mmx' is not supported" in (CudaBackend("mmx", module=emulated().module).available() or "")
+
+
+@pytest.fixture
+def by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda_backend, "_load", lambda: (emulated().module, None))
+
+
+@pytest.mark.usefixtures("by_name")
+def test_an_index_on_the_device(tmp_path: Any) -> None:
+    vectors = rows(6000, 1)
+    options: dict[str, Any] = {"metric": "ip", "columns": {"n": "int64"}}
+    index = VectorIndex(DIM, backend="cuda", vram_bytes=1 << 24, **options)
+    host = VectorIndex(DIM, backend="cpu", **options)
+    for each in (index, host):
+        each.add(vectors, owners=np.arange(6000) % 3, attributes={"n": np.arange(6000)})
+    assert index.warm([0, 1, 2], wait=True) == 3
+    asked: list[dict[str, Any]] = [{}, {"owners": 1}, {"filter": {"n": {"lt": 3000}}}]
+
+    def same(left: VectorIndex, lists: int) -> None:
+        for arguments in asked:
+            found = left.search(vectors[:5], 4, explain=True, **arguments)
+            wanted = host.search(vectors[:5], 4, **arguments)
+            assert found.ids.tobytes() == wanted.ids.tobytes()
+            assert found.scores.tobytes() == wanted.scores.tobytes()
+            assert found.plan is not None and found.plan["backend"] == found.plan["isa"] == "cuda"
+            assert found.plan["device_lists"] == (1 if "owners" in arguments else 3) * (lists > 0)
+
+    same(index, 3)
+    assert index.stats()["tiers"]["lists"] == 3 and index.stats()["backend"] == "cuda"
+    for each in (index, host):
+        each.remove(np.arange(0, 6000, 11))
+    same(index, 3)
+    index.evict(1)
+    assert index.stats()["tiers"]["lists"] == 2
+    index.save(tmp_path / "rows")
+    loaded = VectorIndex.load(tmp_path / "rows", backend="cuda", vram_bytes=1 << 24)
+    same(loaded, 0)
+    assert loaded.warm([0, 1, 2], wait=True) >= 0
+    same(loaded, 3)
+    with pytest.raises(BackendUnavailable, match="no CUDA device 2"):
+        VectorIndex(DIM, backend="cuda", device=2)
+    for wrong in ({"device": -1}, {"vram_bytes": 5}, {"vram_bytes": "much"}):
+        with pytest.raises(InputError):
+            VectorIndex(DIM, backend="cuda", **wrong)  # type: ignore[arg-type]
+    assert VectorIndex(DIM, backend="cpu").warm(3) == 0
+
+
+@pytest.mark.usefixtures("by_name")
+def test_a_store_on_the_device(tmp_path: Any) -> None:
+    texts = [f"note {i} about {'tea coffee rain snow wind'.split()[i % 5]}" for i in range(40)]
+    hits = []
+    for name in ("cuda", "cpu"):
+        with warpmem.Memory.open(tmp_path / name, embedder="hashing", backend=name, vram_bytes=1 << 24) as store:
+            for text in texts:
+                store.add(text, user_id="u")
+            found = store.search("tea and snow", user_id="u", k=9)
+            hits.append([(hit.item.text, hit.score) for hit in found])
+            store.checkpoint()
+        with warpmem.Memory.open(tmp_path / name, backend=name) as store:
+            again = store.search("tea and snow", user_id="u", k=9)
+            assert [hit.item.text for hit in again] == [text for text, _ in hits[-1]]
+    assert [text for text, _ in hits[0]] == [text for text, _ in hits[1]]
+
+
+def test_the_stub_names_what_the_module_has() -> None:
+    """Where nvcc is missing no installed module is compared with the stub; this one always can be."""
+    stub = (stubs.ROOT / "python" / "warpmem" / "_cuda.pyi").read_text(encoding="utf-8")
+    module = emulated().module
+    for name in stubs.surface(stub):
+        owner: Any = module
+        for part in name.split("."):
+            assert hasattr(owner, part), name
+            owner = getattr(owner, part)
+    assert {name for name in vars(module) if not name.startswith("_")} <= stubs.surface(stub).keys()
