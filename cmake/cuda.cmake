@@ -64,6 +64,10 @@ if(CMAKE_CUDA_COMPILER_VERSION VERSION_LESS 12.8)
 else()
   set(_warpmem_architectures 80-real 90-real 100-real 120)
 endif()
+set(WARPMEM_CUDA_ARCHITECTURES "" CACHE STRING "Compute capabilities to build for, such as 90; empty: all that a wheel holds")
+if(WARPMEM_CUDA_ARCHITECTURES)
+  set(_warpmem_architectures ${WARPMEM_CUDA_ARCHITECTURES})
+endif()
 message(STATUS "warpmem: CUDA with nvcc ${CMAKE_CUDA_COMPILER_VERSION} for sm ${_warpmem_architectures}")
 
 pybind11_add_module(_cuda MODULE csrc/bindings/cuda_module.cpp csrc/bindings/device_array.cpp csrc/bindings/page_cache.cpp

@@ -133,8 +133,8 @@ def main() -> int:
         chosen = "\n".join(f"- {p.workload}: {p.plan}" for p in predictions)
         arguments.output.write_text(
             f"# Predicted times on one {device.name}\n\n"
-            "Written by `python tools/cuda_predict.py --output FILE`, which states the model. Floors are those\n"
-            "of all bytes of float16 rows; a scan reads 4 bits an element first and may lie below.\n\n"
+            "Written by `python tools/cuda_predict.py --output FILE`, which states the model. Floors are\n"
+            "those of all bytes of float16 rows; a scan reads 4 bits an element first and may lie below.\n\n"
             f"{table(predictions)}\n\n## Plans\n\n{chosen}\n"
         )
     if arguments.json is not None:

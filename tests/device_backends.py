@@ -1,0 +1,46 @@
+"""A plugin of pytest: the conformance suite with backends that compute on a CUDA device beside the others.
+
+    PYTHONPATH=tests python -m pytest -p device_backends tests/conformance tests/gpu
+
+Backends that cannot run here are left as they were, and the reasons are printed at the start.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import pools
+from warpmem.index.cupy_backend import CupyBackend
+from warpmem.index.numba_backend import NumbaBackend
+
+REASONS: dict[str, str] = {}
+
+
+def device_backends() -> dict[str, Any]:
+    """By name, what computes on a device here; REASONS says why others do not."""
+    candidates: dict[str, Any] = {"cupy": CupyBackend(), "numba-cuda": NumbaBackend(device="cuda")}
+    if importlib.util.find_spec("warpmem.index.cuda_backend") is None:
+        REASONS["cuda"] = "this version has no backend cuda"
+    else:
+        module = importlib.import_module("warpmem.index.cuda_backend")
+        candidates["cuda"] = module.CudaBackend(least_work=0)
+    found = {}
+    for name, backend in candidates.items():
+        reason = backend.available()
+        if reason is None:
+            found[name] = backend
+        else:
+            REASONS[name] = reason
+    return found
+
+
+def pytest_report_header() -> list[str]:
+    """Which backends compute on a device."""
+    here = ", ".join(ON_DEVICE) or "none"
+    return [f"on a CUDA device: {here}", *(f"  not {name}: {reason}" for name, reason in REASONS.items())]
+
+
+ON_DEVICE = device_backends()
+pools.BACKENDS.update(ON_DEVICE)
+pools.KEEP_NO_DEAD = (*pools.KEEP_NO_DEAD, "numba-cuda")
