@@ -69,9 +69,9 @@ def build_ivf(
 
     recall: wanted of the 10 nearest, above 0 and below 1. metric: "dot" or "l2". storage: how rows are kept,
     "f32", "f16", "int8" or "pq" (codes only; recall is then measured against what the codes stand for).
-    threads: how many build it, at least those that search it; these are as many unless search_threads says so. Determined by the rows,
-    `seed` and the other arguments except threads. Rows that leave `pool` meanwhile may be left out; whoever
-    changes it applies the changes to the result too.
+    threads: how many build it, at least those that search it; these are as many unless search_threads says
+    so. Determined by the rows, `seed` and the other arguments except threads. Rows that leave `pool`
+    meanwhile may be left out; whoever changes it applies the changes to the result too.
     """
     if not 0.0 < recall < 1.0:
         raise InputError(f"recall must be above 0 and below 1, not {recall}")

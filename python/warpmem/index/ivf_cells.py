@@ -20,9 +20,8 @@ _MAX_K = 4096
 _COARSE_REFINE = 2  # centroids compared exactly, for each wanted; the codebooks of the rows serve them too
 _ASSIGN_REFINE = 8  # and when a row is given its cell
 _ASSIGN_PIECE = 2048
-_EXACT_DIM = (
-    64  # up to which all centroids are compared: it costs little, and short codes tell few of them apart
-)
+# Up to so many dimensions all centroids are compared: it costs little, and short codes tell few apart.
+_EXACT_DIM = 64
 _SELF_TEST = 256  # centroids that must find themselves by codes
 F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]
@@ -71,9 +70,8 @@ class CellStore:
             codebooks=rows.codebooks,
         )
         self._owner_of = np.zeros(0, np.int64)  # by cell; -1 for one that is gone
-        self._compared: dict[
-            int, F32
-        ] = {}  # centroids of the owners whose rows are compared with all of them
+        # Centroids of the owners whose rows are compared with all of them.
+        self._compared: dict[int, F32] = {}
         self._cell_of: dict[int, Any] = {}  # owner -> IdMap from row to cell, built when it is first needed
         for owner, (cells, centroids) in owners.items():
             self._add(owner, cells, centroids)
