@@ -249,12 +249,14 @@ def test_against_faiss(data: Data, report: Report, batch: int) -> None:
         found: NDArray[np.float32] = data.queries[start : start + batch]
         return found
 
-    limits: Any = importlib.import_module("threadpoolctl").threadpool_limits
+    libraries = pytest.importorskip("threadpoolctl").ThreadpoolController().select(user_api="blas")
+    faiss.cvar.distance_compute_blas_threshold = 1 if batch > 1 else 20
 
     def blas(i: int, threads: int = 1) -> object:
-        faiss.cvar.distance_compute_blas_threshold = 1 if batch > 1 else 20
+        if threads == 1:
+            return flat.search(queries(i), K)
         faiss.omp_set_num_threads(threads)
-        with limits(threads, user_api="blas"):
+        with libraries.limit(limits=threads):
             found = flat.search(queries(i), K)
         faiss.omp_set_num_threads(1)
         return found

@@ -1,7 +1,7 @@
 // What one instruction set provides. The tables live in one file per instruction set; dispatch.cpp picks among them at run time.
 //
 // The ISA files are compiled with flags that the rest of the library is not. They must not instantiate anything inline from a shared header: the
-// linker keeps one copy of an inline function, and it could keep the one with instructions that the machine lacks. They include only this file.
+// linker keeps one copy of an inline function, and it could keep the one with instructions that the machine lacks. They include only this file; pack.hpp says how packing gets around it.
 //
 // A kernel may read slots of a page that hold no row yet, while the writer fills them: what it computes there is masked away before anyone sees it. Such
 // functions are marked WARPMEM_READS_UNPUBLISHED, which keeps ThreadSanitizer from reporting just these reads.

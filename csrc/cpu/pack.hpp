@@ -2,7 +2,8 @@
 // in all (no contraction). So that the linker cannot exchange one copy of an inline function for another, each file that includes this has a namespace of
 // its own for all of core, named by WARPMEM_PACK; it includes nothing else but kernels.hpp, before.
 //
-// Who includes it must not use what it brings elsewhere: its PageLayout is another type than everyone's, with the same members in the same places.
+// Who includes it must not use what it brings elsewhere: its PageLayout is another type than everyone's, with the same members in the same places. Only a pointer passes
+// between the two, and link-time optimisation must not look through it: it is off for warpmem_core.
 #pragma once
 
 #define warpmem WARPMEM_PACK

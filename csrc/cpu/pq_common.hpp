@@ -63,61 +63,49 @@ void lut(const float* books, int64_t n_groups, int64_t padded, const float* quer
   return lut_groups<32>(books, n_groups, padded, query, squared, out);
 }
 
-// As pq_quantize_lut of core/pq_code.hpp, to the bit. Four entries side by side whatever the registers, so that minima and bytes never pass through memory.
-typedef float Float4 __attribute__((vector_size(16)));
-typedef double Double4 __attribute__((vector_size(32)));
-typedef int32_t Int4 __attribute__((vector_size(16)));
-typedef uint8_t Bytes16 __attribute__((vector_size(16)));
-
-struct Entries {
-  Float4 part[4];
-};
-
-inline __attribute__((always_inline)) Entries entries_of(const float* lut, int64_t s) {
-  Entries entries;
-  memcpy(&entries, lut + s * kLutEntries, sizeof entries);
-  return entries;
+#if WARPMEM_LUT_BYTES > 16
+inline __attribute__((always_inline)) float least_of(__m128 a, __m128 b, __m128 c, __m128 d) {
+  __m128 least = _mm_min_ps(_mm_min_ps(a, b), _mm_min_ps(c, d));
+  least = _mm_min_ps(least, _mm_movehl_ps(least, least));
+  return _mm_cvtss_f32(_mm_min_ss(least, _mm_shuffle_ps(least, least, 1)));
 }
 
-inline __attribute__((always_inline)) Float4 lesser(Float4 a, Float4 b) { return b < a ? b : a; }
-
-inline __attribute__((always_inline)) float least_of(const Entries& e) {
-  Float4 least = lesser(lesser(e.part[0], e.part[1]), lesser(e.part[2], e.part[3]));
-  least = lesser(least, __builtin_shufflevector(least, least, 2, 3, 0, 1));
-  return lesser(least, __builtin_shufflevector(least, least, 1, 0, 3, 2))[0];
+inline __attribute__((always_inline)) __m128i quantized4(__m128 entries, __m256d low, __m256d step) {
+  const __m256d above = _mm256_sub_pd(_mm256_cvtps_pd(entries), low);
+  return _mm256_cvttpd_epi32(_mm256_add_pd(_mm256_div_pd(above, step), _mm256_set1_pd(0.5)));
 }
 
+// pq_quantize_lut of core/pq_code.hpp, to the bit: the entries of a subspace side by side.
 void quantize(const float* lut, int64_t pq_dim, uint8_t* out, double* scale, double* bias) {
+  const __m128 sign = _mm_set1_ps(-0.0f);
   double widest = 0.0;
   double low_sum = 0.0;
   for (int64_t s = 0; s < pq_dim; ++s) {
-    const Entries e = entries_of(lut, s);
-    const double low = static_cast<double>(least_of(e));
-    const double high = -static_cast<double>(least_of(Entries{{-e.part[0], -e.part[1], -e.part[2], -e.part[3]}}));
-    widest = high - low > widest ? high - low : widest;
+    __m128 e[4];
+    for (int v = 0; v < 4; ++v) e[v] = _mm_loadu_ps(lut + s * kLutEntries + 4 * v);
+    const double low = static_cast<double>(least_of(e[0], e[1], e[2], e[3]));
+    for (int v = 0; v < 4; ++v) e[v] = _mm_xor_ps(e[v], sign);
+    const double width = -static_cast<double>(least_of(e[0], e[1], e[2], e[3])) - low;
+    widest = width > widest ? width : widest;
     low_sum += low;
   }
-  const double step = widest / 255.0;
-  *scale = step;
+  *scale = widest / 255.0;
   *bias = low_sum;
-  if (!(step > 0.0)) {
+  if (!(*scale > 0.0)) {
     memset(out, 0, static_cast<size_t>(pq_dim * kLutEntries));
     return;
   }
+  const __m256d step = _mm256_set1_pd(*scale);
   for (int64_t s = 0; s < pq_dim; ++s) {
-    const Entries e = entries_of(lut, s);
-    const double low = static_cast<double>(least_of(e));
-    Bytes16 whole[4];
-    for (int v = 0; v < 4; ++v) {
-      const Double4 above = __builtin_convertvector(e.part[v], Double4) - low;
-      whole[v] = reinterpret_cast<Bytes16>(__builtin_convertvector(above / step + 0.5, Int4));
-    }
-    const Bytes16 front = __builtin_shufflevector(whole[0], whole[1], 0, 4, 8, 12, 16, 20, 24, 28, 0, 4, 8, 12, 16, 20, 24, 28);
-    const Bytes16 back = __builtin_shufflevector(whole[2], whole[3], 0, 4, 8, 12, 16, 20, 24, 28, 0, 4, 8, 12, 16, 20, 24, 28);
-    const Bytes16 bytes = __builtin_shufflevector(front, back, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23);
-    memcpy(out + s * kLutEntries, &bytes, sizeof bytes);
+    __m128 e[4];
+    for (int v = 0; v < 4; ++v) e[v] = _mm_loadu_ps(lut + s * kLutEntries + 4 * v);
+    const __m256d low = _mm256_set1_pd(static_cast<double>(least_of(e[0], e[1], e[2], e[3])));
+    const __m128i front = _mm_packus_epi32(quantized4(e[0], low, step), quantized4(e[1], low, step));
+    const __m128i back = _mm_packus_epi32(quantized4(e[2], low, step), quantized4(e[3], low, step));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out + s * kLutEntries), _mm_packus_epi16(front, back));
   }
 }
+#endif
 
 // Sums of 8-bit codes, eight rows at a time: eight sums stay in registers and hide one another's latency. Plain loads, because a gather of eight
 // costs more than eight loads on the processors measured (Zen 4).

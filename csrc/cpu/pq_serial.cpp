@@ -1,4 +1,5 @@
 // Portable sums of a product-quantisation scan, over blocks of 32 interleaved rows (core/pq_code.hpp).
+#include "../core/pq_code.hpp"
 #include "op_kernels.hpp"
 
 #define WARPMEM_LUT_BYTES 16
@@ -34,6 +35,6 @@ WARPMEM_READS_UNPUBLISHED void page4(const uint8_t* plane, int64_t pairs, const 
 
 }  // namespace
 
-const PqKernels kSerialPq = {lut, quantize, sums4, page4, sums8};
+const PqKernels kSerialPq = {lut, pq_quantize_lut, sums4, page4, sums8};
 
 }  // namespace warpmem

@@ -75,10 +75,10 @@ if [ $mode = coverage ]; then
   python3 "$root/tools/kernel_coverage.py" "$build"
   exit
 fi
-build_and_run asan "$asan" -O1 test_core test_file test_pool test_pq_pool test_screen test_scan test_kernels &
+build_and_run asan "$asan" -O1 test_core test_file test_pool test_pq_pool test_screen test_scan test_kernels test_rows &
 first=$!
 (
-  build_and_run tsan -fsanitize=thread -O1 test_file test_pool test_pq_pool test_scan test_page_cache_faults
+  build_and_run tsan -fsanitize=thread -O1 test_file test_pool test_pq_pool test_scan test_kernels test_page_cache_faults
   # Compiled here, where less is to be done, and linked when the objects beside them are there.
   for test in $emulated; do
     # shellcheck disable=SC2086
@@ -103,11 +103,14 @@ first=$!
 "$build/test_screen.asan"
 "$build/test_scan.asan"
 "$build/test_kernels.asan"
+"$build/test_rows.asan"
 "$build/test_file.tsan" beside_a_writer
 "$build/test_pool.tsan" readers_beside_a_writer
 "$build/test_pq_pool.tsan" beside_a_writer
 "$build/test_scan.tsan" beside_a_writer
 "$build/test_page_cache_faults.tsan" beside_a_writer
+"$build/test_kernels.tsan" forked_work
+"$build/test_kernels.tsan" encoding_and_training
 wait $first
 
 case $sources in

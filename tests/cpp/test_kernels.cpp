@@ -324,7 +324,7 @@ TEST(forked_work_is_done_once_and_failures_come_back) {
   }
 }
 
-TEST(every_failed_allocation_is_reported_and_harms_nothing) {
+TEST(every_failed_allocation_is_reported_and_the_next_call_is_right) {
   PqShape shape;
   shape.pq_dim = 4;
   shape.bits = 4;

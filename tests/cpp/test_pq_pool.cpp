@@ -5,7 +5,6 @@
 #include <atomic>
 #include <cmath>
 #include <cstdio>
-#include <functional>
 #include <memory>
 #include <random>
 #include <string>
@@ -15,7 +14,6 @@
 #include "../../csrc/cpu/op_dispatch.hpp"
 #include "../../csrc/cpu/pool_file.hpp"
 #include "../../csrc/cpu/scan.hpp"
-#include "../../csrc/cpu/shortlist.hpp"
 #include "../../csrc/cpu/workers.hpp"
 #include "check.hpp"
 #include "failing_allocations.hpp"
@@ -316,54 +314,6 @@ TEST(files) {
     CHECK(scan_all(*find_kernels("auto"), opened, queries, false, 4) == scan_all(*find_kernels("auto"), pool, queries, false, 4));
   }
   std::remove(path.c_str());
-}
-
-TEST(a_shortlist_keeps_the_best_whatever_the_order) {
-  Random random(31);
-  for (const size_t keep : {1u, 10u, 200u}) {
-    for (const uint64_t levels : {uint64_t{1}, uint64_t{3}, uint64_t{1000}, uint64_t{1} << 32}) {  // many equal scores, and few
-      std::vector<uint64_t> keys;
-      for (uint32_t i = 0; i < 6000; ++i) keys.push_back((random() % levels) << 32 | ~i);
-      Shortlist one;
-      Shortlist two;
-      one.reserve(keep, 6000);
-      two.reserve(keep, 6000);
-      for (size_t i = 0; i < keys.size(); ++i) (i % 3 == 0 ? one : two).add(keys[i]);
-      one.take_all(two);
-      one.finish();
-      std::sort(keys.begin(), keys.end(), std::greater<uint64_t>());
-      CHECK_EQ(one.size(), keep);
-      CHECK(std::equal(keys.begin(), keys.begin() + static_cast<std::ptrdiff_t>(keep), one.keys()));
-      CHECK(one.dropped());
-      CHECK_EQ(one.least(), keys[keep - 1]);
-    }
-  }
-}
-
-TEST(every_instruction_set_packs_the_same_bytes) {
-  for (const Storage storage : {Storage::kF32, Storage::kF16, Storage::kInt8, Storage::kPq}) {
-    for (const bool codes : {false, true}) {
-      if (storage == Storage::kPq && !codes) continue;
-      const std::shared_ptr<const PqBooks> own = codes ? books(4) : nullptr;
-      const PageLayout layout(kDim, 2, storage, true, own ? own->view() : PqView{});
-      const Vector rows = normals(64 * kDim, 32);
-      std::vector<unsigned char> expected;
-      for (const Kernels* kernels : supported_kernels()) {
-        std::vector<unsigned char> bytes(static_cast<size_t>(layout.bytes) + 64);
-        PageMemory page;
-        page.coarse = bytes.data();
-        page.fine = page.coarse + layout.coarse_bytes;
-        page.columns = page.fine + layout.fine_bytes;
-        page.rows = page.columns + layout.head_bytes;
-        const int64_t columns[2] = {-5, 7};
-        for (int slot = 0; slot < 64; ++slot)
-          pack_of(*kernels)(&layout, &page, slot, 100 + slot, 9u, columns, rows.data() + slot * kDim);
-        if (expected.empty()) expected = bytes;
-        CHECK(bytes == expected);
-      }
-      CHECK(supported_kernels().size() == 1 || pack_of(*supported_kernels().front()) != kPackSerial);
-    }
-  }
 }
 
 TEST(every_failed_allocation_changes_nothing) {

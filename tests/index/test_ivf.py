@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from warpmem import _cpu
 from warpmem.errors import IndexCorrupt, InputError
-from warpmem.index import VectorIndex, ivf
+from warpmem.index import VectorIndex, ivf, ivf_cells, kernels
 from warpmem.index.ivf_plan import ladder
 from warpmem.index.numpy_ref import NumpyPool
 from warpmem.records import SegmentTable
@@ -232,7 +232,10 @@ def test_a_filter_that_leaves_little_is_answered_in_full() -> None:
     assert found[4].tolist() == [10] * 5
 
 
-def test_same_seed_same_index_with_any_number_of_threads() -> None:
+def test_same_seed_same_index_with_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ivf_cells, "_ASSIGN_PIECE", 100)  # several pieces, for several threads
+    monkeypatch.setattr(ivf_cells, "_EXACT_DIM", 0)
+    monkeypatch.setattr(ivf, "_PIECE", 256)
     pool = source({1: 1500, 2: 1000})
     one, two, other = build(pool, seed=4), build(pool, seed=4, threads=2), build(pool, seed=5)
     assert (one.codebooks == two.codebooks).all() and (one.codebooks != other.codebooks).any()
@@ -248,6 +251,34 @@ def test_same_seed_same_index_with_any_number_of_threads() -> None:
         same(build(pool, seed=4, isa=isa).scan(queries, table, 10), results[0])
 
 
+@pytest.mark.parametrize("metric", ["dot", "l2"])
+def test_rows_stand_in_the_nearest_cells(metric: str) -> None:
+    rows = clusters(6000, 96, 3)
+    pool = _cpu.Pool(96, 0, metric=metric)
+    ids = np.arange(len(rows))
+    pool.apply([], 0 * ids, ids, ids.astype(np.uint32), np.zeros((len(ids), 0), np.int64), rows)
+    made = ivf.build_ivf(pool, recall=0.9, storage="f32", metric=metric, min_rows=1000)
+    assert made is not None and not made._cells._compared  # by codes
+    spherical = made.owners[0].spherical
+    nearest, _ = kernels.kmeans_assign(rows, made.centroids(0), spherical=spherical)
+    assert (made.assign(0, rows, 1) - made.owners[0].first == nearest).mean() > 0.95
+
+
+def test_owners_whose_rows_the_codes_cannot_tell_apart() -> None:
+    wide, narrow = clusters(30_000, 96, 3), 0.001 * clusters(2000, 96, 4)
+    narrow[:, 0] += 1.0
+    pool = _cpu.Pool(96, 0, metric="l2")
+    for owner, rows in ((1, wide), (2, narrow)):
+        ids = np.arange(len(rows))
+        nothing = np.zeros((len(ids), 0), np.int64)
+        pool.apply([], np.full(len(ids), owner), ids, ids.astype(np.uint32), nothing, rows)
+    made = ivf.build_ivf(pool, recall=0.9, storage="f32", metric="l2", min_rows=1000)
+    assert made is not None and list(made._cells._compared) == [2]
+    nearest, _ = kernels.kmeans_assign(narrow, made.centroids(2))
+    assert (made.assign(2, narrow, 2) - made.owners[2].first == nearest).all()
+    assert len(np.unique(nearest)) > made.owners[2].n_cells / 2
+
+
 def test_too_few_rows_stay_exact() -> None:
     assert (
         ivf.build_ivf(source({1: 999, 2: 5}), recall=0.9, storage="f32", metric="dot", min_rows=1000) is None
@@ -256,7 +287,8 @@ def test_too_few_rows_stay_exact() -> None:
     assert ivf.build_ivf(source({1: 3000}), recall=0.9, storage="f32", metric="dot") is None
 
 
-def test_a_source_that_changes_meanwhile() -> None:
+def test_a_source_that_changes_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ivf, "_PIECE", 256)  # read one step ahead, again and again
     pool = source({1: 6000})
     stop = threading.Event()
 

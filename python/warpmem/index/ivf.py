@@ -47,6 +47,7 @@ _QUERIES = 400
 _OWN_QUERIES = 100
 _MAX_REFINE = 200
 _PIECE = 32_768
+_PIECE_ELEMENTS = 1 << 24  # of rows in memory at a time, twice
 _UNIT = 1e-3
 _ROW_BYTES = {"f32": 4, "f16": 2, "int8": 1, "pq": 0}
 _ENTRIES = 16
@@ -68,9 +69,9 @@ def build_ivf(
 
     recall: wanted of the 10 nearest, above 0 and below 1. metric: "dot" or "l2". storage: how rows are kept,
     "f32", "f16", "int8" or "pq" (codes only; recall is then measured against what the codes stand for).
-    threads: how many build it; and how many search it, unless search_threads says so. Determined by the rows,
-    `seed` and the other arguments except threads. Rows that leave `pool` meanwhile may be left out; whoever
-    changes it applies the changes to the result too.
+    threads: how many build it, at least those that search it; these are as many unless search_threads says
+    so. Determined by the rows, `seed` and the other arguments except threads. Rows that leave `pool`
+    meanwhile may be left out; whoever changes it applies the changes to the result too.
     """
     if not 0.0 < recall < 1.0:
         raise InputError(f"recall must be above 0 and below 1, not {recall}")
@@ -214,25 +215,28 @@ def _fill(ivf: IvfPool, pool: RowPool, owner: int, threads: int) -> None:
     ids, ordinals, columns = pool.rows(owner)
     cells = np.full(len(ids), -1, np.int64)
     everyone = np.arange(len(ids))
-    for part, vectors in _taken(pool, owner, ids, everyone):
+    for part, vectors in _taken(pool, owner, ids, everyone, ivf.dim):
         cells[part] = ivf.assign(owner, vectors, threads)
     order = np.argsort(cells, kind="stable")
-    for part, vectors in _taken(pool, owner, ids, order[cells[order] >= 0]):
+    for part, vectors in _taken(pool, owner, ids, order[cells[order] >= 0], ivf.dim):
         rows = storable(vectors, ivf.storage)
         ivf.fill(cells[part], (ids[part], ordinals[part], np.ascontiguousarray(columns[part]), rows))
 
 
-def _taken(pool: RowPool, owner: int, ids: I64, order: I64) -> Iterator[tuple[I64, F32]]:
+def _taken(pool: RowPool, owner: int, ids: I64, order: I64, dim: int) -> Iterator[tuple[I64, F32]]:
     """Some of `order` at a time, less the rows that are gone, and their vectors. Reads one step ahead."""
 
     def read(first: int) -> tuple[I64, F32]:
-        part = order[first : first + _PIECE]
+        part = order[first : first + piece]
         here, vectors = _take(pool, owner, ids[part])
         return part[here], vectors
 
+    if len(order) == 0:
+        return
+    piece = max(1, min(_PIECE, _PIECE_ELEMENTS // dim))
     with ThreadPoolExecutor(1) as reader:
         ahead = reader.submit(read, 0)
-        for first in range(_PIECE, len(order) + _PIECE, _PIECE):
+        for first in range(piece, len(order) + piece, piece):
             found = ahead.result()
             if first < len(order):
                 ahead = reader.submit(read, first)
@@ -319,8 +323,9 @@ def _recall(
         found: I64 = ivf.scan(part, table, _K, n_probes=n_probes, refine=refine)[3]
         return found
 
-    with ThreadPoolExecutor(threads) as pool:
-        parts = np.array_split(queries, max(1, min(threads, len(queries))))
+    own = max(1, threads // ivf.threads)  # each scan has threads of its pool
+    with ThreadPoolExecutor(own) as pool:
+        parts = np.array_split(queries, max(1, min(own, len(queries))))
         found = np.concatenate(list(pool.map(search, parts)))
     return _summary((found[:, None, :] == truth[:, :, None]).any(axis=2), truth)
 

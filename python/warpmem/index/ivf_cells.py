@@ -20,6 +20,9 @@ _MAX_K = 4096
 _COARSE_REFINE = 2  # centroids compared exactly, for each wanted; the codebooks of the rows serve them too
 _ASSIGN_REFINE = 8  # and when a row is given its cell
 _ASSIGN_PIECE = 2048
+# Up to so many dimensions all centroids are compared: it costs little, and short codes tell few apart.
+_EXACT_DIM = 64
+_SELF_TEST = 256  # centroids that must find themselves by codes
 F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]
 U32 = NDArray[np.uint32]
@@ -67,6 +70,8 @@ class CellStore:
             codebooks=rows.codebooks,
         )
         self._owner_of = np.zeros(0, np.int64)  # by cell; -1 for one that is gone
+        # Centroids of the owners whose rows are compared with all of them.
+        self._compared: dict[int, F32] = {}
         self._cell_of: dict[int, Any] = {}  # owner -> IdMap from row to cell, built when it is first needed
         for owner, (cells, centroids) in owners.items():
             self._add(owner, cells, centroids)
@@ -85,7 +90,18 @@ class CellStore:
         owner_of[: len(self._owner_of)] = self._owner_of
         owner_of[cells.ids] = owner
         self._owner_of = owner_of
+        if not self._found_by_codes(owner, cells, centroids):
+            self._compared[owner] = centroids
         self.owners = MappingProxyType({**self.owners, owner: cells})
+
+    def _found_by_codes(self, owner: int, cells: Cells, centroids: F32) -> bool:
+        """Whether codes say which centroid is near. Not where dot products do not, nor where an owner's rows
+        lie closer together than the codebooks, which all owners share, can tell."""
+        if self.rows.dim <= _EXACT_DIM or (self.rows.metric == "dot" and not cells.spherical):
+            return False
+        some = np.linspace(0, cells.n_cells - 1, min(cells.n_cells, _SELF_TEST)).astype(np.int64)
+        found = self._nearest(owner, np.ascontiguousarray(centroids[some]))
+        return bool((found == cells.first + some).mean() >= 0.98)
 
     def replace(self, owner: int, cells: Cells) -> None:
         """Another n_probes, refine or recall for an owner."""
@@ -98,6 +114,7 @@ class CellStore:
         self.owners = MappingProxyType({o: cells for o, cells in self.owners.items() if o not in owners})
         for owner in owners:
             self._cell_of.pop(owner, None)
+            self._compared.pop(owner, None)
 
     def owner_of(self, cells: I64) -> I64:
         """The owner of each cell; -1 stays."""
@@ -118,7 +135,8 @@ class CellStore:
 
     def bytes(self) -> int:
         """Memory beside the rows' pool."""
-        return int(self._coarse.stats()["bytes"]) + int(self._owner_of.nbytes)
+        compared = sum(centroids.nbytes for centroids in self._compared.values())
+        return int(self._coarse.stats()["bytes"]) + int(self._owner_of.nbytes) + compared
 
     # ------------------------------------------------------------------------------------ changes
 
@@ -128,31 +146,32 @@ class CellStore:
         return found
 
     def assign(self, owner: int, vectors: F32, threads: int) -> I64:
-        """The cell of each row, (n,) int64.
-
-        That of the nearest centroid among the _ASSIGN_REFINE nearest by their codes. Dot products of rows
-        that are not of unit length do not say which is nearest: those are compared exactly with all.
-        """
-        cells = self.owners[owner]
-        if self.rows.metric == "dot" and not cells.spherical:
+        """The cell of each row, (n,) int64: that of the nearest centroid among the _ASSIGN_REFINE nearest by
+        their codes, or among all where codes do not tell."""
+        cells, compared = self.owners[owner], self._compared.get(owner)
+        if compared is not None:
             index, _ = kernels.kmeans_assign(
-                vectors, self.centroids(owner), threads=threads, backend="cpu", isa=self.rows.isa
+                vectors,
+                compared,
+                spherical=cells.spherical,
+                threads=threads,
+                backend="cpu",
+                isa=self.rows.isa,
             )
             return index.astype(np.int64) + cells.first
-
-        def nearest(first: int) -> I64:
-            part = vectors[first : first + _ASSIGN_PIECE]
-            table = SegmentTable(np.arange(len(part)), np.full(len(part), owner, np.int64))
-            found: I64 = self._coarse.scan(part, table, 1, refine=_ASSIGN_REFINE)[3][:, 0]
-            return found
-
-        starts = range(0, len(vectors), _ASSIGN_PIECE)
-        if threads == 1 or len(starts) < 2:
-            parts = [nearest(first) for first in starts]
+        parts = [vectors[at : at + _ASSIGN_PIECE] for at in range(0, len(vectors), _ASSIGN_PIECE)]
+        own = max(1, threads // self.rows.threads)  # each scan has threads of its pool
+        if own == 1 or len(parts) < 2:
+            found = [self._nearest(owner, part) for part in parts]
         else:
-            with ThreadPoolExecutor(threads) as pool:
-                parts = list(pool.map(nearest, starts))
-        return np.concatenate(parts or [np.zeros(0, np.int64)])
+            with ThreadPoolExecutor(own) as pool:
+                found = list(pool.map(lambda part: self._nearest(owner, part), parts))
+        return np.concatenate(found or [np.zeros(0, np.int64)])
+
+    def _nearest(self, owner: int, vectors: F32) -> I64:
+        table = SegmentTable(np.arange(len(vectors)), np.full(len(vectors), owner, np.int64))
+        found: I64 = self._coarse.scan(vectors, table, 1, refine=_ASSIGN_REFINE)[3][:, 0]
+        return found
 
     def cell_of(self, owner: int) -> Any:
         """IdMap from row to cell."""

@@ -35,7 +35,8 @@ class TrainingPlan(NamedTuple):
 class Cells(NamedTuple):
     """One owner's cells, with ids first .. first + n_cells - 1, and how they are searched.
 
-    spherical: a row belongs to the centroid of largest dot product, else to the nearest. recall: what was
+    spherical: a row belongs to the centroid of largest dot product, else to the nearest; to one that is
+    nearly so where codes choose it. recall: what was
     measured with these n_probes and refine, on middles of rows; recall_rows: on rows themselves."""
 
     n_cells: int

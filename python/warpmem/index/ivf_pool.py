@@ -162,7 +162,7 @@ class IvfPool:
         columns: I64,
         vectors: F32,
     ) -> None:
-        """As RowPool.apply: a row of an owner with cells goes to the nearest of them."""
+        """As RowPool.apply: a row of an owner with cells goes to the nearest of them, or nearly so."""
         self._check(list_ids, row_ids, ordinals, columns, vectors)
         pairs = [members_of(pair, "removes", 2) for pair in removes]
         gone = [(integer(a, "list_id"), integer(b, "row_id")) for a, b in pairs]
