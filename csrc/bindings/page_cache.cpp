@@ -31,13 +31,14 @@ std::vector<int64_t> ids_of(const py::object& argument) {
 class NativeCache {
  public:
   NativeCache(const py::object& port, const py::object& device, const py::object& limit, const py::object& least_work,
-              const py::object& lanes, const py::object& inline_bytes, const py::object& manual)
+              const py::object& lanes, const py::object& inline_bytes, const py::object& pinned_bytes, const py::object& manual)
       : pool_(port), least_work_(as_int64(least_work, "least_work", 0)) {
     const auto* const pool = port_of<PoolPort>(port, kPoolPortName);
     if (pool == nullptr) throw py::type_error("pool must be the port of a pool of this version of warpmem");
     cuda::CacheOptions options;
     options.limit = as_int64(limit, "limit", kLeastLimit);
     options.inline_bytes = as_int64(inline_bytes, "inline_bytes", 0, int64_t{1} << 30);
+    options.pinned_bytes = as_int64(pinned_bytes, "pinned_bytes", 0);
     options.manual = py::cast<bool>(manual);
     const auto index = static_cast<int>(as_int64(device, "device", 0, 1 << 16));
     const auto n_lanes = static_cast<int32_t>(as_int64(lanes, "lanes", 1, kMaxLanes));
@@ -146,6 +147,8 @@ class NativeCache {
     out["lists"] = cache.lists;
     out["pages"] = cache.pages;
     out["bytes"] = cache.bytes;
+    out["codes_lists"] = cache.codes_lists;
+    out["pinned"] = cache.pinned;
     out["allocated"] = cache.allocated;
     out["limit"] = cache.limit;
     out["hits"] = cache.hits;
@@ -205,9 +208,10 @@ void bind_page_cache(py::module_& m) {
       m, "PageCache",
       "Lists of a pool in the memory of a CUDA device, under a limit of bytes, and the scan over them. Thread-safe.")
       .def(py::init<const py::object&, const py::object&, const py::object&, const py::object&, const py::object&,
-                    const py::object&, const py::object&>(),
+                    const py::object&, const py::object&, const py::object&>(),
            py::arg("pool"), py::kw_only(), py::arg("device") = py::int_(0), py::arg("limit"), py::arg("least_work") = py::int_(0),
-           py::arg("lanes") = py::int_(2), py::arg("inline_bytes") = py::int_(1 << 20), py::arg("manual") = false)
+           py::arg("lanes") = py::int_(2), py::arg("inline_bytes") = py::int_(1 << 20), py::arg("pinned_bytes") = py::int_(0),
+           py::arg("manual") = false)
       .def("port", &NativeCache::port, "For Pool.scan(device=...): a capsule, which keeps the cache.")
       .def("queries", &NativeCache::queries, py::arg("x"),
            "(n, dim) float32 queries on the device -> (a copy on the host, a port for the scan of these queries).")

@@ -1,7 +1,7 @@
 // A list's pages in device memory, at one version of the list.
 //
 //   page    codes   coarse plane | fine plane | columns, row ids, ordinals       a block
-//           rows    float rows                                                   a block; none for storage int8
+//           rows    float rows                                                   a block, perhaps of pinned host memory; none for storage int8
 //   list    table   DevicePage of each page (core/scan_tables.hpp)               a block, of this version alone
 //
 // Versions share pages. A page to which rows were appended is copied again in place: the slots that older versions know get the bytes that they had, and
@@ -56,7 +56,7 @@ struct HeldBlock {
 };
 
 struct CachedPage {
-  explicit CachedPage(DeviceHeap& heap) : codes(heap, {}), rows(heap, {}) {}
+  CachedPage(DeviceHeap& codes_heap, DeviceHeap& rows_heap) : codes(codes_heap, {}), rows(rows_heap, {}) {}
 
   HeldBlock codes;
   HeldBlock rows;
@@ -76,7 +76,12 @@ struct CachedPage {
 
 constexpr auto kTableEntry = static_cast<int64_t>(sizeof(DevicePage));
 
+// Where a list's rows are. With kCodes a screen runs at the device's speed, and the few rows that it leaves are read over the bus.
+enum class Keep { kWhole, kCodes };
+constexpr int kKeeps = 2;
+
 struct CachedList {
+  Keep keep = Keep::kWhole;
   int64_t list_id = 0;
   uint64_t version = 0;
   int64_t slots = 0;
@@ -87,8 +92,10 @@ struct CachedList {
   std::shared_ptr<EventOf> arrives;  // null: everything is there. Else a stream waits for this before it reads.
 
   int64_t n_pages() const noexcept { return static_cast<int64_t>(pages.size()); }
-  // Of its pages; its table is small beside them.
-  int64_t bytes(const PageBlocks& blocks) const noexcept { return n_pages() * blocks.bytes(); }
+  // Of device memory for its pages; its table is small beside them.
+  int64_t bytes(const PageBlocks& blocks) const noexcept {
+    return n_pages() * (keep == Keep::kWhole ? blocks.bytes() : blocks.codes);
+  }
 
   static int64_t table_bytes(int64_t pages) noexcept { return PageBlocks::round_table((pages + 1) * kTableEntry); }
   DevicePage* device_table() const noexcept {

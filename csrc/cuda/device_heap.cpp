@@ -1,12 +1,19 @@
 #include "device_heap.hpp"
 
 #include <algorithm>
+#include <cstring>
 
 namespace warpmem::cuda {
 
+Status DeviceHeap::take(void** out, int64_t bytes) noexcept {
+  return pinned_ ? runtime_.allocate_pinned(out, bytes) : runtime_.allocate(out, bytes);
+}
+
+void DeviceHeap::give(void* memory) noexcept { pinned_ ? runtime_.release_pinned(memory) : runtime_.release(memory); }
+
 DeviceHeap::~DeviceHeap() {
   for (auto& [size, blocks] : classes_) {
-    for (const auto& chunk : blocks.chunks) runtime_.release(chunk->memory);
+    for (const auto& chunk : blocks.chunks) give(chunk->memory);
   }
 }
 
@@ -35,8 +42,8 @@ HeapStatus DeviceHeap::grow(Class& blocks, int64_t size) {
   auto chunk = std::make_unique<Chunk>();
   blocks.chunks.reserve(blocks.chunks.size() + 1);
   blocks.free.reserve(static_cast<size_t>(blocks.blocks + n));
-  Status status = runtime_.allocate(&chunk->memory, n * size);
-  if (status == Status::kNoMemory && n > 1) status = runtime_.allocate(&chunk->memory, (n = 1) * size);
+  Status status = take(&chunk->memory, n * size);
+  if (status == Status::kNoMemory && n > 1) status = take(&chunk->memory, (n = 1) * size);
   if (status != Status::kOk) return status == Status::kNoMemory ? HeapStatus::kNoMemory : HeapStatus::kFailed;
   chunk->size = size;
   chunk->blocks = n;
@@ -48,7 +55,11 @@ HeapStatus DeviceHeap::grow(Class& blocks, int64_t size) {
 }
 
 void DeviceHeap::release(const Block& block) noexcept {
-  static_cast<void>(runtime_.fill(block.memory, 0, block.chunk->size, stream_));  // a device that fails keeps nothing either
+  if (pinned_) {
+    std::memset(block.memory, 0, static_cast<size_t>(block.chunk->size));
+  } else {
+    static_cast<void>(runtime_.fill(block.memory, 0, block.chunk->size, stream_));  // a device that fails keeps nothing either
+  }
   --block.chunk->used;
   classes_.find(block.chunk->size)->second.free.push_back(block);  // there is room: grow() made it
 }
@@ -69,7 +80,7 @@ void DeviceHeap::trim() noexcept {
     const auto idle = [](const Chunk* chunk) { return chunk->used == 0; };
     const auto gone = [&](const std::unique_ptr<Chunk>& chunk) {
       if (!idle(chunk.get())) return false;
-      runtime_.release(chunk->memory);
+      give(chunk->memory);
       bytes_.fetch_sub(chunk->blocks * chunk->size, std::memory_order_relaxed);
       blocks.blocks -= chunk->blocks;
       return true;

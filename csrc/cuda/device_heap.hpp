@@ -1,4 +1,4 @@
-// Device memory under a hard limit: blocks of few sizes, cut from chunks, so that neither asking nor giving back calls the driver as a rule.
+// Device memory, or pinned host memory, under a hard limit: blocks of few sizes, cut from chunks, so that neither asking nor giving back calls the driver as a rule.
 //
 //   size 30,208:  chunk of 64 blocks | chunk of 64 | ...      one kind of chunk for each size that was asked for
 //   size 98,304:  chunk of 64 blocks | ...
@@ -39,7 +39,9 @@ class DeviceHeap {
     Chunk* chunk = nullptr;
   };
 
-  DeviceHeap(Runtime& runtime, Stream stream, int64_t limit) : runtime_(runtime), stream_(stream), limit_(limit) {}
+  // Pinned blocks are zeroed by the host, at once.
+  DeviceHeap(Runtime& runtime, Stream stream, int64_t limit, bool pinned = false)
+      : runtime_(runtime), stream_(stream), pinned_(pinned), limit_(limit) {}
   ~DeviceHeap();
   DeviceHeap(const DeviceHeap&) = delete;
   DeviceHeap& operator=(const DeviceHeap&) = delete;
@@ -65,10 +67,13 @@ class DeviceHeap {
     int64_t blocks = 0;
   };
 
+  Status take(void** out, int64_t bytes) noexcept;
+  void give(void* memory) noexcept;
   HeapStatus grow(Class& blocks, int64_t size);
 
   Runtime& runtime_;
   const Stream stream_;
+  const bool pinned_;
   int64_t limit_;
   std::atomic<int64_t> bytes_{0};
   std::map<int64_t, Class> classes_;

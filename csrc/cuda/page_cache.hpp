@@ -9,6 +9,9 @@
 // more often than those it would displace is loaded by a thread of the cache; those go by a clock's hand that spares what was used since it last passed, and
 // whatever is pinned. A change of a hot list is followed up by the writer when it is small, else by that thread.
 //
+// With pinned host memory to spend, lists that are not asked for often enough to lie in device memory whole keep their codes there, in a quarter of it, and
+// their rows in that host memory (Keep::kCodes). Those that are hit again and again are tried for a whole place. Each kind has its own clock.
+//
 // The device may fail at any time. When it is out of memory, half of the cache goes and no more is taken for a while. After any other failure the cache
 // answers nothing until rebuild() succeeds; failure() says why.
 //
@@ -39,9 +42,13 @@ namespace warpmem::cuda {
 // An eighth of the limit is for tables of lists and for those who search; the rest for pages. Apart, because room for one cannot be made by evicting the other: a
 // chunk is given back only when all its blocks are free.
 constexpr int64_t kScratchShare = 8;
+constexpr int64_t kCodesShare =
+    4;  // a quarter of the room for pages, where there is pinned memory: codes of lists that are not there whole
+constexpr int64_t kPromoteHits = 16;  // after so many hits such a list is tried for a whole place
 
 struct CacheOptions {
   int64_t limit = 0;                          // bytes of device memory, all in all
+  int64_t pinned_bytes = 0;                   // of pinned host memory, for rows of lists whose codes alone are on the device
   int64_t inline_bytes = int64_t{1} << 20;    // a writer copies so much itself
   int64_t staging_bytes = int64_t{8} << 20;   // pinned, of the loading thread
   int64_t frequency_keys = int64_t{1} << 16;  // lists among which popularity is told apart
@@ -49,10 +56,12 @@ struct CacheOptions {
 };
 
 struct CacheStats {
-  int64_t lists = 0;      // hot
-  int64_t pages = 0;      // of these
-  int64_t bytes = 0;      // of these pages
-  int64_t allocated = 0;  // taken from the device, everything counted
+  int64_t lists = 0;        // hot
+  int64_t pages = 0;        // of these
+  int64_t bytes = 0;        // of these pages, of device memory
+  int64_t codes_lists = 0;  // of the lists, those with their codes alone
+  int64_t pinned = 0;       // bytes of host memory for their rows
+  int64_t allocated = 0;    // taken from the device, everything counted
   int64_t limit = 0;
   int64_t hits = 0;    // lists that searches found hot
   int64_t misses = 0;  // and that they did not
@@ -80,8 +89,8 @@ class PageCache {
   const PageBlocks& blocks() const noexcept { return blocks_; }
   const PoolPort& pool() const noexcept { return pool_; }
 
-  // For a search: pins[i] becomes the device's copy of lists[i], or null where there is none of this version, which is then wanted. Unless `counted` is
-  // false the lists count as asked for. Pins go back by unpin() alone.
+  // For a search: pins[i] becomes the device's copy of lists[i], or null where there is none of this version, which is then wanted. Pins go back by unpin()
+  // alone.
   void pin(const ListView* lists, int64_t n, Pins* pins);
   void unpin(Pins* pins) noexcept;
 
@@ -112,7 +121,9 @@ class PageCache {
  private:
   struct Entry {
     std::shared_ptr<CachedList> list;  // null: not hot
-    size_t place = 0;                  // in clock_, of a hot list
+    size_t place = 0;                  // in the clock of its kind, of a hot list
+    int64_t hits = 0;                  // while its codes alone are there
+    bool promote = false;              // to be tried for a whole place
     bool queued = false;
     bool loading = false;
     bool forced = false;  // by warm()
@@ -122,19 +133,33 @@ class PageCache {
     bool chosen = false;  // to be evicted, by make_room()
   };
 
+  // Lists that are kept alike, and what goes first when another comes.
+  struct Kind {
+    std::unique_ptr<DeviceHeap> heap;  // of their pages, or of their codes
+    std::vector<int64_t> clock;
+    size_t hand = 0;
+  };
+
   // page_cache.cpp; all of these under the mutex
   void want(int64_t list_id, Entry& entry);
   void enqueue(int64_t list_id, Entry& entry);
   void set_hot(int64_t list_id, Entry& entry, std::shared_ptr<CachedList> list);
   void set_cold(int64_t list_id, Entry& entry) noexcept;
+  void leave_clock(Entry& entry) noexcept;
   bool evictable(const Entry& entry) const noexcept;
-  Entry* next_victim(int64_t* list_id) noexcept;
-  bool make_room(int64_t pages, int64_t list_id, bool forced);
+  Entry* next_victim(Keep keep, int64_t* list_id) noexcept;
+  bool fits(Keep keep, int64_t pages) const noexcept;
+  bool too_large(Keep keep, int64_t pages) const noexcept;
+  bool make_room(Keep keep, int64_t pages, int64_t list_id, bool forced);
   void evict_half() noexcept;
-  HeapStatus take_page(int64_t size, DeviceHeap::Block* out);
+  void set_limits() noexcept;
+  HeapStatus take_page(Keep keep, DeviceHeap& heap, int64_t size, DeviceHeap::Block* out);
   HeapStatus take_scratch(int64_t size, DeviceHeap::Block* out);
   int64_t page_limit() const noexcept { return options_.limit - options_.limit / kScratchShare; }
+  int64_t codes_limit() const noexcept { return pinned_ ? page_limit() / kCodesShare : 0; }
   void fail_locked(const std::string& reason) noexcept;
+  Kind& kind(Keep keep) noexcept { return kinds_[static_cast<int>(keep)]; }
+  const Kind& kind(Keep keep) const noexcept { return kinds_[static_cast<int>(keep)]; }
   bool busy() const noexcept { return loading_ > 0 || !queue_.empty(); }
 
   // page_loader.cpp
@@ -149,7 +174,7 @@ class PageCache {
   void start_thread() noexcept;
   void load_list(int64_t list_id, bool inline_only);
   LoadEnd load_view(Load& load, const PoolView& view);
-  LoadEnd refuse() noexcept;
+  LoadEnd refuse(const Load& load) noexcept;
   bool compare(Load& load, const PoolView& view);
   bool allocate(Load& load);
   bool copy(Load& load, Staging& staging);
@@ -161,16 +186,16 @@ class PageCache {
   const PoolPort pool_;
   const CacheOptions options_;
   const PageBlocks blocks_;
+  const bool pinned_;  // whether lists may have their codes alone on the device
 
   mutable std::mutex mutex_;
-  std::condition_variable changed_;      // a load came, or is done; or the end
-  Stream stream_ = nullptr;              // of all copies to the device and of all zeroing
-  std::unique_ptr<DeviceHeap> heap_;     // pages
+  std::condition_variable changed_;  // a load came, or is done; or the end
+  Stream stream_ = nullptr;          // of all copies to the device and of all zeroing
+  Kind kinds_[kKeeps];
+  std::unique_ptr<DeviceHeap> host_;     // rows of lists that have their codes alone on the device
   std::unique_ptr<DeviceHeap> scratch_;  // tables, and what reserve() gives
   Frequency frequency_;
   std::unordered_map<int64_t, Entry> entries_;  // lists that are hot or on their way
-  std::vector<int64_t> clock_;                  // hot lists
-  size_t hand_ = 0;
   std::deque<int64_t> queue_;
   int64_t loading_ = 0;
   int64_t lean_loads_ = 0;  // refusals until the limit is tried again, after the device was out of memory

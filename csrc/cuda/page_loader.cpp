@@ -35,6 +35,8 @@ struct PageCache::Load {
   int64_t list_id = 0;
   bool inline_only = false;
   bool forced = false;
+  bool promotes = false;  // from codes alone to a whole place
+  Keep keep = Keep::kWhole;
   LoadEnd end = LoadEnd::kCold;
   std::shared_ptr<CachedList> old;
   std::shared_ptr<CachedList> next;
@@ -128,7 +130,7 @@ void PageCache::load_list(int64_t list_id, bool inline_only) {
   load.old.reset();
   load.next.reset();  // blocks go back under the mutex
   const bool again = (entry.again || load.end == LoadEnd::kLater) && memory && !failed();
-  entry.loading = entry.gone = entry.again = entry.forced = false;
+  entry.loading = entry.gone = entry.again = entry.forced = entry.promote = false;
   --loading_;
   changed_.notify_all();
   if (load.end == LoadEnd::kCold) return set_cold(list_id, entry);
@@ -144,7 +146,17 @@ PageCache::LoadEnd PageCache::load_view(Load& load, const PoolView& view) {
     load.old = entry.list;
     load.forced = entry.forced;
     const int64_t pages = (list.slots + kPageRows - 1) / kPageRows;
-    if (load.old == nullptr && !make_room(pages, load.list_id, load.forced)) return refuse();
+    const auto room = [&](Keep keep, bool forced) {
+      load.keep = keep;
+      return make_room(keep, pages, load.list_id, forced);
+    };
+    if (load.old == nullptr) {
+      if (!room(Keep::kWhole, load.forced) && !room(Keep::kCodes, load.forced)) return refuse(load);
+    } else {
+      load.promotes = entry.promote && !load.inline_only && load.old->keep == Keep::kCodes && room(Keep::kWhole, false);
+      load.keep = load.promotes ? Keep::kWhole : load.old->keep;
+    }
+    if (load.promotes) load.old.reset();  // it stays hot until the other is there; they share nothing
   }
   if (load.old != nullptr && load.old->version >= list.version) return LoadEnd::kCurrent;
   if (!compare(load, view)) return LoadEnd::kCold;
@@ -153,7 +165,7 @@ PageCache::LoadEnd PageCache::load_view(Load& load, const PoolView& view) {
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     if (failed()) return LoadEnd::kCold;
-    if (!allocate(load)) return refuse();
+    if (!allocate(load)) return refuse(load);
   }
   std::unique_ptr<Staging>& staging = load.inline_only ? inline_staging_ : load_staging_;
   if (staging == nullptr) {
@@ -167,10 +179,10 @@ PageCache::LoadEnd PageCache::load_view(Load& load, const PoolView& view) {
 }
 
 // Under the mutex. After the device was out of memory the limit is lower for so many refusals.
-PageCache::LoadEnd PageCache::refuse() noexcept {
+PageCache::LoadEnd PageCache::refuse(const Load& load) noexcept {
   ++stats_.refused;
-  if (lean_loads_ > 0 && --lean_loads_ == 0) heap_->set_limit(page_limit());
-  return LoadEnd::kCold;
+  if (lean_loads_ > 0 && --lean_loads_ == 0) set_limits();
+  return load.promotes ? LoadEnd::kCurrent : LoadEnd::kCold;
 }
 
 // What is there, and what has to be copied. False when a page is damaged: whoever searches the list is told by the host.
@@ -183,6 +195,7 @@ bool PageCache::compare(Load& load, const PoolView& view) {
     if (!view.pages(&view, 0, first, std::min(kViewPages, n - first), load.views.data() + first)) return false;
   }
   load.next = std::make_shared<CachedList>();
+  load.next->keep = load.keep;
   load.next->list_id = list.list_id;
   load.next->version = list.version;
   load.next->slots = list.slots;
@@ -205,11 +218,13 @@ bool PageCache::compare(Load& load, const PoolView& view) {
 // Under the mutex. A hot list that grows displaces others without being compared with them; if it cannot, it is cold from now on.
 bool PageCache::allocate(Load& load) {
   const auto n = static_cast<int64_t>(load.next->pages.size());
-  if (load.old != nullptr && !make_room(static_cast<int64_t>(load.fresh.size()), load.list_id, true)) return false;
+  if (load.old != nullptr && !make_room(load.keep, static_cast<int64_t>(load.fresh.size()), load.list_id, true)) return false;
+  DeviceHeap& codes = *kind(load.keep).heap;
+  DeviceHeap& rows = load.keep == Keep::kWhole ? codes : *host_;
   for (const int64_t p : load.fresh) {
-    auto page = std::make_shared<CachedPage>(*heap_);
-    if (take_page(blocks_.codes, &page->codes.block) != HeapStatus::kOk) return false;
-    if (blocks_.rows > 0 && take_page(blocks_.rows, &page->rows.block) != HeapStatus::kOk) return false;
+    auto page = std::make_shared<CachedPage>(codes, rows);
+    if (take_page(load.keep, codes, blocks_.codes, &page->codes.block) != HeapStatus::kOk) return false;
+    if (blocks_.rows > 0 && take_page(load.keep, rows, blocks_.rows, &page->rows.block) != HeapStatus::kOk) return false;
     load.next->pages[static_cast<size_t>(p)] = std::move(page);
   }
   load.next->table = std::make_shared<HeldBlock>(*scratch_, DeviceHeap::Block{});
@@ -224,7 +239,9 @@ bool PageCache::copy_page(Load& load, Staging& staging, int64_t p) {
   if (codes == nullptr) return false;
   stage_codes(blocks_, load.views[at], used, codes);
   if (staging.send(page.codes.block.memory, blocks_.codes) != Status::kOk) return false;
-  if (blocks_.rows > 0) {
+  if (load.keep == Keep::kCodes) {
+    stage_rows(blocks_, load.views[at], used, page.rows.block.memory);
+  } else if (blocks_.rows > 0) {
     unsigned char* const rows = staging.next(blocks_.rows);
     if (rows == nullptr) return false;
     stage_rows(blocks_, load.views[at], used, rows);

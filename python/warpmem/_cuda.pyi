@@ -37,6 +37,7 @@ class PageCache:
         least_work: int = 0,
         lanes: int = 2,
         inline_bytes: int = 1 << 20,
+        pinned_bytes: int = 0,
         manual: bool = False,
     ) -> None: ...
     def port(self) -> CapsuleType: ...

@@ -29,12 +29,14 @@ constexpr int64_t kPageBytes = 23808;  // on the device, of float32 rows with co
 // --------------------------------------------------------------------------------------------- a pool with a cache
 
 struct Tiered {
-  Tiered(int64_t limit, Storage storage = Storage::kF32, bool screen = true, bool manual = true, int64_t inline_bytes = 1 << 20)
+  Tiered(int64_t limit, Storage storage = Storage::kF32, bool screen = true, bool manual = true, int64_t inline_bytes = 1 << 20,
+         int64_t pinned_bytes = 0)
       : pool(kDim, kColumns, storage, Metric::kDot, screen) {
     fake::Device::get().heal();
     fake::Device::get().most = fake::Device::get().allocated;
     CacheOptions options;
     options.limit = limit;
+    options.pinned_bytes = pinned_bytes;
     options.manual = manual;
     options.inline_bytes = inline_bytes;
     options.staging_bytes = 1 << 16;
@@ -117,7 +119,12 @@ Rows rows_on_device(PageCache& cache, const CachedList& list) {
   for (const DevicePage& entry : download(cache, list.device_table(), list.n_pages(), list)) {
     const auto codes = download(cache, entry.memory.coarse, cache.blocks().codes, list);
     std::vector<unsigned char> rows;
-    if (cache.blocks().rows > 0) rows = download(cache, entry.memory.rows, cache.blocks().rows, list);
+    if (list.keep == Keep::kCodes) {  // in host memory
+      CHECK(fake::Device::get().is_pinned(entry.memory.rows));
+      rows.assign(entry.memory.rows, entry.memory.rows + cache.blocks().rows);
+    } else if (cache.blocks().rows > 0) {
+      rows = download(cache, entry.memory.rows, cache.blocks().rows, list);
+    }
     ConstPage page = entry.memory;
     page.coarse = codes.data();
     page.fine = page.coarse + layout.coarse_bytes;
@@ -154,7 +161,7 @@ Rows rows_in_pool(Pool& pool, int64_t list_id) {
 }
 
 // Hot lists hold what the pool holds. Returns how many were.
-int check_hot(Tiered& t, int64_t n_lists) {
+[[maybe_unused]] int check_hot(Tiered& t, int64_t n_lists) {
   int hot = 0;
   for (int64_t id = 0; id < n_lists; ++id) {
     Pins pins;

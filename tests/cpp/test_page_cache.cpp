@@ -91,11 +91,10 @@ TEST(a_pinned_version_stays) {
 bool device_is_zero() {
   fake::Device& device = fake::Device::get();
   for (auto& stream : device.streams) device.run_all(stream.first);
-  for (const auto& [memory, bytes] : device.memory) {
-    // Chunks that no block was ever taken from still have the poison; a byte of either is nobody's.
-    if (!std::all_of(memory, memory + bytes, [](unsigned char b) { return b == 0 || b == fake::kPoison; })) return false;
-  }
-  return true;
+  // Chunks that no block was ever taken from still have the poison; a byte of either is nobody's.
+  return std::all_of(device.memory.begin(), device.memory.end(), [](const auto& chunk) {
+    return std::all_of(chunk.first, chunk.first + chunk.second, [](unsigned char b) { return b == 0 || b == fake::kPoison; });
+  });
 }
 
 TEST(what_is_erased_is_zeroed) {
@@ -214,6 +213,71 @@ TEST(warm_loads_what_was_never_asked_for) {
   CHECK_EQ(t.cache->warm({7, 0}), int64_t{1});
   t.load_all();
   CHECK(t.ask(7));
+}
+
+// --------------------------------------------------------------------------------------------- codes alone
+
+Keep keep_of(const Tiered& t, int64_t list_id) {
+  Pins pins;
+  const ListView list = t.view(list_id);
+  t.cache->pin(&list, 1, &pins);
+  const Keep keep = pins[0] != nullptr ? pins[0]->keep : Keep::kWhole;
+  t.cache->unpin(&pins);
+  return keep;
+}
+
+// Of 12 lists of 8 pages 4 fit whole; 5 more have their codes in the quarter for these, and their rows in pinned memory.
+TEST(lists_without_a_whole_place_keep_their_codes_on_the_device) {
+  constexpr int64_t kPinned = 40 * kPageRows * 64 * 4;
+  Tiered t(50 * kPageBytes * 8 / 7, Storage::kF32, true, true, 1 << 20, kPinned);
+  fake::Device& device = fake::Device::get();
+  const size_t pinned_before = device.pinned.size();
+  for (int64_t id = 0; id < 12; ++id) t.grow(id, 64 * 8 - 5, static_cast<float>(id));
+  for (int round = 0; round < 3; ++round) {
+    for (int64_t id = 0; id < 12; ++id) t.ask(id);
+    t.load_all();
+  }
+  CacheStats stats = t.cache->stats();
+  CHECK_EQ(stats.lists - stats.codes_lists, int64_t{4});
+  CHECK_EQ(stats.codes_lists, int64_t{5});
+  CHECK(stats.pinned <= kPinned && stats.pinned >= 5 * 8 * kPageRows * 64 * 4);
+  CHECK(stats.allocated <= stats.limit);
+  CHECK_EQ(check_hot(t, 12), 9);
+
+  int64_t codes_list = 0;
+  while (keep_of(t, codes_list) == Keep::kWhole) ++codes_list;
+  t.grow(codes_list, 3, 40.0f);  // in place, and in a new page
+  t.grow(codes_list, 30, 41.0f);
+  t.change(codes_list, {}, {codes_list * 507 + 9}, 0);
+  CHECK(keep_of(t, codes_list) == Keep::kCodes);
+  CHECK(check_hot(t, 12) >= 8);
+
+  for (int i = 0; i < 80; ++i) t.ask(codes_list), t.load_all();  // asked for more often than those that are there whole
+  CHECK(keep_of(t, codes_list) == Keep::kWhole && t.ask(codes_list));
+  check_hot(t, 12);
+  t.load_all();
+  CHECK(check_hot(t, 12) >= 8);
+  CHECK(t.cache->stats().allocated <= stats.limit);
+
+  for (int64_t id = 0; id < 12; ++id) t.pool.drop(t.pool.lock_writer(), {id});
+  t.cache->refresh({0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11});
+  CHECK_EQ(t.cache->stats().lists, int64_t{0});
+  CHECK_EQ(t.cache->stats().codes_lists, int64_t{0});
+  CHECK(device_is_zero());
+  CHECK(device.pinned.size() > pinned_before);
+}
+
+TEST(without_pinned_memory_lists_are_whole_or_cold) {
+  for (const Storage storage : {Storage::kF32, Storage::kInt8}) {
+    Tiered t(30 * kPageBytes * 8 / 7, storage, true, true, 1 << 20, 1 << 24);
+    fake::Device::get().no_pinned = true;
+    for (int64_t id = 0; id < 12; ++id) t.grow(id, 64 * 8);
+    for (int64_t id = 0; id < 12; ++id) t.ask(id);
+    t.load_all();
+    CHECK_EQ(t.cache->stats().codes_lists, int64_t{0});
+    CHECK(check_hot(t, 12) >= 2);
+    CHECK(t.cache->failure().empty());
+  }
 }
 
 }  // namespace

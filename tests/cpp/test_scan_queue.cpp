@@ -81,8 +81,9 @@ struct Search {
 };
 
 struct Searched : Tiered {
-  explicit Searched(int32_t lanes = 1, int64_t limit = 64 << 20, Storage storage = Storage::kF32, bool screen = true)
-      : Tiered(limit, storage, screen) {
+  explicit Searched(int32_t lanes = 1, int64_t limit = 64 << 20, Storage storage = Storage::kF32, bool screen = true,
+                    int64_t pinned_bytes = 0)
+      : Tiered(limit, storage, screen, true, 1 << 20, pinned_bytes) {
     before_launch = fake::before_launch;
     queue = std::make_unique<ScanQueue>(*cache, lanes);
     port = queue->port(0);
@@ -145,16 +146,15 @@ TEST(answers_have_the_hosts_bits) {
     ranked.request.ranking = Ranking{0.7, 0.3, 0.1, 1e3, 0, 1, 5000};
     ranked.request.min_similarity = -2.5;
     int64_t on_device = 0;
-    for (int round = 0; round < 3; ++round) {  // cold; two lists hot; all
+    for (int round = 0; round < 3; ++round) {  // no list on the device; two; all
       for (const Search* search : {&plain, &filtered, &ranked}) {
         const Found found = search->run(t.pool, &t.port);
         CHECK(found == search->run(t.pool, nullptr));
         CHECK(!found.counters.device_failed);
         on_device += found.counters.device_lists;
       }
-      if (round == 0) t.cache->warm({1, 2});
       t.load_all();
-      if (round == 1) t.heat();
+      if (round == 0) t.cache->evict({0, 3});
     }
     CHECK_EQ(on_device, int64_t{(2 + 1 + 1) + (4 + 2 + 2)});
     CHECK(t.cache->failure().empty());
@@ -221,6 +221,17 @@ TEST(a_list_scanned_twice_with_one_group_is_the_hosts) {
   const Found found = search.run(t.pool, &t.port);
   CHECK(found == search.run(t.pool, nullptr));
   CHECK_EQ(found.counters.device_lists, int64_t{1});
+}
+
+TEST(rows_in_host_memory_have_the_same_answers) {
+  Searched t(1, 14 * kPageBytes * 8 / 7, Storage::kF32, true, 1 << 22);
+  t.heat();
+  t.heat();
+  CHECK(t.cache->stats().codes_lists > 0);
+  Search search(1, 3, {0, 1, 2, 3}, 20);
+  const Found found = search.run(t.pool, &t.port);
+  CHECK(found == search.run(t.pool, nullptr));
+  CHECK(found.counters.device_lists > 2);
 }
 
 // A search between a small change and the next: the device is behind by one copy, and the search's stream waits for it.

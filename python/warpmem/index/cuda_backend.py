@@ -37,7 +37,9 @@ class CudaBackend:
     Thread-safe.
 
     isa: of the CPU's part. device: its number. vram_bytes: of device memory a pool may take, all in all; None
-    is half of what is free when the pool is made. Memory is taken as lists are loaded. lanes: launches that
+    is half of what is free when the pool is made. Memory is taken as lists are loaded. pinned_bytes: of host
+    memory; float rows of lists that find no place on the device lie there, with their int8 codes on the
+    device, which then scans them too; 0 leaves them to the CPU. lanes: launches that
     may run at the same time; searches that find all of them busy share the next. least_work: rows *
     dimension * queries of a scan from which on the device is asked.
     """
@@ -51,6 +53,7 @@ class CudaBackend:
         *,
         device: int = 0,
         vram_bytes: int | None = None,
+        pinned_bytes: int = 0,
         lanes: int = 2,
         least_work: int = LEAST_WORK,
         module: ModuleType | None = None,
@@ -58,7 +61,7 @@ class CudaBackend:
         self._host = CpuBackend(isa)
         self._device = device
         self._vram_bytes = vram_bytes
-        self._options = {"lanes": lanes, "least_work": least_work}
+        self._options = {"lanes": lanes, "least_work": least_work, "pinned_bytes": pinned_bytes}
         self._module = module
         self._reason: str | None = None
 
