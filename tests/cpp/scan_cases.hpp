@@ -25,7 +25,9 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 enum Filters { kNoFilters, kTerms, kProgram, kBitmap, kTermsAndBitmap, kMixed, kFilterKinds };
 enum Rankings { kSimilarity, kWeighted, kAllWeights, kNegative, kRankingKinds };
-enum Rows { kNormalRows, kLevelRows, kHugeRows, kRowKinds };
+// Huge rows have norms around the screen's limit, long queries beyond it. Tight rows lie where a screen's bound is their similarity: what makes it a little
+// less leaves out rows that are wanted.
+enum Rows { kNormalRows, kLevelRows, kHugeRows, kLongQueries, kTightRows, kRowKinds };
 
 struct Case {
   Storage storage = Storage::kF32;
@@ -177,10 +179,20 @@ class Scan {
   const std::vector<DeviceList>& lists() const { return lists_; }
 
  private:
-  float number(int data) {
-    if (data == kLevelRows) return static_cast<float>(random_() % 3) - 1.0f;
-    const auto x = static_cast<float>(std::normal_distribution<double>()(random_));
-    return data == kHugeRows ? x * 3e17f : x;  // whose norms lie around the screen's limit
+  float normal() { return static_cast<float>(std::normal_distribution<double>()(random_)); }
+
+  float element(int64_t d) {
+    if (case_.data == kLevelRows) return static_cast<float>(random_() % 3) - 1.0f;
+    if (case_.data == kHugeRows) return normal() * 3e17f;
+    // Codes whose lower four bits are all set, of scale 2^-10 because one of them is the largest: their errors in the coarse plane are equal.
+    if (case_.data == kTightRows) return static_cast<float>(d == 0 ? 127 : static_cast<int>(random_() % 15) * 16 - 97) / 1024.0f;
+    return normal();
+  }
+
+  float query_element(int64_t query) {
+    if (case_.data == kTightRows) return 0.5f;  // along those errors, and its own image
+    const float factor = case_.data == kHugeRows ? 3e17f : case_.data == kLongQueries && query % 3 == 0 ? 1e19f : 1.0f;
+    return normal() * factor;
   }
 
   void fill_pool() {
@@ -198,7 +210,7 @@ class Scan {
         columns.push_back(r == 0 ? INT64_MIN : r == 1 ? f64_to_key(-3.5) : f64_to_key(static_cast<double>(random_() % 5)));
         columns.push_back(static_cast<int64_t>(random_() % 7));
         const float scale = case_.data == kLevelRows && i % 5 == 0 ? 0.0f : 1.0f;
-        for (int64_t d = 0; d < case_.dim; ++d) vectors.push_back(scale * number(case_.data));
+        for (int64_t d = 0; d < case_.dim; ++d) vectors.push_back(scale * element(d));
         if (case_.removed && i % 3 == 1) removes.emplace_back(list_id(list), row_ids.back());
       }
     }
@@ -211,8 +223,7 @@ class Scan {
   static int64_t list_id(size_t list) { return static_cast<int64_t>(list) * 1000000007 - 5; }
 
   void make_request() {
-    for (int64_t i = 0; i < case_.queries * case_.dim; ++i)
-      queries_.push_back(number(case_.data == kHugeRows ? int{kHugeRows} : int{kNormalRows}));
+    for (int64_t i = 0; i < case_.queries * case_.dim; ++i) queries_.push_back(query_element(i / case_.dim));
     request_.queries = queries_.data();
     request_.n_queries = case_.queries;
     request_.k = case_.k;

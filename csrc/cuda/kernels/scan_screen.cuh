@@ -72,6 +72,7 @@ struct SmallScreen {
     const Shared<uint32_t> queries = codes(block);
     const auto lines = static_cast<int>(block.p.padded / kLineElements);  // a multiple of 4
     int32_t sums[kTop][4] = {};
+    WARPMEM_NO_UNROLL
     for (int line = half; line < lines; line += 2 * kAhead) {
       Bytes16 in[kAhead];
       WARPMEM_UNROLL
@@ -131,6 +132,7 @@ struct SmallScreen {
 template <ScanShape kShape, int kGroups, bool kFine>
 struct MmaScreen {
   using Block = ScanBlock<kShape>;
+  static constexpr int kAhead = kGroups == 1 ? 4 : kGroups == 4 ? 1 : 2;  // steps whose loads are in flight
 
   WARPMEM_DEVICE static Shared<uint32_t> codes(const Block& block) {
     return shared_array<uint32_t>(Block::kShared.codes, (block.segments + 7) / 8 * 2 * block.p.padded);
@@ -195,23 +197,33 @@ struct MmaScreen {
     const Shared<uint32_t> queries = codes(block);
     for (int from = 0; from < groups; from += kGroups) {
       int32_t sums[kGroups][2][4] = {};
-      Bytes16 next = load_16(coarse);
-      Bytes16 next_fine{};
-      if constexpr (kFine) next_fine = load_16(fine);
-      for (int b = 0; b < steps; ++b) {
-        uint32_t a[2][4];
-        operands(next, next_fine, a);
-        if (b + 1 < steps) {
-          next = load_16(coarse + (b + 1) * int64_t{4 * 256});
-          if constexpr (kFine) next_fine = load_16(fine + (b + 1) * int64_t{4 * 64});
-        }
+      Bytes16 in[kAhead];
+      Bytes16 in_fine[kAhead];
+      const auto fetch = [&](int i, int b) {
+        in[i] = Bytes16{};
+        in_fine[i] = Bytes16{};
+        if (b >= steps) return;
+        in[i] = load_16(coarse + b * 4 * 256);
+        if constexpr (kFine) in_fine[i] = load_16(fine + b * 4 * 64);
+      };
+      WARPMEM_UNROLL
+      for (int i = 0; i < kAhead; ++i) fetch(i, i);
+      WARPMEM_NO_UNROLL
+      for (int base = 0; base < steps; base += kAhead) {
         WARPMEM_UNROLL
-        for (int j = 0; j < kGroups; ++j) {
-          if (from + j >= groups) continue;
-          const int64_t word = (((from + j) * steps + b) * int64_t{kWarpSize} + lane_index()) * 2;
-          const uint32_t codes_of[2] = {queries[word], queries[word + 1]};
-          mma_s8(sums[j][0], a[0], codes_of);
-          mma_s8(sums[j][1], a[1], codes_of);
+        for (int i = 0; i < kAhead; ++i) {
+          if (base + i >= steps) continue;
+          uint32_t a[2][4];
+          operands(in[i], in_fine[i], a);
+          fetch(i, base + i + kAhead);
+          WARPMEM_UNROLL
+          for (int j = 0; j < kGroups; ++j) {
+            if (from + j >= groups) continue;
+            const int word = (((from + j) * steps + base + i) * kWarpSize + lane_index()) * 2;
+            const uint32_t codes_of[2] = {queries[word], queries[word + 1]};
+            mma_s8(sums[j][0], a[0], codes_of);
+            mma_s8(sums[j][1], a[1], codes_of);
+          }
         }
       }
       WARPMEM_UNROLL
