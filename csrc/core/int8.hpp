@@ -148,8 +148,7 @@ WARPMEM_HD inline RowBound bound_row(float scale, double row, double coarse_erro
                   round_down(row * (1.0 - kBoundSlack))};
 }
 
-// A quantised query. The kernels evaluate  bound = (c^.d) * (row.scale * scale) + row.error * norm + row.norm * error + kBoundFloor,  and for l2
-// 2 * bound - (row.square + square).
+// A quantised query.
 struct QueryBound {
   const int8_t* codes = nullptr;  // d: padded elements, zeros behind dim
   int32_t sum = 0;                // of d: what a bias of the row's codes is multiplied by
@@ -158,6 +157,14 @@ struct QueryBound {
   float error = 0.0f;             // f'
   float square = 0.0f;            // |q|^2 less the slack of l2, rounded down
 };
+
+// The bound on the similarity, from the product c^.d of the planes of which `error` is: what every kernel evaluates, fused or not.
+WARPMEM_HD inline float upper_bound(int32_t product, float row_scale, float row_error, float row_norm, float row_square,
+                                    float scale, float norm, float error, float square, bool l2) {
+  float bound = static_cast<float>(product) * (row_scale * scale);
+  bound += row_error * norm + (row_norm * error + kBoundFloor);
+  return l2 ? 2.0f * bound - (row_square + square) : bound;
+}
 
 // What is known of a query once it is summed up: its squares, those of its codes and of its errors. Returns false when it is too long to be screened. Sums in
 // another order than that of quantize_query do: they differ by less than the factor 1 + 1e-9.

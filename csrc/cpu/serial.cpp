@@ -66,9 +66,8 @@ WARPMEM_READS_UNPUBLISHED void sum_plane(const uint8_t* plane, int64_t step, int
 
 // `bounds` are the coarse plane's, from the row's group on; `row` is its place there.
 float bound_of(const float* bounds, bool l2, const ScreenQuery& query, int row, int32_t product, float error) {
-  float bound = static_cast<float>(product) * (bounds[kScale * kPageRows + row] * query.scale);
-  bound += error * query.norm + (bounds[kNorm * kPageRows + row] * query.error + kBoundFloor);
-  return l2 ? 2.0f * bound - (bounds[kSquare * kPageRows + row] + query.square) : bound;
+  return upper_bound(product, bounds[kScale * kPageRows + row], error, bounds[kNorm * kPageRows + row],
+                     bounds[kSquare * kPageRows + row], query.scale, query.norm, query.error, query.square, l2);
 }
 
 // Adds the row's extra to the bound on its similarity.

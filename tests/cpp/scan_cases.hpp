@@ -184,13 +184,13 @@ class Scan {
   float element(int64_t d) {
     if (case_.data == kLevelRows) return static_cast<float>(random_() % 3) - 1.0f;
     if (case_.data == kHugeRows) return normal() * 3e17f;
-    // Codes whose lower four bits are all set, of scale 2^-10 because one of them is the largest: their errors in the coarse plane are equal.
-    if (case_.data == kTightRows) return static_cast<float>(d == 0 ? 127 : static_cast<int>(random_() % 15) * 16 - 97) / 1024.0f;
+    // Of scale 2^-10 because of the first element. All others err by as much as a plane can, in one direction: 7.4375 in the coarse plane, 0.4375 in both.
+    if (case_.data == kTightRows) return (d == 0 ? 127.0f : 79.4375f + 16.0f * static_cast<float>(random_() % 3)) / 1024.0f;
     return normal();
   }
 
-  float query_element(int64_t query) {
-    if (case_.data == kTightRows) return 0.5f;  // along those errors, and its own image
+  float query_element(int64_t query, int64_t d) {
+    if (case_.data == kTightRows) return (d == 0 ? 127.0f : 50.4375f) / 1024.0f;  // likewise, and in the rows' direction
     const float factor = case_.data == kHugeRows ? 3e17f : case_.data == kLongQueries && query % 3 == 0 ? 1e19f : 1.0f;
     return normal() * factor;
   }
@@ -223,7 +223,7 @@ class Scan {
   static int64_t list_id(size_t list) { return static_cast<int64_t>(list) * 1000000007 - 5; }
 
   void make_request() {
-    for (int64_t i = 0; i < case_.queries * case_.dim; ++i) queries_.push_back(query_element(i / case_.dim));
+    for (int64_t i = 0; i < case_.queries * case_.dim; ++i) queries_.push_back(query_element(i / case_.dim, i % case_.dim));
     request_.queries = queries_.data();
     request_.n_queries = case_.queries;
     request_.k = case_.k;

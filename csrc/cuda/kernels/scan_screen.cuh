@@ -29,9 +29,7 @@ struct RowBounds {
   float square;
 };
 WARPMEM_DEVICE float similarity_bound(const RowBounds& row, const ScanQueryBound& query, int32_t product, bool l2) {
-  float bound = static_cast<float>(product) * (row.scale * query.scale);
-  bound += row.error * query.norm + (row.norm * query.error + kBoundFloor);
-  return l2 ? 2.0f * bound - (row.square + query.square) : bound;
+  return upper_bound(product, row.scale, row.error, row.norm, row.square, query.scale, query.norm, query.error, query.square, l2);
 }
 
 WARPMEM_DEVICE float float_at(const unsigned char* from) { return load_readonly(reinterpret_cast<const float*>(from)); }
