@@ -41,6 +41,10 @@ def pytest_report_header() -> list[str]:
     return [f"on a CUDA device: {here}", *(f"  not {name}: {reason}" for name, reason in REASONS.items())]
 
 
+def pytest_configure() -> None:
+    """Only as a plugin: what is imported alone changes nothing."""
+    pools.BACKENDS.update(ON_DEVICE)
+    pools.KEEP_NO_DEAD = (*pools.KEEP_NO_DEAD, "numba-cuda")
+
+
 ON_DEVICE = device_backends()
-pools.BACKENDS.update(ON_DEVICE)
-pools.KEEP_NO_DEAD = (*pools.KEEP_NO_DEAD, "numba-cuda")

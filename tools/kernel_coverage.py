@@ -73,7 +73,7 @@ def main() -> int:
     parser.add_argument("--least", type=float, default=0.0, help="percent of all lines that must be reached")
     parser.add_argument("--gcov", default="gcov")
     arguments = parser.parse_args()
-    reports = []
+    reports: list[dict[str, Any]] = []
     for data in sorted(arguments.folder.glob("*.gcda")):
         command = [arguments.gcov, "--json-format", "--stdout", data.name]
         done = subprocess.run(command, cwd=arguments.folder, capture_output=True, text=True, check=True)

@@ -69,7 +69,7 @@ if [ $mode = coverage ]; then
   build_and_run plain "" -O2
   # shellcheck disable=SC2086
   for test in $emulated; do
-    (cd "$build" && $cxx $flags -O0 --coverage $defines -I"$here" -c "$here/$test.cpp" -o "$test.o" &&
+    (cd "$build" && $cxx $flags -O1 --coverage $defines -I"$here" -c "$here/$test.cpp" -o "$test.o" &&
       $cxx --coverage "$test.o" $objects -pthread -o "$test.covered" && "./$test.covered")
   done
   python3 "$root/tools/kernel_coverage.py" "$build"
