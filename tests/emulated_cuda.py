@@ -1,5 +1,6 @@
-"""warpmem._cuda without a device: the module's own sources, with the SIMT emulator in place of multi-
-processors and a fake device in place of CUDA's runtime (tests/cpp). Built once a session, into a temporary folder."""
+"""warpmem._cuda without a device: the module's own sources, with the SIMT emulator in place of a
+device's processors and a fake one in place of CUDA's runtime (tests/cpp). Built once a session, into a
+temporary folder."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The cuda backend's pool on the emulator: who answers, what the device holds, faults, threads, arrays on the
-device. Equal bits over all data and filters are the business of tests/conformance; the cache alone, its hit
-rates among it, of tests/cpp/test_page_cache*.cpp."""
+"""The cuda backend's pool on the emulator: who answers, what the device holds, faults, threads. Equal bits
+over all data and filters are the business of tests/conformance; the cache alone, its hit rates among it, of
+tests/cpp/test_page_cache*.cpp."""
 
 from __future__ import annotations
 
@@ -10,20 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-import stubs
-import warpmem
 from emulated_cuda import emulated
-from warpmem import VectorIndex
-from warpmem.errors import BackendUnavailable, InputError
-from warpmem.index import cuda_backend
-from warpmem.index.cpu import CpuBackend
+from tiered_pools import DIM, PAGE, Pair, rows
+from warpmem.errors import BackendUnavailable
 from warpmem.index.cuda_backend import CudaBackend
-from warpmem.index.tiered import TieredPool
-
-DIM = 48
-PAGE = 24_576  # bytes of a page on the device, at most: 64 float32 rows of 64, codes, two columns
 
 
 @pytest.fixture(autouse=True)
@@ -31,53 +22,6 @@ def healed() -> Iterator[None]:
     emulated().heal()
     yield
     emulated().heal()
-
-
-def rows(n: int, seed: int) -> NDArray[np.float32]:
-    return np.random.default_rng(seed).standard_normal((n, DIM)).astype(np.float32)
-
-
-class Pair:
-    """The same rows in a tiered pool and in a native one."""
-
-    def __init__(self, vram_bytes: int = 1 << 26, **options: Any) -> None:
-        backend = CudaBackend(module=emulated().module, vram_bytes=vram_bytes, least_work=0, **options)
-        pool = backend.pool(DIM, 2)
-        assert isinstance(pool, TieredPool)
-        self.tiered = pool
-        self.native: Any = CpuBackend().pool(DIM, 2)
-        self.next_id = 0
-
-    def add(self, list_id: int, vectors: NDArray[np.float32]) -> NDArray[np.int64]:
-        n = len(vectors)
-        ids = np.arange(self.next_id, self.next_id + n)
-        self.next_id += n
-        columns = np.stack([ids % 10, ids], axis=1)
-        for pool in (self.tiered, self.native):
-            pool.apply([], np.full(n, list_id), ids, ids.astype(np.uint32), columns, vectors)
-        return ids
-
-    def remove(self, list_id: int, ids: NDArray[np.int64]) -> None:
-        none = np.zeros(0, np.int64)
-        for pool in (self.tiered, self.native):
-            pool.apply(
-                [(list_id, int(i)) for i in ids],
-                none, none, none.astype(np.uint32), np.zeros((0, 2), np.int64), np.zeros((0, DIM), np.float32),
-            )  # fmt: skip
-
-    def drop(self, *lists: int) -> None:
-        for pool in (self.tiered, self.native):
-            pool.drop(lists)
-
-    def check(self, lists: list[int], k: int = 7, seed: int = 0, **options: Any) -> dict[str, Any]:
-        """Equal bits; returns the plan."""
-        queries = rows(3, 1000 + seed)
-        segments: Any = [(q, i, i % 2, [], [], None) for q in range(3) for i in lists]
-        found = self.tiered.scan(queries, segments, k, explain=True, **options)
-        wanted = self.native.scan(queries, segments, k, **options)
-        assert [part.tobytes() for part in found[:5]] == [part.tobytes() for part in wanted]
-        plan: dict[str, Any] = found[5]
-        return plan
 
 
 # ----------------------------------------------------------------------------------------- who answers
@@ -213,7 +157,7 @@ def test_a_device_that_vanishes() -> None:
     plan = pair.check([0, 1, 2])
     assert plan["device_failed"] is False and "told to fail" in plan["device_failure"]
     assert pair.tiered.warm([0]) == 0
-    with pytest.raises(BackendUnavailable, match="does not answer: .*told to fail"):
+    with pytest.raises(BackendUnavailable, match=r"does not answer: .*told to fail"):
         pair.tiered.scan(rows(1, 0), [(0, 0, 0, [], [], None)], 3, results="device")
     assert not pair.tiered.rebuild()
     emulated().heal()
@@ -268,23 +212,18 @@ def test_searches_of_many_threads_share_launches() -> None:
     for i in range(4):
         pair.add(i, rows(150, i))
     pair.tiered.warm(range(4), wait=True)
-    failed: list[BaseException] = []
     gate = threading.Barrier(8)
 
     def search(seed: int) -> None:
-        try:
-            gate.wait()
-            for step in range(6):
-                assert pair.check([seed % 4, 3], seed=10 * seed + step)["device_lists"] >= 1
-        except BaseException as error:
-            failed.append(error)
+        gate.wait()
+        for step in range(6):
+            assert pair.check([seed % 4, 3], seed=10 * seed + step)["device_lists"] >= 1
 
     threads = [threading.Thread(target=search, args=(seed,)) for seed in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert not failed
     tiers = pair.tiered.tiers()
     assert tiers["searches"] == 48 == tiers["launches"] + tiers["shared"]
     assert tiers["shared"] > 8
@@ -313,17 +252,14 @@ def test_searches_beside_changes_evictions_and_loads_are_exact() -> None:
     def read() -> None:
         query = np.ones((1, DIM), np.float32)
         segments: Any = [(0, 0, 0, [], [], None), (0, 1, 0, [], [], None), (0, 77, 0, [], [], None)]
-        try:
-            while not stop.is_set():
-                _, similarities, _, row_ids, counts, plan = pool.scan(query, segments, 512, explain=True)
-                values = set(similarities[0, : counts[0]].tolist())
-                if counts[0] != n or len(values) != 1 or len(set(row_ids[0, :n].tolist())) != n:
-                    wrong.append((int(counts[0]), values))
-                    return
-                by_device[0] += plan["device_lists"]
-                scans[0] += 1
-        except BaseException as error:
-            wrong.append(error)
+        while not stop.is_set():
+            _, similarities, _, row_ids, counts, plan = pool.scan(query, segments, 512, explain=True)
+            values = set(similarities[0, : counts[0]].tolist())
+            if counts[0] != n or len(values) != 1 or len(set(row_ids[0, :n].tolist())) != n:
+                wrong.append((int(counts[0]), values))
+                return
+            by_device[0] += plan["device_lists"]
+            scans[0] += 1
 
     def disturb() -> None:
         rng = np.random.default_rng(1)
@@ -347,161 +283,3 @@ def test_searches_beside_changes_evictions_and_loads_are_exact() -> None:
     assert not wrong
     assert scans[0] >= 40 and by_device[0] >= 20
     assert pool.failure is None
-
-
-# ---------------------------------------------------------------------------------- arrays on the device
-
-
-class Interface:
-    """An array that knows `__cuda_array_interface__` alone."""
-
-    def __init__(self, array: Any, **change: Any) -> None:
-        self.kept = array
-        self.__cuda_array_interface__ = {**array.__cuda_array_interface__, **change}
-
-
-def test_queries_and_results_on_the_device() -> None:
-    pair = Pair()
-    pair.add(0, rows(200, 0))
-    pair.add(1, rows(90, 1))
-    pair.tiered.warm([0], wait=True)  # the host answers for the other
-    queries = rows(4, 5)
-    segments: Any = [(q, i, 0, [], [], None) for q in range(4) for i in (0, 1)]
-    wanted = pair.native.scan(queries, segments, 6)
-    (there,) = pair.tiered._cache.put([queries])
-    for x in (there, Interface(there), Interface(there, strides=(4 * DIM, 4)), Interface(there, stream=None)):
-        found = pair.tiered.scan(x, segments, 6, explain=True)
-        assert [part.tobytes() for part in found[:5]] == [part.tobytes() for part in wanted]
-        assert found[5]["device_lists"] >= 1
-    for x in (queries, there):
-        found = pair.tiered.scan(x, segments, 6, results="device")
-        assert [part.to_host().tobytes() for part in found] == [part.tobytes() for part in wanted]
-        for part, host in zip(found, wanted, strict=True):
-            assert part.shape == host.shape and part.dtype == host.dtype and part.device == 0
-            assert part.__cuda_array_interface__["typestr"] == host.dtype.str
-            assert part.__dlpack_device__() == (2, 0)
-    del there
-    assert pair.check([0, 1])["device_failure"] is None
-
-
-def test_arrays_on_the_device_are_checked() -> None:
-    pair = Pair()
-    pair.add(0, rows(70, 0))
-    segments: Any = [(0, 0, 0, [], [], None)]
-    put = pair.tiered._cache.put
-    bad: list[tuple[Any, type[Exception], str]] = [
-        (put([rows(1, 0).astype(np.float64)])[0], TypeError, "must be float32"),
-        (put([rows(1, 0)[0]])[0], ValueError, "expected 2 axes, not 1"),
-        (put([rows(1, 0)[:, :7]])[0], ValueError, f"expected {DIM} dimensions, not 7"),
-        (put([np.full((1, DIM), np.nan, np.float32)])[0], ValueError, "queries: row 0"),
-        (Interface(put([rows(2, 0)])[0], typestr="<i4"), TypeError, "must be float32"),
-        (Interface(put([rows(2, 0)])[0], strides=(4, 8)), ValueError, "C-contiguous"),
-        (Interface(put([rows(2, 0)])[0], shape=(2, DIM, 1)), ValueError, "not 3"),
-    ]
-    for x, error, match in bad:
-        with pytest.raises(error, match=match):
-            pair.tiered.scan(x, segments, 3)
-    with pytest.raises(ValueError, match="results must be host or device"):
-        pair.tiered.scan(rows(1, 0), segments, 3, results="disk")
-
-    class Elsewhere:
-        def __dlpack_device__(self) -> tuple[int, int]:
-            return (2, 5)
-
-        def __dlpack__(self, **_: Any) -> Any:
-            raise AssertionError
-
-    with pytest.raises(ValueError, match="lie on device 5, but this index uses device 0"):
-        pair.tiered.scan(Elsewhere(), segments, 3)
-    with pytest.raises(TypeError, match="device must be the port of a PageCache"):
-        pair.native.scan(rows(1, 0), segments, 3, device=7)
-    with pytest.raises(TypeError, match="pool must be the port of a pool"):
-        emulated().module.PageCache(pair.tiered._cache.port(), limit=1 << 20)
-    with pytest.raises(ValueError, match="limit must be within"):
-        emulated().module.PageCache(pair.native.port(), limit=7)
-
-
-# --------------------------------------------------------------------------------- the backend by its name
-
-
-def test_available_says_what_is_missing() -> None:
-    assert CudaBackend(module=emulated().module).available() is None
-    other = CudaBackend(device=3, module=emulated().module)
-    assert other.available() == "there is no CUDA device 3; choose one of 0 to 0"
-    with pytest.raises(BackendUnavailable, match="cuda cannot run here: there is no CUDA device 3"):
-        other.pool(4, 0)
-    assert "'mmx' is not supported" in (CudaBackend("mmx", module=emulated().module).available() or "")
-
-
-@pytest.fixture
-def by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda_backend, "_load", lambda: (emulated().module, None))
-
-
-@pytest.mark.usefixtures("by_name")
-def test_an_index_on_the_device(tmp_path: Any) -> None:
-    vectors = rows(6000, 1)
-    options: dict[str, Any] = {"metric": "ip", "columns": {"n": "int64"}}
-    index = VectorIndex(DIM, backend="cuda", vram_bytes=1 << 24, **options)
-    host = VectorIndex(DIM, backend="cpu", **options)
-    for each in (index, host):
-        each.add(vectors, owners=np.arange(6000) % 3, attributes={"n": np.arange(6000)})
-    assert index.warm([0, 1, 2], wait=True) == 3
-    asked: list[dict[str, Any]] = [{}, {"owners": 1}, {"filter": {"n": {"lt": 3000}}}]
-
-    def same(left: VectorIndex, lists: int) -> None:
-        for arguments in asked:
-            found = left.search(vectors[:5], 4, explain=True, **arguments)
-            wanted = host.search(vectors[:5], 4, **arguments)
-            assert found.ids.tobytes() == wanted.ids.tobytes()
-            assert found.scores.tobytes() == wanted.scores.tobytes()
-            assert found.plan is not None and found.plan["backend"] == found.plan["isa"] == "cuda"
-            assert found.plan["device_lists"] == (1 if "owners" in arguments else 3) * (lists > 0)
-
-    same(index, 3)
-    assert index.stats()["tiers"]["lists"] == 3 and index.stats()["backend"] == "cuda"
-    for each in (index, host):
-        each.remove(np.arange(0, 6000, 11))
-    same(index, 3)
-    index.evict(1)
-    assert index.stats()["tiers"]["lists"] == 2
-    index.save(tmp_path / "rows")
-    loaded = VectorIndex.load(tmp_path / "rows", backend="cuda", vram_bytes=1 << 24)
-    same(loaded, 0)
-    assert loaded.warm([0, 1, 2], wait=True) >= 0
-    same(loaded, 3)
-    with pytest.raises(BackendUnavailable, match="no CUDA device 2"):
-        VectorIndex(DIM, backend="cuda", device=2)
-    for wrong in ({"device": -1}, {"vram_bytes": 5}, {"vram_bytes": "much"}):
-        with pytest.raises(InputError):
-            VectorIndex(DIM, backend="cuda", **wrong)  # type: ignore[arg-type]
-    assert VectorIndex(DIM, backend="cpu").warm(3) == 0
-
-
-@pytest.mark.usefixtures("by_name")
-def test_a_store_on_the_device(tmp_path: Any) -> None:
-    texts = [f"note {i} about {'tea coffee rain snow wind'.split()[i % 5]}" for i in range(40)]
-    hits = []
-    for name in ("cuda", "cpu"):
-        with warpmem.Memory.open(tmp_path / name, embedder="hashing", backend=name, vram_bytes=1 << 24) as store:
-            for text in texts:
-                store.add(text, user_id="u")
-            found = store.search("tea and snow", user_id="u", k=9)
-            hits.append([(hit.item.text, hit.score) for hit in found])
-            store.checkpoint()
-        with warpmem.Memory.open(tmp_path / name, backend=name) as store:
-            again = store.search("tea and snow", user_id="u", k=9)
-            assert [hit.item.text for hit in again] == [text for text, _ in hits[-1]]
-    assert [text for text, _ in hits[0]] == [text for text, _ in hits[1]]
-
-
-def test_the_stub_names_what_the_module_has() -> None:
-    """Where nvcc is missing no installed module is compared with the stub; this one always can be."""
-    stub = (stubs.ROOT / "python" / "warpmem" / "_cuda.pyi").read_text(encoding="utf-8")
-    module = emulated().module
-    for name in stubs.surface(stub):
-        owner: Any = module
-        for part in name.split("."):
-            assert hasattr(owner, part), name
-            owner = getattr(owner, part)
-    assert {name for name in vars(module) if not name.startswith("_")} <= stubs.surface(stub).keys()

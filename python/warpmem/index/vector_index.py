@@ -62,9 +62,10 @@ class VectorIndex:
         "pq" and `recall` below 1. backend: "auto", "cpu", "numpy", with a CUDA device "cuda", or where
         installed "numba" and "cupy"; all give the same answers. recall: the share of true neighbours that
         searches must find after `optimise()`. columns: name -> "int64", "float64", "bool", "str" or "time",
-        at most 1,024, for filters and ranking. threads: of one search, 1 to 1,024; None is what the process may use, at most 16. device,
-        vram_bytes: with "cuda", which device, and how many bytes of its memory the index may take; None is
-        half of what is free now. Owners' rows are loaded as they are asked for; the CPU answers meanwhile.
+        at most 1,024, for filters and ranking. threads: of one search, 1 to 1,024; None is what the process
+        may use, at most 16. device, vram_bytes: with "cuda", which device, and how many bytes of its memory
+        the index may take; None is half of what is free now. Owners' rows are loaded as they are asked for;
+        the CPU answers meanwhile.
 
         Raises InputError, BackendUnavailable.
         """

@@ -1,0 +1,63 @@
+"""Rows in a tiered pool on the emulator and in a native one, to be compared."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emulated_cuda import emulated
+from warpmem.index.cpu import CpuBackend
+from warpmem.index.cuda_backend import CudaBackend
+from warpmem.index.tiered import TieredPool
+
+DIM = 48
+PAGE = 24_576  # bytes of a page on the device, at most: 64 float32 rows of 64, codes, two columns
+
+
+def rows(n: int, seed: int) -> NDArray[np.float32]:
+    return np.random.default_rng(seed).standard_normal((n, DIM)).astype(np.float32)
+
+
+class Pair:
+    """The same rows in a tiered pool and in a native one."""
+
+    def __init__(self, vram_bytes: int = 1 << 26, **options: Any) -> None:
+        backend = CudaBackend(module=emulated().module, vram_bytes=vram_bytes, least_work=0, **options)
+        pool = backend.pool(DIM, 2)
+        assert isinstance(pool, TieredPool)
+        self.tiered = pool
+        self.native: Any = CpuBackend().pool(DIM, 2)
+        self.next_id = 0
+
+    def add(self, list_id: int, vectors: NDArray[np.float32]) -> NDArray[np.int64]:
+        n = len(vectors)
+        ids = np.arange(self.next_id, self.next_id + n)
+        self.next_id += n
+        columns = np.stack([ids % 10, ids], axis=1)
+        for pool in (self.tiered, self.native):
+            pool.apply([], np.full(n, list_id), ids, ids.astype(np.uint32), columns, vectors)
+        return ids
+
+    def remove(self, list_id: int, ids: NDArray[np.int64]) -> None:
+        none = np.zeros(0, np.int64)
+        for pool in (self.tiered, self.native):
+            pool.apply(
+                [(list_id, int(i)) for i in ids],
+                none, none, none.astype(np.uint32), np.zeros((0, 2), np.int64), rows(0, 0),
+            )  # fmt: skip
+
+    def drop(self, *lists: int) -> None:
+        for pool in (self.tiered, self.native):
+            pool.drop(lists)
+
+    def check(self, lists: list[int], k: int = 7, seed: int = 0, **options: Any) -> dict[str, Any]:
+        """Equal bits; returns the plan."""
+        queries = rows(3, 1000 + seed)
+        segments: Any = [(q, i, i % 2, [], [], None) for q in range(3) for i in lists]
+        found = self.tiered.scan(queries, segments, k, explain=True, **options)
+        wanted = self.native.scan(queries, segments, k, **options)
+        assert [part.tobytes() for part in found[:5]] == [part.tobytes() for part in wanted]
+        plan: dict[str, Any] = found[5]
+        return plan
