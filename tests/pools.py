@@ -49,7 +49,7 @@ class EagerPool(TieredPool):
     def _device_part(self, segments: Any) -> int:
         """How many lists the device should answer for: not those that a query scans twice with one group."""
         if isinstance(segments, SegmentTable):
-            pairs = zip(segments.queries.flat, segments.lists.flat, strict=False)
+            pairs = zip(np.ravel(segments.queries), np.ravel(segments.lists), strict=False)
             asked = [(query, list_id, 0) for query, list_id in pairs]
         else:
             asked = [tuple(segment[:3]) for segment in segments if len(segment) == 6]

@@ -24,7 +24,7 @@ _UNFINISHED = re.compile(
     "|".join((r"\bTO" + "DO", r"\bFIX" + "ME", r"\bXX" + "X", "Not" + "ImplementedError"))
 )
 _CARELESS = re.compile(
-    "|".join((r"except\s*:", r"\ballow_pickle=T" + "rue", r"^\s*import p" + "ickle")), re.MULTILINE
+    "|".join((r"\bexcept\s*:", r"\ballow_pickle=T" + "rue", r"^\s*import p" + "ickle")), re.MULTILINE
 )
 
 
