@@ -88,11 +88,6 @@ ForeignArray::ForeignArray(const py::object& object, const char* name, cuda::Run
   }
 }
 
-ForeignArray::~ForeignArray() {
-  auto* const managed = static_cast<DlManaged*>(managed_);
-  if (managed != nullptr && managed->deleter != nullptr) managed->deleter(managed);
-}
-
 void ForeignArray::from_dlpack(const py::object& object, const char* name, int device, cuda::Stream stream) {
   const auto where = object.attr("__dlpack_device__")().cast<std::pair<int32_t, int32_t>>();
   require_device(name, where.second, device);
@@ -101,7 +96,10 @@ void ForeignArray::from_dlpack(const py::object& object, const char* name, int d
   if (PyCapsule_IsValid(capsule.ptr(), "dltensor") == 0) throw py::type_error(std::string(name) + ": __dlpack__ gave no tensor");
   auto* const managed = static_cast<DlManaged*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor"));
   PyCapsule_SetName(capsule.ptr(), "used_dltensor");
-  managed_ = managed;
+  managed_ = std::shared_ptr<void>(managed, [](void* tensor) {
+    auto* const owned = static_cast<DlManaged*>(tensor);
+    if (owned->deleter != nullptr) owned->deleter(owned);
+  });
   const DlTensor& tensor = managed->tensor;
   if (tensor.dtype.code != 2 || tensor.dtype.bits != 32 || tensor.dtype.lanes != 1) {
     throw py::type_error(std::string(name) + " must be float32");

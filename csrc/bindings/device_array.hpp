@@ -27,7 +27,6 @@ class ForeignArray {
  public:
   // The array's owner is told to make it ready for `stream`, or `stream` waits for the owner's. Throws TypeError, ValueError, DeviceError.
   ForeignArray(const py::object& object, const char* name, cuda::Runtime& runtime, cuda::Stream stream);
-  ~ForeignArray();
   ForeignArray(const ForeignArray&) = delete;
   ForeignArray& operator=(const ForeignArray&) = delete;
 
@@ -43,7 +42,7 @@ class ForeignArray {
   void from_interface(const py::object& object, const char* name, cuda::Runtime& runtime, cuda::Stream stream);
 
   py::object kept_;
-  void* managed_ = nullptr;  // of DLPack, to be deleted
+  std::shared_ptr<void> managed_;  // of DLPack; deleted with the last copy, also when the constructor throws
   const void* data_ = nullptr;
   int64_t rows_ = 0;
   int64_t columns_ = 0;

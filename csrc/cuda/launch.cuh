@@ -2,16 +2,17 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
+#include <mutex>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #include "kernels/intrinsics.cuh"
 #include "stream.hpp"
 
 #if defined(__CUDACC__)
 #include <cuda_runtime.h>
-#else
-#include <mutex>
 #endif
 
 namespace warpmem::cuda {
@@ -27,15 +28,29 @@ constexpr int64_t kMaxBlocks = 0x7fffffff;
 #if defined(__CUDACC__)
 
 inline void check_launch(cudaError_t status, const char* name) {
-  if (status != cudaSuccess) throw std::runtime_error(std::string(name) + ": " + cudaGetErrorString(status));
+  if (status == cudaSuccess) return;
+  cudaGetLastError();  // it is reported here, not by the next launch of this thread
+  throw std::runtime_error(std::string(name) + ": " + cudaGetErrorString(status));
+}
+
+// Lets a kernel use so much shared memory. The driver keeps one number for a kernel and device, which threads that launch at the same time share: it is only
+// ever raised.
+inline void allow_shared(const void* kernel, int64_t bytes, const char* name) {
+  static std::mutex mutex;
+  static std::map<std::pair<int, const void*>, int64_t> allowed;
+  int device = 0;
+  check_launch(cudaGetDevice(&device), name);
+  const std::lock_guard<std::mutex> lock(mutex);
+  int64_t& known = allowed[{device, kernel}];
+  if (bytes <= known) return;
+  check_launch(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)), name);
+  known = bytes;
 }
 
 template <typename Params>
 void launch(const char* name, void (*kernel)(Params), const Grid& grid, Stream stream, const Params& params) {
-  if (grid.shared_bytes > 48 * 1024) {  // more must be asked for
-    check_launch(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(grid.shared_bytes)),
-                 name);
-  }
+  if (grid.shared_bytes > 48 * 1024) allow_shared(reinterpret_cast<const void*>(kernel), grid.shared_bytes, name);
+  cudaGetLastError();  // what an earlier call left behind is not this launch's
   kernel<<<static_cast<unsigned>(grid.blocks), static_cast<unsigned>(grid.threads), static_cast<size_t>(grid.shared_bytes),
            stream>>>(params);
   check_launch(cudaGetLastError(), name);
