@@ -45,8 +45,7 @@ void fill_table(const Shared& shared, const PageLayout& layout, bool l2, const d
       magnitudes[i - first] += pq_magnitude(padded[i], largest[i], l2);
     }
   }
-  double magnitude = 0.0;
-  for (const double part : magnitudes) magnitude += part;
+  const double magnitude = fold_lanes(magnitudes);
   *table = PqTable{};
   if (!(magnitude < kPqMagnitudeLimit)) return;
   shared.books.luts().table(padded, l2, scratch, lut);

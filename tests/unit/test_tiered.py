@@ -105,7 +105,7 @@ def test_the_limit_holds_whatever_is_asked_for() -> None:
     assert emulated().most(0) - before <= limit
     tiers = pair.tiered.tiers()
     assert tiers["allocated"] <= limit == tiers["limit"]
-    assert tiers["refused"] > 50
+    assert tiers["refused"] > 10
     plan = pair.check(list(range(20)))
     assert plan["device_lists"] >= 19
 
@@ -217,7 +217,7 @@ def test_searches_of_many_threads_share_launches() -> None:
     def search(seed: int) -> None:
         gate.wait()
         for step in range(6):
-            assert pair.check([seed % 4, 3], seed=10 * seed + step)["device_lists"] >= 1
+            assert pair.check([seed % 3, 3], seed=10 * seed + step)["device_lists"] >= 1
 
     threads = [threading.Thread(target=search, args=(seed,)) for seed in range(8)]
     for thread in threads:

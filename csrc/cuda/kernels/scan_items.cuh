@@ -15,7 +15,11 @@ struct WarpTeam {
   WARPMEM_DEVICE static int rank() { return lane_index(); }
   WARPMEM_DEVICE static int size() { return kWarpSize; }
   WARPMEM_DEVICE static void sync() { sync_warp(); }
-  WARPMEM_DEVICE static bool any(bool predicate) { return any_lane(predicate); }
+  WARPMEM_DEVICE static bool any(bool predicate) {
+    const bool found = any_lane(predicate);
+    sync_warp();  // a vote orders no memory, and what was read before it is overwritten after
+    return found;
+  }
 };
 
 struct BlockTeam {

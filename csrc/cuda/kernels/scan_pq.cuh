@@ -75,13 +75,8 @@ WARPMEM_KERNEL(kScanPqThreads) scan_pq_prepare_kernel(ScanPqParams p) {
       p.padded_queries[q * width + i] = x;
       magnitude += pq_magnitude(x, p.largest[i], p.scan.l2);
     }
-    magnitude = warp_fold(magnitude);
+    magnitude = warp_fold(magnitude);  // in the host's order: the limit decides whether there is a table
     if (lane_index() != 0) continue;
-    if (magnitude > 0.999 * kPqMagnitudeLimit && magnitude < 1.001 * kPqMagnitudeLimit) {
-      // The host adds in this order, and the limit decides whether there is a table.
-      magnitude = 0.0;
-      for (int64_t i = 0; i < width; ++i) magnitude += pq_magnitude(i < p.scan.dim ? query[i] : 0.0f, p.largest[i], p.scan.l2);
-    }
     p.magnitudes[q] = magnitude;
   }
 }
