@@ -70,7 +70,8 @@ class Row(msgspec.Struct, frozen=True):
 
 class RowChange(msgspec.Struct, frozen=True):
     """What one committed change did to one owner's rows. Removals are (key, version) and come first. `keys`
-    are all items it changed, those included whose rows stayed as they were.
+    are all items it changed, those included whose rows stayed as they were. `erased`: forget all that is known
+    of the owner and read it anew when needed; the rest is empty then.
 
     Applying the same change twice is the same as applying it once.
     """
@@ -79,6 +80,7 @@ class RowChange(msgspec.Struct, frozen=True):
     keys: Sequence[bytes]
     remove: Sequence[tuple[bytes, int]]
     add: Sequence[Row]
+    erased: bool = False
 
 
 class LogEntry(msgspec.Struct, frozen=True, array_like=True):

@@ -6,6 +6,7 @@
     Engine          storage/rocks.py, storage/memory.py      (bytes)
     Log             storage/log.py                           (records)
     Transaction     storage/transaction.py
+    Erasures        storage/erasure.py
     RowPool, SearchBackend            index/cpu.py, index/numpy_ref.py, index/ivf_pool.py
     Index           index/partitions.py
 
@@ -16,12 +17,13 @@ from __future__ import annotations
 
 from .models import Clock, Embedder, LanguageModel, Reranker, TokenCounter
 from .search import FileBackend, Index, RowPool, SearchBackend
-from .storage import Engine, Log, Transaction
+from .storage import Engine, Erasures, Log, Transaction
 
 __all__ = [
     "Clock",
     "Embedder",
     "Engine",
+    "Erasures",
     "FileBackend",
     "Index",
     "LanguageModel",

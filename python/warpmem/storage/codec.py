@@ -26,6 +26,7 @@ __all__ = [
     "IDEMPOTENCY",
     "REMEMBERED",
     "SLOT",
+    "VECTOR_FAMILIES",
     "digest16",
     "history_key",
     "item_key",
@@ -50,6 +51,9 @@ __all__ = [
 
 FAMILIES: Final = ("log", "items", "vectors", "history", "owners", "listing", "lookup", "meta")
 """Column families of a store. "events" and "jobs" are reserved for later formats. Never rename one."""
+
+VECTOR_FAMILIES: Final = tuple(family for family in FAMILIES if family.startswith("vectors"))
+"""Those with rows of items, under vector_key."""
 
 FORMAT_VERSION: Final = 1
 """Version byte of the frame. A reader refuses a larger one."""

@@ -108,6 +108,21 @@ def is_ours(path: str) -> bool:
     return LOCK_NAME in _names(path)
 
 
+def tables(path: str) -> set[str]:
+    """The names of RocksDB's tables in a store."""
+    return {name for name in _names(path) if name.endswith(".sst")}
+
+
+def remove_old_logs(path: str) -> None:
+    """Delete RocksDB's logs of earlier openings: they name keys. Raises StoreError."""
+    for name in _names(path):
+        if name.startswith("LOG.old."):
+            try:
+                os.unlink(os.path.join(path, name))
+            except OSError as error:
+                raise StoreError(f"cannot delete {name!r} in {path!r}: {error.strerror}") from error
+
+
 def mirror(path: str) -> str:
     """A temporary directory of symbolic links to the files of a store. The caller removes it.
 

@@ -4,6 +4,8 @@ What is odd about it, and why:
 
 * A RocksDB handle stays open, with its lock, while any column family handle or iterator is referenced.
   close() therefore takes the iterators away from scans that are still around.
+* Keys stand in the MANIFEST and in RocksDB's own log until they begin anew, and opening is what does that. So
+  renew(), the last step of an erasure, closes the database and opens it again inside this engine.
 * `items()` of rocksdict ends early in silence at a damaged block; `iter()` and then `status()` does not.
 * After a failed write or sync RocksDB's state on disk is unknown, so the engine stops writing for good.
 * rocksdict writes a file of its own into the directory even when it opens read-only. A read-only open goes
@@ -27,6 +29,7 @@ from . import directory
 from .codec import FAMILIES
 from .disk import SpaceGuard
 from .lock import PathLock
+from .rocks_compact import compact_range, holding
 from .rocks_errors import call
 from .rocks_scan import Scan
 
@@ -36,6 +39,7 @@ _CACHE_BYTES: Final = 32 << 20
 _MAX_OPEN_FILES: Final = 256
 _INFO_LOG_BYTES: Final = 1 << 20
 _INFO_LOGS: Final = 2
+_RENEW_SECONDS: Final = 30.0
 _UNCOMPRESSED: Final = frozenset({"vectors"})  # float32 of unit vectors do not compress
 
 
@@ -133,10 +137,11 @@ class RocksEngine:
         self._handles: dict[str, Any] = {}
         self._scans: weakref.WeakSet[Scan] = weakref.WeakSet()
         self._scans_lock = threading.Lock()
+        self._memtable_bytes = memtable_bytes
+        self._renewed = threading.Event()  # not set while renew() has no database for readers
+        self._renewed.set()
         try:
-            self._db = self._open_read_only(memtable_bytes) if read_only else self._open(memtable_bytes)
-            self._families = {name: self._db.get_column_family(name) for name in FAMILIES}
-            self._handles = {name: self._db.get_column_family_handle(name) for name in FAMILIES}
+            self._take(self._open_read_only(memtable_bytes) if read_only else self._open())
             from rocksdict import WriteBatch
 
             self._new_batch = WriteBatch
@@ -145,7 +150,7 @@ class RocksEngine:
             raise
         _engines.add(self)
 
-    def _open(self, memtable_bytes: int) -> Any:
+    def _open(self) -> Any:
         exists = directory.prepare(self._path)
         if exists and not directory.is_ours(self._path):
             # Before the lock, which is a file: somebody else's database stays as it is.
@@ -153,15 +158,24 @@ class RocksEngine:
         self._lock = PathLock(self._path)
         if exists:
             directory.check_families(self._path, call(_list_families, self._path), read_only=False)
-        # A reader inside a call when this process closed the store holds RocksDB's lock a moment longer.
-        deadline = time.monotonic() + 1.0
+        return self._open_unlocked(1.0)
+
+    def _open_unlocked(self, seconds: float) -> Any:
+        # A reader inside a call when this process closed the database holds RocksDB's lock a moment longer.
+        deadline = time.monotonic() + seconds
         while True:
             try:
-                return call(_open_database, self._path, memtable_bytes, False)
+                return call(_open_database, self._path, self._memtable_bytes, False)
             except StoreLocked:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.01)
+                self._each_scan(Scan.let_go)
+
+    def _take(self, database: Any) -> None:
+        self._db = database
+        self._handles = {name: database.get_column_family_handle(name) for name in FAMILIES}
+        self._families = {name: database.get_column_family(name) for name in FAMILIES}
 
     def _open_read_only(self, memtable_bytes: int) -> Any:
         directory.require(self._path)
@@ -201,18 +215,24 @@ class RocksEngine:
         self, family: str, start: bytes, stop: bytes, *, reverse: bool = False
     ) -> Iterator[tuple[bytes, bytes]]:
         """See protocols.Engine.scan. Raises StoreClosed when the engine closes meanwhile."""
-        scan = Scan(lambda: self._closed, call(self._family(family).iter), start, stop, reverse)
+        scan = Scan(lambda: self._closed, lambda: call(self._family(family).iter), start, stop, reverse)
         with self._scans_lock:
             self._scans.add(scan)
         return scan
 
     def _family(self, family: str) -> Any:
-        handle = self._families.get(family)
-        if handle is None:
-            if not self._families:
+        while (handle := self._families.get(family)) is None:
+            if not self._renewed.is_set():
+                self._renewed.wait()
+            elif family in FAMILIES:
                 raise StoreClosed(self._closed)
-            raise KeyError(f"no family {family!r}: expected one of {', '.join(FAMILIES)}")
+            else:
+                raise KeyError(f"no family {family!r}: expected one of {', '.join(FAMILIES)}")
         return handle
+
+    def _each_scan(self, what: Callable[[Scan], Any]) -> list[Any]:
+        with self._scans_lock:
+            return [what(scan) for scan in self._scans]
 
     def sizes(self) -> dict[str, int]:
         """Bytes: tables, wal, other (on disk); memtables, block_cache (in memory)."""
@@ -275,6 +295,47 @@ class RocksEngine:
                 raise
             raise StoreReadOnly(self._failure) from error
 
+    # ------------------------------------------------------------------------------------ erasure
+
+    def compact(self, ranges: Sequence[tuple[str, bytes, bytes]]) -> int:
+        """See protocols.Engine.compact. DiskFull when there is no room for what must be written anew."""
+        self._check_writable()
+        for family in self._families.values():
+            self._change("flush", family.flush)
+        self._guard.before(
+            sum(holding(self._families[family], start, stop) for family, start, stop in ranges)
+        )
+        before = self._tables()
+        for family, start, stop in ranges:
+            self._change("compaction", compact_range, self._families[family], start, stop)
+        return len(before - self._tables())
+
+    def renew(self) -> None:
+        """See protocols.Engine.renew. When the database cannot be opened again the engine is closed."""
+        self._check_writable()
+        self._change("sync", self._db.flush_wal, True)
+        for family in self._families.values():
+            self._change("flush", family.flush)
+        del family
+        self._renewed.clear()
+        try:
+            self._families, self._handles = {}, {}
+            self._each_scan(Scan.let_go)
+            database, self._db = self._db, None
+            call(database.close)
+            del database
+            self._take(self._open_unlocked(_RENEW_SECONDS))
+        except BaseException as error:
+            self._closed = f"the store was closed when it could not be opened again ({error}): open it again"
+            self._release()
+            raise
+        finally:
+            self._renewed.set()
+        directory.remove_old_logs(self._path)
+
+    def _tables(self) -> set[str]:
+        return directory.tables(self._path)
+
     # -------------------------------------------------------------------------------------- close
 
     def close(self) -> None:
@@ -300,9 +361,7 @@ class RocksEngine:
         _engines.discard(self)
         self._families = {}
         self._handles = {}
-        with self._scans_lock:
-            for scan in list(self._scans):
-                scan.abandon()
+        self._each_scan(Scan.abandon)
         database, self._db = self._db, None
         if database is not None:
             # RocksDB repeats the error that stopped the writes; it was raised when it happened.
@@ -319,7 +378,9 @@ class RocksEngine:
         self._closed = (
             "the store was opened before a fork: open it in the child, after closing it in the parent"
         )
+        # Not under the lock, which another thread may have held.
         _orphans.extend((self._db, self._families, self._handles, *(scan.abandon() for scan in self._scans)))
+        self._renewed.set()
         self._families = {}
         self._handles = {}
         self._db = None

@@ -10,13 +10,23 @@ from .rocks_errors import call
 
 
 class Scan(Iterator[tuple[bytes, bytes]]):
-    """One scan. A RocksDB iterator is a snapshot from when it was made, which is when scan() was called."""
+    """One scan. A RocksDB iterator is a snapshot from when it was made, which is when scan() was called.
+
+    It keeps the files of that moment. When they must go, the scan goes on behind its last entry with an
+    iterator of now.
+    """
 
     def __init__(
-        self, closed: Callable[[], str], iterator: Any, start: bytes, stop: bytes, reverse: bool
+        self,
+        closed: Callable[[], str],
+        iterate: Callable[[], Any],
+        start: bytes,
+        stop: bytes,
+        reverse: bool,
     ) -> None:
         self._closed = closed
-        self._iterator = iterator
+        self._iterate: Callable[[], Any] | None = iterate
+        self._iterator = iterate()
         self._start = start
         self._stop = stop
         self._reverse = reverse
@@ -28,12 +38,16 @@ class Scan(Iterator[tuple[bytes, bytes]]):
             raise StopIteration
         iterator = self._iterator
         if iterator is None:
-            raise StoreClosed(self._closed())
+            iterator = self._again()
         entry = call(self._step, iterator)
         if entry is None:
             self._done = True
             self._iterator = None
             raise StopIteration
+        if self._reverse:
+            self._stop = entry[0]
+        else:
+            self._start = entry[0] + b"\0"
         return entry
 
     def _step(self, iterator: Any) -> tuple[bytes, bytes] | None:
@@ -55,7 +69,19 @@ class Scan(Iterator[tuple[bytes, bytes]]):
             return None
         return key, iterator.value()
 
+    def _again(self) -> Any:
+        iterate = self._iterate
+        if iterate is None:
+            raise StoreClosed(self._closed())
+        self._begun = False
+        self._iterator = iterator = iterate()
+        return iterator
+
+    def let_go(self) -> None:
+        """Drop the iterator; another one is made when the scan goes on."""
+        self._iterator = None
+
     def abandon(self) -> Any:
-        """Drop the iterator, which keeps RocksDB open; it is returned."""
-        iterator, self._iterator = self._iterator, None
+        """Drop the iterator, which keeps RocksDB open, for good; it is returned."""
+        iterator, self._iterator, self._iterate = self._iterator, None, None
         return iterator
