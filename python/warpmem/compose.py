@@ -29,9 +29,11 @@ from .protocols import Clock, Embedder, Engine, Log, SearchBackend, TokenCounter
 from .reason.tokens import EstimateTokenCounter, TokenizerCounter
 from .records import StoreIdentity
 from .storage.directory import INDEX_NAME
-from .storage.log import open_log, read_identity
+from .storage.follow import FollowingLog
+from .storage.log import StoreLog, open_log, read_identity
 from .storage.memory import MemoryEngine
 from .storage.rocks import RocksEngine
+from .storage.rocks_follow import FollowingEngine
 
 
 def open(
@@ -75,7 +77,8 @@ def open(
             dimension=chosen.dimension,
             durability=settings.durability,
             max_queue=settings.write_queue,
-            read_only=settings.read_only,
+            read_only=settings.read_only or settings.follow,
+            kind=FollowingLog if settings.follow else StoreLog,
         )
         index = PartitionedIndex(
             backend,
@@ -85,7 +88,10 @@ def open(
             settings.columns,
         )
         counter = token_counter or _make_counter(chosen)
-        return Memory(settings, log, index, backend, chosen, counter, compiled, reason)
+        memory = Memory(settings, log, index, backend, chosen, counter, compiled, reason)
+        if isinstance(log, FollowingLog):
+            log.start(settings.follow_ms / 1000, metadata=bool(settings.columns))
+        return memory
     except BaseException:
         engine.close()
         raise
@@ -122,6 +128,8 @@ def _make_checkpoint(settings: Config, backend: SearchBackend, log: Log) -> Inde
 def _make_engine(settings: Config) -> Engine:
     if settings.path is None:
         return MemoryEngine()
+    if settings.follow:
+        return FollowingEngine(settings.path, memtable_bytes=settings.memtable_bytes)
     return RocksEngine(
         settings.path,
         read_only=settings.read_only,
@@ -169,7 +177,7 @@ def _choose_embedder(
         if candidate.model_id == identity.model_id:
             return candidate
     given = GivenVectors(identity.dimension, identity.model_id)
-    if settings.read_only or given.model_id == GivenVectors(identity.dimension).model_id:
+    if settings.read_only or settings.follow or given.model_id == GivenVectors(identity.dimension).model_id:
         return given
     raise ModelMismatch(
         f"the store holds vectors of {identity.model_id!r} ({identity.dimension} dimensions), not a built-in "
