@@ -41,7 +41,7 @@ class Lifetime:
                     self._refusal = "this Memory was closed; open the store again"
 
     def _fork(self) -> None:
-        self._refusal = "this Memory was opened before a fork: open the store in the child, after closing it in the parent"
+        self._refusal = "this Memory was opened before a fork: open the store in the child as well"
         self._release.detach()
 
 

@@ -149,6 +149,15 @@ def mirror(path: str, links: str) -> None:
         raise StoreError(f"cannot link to the files of {path!r}: {error.strerror}") from error
 
 
+def database_id(path: str) -> bytes:
+    """What tells a database apart from others that stood or will stand at its path; empty when unknown."""
+    try:
+        with open(os.path.join(path, "IDENTITY"), "rb") as file:
+            return file.read(64)
+    except OSError:
+        return b""
+
+
 def data_files(path: str) -> set[str]:
     """The names of a store's tables, write-ahead logs and manifests."""
     return {name for name in _names(path) if _STATE_FILES.fullmatch(name)}

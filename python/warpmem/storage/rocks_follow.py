@@ -43,6 +43,7 @@ class FollowingEngine(RocksEngine):
 
     def _open_read_only(self, memtable_bytes: int) -> Any:
         directory.require(self._path)
+        self._id = directory.database_id(self._path)
         failure: StoreError | None = None
         for _ in range(_TRIES):
             before = directory.data_files(self._path)
@@ -80,6 +81,10 @@ class FollowingEngine(RocksEngine):
                 before = directory.data_files(self._path)
                 if self._db is None:
                     raise StoreClosed(self._closed)
+                if directory.database_id(self._path) != self._id:
+                    raise StoreError(
+                        f"another store stands at {self._path!r} than was opened there: open it again"
+                    )
                 call(self._db.try_catch_up_with_primary)
                 if before <= directory.data_files(self._path):
                     return
