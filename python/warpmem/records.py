@@ -68,7 +68,7 @@ class Row(msgspec.Struct, frozen=True):
     metadata: Any = None
 
 
-class RowHeader(msgspec.Struct, frozen=True, array_like=True):
+class RowHeader(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What a stored row says before its float32 values: the fields of Row between version and vector."""
 
     ordinal: int

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from ..ops.progress import Progress, Report
 from ..ops.replay import row_changes, touched
 from ..protocols import FileBackend, Log, RowPool, Transaction
 from ..records import LogEntry, RowChange, StoreIdentity
@@ -109,11 +110,20 @@ def read(
 class IndexCheckpoint:
     """Where the index of one store is kept between its openings."""
 
-    def __init__(self, backend: FileBackend, path: str, log: Log, columns: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        backend: FileBackend,
+        path: str,
+        log: Log,
+        columns: Mapping[str, str],
+        report: Report | None = None,
+    ) -> None:
+        """report: told how far reading the changes since the checkpoint is."""
         self._backend = backend
         self._columns = dict(columns)
         self._path = path
         self._log = log
+        self._report = report
 
     def read(self, dimension: int, n_columns: int) -> Restored:
         """What the file holds. ValueError or StoreError with the reason when it cannot be used."""
@@ -131,9 +141,16 @@ class IndexCheckpoint:
         known = {list_id for owner in partitions for list_id in lists_of(owner)}
         pool.drop([list_id for list_id in pool.lists().tolist() if list_id not in known])
         changes = []
-        for owner, keys in touched(entries).items():
+        since = touched(entries)
+        total = sum(len(keys) for keys in since.values())
+        progress = Progress(self._report, "items changed since the checkpoint", total)
+        done = 0
+        for owner, keys in since.items():
+            done += len(keys)
+            progress.at(done)
             if owner in partitions:
                 changes.append(row_changes(self._log, owner, keys, metadata=bool(self._columns)))
+        progress.end(done)
         return Restored(pool, dict(mark.kinds), partitions, changes)
 
     def _tidy(self) -> None:

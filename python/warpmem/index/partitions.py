@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ..errors import IndexCorrupt, InputError, StoreError
 from ..ops.ids import owner_of
+from ..ops.progress import Progress
 from ..protocols import RowPool, SearchBackend
 from ..records import (
     NEVER,
@@ -66,12 +67,14 @@ class PartitionedIndex:
         load: Callable[[int], Iterable[RowBlock]],
         checkpoint: IndexCheckpoint | None = None,
         columns: Mapping[str, str] | None = None,
+        progress: Callable[[int], Progress] | None = None,
     ) -> None:
         """load: owner -> its rows, with metadata if there are `columns`, the declared metadata keys and their
-        types ("number", "string", "boolean")."""
+        types ("number", "string", "boolean"). progress: owner -> who is told how far loading its rows is."""
         self._backend = backend
         self._dimension = dimension
         self._load_rows = load
+        self._progress = progress or (lambda owner: Progress(None, "", None))
         self._checkpoint = checkpoint
         self._columns = ItemColumns(columns or {}, N_COLUMNS)
         self._n_columns = N_COLUMNS + len(self._columns)
@@ -167,15 +170,16 @@ class PartitionedIndex:
         with partition.lock:
             partition.state = "loading"
         try:
-            before = len(partition.names)
+            progress = self._progress(owner)
             take_in(
                 self._pool,
                 partition,
                 self._load_rows(owner),
                 functools.partial(self._table, owner, partition),
-                lambda rows: None,
+                progress.at,
             )
-            self._unsaved += len(partition.names) - before
+            progress.end(len(partition.names))
+            self._unsaved += len(partition.names)
             partition.generation = next_generation()
             while True:
                 with partition.lock:

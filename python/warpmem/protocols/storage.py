@@ -200,6 +200,10 @@ class Log(Protocol):
         """(number, owner) of every owner with a number above `after`, ascending."""
         ...
 
+    def owner_items(self, owner: int) -> int:
+        """How many live items an owner has."""
+        ...
+
     def totals(self) -> dict[str, int]:
         """items, owners, sequence."""
         ...

@@ -144,6 +144,11 @@ class StoreLog:
             self._owners[owner] = number
         return number
 
+    def owner_items(self, owner: int) -> int:
+        key = codec.owner_state_key(owner)
+        stored = self._engine.get("owners", key)
+        return 0 if stored is None else decode(codec.unseal("owners", key, stored), OwnerValue).items
+
     def owners(self, after: int) -> Iterator[tuple[int, Owner]]:
         start, stop = codec.prefix_range(codec.owner_state_key(0)[:1])
         for key, stored in self._engine.scan(

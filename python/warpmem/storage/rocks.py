@@ -36,6 +36,7 @@ _CACHE_BYTES: Final = 32 << 20
 _MAX_OPEN_FILES: Final = 256
 _INFO_LOG_BYTES: Final = 1 << 20
 _INFO_LOGS: Final = 2
+_LARGE_BLOCK: Final = 16 << 10  # vectors are read by the thousand, which takes two thirds of the time with it
 _UNCOMPRESSED: Final = frozenset({"vectors"})  # float32 of unit vectors do not compress
 
 
@@ -67,6 +68,8 @@ def _options(memtable_bytes: int, cache: Any, *, compress: bool, read_only: bool
     family = families["default"]
     tables = BlockBasedOptions()
     tables.set_block_cache(cache)
+    if not compress:
+        tables.set_block_size(_LARGE_BLOCK)
     tables.set_bloom_filter(10, False)
     tables.set_cache_index_and_filter_blocks(True)
     tables.set_pin_l0_filter_and_index_blocks_in_cache(True)
