@@ -4,8 +4,6 @@ What is odd about it, and why:
 
 * A RocksDB handle stays open, with its lock, while any column family handle or iterator is referenced.
   close() therefore takes the iterators away from scans that are still around.
-* Keys stand in the MANIFEST and in RocksDB's own log until they begin anew, and opening is what does that. So
-  renew(), the last step of an erasure, closes the database and opens it again inside this engine.
 * `items()` of rocksdict ends early in silence at a damaged block; `iter()` and then `status()` does not.
 * After a failed write or sync RocksDB's state on disk is unknown, so the engine stops writing for good.
 * rocksdict writes a file of its own into the directory even when it opens read-only. A read-only open goes
@@ -18,20 +16,19 @@ import contextlib
 import os
 import shutil
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from ..errors import DiskFull, StoreClosed, StoreCorrupt, StoreError, StoreLocked, StoreReadOnly
+from ..errors import DiskFull, StoreClosed, StoreCorrupt, StoreError, StoreReadOnly
 from . import directory
 from .codec import FAMILIES
 from .disk import SpaceGuard
 from .lock import PathLock
-from .rocks_compact import compact_range, holding
 from .rocks_errors import call
-from .rocks_scan import Scan
+from .rocks_renewal import Renewable
+from .rocks_scan import Chunks, Scan
 
 _OPTIONS: Final = Path(__file__).with_name("rocksdb_options")
 _READ_ONLY_ATTEMPTS: Final = 3
@@ -39,7 +36,7 @@ _CACHE_BYTES: Final = 32 << 20
 _MAX_OPEN_FILES: Final = 256
 _INFO_LOG_BYTES: Final = 1 << 20
 _INFO_LOGS: Final = 2
-_RENEW_SECONDS: Final = 30.0
+_LARGE_BLOCK: Final = 16 << 10  # vectors are read by the thousand, which takes two thirds of the time with it
 _UNCOMPRESSED: Final = frozenset({"vectors"})  # float32 of unit vectors do not compress
 
 
@@ -71,6 +68,8 @@ def _options(memtable_bytes: int, cache: Any, *, compress: bool, read_only: bool
     family = families["default"]
     tables = BlockBasedOptions()
     tables.set_block_cache(cache)
+    if not compress:
+        tables.set_block_size(_LARGE_BLOCK)
     tables.set_bloom_filter(10, False)
     tables.set_cache_index_and_filter_blocks(True)
     tables.set_pin_l0_filter_and_index_blocks_in_cache(True)
@@ -80,21 +79,30 @@ def _options(memtable_bytes: int, cache: Any, *, compress: bool, read_only: bool
     return options, family
 
 
-def _open_database(path: str, memtable_bytes: int, read_only: bool) -> Any:
+def open_database(path: str, memtable_bytes: int, access: str, info: str = "") -> Any:
+    """RocksDB at a path; access "write", "read" or "follow". info: folder for what a follower logs."""
     from rocksdict import AccessType, Cache, Rdict
 
     cache = Cache(_CACHE_BYTES)
+    read_only = access != "write"
     options, compressed = _options(memtable_bytes, cache, compress=True, read_only=read_only)
     _, plain = _options(memtable_bytes, cache, compress=False, read_only=read_only)
     return Rdict(
         path,
         options=options,
         column_families={family: plain if family in _UNCOMPRESSED else compressed for family in FAMILIES},
-        access_type=AccessType.read_only(False) if read_only else AccessType.read_write(),
+        access_type=(
+            AccessType.secondary(info)
+            if access == "follow"
+            else AccessType.read_only(False)
+            if access == "read"
+            else AccessType.read_write()
+        ),
     )
 
 
-def _list_families(path: str) -> list[str]:
+def list_families(path: str) -> list[str]:
+    """The families of the database at a path."""
     from rocksdict import Rdict
 
     return Rdict.list_cf(path)
@@ -103,7 +111,7 @@ def _list_families(path: str) -> list[str]:
 # ------------------------------------------------------------------------------------------ engine
 
 
-class RocksEngine:
+class RocksEngine(Renewable):
     """protocols.Engine on a directory. See there for the contract; every method is thread-safe but write,
     sync and close, which want one thread at a time.
 
@@ -135,7 +143,7 @@ class RocksEngine:
         self._db: Any = None
         self._families: dict[str, Any] = {}
         self._handles: dict[str, Any] = {}
-        self._scans: weakref.WeakSet[Scan] = weakref.WeakSet()
+        self._scans: weakref.WeakSet[Scan | Chunks] = weakref.WeakSet()
         self._scans_lock = threading.Lock()
         self._memtable_bytes = memtable_bytes
         self._renewed = threading.Event()  # not set while renew() has no database for readers
@@ -154,23 +162,14 @@ class RocksEngine:
         exists = directory.prepare(self._path)
         if exists and not directory.is_ours(self._path):
             # Before the lock, which is a file: somebody else's database stays as it is.
-            directory.check_families(self._path, call(_list_families, self._path), read_only=False)
+            directory.check_families(self._path, call(list_families, self._path), read_only=False)
         self._lock = PathLock(self._path)
         if exists:
-            directory.check_families(self._path, call(_list_families, self._path), read_only=False)
+            directory.check_families(self._path, call(list_families, self._path), read_only=False)
         return self._open_unlocked(1.0)
 
-    def _open_unlocked(self, seconds: float) -> Any:
-        # A reader inside a call when this process closed the database holds RocksDB's lock a moment longer.
-        deadline = time.monotonic() + seconds
-        while True:
-            try:
-                return call(_open_database, self._path, self._memtable_bytes, False)
-            except StoreLocked:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.01)
-                self._each_scan(Scan.let_go)
+    def _open_database(self) -> Any:
+        return open_database(self._path, self._memtable_bytes, "write")
 
     def _take(self, database: Any) -> None:
         self._db = database
@@ -181,11 +180,13 @@ class RocksEngine:
         directory.require(self._path)
         attempt = 1
         while True:
-            mirror = directory.mirror(self._path)
-            remove = weakref.finalize(self, shutil.rmtree, mirror, ignore_errors=True)
+            place = directory.scratch()
+            remove = weakref.finalize(self, shutil.rmtree, place, ignore_errors=True)
+            mirror = os.path.join(place, "store")
             try:
-                directory.check_families(mirror, call(_list_families, mirror), read_only=True)
-                database = call(_open_database, mirror, memtable_bytes, True)
+                directory.mirror(self._path, mirror)
+                directory.check_families(mirror, call(list_families, mirror), read_only=True)
+                database = call(open_database, mirror, memtable_bytes, "read")
             except StoreCorrupt:
                 remove()
                 # A writer may have removed a file between the listing and the open.
@@ -220,6 +221,15 @@ class RocksEngine:
             self._scans.add(scan)
         return scan
 
+    def chunks(
+        self, family: str, start: bytes, stop: bytes, size: int
+    ) -> Iterator[tuple[list[bytes], list[bytes]]]:
+        """See protocols.Engine.chunks. Raises as scan."""
+        chunks = Chunks(lambda: self._closed, lambda: call(self._family(family).snapshot), start, stop, size)
+        with self._scans_lock:
+            self._scans.add(chunks)
+        return chunks
+
     def _family(self, family: str) -> Any:
         while (handle := self._families.get(family)) is None:
             if not self._renewed.is_set():
@@ -229,10 +239,6 @@ class RocksEngine:
             else:
                 raise KeyError(f"no family {family!r}: expected one of {', '.join(FAMILIES)}")
         return handle
-
-    def _each_scan(self, what: Callable[[Scan], Any]) -> list[Any]:
-        with self._scans_lock:
-            return [what(scan) for scan in self._scans]
 
     def sizes(self) -> dict[str, int]:
         """Bytes: tables, wal, other (on disk); memtables, block_cache (in memory)."""
@@ -295,47 +301,6 @@ class RocksEngine:
                 raise
             raise StoreReadOnly(self._failure) from error
 
-    # ------------------------------------------------------------------------------------ erasure
-
-    def compact(self, ranges: Sequence[tuple[str, bytes, bytes]]) -> int:
-        """See protocols.Engine.compact. DiskFull when there is no room for what must be written anew."""
-        self._check_writable()
-        for family in self._families.values():
-            self._change("flush", family.flush)
-        self._guard.before(
-            sum(holding(self._families[family], start, stop) for family, start, stop in ranges)
-        )
-        before = self._tables()
-        for family, start, stop in ranges:
-            self._change("compaction", compact_range, self._families[family], start, stop)
-        return len(before - self._tables())
-
-    def renew(self) -> None:
-        """See protocols.Engine.renew. When the database cannot be opened again the engine is closed."""
-        self._check_writable()
-        self._change("sync", self._db.flush_wal, True)
-        for family in self._families.values():
-            self._change("flush", family.flush)
-        del family
-        self._renewed.clear()
-        try:
-            self._families, self._handles = {}, {}
-            self._each_scan(Scan.let_go)
-            database, self._db = self._db, None
-            call(database.close)
-            del database
-            self._take(self._open_unlocked(_RENEW_SECONDS))
-        except BaseException as error:
-            self._closed = f"the store was closed when it could not be opened again ({error}): open it again"
-            self._release()
-            raise
-        finally:
-            self._renewed.set()
-        directory.remove_old_logs(self._path)
-
-    def _tables(self) -> set[str]:
-        return directory.tables(self._path)
-
     # -------------------------------------------------------------------------------------- close
 
     def close(self) -> None:
@@ -361,7 +326,9 @@ class RocksEngine:
         _engines.discard(self)
         self._families = {}
         self._handles = {}
-        self._each_scan(Scan.abandon)
+        with self._scans_lock:
+            for scan in self._scans:
+                scan.abandon()
         database, self._db = self._db, None
         if database is not None:
             # RocksDB repeats the error that stopped the writes; it was raised when it happened.

@@ -1,11 +1,14 @@
-"""One ordered walk over a family of RocksDB."""
+"""Ordered walks over a family of RocksDB: an entry at a time, or many."""
 
 from __future__ import annotations
 
+import bisect
+import itertools
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ..errors import StoreClosed
+from ..errors import StoreClosed, StoreCorrupt
 from .rocks_errors import call
 
 
@@ -77,11 +80,90 @@ class Scan(Iterator[tuple[bytes, bytes]]):
         self._iterator = iterator = iterate()
         return iterator
 
-    def let_go(self) -> None:
-        """Drop the iterator; another one is made when the scan goes on."""
+    def let_go(self, wait: bool) -> None:
+        """Drop the iterator, which is no snapshot; another one is made when the scan goes on."""
         self._iterator = None
 
     def abandon(self) -> Any:
         """Drop the iterator, which keeps RocksDB open, for good; it is returned."""
         iterator, self._iterator, self._iterate = self._iterator, None, None
         return iterator
+
+
+class Chunks(Iterator[tuple[list[bytes], list[bytes]]]):
+    """Ascending entries of one snapshot, up to `size` at a time, in half the time of a Scan.
+
+    The iterator that is quick ends without an error at a damaged block. So where it ends before `stop`, a
+    slow one looks at what follows the last entry. When the snapshot must go, they go on in one of now.
+    """
+
+    def __init__(
+        self, closed: Callable[[], str], moment: Callable[[], Any], start: bytes, stop: bytes, size: int
+    ) -> None:
+        self._closed = closed
+        self._moment: Callable[[], Any] | None = moment
+        self._last = start
+        self._begun = False
+        self._lock = threading.Lock()
+        self._snapshot: Any = None
+        self._entries: Any = None
+        self._open()
+        self._stop = stop
+        self._size = size
+        self._done = start >= stop
+
+    def _open(self) -> None:
+        moment = self._moment
+        if moment is None:
+            raise StoreClosed(self._closed())
+        self._snapshot = moment()
+        self._entries = self._snapshot.items(from_key=self._last + b"\0" * self._begun)
+
+    def __next__(self) -> tuple[list[bytes], list[bytes]]:
+        if self._done:
+            raise StopIteration
+        with self._lock:
+            if self._snapshot is None:
+                self._open()
+            return self._next(self._entries, self._snapshot)
+
+    def _next(self, entries: Any, snapshot: Any) -> tuple[list[bytes], list[bytes]]:
+        found: list[tuple[bytes, bytes]] = call(list, itertools.islice(entries, self._size))
+        keys = [key for key, _ in found]
+        within = bisect.bisect_left(keys, self._stop)
+        if within:
+            self._last, self._begun = keys[within - 1], True
+        if within < self._size:
+            if within == len(keys):
+                call(self._check_end, snapshot)
+            self._done = True
+            self.abandon()
+        if not within:
+            raise StopIteration
+        return keys[:within], [value for _, value in found[:within]]
+
+    def _check_end(self, snapshot: Any) -> None:
+        follower = snapshot.iter()
+        follower.seek(self._last)
+        if self._begun and follower.valid():
+            follower.next()
+        if not follower.valid():
+            follower.status()
+        elif follower.key() < self._stop:
+            raise StoreCorrupt(
+                f"a walk ended before key {follower.key().hex()}, which is there: "
+                "restore the directory from a backup"
+            )
+
+    def let_go(self, wait: bool) -> None:
+        """Drop iterator and snapshot once nobody is inside, or, without waiting, if nobody is; others are
+        made when the walk goes on."""
+        if self._lock.acquire(blocking=wait):
+            self._entries = self._snapshot = None
+            self._lock.release()
+
+    def abandon(self) -> Any:
+        """Drop iterator and snapshot, which keep RocksDB open, for good; they are returned."""
+        kept = self._entries, self._snapshot
+        self._entries = self._snapshot = self._moment = None
+        return kept
