@@ -10,11 +10,12 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import msgspec
 
+from ..errors import StoreError
 from ..ops.progress import Progress, Report
 from ..ops.replay import row_changes, touched
 from ..protocols import FileBackend, Log, RowPool, Transaction
@@ -153,6 +154,23 @@ class IndexCheckpoint:
         progress.end(done)
         return Restored(pool, dict(mark.kinds), partitions, changes)
 
+    def exists(self) -> bool:
+        """Whether there is a file, or was one that this process may still map."""
+        return os.path.exists(self._path)
+
+    def remove(self) -> None:
+        """Delete the file; the log has what it held. Raises StoreError."""
+        try:
+            self._tidy()
+            os.unlink(self._path)
+            sync_folder(self._path)
+        except OSError as error:
+            raise StoreError(f"cannot delete {self._path!r}: {error.strerror}") from error
+
+    def between_changes(self, do: Callable[[], None]) -> None:
+        """Call `do` while no change is made."""
+        self._log.transact(lambda transaction: do())
+
     def _tidy(self) -> None:
         """Remove what saving left behind when its process was killed: nobody else writes to a store."""
         for left in glob.glob(glob.escape(self._path) + ".*"):
@@ -177,8 +195,18 @@ class IndexCheckpoint:
                 # No change is made meanwhile, but a search may have given up an owner with a damaged page.
                 if known == [part.generation for part in ready.values()]:
                     os.replace(beside, self._path)
+                    sync_folder(self._path)
                     return True
             os.unlink(beside)
             return False
 
         return False if self._log.read_only else self._log.transact(save)
+
+
+def sync_folder(path: str) -> None:
+    """Make what was renamed to `path`, or deleted there, durable."""
+    folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

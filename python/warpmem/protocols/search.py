@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -165,7 +165,14 @@ class Index(Protocol):
         ...
 
     def plan(self) -> str: ...
-    def stats(self) -> dict[str, int]: ...
+    def stats(self) -> dict[str, int]:
+        """What the pool counts, `owners` that are loaded, and `device_pages`."""
+        ...
+
+    def renew(self) -> Literal["none", "rewritten", "removed"]:
+        """After an erasure: nothing of what a checkpoint held before is kept in a file, nor mapped. Tells
+        what became of the checkpoint. Raises StoreError."""
+        ...
 
     def checkpoint(self, least_changes: int = 0) -> bool:
         """Write what the next open would have to compute again; False when there is nowhere to write, or
