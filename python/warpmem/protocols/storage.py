@@ -152,9 +152,9 @@ class Erasures(Protocol):
         directly or through each other, and those that do."""
         ...
 
-    def remove(self, owners: Collection[int], keys: Collection[bytes]) -> Mapping[str, int]:
+    def remove(self, erasure: bytes, owners: Collection[int], keys: Collection[bytes]) -> Mapping[str, int]:
         """Remove them and what refers to them from every record and from the log, in changes of bounded
-        size, and count by place. A crash leaves an erasure that is pending."""
+        size, and count by place. A crash leaves an erasure that is pending. erasure: 16 random bytes."""
         ...
 
     def resume(self) -> Mapping[str, int]:
@@ -164,6 +164,10 @@ class Erasures(Protocol):
     def scrub(self) -> int:
         """Remove what was removed from the bytes of every file of the engine too, and end the erasures that
         were pending. Returns how many tables were written anew."""
+        ...
+
+    def backups(self) -> list[tuple[int, str]]:
+        """(time, path) of every backup that was made of the store."""
         ...
 
     def pending(self) -> int:
