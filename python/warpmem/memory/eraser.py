@@ -19,13 +19,17 @@ _ID_BYTES = 16
 
 
 class Eraser:
-    """Erases, one erasure at a time. Thread-safe. An embedder that remembers texts has a method `forget`."""
+    """Erases, one erasure at a time. Thread-safe. An embedder that remembers texts has a method `forget`.
+
+    Made after what hears of changes: it begins with what an earlier process left to be finished.
+    """
 
     def __init__(self, log: Log, index: Index, embedder: Embedder) -> None:
         self._log = log
         self._index = index
         self._forget: Callable[[], object] = getattr(embedder, "forget", _nothing)
         self._lock = threading.Lock()
+        self.resume()
 
     def erase(
         self, ids: Sequence[str] | None, scope: Scope | None, derived: Literal["erase", "keep"]

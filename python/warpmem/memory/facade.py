@@ -82,7 +82,6 @@ class Memory(Erasable):
         log.subscribe(index.apply)
         log.subscribe(self._reader.forget)
         self._eraser = Eraser(log, index, embedder)
-        self._eraser.resume()
 
     # ----------------------------------------------------------------------------------------- write
 

@@ -160,7 +160,10 @@ class StoreErasures:
             result: T = self._run(counted)
             return result
 
-        ranges = self._ranges[erasure] = [("meta", b"", _END), ("owners", b"", _END)]
+        ranges = self._ranges[erasure] = [
+            ("meta", *codec.prefix_range(MARK_PREFIX)),
+            ("owners", codec.owner_name_key(b""), codec.prefix_range(codec.owner_state_key(0)[:1])[1]),
+        ]
         ranges += _owned_ranges(what)
         for owner in sorted(what.owners):
             run(functools.partial(ErasingTransaction.hide_owner, number=owner))

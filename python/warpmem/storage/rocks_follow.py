@@ -8,6 +8,8 @@ What is odd about it, and why:
 * Catching up reads the MANIFEST and then the write-ahead logs. A log that the writer removes in between takes
   changes along that no table of this state has. So it is done again until no file went away meanwhile.
 * It is not one step for a reader: a change can show in one family first. So reads wait for it.
+* What was read from a log that is gone by now stays as it was read, until another log is read. A value shows
+  whose deletion was dropped from the tables together with it. So when logs went away it is opened anew.
 """
 
 from __future__ import annotations
@@ -64,6 +66,7 @@ class FollowingEngine(RocksEngine):
                 raise
             else:
                 if directory.data_files(self._path) == before:
+                    self._logs = _logs(before)
                     self._remove_mirror = remove
                     return database
                 database.close()
@@ -87,8 +90,20 @@ class FollowingEngine(RocksEngine):
                     )
                 call(self._db.try_catch_up_with_primary)
                 if before <= directory.data_files(self._path):
+                    if not self._logs <= before:
+                        self._begin_anew()
+                    self._logs = _logs(before)
                     return
         raise StoreError(_BUSY)
+
+    def _begin_anew(self) -> None:
+        """Exchange the database for one that reads what there is now."""
+        earlier, remove = self._db, self._remove_mirror
+        self._take(self._open_read_only(self._memtable_bytes))
+        self._let_walks_go()
+        earlier.close()
+        if remove is not None:
+            remove()
 
     def get(self, family: str, key: bytes) -> bytes | None:
         """See protocols.Engine."""
@@ -130,3 +145,7 @@ _BUSY: Final = (
     f"the writer replaced files during each of {_TRIES} attempts to read a whole state: try again, or open "
     "the store with more memtable_bytes where it is written"
 )
+
+
+def _logs(names: set[str]) -> set[str]:
+    return {name for name in names if name.endswith(".log")}
