@@ -45,9 +45,11 @@ class Recorder:
 
 
 @contextmanager
-def committer_of(recorder: Recorder, max_queue: int = 4096) -> Iterator[Committer[Operations, Any]]:
+def committer_of(
+    recorder: Recorder, max_queue: int = 4096, max_bytes: int = 1 << 62
+) -> Iterator[Committer[Operations, Any]]:
     committer: Committer[Operations, Any] = Committer(
-        recorder.write, recorder.sync, recorder.apply, max_queue
+        recorder.write, recorder.sync, recorder.apply, max_queue, max_bytes
     )
     try:
         yield committer
@@ -290,6 +292,55 @@ def test_a_full_queue_blocks_and_a_deadline_changes_nothing() -> None:
             submission.join()
         assert blocked.result == "through"
         assert ("write", b"late") not in recorder.events
+
+
+def test_bytes_that_wait_are_bounded_too() -> None:
+    recorder = Recorder()
+    with committer_of(recorder, max_bytes=100) as committer:
+        gate = Gate(committer)
+        large = queue_up(committer, [lambda: committer.submit(change(b"large"), size=1000)])  # waits alone
+        with pytest.raises(DeadlineExceeded, match=r"1 changes.*1000 bytes.*write_queue_bytes 100"):
+            committer.submit(change(b"late"), timeout=0.01, size=1)
+        second = Submission(lambda: committer.submit(change(b"second"), size=60))
+        gate.open()
+        for submission in (*large, second):
+            submission.join()
+            assert submission.error is None
+        gate = Gate(committer)
+        queue_up(committer, [lambda: committer.submit(change(b"a"), size=60)])
+        queue_up(committer, [lambda: committer.submit(change(b"b"), size=40)])
+        with pytest.raises(DeadlineExceeded):
+            committer.submit(change(b"c"), timeout=0.01, size=1)
+        blocked = [
+            Submission(lambda name=name: committer.submit(change(name), size=50))  # type: ignore[misc]
+            for name in (b"d", b"e", b"f")
+        ]
+        gate.open()
+        for submission in blocked:
+            submission.join(10)
+            assert not submission.is_alive() and submission.error is None
+        assert committer._bytes == 0
+    written = [event[1] for event in recorder.events if event[0] == "write"]
+    assert sorted(written) == [b"a", b"b", b"d", b"e", b"f", b"large", b"second"]
+
+
+def test_all_are_applied_before_anyone_goes_on() -> None:
+    """Threads that were woken take time from the committer, which has the others' changes to apply."""
+    recorder = Recorder()
+    seen = []
+    with committer_of(recorder) as committer:
+
+        def submit(name: bytes) -> None:
+            committer.submit(change(name))
+            seen.append(sum(event[0] == "apply" for event in recorder.events))
+
+        gate = Gate(committer)
+        names = [b"%d" % number for number in range(5)]
+        submissions = queue_up(committer, [lambda name=name: submit(name) for name in names])  # type: ignore[misc]
+        gate.open()
+        for submission in submissions:
+            submission.join()
+    assert seen == [6] * 5  # and that of the gate
 
 
 def test_a_deadline_in_the_queue_withdraws_the_change() -> None:
