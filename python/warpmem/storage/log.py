@@ -91,10 +91,15 @@ class StoreLog:
             self._committer.barrier(self._timeout)
 
     def _write(self, transaction: StoreTransaction) -> None:
-        self._engine.write(transaction.operations)
-        self._state = transaction.state
-        self._epoch += 1
+        # Memory is taken before the write: nothing that can fail stands between it and the state it leads to.
+        epoch = self._epoch + 1
         self._unapplied.append(transaction)
+        try:
+            self._engine.write(transaction.operations)
+        except BaseException:
+            self._unapplied.pop()
+            raise
+        self._state, self._epoch = transaction.state, epoch
 
     def _sync(self) -> None:
         try:
