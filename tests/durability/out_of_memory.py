@@ -1,8 +1,8 @@
 """A store whose process runs out of memory at one allocation, any of them.
 
 Run as a program, with the shim below preloaded and PYTHONMALLOC=malloc: for each number it forks a child
-that opens a store, lets that allocation fail in the middle of its work, and goes on as well as it can or dies;
-another child then checks the store.
+that opens a store, lets that allocation fail in the middle of its work, and goes on as well as it can or
+dies; another child then checks the store.
 """
 
 from __future__ import annotations
