@@ -14,7 +14,7 @@ import warpmem
 from durability.canaries import Canaries
 from warpmem import NewItem
 from warpmem.embed.hashing import _hash
-from warpmem.storage import rocks
+from warpmem.storage import rocks_open
 from warpmem.storage.erasure import StoreErasures
 
 NAMES = ("user", "text", "update", "deleted", "meta", "key", "entity", "blob", "agent", "call", "tag")
@@ -28,9 +28,9 @@ SECONDS = 60
 def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where a store may be. Compression hides text from a search for bytes, so it is off once."""
     if request.param == "plain":
-        make = rocks._options
+        make = rocks_open._options
         monkeypatch.setattr(
-            rocks, "_options", lambda *a, **options: make(*a, **{**options, "compress": False})
+            rocks_open, "_options", lambda *a, **options: make(*a, **{**options, "compress": False})
         )
     return tmp_path / "store"
 
@@ -152,8 +152,10 @@ def test_without_a_step_the_bytes_are_found(
     step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the tests above can see: each step of the physical removal left out, one after the other."""
-    make = rocks._options
-    monkeypatch.setattr(rocks, "_options", lambda *a, **options: make(*a, **{**options, "compress": False}))
+    make = rocks_open._options
+    monkeypatch.setattr(
+        rocks_open, "_options", lambda *a, **options: make(*a, **{**options, "compress": False})
+    )
     canaries = Canaries(random.Random(step))
     memory, _ = fill(tmp_path / "store", canaries)
     engine: Any = type(memory._log._engine)  # type: ignore[attr-defined]

@@ -9,7 +9,7 @@ import pytest
 
 import warpmem
 from warpmem import AddResult, ErasureReceipt, Memory, NewItem, Scope
-from warpmem.errors import InputError, InvalidScope, NotFound, StoreReadOnly
+from warpmem.errors import DiskFull, InputError, InvalidScope, NotFound, StoreReadOnly
 from warpmem.ops.clock import FixedClock
 from warpmem.storage import erasure
 
@@ -225,3 +225,23 @@ def test_what_a_failure_left_is_pending_until_the_next_open(
         assert memory.stats().pending_erasures == 0
         assert gone(memory, item_id)
         assert memory.owners() == ()
+
+
+def test_a_store_opens_though_an_erasure_cannot_be_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> int:
+        raise DiskFull("0 bytes free")
+
+    memory = warpmem.open(tmp_path, embedder="hashing")
+    item_id = add(memory, "Has a cat")
+    with monkeypatch.context() as patch:
+        patch.setattr(erasure.StoreErasures, "scrub", full)
+        with pytest.raises(DiskFull):
+            memory.erase([item_id])
+        memory.close()
+        with warpmem.open(tmp_path, embedder="hashing") as memory:
+            assert memory.stats().pending_erasures == 1
+            assert gone(memory, item_id)
+    with warpmem.open(tmp_path, embedder="hashing") as memory:
+        assert memory.stats().pending_erasures == 0

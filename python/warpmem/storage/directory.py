@@ -16,12 +16,13 @@ from typing import Final
 from ..errors import FormatError, StoreCorrupt, StoreError, StoreReadOnly
 from .codec import FAMILIES
 from .lock import LOCK_NAME
+from .reserve import RESERVE_NAME
 
 INDEX_NAME: Final = "warpmem.index"
 """The index checkpoint: derived, and never needed."""
 
 _OWN_FILES: Final = re.compile(
-    r"warpmem\.lock|warpmem\.index(\.new)?(\.tmp-[\d-]+)?|rocksdict-config\.json|LOCK|IDENTITY|CURRENT|LOG(\.old\.\d+)?|MANIFEST-\d+"
+    r"warpmem\.lock|warpmem\.reserve|warpmem\.index(\.new)?(\.tmp-[\d-]+)?|rocksdict-config\.json|LOCK|IDENTITY|CURRENT|LOG(\.old\.\d+)?|MANIFEST-\d+"
     r"|OPTIONS-\d+(\.dbtmp)?|\d+\.(log|sst|dbtmp)"
 )
 _DATA_FILES: Final = re.compile(r"\d+\.(log|sst)")
@@ -29,7 +30,7 @@ _STATE_FILES: Final = re.compile(r"MANIFEST-\d+|\d+\.(log|sst)")
 _MEMORY: Final = ("/dev/shm",)
 _SCRATCH_BYTES: Final = 64 << 10  # what RocksDB and its binding write beside the links, and some more
 _IGNORED: Final = frozenset({"lost+found"})  # the root of a freshly made file system
-_UNMIRRORED: Final = frozenset({"LOCK", "LOG", "rocksdict-config.json", INDEX_NAME})
+_UNMIRRORED: Final = frozenset({"LOCK", "LOG", "rocksdict-config.json", INDEX_NAME, RESERVE_NAME})
 
 
 def prepare(path: str) -> bool:

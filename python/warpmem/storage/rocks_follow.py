@@ -24,8 +24,9 @@ from typing import Any, Final
 
 from ..errors import StoreClosed, StoreCorrupt, StoreError
 from . import directory
-from .rocks import RocksEngine, list_families, open_database
+from .rocks import RocksEngine
 from .rocks_errors import call
+from .rocks_open import list_families, open_database
 
 _TRIES: Final = 200
 _INFO: Final = "info"

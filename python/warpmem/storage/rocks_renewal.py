@@ -92,7 +92,7 @@ class Renewable:
         deadline = time.monotonic() + seconds
         while True:
             try:
-                return call(self._open_database)
+                return self._open_database()
             except StoreLocked:
                 if time.monotonic() > deadline:
                     raise
