@@ -245,3 +245,21 @@ def test_a_store_opens_though_an_erasure_cannot_be_finished(
             assert gone(memory, item_id)
     with warpmem.open(tmp_path, embedder="hashing") as memory:
         assert memory.stats().pending_erasures == 0
+
+
+def test_what_a_failure_left_is_taken_out_of_every_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tables of log entries that the first attempt made stubs of were not written anew by the second."""
+    memory = warpmem.open(tmp_path, embedder="hashing")
+    item_id = add(memory, "Has a cat", "a-name-in-the-log")
+    for family in memory._log._engine._families.values():  # type: ignore[attr-defined]
+        family.flush()
+    with monkeypatch.context() as patch:
+        patch.setattr(erasure.make_scope, "cache_clear", None)
+        with pytest.raises(TypeError):
+            memory.erase(user_id="a-name-in-the-log")
+    memory.close()
+    with warpmem.open(tmp_path, embedder="hashing") as memory:
+        assert gone(memory, item_id) and memory.stats().pending_erasures == 0
+        assert [f.name for f in tmp_path.iterdir() if b"a-name-in-the-log" in f.read_bytes()] == []

@@ -145,6 +145,8 @@ class StoreErasures:
             joined = b"".join(mark.keys for mark in marks)
             keys = [joined[at : at + KEY_BYTES] for at in range(0, len(joined), KEY_BYTES)]
             counts += self._remove(erasure, Erased([n for mark in marks for n in mark.owners], keys))
+            # Where the process before had been at work is not known: scrub() takes everything.
+            del self._ranges[erasure]
         return counts
 
     def _remove(self, erasure: bytes, what: Erased) -> Counter[str]:
