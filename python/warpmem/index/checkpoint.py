@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from ..errors import StoreError
 from ..ops.ids import owner_of
 from ..protocols import FileBackend, Log, RowPool, Transaction
 from ..records import LogEntry, RowChange, StoreIdentity
@@ -170,9 +171,13 @@ class IndexCheckpoint:
                 self._backend.save_pool(pool, beside, marks)
                 # No change is made meanwhile, but a search may have given up an owner with a damaged page.
                 if known == [part.generation for part in ready.values()]:
-                    os.replace(beside, self._path)
+                    try:
+                        os.replace(beside, self._path)
+                    except OSError as error:
+                        raise StoreError(f"the index checkpoint was not replaced: {error}") from error
                     return True
-            os.unlink(beside)
+            with contextlib.suppress(OSError):
+                os.unlink(beside)
             return False
 
         return False if self._log.read_only else self._log.transact(save)

@@ -29,12 +29,12 @@ def check_free(path: str | os.PathLike[str], min_free: int, needed: int) -> None
 
 
 class SpaceGuard:
-    """Calls check_free before a write, but not before each: every `max_writes` writes or `max_bytes` bytes,
-    and before every one from a refusal until it passes again. `min_free` 0 turns it off. Not thread-safe.
+    """Calls check_free before every write, for others may fill the disk meanwhile. `min_free` 0 turns it
+    off. Not thread-safe.
 
-    buffered: bytes that were accepted and will be written once more, when memtables become tables. Compaction
-    needs room of its own, which no one can tell in advance: `min_free` is there for it.
-    """
+    buffered: bytes that were accepted and will be written once more, when memtables become tables; it is
+    asked every `max_writes` writes or `max_bytes` bytes, and what was written since is added. Compaction
+    needs room of its own, which no one can tell in advance: `min_free` is there for it. """
 
     def __init__(
         self,
@@ -50,6 +50,7 @@ class SpaceGuard:
         self._min_free = min_free
         self._max_writes = max_writes
         self._max_bytes = max_bytes
+        self._known = 0
         self._writes = max_writes
         self._bytes = 0
 
@@ -58,10 +59,10 @@ class SpaceGuard:
         if self._min_free == 0:
             return
         if self._writes >= self._max_writes or self._bytes + size >= self._max_bytes:
-            self._writes = self._max_writes
-            check_free(self._path, self._min_free, size + self._buffered())
+            self._known = self._buffered()
             self._writes = 0
             self._bytes = 0
+        check_free(self._path, self._min_free, size + self._known + self._bytes)
         self._writes += 1
         self._bytes += size
 
