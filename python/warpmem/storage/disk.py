@@ -34,7 +34,7 @@ class SpaceGuard:
 
     buffered: bytes that were accepted and will be written once more, when memtables become tables; it is
     asked every `max_writes` writes or `max_bytes` bytes, and what was written since is added. Compaction
-    needs room of its own, which no one can tell in advance: `min_free` is there for it. """
+    needs room of its own, which no one can tell in advance: `min_free` is there for it."""
 
     def __init__(
         self,
