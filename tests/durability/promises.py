@@ -41,6 +41,7 @@ class Promise(NamedTuple):
 def kill_engine(folder: Path, first: int, count: int) -> Counter[str]:
     """Kill -9 of writes, flushes and compactions of the engine."""
     found = run_kills("durability.changes:child", changes.check, folder, kills=count, seed=first)
+    assert found > 5 * count, f"only {found} changes in {count} cycles: that shows nothing"
     return Counter({"kills": count, "acknowledged": found})
 
 
@@ -49,6 +50,7 @@ def kill_memory(folder: Path, first: int, count: int) -> Counter[str]:
     found = run_kills(
         "durability.memories:child", memories.check, folder, kills=count, seed=first, fresh_every=15
     )
+    assert found > count, f"only {found} changes in {count} cycles: that shows nothing"
     return Counter({"kills": count, "acknowledged": found})
 
 

@@ -27,7 +27,8 @@ LIVE = 600
 
 
 class Soak(NamedTuple):
-    """What a run showed. RSS in bytes: medians of the middle and of the last third of the samples."""
+    """What a run showed: medians of the middle and of the last third of the samples. RSS in bytes, without the block
+    cache and the memtables of the store, which fill up to their bounds."""
 
     seconds: float
     operations: int
@@ -92,7 +93,10 @@ def work(path: str, seconds: float) -> None:
         time.sleep(min(1.0, seconds / 60))
         with contextlib.suppress(warpmem.WarpmemError):
             memory.checkpoint()
-        print(json.dumps([*usage(), sum(counts), len(errors)]), flush=True)
+        resident, descriptors = usage()
+        sizes = memory.stats().storage
+        known = sizes["block_cache"] + sizes["memtables"]
+        print(json.dumps([resident - known, descriptors, sum(counts), len(errors), known]), flush=True)
     for thread in threads:
         thread.join()
     memory.close()
