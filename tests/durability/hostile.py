@@ -16,7 +16,7 @@ import re
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -39,6 +39,9 @@ _EXTREMES = (
     b"\xdd\xff\xff\xff\xff",
 )
 _LONGEST = 1 << 16
+
+CORPUS = Path(__file__).with_name("corpus")
+MOST_KEPT = 100
 
 Parser = Callable[[bytes], object]
 
@@ -67,26 +70,24 @@ def mutate(data: bytes, other: bytes, rng: random.Random) -> bytes:
     return bytes(out[:_LONGEST])
 
 
-def fuzz(
-    parse: Parser, seeds: list[bytes], seconds: float, seed: int, corpus: Path | None = None
-) -> tuple[int, int]:
-    """Mutate for so long; returns (inputs tried, outcomes seen). An exception that is not WarpmemError
-    passes through with its input in the note."""
+def fuzz(parse: Parser, seeds: list[bytes], seconds: float, seed: int, new: Path) -> tuple[int, int]:
+    """Mutate for so much time of the processor; returns (inputs tried, outcomes seen). Inputs that reached a
+    new outcome are written to the folder `new`. An exception that is not WarpmemError passes through with
+    its input in the note."""
     rng = random.Random(seed)
-    if corpus is not None and corpus.is_dir():
-        seeds = seeds + [file.read_bytes() for file in sorted(corpus.iterdir())]
+    new.mkdir(parents=True, exist_ok=True)
     pool, seen, tried = list(seeds), set(), 0
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        data = mutate(rng.choice(pool), rng.choice(pool), rng) if tried >= len(seeds) else seeds[tried]
+    deadline = time.process_time() + seconds
+    while time.process_time() < deadline:
+        known = tried < len(seeds)
+        data = seeds[tried] if known else mutate(rng.choice(pool), rng.choice(pool), rng)
         tried += 1
         outcome = _outcome(parse, data)
         if outcome not in seen:
             seen.add(outcome)
-            pool.append(data)
-            if corpus is not None:
-                corpus.mkdir(parents=True, exist_ok=True)
-                (corpus / hashlib.blake2b(data, digest_size=8).hexdigest()).write_bytes(data)
+            if not known:
+                pool.append(data)
+                (new / hashlib.blake2b(data, digest_size=8).hexdigest()).write_bytes(data)
     return tried, len(seen)
 
 
@@ -169,8 +170,8 @@ def index_file(folder: Path) -> tuple[Parser, list[bytes]]:
 
     rng = np.random.default_rng(7)
     index = VectorIndex(8, columns={"n": "int64", "s": "str"})
-    rows = rng.standard_normal((70, 8), dtype=np.float32)
-    index.add(rows, attributes={"n": list(range(70)), "s": [f"s{n % 3}" for n in range(70)]})
+    rows = rng.standard_normal((5, 8), dtype=np.float32)
+    index.add(rows, attributes={"n": list(range(5)), "s": [f"s{n % 3}" for n in range(5)]})
     path = folder / "seed.index"
     index.save(path)
     target = folder / "hostile.index"
@@ -256,13 +257,21 @@ def filters(folder: Path) -> tuple[Parser, list[bytes]]:
 PARSERS = {"value codec": value_codec, "index file": index_file, "JSONL": jsonl, "filters": filters}
 
 
-def run(name: str, seconds: float, seed: int, corpus: Path | None = None) -> tuple[int, int]:
-    """Fuzz one parser; see fuzz."""
-    with tempfile.TemporaryDirectory() as folder:
-        parse, seeds = PARSERS[name](Path(folder))
-        return fuzz(parse, seeds, seconds, seed, None if corpus is None else corpus / name.replace(" ", "-"))
+def run(name: str, seconds: float, seed: int, folder: Path) -> tuple[int, int]:
+    """Fuzz one parser; see fuzz. What is new goes to `folder`/corpus/<parser>, what CORPUS holds is tried
+    first."""
+    place = name.replace(" ", "-")
+    kept = sorted((CORPUS / place).glob("*"))
+    with tempfile.TemporaryDirectory() as scratch:
+        parse, seeds = PARSERS[name](Path(scratch))
+        seeds += [file.read_bytes() for file in kept]
+        return fuzz(parse, seeds, seconds, seed, folder / "corpus" / place)
 
 
-def names() -> Iterator[str]:
-    """The parsers' names."""
-    return iter(PARSERS)
+def keep(folder: Path) -> None:
+    """Add what runs in `folder` found to CORPUS, up to MOST_KEPT inputs a parser."""
+    for found in sorted((folder / "corpus").glob("*/*")):
+        place = CORPUS / found.parent.name
+        place.mkdir(parents=True, exist_ok=True)
+        if len(list(place.iterdir())) < MOST_KEPT:
+            (place / found.name).write_bytes(found.read_bytes())

@@ -18,8 +18,6 @@ from durability import changes, faults, fullness, hostile, memories, power, shim
 from durability.harness import run_kills
 from warpmem.errors import StoreCorrupt, WarpmemError
 
-CORPUS = Path(__file__).with_name("corpus")
-
 Slice = Callable[[Path, int, int], Counter[str]]
 
 
@@ -142,7 +140,7 @@ def hostile_bytes(parser: str) -> Slice:
     """Fuzz one parser for `count` seconds."""
 
     def run(folder: Path, first: int, count: int) -> Counter[str]:
-        tried, outcomes = hostile.run(parser, count, first, CORPUS)
+        tried, outcomes = hostile.run(parser, count, first, folder)
         return Counter({"inputs": tried, "outcomes": outcomes})
 
     return run

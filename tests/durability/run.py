@@ -18,6 +18,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from durability import hostile
 from durability.promises import PROMISES, Promise
 
 FOLDER = Path(__file__).parent
@@ -73,6 +74,7 @@ def run_slice(promise: Promise, found: dict[str, Any], count: int) -> bool:
             found["failures"].append(f"from case {first}: {type(error).__name__}: {error}"[:500])
             found["done"] += count
             return False
+        hostile.keep(Path(folder))
     found["seconds"] += time.monotonic() - began
     beyond = counts.pop("beyond the last call", 0)
     found["done"] += count - beyond
