@@ -23,7 +23,7 @@ import msgspec
 import numpy as np
 
 import warpmem
-from warpmem.errors import WarpmemError
+from warpmem.errors import StoreError, WarpmemError
 from warpmem.storage import codec, values
 from warpmem.storage.crc import crc32c
 from warpmem.types import Scope
@@ -95,8 +95,8 @@ def _outcome(parse: Parser, data: bytes) -> tuple[object, ...]:
     try:
         found = parse(data)
     except WarpmemError as error:
-        line = traceback.extract_tb(error.__traceback__)[-1].lineno
-        return (type(error).__name__, line, _words(str(error)))
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__)[-2:]]
+        return (type(error).__name__, *lines, _words(str(error)) if isinstance(error, StoreError) else "")
     except BaseException as error:
         error.add_note(f"the input was {data!r}")
         raise
