@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import warpmem
 from durability import changes, faults, fullness, hostile, memories, power, shim, soak
 from durability.harness import run_kills
 from warpmem.errors import StoreCorrupt, WarpmemError
@@ -105,10 +106,8 @@ def lose_power_without_syncs(folder: Path, first: int, count: int) -> Counter[st
 
 def repair(path: str) -> None:
     """Put a repaired copy in the place of a damaged store."""
-    from warpmem.storage.repair import repair_store
-
     new = path + ".repaired"
-    repair_store(path, new)
+    warpmem.repair(path, new)
     shutil.rmtree(path)
     os.rename(new, path)
 
