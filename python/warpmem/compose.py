@@ -24,14 +24,17 @@ from .index.cuda_backend import CudaBackend
 from .index.partitions import PartitionedIndex
 from .memory import Memory
 from .ops.clock import SystemClock
+from .ops.progress import Progress, Report
 from .policy.schema import compile_schemas
 from .protocols import Clock, Embedder, Engine, Log, SearchBackend, TokenCounter
 from .reason.tokens import EstimateTokenCounter, TokenizerCounter
 from .records import StoreIdentity
 from .storage.directory import INDEX_NAME
-from .storage.log import open_log, read_identity
+from .storage.follow import FollowingLog
+from .storage.log import StoreLog, open_log, read_identity
 from .storage.memory import MemoryEngine
 from .storage.rocks import RocksEngine
+from .storage.rocks_follow import FollowingEngine
 
 
 def open(
@@ -44,6 +47,7 @@ def open(
     token_counter: TokenCounter | None = None,
     clock: Clock | None = None,
     config: Config | str | os.PathLike[str] | None = None,
+    progress: Report | None = None,
     **options: Any,
 ) -> Memory:
     """Open the store at `path`, creating it when it does not exist; None keeps it in memory.
@@ -52,13 +56,17 @@ def open(
     (n, d) array (then `dimension` and `model_id` are needed). `dimension` alone makes a store whose vectors
     all come with `vector=`. An existing store is opened with its own model when none is named. schemas: kind
     -> JSON Schema (subset, policy/schema.py) or msgspec type for the metadata of that kind. config: a Config
-    or a TOML file; `options` are fields of Config and win over it.
+    or a TOML file; `options` are fields of Config and win over it. progress: called as progress(task, done,
+    total) twice a second while opening, or the first search of an owner, takes long; total may be None, and
+    what it raises ends the call.
 
     Raises InputError, ModelMismatch, StoreLocked, StoreCorrupt, FormatError, StoreReadOnly, DiskFull,
     BackendUnavailable.
     """
     settings = _settings(path, config, embedder if isinstance(embedder, str) else None, options)
     model = None if isinstance(embedder, str) else embedder
+    if progress is not None and not callable(progress):
+        raise InputError(f"progress must be a function, not {type(progress).__name__}")
     if clock is not None and not callable(getattr(clock, "now", None)):
         raise InputError(f"clock must have a method now(), not be {type(clock).__name__}")
     if token_counter is not None and not callable(getattr(token_counter, "count", None)):
@@ -75,17 +83,24 @@ def open(
             dimension=chosen.dimension,
             durability=settings.durability,
             max_queue=settings.write_queue,
-            read_only=settings.read_only,
+            max_queue_bytes=settings.write_queue_bytes,
+            timeout=settings.write_wait_ms / 1000 or None,
+            read_only=settings.read_only or settings.follow,
+            kind=FollowingLog if settings.follow else StoreLog,
         )
         index = PartitionedIndex(
             backend,
             chosen.dimension,
             functools.partial(log.rows, metadata=bool(settings.columns)),
-            _make_checkpoint(settings, backend, log),
+            _make_checkpoint(settings, backend, log, progress),
             settings.columns,
+            lambda owner: Progress(progress, "rows loaded", log.owner_items(owner)),
         )
         counter = token_counter or _make_counter(chosen)
-        return Memory(settings, log, index, backend, chosen, counter, compiled, reason)
+        memory = Memory(settings, log, index, backend, chosen, counter, compiled, reason)
+        if isinstance(log, FollowingLog):
+            log.start(settings.follow_ms / 1000, metadata=bool(settings.columns))
+        return memory
     except BaseException:
         engine.close()
         raise
@@ -113,15 +128,19 @@ def make_backend(settings: Config) -> tuple[SearchBackend, str]:
     return choose(settings.backend, settings.isa, settings.device, settings.vram_bytes or None)
 
 
-def _make_checkpoint(settings: Config, backend: SearchBackend, log: Log) -> IndexCheckpoint | None:
+def _make_checkpoint(
+    settings: Config, backend: SearchBackend, log: Log, progress: Report | None
+) -> IndexCheckpoint | None:
     if settings.path is None or not isinstance(backend, (CpuBackend, CudaBackend)):
         return None
-    return IndexCheckpoint(backend, os.path.join(settings.path, INDEX_NAME), log, settings.columns)
+    return IndexCheckpoint(backend, os.path.join(settings.path, INDEX_NAME), log, settings.columns, progress)
 
 
 def _make_engine(settings: Config) -> Engine:
     if settings.path is None:
         return MemoryEngine()
+    if settings.follow:
+        return FollowingEngine(settings.path, memtable_bytes=settings.memtable_bytes)
     return RocksEngine(
         settings.path,
         read_only=settings.read_only,
@@ -169,7 +188,7 @@ def _choose_embedder(
         if candidate.model_id == identity.model_id:
             return candidate
     given = GivenVectors(identity.dimension, identity.model_id)
-    if settings.read_only or given.model_id == GivenVectors(identity.dimension).model_id:
+    if settings.read_only or settings.follow or given.model_id == GivenVectors(identity.dimension).model_id:
         return given
     raise ModelMismatch(
         f"the store holds vectors of {identity.model_id!r} ({identity.dimension} dimensions), not a built-in "

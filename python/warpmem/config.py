@@ -31,9 +31,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     device          number of the CUDA device
     vram_bytes      of its memory the index may take; 0 is half of what is free at opening
     embedder        "wordllama" or "hashing"; None is the store's own, and "wordllama" for a new store
-    read_only       refuse every write
+    read_only       refuse every write, and show the state at opening
+    follow          refuse every write, and show what another process writes, as it is written
+    follow_ms       milliseconds after which a store that follows looks again; 0 leaves that to refresh()
     item_cache      decoded items kept in memory
     write_queue     changes that may wait for the committer before writers block
+    write_queue_bytes  bytes of texts and vectors that may, beside one change that is larger
+    write_wait_ms   milliseconds that a change may wait for its turn: DeadlineExceeded then, with nothing
+                    changed; 0 for as long as it takes
     min_free_bytes  refuse writes when the data directory's disk has less than this free
     memtable_bytes  RocksDB write buffer per column family
     checkpoint_rows close() saves the index once so many of its rows, and a tenth of all, have changed since
@@ -50,8 +55,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     vram_bytes: int = 0
     embedder: Literal["wordllama", "hashing"] | None = None
     read_only: bool = False
+    follow: bool = False
+    follow_ms: int = 100
     item_cache: int = 65_536
     write_queue: int = 4_096
+    write_queue_bytes: int = 64 << 20
+    write_wait_ms: int = 0
     min_free_bytes: int = 64 << 20
     memtable_bytes: int = 16 << 20
     checkpoint_rows: int = 20_000
@@ -61,15 +70,20 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         for name, least in (
             ("item_cache", 1),
             ("write_queue", 1),
+            ("write_queue_bytes", 1),
+            ("write_wait_ms", 0),
             ("memtable_bytes", 1),
             ("min_free_bytes", 0),
             ("checkpoint_rows", 0),
             ("device", 0),
+            ("follow_ms", 0),
             ("vram_bytes", 0),
         ):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 1 << 63:
                 raise InputError(f"{name} must be an integer of at least {least}")
+        if self.follow and self.path is None:
+            raise InputError("follow needs a path: a store in memory has no other process that writes it")
         if len(self.columns) > MAX_DECLARED or not all(all(name.split(".")) for name in self.columns):
             raise InputError(
                 f"columns must be at most {MAX_DECLARED} paths of metadata keys, like 'a' or 'a.b'"

@@ -20,7 +20,7 @@
         IndexCorrupt                     an index file is not what was written; names the file and the part
         StoreReadOnly                    opened read-only, or stopped by an earlier failed write
         StoreClosed                      used after close()
-        DiskFull                         refused before, or failed at, a write for want of space
+        DiskFull                         a write lacks space; `.needed` and `.free` bytes, where known
         FormatError                      written by a newer warpmem, or not a warpmem store or index
         ModelMismatch                    the store's vectors come from another model
       BackendUnavailable                 a named search backend cannot run here; says what to install
@@ -138,7 +138,13 @@ class StoreClosed(StoreError):
 
 
 class DiskFull(StoreError):
-    """Not enough free space to write safely."""
+    """Not enough free space to write safely. `needed` bytes must be free on the disk and `free` are; None
+    where the disk itself refused and nobody knows."""
+
+    def __init__(self, message: str, needed: int | None = None, free: int | None = None) -> None:
+        super().__init__(message)
+        self.needed = needed
+        self.free = free
 
 
 class FormatError(StoreError):

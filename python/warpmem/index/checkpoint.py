@@ -10,13 +10,14 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import msgspec
 
 from ..errors import StoreError
-from ..ops.ids import owner_of
+from ..ops.progress import Progress, Report
+from ..ops.replay import row_changes, touched
 from ..protocols import FileBackend, Log, RowPool, Transaction
 from ..records import LogEntry, RowChange, StoreIdentity
 from .partition import NAME_BYTES, Names, Partition, lists_of
@@ -107,23 +108,23 @@ def read(
     return mark, partitions
 
 
-def touched(entries: Iterable[LogEntry]) -> dict[int, dict[bytes, int]]:
-    """By owner, the item keys that changes touched and the largest version each reached."""
-    found: dict[int, dict[bytes, int]] = {}
-    for entry in entries:
-        keys = found.setdefault(owner_of(entry.key), {})
-        keys[entry.key] = max(entry.version, keys.get(entry.key, 0))
-    return found
-
-
 class IndexCheckpoint:
     """Where the index of one store is kept between its openings."""
 
-    def __init__(self, backend: FileBackend, path: str, log: Log, columns: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        backend: FileBackend,
+        path: str,
+        log: Log,
+        columns: Mapping[str, str],
+        report: Report | None = None,
+    ) -> None:
+        """report: told how far reading the changes since the checkpoint is."""
         self._backend = backend
         self._columns = dict(columns)
         self._path = path
         self._log = log
+        self._report = report
 
     def read(self, dimension: int, n_columns: int) -> Restored:
         """What the file holds. ValueError or StoreError with the reason when it cannot be used."""
@@ -141,11 +142,16 @@ class IndexCheckpoint:
         known = {list_id for owner in partitions for list_id in lists_of(owner)}
         pool.drop([list_id for list_id in pool.lists().tolist() if list_id not in known])
         changes = []
-        for owner, keys in touched(entries).items():
+        since = touched(entries)
+        total = sum(len(keys) for keys in since.values())
+        progress = Progress(self._report, "items changed since the checkpoint", total)
+        done = 0
+        for owner, keys in since.items():
+            done += len(keys)
+            progress.at(done)
             if owner in partitions:
-                remove = [(key, version + 1) for key, last in keys.items() for version in range(last)]
-                add = [row for key in keys for row in self._log.item_rows(key, metadata=bool(self._columns))]
-                changes.append(RowChange(owner, tuple(keys), remove, add))
+                changes.append(row_changes(self._log, owner, keys, metadata=bool(self._columns)))
+        progress.end(done)
         return Restored(pool, dict(mark.kinds), partitions, changes)
 
     def _tidy(self) -> None:

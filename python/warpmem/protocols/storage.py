@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..records import LogEntry, Record, Row, RowChange, StoreIdentity
+from ..records import LogEntry, Record, Row, RowBlock, RowChange, StoreIdentity
 from ..types import Durability, MemoryItem, Operation, Order, Owner
 
 T = TypeVar("T")
@@ -30,6 +30,12 @@ class Engine(Protocol):
 
         A damaged block raises StoreCorrupt; the iteration never ends early in silence.
         """
+        ...
+
+    def chunks(
+        self, family: str, start: bytes, stop: bytes, size: int
+    ) -> Iterator[tuple[list[bytes], list[bytes]]]:
+        """What scan gives, as (keys, values) of up to `size` entries: for many entries, in less time."""
         ...
 
     def write(self, operations: Sequence[tuple[str, bytes, bytes | None]]) -> None:
@@ -139,9 +145,12 @@ class Log(Protocol):
         """The clock's time, never earlier than the last change's."""
         ...
 
-    def transact(self, change: Callable[[Transaction], T], durability: Durability | None = None) -> T:
+    def transact(
+        self, change: Callable[[Transaction], T], durability: Durability | None = None, size: int = 0
+    ) -> T:
         """Run `change` on the committer thread and return its result once it is durable and every subscriber
-        has seen it. Changes are serial. Exceptions of `change` pass through, nothing stored."""
+        has seen it. Changes are serial. Exceptions of `change` pass through, nothing stored. size: bytes that
+        it holds while it waits. Raises DeadlineExceeded, with nothing changed, when it waited too long."""
         ...
 
     def subscribe(self, apply: Callable[[Sequence[RowChange]], None]) -> None:
@@ -166,8 +175,9 @@ class Log(Protocol):
         """(operation, time, record) of every version, oldest first, deletion included."""
         ...
 
-    def rows(self, owner: int, metadata: bool = False) -> Iterator[Row]:
-        """Every indexed row of one owner, current and past versions, with their metadata if asked for."""
+    def rows(self, owner: int, metadata: bool = False) -> Iterator[RowBlock]:
+        """Every indexed row of one owner, current and past versions, each once, with their metadata if asked
+        for."""
         ...
 
     def item_rows(self, key: bytes, metadata: bool = False) -> Iterator[Row]:
@@ -193,8 +203,22 @@ class Log(Protocol):
         """(number, owner) of every owner with a number above `after`, ascending."""
         ...
 
+    def owner_items(self, owner: int) -> int:
+        """How many live items an owner has."""
+        ...
+
     def totals(self) -> dict[str, int]:
         """items, owners, sequence."""
+        ...
+
+    def refresh(self) -> int:
+        """Take in what the process that writes has written by now; how many changes that was. 0 in that
+        process itself. Raises NotSupported in a log that shows one moment."""
+        ...
+
+    def lag(self) -> tuple[int, float]:
+        """(changes, seconds) that this log is behind the process that writes: how many it has not taken in,
+        and how long ago the first of them was made."""
         ...
 
     def sizes(self) -> dict[str, int]: ...

@@ -1,4 +1,4 @@
-"""The engine on disk: RocksDB through rocksdict in raw mode. The only file that imports rocksdict.
+"""The engine on disk: RocksDB through rocksdict in raw mode. Only it and rocks_open.py import rocksdict.
 
 What is odd about it, and why:
 
@@ -19,7 +19,6 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 from ..errors import DiskFull, StoreClosed, StoreCorrupt, StoreError, StoreLocked, StoreReadOnly
@@ -27,76 +26,13 @@ from . import directory
 from .codec import FAMILIES
 from .disk import SpaceGuard
 from .lock import PathLock
+from .reserve import RESERVE_NAME, Reserve
 from .rocks_errors import call
-from .rocks_scan import Scan
+from .rocks_open import UNCOMPRESSED, list_families, open_database
+from .rocks_scan import Chunks, Scan
 
-_OPTIONS: Final = Path(__file__).with_name("rocksdb_options")
 _READ_ONLY_ATTEMPTS: Final = 3
-_CACHE_BYTES: Final = 32 << 20
-_MAX_OPEN_FILES: Final = 256
-_INFO_LOG_BYTES: Final = 1 << 20
-_INFO_LOGS: Final = 2
-_UNCOMPRESSED: Final = frozenset({"vectors"})  # float32 of unit vectors do not compress
-
-
-# ----------------------------------------------------------------------------------------- opening
-
-
-def _options(memtable_bytes: int, cache: Any, *, compress: bool, read_only: bool) -> tuple[Any, Any]:
-    """Options of the database and of one family: those of the options file, then these."""
-    from rocksdict import BlockBasedOptions, DBCompressionType, DBRecoveryMode, Options
-
-    options, families = Options.load_latest(
-        os.fspath(_OPTIONS)
-    )  # in raw mode, as no file there says otherwise
-    options.create_if_missing(not read_only)
-    options.create_missing_column_families(not read_only)
-    # Refuses a flipped bit in the log and accepts a torn end; RocksDB's default loses data in silence.
-    options.set_wal_recovery_mode(DBRecoveryMode.tolerate_corrupted_tail_records())
-    options.set_paranoid_checks(True)
-    options.set_db_write_buffer_size(4 * memtable_bytes)
-    options.set_max_total_wal_size(8 * memtable_bytes)
-    # A reader keeps every table open from the start: a writer elsewhere may remove any of them later.
-    options.set_max_open_files(-1 if read_only else _MAX_OPEN_FILES)
-    options.set_keep_log_file_num(_INFO_LOGS)
-    options.set_max_log_file_size(_INFO_LOG_BYTES)
-    options.set_stats_dump_period_sec(0)
-    options.set_stats_persist_period_sec(0)
-    options.set_bytes_per_sync(1 << 20)
-
-    family = families["default"]
-    tables = BlockBasedOptions()
-    tables.set_block_cache(cache)
-    tables.set_bloom_filter(10, False)
-    tables.set_cache_index_and_filter_blocks(True)
-    tables.set_pin_l0_filter_and_index_blocks_in_cache(True)
-    family.set_block_based_table_factory(tables)
-    family.set_write_buffer_size(memtable_bytes)
-    family.set_compression_type(DBCompressionType.lz4() if compress else DBCompressionType.none())
-    return options, family
-
-
-def _open_database(path: str, memtable_bytes: int, read_only: bool) -> Any:
-    from rocksdict import AccessType, Cache, Rdict
-
-    cache = Cache(_CACHE_BYTES)
-    options, compressed = _options(memtable_bytes, cache, compress=True, read_only=read_only)
-    _, plain = _options(memtable_bytes, cache, compress=False, read_only=read_only)
-    return Rdict(
-        path,
-        options=options,
-        column_families={family: plain if family in _UNCOMPRESSED else compressed for family in FAMILIES},
-        access_type=AccessType.read_only(False) if read_only else AccessType.read_write(),
-    )
-
-
-def _list_families(path: str) -> list[str]:
-    from rocksdict import Rdict
-
-    return Rdict.list_cf(path)
-
-
-# ------------------------------------------------------------------------------------------ engine
+_SHARE_TO_RESERVE: Final = 4
 
 
 class RocksEngine:
@@ -124,6 +60,8 @@ class RocksEngine:
         self._path = os.path.abspath(path)
         self._read_only = read_only
         self._guard = SpaceGuard(self._path, min_free_bytes, self._buffered)
+        self._min_free = min_free_bytes
+        self._reserve = Reserve(self._path, min_free_bytes // _SHARE_TO_RESERVE)
         self._failure: str | None = None
         self._closed = "the store is closed: open it again"
         self._lock: PathLock | None = None
@@ -131,7 +69,7 @@ class RocksEngine:
         self._db: Any = None
         self._families: dict[str, Any] = {}
         self._handles: dict[str, Any] = {}
-        self._scans: weakref.WeakSet[Scan] = weakref.WeakSet()
+        self._scans: weakref.WeakSet[Scan | Chunks] = weakref.WeakSet()
         self._scans_lock = threading.Lock()
         try:
             self._db = self._open_read_only(memtable_bytes) if read_only else self._open(memtable_bytes)
@@ -140,6 +78,8 @@ class RocksEngine:
             from rocksdict import WriteBatch
 
             self._new_batch = WriteBatch
+            if not read_only:
+                self._reserve.keep(min_free_bytes)
         except BaseException:
             self._release()
             raise
@@ -149,15 +89,21 @@ class RocksEngine:
         exists = directory.prepare(self._path)
         if exists and not directory.is_ours(self._path):
             # Before the lock, which is a file: somebody else's database stays as it is.
-            directory.check_families(self._path, call(_list_families, self._path), read_only=False)
+            directory.check_families(self._path, call(list_families, self._path), read_only=False)
         self._lock = PathLock(self._path)
         if exists:
-            directory.check_families(self._path, call(_list_families, self._path), read_only=False)
+            directory.check_families(self._path, call(list_families, self._path), read_only=False)
         # A reader inside a call when this process closed the store holds RocksDB's lock a moment longer.
         deadline = time.monotonic() + 1.0
+        access = "write"
         while True:
             try:
-                return call(_open_database, self._path, memtable_bytes, False)
+                return call(open_database, self._path, memtable_bytes, access)
+            except DiskFull:
+                if access != "write":
+                    raise
+                self._reserve.release()
+                access = "write on a full disk"
             except StoreLocked:
                 if time.monotonic() > deadline:
                     raise
@@ -167,11 +113,13 @@ class RocksEngine:
         directory.require(self._path)
         attempt = 1
         while True:
-            mirror = directory.mirror(self._path)
-            remove = weakref.finalize(self, shutil.rmtree, mirror, ignore_errors=True)
+            place = directory.scratch()
+            remove = weakref.finalize(self, shutil.rmtree, place, ignore_errors=True)
+            mirror = os.path.join(place, "store")
             try:
-                directory.check_families(mirror, call(_list_families, mirror), read_only=True)
-                database = call(_open_database, mirror, memtable_bytes, True)
+                directory.mirror(self._path, mirror)
+                directory.check_families(mirror, call(list_families, mirror), read_only=True)
+                database = call(open_database, mirror, memtable_bytes, "read")
             except StoreCorrupt:
                 remove()
                 # A writer may have removed a file between the listing and the open.
@@ -206,6 +154,18 @@ class RocksEngine:
             self._scans.add(scan)
         return scan
 
+    def chunks(
+        self, family: str, start: bytes, stop: bytes, size: int
+    ) -> Iterator[tuple[list[bytes], list[bytes]]]:
+        """See protocols.Engine.chunks. Raises as scan."""
+        chunks = Chunks(lambda: self._closed, self._moment(family), start, stop, size)
+        with self._scans_lock:
+            self._scans.add(chunks)
+        return chunks
+
+    def _moment(self, family: str) -> Any:
+        return call(self._family(family).snapshot)
+
     def _family(self, family: str) -> Any:
         handle = self._families.get(family)
         if handle is None:
@@ -215,12 +175,14 @@ class RocksEngine:
         return handle
 
     def sizes(self) -> dict[str, int]:
-        """Bytes: tables, wal, other (on disk); memtables, block_cache (in memory)."""
+        """Bytes: tables, wal, other (on disk, but for the reserve); memtables, block_cache (in memory)."""
         first = self._family(FAMILIES[0])
         sizes = {"tables": 0, "wal": 0, "other": 0, "memtables": self._buffered(), "block_cache": 0}
         sizes["block_cache"] = call(first.property_int_value, "rocksdb.block-cache-usage") or 0
         with os.scandir(self._path) as entries:
             for entry in entries:
+                if entry.name == RESERVE_NAME:
+                    continue
                 part = {".sst": "tables", ".log": "wal"}.get(os.path.splitext(entry.name)[1], "other")
                 with contextlib.suppress(FileNotFoundError):  # compaction removes files at any time
                     sizes[part] += entry.stat(follow_symlinks=False).st_size
@@ -246,7 +208,11 @@ class RocksEngine:
                 batch.put(key, value, self._handles[family])
         if batch.is_empty():
             return
-        self._guard.before(batch.size_in_bytes())
+        frees = not any(family in UNCOMPRESSED and value for family, _, value in operations)
+        if self._guard.before(
+            batch.size_in_bytes(), frees=frees and any(value is None for _, _, value in operations)
+        ):
+            self._reserve.keep(self._min_free)
         self._change("write", self._db.write, batch)
 
     def sync(self) -> None:
