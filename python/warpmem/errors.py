@@ -28,6 +28,7 @@
       ModelError                         an embedder, reranker or language model failed
         EmbeddingError                   wrong shape, NaN, or no token
       DeadlineExceeded (TimeoutError)    the caller's deadline passed; nothing was changed
+      Overloaded                         too much waits for a model or a device; `.retry_after` in seconds
 
 Foreign exceptions are mapped where they enter (storage/rocks.py, embed/*, index/cpu.py).
 Messages carry numbers and remedies, never memory text, vectors or secrets.
@@ -172,3 +173,12 @@ class EmbeddingError(ModelError):
 
 class DeadlineExceeded(WarpmemError, TimeoutError):
     """The caller's deadline passed before the work was done. Nothing was changed."""
+
+
+class Overloaded(WarpmemError):
+    """More is asked of a model or a device than it can do in time; nothing was changed. `retry_after`:
+    seconds."""
+
+    def __init__(self, why: str, retry_after: float) -> None:
+        super().__init__(f"overloaded: {why}; try again in {retry_after:.3g} s")
+        self.retry_after = retry_after

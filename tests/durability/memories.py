@@ -7,17 +7,25 @@ import random
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import warpmem
 from warpmem import NewItem
 
 USERS = ("ann", "bob")
 BATCH = 3
+MEMTABLE_BYTES = 64 << 10  # small: flushes and compactions are among what is interrupted
 
 
-def child(path: str, seed: int, acknowledge: Callable[[bytes], None]) -> None:
-    """Two threads add single items, keyed items and atomic lists, update and delete, each acknowledged."""
-    memory = warpmem.open(path, embedder="hashing")
+def child(
+    path: str,
+    seed: int,
+    acknowledge: Callable[[bytes], None],
+    durability: Literal["sync", "os"] = "sync",
+) -> None:
+    """Two threads add single items, keyed items and atomic lists, update and delete, each acknowledged; a
+    third writes the index checkpoint again and again."""
+    memory = warpmem.open(path, embedder="hashing", durability=durability, memtable_bytes=MEMTABLE_BYTES)
 
     def work(thread: int) -> None:
         rng = random.Random(seed * 2 + thread)
@@ -45,7 +53,12 @@ def child(path: str, seed: int, acknowledge: Callable[[bytes], None]) -> None:
                 known.append(result.id)
                 acknowledge(f"is 1 {result.id} {what} {name}".encode())
 
+    def keep() -> None:
+        while True:
+            memory.checkpoint()
+
     threads = [threading.Thread(target=work, args=(thread,)) for thread in range(2)]
+    threads.append(threading.Thread(target=keep))
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -61,7 +74,11 @@ def check(path: str, acknowledged: Sequence[bytes]) -> None:
             if item_id in gone:
                 assert memory.get_many([item_id]) == (None,), "an acknowledged deletion was lost"
             if what == "is":
-                versions = {entry.item.version: entry.item for entry in memory.history(item_id) if entry.item}
+                try:
+                    history = memory.history(item_id)
+                except warpmem.NotFound:
+                    raise AssertionError("an acknowledged item was lost") from None
+                versions = {entry.item.version: entry.item for entry in history if entry.item}
                 assert versions[int(version)].text == text
             if what == "is" and item_id not in gone and memory.get_many([item_id]) == (None,):
                 assert memory.history(item_id)[-1].operation == "delete", "an acknowledged item was lost"

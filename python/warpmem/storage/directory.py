@@ -6,6 +6,7 @@ it is pointed at. Both would hide damage or spoil what belongs to somebody else,
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -174,9 +175,15 @@ def database_id(path: str) -> bytes:
         return b""
 
 
-def data_files(path: str) -> set[str]:
-    """The names of a store's tables, write-ahead logs and manifests."""
-    return {name for name in _names(path) if _STATE_FILES.fullmatch(name)}
+def data_files(path: str) -> dict[str, int]:
+    """The sizes of a store's write-ahead logs and manifests by name, and the names of its tables, which never
+    change, with 0. Whatever is written changes it."""
+    sizes = {name: 0 for name in _names(path) if _STATE_FILES.fullmatch(name)}
+    for name in sizes:
+        if not name.endswith(".sst"):
+            with contextlib.suppress(FileNotFoundError):
+                sizes[name] = os.stat(os.path.join(path, name)).st_size
+    return sizes
 
 
 def _names(path: str) -> list[str]:

@@ -34,13 +34,14 @@ def check_free(path: str | os.PathLike[str], min_free: int, needed: int) -> None
 
 
 class SpaceGuard:
-    """Calls check_free before a write, but not before each: every `max_writes` writes or `max_bytes` bytes,
-    and before every one from a refusal until it passes again. `min_free` 0 turns it off. Not thread-safe.
+    """Calls check_free before every write, for others may fill the disk meanwhile. `min_free` 0 turns it
+    off. Not thread-safe.
 
     A write that frees space in the end may use all but a sixteenth of `min_free`, and what is buffered does
     not count then.
 
-    buffered: bytes that were accepted and will be written once more, when memtables become tables. Compaction
+    buffered: bytes that were accepted and will be written once more, when memtables become tables; it is
+    asked every `max_writes` writes or `max_bytes` bytes, and what was written since is added. Compaction
     needs room of its own, which no one can tell in advance: `min_free` is there for it.
     """
 
@@ -58,6 +59,7 @@ class SpaceGuard:
         self._min_free = min_free
         self._max_writes = max_writes
         self._max_bytes = max_bytes
+        self._known = 0
         self._writes = max_writes
         self._bytes = 0
 
@@ -68,16 +70,17 @@ class SpaceGuard:
             return False
         looked = self._writes >= self._max_writes or self._bytes + size >= self._max_bytes
         if looked:
-            self._writes = self._max_writes
-            try:
-                check_free(self._path, self._min_free, size + self._buffered())
-            except DiskFull:
-                if not frees:
-                    raise
-                check_free(self._path, self._min_free // _SHARE_TO_FREE, size)
-                return False
+            self._known = self._buffered()
             self._writes = 0
             self._bytes = 0
+        try:
+            check_free(self._path, self._min_free, size + self._known + self._bytes)
+        except DiskFull:
+            self._writes = self._max_writes  # what is buffered may have become a table by the next time
+            if not frees:
+                raise
+            check_free(self._path, self._min_free // _SHARE_TO_FREE, size)
+            return False
         self._writes += 1
         self._bytes += size
         return looked
