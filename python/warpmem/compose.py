@@ -57,8 +57,8 @@ def open(
     all come with `vector=`. An existing store is opened with its own model when none is named. schemas: kind
     -> JSON Schema (subset, policy/schema.py) or msgspec type for the metadata of that kind. config: a Config
     or a TOML file; `options` are fields of Config and win over it. progress: called as progress(task, done,
-    total) twice a second while opening, or the first search of an owner, takes long; total may be None, and
-    what it raises ends the call.
+    total) twice a second while opening, or the first search of an owner, takes long; total may be None. It
+    must not use the store; what it raises ends the call.
 
     Raises InputError, ModelMismatch, StoreLocked, StoreCorrupt, FormatError, StoreReadOnly, DiskFull,
     BackendUnavailable.
