@@ -29,8 +29,10 @@ from .protocols import Clock, Embedder, Engine, Log, SearchBackend, TokenCounter
 from .reason.tokens import EstimateTokenCounter, TokenizerCounter
 from .records import StoreIdentity
 from .storage.directory import INDEX_NAME
-from .storage.log import open_log, read_identity
+from .storage.identity import read_identity
+from .storage.log import open_log
 from .storage.memory import MemoryEngine
+from .storage.migrate import open_for_writing
 from .storage.rocks import RocksEngine
 
 
@@ -122,11 +124,14 @@ def _make_checkpoint(settings: Config, backend: SearchBackend, log: Log) -> Inde
 def _make_engine(settings: Config) -> Engine:
     if settings.path is None:
         return MemoryEngine()
-    return RocksEngine(
-        settings.path,
-        read_only=settings.read_only,
-        memtable_bytes=settings.memtable_bytes,
-        min_free_bytes=settings.min_free_bytes,
+    options: dict[str, Any] = {
+        "memtable_bytes": settings.memtable_bytes,
+        "min_free_bytes": settings.min_free_bytes,
+    }
+    if settings.read_only:
+        return RocksEngine(settings.path, read_only=True, **options)
+    return open_for_writing(
+        settings.path, migrate=settings.migrate, backup=settings.migration_backup, **options
     )
 
 

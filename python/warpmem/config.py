@@ -32,6 +32,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     vram_bytes      of its memory the index may take; 0 is half of what is free at opening
     embedder        "wordllama" or "hashing"; None is the store's own, and "wordllama" for a new store
     read_only       refuse every write
+    migrate         bring a store of an older format up to date when it is opened for writing; else refuse it
+    migration_backup
+                    directory for the copy that is made of it first; None: `<path>.format-<number>` beside it
     item_cache      decoded items kept in memory
     write_queue     changes that may wait for the committer before writers block
     min_free_bytes  refuse writes when the data directory's disk has less than this free
@@ -50,6 +53,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     vram_bytes: int = 0
     embedder: Literal["wordllama", "hashing"] | None = None
     read_only: bool = False
+    migrate: bool = True
+    migration_backup: str | None = None
     item_cache: int = 65_536
     write_queue: int = 4_096
     min_free_bytes: int = 64 << 20

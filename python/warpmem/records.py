@@ -95,13 +95,15 @@ class LogEntry(msgspec.Struct, frozen=True, array_like=True):
 
 
 class StoreIdentity(msgspec.Struct, frozen=True, array_like=True):
-    """What a store is, fixed when it is created. salt keys every digest that stands in a storage key."""
+    """What a store is. salt keys every digest that stands in a storage key; `vectors` is the family that
+    holds the vectors of this model. Re-embedding replaces model_id, dimension and vectors, all at once."""
 
     format: int
     created_at: int
     salt: bytes
     model_id: str
     dimension: int
+    vectors: str = "vectors"
 
 
 class ScopePart(msgspec.Struct, frozen=True):

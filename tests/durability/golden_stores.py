@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from warpmem import Memory, NewItem, Scope
 from warpmem.embed.hashing import HashingEmbedder
 from warpmem.ops.clock import FixedClock
 from warpmem.protocols import Engine
+from warpmem.storage.codec import FAMILIES
+from warpmem.storage.rocks import RocksEngine
 
 GOLDEN = Path(__file__).with_name("golden")
 DIMENSION = 16
@@ -116,12 +119,21 @@ def describe(memory: Memory) -> dict[str, Any]:
     )
 
 
-def families(engine: Engine, names: tuple[str, ...]) -> dict[str, dict[str, str]]:
+def families(engine: Engine, names: Iterable[str]) -> dict[str, dict[str, str]]:
     """Every stored value, as hex by family and key."""
     return {
         name: {key.hex(): value.hex() for key, value in engine.scan(name, b"", b"\xff" * 64)}
         for name in names
     }
+
+
+def held_by(path: Path, names: Iterable[str]) -> dict[str, dict[str, str]]:
+    """As `families`, of the store at `path`, which is only read."""
+    engine = RocksEngine(path, read_only=True)
+    try:
+        return families(engine, names)
+    finally:
+        engine.close()
 
 
 def content(folder: Path) -> dict[str, Any]:
@@ -136,9 +148,6 @@ def _plain(value: Any) -> Any:
 
 def make(folder: Path) -> None:
     """Write a golden folder with the code as it is."""
-    from warpmem.storage.codec import FAMILIES
-    from warpmem.storage.rocks import RocksEngine
-
     store, clock = folder / "closed", FixedClock(START)
     memory = open_golden(store, clock=clock)
     fill(memory, clock)
@@ -147,9 +156,7 @@ def make(folder: Path) -> None:
     with open_golden(store) as memory:
         answers = describe(memory)
         assert memory.checkpoint()
-    engine = RocksEngine(store, read_only=True)
-    held = {"families": families(engine, FAMILIES), "memory": answers}
-    engine.close()
+    held = {"families": held_by(store, FAMILIES), "memory": answers}
     for pattern in _NOT_DATA:
         for file in store.glob(pattern):
             file.unlink()

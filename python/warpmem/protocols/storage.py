@@ -20,6 +20,11 @@ class Engine(Protocol):
     Reads are thread-safe. Writes come from one thread at a time. All errors are StoreError.
     """
 
+    @property
+    def absent(self) -> Sequence[str]:
+        """Families that the store of an older format, opened read-only, does not have. They are empty."""
+        ...
+
     def get(self, family: str, key: bytes) -> bytes | None: ...
     def get_many(self, family: str, keys: Sequence[bytes]) -> list[bytes | None]: ...
 
@@ -36,6 +41,10 @@ class Engine(Protocol):
         """Apply (family, key, value) in order, all or nothing; value None deletes. Survives the death of the
         process, not a power loss until sync(). DiskFull before the attempt means nothing was applied; after
         a failed attempt (DiskFull, StoreReadOnly) all or nothing of it is found at the next open."""
+        ...
+
+    def clear(self, family: str) -> None:
+        """Remove every entry of a family; a write like any other."""
         ...
 
     def sync(self) -> None:

@@ -24,13 +24,12 @@ from ..records import LogEntry, Record, Row, RowChange, StoreIdentity
 from ..types import Durability, Operation, Order, Owner
 from . import codec
 from .committer import Committer
+from .identity import FORMAT, identity_entry, read_identity
 from .transaction import LogState, StoreTransaction, owner_digest
-from .values import HistoryValue, ItemValue, OwnerValue, decode, decode_row, encode, make_record
+from .values import HistoryValue, ItemValue, OwnerValue, decode, decode_row, make_record
 
 T = TypeVar("T")
 
-FORMAT = 1
-_IDENTITY_KEY = b"identity"
 _OWNER_CACHE = 65_536
 _KEY_SEARCH = 4096
 
@@ -176,10 +175,11 @@ class StoreLog:
 
     def vector(self, key: bytes, version: int) -> NDArray[np.float32] | None:
         vector_key = codec.vector_key(key, version)
-        stored = self._engine.get("vectors", vector_key)
+        family = self._identity.vectors
+        stored = self._engine.get(family, vector_key)
         if stored is None:
             return None
-        payload = codec.unseal("vectors", vector_key, stored)
+        payload = codec.unseal(family, vector_key, stored)
         vector: NDArray[np.float32] = decode_row(key, version, payload, self._identity.dimension).vector
         return vector
 
@@ -191,13 +191,13 @@ class StoreLog:
 
     def _rows(self, prefix: bytes, metadata: bool) -> Iterator[Row]:
         start, stop = codec.prefix_range(prefix)
-        dimension = self._identity.dimension
+        family, dimension = self._identity.vectors, self._identity.dimension
         # In this order: a version that leaves `items` is in `history` from the same write on.
-        vectors = self._engine.scan("vectors", start, stop)
+        vectors = self._engine.scan(family, start, stop)
         versions = _Versions(self._engine, start, stop) if metadata else None
         for key, stored in vectors:
-            payload = codec.unseal("vectors", key, stored)
-            item_key, version = codec.read_version_key("vectors", key)
+            payload = codec.unseal(family, key, stored)
+            item_key, version = codec.read_version_key(family, key)
             row = decode_row(item_key, version, payload, dimension)
             yield (
                 row
@@ -305,20 +305,6 @@ def _last_key_time(engine: Engine) -> int:
     return 0
 
 
-def read_identity(engine: Engine) -> StoreIdentity | None:
-    """What the store is, or None for a new one. Raises FormatError when a newer version wrote it."""
-    stored = engine.get("meta", _IDENTITY_KEY)
-    if stored is None:
-        return None
-    identity = decode(codec.unseal("meta", _IDENTITY_KEY, stored), StoreIdentity)
-    if identity.format > FORMAT:
-        raise FormatError(
-            f"the store has format {identity.format}, this warpmem reads up to {FORMAT}; "
-            "upgrade warpmem to open it"
-        )
-    return identity
-
-
 def open_log(
     engine: Engine, clock: Clock, *, model_id: str, dimension: int, durability: Durability = "sync",
     max_queue: int = 4096, read_only: bool = False,
@@ -337,12 +323,12 @@ def open_log(
         if read_only:
             raise FormatError("there is no store here yet; open it once without read_only=True to create it")
         identity = StoreIdentity(FORMAT, clock.now(), os.urandom(16), model_id, dimension)
-        engine.write([("meta", _IDENTITY_KEY, codec.seal("meta", _IDENTITY_KEY, encode(identity)))])
+        engine.write([identity_entry(identity)])
         engine.sync()
     if (identity.model_id, identity.dimension) != (model_id, dimension):
         raise ModelMismatch(
             f"the store holds vectors of {identity.model_id!r} ({identity.dimension} dimensions), "
             f"not of {model_id!r} ({dimension}); "
-            "open it with that model, or export it and import it into a new store with this one"
+            "open it with that model, and call reembed() to change to this one"
         )
     return StoreLog(engine, identity, clock, durability=durability, max_queue=max_queue, read_only=read_only)
