@@ -29,11 +29,13 @@ from .protocols import Clock, Embedder, Engine, Log, SearchBackend, TokenCounter
 from .reason.tokens import EstimateTokenCounter, TokenizerCounter
 from .records import StoreIdentity
 from .storage.directory import INDEX_NAME
+from .storage.follow import FollowingLog
 from .storage.identity import read_identity
-from .storage.log import open_log
+from .storage.log import StoreLog, open_log
 from .storage.memory import MemoryEngine
 from .storage.migrate import open_for_writing
 from .storage.rocks import RocksEngine
+from .storage.rocks_follow import FollowingEngine
 
 
 def open(
@@ -77,7 +79,8 @@ def open(
             dimension=chosen.dimension,
             durability=settings.durability,
             max_queue=settings.write_queue,
-            read_only=settings.read_only,
+            read_only=settings.read_only or settings.follow,
+            kind=FollowingLog if settings.follow else StoreLog,
         )
         index = PartitionedIndex(
             backend,
@@ -87,7 +90,10 @@ def open(
             settings.columns,
         )
         counter = token_counter or _make_counter(chosen)
-        return Memory(settings, log, index, backend, chosen, counter, compiled, reason)
+        memory = Memory(settings, log, index, backend, chosen, counter, compiled, reason)
+        if isinstance(log, FollowingLog):
+            log.start(settings.follow_ms / 1000, metadata=bool(settings.columns))
+        return memory
     except BaseException:
         engine.close()
         raise
@@ -124,6 +130,8 @@ def _make_checkpoint(settings: Config, backend: SearchBackend, log: Log) -> Inde
 def _make_engine(settings: Config) -> Engine:
     if settings.path is None:
         return MemoryEngine()
+    if settings.follow:
+        return FollowingEngine(settings.path, memtable_bytes=settings.memtable_bytes)
     options: dict[str, Any] = {
         "memtable_bytes": settings.memtable_bytes,
         "min_free_bytes": settings.min_free_bytes,
@@ -174,7 +182,7 @@ def _choose_embedder(
         if candidate.model_id == identity.model_id:
             return candidate
     given = GivenVectors(identity.dimension, identity.model_id)
-    if settings.read_only or given.model_id == GivenVectors(identity.dimension).model_id:
+    if settings.read_only or settings.follow or given.model_id == GivenVectors(identity.dimension).model_id:
         return given
     raise ModelMismatch(
         f"the store holds vectors of {identity.model_id!r} ({identity.dimension} dimensions), not a built-in "

@@ -68,6 +68,31 @@ class Row(msgspec.Struct, frozen=True):
     metadata: Any = None
 
 
+class RowHeader(msgspec.Struct, frozen=True, array_like=True):
+    """What a stored row says before its float32 values: the fields of Row between version and vector."""
+
+    ordinal: int
+    kind: str
+    agent_id: str | None
+    run_id: str | None
+    priority: float
+    valid_from: int
+    valid_to: int
+    recorded_at: int
+    retired_at: int
+    expires_at: int
+
+
+class RowBlock(NamedTuple):
+    """Many rows of one owner. names: of each (item key, version) as 24 bytes, the version big-endian, one
+    after the other. vectors: (n, dim) float32. metadata: the items', where it was asked for."""
+
+    names: bytes
+    headers: Sequence[RowHeader]
+    vectors: NDArray[np.float32]
+    metadata: Sequence[Any] | None = None
+
+
 class RowChange(msgspec.Struct, frozen=True):
     """What one committed change did to one owner's rows. Removals are (key, version) and come first. `keys`
     are all items it changed, those included whose rows stayed as they were.

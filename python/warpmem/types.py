@@ -366,7 +366,11 @@ class ItemPage(msgspec.Struct, frozen=True):
 
 
 class Stats(msgspec.Struct, frozen=True, kw_only=True):
-    """A snapshot of the store and its index. Sizes in bytes."""
+    """A snapshot of the store and its index. Sizes in bytes.
+
+    lag_changes, lag_seconds: in a store that follows, how many changes of the process that writes it has not
+    taken in, and how long ago the first of them was made; 0 elsewhere.
+    """
 
     path: str
     items: int
@@ -383,3 +387,5 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     item_cache: dict[str, int]
     storage: dict[str, int]
     read_only: bool
+    lag_changes: int
+    lag_seconds: float

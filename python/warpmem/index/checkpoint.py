@@ -10,12 +10,12 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import msgspec
 
-from ..ops.ids import owner_of
+from ..ops.replay import row_changes, touched
 from ..protocols import FileBackend, Log, RowPool, Transaction
 from ..records import LogEntry, RowChange, StoreIdentity
 from .partition import NAME_BYTES, Names, Partition, lists_of
@@ -106,15 +106,6 @@ def read(
     return mark, partitions
 
 
-def touched(entries: Iterable[LogEntry]) -> dict[int, dict[bytes, int]]:
-    """By owner, the item keys that changes touched and the largest version each reached."""
-    found: dict[int, dict[bytes, int]] = {}
-    for entry in entries:
-        keys = found.setdefault(owner_of(entry.key), {})
-        keys[entry.key] = max(entry.version, keys.get(entry.key, 0))
-    return found
-
-
 class IndexCheckpoint:
     """Where the index of one store is kept between its openings."""
 
@@ -142,9 +133,7 @@ class IndexCheckpoint:
         changes = []
         for owner, keys in touched(entries).items():
             if owner in partitions:
-                remove = [(key, version + 1) for key, last in keys.items() for version in range(last)]
-                add = [row for key in keys for row in self._log.item_rows(key, metadata=bool(self._columns))]
-                changes.append(RowChange(owner, tuple(keys), remove, add))
+                changes.append(row_changes(self._log, owner, keys, metadata=bool(self._columns)))
         return Restored(pool, dict(mark.kinds), partitions, changes)
 
     def _tidy(self) -> None:

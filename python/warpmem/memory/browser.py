@@ -146,6 +146,7 @@ class Browser:
         return tuple(Scope(**{f"{owner.type}_id": owner.id}) for _, owner in found)
 
     def stats(self, config: Config, index: Index, backend: str, reason: str) -> Stats:
+        lag_changes, lag_seconds = self._log.lag()
         totals, rows, identity = self._log.totals(), index.stats(), self._log.identity
         return Stats(
             path=config.path or ":memory:",
@@ -163,6 +164,8 @@ class Browser:
             item_cache=self._cache.sizes(),
             storage=self._log.sizes(),
             read_only=self._log.read_only,
+            lag_changes=lag_changes,
+            lag_seconds=lag_seconds,
         )
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-import weakref
+import contextlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal, Self
@@ -11,7 +10,7 @@ from typing import Any, Literal, Self
 from msgspec import UNSET, UnsetType
 
 from ..config import Config
-from ..errors import InputError, NotSupported, StoreClosed, StoreError
+from ..errors import InputError, NotSupported, StoreError
 from ..ingest.messages import to_new_items
 from ..policy.context import pack
 from ..policy.schema import Schemas
@@ -36,6 +35,7 @@ from .browser import Browser
 from .cache import ItemCache
 from .digests import Digests
 from .editor import Editor
+from .lifetime import Lifetime
 from .reader import Reader, SearchOptions
 from .vectors import Vectors
 from .writer import Defaults, Writer
@@ -75,10 +75,8 @@ class Memory:
         self._editor = Editor(log, vectors, digests, schemas)
         self._reader = Reader(log, index, self._cache, vectors, backend.name)
         self._browser = Browser(log, self._cache)
-        self._closed = False
-        self._closing = threading.Lock()
-        # A store that is dropped without close() gives its directory back, at the latest when Python ends.
-        self._finalizer = weakref.finalize(self, log.close)
+        self._lifetime = Lifetime(self, log.close)
+        self._check_open = self._lifetime.check
         log.subscribe(self._cache.forget)
         log.subscribe(index.apply)
 
@@ -390,6 +388,15 @@ class Memory:
         self._check_open()
         self._log.flush()
 
+    def refresh(self) -> int:
+        """Take in what the process that writes has written by now; returns how many changes that was.
+
+        For a store opened with follow=True, which does so by itself every `follow_ms`; 0 in the process that
+        writes. Raises NotSupported with read_only=True, ModelMismatch when the store has got another model.
+        """
+        self._check_open()
+        return self._log.refresh()
+
     def checkpoint(self) -> bool:
         """Save the index, so that the next open has it at once; False when this store keeps none. Writers
         wait, searches go on. close() does it by itself after many changes. Raises StoreError."""
@@ -398,23 +405,16 @@ class Memory:
 
     def close(self) -> None:
         """Finish running changes, flush, and release the directory. Idempotent."""
-        with self._closing:
-            if not self._closed:
-                try:
-                    if self._config.checkpoint_rows:
-                        self._index.checkpoint(self._config.checkpoint_rows)
-                except (StoreError, MemoryError, OSError):
-                    pass  # the next open can do without
-                finally:
-                    self._finalizer()
-                    self._closed = True
+        self._lifetime.close(self._save)
+
+    def _save(self) -> None:
+        # The next open can do without.
+        with contextlib.suppress(StoreError, MemoryError, OSError):
+            if self._config.checkpoint_rows:
+                self._index.checkpoint(self._config.checkpoint_rows)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
         self.close()
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise StoreClosed("this Memory was closed; open the store again")

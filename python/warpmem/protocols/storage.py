@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..records import LogEntry, Record, Row, RowChange, StoreIdentity
+from ..records import LogEntry, Record, Row, RowBlock, RowChange, StoreIdentity
 from ..types import Durability, MemoryItem, Operation, Order, Owner
 
 T = TypeVar("T")
@@ -35,6 +35,12 @@ class Engine(Protocol):
 
         A damaged block raises StoreCorrupt; the iteration never ends early in silence.
         """
+        ...
+
+    def chunks(
+        self, family: str, start: bytes, stop: bytes, size: int
+    ) -> Iterator[tuple[list[bytes], list[bytes]]]:
+        """What scan gives, as (keys, values) of up to `size` entries: for many entries, in less time."""
         ...
 
     def write(self, operations: Sequence[tuple[str, bytes, bytes | None]]) -> None:
@@ -175,8 +181,9 @@ class Log(Protocol):
         """(operation, time, record) of every version, oldest first, deletion included."""
         ...
 
-    def rows(self, owner: int, metadata: bool = False) -> Iterator[Row]:
-        """Every indexed row of one owner, current and past versions, with their metadata if asked for."""
+    def rows(self, owner: int, metadata: bool = False) -> Iterator[RowBlock]:
+        """Every indexed row of one owner, current and past versions, each once, with their metadata if asked
+        for."""
         ...
 
     def item_rows(self, key: bytes, metadata: bool = False) -> Iterator[Row]:
@@ -204,6 +211,16 @@ class Log(Protocol):
 
     def totals(self) -> dict[str, int]:
         """items, owners, sequence."""
+        ...
+
+    def refresh(self) -> int:
+        """Take in what the process that writes has written by now; how many changes that was. 0 in that
+        process itself. Raises NotSupported in a log that shows one moment."""
+        ...
+
+    def lag(self) -> tuple[int, float]:
+        """(changes, seconds) that this log is behind the process that writes: how many it has not taken in,
+        and how long ago the first of them was made."""
         ...
 
     def sizes(self) -> dict[str, int]: ...

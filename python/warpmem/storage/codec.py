@@ -29,7 +29,9 @@ __all__ = [
     "REMEMBERED",
     "SLOT",
     "VECTOR_FAMILIES",
+    "VERSION_KEY_BYTES",
     "digest16",
+    "family_checksum",
     "history_key",
     "item_key",
     "listing_key",
@@ -69,6 +71,9 @@ FORMAT_VERSION: Final = 1
 FRAME_BYTES: Final = 5
 """What the frame adds to a payload."""
 
+VERSION_KEY_BYTES: Final = KEY_BYTES + 4
+"""Length of a key of vectors or history."""
+
 DUPLICATE: Final = b"d"
 SLOT: Final = b"k"
 IDEMPOTENCY: Final = b"i"
@@ -87,6 +92,11 @@ def seal(family: str, key: bytes, payload: bytes) -> bytes:
     """The stored form of `payload` under `key` in `family`. KeyError when the family is unknown."""
     body = _VERSION + payload
     return body + crc32c(body, crc32c(key, _FAMILY_CRC[family])).to_bytes(4, "little")
+
+
+def family_checksum(family: str) -> int:
+    """What the checksum of every value of a family continues: that of its name and a zero byte."""
+    return _FAMILY_CRC[family]
 
 
 def unseal(family: str, key: bytes, value: bytes) -> memoryview:
@@ -156,7 +166,7 @@ def history_key(key: bytes, version: int) -> bytes:
 
 def read_version_key(family: str, key: bytes) -> tuple[bytes, int]:
     """(item key, version) of a key of vectors or history. Raises StoreCorrupt on a wrong length."""
-    _sized(family, key, KEY_BYTES + 4)
+    _sized(family, key, VERSION_KEY_BYTES)
     return key[:KEY_BYTES], int.from_bytes(key[KEY_BYTES:], "big")
 
 

@@ -25,6 +25,9 @@ _OWN_FILES: Final = re.compile(
     r"|OPTIONS-\d+(\.dbtmp)?|\d+\.(log|sst|dbtmp)"
 )
 _DATA_FILES: Final = re.compile(r"\d+\.(log|sst)")
+_STATE_FILES: Final = re.compile(r"MANIFEST-\d+|\d+\.(log|sst)")
+_MEMORY: Final = ("/dev/shm",)
+_SCRATCH_BYTES: Final = 64 << 10  # what RocksDB and its binding write beside the links, and some more
 _IGNORED: Final = frozenset({"lost+found"})  # the root of a freshly made file system
 _UNMIRRORED: Final = frozenset({"LOCK", "LOG", "rocksdict-config.json", INDEX_NAME})
 
@@ -125,25 +128,56 @@ def is_store_file(name: str) -> bool:
     return _OWN_FILES.fullmatch(name) is not None
 
 
-def mirror(path: str) -> str:
-    """A temporary directory of symbolic links to the files of a store. The caller removes it.
+def scratch() -> str:
+    """A new temporary directory in which files can be written. The caller removes it.
 
-    Raises StoreError when there is no place for temporary files.
+    The usual place may be the disk that is full, in which case memory serves. Raises StoreError.
     """
+    failure: OSError | None = None
+    for place in (None, *_MEMORY):
+        try:
+            made = tempfile.mkdtemp(prefix="warpmem-read-only-", dir=place)
+        except OSError as error:
+            failure = failure or error
+            continue
+        try:
+            with open(os.path.join(made, "probe"), "wb") as probe:
+                probe.write(bytes(_SCRATCH_BYTES))
+            os.unlink(probe.name)
+        except OSError as error:
+            shutil.rmtree(made, ignore_errors=True)
+            failure = failure or error
+        else:
+            return made
+    reason = "none" if failure is None else failure.strerror
+    raise StoreError(
+        f"a read-only open needs a directory for temporary files ({reason}): set TMPDIR to one"
+    ) from failure
+
+
+def mirror(path: str, links: str) -> None:
+    """Make the directory `links` of symbolic links to the files of a store. Raises StoreError."""
     try:
-        links = tempfile.mkdtemp(prefix="warpmem-read-only-")
-    except OSError as error:
-        raise StoreError(
-            f"a read-only open needs a directory for temporary files ({error.strerror}): set TMPDIR to one"
-        ) from error
-    try:
+        os.mkdir(links)
         for name in _names(path):
             if name not in _UNMIRRORED and _OWN_FILES.fullmatch(name):
                 os.symlink(os.path.join(path, name), os.path.join(links, name))
     except OSError as error:
-        shutil.rmtree(links, ignore_errors=True)
         raise StoreError(f"cannot link to the files of {path!r}: {error.strerror}") from error
-    return links
+
+
+def database_id(path: str) -> bytes:
+    """What tells a database apart from others that stood or will stand at its path; empty when unknown."""
+    try:
+        with open(os.path.join(path, "IDENTITY"), "rb") as file:
+            return file.read(64)
+    except OSError:
+        return b""
+
+
+def data_files(path: str) -> set[str]:
+    """The names of a store's tables, write-ahead logs and manifests."""
+    return {name for name in _names(path) if _STATE_FILES.fullmatch(name)}
 
 
 def _names(path: str) -> list[str]:

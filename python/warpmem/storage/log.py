@@ -10,21 +10,30 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from ..config import MAX_DIMENSION
-from ..errors import FormatError, InputError, ModelMismatch, StoreCorrupt, StoreError, StoreReadOnly
+from ..errors import (
+    FormatError,
+    InputError,
+    ModelMismatch,
+    NotSupported,
+    StoreCorrupt,
+    StoreError,
+    StoreReadOnly,
+)
 from ..ops.ids import KeyMaker, key_time, owner_of, owner_prefix
 from ..protocols import Clock, Engine, Transaction
-from ..records import LogEntry, Record, Row, RowChange, StoreIdentity
+from ..records import LogEntry, Record, Row, RowBlock, RowChange, StoreIdentity
 from ..types import Durability, Operation, Order, Owner
 from . import codec
 from .committer import Committer
 from .identity import FORMAT, identity_entry, read_identity
+from .rows import Versions, read_blocks
 from .transaction import LogState, StoreTransaction, owner_digest
 from .values import HistoryValue, ItemValue, OwnerValue, decode, decode_row, make_record
 
@@ -46,7 +55,7 @@ class StoreLog:
         self._clock = clock
         self._durability = durability
         self._read_only = read_only
-        self._state = _load_state(engine)
+        self._state = load_state(engine)
         self._applied = self._state.sequence
         self._unapplied: list[StoreTransaction] = []
         self._keys = KeyMaker(max(self._state.at, _last_key_time(engine)))
@@ -183,18 +192,17 @@ class StoreLog:
         vector: NDArray[np.float32] = decode_row(key, version, payload, self._identity.dimension).vector
         return vector
 
-    def rows(self, owner: int, metadata: bool = False) -> Iterator[Row]:
-        return self._rows(owner_prefix(owner), metadata)
+    def rows(self, owner: int, metadata: bool = False) -> Iterator[RowBlock]:
+        start, stop = codec.prefix_range(owner_prefix(owner))
+        family, dimension = self._identity.vectors, self._identity.dimension
+        return read_blocks(self._engine, family, start, stop, dimension, metadata=metadata)
 
     def item_rows(self, key: bytes, metadata: bool = False) -> Iterator[Row]:
-        return self._rows(key, metadata)
-
-    def _rows(self, prefix: bytes, metadata: bool) -> Iterator[Row]:
-        start, stop = codec.prefix_range(prefix)
+        start, stop = codec.prefix_range(key)
         family, dimension = self._identity.vectors, self._identity.dimension
         # In this order: a version that leaves `items` is in `history` from the same write on.
         vectors = self._engine.scan(family, start, stop)
-        versions = _Versions(self._engine, start, stop) if metadata else None
+        versions = Versions(self._engine, start, stop) if metadata else None
         for key, stored in vectors:
             payload = codec.unseal(family, key, stored)
             item_key, version = codec.read_version_key(family, key)
@@ -224,7 +232,10 @@ class StoreLog:
                     yield key, record
 
     def entries(self, since: int) -> Iterator[LogEntry]:
-        expected, last = since + 1, self._applied
+        return self._entries(since, self._applied)
+
+    def _entries(self, since: int, last: int) -> Iterator[LogEntry]:
+        expected = since + 1
         if expected > last:
             return
         for key, stored in self._engine.scan("log", codec.log_key(expected), codec.log_key(last + 1)):
@@ -244,35 +255,20 @@ class StoreLog:
     def sizes(self) -> dict[str, int]:
         return self._engine.sizes()
 
+    def refresh(self) -> int:
+        if self._read_only:
+            raise NotSupported(
+                "the store was opened with read_only=True and shows the state of then: "
+                "open it with follow=True to see what is written later"
+            )
+        return 0
+
+    def lag(self) -> tuple[int, float]:
+        return 0, 0.0
+
     def close(self) -> None:
         self._committer.stop()
         self._engine.close()
-
-
-class _Versions:
-    """Metadata of versions asked for in the order of their keys: families items and history side by side."""
-
-    def __init__(self, engine: Engine, start: bytes, stop: bytes) -> None:
-        self._items = engine.scan("items", start, stop)
-        self._history = engine.scan("history", start, stop)
-        self._item = next(self._items, None)
-        self._past = next(self._history, None)
-
-    def metadata(self, key: bytes, version: int) -> dict[str, Any] | None:
-        """None for a version that was erased meanwhile."""
-        while self._item is not None and self._item[0] < key:
-            self._item = next(self._items, None)
-        if self._item is not None and self._item[0] == key:
-            current = decode(codec.unseal("items", *self._item), ItemValue)
-            if current.version == version:
-                return current.metadata
-        wanted = codec.history_key(key, version)
-        while self._past is not None and self._past[0] < wanted:
-            self._past = next(self._history, None)
-        if self._past is None or self._past[0] != wanted:
-            return None
-        past = decode(codec.unseal("history", *self._past), HistoryValue).item
-        return None if past is None else past.metadata
 
 
 def _decode_entry(key: bytes, stored: bytes) -> LogEntry:
@@ -282,7 +278,7 @@ def _decode_entry(key: bytes, stored: bytes) -> LogEntry:
     return entry
 
 
-def _load_state(engine: Engine) -> LogState:
+def load_state(engine: Engine) -> LogState:
     """The counters that the last log entry and the last owner number give."""
     state = LogState()
     for key, stored in engine.scan("log", b"", b"\xff" * 9, reverse=True):
@@ -307,9 +303,9 @@ def _last_key_time(engine: Engine) -> int:
 
 def open_log(
     engine: Engine, clock: Clock, *, model_id: str, dimension: int, durability: Durability = "sync",
-    max_queue: int = 4096, read_only: bool = False,
+    max_queue: int = 4096, read_only: bool = False, kind: type[StoreLog] = StoreLog,
 ) -> StoreLog:  # fmt: skip
-    """Open or create the log on an engine.
+    """Open or create the log on an engine. kind: the class that is made, for logs that follow (follow.py).
 
     Raises ModelMismatch when the store holds vectors of another model, FormatError when it is newer, or is
     empty and opened read-only.
@@ -331,4 +327,4 @@ def open_log(
             f"not of {model_id!r} ({dimension}); "
             "open it with that model, and call reembed() to change to this one"
         )
-    return StoreLog(engine, identity, clock, durability=durability, max_queue=max_queue, read_only=read_only)
+    return kind(engine, identity, clock, durability=durability, max_queue=max_queue, read_only=read_only)

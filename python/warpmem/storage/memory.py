@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import itertools
 import threading
 from collections.abc import Iterator, Sequence
 
@@ -74,6 +75,14 @@ class MemoryEngine:
             low, high = bisect.bisect_left(held.keys, start), bisect.bisect_left(held.keys, stop)
             entries = [(key, held.values[key]) for key in held.keys[low:high]]
         return self._walk(reversed(entries) if reverse else iter(entries))
+
+    def chunks(
+        self, family: str, start: bytes, stop: bytes, size: int
+    ) -> Iterator[tuple[list[bytes], list[bytes]]]:
+        """See protocols.Engine."""
+        entries = self.scan(family, start, stop)
+        while part := list(itertools.islice(entries, size)):
+            yield [key for key, _ in part], [value for _, value in part]
 
     def _walk(self, entries: Iterator[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
         for entry in entries:

@@ -28,7 +28,7 @@ from .codec import FAMILIES, KEYS_END, VECTOR_FAMILIES
 from .disk import SpaceGuard
 from .lock import PathLock
 from .rocks_errors import call
-from .rocks_scan import Scan
+from .rocks_scan import Chunks, Scan
 
 _OPTIONS: Final = Path(__file__).with_name("rocksdb_options")
 _READ_ONLY_ATTEMPTS: Final = 3
@@ -76,10 +76,15 @@ def _options(memtable_bytes: int, cache: Any, *, compress: bool, read_only: bool
     return options, family
 
 
-def _open_database(path: str, memtable_bytes: int, read_only: bool, absent: Collection[str] = ()) -> Any:
+def open_database(
+    path: str, memtable_bytes: int, access: str, info: str = "", absent: Collection[str] = ()
+) -> Any:
+    """RocksDB at a path; access "write", "read" or "follow". info: folder for what a follower logs. absent:
+    families that it does not have."""
     from rocksdict import AccessType, Cache, Rdict
 
     cache = Cache(_CACHE_BYTES)
+    read_only = access != "write"
     options, compressed = _options(memtable_bytes, cache, compress=True, read_only=read_only)
     _, plain = _options(memtable_bytes, cache, compress=False, read_only=read_only)
     return Rdict(
@@ -90,11 +95,18 @@ def _open_database(path: str, memtable_bytes: int, read_only: bool, absent: Coll
             for family in FAMILIES
             if family not in absent
         },
-        access_type=AccessType.read_only(False) if read_only else AccessType.read_write(),
+        access_type=(
+            AccessType.secondary(info)
+            if access == "follow"
+            else AccessType.read_only(False)
+            if access == "read"
+            else AccessType.read_write()
+        ),
     )
 
 
-def _list_families(path: str) -> list[str]:
+def list_families(path: str) -> list[str]:
+    """The families of the database at a path."""
     from rocksdict import Rdict
 
     return Rdict.list_cf(path)
@@ -140,7 +152,7 @@ class RocksEngine:
         self._db: Any = None
         self._families: dict[str, Any] = {}
         self._handles: dict[str, Any] = {}
-        self._scans: weakref.WeakSet[Scan] = weakref.WeakSet()
+        self._scans: weakref.WeakSet[Scan | Chunks] = weakref.WeakSet()
         self._scans_lock = threading.Lock()
         try:
             self._db = self._open_read_only(memtable_bytes) if read_only else self._open(memtable_bytes)
@@ -159,17 +171,17 @@ class RocksEngine:
         exists = directory.prepare(self._path)
         if exists and not directory.is_ours(self._path):
             # Before the lock, which is a file: somebody else's database stays as it is.
-            directory.check_families(self._path, call(_list_families, self._path), read_only=False)
+            directory.check_families(self._path, call(list_families, self._path), read_only=False)
         self._lock = PathLock(self._path)
         if exists:
-            found = call(_list_families, self._path)
+            found = call(list_families, self._path)
             if directory.check_families(self._path, found, read_only=False):
                 self._upgrade(found)
         # A reader inside a call when this process closed the store holds RocksDB's lock a moment longer.
         deadline = time.monotonic() + 1.0
         while True:
             try:
-                return call(_open_database, self._path, memtable_bytes, False)
+                return call(open_database, self._path, memtable_bytes, "write")
             except StoreLocked:
                 if time.monotonic() > deadline:
                     raise
@@ -179,11 +191,13 @@ class RocksEngine:
         directory.require(self._path)
         attempt = 1
         while True:
-            mirror = directory.mirror(self._path)
-            remove = weakref.finalize(self, shutil.rmtree, mirror, ignore_errors=True)
+            place = directory.scratch()
+            remove = weakref.finalize(self, shutil.rmtree, place, ignore_errors=True)
+            mirror = os.path.join(place, "store")
             try:
-                absent = directory.check_families(mirror, call(_list_families, mirror), read_only=True)
-                database = call(_open_database, mirror, memtable_bytes, True, absent)
+                directory.mirror(self._path, mirror)
+                absent = directory.check_families(mirror, call(list_families, mirror), read_only=True)
+                database = call(open_database, mirror, memtable_bytes, "read", "", absent)
             except StoreCorrupt:
                 remove()
                 # A writer may have removed a file between the listing and the open.
@@ -223,6 +237,18 @@ class RocksEngine:
         with self._scans_lock:
             self._scans.add(scan)
         return scan
+
+    def chunks(
+        self, family: str, start: bytes, stop: bytes, size: int
+    ) -> Iterator[tuple[list[bytes], list[bytes]]]:
+        """See protocols.Engine.chunks. Raises as scan."""
+        chunks = Chunks(lambda: self._closed, self._moment(family), start, stop, size)
+        with self._scans_lock:
+            self._scans.add(chunks)
+        return chunks
+
+    def _moment(self, family: str) -> Any:
+        return call(self._family(family).snapshot)
 
     def _family(self, family: str) -> Any:
         handle = self._families.get(family)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..errors import StoreCorrupt
 from ..ops.clock import from_open_end, open_end, to_datetime, to_micros
 from ..ops.ids import format_id
-from ..records import LogEntry, Record, Row, StoreIdentity
+from ..records import LogEntry, Record, Row, RowHeader, StoreIdentity
 from ..types import MemoryItem, Modality, Operation, Scope
 
 V = TypeVar("V", bound=msgspec.Struct)
@@ -56,21 +56,6 @@ class HistoryValue(msgspec.Struct, frozen=True, array_like=True):
     operation: Operation
     at: int
     item: ItemValue | None
-
-
-class RowHeader(msgspec.Struct, frozen=True, array_like=True):
-    """Family vectors: what the index needs of one version, before the float32 values."""
-
-    ordinal: int
-    kind: str
-    agent_id: str | None
-    run_id: str | None
-    priority: float
-    valid_from: int
-    valid_to: int
-    recorded_at: int
-    retired_at: int
-    expires_at: int
 
 
 class OwnerValue(msgspec.Struct, frozen=True, array_like=True):
