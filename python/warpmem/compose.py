@@ -23,6 +23,7 @@ from .index.cpu import CpuBackend
 from .index.cuda_backend import CudaBackend
 from .index.partitions import PartitionedIndex
 from .memory import Memory
+from .memory.serving import Parts
 from .ops.clock import SystemClock
 from .policy.schema import compile_schemas
 from .protocols import Clock, Embedder, Engine, Log, SearchBackend, TokenCounter
@@ -82,15 +83,9 @@ def open(
             read_only=settings.read_only or settings.follow,
             kind=FollowingLog if settings.follow else StoreLog,
         )
-        index = PartitionedIndex(
-            backend,
-            chosen.dimension,
-            functools.partial(log.rows, metadata=bool(settings.columns)),
-            _make_checkpoint(settings, backend, log),
-            settings.columns,
-        )
         counter = token_counter or _make_counter(chosen)
-        memory = Memory(settings, log, index, backend, chosen, counter, compiled, reason)
+        parts = Parts(_other_embedder, functools.partial(_make_index, settings, backend, log))
+        memory = Memory(settings, log, parts, backend, chosen, counter, compiled, reason)
         if isinstance(log, FollowingLog):
             log.start(settings.follow_ms / 1000, metadata=bool(settings.columns))
         return memory
@@ -121,10 +116,25 @@ def make_backend(settings: Config) -> tuple[SearchBackend, str]:
     return choose(settings.backend, settings.isa, settings.device, settings.vram_bytes or None)
 
 
-def _make_checkpoint(settings: Config, backend: SearchBackend, log: Log) -> IndexCheckpoint | None:
+def _make_index(
+    settings: Config, backend: SearchBackend, log: Log, identity: StoreIdentity
+) -> PartitionedIndex:
+    return PartitionedIndex(
+        backend,
+        identity.dimension,
+        functools.partial(log.rows, identity=identity, metadata=bool(settings.columns)),
+        _make_checkpoint(settings, backend, log, identity),
+        settings.columns,
+    )
+
+
+def _make_checkpoint(
+    settings: Config, backend: SearchBackend, log: Log, identity: StoreIdentity
+) -> IndexCheckpoint | None:
     if settings.path is None or not isinstance(backend, (CpuBackend, CudaBackend)):
         return None
-    return IndexCheckpoint(backend, os.path.join(settings.path, INDEX_NAME), log, settings.columns)
+    path = os.path.join(settings.path, INDEX_NAME)
+    return IndexCheckpoint(backend, path, log, identity, settings.columns)
 
 
 def _make_engine(settings: Config) -> Engine:
@@ -186,8 +196,18 @@ def _choose_embedder(
         return given
     raise ModelMismatch(
         f"the store holds vectors of {identity.model_id!r} ({identity.dimension} dimensions), not a built-in "
-        "model; pass that model as embedder=, or dimension= and model_id= to bring vectors yourself"
+        "model; pass that model as embedder=, or dimension= and model_id= to bring vectors yourself, or to "
+        "call reembed() with another model"
     )
+
+
+def _other_embedder(embedder: Any, dimension: int | None, model_id: str | None) -> Embedder:
+    """The embedder that reembed() was given. Raises InputError."""
+    name = embedder if isinstance(embedder, str) else None
+    if embedder is None and dimension is None:
+        raise InputError("reembed needs the new embedder, or dimension= for vectors that given= returns")
+    settings = make_config({} if name is None else {"embedder": name})
+    return _choose_embedder(settings, None if name else embedder, dimension, model_id, None)
 
 
 def _make_counter(embedder: Embedder) -> TokenCounter:

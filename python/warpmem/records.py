@@ -131,6 +131,32 @@ class StoreIdentity(msgspec.Struct, frozen=True, array_like=True):
     vectors: str = "vectors"
 
 
+VersionName = tuple[bytes, int]
+"""(item key, version)."""
+
+
+class ReembedJob(msgspec.Struct, frozen=True, array_like=True):
+    """A change of the embedding model that is not finished; FORMATS.md says what each field means."""
+
+    model_id: str
+    dimension: int
+    vectors: str
+    started_at: int
+    since: int
+    position: bytes = b""
+    rows: int = 0
+    done: bool = False
+
+
+class BuildUnit(msgspec.Struct, frozen=True):
+    """A step of re-embedding: the rows it brings up to date, those of them that need a vector, and the job
+    after it."""
+
+    names: Sequence[VersionName]
+    lacking: Sequence[VersionName]
+    after: ReembedJob
+
+
 class ScopePart(msgspec.Struct, frozen=True):
     """One scope of a search: an owner's partition, narrowed by attributes, by an optional bitmap over row ids
     and by an optional filter that the index said it decides (a Node of ops/filter_grammar.py)."""

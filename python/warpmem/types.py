@@ -365,6 +365,19 @@ class ItemPage(msgspec.Struct, frozen=True):
         return iter(self.items)
 
 
+class ReembedStatus(msgspec.Struct, frozen=True):
+    """A change of the embedding model that is not finished. `vectors`: made so far. `running`: a call of this
+    process is at it, else `reembed` with this model goes on with it. `switched`: the new model is in use,
+    only the old vectors have still to go."""
+
+    model_id: str
+    dimension: int
+    vectors: int
+    started_at: datetime
+    running: bool
+    switched: bool
+
+
 class Stats(msgspec.Struct, frozen=True, kw_only=True):
     """A snapshot of the store and its index. Sizes in bytes.
 
@@ -389,3 +402,4 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     read_only: bool
     lag_changes: int
     lag_seconds: float
+    reembed: ReembedStatus | None

@@ -117,6 +117,10 @@ class PartitionedIndex:
             self._unsaved -= before
         return written
 
+    def discard(self) -> None:
+        if self._checkpoint is not None:
+            self._checkpoint.discard()
+
     # ------------------------------------------------------------------------------------- changes
 
     def apply(self, changes: Sequence[RowChange]) -> None:

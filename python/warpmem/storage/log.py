@@ -28,7 +28,7 @@ from ..errors import (
 )
 from ..ops.ids import KeyMaker, key_time, owner_of, owner_prefix
 from ..protocols import Clock, Engine, Transaction
-from ..records import LogEntry, Record, Row, RowBlock, RowChange, StoreIdentity
+from ..records import LogEntry, Record, ReembedJob, Row, RowBlock, RowChange, StoreIdentity
 from ..types import Durability, Operation, Order, Owner
 from . import codec
 from .committer import Committer
@@ -36,7 +36,9 @@ from .identity import FORMAT, identity_entry, read_identity
 from .rows import Versions, read_blocks
 from .transaction import LogState, StoreTransaction, owner_digest
 from .values import HistoryValue, ItemValue, OwnerValue, decode, decode_row, make_record
+from .vector_build import BuildTransaction, VectorBuild, begin, read_job, tidy
 
+C = TypeVar("C", bound=StoreTransaction)
 T = TypeVar("T")
 
 _OWNER_CACHE = 65_536
@@ -67,17 +69,24 @@ class StoreLog:
     # ------------------------------------------------------------------------------------ changes
 
     def transact(self, change: Callable[[Transaction], T], durability: Durability | None = None) -> T:
+        return self._submit(StoreTransaction, change, durability or self._durability)
+
+    def build_vectors(self, model_id: str, dimension: int) -> VectorBuild:
+        def run(change: Callable[[BuildTransaction], T], durability: Durability) -> T:
+            return self._submit(BuildTransaction, change, durability)
+
+        return begin(self._engine, run, model_id, dimension, self.now)
+
+    def _submit(self, kind: type[C], change: Callable[[C], T], durability: Durability) -> T:
         if self._read_only:
             raise StoreReadOnly("the store was opened with read_only=True")
 
         def job() -> tuple[StoreTransaction, StoreTransaction, T]:
-            transaction = StoreTransaction(
-                self._engine, self._identity, self._state, self._keys, self._clock.now()
-            )
+            transaction = kind(self._engine, self._identity, self._state, self._keys, self._clock.now())
             result = change(transaction)
             return transaction, transaction, result
 
-        return self._committer.submit(job, durability or self._durability)
+        return self._committer.submit(job, durability)
 
     def subscribe(self, apply: Callable[[Sequence[RowChange]], None]) -> None:
         self._subscribers.append(apply)
@@ -89,7 +98,10 @@ class StoreLog:
     def _write(self, transaction: StoreTransaction) -> None:
         self._engine.write(transaction.operations)
         self._state = transaction.state
-        self._epoch += 1
+        if isinstance(transaction, BuildTransaction):
+            self._identity = transaction.identity
+        else:
+            self._epoch += 1
         self._unapplied.append(transaction)
 
     def _sync(self) -> None:
@@ -108,6 +120,8 @@ class StoreLog:
             self._unapplied.remove(transaction)
         self._applied = max(self._applied, transaction.state.sequence)
         self._tell(transaction.effects)
+        if isinstance(transaction, BuildTransaction) and transaction.applied is not None:
+            transaction.applied()
 
     def _tell(self, effects: Sequence[RowChange]) -> None:
         for apply in self._subscribers:
@@ -182,20 +196,18 @@ class StoreLog:
                 found.append((current.operation, current.recorded_at, make_record(key, current)))
         return found
 
-    def vector(self, key: bytes, version: int) -> NDArray[np.float32] | None:
+    def vector(self, key: bytes, version: int, identity: StoreIdentity) -> NDArray[np.float32] | None:
         vector_key = codec.vector_key(key, version)
-        family = self._identity.vectors
-        stored = self._engine.get(family, vector_key)
+        stored = self._engine.get(identity.vectors, vector_key)
         if stored is None:
             return None
-        payload = codec.unseal(family, vector_key, stored)
-        vector: NDArray[np.float32] = decode_row(key, version, payload, self._identity.dimension).vector
+        payload = codec.unseal(identity.vectors, vector_key, stored)
+        vector: NDArray[np.float32] = decode_row(key, version, payload, identity.dimension).vector
         return vector
 
-    def rows(self, owner: int, metadata: bool = False) -> Iterator[RowBlock]:
+    def rows(self, owner: int, identity: StoreIdentity, metadata: bool = False) -> Iterator[RowBlock]:
         start, stop = codec.prefix_range(owner_prefix(owner))
-        family, dimension = self._identity.vectors, self._identity.dimension
-        return read_blocks(self._engine, family, start, stop, dimension, metadata=metadata)
+        return read_blocks(self._engine, identity.vectors, start, stop, identity.dimension, metadata=metadata)
 
     def item_rows(self, key: bytes, metadata: bool = False) -> Iterator[Row]:
         start, stop = codec.prefix_range(key)
@@ -247,6 +259,9 @@ class StoreLog:
 
     def position(self) -> LogEntry | None:
         return next(self.entries(self._applied - 1), None) if self._applied else None
+
+    def job(self) -> ReembedJob | None:
+        return read_job(self._engine)
 
     def totals(self) -> dict[str, int]:
         state = self._state
@@ -325,6 +340,9 @@ def open_log(
         raise ModelMismatch(
             f"the store holds vectors of {identity.model_id!r} ({identity.dimension} dimensions), "
             f"not of {model_id!r} ({dimension}); "
-            "open it with that model, and call reembed() to change to this one"
+            "open it with that model, or as dimension= and model_id= name it, and change to this one with "
+            "reembed() or `warpmem reembed`"
         )
+    if not read_only:
+        tidy(engine)
     return kind(engine, identity, clock, durability=durability, max_queue=max_queue, read_only=read_only)
