@@ -15,7 +15,7 @@ from ..ops.ids import format_id, parse_id
 from ..policy.filters import compile_filter
 from ..policy.reconcile import is_current
 from ..protocols import Log
-from ..records import Record
+from ..records import Record, StoreIdentity
 from ..types import Change, ItemPage, MemoryItem, Order, ReembedStatus, Scope, Stats, Version
 from . import arguments
 from .cache import ItemCache, own
@@ -146,10 +146,16 @@ class Browser:
         return tuple(Scope(**{f"{owner.type}_id": owner.id}) for _, owner in found)
 
     def stats(
-        self, config: Config, rows: Mapping[str, int], backend: str, reason: str, reembedding: bool
+        self,
+        config: Config,
+        identity: StoreIdentity,
+        rows: Mapping[str, int],
+        backend: str,
+        reason: str,
+        reembedding: bool,
     ) -> Stats:
         lag_changes, lag_seconds = self._log.lag()
-        totals, identity = self._log.totals(), self._log.identity
+        totals = self._log.totals()
         return Stats(
             path=config.path or ":memory:",
             items=totals["items"],

@@ -386,5 +386,8 @@ class Memory(Maintained):
         """Counters of the store, its index and its cache."""
         self._check_open()
         with self._current.use() as serving:
-            rows, running = serving.index.stats(), self._reembedding.running
-        return self._browser.stats(self._config, rows, self._backend.name, self._backend_reason, running)
+            rows, identity = serving.index.stats(), serving.vectors.identity
+        running = self._reembedding.running
+        return self._browser.stats(
+            self._config, identity, rows, self._backend.name, self._backend_reason, running
+        )
