@@ -2,6 +2,7 @@
 
 `golden/format-N/` holds `closed` (a store that was closed, with an index checkpoint), `unclean` (the same
 store as a killed process leaves it: everything in the write-ahead log) and `content.json`, what both hold.
+From format 2 on their model was changed once, and another change of it was begun and stopped.
 They were made once, by the code that wrote that format, with
 
     python -m durability.golden_stores FOLDER
@@ -11,6 +12,7 @@ and are never made again: a new format gets a folder of its own.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import sys
@@ -22,15 +24,17 @@ from typing import Any
 import msgspec
 
 import warpmem
+from reembedding import Hooked
 from warpmem import Memory, NewItem, Scope
 from warpmem.embed.hashing import HashingEmbedder
+from warpmem.errors import EmbeddingError
 from warpmem.ops.clock import FixedClock
 from warpmem.protocols import Engine
 from warpmem.storage.codec import FAMILIES
 from warpmem.storage.rocks import RocksEngine
 
 GOLDEN = Path(__file__).with_name("golden")
-DIMENSION = 16
+DIMENSION, OTHER = 16, 24
 START = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 NOW = START + timedelta(days=1)
 SCOPES = (
@@ -77,7 +81,7 @@ def fill(memory: Memory, clock: FixedClock) -> None:
         expires_at=START + timedelta(days=60),
     )  # fmt: skip
     memory.add("Bob is away.", scope=bob, valid_to=START + timedelta(hours=2))
-    vector = [float(n - 7) for n in range(DIMENSION)]
+    vector = [float(n - 7) for n in range(memory.stats().dimension)]
     memory.add(NewItem(text="?", modality="image", blob="file:///cat.png", vector=vector), scope=helper)
     memory.add_many(
         [NewItem(text=f"Step {n}: turn screw {n * n}.", metadata={"step": n}) for n in range(8)],
@@ -146,11 +150,20 @@ def _plain(value: Any) -> Any:
     return json.loads(msgspec.json.encode(value))
 
 
+def _stop_after(count: int, model: Hooked) -> None:
+    if len(model.embedded) >= count:
+        raise EmbeddingError("stopped")
+
+
 def make(folder: Path) -> None:
     """Write a golden folder with the code as it is."""
     store, clock = folder / "closed", FixedClock(START)
-    memory = open_golden(store, clock=clock)
+    memory = open_golden(store, clock=clock, embedder=HashingEmbedder(OTHER))
     fill(memory, clock)
+    memory.reembed(HashingEmbedder(DIMENSION))
+    halted = Hooked(OTHER, lambda texts: _stop_after(10, halted))
+    with contextlib.suppress(EmbeddingError):
+        memory.reembed(halted, batch=5)
     shutil.copytree(store, folder / "unclean", ignore=shutil.ignore_patterns(*_NOT_DATA))
     memory.close()
     with open_golden(store) as memory:
