@@ -129,7 +129,7 @@ def test_use_after_close(engine: Engine) -> None:
 
 
 def test_unknown_families_are_programming_errors(engine: Engine) -> None:
-    for use in (lambda: engine.get("events", b"a"), lambda: list(engine.scan("jobs", b"", b"\xff"))):
+    for use in (lambda: engine.get("events", b"a"), lambda: list(engine.scan("events2", b"", b"\xff"))):
         with pytest.raises(KeyError, match="expected one of"):
             use()
 
