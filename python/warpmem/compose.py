@@ -25,6 +25,7 @@ from .index.partitions import PartitionedIndex
 from .memory import Memory
 from .memory.serving import Parts
 from .ops.clock import SystemClock
+from .ops.progress import Progress, Report
 from .policy.schema import compile_schemas
 from .protocols import Clock, Embedder, Engine, Log, SearchBackend, TokenCounter
 from .reason.tokens import EstimateTokenCounter, TokenizerCounter
@@ -49,6 +50,7 @@ def open(
     token_counter: TokenCounter | None = None,
     clock: Clock | None = None,
     config: Config | str | os.PathLike[str] | None = None,
+    progress: Report | None = None,
     **options: Any,
 ) -> Memory:
     """Open the store at `path`, creating it when it does not exist; None keeps it in memory.
@@ -57,13 +59,17 @@ def open(
     (n, d) array (then `dimension` and `model_id` are needed). `dimension` alone makes a store whose vectors
     all come with `vector=`. An existing store is opened with its own model when none is named. schemas: kind
     -> JSON Schema (subset, policy/schema.py) or msgspec type for the metadata of that kind. config: a Config
-    or a TOML file; `options` are fields of Config and win over it.
+    or a TOML file; `options` are fields of Config and win over it. progress: called as progress(task, done,
+    total) twice a second while opening, or the first search of an owner, takes long; total may be None, and
+    what it raises ends the call.
 
     Raises InputError, ModelMismatch, StoreLocked, StoreCorrupt, FormatError, StoreReadOnly, DiskFull,
     BackendUnavailable.
     """
     settings = _settings(path, config, embedder if isinstance(embedder, str) else None, options)
     model = None if isinstance(embedder, str) else embedder
+    if progress is not None and not callable(progress):
+        raise InputError(f"progress must be a function, not {type(progress).__name__}")
     if clock is not None and not callable(getattr(clock, "now", None)):
         raise InputError(f"clock must have a method now(), not be {type(clock).__name__}")
     if token_counter is not None and not callable(getattr(token_counter, "count", None)):
@@ -84,7 +90,7 @@ def open(
             kind=FollowingLog if settings.follow else StoreLog,
         )
         counter = token_counter or _make_counter(chosen)
-        parts = Parts(_other_embedder, functools.partial(_make_index, settings, backend, log))
+        parts = Parts(_other_embedder, functools.partial(_make_index, settings, backend, log, progress))
         memory = Memory(settings, log, parts, backend, chosen, counter, compiled, reason)
         if isinstance(log, FollowingLog):
             log.start(settings.follow_ms / 1000, metadata=bool(settings.columns))
@@ -117,24 +123,25 @@ def make_backend(settings: Config) -> tuple[SearchBackend, str]:
 
 
 def _make_index(
-    settings: Config, backend: SearchBackend, log: Log, identity: StoreIdentity
+    settings: Config, backend: SearchBackend, log: Log, progress: Report | None, identity: StoreIdentity
 ) -> PartitionedIndex:
     return PartitionedIndex(
         backend,
         identity.dimension,
         functools.partial(log.rows, identity=identity, metadata=bool(settings.columns)),
-        _make_checkpoint(settings, backend, log, identity),
+        _make_checkpoint(settings, backend, log, progress, identity),
         settings.columns,
+        lambda owner: Progress(progress, "rows loaded", log.owner_items(owner)),
     )
 
 
 def _make_checkpoint(
-    settings: Config, backend: SearchBackend, log: Log, identity: StoreIdentity
+    settings: Config, backend: SearchBackend, log: Log, progress: Report | None, identity: StoreIdentity
 ) -> IndexCheckpoint | None:
     if settings.path is None or not isinstance(backend, (CpuBackend, CudaBackend)):
         return None
     path = os.path.join(settings.path, INDEX_NAME)
-    return IndexCheckpoint(backend, path, log, identity, settings.columns)
+    return IndexCheckpoint(backend, path, log, identity, settings.columns, progress)
 
 
 def _make_engine(settings: Config) -> Engine:

@@ -68,7 +68,7 @@ class Row(msgspec.Struct, frozen=True):
     metadata: Any = None
 
 
-class RowHeader(msgspec.Struct, frozen=True, array_like=True):
+class RowHeader(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What a stored row says before its float32 values: the fields of Row between version and vector."""
 
     ordinal: int
@@ -95,7 +95,8 @@ class RowBlock(NamedTuple):
 
 class RowChange(msgspec.Struct, frozen=True):
     """What one committed change did to one owner's rows. Removals are (key, version) and come first. `keys`
-    are all items it changed, those included whose rows stayed as they were.
+    are all items it changed, those included whose rows stayed as they were. `erased`: forget all that is
+    known of the owner and read it anew when needed; the rest is empty then.
 
     Applying the same change twice is the same as applying it once.
     """
@@ -104,11 +105,16 @@ class RowChange(msgspec.Struct, frozen=True):
     keys: Sequence[bytes]
     remove: Sequence[tuple[bytes, int]]
     add: Sequence[Row]
+    erased: bool = False
 
 
 class LogEntry(msgspec.Struct, frozen=True, array_like=True):
     """One entry of the log family. Sequence numbers start at 1 and have no gaps. `items` is the number of
-    live items in the store after it."""
+    live items in the store after it.
+
+    Operation "erase" is a stub (key all zeros) in the place of an entry of what was erased, or a notice (key:
+    an owner's number, then zeros): all that is known of this owner must be read anew.
+    """
 
     sequence: int
     at: int

@@ -72,6 +72,11 @@ def test_scan_bounds(engine: Engine) -> None:
             expected = [(key, key + b"!") for key in keys if start <= key < stop]
             assert list(engine.scan("items", start, stop)) == expected
             assert list(engine.scan("items", start, stop, reverse=True)) == expected[::-1]
+            for size in (1, 2, 3, 100):
+                chunks = list(engine.chunks("items", start, stop, size))
+                assert all(1 <= len(keys) == len(values) <= size for keys, values in chunks)
+                entries = [entry for keys, values in chunks for entry in zip(keys, values, strict=True)]
+                assert entries == expected
 
 
 def test_scan_is_from_one_moment(engine: Engine) -> None:

@@ -71,6 +71,13 @@ class Progress:
         self._stream.flush()
 
 
+def show_task(task: str, done: int, total: int | None) -> None:
+    """A line on stderr about what takes long, rewritten in place until all is done."""
+    share = f"{done:,}" if not total else f"{min(1.0, done / total):4.0%} of {total:,}"
+    sys.stderr.write(f"\r{task}: {share}" + ("\n" if total == done else ""))
+    sys.stderr.flush()
+
+
 def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Iterator
 
 from .. import compose
@@ -11,6 +12,7 @@ from ..errors import InputError
 from ..memory import Memory
 from ..types import Scope
 from .parser import is_text
+from .progress import show_task
 
 _PAGE = 1000
 
@@ -28,7 +30,7 @@ def open_store(args: argparse.Namespace, *, read_only: bool) -> Memory:
     path = store_path(args)
     if path is None:
         raise argparse.ArgumentError(None, "which store? give --store PATH or set WARPMEM_STORE")
-    return compose.open(path, read_only=read_only)
+    return compose.open(path, read_only=read_only, progress=show_task if sys.stderr.isatty() else None)
 
 
 def scope_of(args: argparse.Namespace) -> Scope | None:

@@ -10,11 +10,13 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import msgspec
 
+from ..errors import StoreError
+from ..ops.progress import Progress, Report
 from ..ops.replay import row_changes, touched
 from ..protocols import FileBackend, Log, RowPool, Transaction
 from ..records import LogEntry, RowChange, StoreIdentity
@@ -110,14 +112,22 @@ class IndexCheckpoint:
     """Where the index of one store is kept between its openings."""
 
     def __init__(
-        self, backend: FileBackend, path: str, log: Log, identity: StoreIdentity, columns: Mapping[str, str]
+        self,
+        backend: FileBackend,
+        path: str,
+        log: Log,
+        identity: StoreIdentity,
+        columns: Mapping[str, str],
+        report: Report | None = None,
     ) -> None:
-        """identity: what the store is while the index is of its vectors."""
+        """identity: what the store is while the index is of its vectors. report: told how far reading the
+        changes since the checkpoint is."""
         self._backend = backend
         self._columns = dict(columns)
         self._path = path
         self._log = log
         self._identity = identity
+        self._report = report
 
     def read(self, dimension: int, n_columns: int) -> Restored:
         """What the file holds. ValueError or StoreError with the reason when it cannot be used."""
@@ -135,10 +145,34 @@ class IndexCheckpoint:
         known = {list_id for owner in partitions for list_id in lists_of(owner)}
         pool.drop([list_id for list_id in pool.lists().tolist() if list_id not in known])
         changes = []
-        for owner, keys in touched(entries).items():
+        since = touched(entries)
+        total = sum(len(keys) for keys in since.values())
+        progress = Progress(self._report, "items changed since the checkpoint", total)
+        done = 0
+        for owner, keys in since.items():
+            done += len(keys)
+            progress.at(done)
             if owner in partitions:
                 changes.append(row_changes(self._log, owner, keys, metadata=bool(self._columns)))
+        progress.end(done)
         return Restored(pool, dict(mark.kinds), partitions, changes)
+
+    def exists(self) -> bool:
+        """Whether there is a file, or was one that this process may still map."""
+        return os.path.exists(self._path)
+
+    def remove(self) -> None:
+        """Delete the file; the log has what it held. Raises StoreError."""
+        try:
+            self._tidy()
+            os.unlink(self._path)
+            sync_folder(self._path)
+        except OSError as error:
+            raise StoreError(f"cannot delete {self._path!r}: {error.strerror}") from error
+
+    def between_changes(self, do: Callable[[], None]) -> None:
+        """Call `do` while no change is made."""
+        self._log.transact(lambda transaction: do())
 
     def _tidy(self) -> None:
         """Remove what saving left behind when its process was killed: nobody else writes to a store."""
@@ -171,8 +205,18 @@ class IndexCheckpoint:
                 # No change is made meanwhile, but a search may have given up an owner with a damaged page.
                 if known == [part.generation for part in ready.values()]:
                     os.replace(beside, self._path)
+                    sync_folder(self._path)
                     return True
             os.unlink(beside)
             return False
 
         return False if self._log.read_only else self._log.transact(save)
+
+
+def sync_folder(path: str) -> None:
+    """Make what was renamed to `path`, or deleted there, durable."""
+    folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

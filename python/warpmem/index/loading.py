@@ -14,6 +14,8 @@ from ..records import RowBlock, RowHeader
 from .partition import Partition
 from .row_columns import RowTable
 
+_WORTH_A_THREAD = 4096
+
 
 def take_in(
     pool: RowPool,
@@ -24,26 +26,32 @@ def take_in(
 ) -> None:
     """Append all blocks to an empty partition and to the pool. taken: told the rows so far after each block.
 
-    While the pool takes in one block on a thread of its own, the next is read and decoded.
+    Reading a block, making its columns and taking it into the pool go on side by side for three blocks.
     """
     partition.loaded()
-    pending: Future[None] | None = None
+    found = iter(blocks)
+    block = next(found, None)
     with contextlib.ExitStack() as stack:
-        helper: ThreadPoolExecutor | None = None
-        for block in blocks:
+        helpers: ThreadPoolExecutor | None = None
+        taking: Future[None] | None = None
+        while block is not None:
+            following = None
+            if len(block.headers) >= _WORTH_A_THREAD:
+                helpers = helpers or stack.enter_context(ThreadPoolExecutor(2, "warpmem-load"))
+                following = helpers.submit(next, found, None)
             n, next_id = len(block.headers), len(partition.names)
             made = table(block.headers, block.metadata or ())
             ids = np.arange(next_id, next_id + n, dtype=np.int64)
             rows = ((), made.list_ids, ids, made.ordinals, made.columns, block.vectors)
             partition.names.begin(block.names)
             partition.past_until = made.past_until
-            if next_id == 0:
-                pool.apply(*rows)  # most owners are one block, which is not worth the start of a thread
+            if helpers is None:
+                pool.apply(*rows)
             else:
-                if pending is not None:
-                    pending.result()
-                helper = helper or stack.enter_context(ThreadPoolExecutor(1, "warpmem-load"))
-                pending = helper.submit(pool.apply, *rows)
+                if taking is not None:
+                    taking.result()
+                taking = helpers.submit(pool.apply, *rows)
             taken(next_id + n)
-    if pending is not None:
-        pending.result()
+            block = next(found, None) if following is None else following.result()
+        if taking is not None:
+            taking.result()

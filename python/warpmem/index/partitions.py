@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import IndexCorrupt, InputError, StoreError
+from ..errors import IndexCorrupt, InputError
 from ..ops.ids import owner_of
+from ..ops.progress import Progress
 from ..protocols import RowPool, SearchBackend
 from ..records import (
     NEVER,
@@ -49,6 +50,7 @@ from .row_columns import (
     narrow,
     table,
 )  # fmt: skip
+from .saved_partitions import SavedPartitions
 
 _MIN = -(1 << 63)
 _SPARE_NAMES = 65_536
@@ -56,7 +58,7 @@ _MAX_SCAN_K = 4096
 _TRIES = 16  # searches that meet new strings before they leave rows with newer ones out
 
 
-class PartitionedIndex:
+class PartitionedIndex(SavedPartitions):
     """Implements protocols.Index."""
 
     def __init__(
@@ -66,12 +68,14 @@ class PartitionedIndex:
         load: Callable[[int], Iterable[RowBlock]],
         checkpoint: IndexCheckpoint | None = None,
         columns: Mapping[str, str] | None = None,
+        progress: Callable[[int], Progress] | None = None,
     ) -> None:
         """load: owner -> its rows, with metadata if there are `columns`, the declared metadata keys and their
-        types ("number", "string", "boolean")."""
+        types ("number", "string", "boolean"). progress: owner -> who is told how far loading its rows is."""
         self._backend = backend
         self._dimension = dimension
         self._load_rows = load
+        self._progress = progress or (lambda owner: Progress(None, "", None))
         self._checkpoint = checkpoint
         self._columns = ItemColumns(columns or {}, N_COLUMNS)
         self._n_columns = N_COLUMNS + len(self._columns)
@@ -79,43 +83,7 @@ class PartitionedIndex:
         self._kinds: dict[str, int] = {}
         self._partitions: dict[int, Partition] = {}
         self._unsaved = 0  # rows that came or went since the checkpoint
-        self.restored = "no checkpoint"
-        pool = None if checkpoint is None else self._restore(checkpoint)
-        self._pool: RowPool = backend.pool(dimension, self._n_columns) if pool is None else pool
-
-    def _restore(self, checkpoint: IndexCheckpoint) -> RowPool | None:
-        """Start from a checkpoint, or from nothing: what it cannot give, the log can."""
-        try:
-            pool, kinds, partitions, changes = checkpoint.read(self._dimension, self._n_columns)
-        except FileNotFoundError:
-            return None
-        except (StoreError, ValueError) as error:
-            self.restored = f"checkpoint not used: {error}"
-            return None
-        self._pool = pool
-        self._kinds, self._partitions = kinds, partitions
-        self.apply(changes)
-        self.restored = f"{len(partitions)} owners from the checkpoint, {len(changes)} changed since"
-        return pool
-
-    def checkpoint(self, least_changes: int = 0) -> bool:
-        if least_changes:
-            least_changes = max(least_changes, self._pool.stats()["rows"] // 10)
-        if self._checkpoint is None or self._unsaved < least_changes:
-            return False
-        before = self._unsaved
-        try:
-            written = self._checkpoint.write(self._pool, self._kinds, dict(self._partitions))
-        except IndexCorrupt:
-            # Pages of the last checkpoint are damaged. All owners are read from the log when next needed.
-            for owner, partition in list(self._partitions.items()):
-                with partition.lock:
-                    if partition.state == "ready":
-                        self._drop(owner, partition)
-            written = self._checkpoint.write(self._pool, self._kinds, dict(self._partitions))
-        if written:
-            self._unsaved -= before
-        return written
+        self._restore()
 
     def discard(self) -> None:
         if self._checkpoint is not None:
@@ -131,6 +99,8 @@ class PartitionedIndex:
             with partition.lock:
                 if partition.state == "loading":
                     partition.waiting.append(change)
+                elif partition.state == "ready" and change.erased:
+                    self._drop(change.owner, partition)
                 elif partition.state == "ready":
                     self._apply(partition, change)
 
@@ -148,11 +118,12 @@ class PartitionedIndex:
 
     def _drop(self, owner: int, partition: Partition) -> None:
         with self._lock:
+            # Else the rows in the pool are those of another.
             if self._partitions.get(owner) is partition:
+                self._pool.drop(lists_of(owner))
                 del self._partitions[owner]
         partition.state = "dropped"
         partition.generation = next_generation()
-        self._pool.drop(lists_of(owner))
 
     def _partition(self, owner: int) -> Partition:
         """The loaded partition of an owner."""
@@ -170,22 +141,26 @@ class PartitionedIndex:
         end. A change that the scan saw already is applied twice, which is the same as once."""
         with partition.lock:
             partition.state = "loading"
+            pool = self._pool
         try:
-            before = len(partition.names)
+            progress = self._progress(owner)
             take_in(
-                self._pool,
+                pool,
                 partition,
                 self._load_rows(owner),
                 functools.partial(self._table, owner, partition),
-                lambda rows: None,
+                progress.at,
             )
-            self._unsaved += len(partition.names) - before
+            progress.end(len(partition.names))
+            self._unsaved += len(partition.names)
             partition.generation = next_generation()
             while True:
                 with partition.lock:
                     waiting, partition.waiting = partition.waiting, []
-                    if not waiting:
-                        partition.state = "ready"
+                    if pool is not self._pool or any(change.erased for change in waiting):
+                        self._drop(owner, partition)  # and the caller begins again
+                        return
+                    if not waiting and self._ready(partition, pool):
                         return
                 for change in waiting:
                     self._change(owner, partition, change.remove, change.add)
@@ -193,6 +168,13 @@ class PartitionedIndex:
             with partition.lock:
                 self._drop(owner, partition)
             raise
+
+    def _ready(self, partition: Partition, pool: RowPool) -> bool:
+        """Let searches have a partition that was loaded into `pool`, unless that is another by now."""
+        with self._lock:
+            if pool is self._pool:
+                partition.state = "ready"
+            return pool is self._pool
 
     def _table(
         self, owner: int, partition: Partition, rows: Sequence[Row | RowHeader], metadata: Sequence[Any]
@@ -278,7 +260,7 @@ class PartitionedIndex:
                 # The checkpoint is damaged in one of these lists; the log has their rows.
                 for owner, partition in partitions.items():
                     with partition.lock:
-                        self._drop(owner, partition)
+                        self._give_up(owner, partition)
                 continue
             # Rows may carry strings by now that a filter knew nothing of.
             grown = not bounds and any(len(partitions[owner].codes) != size for owner, size in known.items())
@@ -361,7 +343,7 @@ class PartitionedIndex:
                 try:
                     places = partition.places(owner, self._pool)
                 except IndexCorrupt:
-                    self._drop(owner, partition)
+                    self._give_up(owner, partition)
                     continue
                 live = {row_id: name for name, (_, row_id) in places.items()}
                 return partition.generation, [live.get(row_id) for row_id in range(len(partition.names))]
@@ -394,4 +376,6 @@ class PartitionedIndex:
         return f"exact scan, {self._backend.name}/{self._pool.isa}, float32 rows in pages of 64"
 
     def stats(self) -> dict[str, int]:
-        return {**self._pool.stats(), "owners": len(self._partitions)}
+        tiers: Any = getattr(self._pool, "tiers", dict)()
+        pages = int(tiers.get("pages", 0))
+        return {**self._pool.stats(), "owners": len(self._partitions), "device_pages": pages}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,8 @@ from .partition import Partition, lists_of
 VALID_FROM, VALID_TO, RECORDED_AT, RETIRED_AT, EXPIRES_AT, PRIORITY, KIND, AGENT, RUN = range(9)
 N_COLUMNS = 9
 _NOBODY = -1
+
+V = TypeVar("V")
 
 
 class RowTable(NamedTuple):
@@ -37,35 +39,44 @@ def table(
     kind_code: Callable[[str], int],
 ) -> RowTable:
     """The cells of rows of one owner. Strings that are new get their codes here."""
-    ends = [min(row.valid_to, row.retired_at) for row in rows]
-    current, past = lists_of(owner)
-    images = {priority: float_image(priority) for priority in {row.priority for row in rows}}
-    kinds = {kind: kind_code(kind) for kind in dict.fromkeys([row.kind for row in rows])}
     cells: list[Sequence[int]] = [
         [row.valid_from for row in rows],
         [row.valid_to for row in rows],
         [row.recorded_at for row in rows],
         [row.retired_at for row in rows],
         [row.expires_at for row in rows],
-        [images[row.priority] for row in rows],
-        [kinds[row.kind] for row in rows],
-        _codes(partition, "a", [row.agent_id for row in rows]),
-        _codes(partition, "r", [row.run_id for row in rows]),
+        _coded([row.priority for row in rows], float_image),
+        _coded([row.kind for row in rows], kind_code),
+        _coded([row.agent_id for row in rows], lambda name: _code(partition, "a", name)),
+        _coded([row.run_id for row in rows], lambda name: _code(partition, "r", name)),
     ]
     if len(declared):
         cells += zip(*(declared.encode(entry, partition) for entry in metadata), strict=True)
     columns = np.array(cells, np.int64).reshape(N_COLUMNS + len(declared), len(rows))
+    ends = np.minimum(columns[VALID_TO], columns[RETIRED_AT])
+    ended = ends != NEVER
+    past_until = partition.past_until
+    if ended.any():
+        past_until = max(past_until, int(ends[ended].max()))
+    current, past = lists_of(owner)
     return RowTable(
-        np.array([current if end == NEVER else past for end in ends], np.int64),
+        current + (past - current) * ended,
         np.array([row.ordinal for row in rows], np.uint32),
-        np.ascontiguousarray(columns.T),
-        max([partition.past_until, *(end for end in ends if end != NEVER)]),
+        columns.T.copy(),
+        past_until,
     )
 
 
-def _codes(partition: Partition, tag: str, names: Sequence[str | None]) -> list[int]:
-    codes = partition.codes
-    return [_NOBODY if name is None else codes.setdefault(tag + name, len(codes)) for name in names]
+def _coded(values: Sequence[V], code: Callable[[V], int]) -> list[int]:
+    """The codes of values, each asked for once, in the order of first appearance."""
+    codes = {value: code(value) for value in dict.fromkeys(values)}
+    if len(codes) == 1:
+        return [*codes.values()] * len(values)
+    return [codes[value] for value in values]
+
+
+def _code(partition: Partition, tag: str, name: str | None) -> int:
+    return _NOBODY if name is None else partition.codes.setdefault(tag + name, len(partition.codes))
 
 
 def narrow(partition: Partition, part: ScopePart) -> list[Term] | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from ..protocols import Log
 from ..records import LogEntry, RowChange
-from .ids import owner_of
+from .ids import KEY_BYTES, OWNER_BYTES, owner_of, owner_prefix
 
 
 def touched(entries: Iterable[LogEntry]) -> dict[int, dict[bytes, int]]:
@@ -20,6 +20,8 @@ def touched(entries: Iterable[LogEntry]) -> dict[int, dict[bytes, int]]:
 
 def row_changes(log: Log, owner: int, keys: dict[bytes, int], *, metadata: bool) -> RowChange:
     """The change that brings an owner's rows from before some changes, which `touched` these keys, to now."""
+    if owner_prefix(owner) + bytes(KEY_BYTES - OWNER_BYTES) in keys:  # the key of a notice
+        return RowChange(owner, (), (), (), erased=True)
     remove = [(key, version + 1) for key, last in keys.items() for version in range(last)]
     add = [row for key in keys for row in log.item_rows(key, metadata=metadata)]
     return RowChange(owner, tuple(keys), remove, add)

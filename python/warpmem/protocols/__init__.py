@@ -7,6 +7,7 @@
     Log             storage/log.py                           (records)
     Transaction     storage/transaction.py
     VectorBuild     storage/vector_build.py
+    Erasures        storage/erasure.py
     RowPool, SearchBackend            index/cpu.py, index/numpy_ref.py, index/ivf_pool.py
     Index           index/partitions.py
 
@@ -17,12 +18,13 @@ from __future__ import annotations
 
 from .models import Clock, Embedder, LanguageModel, Reranker, TokenCounter
 from .search import FileBackend, Index, RowPool, SearchBackend
-from .storage import Engine, Log, Transaction, VectorBuild
+from .storage import Engine, Erasures, Log, Transaction, VectorBuild
 
 __all__ = [
     "Clock",
     "Embedder",
     "Engine",
+    "Erasures",
     "FileBackend",
     "Index",
     "LanguageModel",

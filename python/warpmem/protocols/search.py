@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -165,7 +165,14 @@ class Index(Protocol):
         ...
 
     def plan(self) -> str: ...
-    def stats(self) -> dict[str, int]: ...
+    def stats(self) -> dict[str, int]:
+        """What the pool counts, `owners` that are loaded, and `device_pages`."""
+        ...
+
+    def renew(self) -> Literal["none", "rewritten", "removed"]:
+        """After an erasure: nothing of what a checkpoint held before is kept in a file, nor mapped. Tells
+        what became of the checkpoint. Raises StoreError."""
+        ...
 
     def discard(self) -> None:
         """Remove what checkpoint() wrote: these vectors are not the store's any more. Inside a change."""

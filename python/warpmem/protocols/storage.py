@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -19,7 +19,7 @@ from ..records import (
     StoreIdentity,
     VersionName,
 )
-from ..types import Durability, MemoryItem, Operation, Order, Owner
+from ..types import Durability, MemoryItem, Operation, Order, Owner, Scope
 
 T = TypeVar("T")
 
@@ -65,6 +65,16 @@ class Engine(Protocol):
 
     def sync(self) -> None:
         """Make every earlier write durable. After a failure the engine refuses all writes."""
+        ...
+
+    def compact(self, ranges: Sequence[tuple[str, bytes, bytes]]) -> int:
+        """Write the files that hold these ranges (family, start, stop) anew, without what was deleted or
+        replaced in them. On any thread; reads and writes go on. Returns how many files were replaced."""
+        ...
+
+    def renew(self) -> None:
+        """Leave no file behind that holds what compact() removed, and no trace of it in those that record
+        the others. On the thread of write; reads wait, scans go on in the state of now."""
         ...
 
     def sizes(self) -> dict[str, int]:
@@ -188,12 +198,47 @@ class VectorBuild(Protocol):
         ...
 
 
+class Erasures(Protocol):
+    """Removal for good of all items of some owners (their numbers) and of some other items (their keys).
+    One at a time. Thread-safe.
+    """
+
+    def keys(self, owner: int) -> Iterator[tuple[bytes, Scope]]:
+        """(key, scope) of each version of every item of an owner, deleted ones included."""
+        ...
+
+    def derived(self, owners: Collection[int], keys: Collection[bytes]) -> tuple[set[bytes], set[bytes]]:
+        """Keys of other items that name these in the `sources` of a version: those that name nothing else,
+        directly or through each other, and those that do."""
+        ...
+
+    def remove(self, erasure: bytes, owners: Collection[int], keys: Collection[bytes]) -> Mapping[str, int]:
+        """Remove them and what refers to them from every record and from the log, in changes of bounded
+        size, and count by place. A crash leaves an erasure that is pending. erasure: 16 random bytes."""
+        ...
+
+    def resume(self) -> Mapping[str, int]:
+        """Do what is left of remove() for the erasures that are pending."""
+        ...
+
+    def scrub(self) -> int:
+        """Remove what was removed from the bytes of every file of the engine too, and end the erasures that
+        were pending. Returns how many tables were written anew."""
+        ...
+
+    def pending(self) -> int:
+        """How many erasures were begun and have not ended."""
+        ...
+
+
 class Log(Protocol):
     """The one truth: atomic, durable, ordered changes, and the state they add up to. Thread-safe.
 
     Reads of records may see a change up to one sync before it is durable; subscribers and the feed do not.
     """
 
+    @property
+    def erasures(self) -> Erasures: ...
     @property
     def identity(self) -> StoreIdentity: ...
     @property
@@ -268,6 +313,10 @@ class Log(Protocol):
 
     def owners(self, after: int) -> Iterator[tuple[int, Owner]]:
         """(number, owner) of every owner with a number above `after`, ascending."""
+        ...
+
+    def owner_items(self, owner: int) -> int:
+        """How many live items an owner has."""
         ...
 
     def totals(self) -> dict[str, int]:

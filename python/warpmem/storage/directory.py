@@ -128,6 +128,21 @@ def is_store_file(name: str) -> bool:
     return _OWN_FILES.fullmatch(name) is not None
 
 
+def tables(path: str) -> set[str]:
+    """The names of RocksDB's tables in a store."""
+    return {name for name in _names(path) if name.endswith(".sst")}
+
+
+def remove_old_logs(path: str) -> None:
+    """Delete RocksDB's logs of earlier openings: they name keys. Raises StoreError."""
+    for name in _names(path):
+        if name.startswith("LOG.old."):
+            try:
+                os.unlink(os.path.join(path, name))
+            except OSError as error:
+                raise StoreError(f"cannot delete {name!r} in {path!r}: {error.strerror}") from error
+
+
 def scratch() -> str:
     """A new temporary directory in which files can be written. The caller removes it.
 

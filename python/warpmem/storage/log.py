@@ -32,14 +32,16 @@ from ..records import LogEntry, Record, ReembedJob, Row, RowBlock, RowChange, St
 from ..types import Durability, Operation, Order, Owner
 from . import codec
 from .committer import Committer
+from .erasing import ErasingTransaction
+from .erasure import StoreErasures
 from .identity import FORMAT, identity_entry, read_identity
 from .rows import Versions, read_blocks
 from .transaction import LogState, StoreTransaction, owner_digest
 from .values import HistoryValue, ItemValue, OwnerValue, decode, decode_row, make_record
 from .vector_build import BuildTransaction, VectorBuild, begin, read_job, tidy
 
-C = TypeVar("C", bound=StoreTransaction)
 T = TypeVar("T")
+S = TypeVar("S", bound=StoreTransaction)
 
 _OWNER_CACHE = 65_536
 _KEY_SEARCH = 4096
@@ -65,23 +67,26 @@ class StoreLog:
         self._owners: dict[Owner, int] = {}
         self._subscribers: list[Callable[[Sequence[RowChange]], None]] = []
         self._committer = Committer(self._write, self._sync, self._apply, max_queue)
+        self.erasures = StoreErasures(
+            engine, lambda change: self._transact(ErasingTransaction, change, "sync")
+        )
 
     # ------------------------------------------------------------------------------------ changes
 
     def transact(self, change: Callable[[Transaction], T], durability: Durability | None = None) -> T:
-        return self._submit(StoreTransaction, change, durability or self._durability)
+        return self._transact(StoreTransaction, change, durability or self._durability)
 
     def build_vectors(self, model_id: str, dimension: int) -> VectorBuild:
         def run(change: Callable[[BuildTransaction], T], durability: Durability) -> T:
-            return self._submit(BuildTransaction, change, durability)
+            return self._transact(BuildTransaction, change, durability)
 
         return begin(self._engine, run, model_id, dimension, self.now)
 
-    def _submit(self, kind: type[C], change: Callable[[C], T], durability: Durability) -> T:
+    def _transact(self, kind: type[S], change: Callable[[S], T], durability: Durability) -> T:
         if self._read_only:
             raise StoreReadOnly("the store was opened with read_only=True")
 
-        def job() -> tuple[StoreTransaction, StoreTransaction, T]:
+        def job() -> tuple[S, S, T]:
             transaction = kind(self._engine, self._identity, self._state, self._keys, self._clock.now())
             result = change(transaction)
             return transaction, transaction, result
@@ -111,7 +116,7 @@ class StoreLog:
             # Whether these changes are on disk is unknown now. They stay readable, so no reader may keep an
             # older version of their items in a cache; the index and the feed do not take them in.
             for transaction in self._unapplied:
-                self._tell([RowChange(effect.owner, effect.keys, (), ()) for effect in transaction.effects])
+                self._tell([msgspec.structs.replace(e, remove=(), add=()) for e in transaction.effects])
             self._unapplied.clear()
             raise
 
@@ -124,6 +129,8 @@ class StoreLog:
             transaction.applied()
 
     def _tell(self, effects: Sequence[RowChange]) -> None:
+        if any(effect.erased for effect in effects):
+            self._owners.clear()
         for apply in self._subscribers:
             apply(effects)
 
@@ -147,7 +154,7 @@ class StoreLog:
     def owner(self, owner: Owner) -> int | None:
         number = self._owners.get(owner)
         if number is None:
-            key = codec.owner_name_key(owner_digest(self._identity, owner))
+            key, epoch = codec.owner_name_key(owner_digest(self._identity, owner)), self._epoch
             stored = self._engine.get("owners", key)
             if stored is None:
                 return None
@@ -155,7 +162,14 @@ class StoreLog:
             if len(self._owners) >= _OWNER_CACHE:
                 self._owners.clear()
             self._owners[owner] = number
+            if epoch != self._epoch:
+                self._owners.pop(owner, None)  # the owner may have been erased meanwhile
         return number
+
+    def owner_items(self, owner: int) -> int:
+        key = codec.owner_state_key(owner)
+        stored = self._engine.get("owners", key)
+        return 0 if stored is None else decode(codec.unseal("owners", key, stored), OwnerValue).items
 
     def owners(self, after: int) -> Iterator[tuple[int, Owner]]:
         start, stop = codec.prefix_range(codec.owner_state_key(0)[:1])
@@ -163,7 +177,8 @@ class StoreLog:
             "owners", max(start, codec.owner_state_key(after) + b"\0"), stop
         ):
             value = decode(codec.unseal("owners", key, stored), OwnerValue)
-            yield codec.read_owner_state_key(key), Owner(value.type, value.id)
+            if value.id:  # else it was erased
+                yield codec.read_owner_state_key(key), Owner(value.type, value.id)
 
     def get_many(self, keys: Sequence[bytes]) -> list[Record | None]:
         return [

@@ -142,6 +142,15 @@ class MemoryEngine:
                 )
                 raise error
 
+    def compact(self, ranges: Sequence[tuple[str, bytes, bytes]]) -> int:
+        """See protocols.Engine. What is deleted here is gone."""
+        self._check_writable()
+        return 0
+
+    def renew(self) -> None:
+        """See protocols.Engine."""
+        self._check_writable()
+
     def close(self) -> None:
         """See protocols.Engine."""
         with self._lock:

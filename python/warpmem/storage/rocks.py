@@ -16,18 +16,18 @@ import contextlib
 import os
 import shutil
 import threading
-import time
 import weakref
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from ..errors import DiskFull, StoreClosed, StoreCorrupt, StoreError, StoreLocked, StoreReadOnly
+from ..errors import DiskFull, StoreClosed, StoreCorrupt, StoreError, StoreReadOnly
 from . import directory
 from .codec import FAMILIES, KEYS_END, VECTOR_FAMILIES
 from .disk import SpaceGuard
 from .lock import PathLock
 from .rocks_errors import call
+from .rocks_renewal import Renewable
 from .rocks_scan import Chunks, Scan
 
 _OPTIONS: Final = Path(__file__).with_name("rocksdb_options")
@@ -36,6 +36,7 @@ _CACHE_BYTES: Final = 32 << 20
 _MAX_OPEN_FILES: Final = 256
 _INFO_LOG_BYTES: Final = 1 << 20
 _INFO_LOGS: Final = 2
+_LARGE_BLOCK: Final = 16 << 10  # vectors are read by the thousand, which takes two thirds of the time with it
 _UNCOMPRESSED: Final = frozenset(VECTOR_FAMILIES)  # float32 of unit vectors do not compress
 
 
@@ -67,6 +68,8 @@ def _options(memtable_bytes: int, cache: Any, *, compress: bool, read_only: bool
     family = families["default"]
     tables = BlockBasedOptions()
     tables.set_block_cache(cache)
+    if not compress:
+        tables.set_block_size(_LARGE_BLOCK)
     tables.set_bloom_filter(10, False)
     tables.set_cache_index_and_filter_blocks(True)
     tables.set_pin_l0_filter_and_index_blocks_in_cache(True)
@@ -115,7 +118,7 @@ def list_families(path: str) -> list[str]:
 # ------------------------------------------------------------------------------------------ engine
 
 
-class RocksEngine:
+class RocksEngine(Renewable):
     """protocols.Engine on a directory. See there for the contract; every method is thread-safe but write,
     sync and close, which want one thread at a time.
 
@@ -154,11 +157,11 @@ class RocksEngine:
         self._handles: dict[str, Any] = {}
         self._scans: weakref.WeakSet[Scan | Chunks] = weakref.WeakSet()
         self._scans_lock = threading.Lock()
+        self._memtable_bytes = memtable_bytes
+        self._renewed = threading.Event()  # not set while renew() has no database for readers
+        self._renewed.set()
         try:
-            self._db = self._open_read_only(memtable_bytes) if read_only else self._open(memtable_bytes)
-            names = {name: "default" if name in self._absent else name for name in FAMILIES}
-            self._families = {name: self._db.get_column_family(real) for name, real in names.items()}
-            self._handles = {name: self._db.get_column_family_handle(real) for name, real in names.items()}
+            self._take(self._open_read_only(memtable_bytes) if read_only else self._open())
             from rocksdict import WriteBatch
 
             self._new_batch = WriteBatch
@@ -167,7 +170,7 @@ class RocksEngine:
             raise
         _engines.add(self)
 
-    def _open(self, memtable_bytes: int) -> Any:
+    def _open(self) -> Any:
         exists = directory.prepare(self._path)
         if exists and not directory.is_ours(self._path):
             # Before the lock, which is a file: somebody else's database stays as it is.
@@ -177,15 +180,16 @@ class RocksEngine:
             found = call(list_families, self._path)
             if directory.check_families(self._path, found, read_only=False):
                 self._upgrade(found)
-        # A reader inside a call when this process closed the store holds RocksDB's lock a moment longer.
-        deadline = time.monotonic() + 1.0
-        while True:
-            try:
-                return call(open_database, self._path, memtable_bytes, "write")
-            except StoreLocked:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.01)
+        return self._open_unlocked(1.0)
+
+    def _open_database(self) -> Any:
+        return open_database(self._path, self._memtable_bytes, "write")
+
+    def _take(self, database: Any) -> None:
+        self._db = database
+        names = {name: "default" if name in self._absent else name for name in FAMILIES}
+        self._handles = {name: database.get_column_family_handle(real) for name, real in names.items()}
+        self._families = {name: database.get_column_family(real) for name, real in names.items()}
 
     def _open_read_only(self, memtable_bytes: int) -> Any:
         directory.require(self._path)
@@ -233,7 +237,7 @@ class RocksEngine:
         self, family: str, start: bytes, stop: bytes, *, reverse: bool = False
     ) -> Iterator[tuple[bytes, bytes]]:
         """See protocols.Engine.scan. Raises StoreClosed when the engine closes meanwhile."""
-        scan = Scan(lambda: self._closed, call(self._family(family).iter), start, stop, reverse)
+        scan = Scan(lambda: self._closed, lambda: call(self._family(family).iter), start, stop, reverse)
         with self._scans_lock:
             self._scans.add(scan)
         return scan
@@ -242,20 +246,19 @@ class RocksEngine:
         self, family: str, start: bytes, stop: bytes, size: int
     ) -> Iterator[tuple[list[bytes], list[bytes]]]:
         """See protocols.Engine.chunks. Raises as scan."""
-        chunks = Chunks(lambda: self._closed, self._moment(family), start, stop, size)
+        chunks = Chunks(lambda: self._closed, lambda: call(self._family(family).snapshot), start, stop, size)
         with self._scans_lock:
             self._scans.add(chunks)
         return chunks
 
-    def _moment(self, family: str) -> Any:
-        return call(self._family(family).snapshot)
-
     def _family(self, family: str) -> Any:
-        handle = self._families.get(family)
-        if handle is None:
-            if not self._families:
+        while (handle := self._families.get(family)) is None:
+            if not self._renewed.is_set():
+                self._renewed.wait()
+            elif family in FAMILIES:
                 raise StoreClosed(self._closed)
-            raise KeyError(f"no family {family!r}: expected one of {', '.join(FAMILIES)}")
+            else:
+                raise KeyError(f"no family {family!r}: expected one of {', '.join(FAMILIES)}")
         return handle
 
     def sizes(self) -> dict[str, int]:
@@ -352,7 +355,7 @@ class RocksEngine:
         self._families = {}
         self._handles = {}
         with self._scans_lock:
-            for scan in list(self._scans):
+            for scan in self._scans:
                 scan.abandon()
         database, self._db = self._db, None
         if database is not None:
@@ -370,7 +373,9 @@ class RocksEngine:
         self._closed = (
             "the store was opened before a fork: open it in the child, after closing it in the parent"
         )
+        # Not under the lock, which another thread may have held.
         _orphans.extend((self._db, self._families, self._handles, *(scan.abandon() for scan in self._scans)))
+        self._renewed.set()
         self._families = {}
         self._handles = {}
         self._db = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import itertools
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,13 +13,23 @@ from .rocks_errors import call
 
 
 class Scan(Iterator[tuple[bytes, bytes]]):
-    """One scan. A RocksDB iterator is a snapshot from when it was made, which is when scan() was called."""
+    """One scan. A RocksDB iterator is a snapshot from when it was made, which is when scan() was called.
+
+    It keeps the files of that moment. When they must go, the scan goes on behind its last entry with an
+    iterator of now.
+    """
 
     def __init__(
-        self, closed: Callable[[], str], iterator: Any, start: bytes, stop: bytes, reverse: bool
+        self,
+        closed: Callable[[], str],
+        iterate: Callable[[], Any],
+        start: bytes,
+        stop: bytes,
+        reverse: bool,
     ) -> None:
         self._closed = closed
-        self._iterator = iterator
+        self._iterate: Callable[[], Any] | None = iterate
+        self._iterator = iterate()
         self._start = start
         self._stop = stop
         self._reverse = reverse
@@ -30,12 +41,16 @@ class Scan(Iterator[tuple[bytes, bytes]]):
             raise StopIteration
         iterator = self._iterator
         if iterator is None:
-            raise StoreClosed(self._closed())
+            iterator = self._again()
         entry = call(self._step, iterator)
         if entry is None:
             self._done = True
             self._iterator = None
             raise StopIteration
+        if self._reverse:
+            self._stop = entry[0]
+        else:
+            self._start = entry[0] + b"\0"
         return entry
 
     def _step(self, iterator: Any) -> tuple[bytes, bytes] | None:
@@ -57,9 +72,21 @@ class Scan(Iterator[tuple[bytes, bytes]]):
             return None
         return key, iterator.value()
 
+    def _again(self) -> Any:
+        iterate = self._iterate
+        if iterate is None:
+            raise StoreClosed(self._closed())
+        self._begun = False
+        self._iterator = iterator = iterate()
+        return iterator
+
+    def let_go(self, wait: bool) -> None:
+        """Drop the iterator, which is no snapshot; another one is made when the scan goes on."""
+        self._iterator = None
+
     def abandon(self) -> Any:
-        """Drop the iterator, which keeps RocksDB open; it is returned."""
-        iterator, self._iterator = self._iterator, None
+        """Drop the iterator, which keeps RocksDB open, for good; it is returned."""
+        iterator, self._iterator, self._iterate = self._iterator, None, None
         return iterator
 
 
@@ -67,27 +94,40 @@ class Chunks(Iterator[tuple[list[bytes], list[bytes]]]):
     """Ascending entries of one snapshot, up to `size` at a time, in half the time of a Scan.
 
     The iterator that is quick ends without an error at a damaged block. So where it ends before `stop`, a
-    slow one looks at what follows the last entry.
+    slow one looks at what follows the last entry. When the snapshot must go, they go on in one of now.
     """
 
     def __init__(
-        self, closed: Callable[[], str], snapshot: Any, start: bytes, stop: bytes, size: int
+        self, closed: Callable[[], str], moment: Callable[[], Any], start: bytes, stop: bytes, size: int
     ) -> None:
         self._closed = closed
-        self._snapshot = snapshot
-        self._entries = snapshot.items(from_key=start)
+        self._moment: Callable[[], Any] | None = moment
         self._last = start
         self._begun = False
+        self._lock = threading.Lock()
+        self._snapshot: Any = None
+        self._entries: Any = None
+        self._open()
         self._stop = stop
         self._size = size
         self._done = start >= stop
 
+    def _open(self) -> None:
+        moment = self._moment
+        if moment is None:
+            raise StoreClosed(self._closed())
+        self._snapshot = moment()
+        self._entries = self._snapshot.items(from_key=self._last + b"\0" * self._begun)
+
     def __next__(self) -> tuple[list[bytes], list[bytes]]:
         if self._done:
             raise StopIteration
-        entries, snapshot = self._entries, self._snapshot
-        if entries is None or snapshot is None:
-            raise StoreClosed(self._closed())
+        with self._lock:
+            if self._snapshot is None:
+                self._open()
+            return self._next(self._entries, self._snapshot)
+
+    def _next(self, entries: Any, snapshot: Any) -> tuple[list[bytes], list[bytes]]:
         found: list[tuple[bytes, bytes]] = call(list, itertools.islice(entries, self._size))
         keys = [key for key, _ in found]
         within = bisect.bisect_left(keys, self._stop)
@@ -115,8 +155,15 @@ class Chunks(Iterator[tuple[list[bytes], list[bytes]]]):
                 "restore the directory from a backup"
             )
 
+    def let_go(self, wait: bool) -> None:
+        """Drop iterator and snapshot once nobody is inside, or, without waiting, if nobody is; others are
+        made when the walk goes on."""
+        if self._lock.acquire(blocking=wait):
+            self._entries = self._snapshot = None
+            self._lock.release()
+
     def abandon(self) -> Any:
-        """Drop iterator and snapshot, which keep RocksDB open; they are returned."""
+        """Drop iterator and snapshot, which keep RocksDB open, for good; they are returned."""
         kept = self._entries, self._snapshot
-        self._entries = self._snapshot = None
+        self._entries = self._snapshot = self._moment = None
         return kept

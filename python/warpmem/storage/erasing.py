@@ -1,0 +1,157 @@
+"""A change that removes records for good, unlike StoreTransaction.delete, which keeps history."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from ..ops.ids import format_id, owner_of, owner_prefix
+from ..records import LogEntry, RowChange
+from ..types import Owner
+from . import codec
+from .erasure_values import ErasureMark, notice, stub
+from .transaction import StoreTransaction, owner_digest
+from .values import HistoryValue, ItemValue, OwnerValue, RememberedValue, decode, encode
+
+_UUID = 16
+_OWNED = ("items", "listing", "history", *codec.VECTOR_FAMILIES, "lookup")
+"""Families whose keys begin with an owner. Items first: what has no item is found by nobody."""
+_COUNTED = {"items": "items", "history": "history", "listing": "listing", "lookup": "lookups"}
+
+
+class ErasingTransaction(StoreTransaction):
+    """Adds removals to StoreTransaction. `counts` says what was removed, by place."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.counts: Counter[str] = Counter()
+        self._erased: dict[int, None] = {}
+
+    # -------------------------------------------------------------------------------------- marks
+
+    def mark(self, key: bytes, mark: ErasureMark | None) -> None:
+        """Put or remove one mark of an erasure under way."""
+        self._write("meta", key, None if mark is None else encode(mark))
+
+    # ------------------------------------------------------------------------------------- owners
+
+    def hide_owner(self, number: int) -> None:
+        """Forget an owner's name: its id leads nowhere from now on, or to a new number."""
+        value = self._owner_value(number)
+        if value.id:
+            name = Owner(value.type, value.id)
+            self._write("owners", codec.owner_name_key(owner_digest(self._identity, name)), None)
+            self._put_owner(number, OwnerValue("user", "", value.next_ordinal, value.items))
+            self._erased[number] = None
+
+    def erase_owner(self, number: int, limit: int) -> bool:
+        """Remove up to `limit` values of an owner that was hidden; whether that was all."""
+        start, stop = codec.prefix_range(owner_prefix(number))
+        left = limit
+        for family in _OWNED:
+            for key, _ in itertools.islice(self._engine.scan(family, start, stop), left):
+                self._remove(family, key)
+                left -= 1
+                if family == "items":
+                    self._one_item_less(number)
+            if not left:
+                break
+        if left:
+            self._put_owner(number, OwnerValue("user", "", 0, 0))
+        self._erased[number] = None
+        return left > 0
+
+    # -------------------------------------------------------------------------------------- items
+
+    def erase_item(self, key: bytes, slots: Iterable[bytes]) -> None:
+        """Remove every version of an item, its listing and its places in key slots (keys of `lookup`)."""
+        stored = self._read("items", key)
+        if stored is not None:
+            value = decode(stored, ItemValue)
+            self._remove("listing", codec.listing_key(owner_of(key), value.valid_from, key[-_UUID:]))
+            self._remove("items", key)
+            self._one_item_less(owner_of(key))
+        for slot in slots:
+            self._remove("lookup", slot)
+        for family in ("history", *codec.VECTOR_FAMILIES):
+            for version_key, _ in self._engine.scan(family, *codec.prefix_range(key)):
+                self._remove(family, version_key)
+        self._records[key] = None
+        self._erased[owner_of(key)] = None
+
+    def forget_lookup(self, key: bytes, gone: Collection[bytes]) -> None:
+        """Take items (their keys) out of a value of family lookup; remove it when it is about them alone."""
+        stored = self._read("lookup", key)
+        if stored is None:
+            return
+        if key[4:5] == codec.DUPLICATE:
+            found = bytes(stored)
+            known = [found[at : at + _UUID] for at in range(0, len(found), _UUID)]
+            left = [unique for unique in known if key[:4] + unique not in gone]
+            if len(left) < len(known):
+                self.counts["lookups"] += 1
+                self._write("lookup", key, b"".join(left) or None)
+        elif key[4:5] == codec.IDEMPOTENCY:
+            value = decode(stored, RememberedValue)
+            if names_any(value.result, {format_id(item) for item in gone}):
+                self._remove("lookup", key)
+                self._write("lookup", codec.remembered_key(owner_of(key), value.at, key[5:]), None)
+
+    def forget_sources(self, family: str, key: bytes, gone: Any) -> None:
+        """Take the ids that `gone` contains out of the sources of one version, in place."""
+        stored = self._read(family, key)
+        if stored is None:
+            return
+        past = decode(stored, HistoryValue) if family == "history" else None
+        item = past.item if past is not None else decode(stored, ItemValue)
+        if item is None:
+            return
+        item = msgspec.structs.replace(item, sources=tuple(s for s in item.sources if s not in gone))
+        value: Any = item if past is None else msgspec.structs.replace(past, item=item)
+        self._write(family, key, encode(value))
+        self._touched(key[:20])
+        self.counts["sources"] += 1
+
+    def erase_entries(self, entries: Sequence[LogEntry]) -> None:
+        """Put stubs in the place of log entries."""
+        for entry in entries:
+            self._write("log", codec.log_key(entry.sequence), encode(stub(entry)))
+            self.counts["log_entries"] += 1
+
+    # ------------------------------------------------------------------------------------ outcome
+
+    def notify(self) -> None:
+        """Append the notices of this change to the log: once, at its end."""
+        for owner in dict.fromkeys([*self._erased, *self._changes]):
+            self.state.sequence += 1
+            entry = notice(self.state.sequence, self._now, owner, self.state.items)
+            self._write("log", codec.log_key(entry.sequence), encode(entry))
+
+    @property
+    def effects(self) -> list[RowChange]:
+        """As StoreTransaction.effects; owners of whom something was erased are to be read anew."""
+        changed = [change for change in super().effects if change.owner not in self._erased]
+        return [*changed, *(RowChange(owner, (), (), (), erased=True) for owner in self._erased)]
+
+    # ----------------------------------------------------------------------------------- helpers
+
+    def _remove(self, family: str, key: bytes) -> None:
+        self._write(family, key, None)
+        self.counts[_COUNTED.get(family, "vectors")] += 1
+
+    def _one_item_less(self, owner: int) -> None:
+        self.state.items -= 1
+        self._put_owner(
+            owner, msgspec.structs.replace(self._owner_value(owner), items=self._owner_value(owner).items - 1)
+        )
+
+
+def names_any(value: Any, ids: Collection[str]) -> bool:
+    """Whether a remembered result, lists of plain values, holds one of these strings."""
+    if isinstance(value, (list, tuple)):
+        return any(names_any(entry, ids) for entry in value)
+    return isinstance(value, str) and value in ids

@@ -1,0 +1,316 @@
+"""Erasure: what was stored is removed from every record, then from every file.
+
+marks     say in family meta what is to be erased; from then on it is finished, whatever happens
+records   items, history, vectors, listing, lookup, sources that name them, in changes of bounded size
+entries   of the log become stubs, last of all: no entry of an erased item can be added after its record
+removed   one mark without a name is left
+files     tables are written anew without them, the write-ahead log, the manifest and RocksDB's own log
+          begin anew
+done      the mark is removed
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import Any, Final, TypeVar
+
+from ..ops.ids import KEY_BYTES, format_id, owner_of, owner_prefix, parse_id
+from ..protocols import Engine
+from ..records import LogEntry
+from . import codec
+from .erasing import ErasingTransaction, names_any
+from .erasure_values import ID_BYTES, MARK_PREFIX, ErasureMark, mark_key, read_mark_key
+from .values import HistoryValue, ItemValue, RememberedValue, decode, make_scope
+
+T = TypeVar("T")
+
+_MARK_KEYS: Final = 4096
+_CHUNK_ITEMS: Final = 256
+_CHUNK_VALUES: Final = 4096
+_END: Final = codec.KEYS_END
+
+Range = tuple[str, bytes, bytes]
+Run = Callable[[Callable[[ErasingTransaction], T]], T]
+
+
+class Erased:
+    """Which items an erasure is about: all of some owners, and some others. Contains ids and keys."""
+
+    def __init__(self, owners: Collection[int], keys: Collection[bytes]) -> None:
+        self.owners = frozenset(owners)
+        self.keys = frozenset(key for key in keys if owner_of(key) not in self.owners)
+
+    def __contains__(self, name: object) -> bool:
+        if isinstance(name, str):
+            try:
+                name = parse_id(name)
+            except LookupError:
+                return False
+        return isinstance(name, bytes) and (owner_of(name) in self.owners or name in self.keys)
+
+
+class StoreErasures:
+    """Implements protocols.Erasures. Thread-safe, one erasure at a time.
+
+    run: executes a function of an ErasingTransaction on the committer thread as one durable change.
+    """
+
+    def __init__(self, engine: Engine, run: Run[Any]) -> None:
+        self._engine = engine
+        self._run = run
+        self._ranges: dict[bytes, list[Range]] = {}
+
+    # ------------------------------------------------------------------------------------- looking
+
+    def pending(self) -> int:
+        return len({read_mark_key(key) for key, _ in self._marks()})
+
+    def derived(self, owners: Collection[int], keys: Collection[bytes]) -> tuple[set[bytes], set[bytes]]:
+        sources: dict[bytes, set[str]] = {}
+        for family in ("items", "history"):
+            for key, item in self._versions(family):
+                if item.sources:
+                    sources.setdefault(key[:KEY_BYTES], set()).update(item.sources)
+        found = Erased(owners, keys)
+        only: set[bytes] = set()
+        while True:
+            more = {
+                key
+                for key, names in sources.items()
+                if key not in found and all(name in found for name in names)
+            }
+            if not more:
+                break
+            only |= more
+            found = Erased(owners, [*keys, *only])
+        partly = {
+            key for key, names in sources.items() if key not in found and any(name in found for name in names)
+        }
+        return only, partly
+
+    def keys(self, owner: int) -> Iterator[tuple[bytes, Any]]:
+        for key, item in self._versions("items", owner_prefix(owner)):
+            yield key, make_scope(item.scope)
+        for key, item in self._versions("history", owner_prefix(owner)):
+            yield key[:KEY_BYTES], make_scope(item.scope)
+
+    def _versions(self, family: str, prefix: bytes = b"") -> Iterator[tuple[bytes, ItemValue]]:
+        for key, stored in self._engine.scan(
+            family, *(codec.prefix_range(prefix) if prefix else (b"", _END))
+        ):
+            payload = codec.unseal(family, key, stored)
+            item = decode(payload, HistoryValue).item if family == "history" else decode(payload, ItemValue)
+            if item is not None:
+                yield key, item
+
+    def _marks(self) -> list[tuple[bytes, ErasureMark]]:
+        return [
+            (key, decode(codec.unseal("meta", key, stored), ErasureMark))
+            for key, stored in self._engine.scan("meta", *codec.prefix_range(MARK_PREFIX))
+        ]
+
+    # ------------------------------------------------------------------------------------ removing
+
+    def remove(self, owners: Collection[int], keys: Collection[bytes]) -> Counter[str]:
+        erasure = os.urandom(ID_BYTES)
+        what = Erased(owners, keys)
+        parts = list(_parts(sorted(what.keys), _MARK_KEYS)) or [[]]
+
+        def begin(transaction: ErasingTransaction) -> None:
+            for number, part in enumerate(parts):
+                whole = tuple(sorted(what.owners)) if number == 0 else ()
+                transaction.mark(
+                    mark_key(erasure, number), ErasureMark(transaction.now, whole, b"".join(part), False)
+                )
+
+        self._run(begin)
+        return self._remove(erasure, what)
+
+    def resume(self) -> Counter[str]:
+        counts: Counter[str] = Counter()
+        begun: dict[bytes, list[ErasureMark]] = {}
+        for key, mark in self._marks():
+            if not mark.removed:
+                begun.setdefault(read_mark_key(key), []).append(mark)
+        for erasure, marks in begun.items():
+            joined = b"".join(mark.keys for mark in marks)
+            keys = [joined[at : at + KEY_BYTES] for at in range(0, len(joined), KEY_BYTES)]
+            counts += self._remove(erasure, Erased([n for mark in marks for n in mark.owners], keys))
+        return counts
+
+    def _remove(self, erasure: bytes, what: Erased) -> Counter[str]:
+        counts: Counter[str] = Counter()
+
+        def run(change: Callable[[ErasingTransaction], T]) -> T:
+            def counted(transaction: ErasingTransaction) -> T:
+                result = change(transaction)
+                transaction.notify()
+                counts.update(transaction.counts)
+                return result
+
+            result: T = self._run(counted)
+            return result
+
+        ranges = self._ranges[erasure] = [("meta", b"", _END), ("owners", b"", _END)]
+        ranges += _owned_ranges(what)
+        for owner in sorted(what.owners):
+            run(functools.partial(ErasingTransaction.hide_owner, number=owner))
+        self._remove_items(what, run)
+        for owner in sorted(what.owners):
+            some = functools.partial(ErasingTransaction.erase_owner, number=owner, limit=_CHUNK_VALUES)
+            while not run(some):
+                pass
+        self._forget_lookups(what, run)
+        ranges += self._forget_sources(what, run)
+        ranges += self._erase_entries(what, run)
+        make_scope.cache_clear()
+
+        def removed(transaction: ErasingTransaction) -> None:
+            for key, _ in self._marks():
+                if read_mark_key(key) == erasure:
+                    transaction.mark(key, None)
+            transaction.mark(mark_key(erasure, 0), ErasureMark(transaction.now, (), b"", True))
+
+        self._run(removed)
+        return counts
+
+    def _remove_items(self, what: Erased, run: Run[Any]) -> None:
+        slots: dict[bytes, list[bytes]] = {}
+        for owner in sorted({owner_of(key) for key in what.keys}):
+            prefix = owner_prefix(owner) + codec.SLOT
+            for key, _ in self._engine.scan("lookup", *codec.prefix_range(prefix)):
+                item = codec.read_slot_suffix(key)[1]
+                if item in what.keys:
+                    slots.setdefault(item, []).append(key)
+        for part in _parts(sorted(what.keys), _CHUNK_ITEMS):
+
+            def change(transaction: ErasingTransaction, part: Sequence[bytes] = part) -> None:
+                for key in part:
+                    transaction.erase_item(key, slots.get(key, ()))
+
+            run(change)
+
+    def _forget_lookups(self, what: Erased, run: Run[Any]) -> None:
+        for owner in sorted({owner_of(key) for key in what.keys}):
+            gone = {key for key in what.keys if owner_of(key) == owner}
+            ids = {format_id(key) for key in gone}
+            found = (
+                key
+                for key, stored in self._engine.scan("lookup", *codec.prefix_range(owner_prefix(owner)))
+                if _concerns(key, codec.unseal("lookup", key, stored), gone, ids)
+            )
+            for part in _parts(found, _CHUNK_VALUES):
+
+                def change(
+                    transaction: ErasingTransaction, part: Sequence[bytes] = part, gone: set[bytes] = gone
+                ) -> None:
+                    for key in part:
+                        transaction.forget_lookup(key, gone)
+
+                run(change)
+
+    def _forget_sources(self, what: Erased, run: Run[Any]) -> list[Range]:
+        ranges = []
+        for family in ("items", "history"):
+            found = (
+                key for key, item in self._versions(family) if any(source in what for source in item.sources)
+            )
+            for part in _parts(found, _CHUNK_VALUES):
+
+                def change(
+                    transaction: ErasingTransaction, part: Sequence[bytes] = part, family: str = family
+                ) -> None:
+                    for key in part:
+                        transaction.forget_sources(family, key, what)
+
+                run(change)
+                ranges += [(family, *span) for span in _spans(part)]
+        return ranges
+
+    def _erase_entries(self, what: Erased, run: Run[Any]) -> list[Range]:
+        ranges = []
+        found = (
+            entry
+            for key, stored in self._engine.scan("log", b"", _END)
+            if (entry := decode(codec.unseal("log", key, stored), LogEntry)).operation != "erase"
+            and entry.key in what
+        )
+        for part in _parts(found, _CHUNK_VALUES):
+            # Not a change of any owner: who follows the log has read its notices already.
+            run(functools.partial(ErasingTransaction.erase_entries, entries=part))
+            ranges.append(("log", codec.log_key(part[0].sequence), codec.log_key(part[-1].sequence + 1)))
+        return ranges
+
+    # --------------------------------------------------------------------------------------- files
+
+    def scrub(self) -> int:
+        marks = self._marks()
+        if any(not mark.removed for _, mark in marks):
+            raise AssertionError("resume() comes first")
+        if not marks:
+            return 0
+        known = [self._ranges.get(read_mark_key(key)) for key, _ in marks]
+        everything: list[Range] = [(family, b"", _END) for family in codec.FAMILIES]
+        ranges = everything if None in known else [one for some in known for one in some or ()]
+        files = self._engine.compact(_joined(ranges))
+        self._run(lambda transaction: self._engine.renew())
+
+        def done(transaction: ErasingTransaction) -> None:
+            for key, _ in marks:
+                transaction.mark(key, None)
+
+        self._run(done)
+        for key, _ in marks:
+            self._ranges.pop(read_mark_key(key), None)
+        return files
+
+
+def _concerns(key: bytes, payload: memoryview, gone: set[bytes], ids: set[str]) -> bool:
+    if key[4:5] == codec.DUPLICATE:
+        found = bytes(payload)
+        return any(key[:4] + found[at : at + 16] in gone for at in range(0, len(found), 16))
+    return key[4:5] == codec.IDEMPOTENCY and names_any(decode(payload, RememberedValue).result, ids)
+
+
+def _owned_ranges(what: Erased) -> list[Range]:
+    """Where the records of an erasure stood: everything of whole owners, of others from the first item to
+    the last, and all of what is sorted otherwise."""
+    by_item = ("items", "history", *codec.VECTOR_FAMILIES)
+    ranges: list[Range] = []
+    for owner in what.owners:
+        span = codec.prefix_range(owner_prefix(owner))
+        ranges += [(family, *span) for family in (*by_item, "listing", "lookup")]
+    for first, last in _spans(sorted(what.keys)):
+        ranges += [(family, first, last) for family in by_item]
+        ranges += [(family, *codec.prefix_range(first[:4])) for family in ("listing", "lookup")]
+    return ranges
+
+
+def _spans(keys: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
+    """(first, past the last) of each owner's keys, which are ascending."""
+    spans = []
+    for _, group in itertools.groupby(keys, owner_of):
+        mine = list(group)
+        spans.append((mine[0], codec.prefix_range(mine[-1])[1]))
+    return spans
+
+
+def _joined(ranges: Iterable[Range]) -> list[Range]:
+    """The same ranges, those that meet as one."""
+    joined: list[Range] = []
+    for family, start, stop in sorted(ranges):
+        if joined and joined[-1][0] == family and start <= joined[-1][2]:
+            joined[-1] = (family, joined[-1][1], max(stop, joined[-1][2]))
+        else:
+            joined.append((family, start, stop))
+    return joined
+
+
+def _parts(values: Iterable[T], size: int) -> Iterator[list[T]]:
+    remaining = iter(values)
+    while part := list(itertools.islice(remaining, size)):
+        yield part
