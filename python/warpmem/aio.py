@@ -45,6 +45,7 @@ class AsyncMemory:
     update = _delegate(Memory.update)
     delete = _delegate(Memory.delete)
     delete_all = _delegate(Memory.delete_all)
+    erase = _delegate(Memory.erase)
     search = _delegate(Memory.search)
     search_many = _delegate(Memory.search_many)
     context = _delegate(Memory.context)

@@ -356,6 +356,42 @@ class Change(msgspec.Struct, frozen=True):
     version: int
 
 
+class KnownBackup(msgspec.Struct, frozen=True, kw_only=True):
+    """A backup that was made of a store, where it was made."""
+
+    path: str
+    at: datetime
+
+
+class ErasureReceipt(msgspec.Struct, frozen=True, kw_only=True):
+    """What an erasure removed, counted by place, and where it could not reach.
+
+    items: current versions. history: earlier versions and marks of deletions. log_entries: entries that
+    became stubs. vectors: rows. lookups: places in duplicates, key slots and remembered calls. sources:
+    versions of other items that lost an id. owners: owners whose name is gone. derived: ids of items that
+    were erased because they had no other source. kept: ids of items that had, or were kept on demand; their
+    text may tell of what was erased. checkpoint: what became of the saved index. device_pages: pages that
+    left the device. files: tables that were written anew. backups: may still hold what was erased.
+    """
+
+    id: str
+    at: datetime
+    seconds: float
+    items: int
+    history: int
+    log_entries: int
+    vectors: int
+    lookups: int
+    sources: int
+    owners: int
+    derived: tuple[str, ...]
+    kept: tuple[str, ...]
+    checkpoint: Literal["none", "rewritten", "removed"]
+    device_pages: int
+    files: int
+    backups: tuple[KnownBackup, ...]
+
+
 class ItemPage(msgspec.Struct, frozen=True):
     """One page of a listing. `cursor` continues it; None when there is no more."""
 
@@ -386,7 +422,9 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     """A snapshot of the store and its index. Sizes in bytes.
 
     lag_changes, lag_seconds: in a store that follows, how many changes of the process that writes it has not
-    taken in, and how long ago the first of them was made; 0 elsewhere.
+    taken in, and how long ago the first of them was made; 0 elsewhere. owners: numbers given out, those of
+    owners that were erased included. pending_erasures: begun, and not finished as long as no process opens
+    the store for writing.
     """
 
     path: str
@@ -404,6 +442,7 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     item_cache: dict[str, int]
     storage: dict[str, int]
     read_only: bool
+    pending_erasures: int
     lag_changes: int
     lag_seconds: float
     reembed: ReembedStatus | None

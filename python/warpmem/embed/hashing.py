@@ -55,6 +55,10 @@ class HashingEmbedder:
                 row[(_hash(text) >> 1) % self._dimension] = 1.0
         return rows
 
+    def forget(self) -> None:
+        """Drop the parts of texts whose hashes were kept, of all embedders of this process."""
+        _hash.cache_clear()
+
 
 def _features(text: str) -> Iterator[tuple[str, float]]:
     for token in _TOKEN.findall(text):

@@ -173,6 +173,7 @@ class Browser:
             item_cache=self._cache.sizes(),
             storage=self._log.sizes(),
             read_only=self._log.read_only,
+            pending_erasures=self._log.erasures.pending(),
             lag_changes=lag_changes,
             lag_seconds=lag_seconds,
             reembed=self._reembed(reembedding),

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from ..ops.ids import owner_of
 from ..protocols import Log
 from ..records import Record, RowChange
 from ..types import MemoryItem
@@ -60,6 +61,9 @@ class ItemCache:
         """Drop every item that committed changes touched."""
         with self._lock:
             for change in changes:
+                if change.erased:
+                    for key in [key for key in self._records if owner_of(key) == change.owner]:
+                        del self._records[key]
                 for key in change.keys:
                     self._records.pop(key, None)
 

@@ -32,6 +32,8 @@ from ..types import (
 from . import arguments
 from .browser import Browser
 from .cache import ItemCache
+from .erasable import Erasable
+from .eraser import Eraser
 from .lifetime import Lifetime
 from .maintenance import Maintained
 from .reader import SearchOptions
@@ -40,13 +42,12 @@ from .serving import Current, Parts
 from .writer import Defaults
 
 
-class Memory(Maintained):
+class Memory(Maintained, Erasable):
     """A durable, searchable memory. Thread-safe; use as a context manager or call close().
 
     Methods that name whose data take `user_id=, agent_id=, run_id=, corpus_id=` or `scope=Scope(...)`. There
     is no default scope. Methods by id take an optional `scope`; with one, an item of another owner is
-    NotFound. Made by `warpmem.open(path)`. Every method may raise StoreClosed, StoreCorrupt or StoreReadOnly
-    beside what it names.
+    NotFound. Made by `warpmem.open(path)`. All may also raise StoreClosed, StoreCorrupt or StoreReadOnly.
     """
 
     def __init__(
@@ -75,6 +76,8 @@ class Memory(Maintained):
         self._check_open = self._lifetime.check
         log.subscribe(self._cache.forget)
         log.subscribe(self._current.apply)
+        self._eraser = Eraser(log, self._current)
+        self._eraser.resume()
 
     # ----------------------------------------------------------------------------------------- write
 
@@ -99,8 +102,7 @@ class Memory(Maintained):
         infer: Literal["none"] = "none",
         durability: Durability | None = None,
     ) -> AddResult | tuple[AddResult, ...]:
-        """Remember `content`: a string, a chat message (Message or {"role", "content"}), a NewItem, or a list
-        of those.
+        """Remember `content`: a string, a Message or {"role", "content"}, a NewItem, or a list of them.
 
         A list gives a tuple of results and is stored whole or not at all. When it returns, the change is as
         durable as `durability` says and the next search in this process sees it. `kind` defaults to "fact"
@@ -248,8 +250,7 @@ class Memory(Maintained):
         policy/filters.py; applied inside the scan. `as_of`: what was true then; `known_at`: what had been
         recorded by then, in the version of then. `now` stands in for the clock (expiry, recency). `vector`
         replaces embedding `query`. `deadline`: seconds; DeadlineExceeded afterwards. `return_vectors`:
-        result.vectors is (n, dim) float32, unit length. k <= 4096, also times the
-        scopes of one owner. Raises InputError.
+        result.vectors: (n, dim) float32 of length 1. k times an owner's scopes <= 4096. Raises InputError.
         """
         self._check_open()
         whose = arguments.search_scopes(
@@ -288,10 +289,9 @@ class Memory(Maintained):
             k=k, filters=filters, kinds=kinds, ranking=ranking, min_similarity=min_similarity, as_of=as_of,
             known_at=known_at, now=now, deadline=deadline, explain=explain, return_vectors=return_vectors,
         )  # fmt: skip
-        if not whose:
-            return ()
+        each = [(entry,) for entry in whose]
         with self._current.use() as serving:
-            return tuple(serving.reader.search(queries, vectors, [(entry,) for entry in whose], options))
+            return tuple(serving.reader.search(queries, vectors, each, options)) if each else ()
 
     def context(
         self,

@@ -20,7 +20,7 @@ from ..ops.clock import to_micros
 from ..policy.filters import CompiledFilter, compile_filter
 from ..policy.metadata import check_text
 from ..protocols import Index, Log
-from ..records import Match, Record, ScopePart, ScoreParams, SearchRequest
+from ..records import Match, Record, RowChange, ScopePart, ScoreParams, SearchRequest
 from ..types import Hit, MemoryItem, Ranking, Scope, SearchResult
 from . import arguments
 from .cache import ItemCache, own
@@ -300,6 +300,14 @@ class Reader:
                 while len(self._masks) > _MASKS:
                     self._masks.popitem(last=False)
         return mask
+
+    def forget(self, changes: Sequence[RowChange]) -> None:
+        """Drop the masks of owners of whom something was erased: a filter may have asked for it by name."""
+        erased = {change.owner for change in changes if change.erased}
+        if erased:
+            with self._mask_lock:
+                for name in [name for name in self._masks if name[0] in erased]:
+                    del self._masks[name]
 
 
 def _verified(

@@ -51,6 +51,7 @@ class Serving:
     ) -> None:
         digests = Digests(identity.salt)
         self.vectors = Vectors(embedder, backend.normalize, identity)
+        self.embedder = embedder
         self.index = index
         self.reader = Reader(log, index, cache, self.vectors, backend.name)
         self.writer = Writer(log, self.vectors, digests, schemas)
@@ -101,6 +102,7 @@ class Current:
     def apply(self, changes: Sequence[RowChange]) -> None:
         """Take in committed changes."""
         self._now.index.apply(changes)
+        self._now.reader.forget(changes)
 
     def replace(self, serving: Serving) -> None:
         """Put another model to work. On the committer thread, between the changes of both."""

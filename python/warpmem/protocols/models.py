@@ -23,7 +23,8 @@ class Clock(Protocol):
 class Embedder(Protocol):
     """Turns texts into vectors. Thread-safe.
 
-    `model_id` names the weights (equal ids mean equal vectors); `dimension` is fixed.
+    `model_id` names the weights (equal ids mean equal vectors); `dimension` is fixed. One that remembers
+    texts has a method `forget()`, which drops them; an erasure calls it.
     """
 
     @property

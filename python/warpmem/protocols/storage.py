@@ -226,6 +226,10 @@ class Erasures(Protocol):
         were pending. Returns how many tables were written anew."""
         ...
 
+    def backups(self) -> list[tuple[int, str]]:
+        """(time, path) of every backup that was made of the store."""
+        ...
+
     def pending(self) -> int:
         """How many erasures were begun and have not ended."""
         ...

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, Final, TypeVar
@@ -23,7 +22,7 @@ from ..protocols import Engine
 from ..records import LogEntry
 from . import codec
 from .erasing import ErasingTransaction, names_any
-from .erasure_values import ID_BYTES, MARK_PREFIX, ErasureMark, mark_key, read_mark_key
+from .erasure_values import BACKUP_PREFIX, MARK_PREFIX, ErasureMark, NotedBackup, mark_key, read_mark_key
 from .values import HistoryValue, ItemValue, RememberedValue, decode, make_scope
 
 T = TypeVar("T")
@@ -68,6 +67,13 @@ class StoreErasures:
 
     def pending(self) -> int:
         return len({read_mark_key(key) for key, _ in self._marks()})
+
+    def backups(self) -> list[tuple[int, str]]:
+        found = []
+        for key, stored in self._engine.scan("meta", *codec.prefix_range(BACKUP_PREFIX)):
+            note = decode(codec.unseal("meta", key, stored), NotedBackup)
+            found.append((note.at, note.path))
+        return sorted(found)
 
     def derived(self, owners: Collection[int], keys: Collection[bytes]) -> tuple[set[bytes], set[bytes]]:
         sources: dict[bytes, set[str]] = {}
@@ -115,8 +121,7 @@ class StoreErasures:
 
     # ------------------------------------------------------------------------------------ removing
 
-    def remove(self, owners: Collection[int], keys: Collection[bytes]) -> Counter[str]:
-        erasure = os.urandom(ID_BYTES)
+    def remove(self, erasure: bytes, owners: Collection[int], keys: Collection[bytes]) -> Counter[str]:
         what = Erased(owners, keys)
         parts = list(_parts(sorted(what.keys), _MARK_KEYS)) or [[]]
 

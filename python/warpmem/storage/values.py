@@ -19,7 +19,7 @@ from ..ops.clock import from_open_end, open_end, to_datetime, to_micros
 from ..ops.ids import format_id
 from ..records import LogEntry, Record, ReembedJob, Row, RowHeader, StoreIdentity
 from ..types import MemoryItem, Modality, Operation, Scope
-from .erasure_values import ErasureMark
+from .erasure_values import ErasureMark, NotedBackup
 
 V = TypeVar("V", bound=msgspec.Struct)
 
@@ -81,7 +81,7 @@ _decoders: dict[type, msgspec.msgpack.Decoder[Any]] = {
     kind: msgspec.msgpack.Decoder(kind)
     for kind in (
         ItemValue, HistoryValue, RowHeader, OwnerValue, RememberedValue, LogEntry, ReembedJob, StoreIdentity,
-        ErasureMark,
+        ErasureMark, NotedBackup,
     )
 }  # fmt: skip
 

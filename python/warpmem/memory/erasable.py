@@ -1,0 +1,46 @@
+"""What a Memory does to forget for good."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Literal
+
+from ..types import ErasureReceipt, Scope
+from . import arguments
+
+if TYPE_CHECKING:
+    from .eraser import Eraser
+
+
+class Erasable:
+    """The part of Memory that erases. See Memory."""
+
+    _eraser: Eraser
+    _check_open: Callable[[], None]
+
+    def erase(
+        self,
+        ids: Sequence[str] | None = None,
+        *,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        run_id: str | None = None,
+        corpus_id: str | None = None,
+        scope: Scope | None = None,
+        derived: Literal["erase", "keep"] = "erase",
+    ) -> ErasureReceipt:
+        """Remove items for good, from every record, file and cache; unlike `delete`, which keeps history.
+
+        `ids`: these items, deleted ones too; with a scope, NotFound if any is another's. Without `ids`: all
+        that the scope covers; when it is a whole owner, its name goes too. All versions go; entries of the
+        change feed become "erase" entries; of the items whose `sources` name what is erased, those without
+        another source go too with derived="erase", all others keep their text and lose the id. When it
+        returns, no file of the store holds what was erased and nothing was kept in memory, but by
+        read-only processes until they refresh, by results that were handed out, and by backups, which the
+        receipt lists. Takes as long as reading the store, and room for the tables it writes anew. A large
+        erasure disappears piece by piece; after a crash the next open finishes it. Raises NotFound,
+        InputError, DiskFull.
+        """
+        self._check_open()
+        whose = arguments.one_scope(scope, user_id, agent_id, run_id, corpus_id)
+        return self._eraser.erase(ids, whose, derived)

@@ -1,0 +1,126 @@
+"""Erasure as a user asks for it: whose or which, what was derived from it, and a receipt."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Literal
+
+from ..errors import InputError, NotFound, StoreReadOnly
+from ..ops.clock import to_datetime
+from ..ops.ids import format_id, parse_id
+from ..protocols import Log
+from ..types import ErasureReceipt, KnownBackup, Scope
+from . import arguments
+from .serving import Current
+
+_ID_BYTES = 16
+
+
+class Eraser:
+    """Erases, one erasure at a time. Thread-safe. An embedder that remembers texts has a method `forget`."""
+
+    def __init__(self, log: Log, current: Current) -> None:
+        self._log = log
+        self._current = current
+        self._lock = threading.Lock()
+
+    def erase(
+        self, ids: Sequence[str] | None, scope: Scope | None, derived: Literal["erase", "keep"]
+    ) -> ErasureReceipt:
+        """Remove for good what `ids` name in `scope`, or all that `scope` covers."""
+        if not isinstance(derived, str) or derived not in ("erase", "keep"):
+            raise InputError("derived must be 'erase' or 'keep'")
+        if self._log.read_only:
+            raise StoreReadOnly("the store was opened read-only: open it without to erase")
+        with self._lock:
+            started = time.monotonic()
+            if ids is None:
+                owners, keys = self._covered(arguments.required(scope))
+            else:
+                owners, keys = set(), self._named(ids, scope)
+            only: set[bytes] = set()
+            partly: set[bytes] = set()
+            if owners or keys:
+                only, partly = self._log.erasures.derived(owners, keys)
+            if derived == "keep":
+                only, partly = set(), only | partly
+            erasure = os.urandom(_ID_BYTES)
+            pages = self._current.now.index.stats()["device_pages"]
+            counts: Mapping[str, int] = {}
+            if owners or keys:
+                counts = self._log.erasures.remove(erasure, owners, keys | only)
+            checkpoint, files = self._scrub()
+            return ErasureReceipt(
+                id=erasure.hex(),
+                at=to_datetime(self._log.now()),
+                seconds=time.monotonic() - started,
+                items=counts.get("items", 0),
+                history=counts.get("history", 0),
+                log_entries=counts.get("log_entries", 0),
+                vectors=counts.get("vectors", 0),
+                lookups=counts.get("lookups", 0),
+                sources=counts.get("sources", 0),
+                owners=len(owners),
+                derived=_ids(only),
+                kept=_ids(partly),
+                checkpoint=checkpoint,
+                device_pages=max(0, pages - self._current.now.index.stats()["device_pages"]),
+                files=files,
+                backups=tuple(
+                    KnownBackup(path=path, at=to_datetime(at)) for at, path in self._log.erasures.backups()
+                ),
+            )
+
+    def resume(self) -> None:
+        """Finish what a process that ended in the middle has begun."""
+        if not self._log.read_only and self._log.erasures.pending():
+            with self._lock:
+                self._log.erasures.resume()
+                self._scrub()
+
+    def _scrub(self) -> tuple[Literal["none", "rewritten", "removed"], int]:
+        if not self._log.erasures.pending():
+            return "none", 0
+        serving = self._current.now
+        forget: Callable[[], object] = getattr(serving.embedder, "forget", _nothing)
+        forget()
+        return serving.index.renew(), self._log.erasures.scrub()
+
+    def _covered(self, scope: Scope) -> tuple[set[int], set[bytes]]:
+        number = self._log.owner(scope.owner)
+        if number is None:
+            return set(), set()
+        if scope == Scope(**{f"{scope.owner.type}_id": scope.owner.id}):
+            return {number}, set()
+        found = self._log.erasures.keys(number)
+        return set(), {key for key, whose in found if scope.covers(whose)}
+
+    def _named(self, ids: Sequence[str], scope: Scope | None) -> set[bytes]:
+        if isinstance(ids, str) or not isinstance(ids, Sequence):
+            raise InputError(f"ids must be a list of ids, not {type(ids).__name__}")
+        keys = set()
+        missing = 0
+        for name in ids:
+            try:
+                key = parse_id(name)
+            except NotFound:
+                missing += 1
+                continue
+            versions = self._log.history(key)
+            seen = [record.item.scope for _, _, record in versions if record is not None]
+            if not versions or (scope is not None and not any(scope.covers(one) for one in seen)):
+                missing += 1
+            keys.add(key)
+        if missing:
+            raise NotFound(f"no such items in this scope: {missing} of {len(ids)} ids; nothing was erased")
+        return keys
+
+
+def _ids(keys: Collection[bytes]) -> tuple[str, ...]:
+    return tuple(format_id(key) for key in sorted(keys))
+
+
+def _nothing() -> None: ...
