@@ -11,7 +11,7 @@ import msgspec
 from ..config import Config
 from ..errors import InputError, StoreError
 from ..policy.schema import Schemas
-from ..protocols import Embedder, Log, SearchBackend, VectorBuild
+from ..protocols import Embedder, Index, Log, SearchBackend, VectorBuild
 from ..records import StoreIdentity
 from . import arguments
 from .cache import ItemCache
@@ -37,6 +37,10 @@ class Maintained:
     _cache: ItemCache
     _schemas: Schemas
 
+    @property
+    def _index(self) -> Index:
+        return self._current.now.index
+
     def flush(self) -> None:
         """Return when every earlier change is durable, those with durability="os" included."""
         self._check_open()
@@ -55,7 +59,7 @@ class Maintained:
         """Save the index, so that the next open has it at once; False when this store keeps none. Writers
         wait, searches go on. close() does it by itself after many changes. Raises StoreError."""
         self._check_open()
-        return self._current.now.index.checkpoint()
+        return self._index.checkpoint()
 
     def reembed(
         self,
@@ -109,7 +113,7 @@ class Maintained:
         # The next open can do without.
         with contextlib.suppress(StoreError, MemoryError, OSError):
             if self._config.checkpoint_rows:
-                self._current.now.index.checkpoint(self._config.checkpoint_rows)
+                self._index.checkpoint(self._config.checkpoint_rows)
 
     def __enter__(self) -> Self:
         return self
