@@ -8,6 +8,7 @@ use are at that moment, however often it is done, so it does not matter which of
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, Protocol, TypeVar
 
@@ -15,7 +16,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError, StoreCorrupt
+from ..errors import DiskFull, InputError, StoreCorrupt
 from ..protocols import Engine
 from ..records import BuildUnit, LogEntry, ReembedJob, StoreIdentity, VersionName
 from ..types import Durability
@@ -189,6 +190,7 @@ class VectorBuild:
             transaction.put_job(None)
 
         self._run(change, "sync")
+        _give_back(self._engine, self._job.vectors)
 
     def _lacking(self, names: Sequence[VersionName]) -> list[VersionName]:
         keys = [codec.vector_key(*name) for name in names]
@@ -249,3 +251,10 @@ def tidy(engine: Engine) -> None:
         engine.clear(job.vectors)
         engine.write([("jobs", JOB_KEY, None)])
         engine.sync()
+        _give_back(engine, job.vectors)
+
+
+def _give_back(engine: Engine, family: str) -> None:
+    """Let the disk have the space of a family that was emptied."""
+    with contextlib.suppress(DiskFull):  # it comes back by itself too, when RocksDB gets to it
+        engine.compact([(family, b"", codec.KEYS_END)])
