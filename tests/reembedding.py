@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Any, Literal
 
 import numpy as np
@@ -10,8 +12,11 @@ from numpy.typing import NDArray
 
 from warpmem import Memory, Scope
 from warpmem.embed.hashing import HashingEmbedder
+from warpmem.ops.clock import FixedClock
 from warpmem.storage import codec
 from warpmem.storage.values import HistoryValue, ItemValue, decode, decode_row
+
+USERS = ("ann", "bob", "eve")
 
 
 class Hooked:
@@ -73,3 +78,33 @@ def hits(memory: Memory, query: str, user: str, k: int = 1000, **options: Any) -
     """(id, version, score bits) of a search."""
     found = memory.search(query, scope=Scope(user_id=user), k=k, **options)
     return [(hit.item.id, hit.item.version, hit.score.hex()) for hit in found]
+
+
+def change(memory: Memory, clock: FixedClock, rng: random.Random, count: int) -> None:
+    """Random adds, keyed adds, updates with and without a new text, repetitions and deletions."""
+    for _ in range(count):
+        clock.advance(timedelta(seconds=1))
+        user, seed = rng.choice(USERS), rng.randrange(1 << 30)
+        items = memory.list(user_id=user, limit=1000, include_past=True).items
+        action = rng.choice(("add", "add", "key", "text", "metadata", "repeat", "delete"))
+        if action == "add" or not items:
+            memory.add(f"item {seed}", user_id=user, metadata={"n": seed % 5})
+        elif action == "key":
+            memory.add(f"value {seed}", user_id=user, key=f"k{seed % 3}")
+        elif action == "text":
+            memory.update(rng.choice(items).id, text=f"new {seed}")
+        elif action == "metadata":
+            memory.update(rng.choice(items).id, metadata={"n": seed % 5})
+        elif action == "repeat":
+            memory.add(rng.choice(items).text, user_id=user)
+        else:
+            memory.delete(rng.choice(items).id)
+
+
+def answers(memory: Memory) -> list[Any]:
+    moments = [change.at for change in memory.changes(limit=10_000)]
+    then = moments[len(moments) // 2]
+    options: tuple[dict[str, Any], ...] = (
+        {}, {"as_of": then}, {"known_at": then}, {"filters": {"metadata.n": {"gte": 2}}},
+    )  # fmt: skip
+    return [hits(memory, "item value 7", user, **chosen) for user in USERS for chosen in options]

@@ -98,7 +98,7 @@ class MemoryItem(msgspec.Struct, frozen=True, kw_only=True):
     `valid_from`, `valid_to`: when it was true in the world (half-open; None is "until further notice").
     `recorded_at`, `retired_at`: when this version was what the store knew. `created_at`: when the first
     version was recorded. `touched_at`: when it was last
-    added, repeated or changed.
+    added, repeated or changed. `model_id`: the store's embedding model when this version was recorded.
     """
 
     id: str

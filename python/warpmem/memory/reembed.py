@@ -32,6 +32,7 @@ class Reembedding:
         self._log = log
         self._current = current
         self._lock = threading.Lock()
+        self._before: Serving | None = None  # whose vectors may still be there
 
     @property
     def running(self) -> bool:
@@ -50,6 +51,8 @@ class Reembedding:
         vectors: of the new model. serving: what works with them once they are in use.
         """
         with self._alone():
+            if self._before is not None:  # a call that was interrupted after it had switched
+                self._current.wait_unused(self._before)
             build = self._log.build_vectors(vectors.model_id, vectors.dimension)
             maker = _Maker(self._log, vectors, given)
             total = build.count() if progress is not None else 0
@@ -62,10 +65,12 @@ class Reembedding:
             self._catch_up(build, maker, batch, tell)
             old, new = self._current.now, serving(build)
             self._switch(build, maker, batch, tell, old, new)
+            self._before = old
             tell()
             self._current.wait_unused(old)
             rows = build.job.rows
             build.finish()
+            self._before = None
             return rows
 
     @contextlib.contextmanager
