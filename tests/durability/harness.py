@@ -52,12 +52,16 @@ class ForkServer:
         self._buffer = b""
         assert self._line() == b"ready"
 
-    def run(self, path: str, seed: int, seconds: float) -> list[bytes]:
-        """Let a child run for `seconds` from its first instruction, kill it, return what it acknowledged."""
+    def run(self, path: str, seed: int, seconds: float, ready: bytes | None = None) -> list[bytes]:
+        """Let a child run for `seconds` from its first instruction, or from its acknowledgement `ready`, kill
+        it, return what it acknowledged."""
         self._commands.write(f"{seed} {path}\n".encode())
         self._commands.flush()
         pid = int(self._line().removeprefix(b"pid "))
         acknowledged = []
+        while ready is not None and (not acknowledged or acknowledged[-1] != b"ack " + ready):
+            acknowledged.append(self._line())
+            assert acknowledged[-1].startswith(b"ack "), f"the child failed: {acknowledged[-1]!r}"
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
             if b"\n" in self._buffer or select.select([self._answers], [], [], left)[0]:
@@ -94,11 +98,13 @@ def run_kills(
     seed: int,
     fresh_every: int = 20,
     longest: float = 0.12,
+    ready: bytes | None = None,
 ) -> int:
     """Kill `kills` children at random moments, `check` after each; returns the number of acknowledgements.
 
     check(path, acknowledged) gets everything that was ever acknowledged at that path. Every `fresh_every`
-    kills the store begins anew, so that creation is hit too.
+    kills the store begins anew, so that creation is hit too. `ready`: an acknowledgement from which the
+    time of four in five children counts, however long it took them to come that far.
     """
     rng = random.Random(seed)
     server = ForkServer(target)
@@ -112,7 +118,8 @@ def run_kills(
                     shutil.rmtree(path)
                 path = str(folder / f"store-{kill}")
                 acknowledged = []
-            new = server.run(path, rng.randrange(1 << 30), rng.uniform(0.0, longest))
+            seconds, after = rng.uniform(0.0, longest), ready if ready and rng.random() < 0.8 else None
+            new = server.run(path, rng.randrange(1 << 30), seconds, after)
             total += len(new)
             acknowledged += new
             try:

@@ -15,11 +15,14 @@ from durability.memories import USERS, check_items, write
 from reembedding import check_vectors, hits
 from warpmem import Memory, NewItem
 from warpmem.embed.hashing import HashingEmbedder
-from warpmem.errors import ModelMismatch
+from warpmem.errors import FormatError, ModelMismatch
+from warpmem.storage.rocks import RocksEngine
+from warpmem.storage.vector_build import read_job
 
 DIMENSIONS = (16, 24)
-_BATCH = 8
-_MANY = 60
+READY = b"ready"
+_BATCH = 16
+_MANY = 40
 
 
 def open_either(path: str) -> tuple[Memory, int]:
@@ -37,6 +40,7 @@ def child(path: str, seed: int, acknowledge: Callable[[bytes], None]) -> None:
     memory, dimension = open_either(path)
     if memory.count(user_id="many") < _MANY:
         memory.add_many([NewItem(text=f"many {n}") for n in range(_MANY)], user_id="many")
+    acknowledge(READY)
 
     def turn() -> None:
         nonlocal dimension
@@ -55,15 +59,29 @@ def child(path: str, seed: int, acknowledge: Callable[[bytes], None]) -> None:
         thread.join()
 
 
-def run_reembed_kills(folder: Path, *, kills: int, seed: int, longest: float = 0.4) -> Counter[str]:
-    """Kill `kills` children at random moments. Returns what was found: "resumed" jobs, "switched" models, and
-    acknowledged changes of the model."""
+def _switched(path: str) -> bool:
+    """Whether a child died between a switch and the end of the old vectors."""
+    try:
+        engine = RocksEngine(path, read_only=True)
+    except FormatError:
+        return False  # it died before there was a store
+    try:
+        job = read_job(engine)
+    finally:
+        engine.close()
+    return job is not None and job.done
+
+
+def run_reembed_kills(folder: Path, *, kills: int, seed: int, longest: float = 0.8) -> Counter[str]:
+    """Kill `kills` children at random moments. Returns what was found: "resumed" jobs, those that had
+    "switched", and "acknowledged" changes of the model."""
     found: Counter[str] = Counter()
 
     def check(path: str, acknowledged: Sequence[bytes]) -> None:
         models = [int(token.split()[1]) for token in acknowledged if token.startswith(b"model")]
         found["acknowledged"] += len(models)
-        items = [token for token in acknowledged if not token.startswith(b"model")]
+        items = [token for token in acknowledged if not token.startswith((b"model", READY))]
+        found["switched"] += _switched(path)
         memory, dimension = open_either(path)
         with memory:
             check_items(memory, items, (*USERS, "many"))
@@ -79,6 +97,13 @@ def run_reembed_kills(folder: Path, *, kills: int, seed: int, longest: float = 0
                 check_items(memory, items, (*USERS, "many"))
 
     run_kills(
-        "durability.reembeds:child", check, folder, kills=kills, seed=seed, fresh_every=10, longest=longest
+        "durability.reembeds:child",
+        check,
+        folder,
+        kills=kills,
+        seed=seed,
+        fresh_every=10,
+        longest=longest,
+        ready=READY,
     )
     return found

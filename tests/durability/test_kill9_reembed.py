@@ -8,7 +8,7 @@ import pytest
 
 from durability.reembeds import run_reembed_kills
 
-KILLS = 30
+KILLS = 12
 
 
 @pytest.mark.slow
