@@ -5,8 +5,10 @@ temporary folder."""
 from __future__ import annotations
 
 import atexit
+import contextlib
 import ctypes
 import functools
+import hashlib
 import importlib.util
 import os
 import shutil
@@ -82,16 +84,33 @@ class Emulated:
         return bool(self._library.emulated_holds(data, ctypes.c_int64(len(data))))
 
 
+def _digest() -> str:
+    """Of every source that the build may read."""
+    digest = hashlib.blake2b(digest_size=12)
+    for folder in ("csrc", "tests/cpp"):
+        for path in sorted((ROOT / folder).rglob("*")):
+            if path.suffix in (".cpp", ".hpp", ".cu", ".cuh"):
+                digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
 @functools.cache
 def emulated() -> Emulated:
-    """WARPMEM_EMULATED_CUDA names a folder to keep the build in, for those who run the tests often."""
+    """WARPMEM_EMULATED_CUDA names a folder to keep builds in, for those who run the tests often."""
     kept = os.environ.get("WARPMEM_EMULATED_CUDA")
     if kept:
-        found = sorted(Path(kept).glob("_cuda*.so"))
-        if found:
-            return Emulated(found[0])
-        Path(kept).mkdir(parents=True, exist_ok=True)
-        return Emulated(_build(Path(kept)))
+        place = Path(kept) / _digest()
+        if not place.exists():
+            made = Path(tempfile.mkdtemp(prefix="build-", dir=_made(Path(kept))))
+            _build(made)
+            with contextlib.suppress(OSError):  # another session was quicker
+                made.rename(place)
+        return Emulated(next(place.glob("_cuda*.so")))
     folder = Path(tempfile.mkdtemp(prefix="warpmem-emulated-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return Emulated(_build(folder))
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

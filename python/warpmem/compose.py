@@ -86,6 +86,8 @@ def open(
             dimension=chosen.dimension,
             durability=settings.durability,
             max_queue=settings.write_queue,
+            max_queue_bytes=settings.write_queue_bytes,
+            timeout=settings.write_wait_ms / 1000 or None,
             read_only=settings.read_only or settings.follow,
             kind=FollowingLog if settings.follow else StoreLog,
         )

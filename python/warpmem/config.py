@@ -39,6 +39,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                     directory for the copy that is made of it first; None: `<path>.format-<number>` beside it
     item_cache      decoded items kept in memory
     write_queue     changes that may wait for the committer before writers block
+    write_queue_bytes  bytes of texts and vectors that may, beside one change that is larger
+    write_wait_ms   milliseconds that a change may wait for its turn: DeadlineExceeded then, with nothing
+                    changed; 0 for as long as it takes
     min_free_bytes  refuse writes when the data directory's disk has less than this free
     memtable_bytes  RocksDB write buffer per column family
     checkpoint_rows close() saves the index once so many of its rows, and a tenth of all, have changed since
@@ -61,6 +64,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     follow_ms: int = 100
     item_cache: int = 65_536
     write_queue: int = 4_096
+    write_queue_bytes: int = 64 << 20
+    write_wait_ms: int = 0
     min_free_bytes: int = 64 << 20
     memtable_bytes: int = 16 << 20
     checkpoint_rows: int = 20_000
@@ -70,6 +75,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         for name, least in (
             ("item_cache", 1),
             ("write_queue", 1),
+            ("write_queue_bytes", 1),
+            ("write_wait_ms", 0),
             ("memtable_bytes", 1),
             ("min_free_bytes", 0),
             ("checkpoint_rows", 0),

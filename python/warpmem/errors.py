@@ -20,7 +20,7 @@
         IndexCorrupt                     an index file is not what was written; names the file and the part
         StoreReadOnly                    opened read-only, or stopped by an earlier failed write
         StoreClosed                      used after close()
-        DiskFull                         refused before, or failed at, a write for want of space
+        DiskFull                         a write lacks space; `.needed` and `.free` bytes, where known
         FormatError                      written by a newer warpmem, or not a warpmem store or index
         ModelMismatch                    the store's vectors come from another model
       BackendUnavailable                 a named search backend cannot run here; says what to install
@@ -28,6 +28,7 @@
       ModelError                         an embedder, reranker or language model failed
         EmbeddingError                   wrong shape, NaN, or no token
       DeadlineExceeded (TimeoutError)    the caller's deadline passed; nothing was changed
+      Overloaded                         too much waits for a model or a device; `.retry_after` in seconds
 
 Foreign exceptions are mapped where they enter (storage/rocks.py, embed/*, index/cpu.py).
 Messages carry numbers and remedies, never memory text, vectors or secrets.
@@ -137,7 +138,13 @@ class StoreClosed(StoreError):
 
 
 class DiskFull(StoreError):
-    """Not enough free space to write safely."""
+    """Not enough free space to write safely. `needed` bytes must be free on the disk and `free` are; None
+    where the disk itself refused and nobody knows."""
+
+    def __init__(self, message: str, needed: int | None = None, free: int | None = None) -> None:
+        super().__init__(message)
+        self.needed = needed
+        self.free = free
 
 
 class FormatError(StoreError):
@@ -166,3 +173,12 @@ class EmbeddingError(ModelError):
 
 class DeadlineExceeded(WarpmemError, TimeoutError):
     """The caller's deadline passed before the work was done. Nothing was changed."""
+
+
+class Overloaded(WarpmemError):
+    """More is asked of a model or a device than it can do in time; nothing was changed. `retry_after`:
+    seconds."""
+
+    def __init__(self, why: str, retry_after: float) -> None:
+        super().__init__(f"overloaded: {why}; try again in {retry_after:.3g} s")
+        self.retry_after = retry_after

@@ -7,12 +7,14 @@ import random
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import warpmem
 from warpmem import Memory, NewItem
 
 USERS = ("ann", "bob")
 BATCH = 3
+MEMTABLE_BYTES = 64 << 10  # small: flushes and compactions are among what is interrupted
 
 
 def write(memory: Memory, rng: random.Random, tag: str, acknowledge: Callable[[bytes], None]) -> None:
@@ -42,15 +44,27 @@ def write(memory: Memory, rng: random.Random, tag: str, acknowledge: Callable[[b
             acknowledge(f"is 1 {result.id} {what} {name}".encode())
 
 
-def child(path: str, seed: int, acknowledge: Callable[[bytes], None]) -> None:
-    """Two threads write, each acknowledging what it did."""
-    memory = warpmem.open(path, embedder="hashing")
+def child(
+    path: str,
+    seed: int,
+    acknowledge: Callable[[bytes], None],
+    durability: Literal["sync", "os"] = "sync",
+) -> None:
+    """Two threads add single items, keyed items and atomic lists, update and delete, each acknowledged; a
+    third writes the index checkpoint again and again."""
+    memory = warpmem.open(path, embedder="hashing", durability=durability, memtable_bytes=MEMTABLE_BYTES)
+
+    def keep() -> None:
+        while True:
+            memory.checkpoint()
+
     threads = [
         threading.Thread(
             target=write, args=(memory, random.Random(seed * 2 + thread), f"{seed}-{thread}", acknowledge)
         )
         for thread in range(2)
     ]
+    threads.append(threading.Thread(target=keep))
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -71,7 +85,11 @@ def check_items(memory: Memory, acknowledged: Sequence[bytes], users: Sequence[s
         if item_id in gone:
             assert memory.get_many([item_id]) == (None,), "an acknowledged deletion was lost"
         if what == "is":
-            versions = {entry.item.version: entry.item for entry in memory.history(item_id) if entry.item}
+            try:
+                history = memory.history(item_id)
+            except warpmem.NotFound:
+                raise AssertionError("an acknowledged item was lost") from None
+            versions = {entry.item.version: entry.item for entry in history if entry.item}
             assert versions[int(version)].text == text
         if what == "is" and item_id not in gone and memory.get_many([item_id]) == (None,):
             assert memory.history(item_id)[-1].operation == "delete", "an acknowledged item was lost"

@@ -104,6 +104,5 @@ def run_reembed_kills(folder: Path, *, kills: int, seed: int, longest: float = 0
         seed=seed,
         fresh_every=10,
         longest=longest,
-        ready=READY,
     )
     return found

@@ -153,11 +153,11 @@ def test_a_lost_file_during_catching_up_is_noticed(tmp_path: Path, monkeypatch: 
         listings = iter(
             [{"1.log", "2.sst"}, {"2.sst", "3.log"}, {"2.sst", "3.log"}, {"2.sst", "3.log", "4.log"}]
         )
-        monkeypatch.setattr(directory, "data_files", lambda path: next(listings))
+        monkeypatch.setattr(directory, "data_files", lambda path: dict.fromkeys(next(listings), 1))
         engine.catch_up()
         assert next(listings, None) is None, "it should have looked four times"
         numbers = itertools.count()
-        monkeypatch.setattr(directory, "data_files", lambda path: {str(next(numbers))})
+        monkeypatch.setattr(directory, "data_files", lambda path: {str(next(numbers)): 1})
         monkeypatch.setattr(rocks_follow, "_TRIES", 5)
         with pytest.raises(StoreError, match="try again"):
             engine.catch_up()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ import warpmem
 from warpmem import VectorIndex
 from warpmem.errors import IndexCorrupt, InputError
 from warpmem.index.cpu import CpuBackend
+from warpmem.index.cuda_backend import CudaBackend
 from warpmem.storage.directory import INDEX_NAME
 
 DIM = 64
@@ -205,3 +208,33 @@ def test_a_checkpoint_that_fails_does_not_keep_a_store_open(
         monkeypatch.setattr(CpuBackend, "save_pool", fail)
     with warpmem.open(tmp_path / "s", dimension=DIM) as memory:
         assert len(memory.search(vector=unit(1)[0], user_id="u")) == 1
+
+
+@pytest.mark.parametrize(
+    ("found", "reason"),
+    [
+        ({"passed": True, "families": {"scan": {"cases": 6, "mismatches": 0}}}, None),
+        (
+            {"passed": False, "families": {"scan": {"cases": 6, "mismatches": 2}}},
+            r"other bits than the CPU \(scan\)",
+        ),
+        ({"passed": False, "families": {}}, r"other bits than the CPU \(the scorer\)"),
+        (RuntimeError("no kernel image"), r"self-test of CUDA device 0 failed \(no kernel image\)"),
+    ],
+)
+def test_a_device_that_computes_otherwise_is_not_chosen(found: Any, reason: str | None) -> None:
+    """`auto` took a CUDA device without ever having compared its answers with the CPU's."""
+    asked = []
+
+    def self_test(device: int) -> Any:
+        asked.append(device)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    module: Any = ModuleType("a_device")
+    module.unavailable_reason, module.device_count, module.self_test = lambda: None, lambda: 1, self_test
+    for _ in range(2):
+        told = CudaBackend(module=module).available()
+        assert told is None if reason is None else re.search(reason, told or "")
+    assert asked == [0]  # once a process

@@ -6,112 +6,15 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from warpmem.errors import DeadlineExceeded, DiskFull, StoreClosed, StoreError, StoreReadOnly
+from committers import Gate, Operations, Recorder, change, committer_of, queue_up, wait_for
+from warpmem.errors import DiskFull, StoreClosed, StoreError, StoreReadOnly
 from warpmem.storage.committer import Committer
 from warpmem.storage.memory import MemoryEngine
-
-Operations = list[tuple[str, bytes, bytes | None]]
-
-
-class Recorder:
-    """Write, sync and apply that note the order of events."""
-
-    def __init__(self) -> None:
-        self.events: list[Any] = []
-        self.write_error: Exception | None = None
-        self.sync_error: Exception | None = None
-        self.apply_error: Exception | None = None
-
-    def write(self, operations: Operations) -> None:
-        if self.write_error is not None:
-            raise self.write_error
-        self.events.append(("write", operations[0][1]))
-
-    def sync(self) -> None:
-        if self.sync_error is not None:
-            raise self.sync_error
-        self.events.append("sync")
-
-    def apply(self, effects: Any) -> None:
-        if self.apply_error is not None:
-            raise self.apply_error
-        self.events.append(("apply", effects))
-
-
-@contextmanager
-def committer_of(recorder: Recorder, max_queue: int = 4096) -> Iterator[Committer[Operations, Any]]:
-    committer: Committer[Operations, Any] = Committer(
-        recorder.write, recorder.sync, recorder.apply, max_queue
-    )
-    try:
-        yield committer
-    finally:
-        committer.stop()
-
-
-def change(name: bytes, result: Any = None) -> Callable[[], tuple[Operations, Any, Any]]:
-    return lambda: ([("items", name, b"")], name, result)
-
-
-class Gate:
-    """Keeps the committer busy inside a job until opened, so that others queue up behind it."""
-
-    def __init__(self, committer: Committer[Operations, Any]) -> None:
-        self._opened = threading.Event()
-        entered = threading.Event()
-
-        def job() -> tuple[Operations, Any, None]:
-            entered.set()
-            assert self._opened.wait(10)
-            return [], None, None
-
-        self._thread = threading.Thread(target=committer.submit, args=(job, "os"))
-        self._thread.start()
-        assert entered.wait(10)
-
-    def open(self) -> None:
-        self._opened.set()
-        self._thread.join()
-
-
-class Submission(threading.Thread):
-    """submit() on a thread of its own, with its outcome."""
-
-    def __init__(self, call: Callable[[], Any]) -> None:
-        super().__init__()
-        self._call = call
-        self.result: Any = None
-        self.error: BaseException | None = None
-        self.start()
-
-    def run(self) -> None:
-        try:
-            self.result = self._call()
-        except Exception as error:  # noqa: BLE001  the outcome is what the test looks at
-            self.error = error
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline, "waited 10 s in vain"
-        time.sleep(0.001)
-
-
-def queue_up(committer: Committer[Operations, Any], calls: list[Callable[[], Any]]) -> list[Submission]:
-    """Submit each call on its own thread, in this order in the queue."""
-    submissions = []
-    for call in calls:
-        waiting = len(committer._queue)
-        submissions.append(Submission(call))
-        wait_for(lambda waiting=waiting: len(committer._queue) == waiting + 1)  # type: ignore[misc]
-    return submissions
 
 
 def test_one_change_is_written_synced_applied_in_that_order() -> None:
@@ -270,37 +173,6 @@ def test_an_exception_of_apply_reaches_its_submitter_and_the_thread_goes_on() ->
         recorder.apply_error = None
         committer.submit(change(b"b"))
         assert recorder.events == [("write", b"a"), "sync", ("write", b"b"), "sync", ("apply", b"b")]
-
-
-def test_a_full_queue_blocks_and_a_deadline_changes_nothing() -> None:
-    recorder = Recorder()
-    with committer_of(recorder, max_queue=2) as committer:
-        gate = Gate(committer)
-        queued = queue_up(
-            committer,
-            [lambda n=n: committer.submit(change(n)) for n in (b"a", b"b")],  # type: ignore[misc]
-        )
-        with pytest.raises(DeadlineExceeded, match=r"2 changes were waiting.*write_queue is 2.*nothing"):
-            committer.submit(change(b"late"), timeout=0.02)
-        blocked = Submission(lambda: committer.submit(change(b"c", "through")))
-        time.sleep(0.02)
-        assert blocked.is_alive()
-        gate.open()
-        for submission in (*queued, blocked):
-            submission.join()
-        assert blocked.result == "through"
-        assert ("write", b"late") not in recorder.events
-
-
-def test_a_deadline_in_the_queue_withdraws_the_change() -> None:
-    recorder = Recorder()
-    with committer_of(recorder) as committer:
-        gate = Gate(committer)
-        with pytest.raises(DeadlineExceeded, match=r"did not begin within 0\.02 s; nothing was changed"):
-            committer.submit(change(b"late"), timeout=0.02)
-        gate.open()
-        committer.submit(change(b"a"), timeout=10)
-        assert ("write", b"late") not in recorder.events
 
 
 def test_a_change_that_has_begun_is_waited_for() -> None:

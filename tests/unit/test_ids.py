@@ -33,3 +33,11 @@ def test_keys_ascend_whatever_the_clock_does() -> None:
     assert {owner_of(key) for key in keys} == {7}
     later = KeyMaker(key_time(keys[-1])).make(7, 0)
     assert later > keys[-1]
+
+
+def test_random_parts_do_not_repeat() -> None:
+    """They are drawn for many keys at a time; each goes into one key only."""
+    maker = KeyMaker()
+    low = [int.from_bytes(maker.make(1, 0)[-8:], "big") & ((1 << 62) - 1) for _ in range(1000)]
+    assert len(set(low)) == 1000
+    assert max(low).bit_length() > 60

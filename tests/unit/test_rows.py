@@ -25,7 +25,7 @@ def sealed(n: int, seed: int = 1) -> tuple[list[bytes], list[bytes], list[Row]]:
     for i in range(n):
         vector = rng.standard_normal(DIMENSION).astype(np.float32)
         row = Row(
-            b"\0\0\0\1" + rng.bytes(16), i + 1, i, f"kind {i % 3}", None if i % 2 else "agent", "é" * (i % 40),
+            b"\0\0\0\1" + rng.bytes(16), i + 1, i, f"k {i % 3}", None if i % 2 else "agent", "é" * (i % 40),
             0.5, i, 9, -i, 8, 7, vector,
         )  # fmt: skip
         key = codec.vector_key(row.key, row.version)

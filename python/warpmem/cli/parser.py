@@ -28,6 +28,7 @@ _COMMANDS = {
     "add": "items:add",
     "search": "items:search",
     "list": "items:list_items",
+    "erase": "erasing:erase",
     "stats": "items:stats",
     "reembed": "models:reembed",
     "export": "transfer:export",
@@ -66,6 +67,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add(commands)
     _search(commands)
     _list(commands)
+    _erase(commands)
     _export(commands)
     _import(commands)
     _stats(commands)
@@ -233,6 +235,18 @@ def _list(commands: _Commands) -> None:
     parser.add_argument("--cursor", help="continue after a page: the cursor it printed")
     parser.add_argument("--include-past", action="store_true", help="also what is superseded or expired")
     parser.add_argument("--json", action="store_true", help="one JSON object a line, the cursor on the last")
+
+
+def _erase(commands: _Commands) -> None:
+    parser = _command(commands, "erase", "remove items, or all of a scope, for good; prints a receipt")
+    parser.add_argument("ids", nargs="*", metavar="ID", help="these items; without any, all of the scope")
+    _store(parser)
+    _scope(parser)
+    parser.add_argument(
+        "--keep-derived", dest="keep", action="store_true",
+        help="keep items that name no other source (default: they go too)",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="the receipt as JSON")
 
 
 def _export(commands: _Commands) -> None:

@@ -204,10 +204,14 @@ class IndexCheckpoint:
                 self._backend.save_pool(pool, beside, marks)
                 # No change is made meanwhile, but a search may have given up an owner with a damaged page.
                 if known == [part.generation for part in ready.values()]:
-                    os.replace(beside, self._path)
-                    sync_folder(self._path)
+                    try:
+                        os.replace(beside, self._path)
+                        sync_folder(self._path)
+                    except OSError as error:
+                        raise StoreError(f"the index checkpoint was not replaced: {error}") from error
                     return True
-            os.unlink(beside)
+            with contextlib.suppress(OSError):
+                os.unlink(beside)
             return False
 
         return False if self._log.read_only else self._log.transact(save)

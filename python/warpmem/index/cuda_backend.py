@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,33 @@ def _load() -> tuple[ModuleType | None, str | None]:
     except ImportError as error:
         return None, f"the compiled module warpmem._cuda cannot be imported ({error})"
     return _cuda, None
+
+
+_tested: dict[tuple[ModuleType, int], str | None] = {}
+_testing = threading.Lock()
+
+
+def _distrust(module: ModuleType, device: int) -> str | None:
+    """Why a device is not used: its kernels do not give the CPU's bits, or fail. Each is asked once a
+    process, in a fraction of a second; without this a driver or a device that computes otherwise would be
+    found by
+    users."""
+    with _testing:
+        if (module, device) not in _tested:
+            try:
+                found = module.self_test(device)
+                wrong = [name for name, family in found["families"].items() if family["mismatches"]]
+                if not found["passed"]:
+                    names = ", ".join(wrong) or "the scorer"
+                    reason = (
+                        f"CUDA device {device} gives other bits than the CPU ({names}): run warpmem doctor"
+                    )
+                else:
+                    reason = None
+            except (RuntimeError, OSError, MemoryError) as error:
+                reason = f"the self-test of CUDA device {device} failed ({error}): run warpmem doctor"
+            _tested[module, device] = reason
+        return _tested[module, device]
 
 
 class CudaBackend:
@@ -75,7 +103,7 @@ class CudaBackend:
         if reason is None and not 0 <= self._device < self._module.device_count():
             count = self._module.device_count()
             reason = f"there is no CUDA device {self._device}; choose one of 0 to {count - 1}"
-        return reason
+        return reason or _distrust(self._module, self._device)
 
     def pool(
         self,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Literal
 
-from ..errors import InputError, NotFound, StoreReadOnly
+from ..errors import InputError, NotFound, StoreError, StoreReadOnly
 from ..ops.clock import to_datetime
 from ..ops.ids import format_id, parse_id
 from ..protocols import Log
@@ -20,12 +21,19 @@ _ID_BYTES = 16
 
 
 class Eraser:
-    """Erases, one erasure at a time. Thread-safe. An embedder that remembers texts has a method `forget`."""
+    """Erases, one erasure at a time. Thread-safe. An embedder that remembers texts has a method `forget`.
+
+    Made after what hears of changes: it begins with what an earlier process left to be finished.
+    """
 
     def __init__(self, log: Log, current: Current) -> None:
         self._log = log
         self._current = current
         self._lock = threading.Lock()
+        if not log.read_only:
+            # On a full disk, for example, the store opens all the same, and the erasure stays pending.
+            with contextlib.suppress(StoreError):
+                self._scrub()
 
     def erase(
         self, ids: Sequence[str] | None, scope: Scope | None, derived: Literal["erase", "keep"]
@@ -74,16 +82,10 @@ class Eraser:
                 ),
             )
 
-    def resume(self) -> None:
-        """Finish what a process that ended in the middle has begun."""
-        if not self._log.read_only and self._log.erasures.pending():
-            with self._lock:
-                self._log.erasures.resume()
-                self._scrub()
-
     def _scrub(self) -> tuple[Literal["none", "rewritten", "removed"], int]:
         if not self._log.erasures.pending():
             return "none", 0
+        self._log.erasures.resume()
         serving = self._current.now
         forget: Callable[[], object] = getattr(serving.embedder, "forget", _nothing)
         forget()

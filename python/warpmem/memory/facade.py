@@ -77,7 +77,6 @@ class Memory(Maintained, Erasable):
         log.subscribe(self._cache.forget)
         log.subscribe(self._current.apply)
         self._eraser = Eraser(log, self._current)
-        self._eraser.resume()
 
     # ----------------------------------------------------------------------------------------- write
 

@@ -106,7 +106,8 @@ class Writer:
                 results += _add_group(transaction, call, [prepared[i] for i in numbers])
             return tuple(results)
 
-        return self._log.transact(change, durability)
+        size = vectors.nbytes + sum(len(entry.item.text) for entry in checked)
+        return self._log.transact(change, durability, size)
 
     # ---------------------------------------------------------------------------------- idempotency
 

@@ -16,6 +16,8 @@ from ..errors import NotFound
 KEY_BYTES = 20
 ID_CHARACTERS = 32
 OWNER_BYTES = 4
+_RANDOM_BYTES = 8
+_KEYS_AT_ONCE = 128
 MAX_OWNER = (1 << 32) - 1
 _DIGITS = "0123456789abcdefghijklmnopqrstuv"
 _PAIRS = tuple(high + low for high in _DIGITS for low in _DIGITS)
@@ -71,13 +73,18 @@ class KeyMaker:
         """`after`: microseconds of the last key that another maker may have made."""
         self._lock = threading.Lock()
         self._last = ((after // 1000) << 12) | 0xFFF
+        self._random = b""
 
     def make(self, owner: int, micros: int) -> bytes:
         """A new key for `owner` at time `micros`."""
         with self._lock:
             tick = max((micros // 1000) << 12, self._last + 1)
             self._last = tick
+            # Asked for many keys at a time: the call lets other threads run, and coming back can take long.
+            if not self._random:
+                self._random = os.urandom(_RANDOM_BYTES * _KEYS_AT_ONCE)
+            random, self._random = self._random[:_RANDOM_BYTES], self._random[_RANDOM_BYTES:]
         milliseconds, counter = tick >> 12, tick & 0xFFF
-        random = int.from_bytes(os.urandom(8), "big") & ((1 << 62) - 1)
-        value = (milliseconds & ((1 << 48) - 1)) << 80 | 0x7 << 76 | counter << 64 | 0b10 << 62 | random
+        low = int.from_bytes(random, "big") & ((1 << 62) - 1)
+        value = (milliseconds & ((1 << 48) - 1)) << 80 | 0x7 << 76 | counter << 64 | 0b10 << 62 | low
         return owner_prefix(owner) + value.to_bytes(16, "big")

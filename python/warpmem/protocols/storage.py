@@ -254,9 +254,12 @@ class Log(Protocol):
         """The clock's time, never earlier than the last change's."""
         ...
 
-    def transact(self, change: Callable[[Transaction], T], durability: Durability | None = None) -> T:
+    def transact(
+        self, change: Callable[[Transaction], T], durability: Durability | None = None, size: int = 0
+    ) -> T:
         """Run `change` on the committer thread and return its result once it is durable and every subscriber
-        has seen it. Changes are serial. Exceptions of `change` pass through, nothing stored."""
+        has seen it. Changes are serial. Exceptions of `change` pass through, nothing stored. size: bytes that
+        it holds while it waits. Raises DeadlineExceeded, with nothing changed, when it waited too long."""
         ...
 
     def subscribe(self, apply: Callable[[Sequence[RowChange]], None]) -> None:

@@ -36,10 +36,11 @@ MAX_GROUP: Final = 256
 class _Request:
     """One job in the queue. `done` is a lock, held until the outcome is there: cheaper than an Event."""
 
-    __slots__ = ("done", "durability", "effects", "error", "job", "result")
+    __slots__ = ("done", "durability", "effects", "error", "job", "result", "size")
 
-    def __init__(self, job: Job[Any, Any, Any] | None, durability: Durability) -> None:
+    def __init__(self, job: Job[Any, Any, Any] | None, durability: Durability, size: int = 0) -> None:
         self.job = job
+        self.size = size
         self.durability = durability
         self.effects: Any = None
         self.result: Any = None
@@ -61,6 +62,7 @@ class Committer(Generic[W, E]):
     sync       make every earlier write durable
     apply      called with the effects of each durable job, in the order of the writes
     max_queue  jobs that may wait; further submitters block
+    max_bytes  as many bytes may wait, by what submitters say of their jobs; one job may be larger
 
     Thread-safe. A forked child cannot use its parent's committer.
     """
@@ -71,11 +73,14 @@ class Committer(Generic[W, E]):
         sync: Callable[[], None],
         apply: Callable[[E], None],
         max_queue: int = 4096,
+        max_bytes: int = 1 << 62,
     ) -> None:
         self._write = write
         self._sync = sync
         self._apply = apply
         self._max_queue = max_queue
+        self._max_bytes = max_bytes
+        self._bytes = 0
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)
         self._space = threading.Condition(self._lock)
@@ -87,7 +92,13 @@ class Committer(Generic[W, E]):
 
     # ---------------------------------------------------------------------------------- submitters
 
-    def submit(self, job: Job[W, E, R], durability: Durability = "sync", timeout: float | None = None) -> R:
+    def submit(
+        self,
+        job: Job[W, E, R],
+        durability: Durability = "sync",
+        timeout: float | None = None,
+        size: int = 0,
+    ) -> R:
         """Run `job` on the committer thread and return its result once it is durable and applied.
 
         Exceptions of the job pass through with nothing written. A StoreError of the write means the same.
@@ -96,11 +107,12 @@ class Committer(Generic[W, E]):
 
         timeout: seconds that the job may wait for its turn. DeadlineExceeded, with nothing changed, when it
         has not begun by then; once begun it is waited for. An exception in the waiting thread
-        (KeyboardInterrupt) withdraws the job if it has not begun; otherwise the job goes its way.
+        (KeyboardInterrupt) withdraws the job if it has not begun; otherwise the job goes its way. size: bytes
+        that the job holds while it waits.
 
         Raises StoreClosed after stop() and in a forked child.
         """
-        result: R = self._enter(_Request(job, durability), timeout)
+        result: R = self._enter(_Request(job, durability, size), timeout)
         return result
 
     def barrier(self, timeout: float | None = None) -> None:
@@ -134,16 +146,18 @@ class Committer(Generic[W, E]):
             )
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._lock:
-            while len(self._queue) >= self._max_queue and not self._stopping:
+            while not self._has_room(request.size) and not self._stopping:
                 left = None if deadline is None else deadline - time.monotonic()
                 if (left is not None and left <= 0) or not self._space.wait(left):
                     raise DeadlineExceeded(
-                        f"{len(self._queue)} changes were waiting for {timeout} s, the most that may "
-                        f"(write_queue is {self._max_queue}); nothing was changed"
+                        f"{len(self._queue)} changes were waiting for {timeout} s, of {self._bytes} bytes, "
+                        f"as many as may (write_queue is {self._max_queue}, write_queue_bytes "
+                        f"{self._max_bytes}); nothing was changed"
                     )
             if self._stopping:
                 raise StoreClosed("the store is closed: open it again")
             self._queue.append(request)
+            self._bytes += request.size
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="warpmem-committer", daemon=True)
                 self._thread.start()
@@ -167,6 +181,11 @@ class Committer(Generic[W, E]):
                 request.error = None  # the traceback refers to this frame: no cycle
         return request.result
 
+    def _has_room(self, size: int) -> bool:
+        if not self._queue:
+            return True
+        return len(self._queue) < self._max_queue and self._bytes + size <= self._max_bytes
+
     def _withdraw(self, request: _Request) -> bool:
         """Take a request out of the queue; False when it has begun."""
         with self._lock:
@@ -174,7 +193,8 @@ class Committer(Generic[W, E]):
                 self._queue.remove(request)
             except ValueError:
                 return False
-            self._space.notify()
+            self._bytes -= request.size
+            self._space.notify_all()
             return True
 
     # ------------------------------------------------------------------------------------- thread
@@ -189,7 +209,8 @@ class Committer(Generic[W, E]):
                             return
                         self._work.wait()
                     group = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_GROUP))]
-                    self._space.notify(len(group))
+                    self._bytes -= sum(request.size for request in group)
+                    self._space.notify_all()
                 self._commit(group)
                 group = []
         finally:
@@ -223,9 +244,13 @@ class Committer(Generic[W, E]):
                     request.finish(failure)
                 return
             self._unsynced = False
-        for request in written:
-            # A barrier changed nothing, so there is nothing to apply.
-            request.finish(None if request.job is None else _attempt(self._apply, request.effects))
+        # A barrier changed nothing, so there is nothing to apply. All are applied before the first submitter
+        # is woken: those that run again take time from this thread.
+        errors = [
+            None if request.job is None else _attempt(self._apply, request.effects) for request in written
+        ]
+        for request, error in zip(written, errors, strict=True):
+            request.finish(error)
 
     def _execute(self, request: _Request) -> None:
         if request.job is None:

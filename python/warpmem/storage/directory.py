@@ -6,6 +6,7 @@ it is pointed at. Both would hide damage or spoil what belongs to somebody else,
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -16,12 +17,13 @@ from typing import Final
 from ..errors import FormatError, StoreCorrupt, StoreError, StoreReadOnly
 from .codec import FAMILIES, FIRST_FAMILIES
 from .lock import LOCK_NAME
+from .reserve import RESERVE_NAME
 
 INDEX_NAME: Final = "warpmem.index"
 """The index checkpoint: derived, and never needed."""
 
 _OWN_FILES: Final = re.compile(
-    r"warpmem\.lock|warpmem\.index(\.new)?(\.tmp-[\d-]+)?|rocksdict-config\.json|LOCK|IDENTITY|CURRENT|LOG(\.old\.\d+)?|MANIFEST-\d+"
+    r"warpmem\.lock|warpmem\.reserve|warpmem\.index(\.new)?(\.tmp-[\d-]+)?|rocksdict-config\.json|LOCK|IDENTITY|CURRENT|LOG(\.old\.\d+)?|MANIFEST-\d+"
     r"|OPTIONS-\d+(\.dbtmp)?|\d+\.(log|sst|dbtmp)"
 )
 _DATA_FILES: Final = re.compile(r"\d+\.(log|sst)")
@@ -29,7 +31,7 @@ _STATE_FILES: Final = re.compile(r"MANIFEST-\d+|\d+\.(log|sst)")
 _MEMORY: Final = ("/dev/shm",)
 _SCRATCH_BYTES: Final = 64 << 10  # what RocksDB and its binding write beside the links, and some more
 _IGNORED: Final = frozenset({"lost+found"})  # the root of a freshly made file system
-_UNMIRRORED: Final = frozenset({"LOCK", "LOG", "rocksdict-config.json", INDEX_NAME})
+_UNMIRRORED: Final = frozenset({"LOCK", "LOG", "rocksdict-config.json", INDEX_NAME, RESERVE_NAME})
 
 
 def prepare(path: str) -> bool:
@@ -190,9 +192,15 @@ def database_id(path: str) -> bytes:
         return b""
 
 
-def data_files(path: str) -> set[str]:
-    """The names of a store's tables, write-ahead logs and manifests."""
-    return {name for name in _names(path) if _STATE_FILES.fullmatch(name)}
+def data_files(path: str) -> dict[str, int]:
+    """The sizes of a store's write-ahead logs and manifests by name, and the names of its tables, which never
+    change, with 0. Whatever is written changes it."""
+    sizes = {name: 0 for name in _names(path) if _STATE_FILES.fullmatch(name)}
+    for name in sizes:
+        if not name.endswith(".sst"):
+            with contextlib.suppress(FileNotFoundError):
+                sizes[name] = os.stat(os.path.join(path, name)).st_size
+    return sizes
 
 
 def _names(path: str) -> list[str]:

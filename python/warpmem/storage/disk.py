@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import Final
 
 from ..errors import DiskFull, StoreError
+
+_SHARE_TO_FREE: Final = 16
 
 
 def free_bytes(path: str | os.PathLike[str]) -> int:
@@ -24,15 +27,21 @@ def check_free(path: str | os.PathLike[str], min_free: int, needed: int) -> None
         raise DiskFull(
             f"{free} bytes free on the disk of {os.fspath(path)!r}, {min_free + needed} are needed: "
             f"{needed} for this write and what is buffered, and min_free_bytes is {min_free}; "
-            "free some space; nothing was written"
+            "free some space; nothing was written",
+            min_free + needed,
+            free,
         )
 
 
 class SpaceGuard:
-    """Calls check_free before a write, but not before each: every `max_writes` writes or `max_bytes` bytes,
-    and before every one from a refusal until it passes again. `min_free` 0 turns it off. Not thread-safe.
+    """Calls check_free before every write, for others may fill the disk meanwhile. `min_free` 0 turns it
+    off. Not thread-safe.
 
-    buffered: bytes that were accepted and will be written once more, when memtables become tables. Compaction
+    A write that frees space in the end may use all but a sixteenth of `min_free`, and what is buffered does
+    not count then.
+
+    buffered: bytes that were accepted and will be written once more, when memtables become tables; it is
+    asked every `max_writes` writes or `max_bytes` bytes, and what was written since is added. Compaction
     needs room of its own, which no one can tell in advance: `min_free` is there for it.
     """
 
@@ -50,20 +59,31 @@ class SpaceGuard:
         self._min_free = min_free
         self._max_writes = max_writes
         self._max_bytes = max_bytes
+        self._known = 0
         self._writes = max_writes
         self._bytes = 0
 
-    def before(self, size: int) -> None:
-        """Account for a write of `size` bytes. Raises DiskFull, and then counts nothing."""
+    def before(self, size: int, *, frees: bool = False) -> bool:
+        """Account for a write of `size` bytes; whether the disk was looked at and has room. frees: the write
+        deletes and adds no rows. Raises DiskFull, and then counts nothing."""
         if self._min_free == 0:
-            return
-        if self._writes >= self._max_writes or self._bytes + size >= self._max_bytes:
-            self._writes = self._max_writes
-            check_free(self._path, self._min_free, size + self._buffered())
+            return False
+        looked = self._writes >= self._max_writes or self._bytes + size >= self._max_bytes
+        if looked:
+            self._known = self._buffered()
             self._writes = 0
             self._bytes = 0
+        try:
+            check_free(self._path, self._min_free, size + self._known + self._bytes)
+        except DiskFull:
+            self._writes = self._max_writes  # what is buffered may have become a table by the next time
+            if not frees:
+                raise
+            check_free(self._path, self._min_free // _SHARE_TO_FREE, size)
+            return False
         self._writes += 1
         self._bytes += size
+        return looked
 
     def has_room(self) -> bool:
         """Whether what is buffered can be written above the low-water mark right now."""

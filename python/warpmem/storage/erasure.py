@@ -145,6 +145,8 @@ class StoreErasures:
             joined = b"".join(mark.keys for mark in marks)
             keys = [joined[at : at + KEY_BYTES] for at in range(0, len(joined), KEY_BYTES)]
             counts += self._remove(erasure, Erased([n for mark in marks for n in mark.owners], keys))
+            # Where the process before had been at work is not known: scrub() takes everything.
+            del self._ranges[erasure]
         return counts
 
     def _remove(self, erasure: bytes, what: Erased) -> Counter[str]:
@@ -160,7 +162,10 @@ class StoreErasures:
             result: T = self._run(counted)
             return result
 
-        ranges = self._ranges[erasure] = [("meta", b"", _END), ("owners", b"", _END)]
+        ranges = self._ranges[erasure] = [
+            ("meta", *codec.prefix_range(MARK_PREFIX)),
+            ("owners", codec.owner_name_key(b""), codec.prefix_range(codec.owner_state_key(0)[:1])[1]),
+        ]
         ranges += _owned_ranges(what)
         for owner in sorted(what.owners):
             run(functools.partial(ErasingTransaction.hide_owner, number=owner))

@@ -52,7 +52,7 @@ class StoreLog:
 
     def __init__(
         self, engine: Engine, identity: StoreIdentity, clock: Clock, *, durability: Durability, max_queue:
-        int, read_only: bool,
+        int, read_only: bool, max_queue_bytes: int = 1 << 62, timeout: float | None = None,
     ) -> None:  # fmt: skip
         self._engine = engine
         self._identity = identity
@@ -66,23 +66,33 @@ class StoreLog:
         self._epoch = 0
         self._owners: dict[Owner, int] = {}
         self._subscribers: list[Callable[[Sequence[RowChange]], None]] = []
-        self._committer = Committer(self._write, self._sync, self._apply, max_queue)
+        self._timeout = timeout
+        self._committer = Committer(self._write, self._sync, self._apply, max_queue, max_queue_bytes)
         self.erasures = StoreErasures(
-            engine, lambda change: self._transact(ErasingTransaction, change, "sync")
+            engine, lambda change: self._transact(ErasingTransaction, change, "sync", None, 0)
         )
 
     # ------------------------------------------------------------------------------------ changes
 
-    def transact(self, change: Callable[[Transaction], T], durability: Durability | None = None) -> T:
-        return self._transact(StoreTransaction, change, durability or self._durability)
+    def transact(
+        self, change: Callable[[Transaction], T], durability: Durability | None = None, size: int = 0
+    ) -> T:
+        return self._transact(StoreTransaction, change, durability or self._durability, self._timeout, size)
 
     def build_vectors(self, model_id: str, dimension: int) -> VectorBuild:
         def run(change: Callable[[BuildTransaction], T], durability: Durability) -> T:
-            return self._transact(BuildTransaction, change, durability)
+            return self._transact(BuildTransaction, change, durability, None, 0)
 
         return begin(self._engine, run, model_id, dimension, self.now)
 
-    def _transact(self, kind: type[S], change: Callable[[S], T], durability: Durability) -> T:
+    def _transact(
+        self,
+        kind: type[S],
+        change: Callable[[S], T],
+        durability: Durability,
+        timeout: float | None,
+        size: int,
+    ) -> T:
         if self._read_only:
             raise StoreReadOnly("the store was opened with read_only=True")
 
@@ -91,23 +101,29 @@ class StoreLog:
             result = change(transaction)
             return transaction, transaction, result
 
-        return self._committer.submit(job, durability)
+        return self._committer.submit(job, durability, timeout, size)
 
     def subscribe(self, apply: Callable[[Sequence[RowChange]], None]) -> None:
         self._subscribers.append(apply)
 
     def flush(self) -> None:
         if not self._read_only:
-            self._committer.barrier()
+            self._committer.barrier(self._timeout)
 
     def _write(self, transaction: StoreTransaction) -> None:
-        self._engine.write(transaction.operations)
-        self._state = transaction.state
+        # Memory is taken before the write: nothing that can fail stands between it and the state it leads to.
+        identity, epoch = self._identity, self._epoch
         if isinstance(transaction, BuildTransaction):
-            self._identity = transaction.identity
+            identity = transaction.identity
         else:
-            self._epoch += 1
+            epoch += 1
         self._unapplied.append(transaction)
+        try:
+            self._engine.write(transaction.operations)
+        except BaseException:
+            self._unapplied.pop()
+            raise
+        self._state, self._epoch, self._identity = transaction.state, epoch, identity
 
     def _sync(self) -> None:
         try:
@@ -334,8 +350,10 @@ def _last_key_time(engine: Engine) -> int:
 def open_log(
     engine: Engine, clock: Clock, *, model_id: str, dimension: int, durability: Durability = "sync",
     max_queue: int = 4096, read_only: bool = False, kind: type[StoreLog] = StoreLog,
+    max_queue_bytes: int = 1 << 62, timeout: float | None = None,
 ) -> StoreLog:  # fmt: skip
     """Open or create the log on an engine. kind: the class that is made, for logs that follow (follow.py).
+    max_queue, max_queue_bytes: how much may wait for the committer; timeout: for how many seconds.
 
     Raises ModelMismatch when the store holds vectors of another model, FormatError when it is newer, or is
     empty and opened read-only.
@@ -360,4 +378,7 @@ def open_log(
         )
     if not read_only:
         tidy(engine)
-    return kind(engine, identity, clock, durability=durability, max_queue=max_queue, read_only=read_only)
+    return kind(
+        engine, identity, clock, durability=durability, max_queue=max_queue, read_only=read_only,
+        max_queue_bytes=max_queue_bytes, timeout=timeout,
+    )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The engine on disk: RocksDB through rocksdict in raw mode. The only file that imports rocksdict.
+"""The engine on disk: RocksDB through rocksdict in raw mode. Only it and rocks_open.py import rocksdict.
 
 What is odd about it, and why:
 
@@ -18,104 +18,21 @@ import shutil
 import threading
 import weakref
 from collections.abc import Callable, Collection, Iterator, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 from ..errors import DiskFull, StoreClosed, StoreCorrupt, StoreError, StoreReadOnly
 from . import directory
-from .codec import FAMILIES, KEYS_END, VECTOR_FAMILIES
+from .codec import FAMILIES, KEYS_END
 from .disk import SpaceGuard
 from .lock import PathLock
+from .reserve import RESERVE_NAME, Reserve
 from .rocks_errors import call
+from .rocks_open import UNCOMPRESSED, list_families, open_database
 from .rocks_renewal import Renewable
 from .rocks_scan import Chunks, Scan
 
-_OPTIONS: Final = Path(__file__).with_name("rocksdb_options")
 _READ_ONLY_ATTEMPTS: Final = 3
-_CACHE_BYTES: Final = 32 << 20
-_MAX_OPEN_FILES: Final = 256
-_INFO_LOG_BYTES: Final = 1 << 20
-_INFO_LOGS: Final = 2
-_LARGE_BLOCK: Final = 16 << 10  # vectors are read by the thousand, which takes two thirds of the time with it
-_UNCOMPRESSED: Final = frozenset(VECTOR_FAMILIES)  # float32 of unit vectors do not compress
-
-
-# ----------------------------------------------------------------------------------------- opening
-
-
-def _options(memtable_bytes: int, cache: Any, *, compress: bool, read_only: bool) -> tuple[Any, Any]:
-    """Options of the database and of one family: those of the options file, then these."""
-    from rocksdict import BlockBasedOptions, DBCompressionType, DBRecoveryMode, Options
-
-    options, families = Options.load_latest(
-        os.fspath(_OPTIONS)
-    )  # in raw mode, as no file there says otherwise
-    options.create_if_missing(not read_only)
-    options.create_missing_column_families(not read_only)
-    # Refuses a flipped bit in the log and accepts a torn end; RocksDB's default loses data in silence.
-    options.set_wal_recovery_mode(DBRecoveryMode.tolerate_corrupted_tail_records())
-    options.set_paranoid_checks(True)
-    options.set_db_write_buffer_size(4 * memtable_bytes)
-    options.set_max_total_wal_size(8 * memtable_bytes)
-    # A reader keeps every table open from the start: a writer elsewhere may remove any of them later.
-    options.set_max_open_files(-1 if read_only else _MAX_OPEN_FILES)
-    options.set_keep_log_file_num(_INFO_LOGS)
-    options.set_max_log_file_size(_INFO_LOG_BYTES)
-    options.set_stats_dump_period_sec(0)
-    options.set_stats_persist_period_sec(0)
-    options.set_bytes_per_sync(1 << 20)
-
-    family = families["default"]
-    tables = BlockBasedOptions()
-    tables.set_block_cache(cache)
-    if not compress:
-        tables.set_block_size(_LARGE_BLOCK)
-    tables.set_bloom_filter(10, False)
-    tables.set_cache_index_and_filter_blocks(True)
-    tables.set_pin_l0_filter_and_index_blocks_in_cache(True)
-    family.set_block_based_table_factory(tables)
-    family.set_write_buffer_size(memtable_bytes)
-    family.set_compression_type(DBCompressionType.lz4() if compress else DBCompressionType.none())
-    return options, family
-
-
-def open_database(
-    path: str, memtable_bytes: int, access: str, info: str = "", absent: Collection[str] = ()
-) -> Any:
-    """RocksDB at a path; access "write", "read" or "follow". info: folder for what a follower logs. absent:
-    families that it does not have."""
-    from rocksdict import AccessType, Cache, Rdict
-
-    cache = Cache(_CACHE_BYTES)
-    read_only = access != "write"
-    options, compressed = _options(memtable_bytes, cache, compress=True, read_only=read_only)
-    _, plain = _options(memtable_bytes, cache, compress=False, read_only=read_only)
-    return Rdict(
-        path,
-        options=options,
-        column_families={
-            family: plain if family in _UNCOMPRESSED else compressed
-            for family in FAMILIES
-            if family not in absent
-        },
-        access_type=(
-            AccessType.secondary(info)
-            if access == "follow"
-            else AccessType.read_only(False)
-            if access == "read"
-            else AccessType.read_write()
-        ),
-    )
-
-
-def list_families(path: str) -> list[str]:
-    """The families of the database at a path."""
-    from rocksdict import Rdict
-
-    return Rdict.list_cf(path)
-
-
-# ------------------------------------------------------------------------------------------ engine
+_SHARE_TO_RESERVE: Final = 4
 
 
 class RocksEngine(Renewable):
@@ -148,6 +65,8 @@ class RocksEngine(Renewable):
         self._upgrade = upgrade
         self._absent: tuple[str, ...] = ()
         self._guard = SpaceGuard(self._path, min_free_bytes, self._buffered)
+        self._min_free = min_free_bytes
+        self._reserve = Reserve(self._path, min_free_bytes // _SHARE_TO_RESERVE)
         self._failure: str | None = None
         self._closed = "the store is closed: open it again"
         self._lock: PathLock | None = None
@@ -165,6 +84,8 @@ class RocksEngine(Renewable):
             from rocksdict import WriteBatch
 
             self._new_batch = WriteBatch
+            if not read_only:
+                self._reserve.keep(min_free_bytes)
         except BaseException:
             self._release()
             raise
@@ -183,7 +104,11 @@ class RocksEngine(Renewable):
         return self._open_unlocked(1.0)
 
     def _open_database(self) -> Any:
-        return open_database(self._path, self._memtable_bytes, "write")
+        try:
+            return call(open_database, self._path, self._memtable_bytes, "write")
+        except DiskFull:
+            self._reserve.release()
+            return call(open_database, self._path, self._memtable_bytes, "write on a full disk")
 
     def _take(self, database: Any) -> None:
         self._db = database
@@ -262,12 +187,14 @@ class RocksEngine(Renewable):
         return handle
 
     def sizes(self) -> dict[str, int]:
-        """Bytes: tables, wal, other (on disk); memtables, block_cache (in memory)."""
+        """Bytes: tables, wal, other (on disk, but for the reserve); memtables, block_cache (in memory)."""
         first = self._family(FAMILIES[0])
         sizes = {"tables": 0, "wal": 0, "other": 0, "memtables": self._buffered(), "block_cache": 0}
         sizes["block_cache"] = call(first.property_int_value, "rocksdb.block-cache-usage") or 0
         with os.scandir(self._path) as entries:
             for entry in entries:
+                if entry.name == RESERVE_NAME:
+                    continue
                 part = {".sst": "tables", ".log": "wal"}.get(os.path.splitext(entry.name)[1], "other")
                 with contextlib.suppress(FileNotFoundError):  # compaction removes files at any time
                     sizes[part] += entry.stat(follow_symlinks=False).st_size
@@ -293,7 +220,11 @@ class RocksEngine(Renewable):
                 batch.put(key, value, self._handles[family])
         if batch.is_empty():
             return
-        self._guard.before(batch.size_in_bytes())
+        frees = not any(family in UNCOMPRESSED and value for family, _, value in operations)
+        if self._guard.before(
+            batch.size_in_bytes(), frees=frees and any(value is None for _, _, value in operations)
+        ):
+            self._reserve.keep(self._min_free)
         self._change("write", self._db.write, batch)
 
     def clear(self, family: str) -> None:

@@ -7,7 +7,10 @@ What is odd about it, and why:
   takes that directory's place: files that appear later are found, and nothing in the store is written to.
 * Catching up reads the MANIFEST and then the write-ahead logs. A log that the writer removes in between takes
   changes along that no table of this state has. So it is done again until no file went away meanwhile.
+* It takes ten milliseconds even when there is nothing new. So the sizes of files are looked at first.
 * It is not one step for a reader: a change can show in one family first. So reads wait for it.
+* What was read from a log that is gone by now stays as it was read, until another log is read. A value shows
+  whose deletion was dropped from the tables together with it. So when logs went away it is opened anew.
 """
 
 from __future__ import annotations
@@ -17,13 +20,14 @@ import os
 import shutil
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from ..errors import StoreClosed, StoreCorrupt, StoreError
 from . import directory
-from .rocks import RocksEngine, list_families, open_database
+from .rocks import RocksEngine
 from .rocks_errors import call
+from .rocks_open import list_families, open_database
 
 _TRIES: Final = 200
 _INFO: Final = "info"
@@ -39,6 +43,7 @@ class FollowingEngine(RocksEngine):
 
     def __init__(self, path: str | os.PathLike[str], *, memtable_bytes: int = 16 << 20) -> None:
         self._turn = threading.Lock()
+        self._seen: dict[str, int] | None = None
         super().__init__(path, read_only=True, memtable_bytes=memtable_bytes, min_free_bytes=0)
 
     def _open_read_only(self, memtable_bytes: int) -> Any:
@@ -63,13 +68,14 @@ class FollowingEngine(RocksEngine):
                 remove()
                 raise
             else:
-                if directory.data_files(self._path) == before:
+                if directory.data_files(self._path).keys() == before.keys():
+                    self._logs = _logs(before)
                     self._remove_mirror = remove
                     self._absent = absent
                     return database
                 database.close()
             remove()
-        if failure is not None and directory.data_files(self._path) == before:
+        if failure is not None and directory.data_files(self._path).keys() == before.keys():
             raise failure
         raise StoreError(_BUSY)
 
@@ -86,10 +92,26 @@ class FollowingEngine(RocksEngine):
                     raise StoreError(
                         f"another store stands at {self._path!r} than was opened there: open it again"
                     )
+                if before == self._seen:
+                    return
                 call(self._db.try_catch_up_with_primary)
-                if before <= directory.data_files(self._path):
+                if before.keys() <= directory.data_files(self._path).keys():
+                    self._seen = before
+                    if self._logs <= before.keys():
+                        self._logs = _logs(before)
+                    else:
+                        self._begin_anew()
                     return
         raise StoreError(_BUSY)
+
+    def _begin_anew(self) -> None:
+        """Exchange the database for one that reads what there is now."""
+        earlier, remove = self._db, self._remove_mirror
+        self._take(self._open_read_only(self._memtable_bytes))
+        self._let_walks_go()
+        earlier.close()
+        if remove is not None:
+            remove()
 
     def get(self, family: str, key: bytes) -> bytes | None:
         """See protocols.Engine."""
@@ -131,3 +153,7 @@ _BUSY: Final = (
     f"the writer replaced files during each of {_TRIES} attempts to read a whole state: try again, or open "
     "the store with more memtable_bytes where it is written"
 )
+
+
+def _logs(files: Iterable[str]) -> set[str]:
+    return {name for name in files if name.endswith(".log")}

@@ -50,7 +50,7 @@ class Renewable:
         self._flush()
         self._let_walks_go(wait=True)
         families = self._families
-        self._guard.before(sum(_holding(families[family], start, stop) for family, start, stop in ranges))
+        self._guard.before(_holding(self._db, ranges))
         before = directory.tables(self._path)
         for family, start, stop in ranges:
             self._change("compaction", _compact, families[family], start, stop)
@@ -92,7 +92,7 @@ class Renewable:
         deadline = time.monotonic() + seconds
         while True:
             try:
-                return call(self._open_database)
+                return self._open_database()
             except StoreLocked:
                 if time.monotonic() > deadline:
                     raise
@@ -108,7 +108,12 @@ def _compact(family: Any, start: bytes, stop: bytes) -> None:
     family.compact_range(start, stop, options)
 
 
-def _holding(family: Any, start: bytes, stop: bytes) -> int:
-    """Bytes of the tables of a family that may hold keys from `start` to `stop`."""
-    found: Iterable[dict[str, Any]] = family.live_files()
-    return sum(table["size"] for table in found if table["start_key"] <= stop and start <= table["end_key"])
+def _holding(database: Any, ranges: Sequence[tuple[str, bytes, bytes]]) -> int:
+    """Bytes of the tables that may hold keys of some ranges, those of other families with such keys included:
+    RocksDB's list does not tell whose a table is."""
+    found: Iterable[dict[str, Any]] = database.live_files()
+    return sum(
+        table["size"]
+        for table in found
+        if any(table["start_key"] <= stop and start <= table["end_key"] for _, start, stop in ranges)
+    )

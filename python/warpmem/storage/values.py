@@ -120,7 +120,15 @@ def item_value(record: Record, operation: Operation) -> ItemValue:
 
 
 def make_record(key: bytes, value: ItemValue) -> Record:
-    """A record from its stored form."""
+    """A record from its stored form. Raises StoreCorrupt when a time is none: the checksum held, so the
+    writer was broken."""
+    try:
+        return _make_record(key, value)
+    except (OverflowError, ValueError) as error:
+        raise StoreCorrupt(f"the item of key {key.hex()} has a time that is none: {error}") from error
+
+
+def _make_record(key: bytes, value: ItemValue) -> Record:
     return Record(
         key,
         value.ordinal,

@@ -1,0 +1,30 @@
+"""The command erase."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from .output import print_json
+from .stores import open_store, scope_of, store_path
+
+
+def erase(args: argparse.Namespace) -> int:
+    """Erase items or a scope for good; prints the receipt."""
+    path = store_path(args)
+    # A directory that is not there is refused as for reading, not made.
+    with open_store(args, read_only=path is not None and not os.path.isdir(path)) as memory:
+        receipt = memory.erase(
+            args.ids or None, scope=scope_of(args), derived="keep" if args.keep else "erase"
+        )
+    if args.json:
+        print_json(receipt)
+        return 0
+    for name in receipt.__struct_fields__:
+        value = getattr(receipt, name)
+        if name == "backups":
+            continue
+        print(f"{name:15} {' '.join(value) if isinstance(value, tuple) else value}")
+    for backup in receipt.backups:
+        print(f"may still hold it: {backup.path} of {backup.at.isoformat()}")
+    return 0

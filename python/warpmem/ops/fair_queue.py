@@ -1,0 +1,282 @@
+"""Who is served next: the decisions of the scheduler, without threads and without a clock of their own.
+
+Requests wait in lanes. Lanes are served by priority, but the lower ones keep a floor of what is served.
+Within a lane owners share tokens fairly: a request gets the tag at which its owner's earlier ones end, and
+the smallest tag is served first (start-time fair queueing, Goyal, Vin and Cheng, 1996), so an owner who asks
+for much waits behind himself. A request that cannot be in time is refused when it comes, and dropped when
+its turn comes too late.
+
+Time is a number of seconds that the caller gives; tests give virtual ones.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Hashable
+from typing import Final, NamedTuple
+
+from ..errors import Overloaded
+
+LANES: Final = ("interactive", "ingest", "background")
+"""By priority."""
+
+FLOOR: Final = 0.05
+"""Share of the served tokens that a lane gets at least while something waits in it."""
+
+UNIT: Final = 0.02
+"""Seconds that a batch of the last lane may take, so that it never keeps the first one waiting for long."""
+
+_SMOOTHING: Final = 0.2
+_ASIDE: Final = 16
+"""How many requests of other kinds a batch may step over."""
+
+
+class Request:
+    """A piece of work that is served whole. tokens: what it costs, at least 1; bytes: what it holds in
+    memory while it waits; deadline: when its answer is of no use any more; kind: only requests of one kind
+    share a batch."""
+
+    __slots__ = ("bytes", "deadline", "finish", "kind", "lane", "owner", "state", "tokens", "work")
+
+    def __init__(
+        self,
+        work: object,
+        *,
+        lane: int,
+        owner: Hashable,
+        tokens: int,
+        bytes: int,
+        deadline: float,
+        kind: Hashable,
+    ) -> None:
+        self.work = work
+        self.lane = lane
+        self.owner = owner
+        self.tokens = max(1, tokens)
+        self.bytes = bytes
+        self.deadline = deadline
+        self.kind = kind
+        self.finish = 0.0
+        self.state = "new"
+        """new, waiting, taken, dropped, cancelled"""
+
+
+class Batch(NamedTuple):
+    """Requests of one kind that are served together, and those that came too late."""
+
+    requests: list[Request]
+    dropped: list[Request]
+
+
+class _Lane:
+    """The requests of one lane, ordered by tag. Cancelled ones stay in the heap until they come up."""
+
+    def __init__(self) -> None:
+        self.heap: list[tuple[float, int, Request]] = []
+        self.waiting = 0
+        self.tokens = 0
+        self.now = 0.0  # virtual time: the tag of what was served last
+        self.ends: dict[Hashable, float] = {}
+        self.backlog: dict[Hashable, int] = {}
+        self.credit = 0.0
+
+
+class FairQueue:
+    """Requests that wait for one device or endpoint. Not thread-safe.
+
+    batch_tokens   the most that one batch holds, but for a single request that is larger
+    max_tokens     of all waiting requests together; more is Overloaded
+    max_bytes      the same for bytes
+    rate           tokens a second that are expected at first; measured from then on
+    """
+
+    def __init__(self, batch_tokens: int, max_tokens: int, max_bytes: int, rate: float) -> None:
+        self.batch_tokens = batch_tokens
+        self.max_tokens = max_tokens
+        self.max_bytes = max_bytes
+        self.rate = rate
+        self.tokens = 0
+        self.bytes = 0
+        self.running = 0
+        """Tokens of batches that were taken and are not done."""
+        self._lanes = tuple(_Lane() for _ in LANES)
+        self._number = 0
+        self._measured = False
+
+    # -------------------------------------------------------------------------------------- asking
+
+    def __len__(self) -> int:
+        return sum(lane.waiting for lane in self._lanes)
+
+    def waiting(self) -> dict[str, int]:
+        """How many requests wait, by lane."""
+        return {name: lane.waiting for name, lane in zip(LANES, self._lanes, strict=True)}
+
+    def estimate(self, lane: int, owner: Hashable, tokens: int) -> float:
+        """Seconds until a request of so many tokens would be answered, were it offered now: what is being
+        served, what waits in lanes before it, and in its own lane what fairness puts ahead of it."""
+        ahead = self.running + sum(before.tokens for before in self._lanes[:lane])
+        own = self._lanes[lane]
+        mine = own.backlog.get(owner, 0) + tokens
+        ahead += min(own.tokens + tokens, mine * max(1, len(own.backlog) + (owner not in own.backlog)))
+        share = 1.0 if lane == 0 else 1.0 - FLOOR * (len(LANES) - 1 - lane)
+        return ahead / (self.rate * share)
+
+    # ------------------------------------------------------------------------------------ changing
+
+    def offer(self, request: Request, now: float) -> None:
+        """Let a request wait. Raises Overloaded when there is no room for it, or it could not be in time."""
+        if self.tokens and self.tokens + request.tokens > self.max_tokens:
+            raise self._overloaded(f"{self.tokens} tokens wait, at most {self.max_tokens} may", self.tokens)
+        if self.bytes and self.bytes + request.bytes > self.max_bytes:
+            raise self._overloaded(f"{self.bytes} bytes wait, at most {self.max_bytes} may", self.tokens)
+        wait = self.estimate(request.lane, request.owner, request.tokens)
+        left = request.deadline - now
+        if wait > left and self._measured:
+            raise self._overloaded(
+                f"an answer takes about {wait:.3g} s, and the deadline is in {max(0.0, left):.3g} s",
+                int((wait - left) * self.rate),
+            )
+        lane = self._lanes[request.lane]
+        tag = max(lane.now, lane.ends.get(request.owner, 0.0))
+        request.finish = lane.ends[request.owner] = tag + request.tokens
+        request.state = "waiting"
+        self._number += 1
+        heapq.heappush(lane.heap, (tag, self._number, request))
+        lane.backlog[request.owner] = lane.backlog.get(request.owner, 0) + request.tokens
+        lane.tokens += request.tokens
+        lane.waiting += 1
+        self.tokens += request.tokens
+        self.bytes += request.bytes
+
+    def cancel(self, request: Request) -> bool:
+        """Take a waiting request away; False when it does not wait any more. Its room is free at once."""
+        if request.state != "waiting":
+            return False
+        request.state = "cancelled"
+        self._refund(request)
+        self._leave(request)
+        lane = self._lanes[request.lane]
+        if len(lane.heap) > 64 and len(lane.heap) > 2 * lane.waiting:
+            lane.heap = [entry for entry in lane.heap if entry[2].state == "waiting"]
+            heapq.heapify(lane.heap)
+        return True
+
+    def take(self, now: float) -> Batch:
+        """The next batch; empty when nothing waits. Its tokens count as running until `done`."""
+        dropped: list[Request] = []
+        requests: list[Request] = []
+        while not requests:
+            number = self._choose()
+            if number is None:
+                break
+            self._fill(number, now, requests, dropped)
+        served = sum(request.tokens for request in requests)
+        self.running += served
+        if requests:
+            self._account(requests[0].lane, served)
+        return Batch(requests, dropped)
+
+    def done(self, tokens: int, seconds: float) -> None:
+        """A batch of so many tokens took so long. The rate follows."""
+        self.running -= tokens
+        if seconds > 0 and tokens > 0:
+            self._measured = True
+            self.rate += (
+                _SMOOTHING * (tokens / seconds - self.rate) * min(1.0, tokens / self.batch_tokens + 0.1)
+            )
+
+    # ------------------------------------------------------------------------------------- details
+
+    def _choose(self) -> int | None:
+        """The lane to serve: one whose floor is due, else the first that has something."""
+        for number, lane in enumerate(self._lanes):
+            if number and lane.waiting and lane.credit >= self._limit(number):
+                return number
+        for number, lane in enumerate(self._lanes):
+            if lane.waiting:
+                return number
+        return None
+
+    def _limit(self, number: int) -> int:
+        """The most tokens of a batch of a lane."""
+        if number < len(LANES) - 1:
+            return self.batch_tokens
+        return max(1, min(self.batch_tokens, int(self.rate * UNIT)))
+
+    def _fill(self, number: int, now: float, requests: list[Request], dropped: list[Request]) -> None:
+        lane, limit, taken, first = self._lanes[number], self._limit(number), 0, float("inf")
+        aside: list[tuple[float, int, Request]] = []
+        while lane.heap and len(aside) < _ASIDE:
+            tag, order, request = lane.heap[0]
+            if request.state == "cancelled":
+                heapq.heappop(lane.heap)
+                continue
+            if now + self._seconds(request.tokens) > request.deadline:
+                # Served now it would be late even alone.
+                heapq.heappop(lane.heap)
+                request.state = "dropped"
+                self._refund(request)
+                self._leave(request)
+                dropped.append(request)
+                continue
+            total, soonest = taken + request.tokens, min(first, request.deadline)
+            if requests and (total > limit or now + self._seconds(total) > soonest):
+                break
+            heapq.heappop(lane.heap)
+            if requests and request.kind != requests[0].kind:
+                aside.append((tag, order, request))
+                continue
+            lane.now = max(lane.now, tag)
+            request.state = "taken"
+            self._leave(request)
+            requests.append(request)
+            taken, first = total, soonest
+        for entry in aside:
+            heapq.heappush(lane.heap, entry)
+
+    def _seconds(self, tokens: int) -> float:
+        """How long so many tokens take; nothing is known of that before the first batch was done."""
+        return tokens / self.rate if self._measured else 0.0
+
+    def _refund(self, request: Request) -> None:
+        """Its owner's next request need not wait for what was never served."""
+        ends, now = self._lanes[request.lane].ends, self._lanes[request.lane].now
+        if ends.get(request.owner) == request.finish:
+            ends[request.owner] = request.finish - request.tokens
+            if ends[request.owner] <= now:
+                del ends[request.owner]
+
+    def _leave(self, request: Request) -> None:
+        """A request does not wait any more: give back what it held."""
+        lane = self._lanes[request.lane]
+        lane.waiting -= 1
+        lane.tokens -= request.tokens
+        self.tokens -= request.tokens
+        self.bytes -= request.bytes
+        left = lane.backlog[request.owner] - request.tokens
+        if left:
+            lane.backlog[request.owner] = left
+        else:
+            del lane.backlog[request.owner]
+            if len(lane.ends) > 64 + 4 * len(lane.backlog):
+                lane.ends = {owner: end for owner, end in lane.ends.items() if end > lane.now}
+        if not lane.waiting:
+            # Nobody is ahead of anybody any more.
+            lane.heap.clear()
+            lane.ends.clear()
+            lane.backlog.clear()
+            lane.now = 0.0
+
+    def _account(self, served: int, tokens: int) -> None:
+        """Lanes that waited while another was served come closer to their floor."""
+        for number, lane in enumerate(self._lanes):
+            if number == served:
+                lane.credit = max(0.0, lane.credit - tokens)
+            elif lane.waiting:
+                lane.credit += FLOOR * tokens
+            else:
+                lane.credit = 0.0
+
+    def _overloaded(self, why: str, tokens: int) -> Overloaded:
+        return Overloaded(why, tokens / self.rate)

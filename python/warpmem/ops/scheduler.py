@@ -1,0 +1,272 @@
+"""One queue for one device or endpoint, shared by all threads that want something of it.
+
+No thread of its own: where the device is idle, the caller's thread serves its own request at once; where it
+is busy, whoever waits is woken to serve the next batch, for itself and the others in it. The decisions are
+those of fair_queue.py."""
+
+from __future__ import annotations
+
+import copy
+import threading
+import time
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, Final
+
+from ..errors import DeadlineExceeded, InputError
+from .fair_queue import LANES, FairQueue, Request
+
+Run = Callable[[Hashable, Sequence[Any]], Sequence[Any]]
+"""(kind, works) -> one result for each work. What it raises is the error of all of them, but for an
+InputError, which is that of one: then each is tried alone."""
+
+_FOREVER: Final = float("inf")
+
+
+class _Call:
+    """What one thread waits for: several requests, all of them or an error."""
+
+    __slots__ = ("error", "left", "results", "serving", "wake")
+
+    def __init__(self, count: int) -> None:
+        self.left = count
+        self.results: list[Any] = [None] * count
+        self.error: BaseException | None = None
+        self.serving = False
+        """Its thread serves a batch now, and will look for the next by itself."""
+        self.wake = threading.Semaphore(0)
+
+    def settle(self, place: int, result: Any, error: BaseException | None) -> None:
+        self.results[place] = result
+        self.error = self.error or error
+        self.left -= 1
+
+
+class Scheduler:
+    """Runs the work of many threads in batches, fairly and in time. Thread-safe; see fair_queue.py for the
+    bounds.
+
+    run           serves a batch; called by `parallel` threads at a time at most
+    parallel      1 for a device, more for an endpoint that serves several requests at once
+    clock         seconds, never going back
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        *,
+        parallel: int = 1,
+        batch_tokens: int = 16_384,
+        max_tokens: int = 4_000_000,
+        max_bytes: int = 256 << 20,
+        rate: float = 100_000.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._run = run
+        self._parallel = parallel
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._queue = FairQueue(batch_tokens, max_tokens, max_bytes, rate)
+        self._serving = 0
+        self._waiters: dict[_Call, None] = {}
+        self._served = dict.fromkeys(LANES, 0)
+        self._tokens = dict.fromkeys(LANES, 0)
+        self._batches = 0
+        self._busy = 0.0
+        self._refused = 0
+        self._dropped = 0
+
+    @property
+    def batch_tokens(self) -> int:
+        """The most tokens of a batch; a request of more is a batch by itself."""
+        return self._queue.batch_tokens
+
+    # -------------------------------------------------------------------------------------- calling
+
+    def submit(
+        self,
+        works: Sequence[Any],
+        tokens: Sequence[int],
+        *,
+        kind: Hashable = None,
+        lane: str = "interactive",
+        owner: Hashable = None,
+        timeout: float | None = None,
+        bytes: int = 0,
+    ) -> list[Any]:
+        """Have all works served and return their results in order.
+
+        tokens: the cost of each. kind: works of different kinds never share a batch. owner: whose share of
+        the lane they use. timeout: seconds until the results are of no use. bytes: what the works hold while
+        they wait.
+
+        Raises Overloaded before anything was done, DeadlineExceeded, and what `run` raises. An exception in
+        the waiting thread (KeyboardInterrupt) takes what still waits out of the queue."""
+        number = LANES.index(lane)
+        if len(works) == 1:
+            with self._lock:
+                idle = self._serving < self._parallel and not self._queue.tokens
+                if idle:
+                    self._serving += 1
+                    self._queue.running += tokens[0]
+            if idle:
+                return self._serve_at_once(works, tokens[0], kind, lane)
+        deadline = _FOREVER if timeout is None else self._clock() + timeout
+        call = _Call(len(works))
+        each = bytes // max(1, len(works))
+        requests = [
+            Request(
+                (call, place, work),
+                lane=number,
+                owner=owner,
+                tokens=cost,
+                bytes=each,
+                deadline=deadline,
+                kind=kind,
+            )
+            for place, (work, cost) in enumerate(zip(works, tokens, strict=True))
+        ]
+        with self._lock:
+            now = self._clock()
+            try:
+                for request in requests:
+                    self._queue.offer(request, now)
+            except BaseException:
+                for request in requests:
+                    self._queue.cancel(request)
+                self._refused += 1
+                raise
+            self._waiters[call] = None
+        try:
+            self._wait(call, deadline)
+        finally:
+            with self._lock:
+                self._waiters.pop(call, None)
+                for request in requests:
+                    self._queue.cancel(request)
+                self._wake_one()
+        if call.error is not None:
+            raise call.error
+        return call.results
+
+    def stats(self) -> dict[str, Any]:
+        """Counts since the beginning, what waits now, and the measured rate (tokens a second)."""
+        with self._lock:
+            return {
+                "served": dict(self._served),
+                "tokens": dict(self._tokens),
+                "waiting": self._queue.waiting(),
+                "batches": self._batches,
+                "busy_seconds": self._busy,
+                "refused": self._refused,
+                "dropped": self._dropped,
+                "rate": self._queue.rate,
+            }
+
+    # -------------------------------------------------------------------------------------- serving
+
+    def _serve_at_once(self, works: Sequence[Any], tokens: int, kind: Hashable, lane: str) -> list[Any]:
+        began = self._clock()
+        try:
+            return list(self._run(kind, works))
+        finally:
+            with self._lock:
+                self._note(lane, 1, tokens, self._clock() - began)
+                self._wake_one()
+
+    def _wait(self, call: _Call, deadline: float) -> None:
+        """Until all of a call is settled: serve batches where the device is free, sleep where it is not."""
+        while True:
+            with self._lock:
+                if call.left == 0 or call.error is not None:
+                    return
+                batch = None
+                if self._serving < self._parallel:
+                    batch = self._queue.take(self._clock())
+                    for request in batch.dropped:
+                        self._settle(
+                            request, None, DeadlineExceeded("its turn came too late; nothing was changed")
+                        )
+                    self._dropped += len(batch.dropped)
+                    if batch.requests:
+                        self._serving += 1
+                        call.serving = True
+                        self._wake_one()
+            if batch is not None:
+                if batch.requests:
+                    self._serve(batch.requests, call)
+                if batch.requests or batch.dropped:
+                    continue
+            left = None if deadline == _FOREVER else deadline - self._clock()
+            if not call.wake.acquire(timeout=None if left is None else max(0.0, left)) and left is not None:
+                raise DeadlineExceeded("the deadline passed while the request waited; nothing was changed")
+
+    def _serve(self, requests: list[Request], mine: _Call) -> None:
+        # By length, so that a model that pads pads little.
+        requests.sort(key=lambda request: request.tokens)
+        lane, tokens = LANES[requests[0].lane], sum(request.tokens for request in requests)
+        began = self._clock()
+        outcomes: list[tuple[Any, BaseException | None]] = []
+        try:
+            outcomes = self._attempt(requests)
+        finally:
+            with self._lock:
+                mine.serving = False
+                self._note(lane, len(requests), tokens, self._clock() - began)
+                for place, request in enumerate(requests):
+                    # Without an outcome the thread itself was interrupted.
+                    lost = (
+                        None,
+                        DeadlineExceeded("the thread that served it was interrupted; nothing was changed"),
+                    )
+                    self._settle(request, *(outcomes[place] if place < len(outcomes) else lost))
+                self._wake_one()
+
+    def _attempt(self, requests: Sequence[Request]) -> list[tuple[Any, BaseException | None]]:
+        works = [_work(request)[2] for request in requests]
+        try:
+            return [(result, None) for result in self._run(requests[0].kind, works)]
+        except InputError as error:
+            if len(works) == 1:
+                return [(None, error)]
+            return [self._attempt([request])[0] for request in requests]
+        except Exception as error:  # noqa: BLE001  it is raised in the threads that wait for it
+            return [(None, _own(error) if place else error) for place in range(len(works))]
+
+    # ------------------------------------------------------------------------------ with the lock held
+
+    def _note(self, lane: str, requests: int, tokens: int, seconds: float) -> None:
+        self._serving -= 1
+        self._queue.done(tokens, seconds)
+        self._served[lane] += requests
+        self._tokens[lane] += tokens
+        self._batches += 1
+        self._busy += seconds
+
+    def _settle(self, request: Request, result: Any, error: BaseException | None) -> None:
+        call, place, _ = _work(request)
+        call.settle(place, result, error)
+        if call.left == 0 or error is not None:
+            call.wake.release()
+
+    def _wake_one(self) -> None:
+        """The device is free and something waits: let one of those who wait serve it."""
+        if self._serving < self._parallel and self._queue.tokens:
+            for call in self._waiters:
+                if call.left and call.error is None and not call.serving:
+                    call.wake.release()
+                    return
+
+
+def _work(request: Request) -> tuple[_Call, int, Any]:
+    work: tuple[_Call, int, Any] = request.work  # type: ignore[assignment]
+    return work
+
+
+def _own(error: BaseException) -> BaseException:
+    """An exception of its own for each thread: several raise it at the same time."""
+    try:
+        other = copy.copy(error)
+    except Exception:  # noqa: BLE001  an exception whose arguments do not make one
+        return error
+    other.__cause__ = error
+    return other

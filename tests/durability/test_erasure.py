@@ -1,0 +1,183 @@
+"""After erase() no file of the store, and no object of the process, holds a byte of what was erased."""
+
+from __future__ import annotations
+
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import warpmem
+from durability.canaries import Canaries
+from warpmem import NewItem
+from warpmem.embed.hashing import _hash
+from warpmem.storage import rocks_open
+from warpmem.storage.erasure import StoreErasures
+
+NAMES = ("user", "text", "update", "deleted", "meta", "key", "entity", "blob", "agent", "call", "tag")
+OPTIONS: dict[str, Any] = {
+    "embedder": "hashing", "columns": {"tag": "string"}, "memtable_bytes": 64 << 10, "min_free_bytes": 0,
+}  # fmt: skip
+SECONDS = 60
+
+
+@pytest.fixture(params=["compressed", "plain"])
+def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where a store may be. Compression hides text from a search for bytes, so it is off once."""
+    if request.param == "plain":
+        make = rocks_open._options
+        monkeypatch.setattr(
+            rocks_open, "_options", lambda *a, **options: make(*a, **{**options, "compress": False})
+        )
+    return tmp_path / "store"
+
+
+def fill(path: Path, canaries: Canaries) -> tuple[warpmem.Memory, list[str]]:
+    """An open store with somebody's data in every place that there is, others' around it; and their ids."""
+    word = canaries.word
+    memory = warpmem.open(path, **OPTIONS)
+    for n in range(300):
+        memory.add(f"bystander {n} of the store", user_id=f"bob{n % 7}", durability="os")
+    item = NewItem(
+        text=f"lives at {word('text')}",
+        metadata={"note": word("meta"), "tag": word("tag")},
+        key=word("key"),
+        entities=(word("entity"),),
+        blob=word("blob"),
+    )
+    first = memory.add(item, user_id=word("user"), agent_id=word("agent"), idempotency_key=word("call"))
+    assert isinstance(first, warpmem.AddResult)
+    vector = np.random.default_rng(7).standard_normal(256).astype(np.float32)
+    second = memory.add("by its vector", user_id=word("user"), vector=vector)
+    third = memory.add(f"soon gone: {word('deleted')}", user_id=word("user"))
+    assert isinstance(second, warpmem.AddResult) and isinstance(third, warpmem.AddResult)
+    derived = memory.add(NewItem(text=f"told by {word('text')}", sources=(first.id,)), user_id="bob1")
+    assert isinstance(derived, warpmem.AddResult)
+    for user in (word("user"), "bob1", "bob2"):
+        assert memory.search("x", user_id=user)
+    memory.checkpoint()
+    memory.close()
+    memory = warpmem.open(path, **OPTIONS)
+    assert memory.stats().loaded_owners >= 1  # from the checkpoint, which is mapped now
+    memory.update(first.id, text=f"moved to {word('update')}")
+    memory.delete(third.id)
+    memory.checkpoint()
+    for n in range(300):
+        memory.add(f"later bystander {n}", user_id=f"bob{n % 7}", durability="os")
+    found = memory.search(word("update"), user_id=word("user"), return_vectors="numpy")
+    assert len(found) == 2
+    for row in found.vectors:
+        canaries.note(row)
+    memory.search("x", user_id=word("user"), filters={"text": {"contains": word("update")}})
+    memory.search("x", user_id=word("user"), filters={"metadata.tag": word("tag")})
+    memory.context(word("update"), user_id=word("user"), agent_id=word("agent"))
+    memory.list(user_id=word("user"))
+    memory.history(third.id)
+    return memory, [first.id, second.id, third.id]
+
+
+def bystanders(memory: warpmem.Memory) -> list[str]:
+    return [
+        item.text for n in range(7) for item in memory.list(user_id=f"bob{n}", limit=1000, include_past=True)
+    ]
+
+
+def test_a_whole_owner(store: Path) -> None:
+    canaries = Canaries(random.Random("owner"))
+    memory, ids = fill(store, canaries)
+    before = [text for text in bystanders(memory) if "told by" not in text]
+    assert canaries.in_files(store) and canaries.in_objects(), "this test would see nothing"
+    user = canaries.word("user")
+    started = time.monotonic()
+    receipt = memory.erase(user_id=user)
+    del user
+    assert canaries.in_files(store) == []
+    assert canaries.in_objects() == []
+    assert time.monotonic() - started < SECONDS
+    assert (receipt.items, receipt.owners, receipt.checkpoint) == (3, 1, "rewritten")
+    assert len(receipt.derived) == 1 and receipt.log_entries == 6 and receipt.files > 0
+    assert memory.get_many(ids) == (None, None, None)
+    assert bystanders(memory) == before
+    assert memory.stats().pending_erasures == 0
+    memory.close()
+    assert canaries.in_files(store) == []
+    with warpmem.open(store, **OPTIONS) as again:
+        assert "from the checkpoint" in again._index.restored  # type: ignore[attr-defined]
+        assert bystanders(again) == before
+        assert again.search("x", user_id=canaries.word("user")).items == ()
+        canaries.in_files(store)
+
+
+def test_items_of_an_owner_who_stays(store: Path) -> None:
+    canaries = Canaries(random.Random("items"))
+    memory, ids = fill(store, canaries)
+    kept = memory.add("stays with its owner", user_id=canaries.word("user"))
+    assert isinstance(kept, warpmem.AddResult)
+    receipt = memory.erase(ids)
+    user = canaries.word("user")
+    assert [item.id for item in memory.list(user_id=user)] == [kept.id]
+    assert [hit.item.id for hit in memory.search("x", user_id=user)] == [kept.id]
+    assert (receipt.items, receipt.owners) == (3, 0)
+    canaries.forget("user")  # it is the id of the item that stays
+    assert canaries.in_files(store) == []
+    assert canaries.in_objects() == []
+    memory.close()
+
+
+def test_a_walk_does_not_keep_what_is_erased(tmp_path: Path) -> None:
+    """Snapshots and iterators of before: they let go, go on with what is left, and nobody waits for them."""
+    canaries = Canaries(random.Random("walks"))
+    memory, _ = fill(tmp_path / "store", canaries)
+    engine = memory._log._engine  # type: ignore[attr-defined]
+    count = len(list(engine.scan("items", b"", b"\xff" * 64)))
+    forwards, backwards = (engine.scan("items", b"", b"\xff" * 64, reverse=r) for r in (False, True))
+    chunks = engine.chunks("vectors", b"", b"\xff" * 64, 10)
+    walks = (forwards, backwards, chunks)
+    begun = [[next(walk)] for walk in walks]
+    receipt = memory.erase(user_id=canaries.word("user"))
+    del begun[0][0], begun[1][0], begun[2][0]
+    assert canaries.in_files(tmp_path / "store") == []
+    left = count - receipt.items
+    assert len(list(forwards)) == left - 1
+    assert len(list(backwards)) == left
+    assert sum(len(keys) for keys, _ in chunks) == left - 10
+    memory.close()
+
+
+@pytest.mark.parametrize("step", ["compact", "renew", "checkpoint", "stubs"])
+def test_without_a_step_the_bytes_are_found(
+    step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the tests above can see: each step of the physical removal left out, one after the other."""
+    make = rocks_open._options
+    monkeypatch.setattr(
+        rocks_open, "_options", lambda *a, **options: make(*a, **{**options, "compress": False})
+    )
+    canaries = Canaries(random.Random(step))
+    memory, _ = fill(tmp_path / "store", canaries)
+    engine: Any = type(memory._log._engine)  # type: ignore[attr-defined]
+    if step == "compact":
+        monkeypatch.setattr(engine, "compact", lambda self, ranges: 0)
+    elif step == "renew":
+        monkeypatch.setattr(engine, "compact", lambda self, ranges: 0)
+        monkeypatch.setattr(engine, "renew", lambda self: None)
+    elif step == "checkpoint":
+        monkeypatch.setattr(memory._index, "renew", lambda: "none")
+    else:
+        monkeypatch.setattr(StoreErasures, "_erase_entries", lambda self, what, run: [])
+    memory.erase(user_id=canaries.word("user"))
+    assert canaries.in_files(tmp_path / "store") != []
+    memory.close()
+
+
+def test_caches_that_are_not_told_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    canaries = Canaries(random.Random("caches"))
+    memory, _ = fill(tmp_path / "store", canaries)
+    memory._eraser._forget = lambda: None
+    memory.erase(user_id=canaries.word("user"))
+    assert canaries.in_objects() != []
+    _hash.cache_clear()
+    memory.close()

@@ -1,0 +1,46 @@
+"""A little of every promise; `python -m tests.durability.run --full` tries them in full."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from durability import fullness, run, shim
+from durability.promises import PROMISES, Promise
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("promise", PROMISES, ids=lambda promise: promise.name.replace(" ", "-"))
+def test_promise(tmp_path: Path, promise: Promise) -> None:
+    try:
+        outcomes = promise.run(tmp_path, 0, promise.ci)
+    except (shim.Unavailable, fullness.Unavailable) as reason:
+        pytest.skip(str(reason))
+    print(promise.name, dict(outcomes))
+    assert outcomes
+
+
+def test_results_add_up(tmp_path: Path) -> None:
+    found = {"done": 0, "counts": {}, "failures": [], "seconds": 0.0}
+    firsts = []
+
+    def cases(folder: Path, first: int, count: int) -> Counter[str]:
+        firsts.append(first)
+        if first == 20:
+            raise AssertionError("broken")
+        return Counter({"good": count})
+
+    promise = Promise("made up", "cases", 1, 30, 10, cases)
+    assert [run.run_slice(promise, found, 10) for _ in range(3)] == [True, True, False]
+    assert firsts == [0, 10, 20]
+    assert found["done"] == 30
+    assert found["counts"] == {"good": 20}
+    assert found["failures"] == ["from case 20: AssertionError: broken"]
+    run.save({"kill -9, engine": {**found, "seconds": 60.0}}, tmp_path / "results.json")
+    run.write_table(run.load(tmp_path / "results.json"), tmp_path / "RESULTS.md")
+    assert (
+        "| kill -9, engine | 30 | 5,000 | kills | 1 | good 20 | 1.0 |"
+        in (tmp_path / "RESULTS.md").read_text()
+    )

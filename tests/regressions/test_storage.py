@@ -1,0 +1,58 @@
+"""Faults of the store that were mended, one test each."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+import pytest
+
+import warpmem
+from warpmem.errors import DiskFull, StoreCorrupt, StoreError
+from warpmem.storage import disk, values
+
+
+def test_a_checkpoint_that_cannot_be_put_in_place_is_a_typed_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """os.replace failed, and its OSError came out of Memory.checkpoint()."""
+    with warpmem.open(tmp_path, embedder="hashing") as memory:
+        memory.add("a fact", user_id="ann")
+
+        def fail(source: str, target: str) -> None:
+            raise OSError(5, "Input/output error")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", fail)
+            with pytest.raises(StoreError, match="checkpoint was not replaced"):
+                memory.checkpoint()
+        memory.add("another", user_id="ann")
+        assert memory.checkpoint()
+
+
+def test_a_time_beyond_all_years_is_damage() -> None:
+    """A value whose checksum holds but whose time is none raised OverflowError."""
+    item = values.ItemValue(
+        ("ann", None, None, None), "fact", "text", "text", None, {}, 0.5, None, (), (), 1.0, 1, "m", 0, 0,
+        1 << 62, 0, 1 << 62, 0, 1 << 62, 0, "add",
+    )  # fmt: skip
+    with pytest.raises(StoreCorrupt, match="a time that is none"):
+        values.make_record(bytes(20), item)
+    whole = msgspec.structs.replace(item, expires_at=2**63 - 1, valid_to=2**63 - 1, retired_at=2**63 - 1)
+    assert values.make_record(bytes(20), whole).item.text == "text"
+
+
+def test_a_disk_that_somebody_else_fills_is_seen_before_the_next_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The free space was asked for every 64 writes only, and a write then met a full disk."""
+    free = 1 << 30
+    monkeypatch.setattr(disk, "free_bytes", lambda path: free)
+    guard = disk.SpaceGuard(tmp_path, 1 << 20, lambda: 0)
+    guard.before(100)
+    free = 1 << 20
+    with pytest.raises(DiskFull):
+        guard.before(100)
+    free = 1 << 30
+    guard.before(100)

@@ -1,0 +1,34 @@
+"""The command erase."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from commands import err, json_lines, out
+
+
+def test_erase_by_id_and_by_scope(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cat = out(capsys, "add", "Has a cat", "--user", "ann").split()[0]
+    out(capsys, "add", "Has a dog", "--user", "ann")
+    out(capsys, "add", "Has a bird", "--user", "bob")
+    printed = out(capsys, "erase", cat, "--user", "ann")
+    assert "items           1\n" in printed and "checkpoint      none\n" in printed
+    assert [item["text"] for item in json_lines(out(capsys, "list", "--user", "ann", "--json"))] == [
+        "Has a dog"
+    ]
+    receipt = json.loads(out(capsys, "erase", "--user", "ann", "--json"))
+    assert (receipt["items"], receipt["owners"], receipt["backups"]) == (1, 1, [])
+    assert out(capsys, "list", "--user", "ann") == ""
+    assert "Has a bird" in out(capsys, "list", "--user", "bob")
+    assert b"Has a cat" not in b"".join(file.read_bytes() for file in store.iterdir())
+
+
+def test_refusals(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no store" in err(capsys, "erase", "--user", "ann", code=3)
+    assert not store.exists()
+    cat = out(capsys, "add", "Has a cat", "--user", "ann").split()[0]
+    assert "nothing was erased" in err(capsys, "erase", cat, "--user", "bob", code=1)
+    assert "whose memory" in err(capsys, "erase", code=1)

@@ -1,0 +1,212 @@
+"""The scheduler's threads: who serves, who waits, who is told what."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from warpmem.errors import DeadlineExceeded, InputError, ModelError, Overloaded
+from warpmem.ops.scheduler import Scheduler
+
+
+class Device:
+    """Doubles numbers; notes its batches and that it is never entered by more threads than it may."""
+
+    def __init__(self, parallel: int = 1, seconds: float = 0.0) -> None:
+        self.seconds = seconds
+        self.parallel = parallel
+        self.batches: list[tuple[Hashable, list[Any]]] = []
+        self.threads: set[int] = set()
+        self._free = threading.Semaphore(parallel)
+        self.gate: threading.Event | None = None
+
+    def run(self, kind: Hashable, works: Sequence[Any]) -> list[Any]:
+        assert self._free.acquire(blocking=False), "too many threads at once"
+        try:
+            if self.gate is not None:
+                assert self.gate.wait(10)
+            if self.seconds:
+                time.sleep(self.seconds)
+            self.batches.append((kind, list(works)))
+            self.threads.add(threading.get_ident())
+            if "refused" in works:
+                raise InputError("refused")
+            if "broken" in works:
+                raise ModelError("broken")
+            return [2 * work for work in works]
+        finally:
+            self._free.release()
+
+
+def wait_for(scheduler: Scheduler, waiting: int) -> None:
+    for _ in range(5000):
+        if sum(scheduler.stats()["waiting"].values()) == waiting:
+            return
+        time.sleep(0.001)
+    raise AssertionError(scheduler.stats())
+
+
+def test_an_idle_device_is_used_by_the_callers_own_thread() -> None:
+    device = Device()
+    scheduler = Scheduler(device.run)
+    assert scheduler.submit([21], [1]) == [42]
+    assert scheduler.submit([1, 2, 3], [1, 1, 1]) == [2, 4, 6]
+    assert device.threads == {threading.get_ident()}
+    assert scheduler.stats()["served"] == {"interactive": 4, "ingest": 0, "background": 0}
+
+
+def test_those_who_come_while_it_is_busy_share_the_next_batch() -> None:
+    device = Device()
+    device.gate = threading.Event()
+    scheduler = Scheduler(device.run)
+    with ThreadPoolExecutor(20) as pool:
+        first = pool.submit(scheduler.submit, [0], [1])
+        while scheduler.stats()["waiting"]["interactive"] == 0 and not device.gate.is_set():
+            later = [pool.submit(scheduler.submit, [n], [n], kind="k", owner=n) for n in range(1, 17)]
+            wait_for(scheduler, 16)
+            device.gate.set()
+        assert first.result() == [0]
+        assert [future.result() for future in later] == [[2 * n] for n in range(1, 17)]
+    assert [kind for kind, _ in device.batches] == [None, "k"]
+    assert device.batches[1][1] == sorted(device.batches[1][1]), "by length"
+
+
+@pytest.mark.parametrize("parallel", [1, 3])
+def test_many_threads_all_get_their_own_answers(parallel: int) -> None:
+    device = Device(parallel, seconds=0.0005)
+    scheduler = Scheduler(device.run, parallel=parallel, batch_tokens=40)
+
+    def work(thread: int) -> None:
+        rng = random.Random(thread)
+        for _ in range(60):
+            values = [rng.randrange(1000) for _ in range(rng.randrange(1, 8))]
+            lane = rng.choice(("interactive", "ingest", "background"))
+            found = scheduler.submit(
+                values, [1 + v % 9 for v in values], kind=thread % 2, lane=lane, owner=thread
+            )
+            assert found == [2 * value for value in values]
+
+    with ThreadPoolExecutor(12) as pool:
+        for future in [pool.submit(work, thread) for thread in range(12)]:
+            future.result(timeout=60)
+    stats = scheduler.stats()
+    assert sum(stats["served"].values()) == sum(len(works) for _, works in device.batches)
+    assert len(device.batches) < sum(stats["served"].values()), "nothing was ever batched"
+    assert stats["waiting"] == {"interactive": 0, "ingest": 0, "background": 0}
+    assert scheduler._queue.running == scheduler._queue.tokens == scheduler._queue.bytes == 0
+    assert scheduler._serving == 0
+    assert not scheduler._waiters
+
+
+def test_all_slots_of_an_endpoint_are_used() -> None:
+    device = Device(parallel=3, seconds=0.05)
+    scheduler = Scheduler(device.run, parallel=3, batch_tokens=1)
+    began = time.monotonic()
+    with ThreadPoolExecutor(12) as pool:
+        for future in [pool.submit(scheduler.submit, [n], [1]) for n in range(12)]:
+            future.result()
+    assert time.monotonic() - began < 0.45, "12 batches of 50 ms on 3 slots take 200 ms"
+    began = time.monotonic()
+    assert scheduler.submit(list(range(6)), [1] * 6) == [2 * n for n in range(6)]
+
+
+def test_a_refused_input_is_the_error_of_its_caller_alone() -> None:
+    device = Device()
+    device.gate = threading.Event()
+    scheduler = Scheduler(device.run)
+    with ThreadPoolExecutor(8) as pool:
+        first = pool.submit(scheduler.submit, [0], [1])
+        while not scheduler._serving:
+            time.sleep(0.001)
+        others = [pool.submit(scheduler.submit, [n], [1]) for n in (1, 2, 3)]
+        wrong = pool.submit(scheduler.submit, [5, "refused"], [1, 1])
+        wait_for(scheduler, 5)
+        device.gate.set()
+        assert first.result() == [0]
+        assert [future.result() for future in others] == [[2], [4], [6]]
+        with pytest.raises(InputError, match="refused"):
+            wrong.result()
+    assert scheduler.submit([1], [1]) == [2]
+
+
+def test_a_failing_model_is_everybodys_error_and_each_gets_his_own() -> None:
+    device = Device()
+    device.gate = threading.Event()
+    scheduler = Scheduler(device.run)
+    with ThreadPoolExecutor(8) as pool:
+        first = pool.submit(scheduler.submit, [0], [1])
+        while not scheduler._serving:
+            time.sleep(0.001)
+        futures = [pool.submit(scheduler.submit, [work], [1]) for work in (1, "broken", 3)]
+        wait_for(scheduler, 3)
+        device.gate.set()
+        first.result()
+        errors = [future.exception() for future in futures]
+    assert all(isinstance(error, ModelError) for error in errors)
+    assert len({id(error) for error in errors}) == 3
+    with pytest.raises(ModelError):
+        scheduler.submit(["broken"], [1])
+    assert scheduler._serving == 0
+
+
+def test_deadlines_while_waiting_and_at_the_turn() -> None:
+    device = Device()
+    device.gate = threading.Event()
+    scheduler = Scheduler(device.run)
+    with ThreadPoolExecutor(4) as pool:
+        first = pool.submit(scheduler.submit, [0], [1])
+        while not scheduler._serving:
+            time.sleep(0.001)
+        began = time.monotonic()
+        with pytest.raises(DeadlineExceeded, match="nothing was changed"):
+            scheduler.submit([1], [1], timeout=0.05)
+        assert time.monotonic() - began < 5
+        assert scheduler.stats()["waiting"]["interactive"] == 0, "it gave its place back"
+        device.gate.set()
+        first.result()
+    assert [works for _, works in device.batches] == [[0]]
+
+
+def test_no_room_is_told_at_once_and_leaves_nothing() -> None:
+    device = Device()
+    device.gate = threading.Event()
+    scheduler = Scheduler(device.run, max_tokens=10)
+    with ThreadPoolExecutor(4) as pool:
+        first = pool.submit(scheduler.submit, [0], [1])
+        while not scheduler._serving:
+            time.sleep(0.001)
+        with pytest.raises(Overloaded, match="at most 10 may") as caught:
+            scheduler.submit([1, 2, 3], [6, 6, 6])
+        assert caught.value.retry_after > 0
+        assert scheduler.stats()["waiting"]["interactive"] == 0
+        assert scheduler.stats()["refused"] == 1
+        device.gate.set()
+        first.result()
+
+
+def test_an_interrupted_waiter_leaves_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = Device()
+    device.gate = threading.Event()
+    scheduler = Scheduler(device.run)
+    with ThreadPoolExecutor(4) as pool:
+        first = pool.submit(scheduler.submit, [0], [1])
+        while not scheduler._serving:
+            time.sleep(0.001)
+
+        def interrupt(call: Any, deadline: float) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(scheduler, "_wait", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                scheduler.submit([1, 2], [1, 1])
+        assert scheduler.stats()["waiting"]["interactive"] == 0
+        device.gate.set()
+        first.result()
+    assert scheduler.submit([4], [1]) == [8]
