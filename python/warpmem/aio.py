@@ -58,6 +58,7 @@ class AsyncMemory:
     changes = _delegate(Memory.changes)
     stats = _delegate(Memory.stats)
     checkpoint = _delegate(Memory.checkpoint)
+    reembed = _delegate(Memory.reembed)
     flush = _delegate(Memory.flush)
     refresh = _delegate(Memory.refresh)
     close = _delegate(Memory.close)

@@ -23,6 +23,7 @@ from .index.cpu import CpuBackend
 from .index.cuda_backend import CudaBackend
 from .index.partitions import PartitionedIndex
 from .memory import Memory
+from .memory.serving import Parts
 from .ops.clock import SystemClock
 from .ops.progress import Progress, Report
 from .policy.schema import compile_schemas
@@ -31,8 +32,10 @@ from .reason.tokens import EstimateTokenCounter, TokenizerCounter
 from .records import StoreIdentity
 from .storage.directory import INDEX_NAME
 from .storage.follow import FollowingLog
-from .storage.log import StoreLog, open_log, read_identity
+from .storage.identity import read_identity
+from .storage.log import StoreLog, open_log
 from .storage.memory import MemoryEngine
+from .storage.migrate import open_for_writing
 from .storage.rocks import RocksEngine
 from .storage.rocks_follow import FollowingEngine
 
@@ -88,16 +91,9 @@ def open(
             read_only=settings.read_only or settings.follow,
             kind=FollowingLog if settings.follow else StoreLog,
         )
-        index = PartitionedIndex(
-            backend,
-            chosen.dimension,
-            functools.partial(log.rows, metadata=bool(settings.columns)),
-            _make_checkpoint(settings, backend, log, progress),
-            settings.columns,
-            lambda owner: Progress(progress, "rows loaded", log.owner_items(owner)),
-        )
         counter = token_counter or _make_counter(chosen)
-        memory = Memory(settings, log, index, backend, chosen, counter, compiled, reason)
+        parts = Parts(_other_embedder, functools.partial(_make_index, settings, backend, log, progress))
+        memory = Memory(settings, log, parts, backend, chosen, counter, compiled, reason)
         if isinstance(log, FollowingLog):
             log.start(settings.follow_ms / 1000, metadata=bool(settings.columns))
         return memory
@@ -128,12 +124,26 @@ def make_backend(settings: Config) -> tuple[SearchBackend, str]:
     return choose(settings.backend, settings.isa, settings.device, settings.vram_bytes or None)
 
 
+def _make_index(
+    settings: Config, backend: SearchBackend, log: Log, progress: Report | None, identity: StoreIdentity
+) -> PartitionedIndex:
+    return PartitionedIndex(
+        backend,
+        identity.dimension,
+        functools.partial(log.rows, identity=identity, metadata=bool(settings.columns)),
+        _make_checkpoint(settings, backend, log, progress, identity),
+        settings.columns,
+        lambda owner: Progress(progress, "rows loaded", log.owner_items(owner)),
+    )
+
+
 def _make_checkpoint(
-    settings: Config, backend: SearchBackend, log: Log, progress: Report | None
+    settings: Config, backend: SearchBackend, log: Log, progress: Report | None, identity: StoreIdentity
 ) -> IndexCheckpoint | None:
     if settings.path is None or not isinstance(backend, (CpuBackend, CudaBackend)):
         return None
-    return IndexCheckpoint(backend, os.path.join(settings.path, INDEX_NAME), log, settings.columns, progress)
+    path = os.path.join(settings.path, INDEX_NAME)
+    return IndexCheckpoint(backend, path, log, identity, settings.columns, progress)
 
 
 def _make_engine(settings: Config) -> Engine:
@@ -141,11 +151,14 @@ def _make_engine(settings: Config) -> Engine:
         return MemoryEngine()
     if settings.follow:
         return FollowingEngine(settings.path, memtable_bytes=settings.memtable_bytes)
-    return RocksEngine(
-        settings.path,
-        read_only=settings.read_only,
-        memtable_bytes=settings.memtable_bytes,
-        min_free_bytes=settings.min_free_bytes,
+    options: dict[str, Any] = {
+        "memtable_bytes": settings.memtable_bytes,
+        "min_free_bytes": settings.min_free_bytes,
+    }
+    if settings.read_only:
+        return RocksEngine(settings.path, read_only=True, **options)
+    return open_for_writing(
+        settings.path, migrate=settings.migrate, backup=settings.migration_backup, **options
     )
 
 
@@ -192,8 +205,18 @@ def _choose_embedder(
         return given
     raise ModelMismatch(
         f"the store holds vectors of {identity.model_id!r} ({identity.dimension} dimensions), not a built-in "
-        "model; pass that model as embedder=, or dimension= and model_id= to bring vectors yourself"
+        "model; pass that model as embedder=, or dimension= and model_id= to bring vectors yourself, or to "
+        "call reembed() with another model"
     )
+
+
+def _other_embedder(embedder: Any, dimension: int | None, model_id: str | None) -> Embedder:
+    """The embedder that reembed() was given. Raises InputError."""
+    name = embedder if isinstance(embedder, str) else None
+    if embedder is None and dimension is None:
+        raise InputError("reembed needs the new embedder, or dimension= for vectors that given= returns")
+    settings = make_config({} if name is None else {"embedder": name})
+    return _choose_embedder(settings, None if name else embedder, dimension, model_id, None)
 
 
 def _make_counter(embedder: Embedder) -> TokenCounter:

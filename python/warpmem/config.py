@@ -34,6 +34,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     read_only       refuse every write, and show the state at opening
     follow          refuse every write, and show what another process writes, as it is written
     follow_ms       milliseconds after which a store that follows looks again; 0 leaves that to refresh()
+    migrate         bring a store of an older format up to date when it is opened for writing; else refuse it
+    migration_backup
+                    directory for the copy that is made of it first; None: `<path>.format-<number>` beside it
     item_cache      decoded items kept in memory
     write_queue     changes that may wait for the committer before writers block
     write_queue_bytes  bytes of texts and vectors that may, beside one change that is larger
@@ -55,6 +58,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     vram_bytes: int = 0
     embedder: Literal["wordllama", "hashing"] | None = None
     read_only: bool = False
+    migrate: bool = True
+    migration_backup: str | None = None
     follow: bool = False
     follow_ms: int = 100
     item_cache: int = 65_536

@@ -30,6 +30,7 @@ _COMMANDS = {
     "list": "items:list_items",
     "erase": "erasing:erase",
     "stats": "items:stats",
+    "reembed": "models:reembed",
     "export": "transfer:export",
     "import": "transfer:import_file",
     "demo": "demo:run",
@@ -70,6 +71,7 @@ def make_parser() -> argparse.ArgumentParser:
     _export(commands)
     _import(commands)
     _stats(commands)
+    _reembed(commands)
     _doctor(commands)
     _eval(commands)
     return parser
@@ -277,6 +279,18 @@ def _stats(commands: _Commands) -> None:
     parser = _command(commands, "stats", "counters of the store")
     _store(parser)
     parser.add_argument("--json", action="store_true", help="as JSON")
+
+
+def _reembed(commands: _Commands) -> None:
+    parser = _command(
+        commands, "reembed", "change the embedding model; interrupted, it goes on when called again"
+    )
+    parser.add_argument("embedder", choices=("wordllama", "hashing"), help="the new model")
+    _store(parser)
+    parser.add_argument(
+        "--batch", type=positive, default=64, metavar="N", help="texts embedded at a time (default 64)"
+    )
+    parser.add_argument("--progress", action="store_true", help="show progress though stderr is no terminal")
 
 
 def _doctor(commands: _Commands) -> None:

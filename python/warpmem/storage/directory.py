@@ -15,7 +15,7 @@ from collections.abc import Collection
 from typing import Final
 
 from ..errors import FormatError, StoreCorrupt, StoreError, StoreReadOnly
-from .codec import FAMILIES
+from .codec import FAMILIES, FIRST_FAMILIES
 from .lock import LOCK_NAME
 from .reserve import RESERVE_NAME
 
@@ -76,8 +76,9 @@ def require(path: str) -> None:
         )
 
 
-def check_families(path: str, found: Collection[str], *, read_only: bool) -> None:
-    """Make sure that a database's families are a store's.
+def check_families(path: str, found: Collection[str], *, read_only: bool) -> tuple[str, ...]:
+    """Make sure that a database's families are a store's. Returns those that a store of an older format does
+    not have; only its identity can tell then whether it is one or has lost them (see identity.py).
 
     Raises FormatError when they are somebody else's, StoreCorrupt when some of a store's are not found.
     """
@@ -89,9 +90,11 @@ def check_families(path: str, found: Collection[str], *, read_only: bool) -> Non
             "written by a newer warpmem (upgrade the package) or by something else (name another directory)"
         )
     if not missing:
-        return
+        return ()
     names = _names(path)
     if any(os.path.getsize(os.path.join(path, name)) for name in names if _DATA_FILES.fullmatch(name)):
+        if not set(missing) & set(FIRST_FAMILIES):
+            return tuple(missing)
         if LOCK_NAME in names:
             # RocksDB lists families up to the first damaged record of its MANIFEST, without an error.
             raise StoreCorrupt(
@@ -106,11 +109,25 @@ def check_families(path: str, found: Collection[str], *, read_only: bool) -> Non
         raise FormatError(
             f"the store in {path!r} was never completely created: open it once without read_only=True"
         )
+    return ()
+
+
+def refuse_older(found: Collection[str]) -> None:
+    """Raises FormatError: a store with these families has an older format."""
+    raise FormatError(
+        f"the store has {len(found) - 1} of {len(FAMILIES)} families, those of an older format: warpmem.open "
+        "brings it up to date, after a copy; read_only=True reads it as it is"
+    )
 
 
 def is_ours(path: str) -> bool:
     """Whether a warpmem has opened this directory for writing before."""
     return LOCK_NAME in _names(path)
+
+
+def is_store_file(name: str) -> bool:
+    """Whether a store writes files of this name."""
+    return _OWN_FILES.fullmatch(name) is not None
 
 
 def tables(path: str) -> set[str]:
