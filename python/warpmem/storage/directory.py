@@ -108,6 +108,11 @@ def is_ours(path: str) -> bool:
     return LOCK_NAME in _names(path)
 
 
+def is_store_file(name: str) -> bool:
+    """Whether a store writes files of this name."""
+    return _OWN_FILES.fullmatch(name) is not None
+
+
 def mirror(path: str) -> str:
     """A temporary directory of symbolic links to the files of a store. The caller removes it.
 
