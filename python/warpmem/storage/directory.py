@@ -113,6 +113,16 @@ def is_store_file(name: str) -> bool:
     return _OWN_FILES.fullmatch(name) is not None
 
 
+def looks_like_store(path: str) -> bool:
+    """Whether a directory holds a store, however damaged: files of its names, and data among them."""
+    try:
+        names = _names(path)
+    except (FileNotFoundError, FormatError):
+        return False
+    known = [name for name in names if is_store_file(name)]
+    return any(_DATA_FILES.fullmatch(name) or name == "CURRENT" for name in known)
+
+
 def mirror(path: str) -> str:
     """A temporary directory of symbolic links to the files of a store. The caller removes it.
 
