@@ -83,7 +83,11 @@ class RowChange(msgspec.Struct, frozen=True):
 
 class LogEntry(msgspec.Struct, frozen=True, array_like=True):
     """One entry of the log family. Sequence numbers start at 1 and have no gaps. `items` is the number of
-    live items in the store after it."""
+    live items in the store after it.
+
+    Operation "erase" is a stub (key all zeros) in the place of an entry of what was erased, or a notice (key:
+    an owner's number, then zeros): all that is known of this owner must be read anew.
+    """
 
     sequence: int
     at: int

@@ -21,7 +21,7 @@ KINDS = ("fact", "preference", "event", "procedure", "document", "summary", "mes
 Action = Literal["added", "touched", "superseded", "queued"]
 Durability = Literal["sync", "os"]
 Modality = Literal["text", "code", "log", "image", "audio"]
-Operation = Literal["add", "touch", "update", "close", "delete"]
+Operation = Literal["add", "touch", "update", "close", "delete", "erase"]
 Order = Literal["recorded", "valid_from"]
 Metric = Literal["cosine", "ip", "l2"]
 Storage = Literal["f32", "f16", "int8", "pq"]
@@ -342,13 +342,17 @@ class Version(msgspec.Struct, frozen=True):
 
 
 class Change(msgspec.Struct, frozen=True):
-    """One entry of the change feed. `cursor` resumes after it; `version` is the version it made."""
+    """One entry of the change feed. `cursor` resumes after it; `version` is the version it made.
+
+    "erase" tells that something was erased, not what: `id` and `scope` are None, `version` is 0. What was
+    erased leaves such an entry in the place of each of its own.
+    """
 
     cursor: int
     at: datetime
     operation: Operation
-    id: str
-    scope: Scope
+    id: str | None
+    scope: Scope | None
     version: int
 
 

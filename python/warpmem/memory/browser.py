@@ -124,12 +124,13 @@ class Browser:
         arguments.check_count(limit, "limit", _MAX_PAGE)
         found = []
         for entry in self._log.entries(since):
-            user, agent, run, corpus = entry.scope
-            scope = Scope(user_id=user, agent_id=agent, run_id=run, corpus_id=corpus)
+            item_id = scope = None
+            if entry.operation != "erase":
+                user, agent, run, corpus = entry.scope
+                item_id = format_id(entry.key)
+                scope = Scope(user_id=user, agent_id=agent, run_id=run, corpus_id=corpus)
             when = to_datetime(entry.at)
-            found.append(
-                Change(entry.sequence, when, entry.operation, format_id(entry.key), scope, entry.version)
-            )
+            found.append(Change(entry.sequence, when, entry.operation, item_id, scope, entry.version))
             if len(found) == limit:
                 break
         return tuple(found)
