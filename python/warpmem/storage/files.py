@@ -1,4 +1,4 @@
-"""What the files of a store hold, read one by one: for stores that RocksDB refuses to open, and for repair."""
+"""What the files of a store hold, read one by one: for repair, and for stores that do not open."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ class TableReader:
         if complete:
             count = int.from_bytes(content[-4:], "little")
             restarts = len(content) - 4 * (count + 1)
-            if 0 < count and restarts > 0:
+            if count > 0 and restarts > 0:
                 listed = [
                     int.from_bytes(content[place : place + 4], "little")
                     for place in range(restarts, len(content) - 4, 4)

@@ -27,7 +27,7 @@ from .values import (
     make_row,
 )
 
-T = TypeVar("T")
+V = TypeVar("V", bound=msgspec.Struct)
 
 _END = b"\xff" * 64
 _STEP = 1000
@@ -61,19 +61,17 @@ def groups(engine: Engine, dimension: int, note: Callable[[str, str, bytes], Non
     while (key := min(side.key for side in (items, history, vectors))) != _END:
         group = Group(key, None, {}, {})
         for at, payload in items.take(key):
-            group.item = _try(note, "items", at, lambda payload=payload: decode(payload, ItemValue))
+            group.item = _decoded(note, "items", at, payload, ItemValue)
         for at, payload in history.take(key):
-            past = _try(note, "history", at, lambda payload=payload: decode(payload, HistoryValue))
+            past = _decoded(note, "history", at, payload, HistoryValue)
             if past is not None:
                 group.versions[codec.read_version_key("history", at)[1]] = past
         for at, payload in vectors.take(key):
             version = codec.read_version_key("vectors", at)[1]
-            row = _try(
-                note, "vectors", at,
-                lambda payload=payload, version=version: decode_row(key, version, payload, dimension),
-            )  # fmt: skip
-            if row is not None:
-                group.rows[version] = row
+            try:
+                group.rows[version] = decode_row(key, version, payload, dimension)
+            except StoreCorrupt as error:
+                note("vectors", str(error), at)
         yield group
 
 
@@ -100,9 +98,11 @@ class _Side:
             yield at, payload
 
 
-def _try(note: Callable[[str, str, bytes], None], family: str, key: bytes, read: Callable[[], T]) -> T | None:
+def _decoded(
+    note: Callable[[str, str, bytes], None], family: str, key: bytes, payload: memoryview, kind: type[V]
+) -> V | None:
     try:
-        return read()
+        return decode(payload, kind)
     except StoreCorrupt as error:
         note(family, str(error), key)
         return None
