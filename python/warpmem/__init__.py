@@ -16,6 +16,7 @@ from .compose import open
 from .config import Config, load_config
 from .errors import WarpmemError
 from .memory import Memory
+from .storage.reports import Fault, Lost, RepairReport, VerifyReport
 from .types import (
     KINDS,
     AddResult,
@@ -35,6 +36,7 @@ from .types import (
     Stats,
     Version,
 )
+from .upkeep import repair, verify
 
 if TYPE_CHECKING:
     from .index import VectorIndex
@@ -48,8 +50,10 @@ __all__ = [
     "Change",
     "Config",
     "ContextBlock",
+    "Fault",
     "Hit",
     "ItemPage",
+    "Lost",
     "Memory",
     "MemoryItem",
     "Message",
@@ -58,15 +62,19 @@ __all__ = [
     "Owner",
     "RankBy",
     "Ranking",
+    "RepairReport",
     "Scope",
     "SearchResult",
     "Stats",
     "VectorIndex",
+    "VerifyReport",
     "Version",
     "WarpmemError",
     "errors",
     "load_config",
     "open",
+    "repair",
+    "verify",
 ]
 
 

@@ -1,9 +1,8 @@
-"""What becomes of one item, given everything whole that was found of it. No storage here: values in and out."""
+"""What becomes of one item, given everything whole that was found of it: values in, values out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -32,7 +31,7 @@ class Evidence(msgspec.Struct):
     items: list[ItemValue] = []
     removed: bool = False
     versions: dict[int, HistoryValue] = {}
-    vectors: dict[int, Any] = {}
+    vectors: dict[int, NDArray[np.float32]] = {}
     gone: set[tuple[bytes, int]] = set()
     log: list[LogEntry] = []
 
@@ -43,7 +42,7 @@ class Outcome(msgspec.Struct):
 
     current: ItemValue | None = None
     history: dict[int, HistoryValue] = {}
-    vectors: dict[int, Any] = {}
+    vectors: dict[int, NDArray[np.float32]] = {}
     stubs: list[int] = []
     unlogged: list[LogEntry] = []
     lost: list[Lost] = []
@@ -181,9 +180,7 @@ def _settle_log(found: Evidence, out: Outcome) -> None:
         if not kept:
             out.stubs.append(entry.sequence)
             if entry.operation in MAKES and entry.version not in named:
-                out.lost.append(
-                    Lost("its text and vector", format_id(found.key), entry.version, entry.sequence)
-                )
+                out.lost.append(Lost("a version", format_id(found.key), entry.version, entry.sequence))
     for number, item in there.items():
         if number not in told:
             operation = item.operation if item.operation in MAKES else "update"

@@ -1,4 +1,4 @@
-"""The log of a repaired store: gapless, with stubs for what is lost and an entry for every version there is."""
+"""The log of a repaired store: no gaps, stubs for what is lost, an entry for every version there is."""
 
 from __future__ import annotations
 

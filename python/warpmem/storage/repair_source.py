@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
-import msgspec
 import numpy as np
 
 from ..errors import StoreCorrupt
@@ -19,7 +18,7 @@ from . import codec
 from .repair_items import Evidence
 from .rocks import RocksEngine
 from .salvage_tables import Entry
-from .values import HistoryValue, ItemValue, RowHeader, decode
+from .values import HistoryValue, ItemValue, RowHeader, decode, encode
 
 _BATCH: Final = 1000
 _FAMILY: Final = "items"  # of the scratch engine: one is enough
@@ -51,9 +50,7 @@ class Source:
             self._put(place + (_TOP - order).to_bytes(_ORDER, "big"), value or b"")
         for entry in self.log():
             if entry.operation != "erase":
-                self._put(
-                    _ITEM + entry.key + b"l" + codec.log_key(entry.sequence), msgspec.msgpack.encode(entry)
-                )
+                self._put(_ITEM + entry.key + b"l" + codec.log_key(entry.sequence), encode(entry))
         self._flush()
 
     def note(self, kind: bytes, key: bytes, value: bytes = b"") -> None:
@@ -142,7 +139,7 @@ class Source:
 def _add(found: Evidence, tag: bytes, rest: bytes, stored: bytes, dimension: int) -> None:
     """Take one entry of an item into what was found of it. Raises StoreCorrupt when it does not decode."""
     if tag == b"l":
-        found.log.append(msgspec.msgpack.decode(stored, type=LogEntry))
+        found.log.append(decode(stored, LogEntry))
         return
     if tag == b"i":
         # What was written before a deletion is gone for good: it may have been erased.

@@ -75,10 +75,8 @@ class Writer:
                 self._see_owner(number, past.item, live=False)
         if out.current is not None:
             self._write_current(found.key, out.current)
-            versions = {
-                **{n: p.item for n, p in out.history.items() if p.item},
-                out.current.version: out.current,
-            }
+            versions = {version: past.item for version, past in out.history.items() if past.item is not None}
+            versions[out.current.version] = out.current
             for version, vector in out.vectors.items():
                 row = make_row(make_record(found.key, versions[version]), vector)
                 self.put("vectors", codec.vector_key(found.key, version), encode_row(row))

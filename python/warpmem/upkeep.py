@@ -1,0 +1,106 @@
+"""Looking after stores that are not open: verify, repair. Composed here, made in storage/."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .embed.hashing import HashingEmbedder
+from .embed.wordllama import WordLlamaEmbedder
+from .errors import FormatError, IndexCorrupt, InputError, StoreError
+from .index.cpu import CpuBackend
+from .index.numpy_ref import NumpyBackend
+from .memory.digests import Digests
+from .memory.vectors import Vectors
+from .protocols import Embedder
+from .records import StoreIdentity
+from .storage.repair import repair_store
+from .storage.reports import RepairReport, VerifyReport
+from .storage.verify import verify_store
+from .types import MemoryItem
+
+Progress = Callable[[str, int], None]
+
+
+def _quiet(what: str, count: int) -> None:
+    pass
+
+
+def verify(path: str | os.PathLike[str], *, progress: Progress = _quiet, limit: int = 1000) -> VerifyReport:
+    """Read all of a store and say what is wrong with it; only reads, also beside a writer.
+
+    Every block of every table, the checksum of every value, the log without gaps, and whether items,
+    versions, vectors, listing, lookup and counters agree. A store that does not open is read file by file.
+    progress(what, count) is called about every thousand entries. `limit`: how many faults are listed in full.
+    Takes about a minute for a million entries. Raises FormatError when there is no store, InputError,
+    StoreError.
+    """
+    return verify_store(
+        _checked(path, "path"), _digests, progress=progress, limit=limit, check_index=_check_index
+    )
+
+
+def repair(
+    path: str | os.PathLike[str],
+    new: str | os.PathLike[str],
+    *,
+    embedder: Embedder | None = None,
+    progress: Progress = _quiet,
+) -> RepairReport:
+    """Bring everything whole of a damaged store into a new one at `new`, which must not exist or be empty.
+
+    The original is only read. What is lost is listed by id; its entries in the log become stubs. A text that
+    has lost its vector is embedded again, by `embedder` or by the built-in model that the store names;
+    without either it stands in history, as that of a deleted item does. The result is verified before it
+    appears. Raises InputError when `new` is taken, StoreLocked, StoreCorrupt when nothing is whole, DiskFull,
+    FormatError.
+    """
+
+    def make_embed(identity: StoreIdentity) -> Callable[[str], NDArray[np.float32]] | None:
+        chosen = embedder
+        if chosen is None:
+            known: dict[str, type[Any]] = {"hashing": HashingEmbedder, "wordllama": WordLlamaEmbedder}
+            made = (make() for name, make in known.items() if identity.model_id.startswith(name))
+            chosen = next((model for model in made if model.model_id == identity.model_id), None)
+        if chosen is None:
+            return None
+        if (chosen.model_id, chosen.dimension) != (identity.model_id, identity.dimension):
+            raise InputError(
+                f"the store holds vectors of {identity.model_id!r} ({identity.dimension} dimensions), not of "
+                f"{chosen.model_id!r} ({chosen.dimension})"
+            )
+        vectors = Vectors(chosen, NumpyBackend().normalize)
+        return lambda text: vectors.normalize(vectors.embed([text], "document"))[0]
+
+    return repair_store(_checked(path, "path"), _checked(new, "new"), _digests, make_embed, progress=progress)
+
+
+def _digests(salt: bytes, item: MemoryItem) -> tuple[bytes | None, bytes | None]:
+    digests = Digests(salt)
+    return digests.duplicate(item), digests.slot(item)
+
+
+def _check_index(path: str) -> str | None:
+    """Read every page of an index checkpoint; what is wrong with it, or None. Without the native module it
+    cannot be read, and is never used either."""
+    backend = CpuBackend()
+    if backend.available() is not None:
+        return None
+    try:
+        pool, _ = backend.open_pool(path)
+        for list_id in pool.lists().tolist():
+            row_ids = pool.rows(list_id)[0]
+            pool.vectors(list_id, row_ids)
+    except (IndexCorrupt, FormatError, StoreError) as error:
+        return str(error)
+    return None
+
+
+def _checked(path: str | os.PathLike[str], name: str) -> str:
+    if not isinstance(path, (str, os.PathLike)):
+        raise InputError(f"{name} must be a path, not {type(path).__name__}")
+    return os.fspath(path)
