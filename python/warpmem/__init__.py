@@ -16,6 +16,7 @@ from .compose import open
 from .config import Config, load_config
 from .errors import WarpmemError
 from .memory import Memory
+from .records import Backup
 from .storage.reports import Fault, Lost, RepairReport, VerifyReport
 from .types import (
     KINDS,
@@ -36,7 +37,7 @@ from .types import (
     Stats,
     Version,
 )
-from .upkeep import repair, verify
+from .upkeep import backups, repair, restore, verify
 
 if TYPE_CHECKING:
     from .index import VectorIndex
@@ -47,6 +48,7 @@ __all__ = [
     "KINDS",
     "AddResult",
     "AsyncMemory",
+    "Backup",
     "Change",
     "Config",
     "ContextBlock",
@@ -70,10 +72,12 @@ __all__ = [
     "VerifyReport",
     "Version",
     "WarpmemError",
+    "backups",
     "errors",
     "load_config",
     "open",
     "repair",
+    "restore",
     "verify",
 ]
 

@@ -58,6 +58,7 @@ class AsyncMemory:
     stats = _delegate(Memory.stats)
     checkpoint = _delegate(Memory.checkpoint)
     flush = _delegate(Memory.flush)
+    backup = _delegate(Memory.backup)
     close = _delegate(Memory.close)
 
     async def __aenter__(self) -> Self:

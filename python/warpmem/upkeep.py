@@ -1,4 +1,4 @@
-"""Looking after stores that are not open: verify, repair. Composed here, made in storage/."""
+"""Looking after stores that are not open: verify, repair, restore. Composed here, made in storage/."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from .embed.wordllama import WordLlamaEmbedder
 from .errors import FormatError, IndexCorrupt, InputError, StoreError
 from .index.cpu import CpuBackend
 from .index.numpy_ref import NumpyBackend
-from .memory.digests import Digests
+from .memory.portable import digests_of
 from .memory.vectors import Vectors
 from .protocols import Embedder
-from .records import StoreIdentity
+from .records import Backup, StoreIdentity
+from .storage.backup import list_backups, restore_backup
 from .storage.repair import repair_store
 from .storage.reports import RepairReport, VerifyReport
 from .storage.verify import verify_store
-from .types import MemoryItem
 
 Progress = Callable[[str, int], None]
 
@@ -40,7 +40,7 @@ def verify(path: str | os.PathLike[str], *, progress: Progress = _quiet, limit: 
     StoreError.
     """
     return verify_store(
-        _checked(path, "path"), _digests, progress=progress, limit=limit, check_index=_check_index
+        _checked(path, "path"), digests_of, progress=progress, limit=limit, check_index=_check_index
     )
 
 
@@ -76,12 +76,26 @@ def repair(
         vectors = Vectors(chosen, NumpyBackend().normalize)
         return lambda text: vectors.normalize(vectors.embed([text], "document"))[0]
 
-    return repair_store(_checked(path, "path"), _checked(new, "new"), _digests, make_embed, progress=progress)
+    return repair_store(
+        _checked(path, "path"), _checked(new, "new"), digests_of, make_embed, progress=progress
+    )
 
 
-def _digests(salt: bytes, item: MemoryItem) -> tuple[bytes | None, bytes | None]:
-    digests = Digests(salt)
-    return digests.duplicate(item), digests.slot(item)
+def backups(root: str | os.PathLike[str]) -> tuple[Backup, ...]:
+    """The backups that `Memory.backup` made below `root`, oldest first. Raises StoreError, StoreCorrupt when
+    one does not say what it is."""
+    return list_backups(_checked(root, "root"))
+
+
+def restore(backup: str | os.PathLike[str], path: str | os.PathLike[str], *, link: bool = True) -> Backup:
+    """Make `path`, which must not exist or be empty, a store with the content of one backup.
+
+    link: tables, which are never written again, are hard links where the file system allows it; False copies
+    them. Everything else is copied in any case, and every file is compared with its digest. Raises InputError
+    when `path` is taken, StoreCorrupt when the backup is damaged or was written to, FormatError when there is
+    none, StoreLocked, DiskFull.
+    """
+    return restore_backup(_checked(backup, "backup"), _checked(path, "path"), link=link)
 
 
 def _check_index(path: str) -> str | None:

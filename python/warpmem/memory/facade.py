@@ -36,12 +36,13 @@ from .browser import Browser
 from .cache import ItemCache
 from .digests import Digests
 from .editor import Editor
+from .portable import Portable
 from .reader import Reader, SearchOptions
 from .vectors import Vectors
 from .writer import Defaults, Writer
 
 
-class Memory:
+class Memory(Portable):
     """A durable, searchable memory. Thread-safe; use as a context manager or call close().
 
     Methods that name whose data take `user_id=, agent_id=, run_id=, corpus_id=` or `scope=Scope(...)`. There
@@ -246,8 +247,7 @@ class Memory:
         policy/filters.py; applied inside the scan. `as_of`: what was true then; `known_at`: what had been
         recorded by then, in the version of then. `now` stands in for the clock (expiry, recency). `vector`
         replaces embedding `query`. `deadline`: seconds; DeadlineExceeded afterwards. `return_vectors`:
-        result.vectors is (n, dim) float32, unit length. k <= 4096, also times the
-        scopes of one owner. Raises InputError.
+        result.vectors: (n, dim) float32, unit length. k times the scopes of one owner <= 4096. Raises InputError.
         """
         self._check_open()
         whose = arguments.search_scopes(

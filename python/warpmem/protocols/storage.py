@@ -8,10 +8,13 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..records import LogEntry, Record, Row, RowChange, StoreIdentity
+from ..records import Backup, LogEntry, Record, Row, RowChange, StoreIdentity
 from ..types import Durability, MemoryItem, Operation, Order, Owner
 
 T = TypeVar("T")
+
+DigestsOf = Callable[[bytes, MemoryItem], tuple[bytes | None, bytes | None]]
+"""(salt of the store, item) -> its digests in family lookup: of a duplicate, of its key's slot."""
 
 
 class Engine(Protocol):
@@ -121,6 +124,10 @@ class Transaction(Protocol):
         """Hide and unindex every version; history keeps them."""
         ...
 
+    def keep(self, key: bytes, payload: bytes) -> None:
+        """Put an entry of family meta, about the store as a whole."""
+        ...
+
 
 class Log(Protocol):
     """The one truth: atomic, durable, ordered changes, and the state they add up to. Thread-safe.
@@ -200,4 +207,9 @@ class Log(Protocol):
     def sizes(self) -> dict[str, int]: ...
     @property
     def read_only(self) -> bool: ...
+    def backup(self, root: str, digests: DigestsOf, *, verify: bool) -> Backup:
+        """Make a backup in a new directory below `root` while changes go on. Raises NotSupported in a store
+        in memory, StoreReadOnly, StoreCorrupt when what was copied does not verify, DiskFull, StoreError."""
+        ...
+
     def close(self) -> None: ...

@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 _IMMUTABLE: Final = re.compile(r"\d+\.sst|" + re.escape(INDEX_NAME))
 _LEFT_BEHIND: Final = re.compile(
-    r"warpmem\.lock|warpmem\.index\..+|warpmem\.reserve|LOCK|LOG(\.old\.\d+)?|.*\.dbtmp"
+    r"warpmem\.lock|warpmem\.backup|warpmem\.index\..+|warpmem\.reserve|LOCK|LOG(\.old\.\d+)?|.*\.dbtmp"
 )
 _UNLINKABLE: Final = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EACCES)
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

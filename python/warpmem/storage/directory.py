@@ -20,12 +20,18 @@ from .lock import LOCK_NAME
 INDEX_NAME: Final = "warpmem.index"
 """The index checkpoint: derived, and never needed."""
 
+BACKUP_NAME: Final = "warpmem.backup"
+"""In a backup: what it is, and the digest of each of its files."""
+
+SNAPSHOT_NAME: Final = "warpmem.snapshot"
+"""A directory inside a store while a backup is made of it."""
+
 _OWN_FILES: Final = re.compile(
-    r"warpmem\.lock|warpmem\.index(\.new)?(\.tmp-[\d-]+)?|rocksdict-config\.json|LOCK|IDENTITY|CURRENT|LOG(\.old\.\d+)?|MANIFEST-\d+"
+    r"warpmem\.lock|warpmem\.backup|warpmem\.index(\.new)?(\.tmp-[\d-]+)?|rocksdict-config\.json|LOCK|IDENTITY|CURRENT|LOG(\.old\.\d+)?|MANIFEST-\d+"
     r"|OPTIONS-\d+(\.dbtmp)?|\d+\.(log|sst|dbtmp)"
 )
 _DATA_FILES: Final = re.compile(r"\d+\.(log|sst)")
-_IGNORED: Final = frozenset({"lost+found"})  # the root of a freshly made file system
+_IGNORED: Final = frozenset({"lost+found", SNAPSHOT_NAME})  # the former: the root of a fresh file system
 _UNMIRRORED: Final = frozenset({"LOCK", "LOG", "rocksdict-config.json", INDEX_NAME})
 
 
@@ -106,6 +112,11 @@ def check_families(path: str, found: Collection[str], *, read_only: bool) -> Non
 def is_ours(path: str) -> bool:
     """Whether a warpmem has opened this directory for writing before."""
     return LOCK_NAME in _names(path)
+
+
+def remove_snapshot(path: str) -> None:
+    """Remove what a backup has left in a store: its links keep the bytes of deleted tables."""
+    shutil.rmtree(os.path.join(path, SNAPSHOT_NAME), ignore_errors=True)
 
 
 def is_store_file(name: str) -> bool:

@@ -20,7 +20,8 @@ from ..config import MAX_DIMENSION
 from ..errors import FormatError, InputError, ModelMismatch, StoreCorrupt, StoreError, StoreReadOnly
 from ..ops.ids import KeyMaker, key_time, owner_of, owner_prefix
 from ..protocols import Clock, Engine, Transaction
-from ..records import LogEntry, Record, Row, RowChange, StoreIdentity
+from ..protocols.storage import DigestsOf
+from ..records import Backup, LogEntry, Record, Row, RowChange, StoreIdentity
 from ..types import Durability, Operation, Order, Owner
 from . import codec
 from .committer import Committer
@@ -243,6 +244,11 @@ class StoreLog:
 
     def sizes(self) -> dict[str, int]:
         return self._engine.sizes()
+
+    def backup(self, root: str, digests: DigestsOf, *, verify: bool) -> Backup:
+        from .backup import make_backup  # which verifies, and so opens a log itself
+
+        return make_backup(self, self._engine, root, digests, verify=verify)
 
     def close(self) -> None:
         self._committer.stop()

@@ -19,6 +19,7 @@ from typing import Final
 import msgspec
 
 from ..errors import FormatError, StoreCorrupt, StoreError, StoreLocked
+from ..protocols.storage import DigestsOf
 from ..records import StoreIdentity
 from ..types import Owner
 from . import codec, directory
@@ -34,7 +35,7 @@ from .reports import Faults, Lost, RepairReport
 from .rocks import RocksEngine
 from .transaction import owner_digest
 from .values import ItemValue, OwnerValue, RememberedValue, decode, encode
-from .verify import DigestsOf, Progress, verify_store
+from .verify import Progress, verify_store
 
 _IDENTITY_KEY: Final = b"identity"
 _REBUILT: Final = frozenset(("log", "items", "history", "vectors", "owners", "listing", "lookup", "meta"))

@@ -13,8 +13,8 @@ from collections.abc import Callable
 
 from ..errors import FormatError, StoreCorrupt, StoreError
 from ..protocols import Engine
+from ..protocols.storage import DigestsOf
 from ..records import StoreIdentity
-from ..types import MemoryItem
 from . import codec, directory
 from .files import examine_files
 from .log import read_identity
@@ -25,9 +25,6 @@ from .verify_log import verify_log, verify_owners
 
 Progress = Callable[[str, int], None]
 """progress(what is being read, how many entries of it so far), about every thousand entries."""
-
-DigestsOf = Callable[[bytes, MemoryItem], tuple[bytes | None, bytes | None]]
-"""(salt of the store, item) -> its digests in family lookup: of a duplicate, of its key's slot."""
 
 _STEP = 1000
 _END = b"\xff" * 64
