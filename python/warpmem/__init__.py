@@ -37,7 +37,7 @@ from .types import (
     Stats,
     Version,
 )
-from .upkeep import backups, repair, restore, verify
+from .upkeep import backup, backups, repair, restore, verify
 
 if TYPE_CHECKING:
     from .index import VectorIndex
@@ -72,6 +72,7 @@ __all__ = [
     "VerifyReport",
     "Version",
     "WarpmemError",
+    "backup",
     "backups",
     "errors",
     "load_config",

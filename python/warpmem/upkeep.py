@@ -16,11 +16,15 @@ from .index.cpu import CpuBackend
 from .index.numpy_ref import NumpyBackend
 from .memory.portable import digests_of
 from .memory.vectors import Vectors
+from .ops.clock import SystemClock
 from .protocols import Embedder
 from .records import Backup, StoreIdentity
+from .storage import directory
 from .storage.backup import list_backups, restore_backup
+from .storage.log import open_log, read_identity
 from .storage.repair import repair_store
 from .storage.reports import RepairReport, VerifyReport
+from .storage.rocks import RocksEngine
 from .storage.verify import verify_store
 
 Progress = Callable[[str, int], None]
@@ -79,6 +83,26 @@ def repair(
     return repair_store(
         _checked(path, "path"), _checked(new, "new"), digests_of, make_embed, progress=progress
     )
+
+
+def backup(path: str | os.PathLike[str], root: str | os.PathLike[str], *, verify: bool = True) -> Backup:
+    """As `Memory.backup`, of a store that no process has open for writing. Raises StoreLocked, FormatError
+    when there is no store, and as that."""
+    place = _checked(path, "path")
+    directory.require(os.path.abspath(place))
+    engine = RocksEngine(place)
+    try:
+        identity = read_identity(engine)
+        if identity is None:
+            raise FormatError(f"the store at {place!r} was never completely created: there is nothing in it")
+        log = open_log(engine, SystemClock(), model_id=identity.model_id, dimension=identity.dimension)
+    except BaseException:
+        engine.close()
+        raise
+    try:
+        return log.backup(_checked(root, "root"), digests_of, verify=verify)
+    finally:
+        log.close()
 
 
 def backups(root: str | os.PathLike[str]) -> tuple[Backup, ...]:

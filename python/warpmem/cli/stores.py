@@ -23,12 +23,17 @@ def store_path(args: argparse.Namespace) -> str | None:
     return path
 
 
-def open_store(args: argparse.Namespace, *, read_only: bool) -> Memory:
-    """Open the command's store. Reading takes no lock and creates nothing. Raises StoreError, InputError."""
+def required_path(args: argparse.Namespace) -> str:
+    """As store_path; a command that needs a store ends here without one."""
     path = store_path(args)
     if path is None:
         raise argparse.ArgumentError(None, "which store? give --store PATH or set WARPMEM_STORE")
-    return compose.open(path, read_only=read_only)
+    return path
+
+
+def open_store(args: argparse.Namespace, *, read_only: bool) -> Memory:
+    """Open the command's store. Reading takes no lock and creates nothing. Raises StoreError, InputError."""
+    return compose.open(required_path(args), read_only=read_only)
 
 
 def scope_of(args: argparse.Namespace) -> Scope | None:

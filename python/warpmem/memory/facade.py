@@ -247,7 +247,7 @@ class Memory(Portable):
         policy/filters.py; applied inside the scan. `as_of`: what was true then; `known_at`: what had been
         recorded by then, in the version of then. `now` stands in for the clock (expiry, recency). `vector`
         replaces embedding `query`. `deadline`: seconds; DeadlineExceeded afterwards. `return_vectors`:
-        result.vectors: (n, dim) float32, unit length. k times the scopes of one owner <= 4096. Raises InputError.
+        result.vectors: (n, dim) float32 of length 1. k times an owner's scopes <= 4096. Raises InputError.
         """
         self._check_open()
         whose = arguments.search_scopes(
