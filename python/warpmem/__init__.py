@@ -16,6 +16,7 @@ from .compose import open
 from .config import Config, load_config
 from .errors import WarpmemError
 from .memory import Memory
+from .memory.importing import ImportReport
 from .records import Backup
 from .storage.reports import Fault, Lost, RepairReport, VerifyReport
 from .types import (
@@ -54,6 +55,7 @@ __all__ = [
     "ContextBlock",
     "Fault",
     "Hit",
+    "ImportReport",
     "ItemPage",
     "Lost",
     "Memory",

@@ -59,6 +59,8 @@ class AsyncMemory:
     checkpoint = _delegate(Memory.checkpoint)
     flush = _delegate(Memory.flush)
     backup = _delegate(Memory.backup)
+    export = _delegate(Memory.export)
+    import_ = _delegate(Memory.import_)
     close = _delegate(Memory.close)
 
     async def __aenter__(self) -> Self:

@@ -13,9 +13,9 @@ import warpmem
 from commands import err, json_lines, out, stdin
 from warpmem import NewItem, Scope
 from warpmem.cli import main, stores
-from warpmem.cli.lines import MAX_LINE_BYTES
+from warpmem.memory.lines import MAX_LINE_BYTES
 from warpmem.cli.progress import Progress
-from warpmem.cli.stores import all_owners
+from warpmem.memory.exporting import all_owners
 
 # ------------------------------------------------------------------------------------ export, import
 

@@ -247,6 +247,7 @@ def _export(commands: _Commands) -> None:
     parser.add_argument(
         "file", nargs="?", default="-", help="file to write (replaced when complete), - for stdout"
     )
+    parser.add_argument("--vectors", action="store_true", help="each line gets its vector, as base64 float32")
     _store(parser)
     _scope(parser)
 
@@ -265,6 +266,9 @@ def _import(commands: _Commands) -> None:
         "--batch", type=positive, default=500, metavar="N", help="lines a commit (default 500)"
     )
     parser.add_argument("--skip-errors", action="store_true", help="report bad lines, go on, and exit 0")
+    parser.add_argument(
+        "--again", action="store_true", help="do not pass over what an earlier import of this file has stored"
+    )
     parser.add_argument("--progress", action="store_true", help="show progress though stderr is no terminal")
 
 

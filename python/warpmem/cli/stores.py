@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator
 
 from .. import compose
 from ..errors import InputError
 from ..memory import Memory
 from ..types import Scope
 from .parser import is_text
-
-_PAGE = 1000
 
 
 def store_path(args: argparse.Namespace) -> str | None:
@@ -43,11 +40,3 @@ def scope_of(args: argparse.Namespace) -> Scope | None:
         return None
     user, agent, run, corpus = ids
     return Scope(user_id=user, agent_id=agent, run_id=run, corpus_id=corpus)
-
-
-def all_owners(memory: Memory) -> Iterator[Scope]:
-    """A scope for every owner that ever had an item, in the order of their first items."""
-    after: Scope | None = None
-    while page := memory.owners(after=after, limit=_PAGE):
-        yield from page
-        after = page[-1]

@@ -207,6 +207,10 @@ class Log(Protocol):
     def sizes(self) -> dict[str, int]: ...
     @property
     def read_only(self) -> bool: ...
+    def kept(self, key: bytes) -> bytes | None:
+        """What Transaction.keep put under a key."""
+        ...
+
     def backup(self, root: str, digests: DigestsOf, *, verify: bool) -> Backup:
         """Make a backup in a new directory below `root` while changes go on. Raises NotSupported in a store
         in memory, StoreReadOnly, StoreCorrupt when what was copied does not verify, DiskFull, StoreError."""

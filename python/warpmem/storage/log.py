@@ -245,6 +245,10 @@ class StoreLog:
     def sizes(self) -> dict[str, int]:
         return self._engine.sizes()
 
+    def kept(self, key: bytes) -> bytes | None:
+        stored = self._engine.get("meta", key)
+        return None if stored is None else bytes(codec.unseal("meta", key, stored))
+
     def backup(self, root: str, digests: DigestsOf, *, verify: bool) -> Backup:
         from .backup import make_backup  # which verifies, and so opens a log itself
 
