@@ -16,8 +16,11 @@ import warpmem
 
 
 def public_methods(kind: type) -> dict[str, Any]:
-    """Public callables of a class, by name; the function of a class method."""
-    members = {name: getattr(member, "__func__", member) for name, member in vars(kind).items()}
+    """Public callables of a class and its bases, by name; the function of a class method."""
+    bases = [base for base in reversed(kind.__mro__) if base.__module__.startswith("warpmem")]
+    members = {
+        name: getattr(member, "__func__", member) for base in bases for name, member in vars(base).items()
+    }
     return {name: member for name, member in members.items() if not name.startswith("_") and callable(member)}
 
 

@@ -8,6 +8,7 @@
 Importing this package opens no socket, starts no thread and initialises no accelerator.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from . import errors
@@ -18,7 +19,6 @@ from .errors import WarpmemError
 from .memory import Memory
 from .memory.importing import ImportReport
 from .records import Backup
-from .storage.reports import Fault, Lost, RepairReport, VerifyReport
 from .types import (
     KINDS,
     AddResult,
@@ -38,10 +38,11 @@ from .types import (
     Stats,
     Version,
 )
-from .upkeep import backup, backups, repair, restore, verify
 
 if TYPE_CHECKING:
     from .index import VectorIndex
+    from .storage.reports import Fault, Lost, RepairReport, VerifyReport
+    from .upkeep import backup, backups, repair, restore, verify
 
 __version__ = "0.1.0"
 
@@ -85,10 +86,15 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    # Imported when it is asked for: a store does not need it.
-    if name == "VectorIndex":
-        from .index import VectorIndex
+# Imported when they are asked for: a store does not need them.
+_LATER = {
+    "VectorIndex": "index",
+    **dict.fromkeys(("Fault", "Lost", "RepairReport", "VerifyReport"), "storage.reports"),
+    **dict.fromkeys(("backup", "backups", "repair", "restore", "verify"), "upkeep"),
+}
 
-        return VectorIndex
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        return getattr(import_module(f".{_LATER[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

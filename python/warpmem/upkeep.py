@@ -34,7 +34,9 @@ def _quiet(what: str, count: int) -> None:
     pass
 
 
-def verify(path: str | os.PathLike[str], *, progress: Progress = _quiet, limit: int = 1000) -> VerifyReport:
+def verify(
+    path: str | os.PathLike[str], *, progress: Progress | None = None, limit: int = 1000
+) -> VerifyReport:
     """Read all of a store and say what is wrong with it; only reads, also beside a writer.
 
     Every block of every table, the checksum of every value, the log without gaps, and whether items,
@@ -44,7 +46,7 @@ def verify(path: str | os.PathLike[str], *, progress: Progress = _quiet, limit: 
     StoreError.
     """
     return verify_store(
-        _checked(path, "path"), digests_of, progress=progress, limit=limit, check_index=_check_index
+        _checked(path, "path"), digests_of, progress=progress or _quiet, limit=limit, check_index=_check_index
     )
 
 
@@ -53,7 +55,7 @@ def repair(
     new: str | os.PathLike[str],
     *,
     embedder: Embedder | None = None,
-    progress: Progress = _quiet,
+    progress: Progress | None = None,
 ) -> RepairReport:
     """Bring everything whole of a damaged store into a new one at `new`, which must not exist or be empty.
 
@@ -81,7 +83,7 @@ def repair(
         return lambda text: vectors.normalize(vectors.embed([text], "document"))[0]
 
     return repair_store(
-        _checked(path, "path"), _checked(new, "new"), digests_of, make_embed, progress=progress
+        _checked(path, "path"), _checked(new, "new"), digests_of, make_embed, progress=progress or _quiet
     )
 
 
