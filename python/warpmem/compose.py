@@ -23,15 +23,20 @@ from .index.cpu import CpuBackend
 from .index.cuda_backend import CudaBackend
 from .index.partitions import PartitionedIndex
 from .memory import Memory
+from .memory.serving import Parts
 from .ops.clock import SystemClock
 from .policy.schema import compile_schemas
 from .protocols import Clock, Embedder, Engine, Log, SearchBackend, TokenCounter
 from .reason.tokens import EstimateTokenCounter, TokenizerCounter
 from .records import StoreIdentity
 from .storage.directory import INDEX_NAME
-from .storage.log import open_log, read_identity
+from .storage.follow import FollowingLog
+from .storage.identity import read_identity
+from .storage.log import StoreLog, open_log
 from .storage.memory import MemoryEngine
+from .storage.migrate import open_for_writing
 from .storage.rocks import RocksEngine
+from .storage.rocks_follow import FollowingEngine
 
 
 def open(
@@ -75,17 +80,15 @@ def open(
             dimension=chosen.dimension,
             durability=settings.durability,
             max_queue=settings.write_queue,
-            read_only=settings.read_only,
-        )
-        index = PartitionedIndex(
-            backend,
-            chosen.dimension,
-            functools.partial(log.rows, metadata=bool(settings.columns)),
-            _make_checkpoint(settings, backend, log),
-            settings.columns,
+            read_only=settings.read_only or settings.follow,
+            kind=FollowingLog if settings.follow else StoreLog,
         )
         counter = token_counter or _make_counter(chosen)
-        return Memory(settings, log, index, backend, chosen, counter, compiled, reason)
+        parts = Parts(_other_embedder, functools.partial(_make_index, settings, backend, log))
+        memory = Memory(settings, log, parts, backend, chosen, counter, compiled, reason)
+        if isinstance(log, FollowingLog):
+            log.start(settings.follow_ms / 1000, metadata=bool(settings.columns))
+        return memory
     except BaseException:
         engine.close()
         raise
@@ -113,20 +116,40 @@ def make_backend(settings: Config) -> tuple[SearchBackend, str]:
     return choose(settings.backend, settings.isa, settings.device, settings.vram_bytes or None)
 
 
-def _make_checkpoint(settings: Config, backend: SearchBackend, log: Log) -> IndexCheckpoint | None:
+def _make_index(
+    settings: Config, backend: SearchBackend, log: Log, identity: StoreIdentity
+) -> PartitionedIndex:
+    return PartitionedIndex(
+        backend,
+        identity.dimension,
+        functools.partial(log.rows, identity=identity, metadata=bool(settings.columns)),
+        _make_checkpoint(settings, backend, log, identity),
+        settings.columns,
+    )
+
+
+def _make_checkpoint(
+    settings: Config, backend: SearchBackend, log: Log, identity: StoreIdentity
+) -> IndexCheckpoint | None:
     if settings.path is None or not isinstance(backend, (CpuBackend, CudaBackend)):
         return None
-    return IndexCheckpoint(backend, os.path.join(settings.path, INDEX_NAME), log, settings.columns)
+    path = os.path.join(settings.path, INDEX_NAME)
+    return IndexCheckpoint(backend, path, log, identity, settings.columns)
 
 
 def _make_engine(settings: Config) -> Engine:
     if settings.path is None:
         return MemoryEngine()
-    return RocksEngine(
-        settings.path,
-        read_only=settings.read_only,
-        memtable_bytes=settings.memtable_bytes,
-        min_free_bytes=settings.min_free_bytes,
+    if settings.follow:
+        return FollowingEngine(settings.path, memtable_bytes=settings.memtable_bytes)
+    options: dict[str, Any] = {
+        "memtable_bytes": settings.memtable_bytes,
+        "min_free_bytes": settings.min_free_bytes,
+    }
+    if settings.read_only:
+        return RocksEngine(settings.path, read_only=True, **options)
+    return open_for_writing(
+        settings.path, migrate=settings.migrate, backup=settings.migration_backup, **options
     )
 
 
@@ -169,12 +192,22 @@ def _choose_embedder(
         if candidate.model_id == identity.model_id:
             return candidate
     given = GivenVectors(identity.dimension, identity.model_id)
-    if settings.read_only or given.model_id == GivenVectors(identity.dimension).model_id:
+    if settings.read_only or settings.follow or given.model_id == GivenVectors(identity.dimension).model_id:
         return given
     raise ModelMismatch(
         f"the store holds vectors of {identity.model_id!r} ({identity.dimension} dimensions), not a built-in "
-        "model; pass that model as embedder=, or dimension= and model_id= to bring vectors yourself"
+        "model; pass that model as embedder=, or dimension= and model_id= to bring vectors yourself, or to "
+        "call reembed() with another model"
     )
+
+
+def _other_embedder(embedder: Any, dimension: int | None, model_id: str | None) -> Embedder:
+    """The embedder that reembed() was given. Raises InputError."""
+    name = embedder if isinstance(embedder, str) else None
+    if embedder is None and dimension is None:
+        raise InputError("reembed needs the new embedder, or dimension= for vectors that given= returns")
+    settings = make_config({} if name is None else {"embedder": name})
+    return _choose_embedder(settings, None if name else embedder, dimension, model_id, None)
 
 
 def _make_counter(embedder: Embedder) -> TokenCounter:

@@ -31,7 +31,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     device          number of the CUDA device
     vram_bytes      of its memory the index may take; 0 is half of what is free at opening
     embedder        "wordllama" or "hashing"; None is the store's own, and "wordllama" for a new store
-    read_only       refuse every write
+    read_only       refuse every write, and show the state at opening
+    follow          refuse every write, and show what another process writes, as it is written
+    follow_ms       milliseconds after which a store that follows looks again; 0 leaves that to refresh()
+    migrate         bring a store of an older format up to date when it is opened for writing; else refuse it
+    migration_backup
+                    directory for the copy that is made of it first; None: `<path>.format-<number>` beside it
     item_cache      decoded items kept in memory
     write_queue     changes that may wait for the committer before writers block
     min_free_bytes  refuse writes when the data directory's disk has less than this free
@@ -50,6 +55,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     vram_bytes: int = 0
     embedder: Literal["wordllama", "hashing"] | None = None
     read_only: bool = False
+    migrate: bool = True
+    migration_backup: str | None = None
+    follow: bool = False
+    follow_ms: int = 100
     item_cache: int = 65_536
     write_queue: int = 4_096
     min_free_bytes: int = 64 << 20
@@ -65,11 +74,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             ("min_free_bytes", 0),
             ("checkpoint_rows", 0),
             ("device", 0),
+            ("follow_ms", 0),
             ("vram_bytes", 0),
         ):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 1 << 63:
                 raise InputError(f"{name} must be an integer of at least {least}")
+        if self.follow and self.path is None:
+            raise InputError("follow needs a path: a store in memory has no other process that writes it")
         if len(self.columns) > MAX_DECLARED or not all(all(name.split(".")) for name in self.columns):
             raise InputError(
                 f"columns must be at most {MAX_DECLARED} paths of metadata keys, like 'a' or 'a.b'"

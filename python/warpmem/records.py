@@ -69,6 +69,31 @@ class Row(msgspec.Struct, frozen=True):
     metadata: Any = None
 
 
+class RowHeader(msgspec.Struct, frozen=True, array_like=True):
+    """What a stored row says before its float32 values: the fields of Row between version and vector."""
+
+    ordinal: int
+    kind: str
+    agent_id: str | None
+    run_id: str | None
+    priority: float
+    valid_from: int
+    valid_to: int
+    recorded_at: int
+    retired_at: int
+    expires_at: int
+
+
+class RowBlock(NamedTuple):
+    """Many rows of one owner. names: of each (item key, version) as 24 bytes, the version big-endian, one
+    after the other. vectors: (n, dim) float32. metadata: the items', where it was asked for."""
+
+    names: bytes
+    headers: Sequence[RowHeader]
+    vectors: NDArray[np.float32]
+    metadata: Sequence[Any] | None = None
+
+
 class RowChange(msgspec.Struct, frozen=True):
     """What one committed change did to one owner's rows. Removals are (key, version) and come first. `keys`
     are all items it changed, those included whose rows stayed as they were.
@@ -100,13 +125,41 @@ class LogEntry(msgspec.Struct, frozen=True, array_like=True):
 
 
 class StoreIdentity(msgspec.Struct, frozen=True, array_like=True):
-    """What a store is, fixed when it is created. salt keys every digest that stands in a storage key."""
+    """What a store is. salt keys every digest that stands in a storage key; `vectors` is the family that
+    holds the vectors of this model. Re-embedding replaces model_id, dimension and vectors, all at once."""
 
     format: int
     created_at: int
     salt: bytes
     model_id: str
     dimension: int
+    vectors: str = "vectors"
+
+
+VersionName = tuple[bytes, int]
+"""(item key, version)."""
+
+
+class ReembedJob(msgspec.Struct, frozen=True, array_like=True):
+    """A change of the embedding model that is not finished; FORMATS.md says what each field means."""
+
+    model_id: str
+    dimension: int
+    vectors: str
+    started_at: int
+    since: int
+    position: bytes = b""
+    rows: int = 0
+    done: bool = False
+
+
+class BuildUnit(msgspec.Struct, frozen=True):
+    """A step of re-embedding: the rows it brings up to date, those of them that need a vector, and the job
+    after it."""
+
+    names: Sequence[VersionName]
+    lacking: Sequence[VersionName]
+    after: ReembedJob
 
 
 class Backup(msgspec.Struct, frozen=True):

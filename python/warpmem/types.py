@@ -369,8 +369,25 @@ class ItemPage(msgspec.Struct, frozen=True):
         return iter(self.items)
 
 
+class ReembedStatus(msgspec.Struct, frozen=True):
+    """A change of the embedding model that is not finished. `vectors`: made so far. `running`: a call of this
+    process is at it, else `reembed` with this model goes on with it. `switched`: the new model is in use,
+    only the old vectors have still to go."""
+
+    model_id: str
+    dimension: int
+    vectors: int
+    started_at: datetime
+    running: bool
+    switched: bool
+
+
 class Stats(msgspec.Struct, frozen=True, kw_only=True):
-    """A snapshot of the store and its index. Sizes in bytes."""
+    """A snapshot of the store and its index. Sizes in bytes.
+
+    lag_changes, lag_seconds: in a store that follows, how many changes of the process that writes it has not
+    taken in, and how long ago the first of them was made; 0 elsewhere.
+    """
 
     path: str
     items: int
@@ -387,3 +404,6 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     item_cache: dict[str, int]
     storage: dict[str, int]
     read_only: bool
+    lag_changes: int
+    lag_seconds: float
+    reembed: ReembedStatus | None

@@ -21,7 +21,8 @@ from .protocols import Embedder
 from .records import Backup, StoreIdentity
 from .storage import directory
 from .storage.backup import list_backups, restore_backup
-from .storage.log import open_log, read_identity
+from .storage.identity import read_identity
+from .storage.log import open_log
 from .storage.repair import repair_store
 from .storage.reports import RepairReport, VerifyReport
 from .storage.rocks import RocksEngine
@@ -79,7 +80,7 @@ def repair(
                 f"the store holds vectors of {identity.model_id!r} ({identity.dimension} dimensions), not of "
                 f"{chosen.model_id!r} ({chosen.dimension})"
             )
-        vectors = Vectors(chosen, NumpyBackend().normalize)
+        vectors = Vectors(chosen, NumpyBackend().normalize, identity)
         return lambda text: vectors.normalize(vectors.embed([text], "document"))[0]
 
     return repair_store(

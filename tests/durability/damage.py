@@ -18,7 +18,7 @@ import warpmem
 from warpmem.errors import StoreCorrupt, StoreError
 from warpmem.records import LogEntry
 from warpmem.storage import codec
-from warpmem.storage.log import read_identity
+from warpmem.storage.identity import read_identity
 from warpmem.storage.rocks import RocksEngine
 from warpmem.storage.values import HistoryValue, ItemValue, decode
 

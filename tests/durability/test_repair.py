@@ -18,7 +18,7 @@ from durability.damage import CASES, make_live_store, make_store, read_contents,
 from warpmem.embed.hashing import HashingEmbedder
 from warpmem.errors import FormatError, InputError, StoreCorrupt, StoreLocked
 from warpmem.storage import codec
-from warpmem.storage.log import FORMAT, read_identity
+from warpmem.storage.identity import FORMAT, read_identity
 from warpmem.storage.rocks import RocksEngine
 from warpmem.storage.values import encode
 
@@ -128,7 +128,7 @@ def test_a_lost_identity_is_made_anew(tmp_path: Path) -> None:
     overwrite(tmp_path / "store", "meta", [b"identity"])
     report = warpmem.repair(tmp_path / "store", tmp_path / "new")
     assert [loss.what for loss in report.lost] == [
-        "the store's identity: made anew, and idempotent calls are forgotten"
+        "the store's identity: made anew, with the model 'hashing-256-v1'; idempotent calls are forgotten"
     ]
     after = read_contents(tmp_path / "new")
     assert (after.live, after.past, after.log) == (before.live, before.past, before.log | notices(after))

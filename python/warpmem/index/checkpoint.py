@@ -10,12 +10,12 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import msgspec
 
-from ..ops.ids import owner_of
+from ..ops.replay import row_changes, touched
 from ..protocols import FileBackend, Log, RowPool, Transaction
 from ..records import LogEntry, RowChange, StoreIdentity
 from .partition import NAME_BYTES, Names, Partition, lists_of
@@ -106,28 +106,23 @@ def read(
     return mark, partitions
 
 
-def touched(entries: Iterable[LogEntry]) -> dict[int, dict[bytes, int]]:
-    """By owner, the item keys that changes touched and the largest version each reached."""
-    found: dict[int, dict[bytes, int]] = {}
-    for entry in entries:
-        keys = found.setdefault(owner_of(entry.key), {})
-        keys[entry.key] = max(entry.version, keys.get(entry.key, 0))
-    return found
-
-
 class IndexCheckpoint:
     """Where the index of one store is kept between its openings."""
 
-    def __init__(self, backend: FileBackend, path: str, log: Log, columns: Mapping[str, str]) -> None:
+    def __init__(
+        self, backend: FileBackend, path: str, log: Log, identity: StoreIdentity, columns: Mapping[str, str]
+    ) -> None:
+        """identity: what the store is while the index is of its vectors."""
         self._backend = backend
         self._columns = dict(columns)
         self._path = path
         self._log = log
+        self._identity = identity
 
     def read(self, dimension: int, n_columns: int) -> Restored:
         """What the file holds. ValueError or StoreError with the reason when it cannot be used."""
         pool, found = self._backend.open_pool(self._path)
-        mark, partitions = read(found, self._log.identity)
+        mark, partitions = read(found, self._identity)
         if (pool.dim, pool.n_columns) != (dimension, n_columns):
             raise ValueError(
                 f"it has {pool.n_columns} columns of {pool.dim} dimensions, not {n_columns} of {dimension}"
@@ -142,9 +137,7 @@ class IndexCheckpoint:
         changes = []
         for owner, keys in touched(entries).items():
             if owner in partitions:
-                remove = [(key, version + 1) for key, last in keys.items() for version in range(last)]
-                add = [row for key in keys for row in self._log.item_rows(key, metadata=bool(self._columns))]
-                changes.append(RowChange(owner, tuple(keys), remove, add))
+                changes.append(row_changes(self._log, owner, keys, metadata=bool(self._columns)))
         return Restored(pool, dict(mark.kinds), partitions, changes)
 
     def _tidy(self) -> None:
@@ -153,20 +146,27 @@ class IndexCheckpoint:
             with contextlib.suppress(OSError):
                 os.unlink(left)
 
+    def discard(self) -> None:
+        """Remove the file, before rows of another model take its place. On the committer thread."""
+        self._tidy()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path)
+
     def write(self, pool: RowPool, kinds: Mapping[str, int], partitions: Mapping[int, Partition]) -> bool:
         """Save a pool and its ready partitions, between two changes. False in a log without a change, or that
-        takes none, or when damage kept showing up. IndexCorrupt when the pool has damaged pages."""
+        takes none, or has another model's vectors by now, or when damage kept showing up. IndexCorrupt when
+        the pool has damaged pages."""
         beside = self._path + ".new"
 
         def save(transaction: Transaction) -> bool:
             position = self._log.position()
-            if position is None:
+            if position is None or self._log.identity != self._identity:
                 return False
             self._tidy()
             for _ in range(_TRIES):
                 ready = {owner: part for owner, part in partitions.items() if part.state == "ready"}
                 known = [part.generation for part in ready.values()]
-                marks = sections(self._log.identity, position, self._columns, kinds, ready)
+                marks = sections(self._identity, position, self._columns, kinds, ready)
                 self._backend.save_pool(pool, beside, marks)
                 # No change is made meanwhile, but a search may have given up an owner with a damaged page.
                 if known == [part.generation for part in ready.values()]:

@@ -32,7 +32,7 @@ class Names:
     __slots__ = ("_base", "_n_base", "_tail")
 
     def __init__(self, base: memoryview | bytes = b"") -> None:
-        self._base = base
+        self._base: memoryview | bytes | bytearray = base
         self._n_base = len(base) // NAME_BYTES
         self._tail: list[Name] = []
 
@@ -49,6 +49,15 @@ class Names:
 
     def extend(self, names: Iterable[Name]) -> None:
         self._tail.extend(names)
+
+    def begin(self, names: bytes) -> None:
+        """Append names as the constructor takes them, before the first extend()."""
+        if self._tail:
+            raise ValueError("names were appended one by one before")
+        if not isinstance(self._base, bytearray):
+            self._base = bytearray(self._base)
+        self._base += names
+        self._n_base = len(self._base) // NAME_BYTES
 
     def tobytes(self) -> bytes:
         """What the constructor takes."""
@@ -99,6 +108,10 @@ class Partition:
         partition._places = None
         partition.state = "ready"
         return partition
+
+    def loaded(self) -> None:
+        """Rows came into the pool with names and nothing else: where each stands is looked up when needed."""
+        self._places = None
 
     def places(self, owner: int, pool: RowPool) -> dict[Name, tuple[int, int]]:
         """(list id, row id) of every live row, by name. For holders of `lock` and the loading thread."""

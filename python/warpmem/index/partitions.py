@@ -8,6 +8,7 @@ So an ordinary search costs nothing for history.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,20 +20,40 @@ from numpy.typing import NDArray
 from ..errors import IndexCorrupt, InputError, StoreError
 from ..ops.ids import owner_of
 from ..protocols import RowPool, SearchBackend
-from ..records import NEVER, Match, Row, RowChange, ScopePart, ScoreParams, SearchRequest, Segment, Term
+from ..records import (
+    NEVER,
+    Match,
+    Row,
+    RowBlock,
+    RowChange,
+    RowHeader,
+    ScoreParams,
+    SearchRequest,
+    Segment,
+    Term,
+)
 from .checkpoint import IndexCheckpoint
-from .columns import float_image
 from .item_columns import ItemColumns
+from .loading import take_in
 from .partition import Partition, lists_of, next_generation
+from .row_columns import (
+    EXPIRES_AT,
+    KIND,
+    N_COLUMNS,
+    PRIORITY,
+    RECORDED_AT,
+    RETIRED_AT,
+    VALID_FROM,
+    VALID_TO,
+    RowTable,
+    narrow,
+    table,
+)  # fmt: skip
 
-VALID_FROM, VALID_TO, RECORDED_AT, RETIRED_AT, EXPIRES_AT, PRIORITY, KIND, AGENT, RUN = range(9)
-N_COLUMNS = 9
 _MIN = -(1 << 63)
-_CHUNK = 4096
 _SPARE_NAMES = 65_536
 _MAX_SCAN_K = 4096
 _TRIES = 16  # searches that meet new strings before they leave rows with newer ones out
-_NOBODY = -1
 
 
 class PartitionedIndex:
@@ -42,7 +63,7 @@ class PartitionedIndex:
         self,
         backend: SearchBackend,
         dimension: int,
-        load: Callable[[int], Iterable[Row]],
+        load: Callable[[int], Iterable[RowBlock]],
         checkpoint: IndexCheckpoint | None = None,
         columns: Mapping[str, str] | None = None,
     ) -> None:
@@ -96,6 +117,10 @@ class PartitionedIndex:
             self._unsaved -= before
         return written
 
+    def discard(self) -> None:
+        if self._checkpoint is not None:
+            self._checkpoint.discard()
+
     # ------------------------------------------------------------------------------------- changes
 
     def apply(self, changes: Sequence[RowChange]) -> None:
@@ -146,9 +171,16 @@ class PartitionedIndex:
         with partition.lock:
             partition.state = "loading"
         try:
-            rows = iter(self._load_rows(owner))
-            while chunk := list(itertools.islice(rows, _CHUNK)):
-                self._change(owner, partition, (), chunk)
+            before = len(partition.names)
+            take_in(
+                self._pool,
+                partition,
+                self._load_rows(owner),
+                functools.partial(self._table, owner, partition),
+                lambda rows: None,
+            )
+            self._unsaved += len(partition.names) - before
+            partition.generation = next_generation()
             while True:
                 with partition.lock:
                     waiting, partition.waiting = partition.waiting, []
@@ -162,6 +194,11 @@ class PartitionedIndex:
                 self._drop(owner, partition)
             raise
 
+    def _table(
+        self, owner: int, partition: Partition, rows: Sequence[Row | RowHeader], metadata: Sequence[Any]
+    ) -> RowTable:
+        return table(owner, partition, rows, metadata, self._columns, self._kind_code)
+
     def _change(
         self, owner: int, partition: Partition, remove: Sequence[tuple[bytes, int]], add: Sequence[Row]
     ) -> None:
@@ -172,44 +209,23 @@ class PartitionedIndex:
         removes = list({places[name] for name in gone})
         n = len(add)
         next_id = len(partition.names)
-        past_until = partition.past_until
-        lists: list[int] = []
-        columns: list[tuple[int, ...]] = []
-        for row in add:
-            ends = min(row.valid_to, row.retired_at)
-            if ends != NEVER:
-                past_until = max(past_until, ends)
-            lists.append(2 * owner + (ends != NEVER))
-            columns.append(
-                (
-                    row.valid_from,
-                    row.valid_to,
-                    row.recorded_at,
-                    row.retired_at,
-                    row.expires_at,
-                    float_image(row.priority),
-                    self._kind_code(row.kind),
-                    self._code(partition, "a", row.agent_id),
-                    self._code(partition, "r", row.run_id),
-                    *self._columns.encode(row.metadata, partition),
-                )
-            )
+        made = self._table(owner, partition, add, [row.metadata for row in add])
         # Names come first: a search may return a row the moment the pool publishes it.
         partition.names.extend((row.key, row.version) for row in add)
         if removes or n:
             self._pool.apply(
                 removes,
-                np.array(lists, np.int64),
+                made.list_ids,
                 np.arange(next_id, next_id + n, dtype=np.int64),
-                np.array([row.ordinal for row in add], np.uint32),
-                np.array(columns, np.int64).reshape(n, self._n_columns),
+                made.ordinals,
+                made.columns,
                 np.array([row.vector for row in add], np.float32).reshape(n, self._dimension),
             )
         for name in gone:
             places.pop(name, None)
-        for i, row in enumerate(add):
-            places[row.key, row.version] = (lists[i], next_id + i)
-        partition.past_until = past_until
+        for i, (row, list_id) in enumerate(zip(add, made.list_ids.tolist(), strict=True)):
+            places[row.key, row.version] = (list_id, next_id + i)
+        partition.past_until = made.past_until
         self._unsaved += len(gone) + n
         partition.generation = next_generation()
 
@@ -219,10 +235,6 @@ class PartitionedIndex:
             with self._lock:
                 code = self._kinds.setdefault(kind, len(self._kinds))
         return code
-
-    @staticmethod
-    def _code(partition: Partition, tag: str, name: str | None) -> int:
-        return _NOBODY if name is None else partition.codes.setdefault(tag + name, len(partition.codes))
 
     # -------------------------------------------------------------------------------------- search
 
@@ -315,7 +327,7 @@ class PartitionedIndex:
                 values = sorted(self._kinds[kind] for kind in set(request.kinds) if kind in self._kinds)
                 if not values:
                     continue
-            terms = _narrow(partition, part)
+            terms = narrow(partition, part)
             if terms is None:
                 continue
             if request.kinds is not None:
@@ -383,15 +395,3 @@ class PartitionedIndex:
 
     def stats(self) -> dict[str, int]:
         return {**self._pool.stats(), "owners": len(self._partitions)}
-
-
-def _narrow(partition: Partition, part: ScopePart) -> list[Term] | None:
-    """Terms for a scope's attributes; None when no row can have them."""
-    terms: list[Term] = []
-    for column, tag, name in ((AGENT, "a", part.agent_id), (RUN, "r", part.run_id)):
-        if name is not None:
-            code = partition.codes.get(tag + name)
-            if code is None:
-                return None
-            terms.append((column, 0, code, code))
-    return terms

@@ -85,7 +85,7 @@ def _write(memory: Memory, log: Log, scope: Scope | None, stream: IO[bytes], vec
         for item in _items(memory, whose):
             fields = item_fields(item)
             if vectors:
-                vector = log.vector(parse_id(item.id), item.version)
+                vector = log.vector(parse_id(item.id), item.version, log.identity)
                 if vector is not None:
                     fields["vector"] = base64.b64encode(np.asarray(vector, "<f4").tobytes()).decode()
             stream.write(msgspec.json.encode(fields) + b"\n")

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..records import Backup, LogEntry, Record, Row, RowChange, StoreIdentity
+from ..records import (
+    Backup,
+    BuildUnit,
+    LogEntry,
+    Record,
+    ReembedJob,
+    Row,
+    RowBlock,
+    RowChange,
+    StoreIdentity,
+    VersionName,
+)
 from ..types import Durability, MemoryItem, Operation, Order, Owner
 
 T = TypeVar("T")
@@ -23,6 +34,11 @@ class Engine(Protocol):
     Reads are thread-safe. Writes come from one thread at a time. All errors are StoreError.
     """
 
+    @property
+    def absent(self) -> Sequence[str]:
+        """Families that the store of an older format, opened read-only, does not have. They are empty."""
+        ...
+
     def get(self, family: str, key: bytes) -> bytes | None: ...
     def get_many(self, family: str, keys: Sequence[bytes]) -> list[bytes | None]: ...
 
@@ -35,10 +51,20 @@ class Engine(Protocol):
         """
         ...
 
+    def chunks(
+        self, family: str, start: bytes, stop: bytes, size: int
+    ) -> Iterator[tuple[list[bytes], list[bytes]]]:
+        """What scan gives, as (keys, values) of up to `size` entries: for many entries, in less time."""
+        ...
+
     def write(self, operations: Sequence[tuple[str, bytes, bytes | None]]) -> None:
         """Apply (family, key, value) in order, all or nothing; value None deletes. Survives the death of the
         process, not a power loss until sync(). DiskFull before the attempt means nothing was applied; after
         a failed attempt (DiskFull, StoreReadOnly) all or nothing of it is found at the next open."""
+        ...
+
+    def clear(self, family: str) -> None:
+        """Remove every entry of a family; a write like any other."""
         ...
 
     def sync(self) -> None:
@@ -129,6 +155,47 @@ class Transaction(Protocol):
         ...
 
 
+class VectorBuild(Protocol):
+    """Vectors of another model on their way into the store; storage/vector_build.py. For one thread."""
+
+    @property
+    def job(self) -> ReembedJob: ...
+    @property
+    def identity(self) -> StoreIdentity:
+        """What the store will be."""
+        ...
+
+    def count(self) -> int:
+        """How many rows are in use now."""
+        ...
+
+    def next(self, limit: int, entries: Callable[[int], Iterable[LogEntry]]) -> BuildUnit | None:
+        """The next step, of about `limit` rows; None when every change so far is followed. entries: as
+        Log.entries."""
+        ...
+
+    def store(self, unit: BuildUnit, vectors: Mapping[VersionName, NDArray[np.float32]]) -> None:
+        """Take a step: `vectors` has (dim,) float32, normalised, for its lacking rows that still exist."""
+        ...
+
+    def switch(
+        self,
+        vectors: Mapping[VersionName, NDArray[np.float32]],
+        most: int,
+        before: Callable[[], None],
+        applied: Callable[[], None],
+    ) -> Sequence[VersionName] | None:
+        """Follow the last changes and put the new vectors in use, as one change. None when that is done.
+        Otherwise nothing was changed, and it returns the rows that need a vector first; none when more than
+        `most` changes are left to follow. before: called on the committer thread just before; applied: when
+        it is durable, before any later change is."""
+        ...
+
+    def finish(self) -> None:
+        """Remove the vectors that were in use before."""
+        ...
+
+
 class Log(Protocol):
     """The one truth: atomic, durable, ordered changes, and the state they add up to. Thread-safe.
 
@@ -165,16 +232,27 @@ class Log(Protocol):
         """A version of an item, current or past; None when it was never stored or was erased."""
         ...
 
-    def vector(self, key: bytes, version: int) -> NDArray[np.float32] | None:
-        """(dim,) float32 of one version, while it is indexed."""
+    def build_vectors(self, model_id: str, dimension: int) -> VectorBuild:
+        """Begin to build the vectors of another model, or go on with that. Raises InputError when they are
+        in use already."""
+        ...
+
+    def job(self) -> ReembedJob | None:
+        """The change of the model that is not finished, if there is one."""
+        ...
+
+    def vector(self, key: bytes, version: int, identity: StoreIdentity) -> NDArray[np.float32] | None:
+        """(dim,) float32 of one version, while it is indexed; of the model that was in use when the store
+        was `identity`."""
         ...
 
     def history(self, key: bytes) -> list[tuple[Operation, int, Record | None]]:
         """(operation, time, record) of every version, oldest first, deletion included."""
         ...
 
-    def rows(self, owner: int, metadata: bool = False) -> Iterator[Row]:
-        """Every indexed row of one owner, current and past versions, with their metadata if asked for."""
+    def rows(self, owner: int, identity: StoreIdentity, metadata: bool = False) -> Iterator[RowBlock]:
+        """Every indexed row of one owner, current and past versions, each once, with their metadata if asked
+        for."""
         ...
 
     def item_rows(self, key: bytes, metadata: bool = False) -> Iterator[Row]:
@@ -202,6 +280,16 @@ class Log(Protocol):
 
     def totals(self) -> dict[str, int]:
         """items, owners, sequence."""
+        ...
+
+    def refresh(self) -> int:
+        """Take in what the process that writes has written by now; how many changes that was. 0 in that
+        process itself. Raises NotSupported in a log that shows one moment."""
+        ...
+
+    def lag(self) -> tuple[int, float]:
+        """(changes, seconds) that this log is behind the process that writes: how many it has not taken in,
+        and how long ago the first of them was made."""
         ...
 
     def sizes(self) -> dict[str, int]: ...

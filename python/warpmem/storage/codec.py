@@ -21,12 +21,17 @@ from .crc import crc32c
 __all__ = [
     "DUPLICATE",
     "FAMILIES",
+    "FIRST_FAMILIES",
     "FORMAT_VERSION",
     "FRAME_BYTES",
     "IDEMPOTENCY",
+    "KEYS_END",
     "REMEMBERED",
     "SLOT",
+    "VECTOR_FAMILIES",
+    "VERSION_KEY_BYTES",
     "digest16",
+    "family_checksum",
     "history_key",
     "item_key",
     "listing_key",
@@ -48,14 +53,26 @@ __all__ = [
     "vector_key",
 ]  # fmt: skip
 
-FAMILIES: Final = ("log", "items", "vectors", "history", "owners", "listing", "lookup", "meta")
-"""Column families of a store. "events" and "jobs" are reserved for later formats. Never rename one."""
+FIRST_FAMILIES: Final = ("log", "items", "vectors", "history", "owners", "listing", "lookup", "meta")
+"""Column families of format 1. Later formats only add some."""
+
+FAMILIES: Final = (*FIRST_FAMILIES, "vectors_b", "jobs")
+"""Column families of a store. "events" is reserved for a later format. Never rename one."""
+
+VECTOR_FAMILIES: Final = ("vectors", "vectors_b")
+"""The two places for vectors. The identity names the one in use; re-embedding fills the other."""
+
+KEYS_END: Final = b"\xff" * 64
+"""Above every key of the format: the longest has 45 bytes."""
 
 FORMAT_VERSION: Final = 1
 """Version byte of the frame. A reader refuses a larger one."""
 
 FRAME_BYTES: Final = 5
 """What the frame adds to a payload."""
+
+VERSION_KEY_BYTES: Final = KEY_BYTES + 4
+"""Length of a key of vectors or history."""
 
 DUPLICATE: Final = b"d"
 SLOT: Final = b"k"
@@ -75,6 +92,11 @@ def seal(family: str, key: bytes, payload: bytes) -> bytes:
     """The stored form of `payload` under `key` in `family`. KeyError when the family is unknown."""
     body = _VERSION + payload
     return body + crc32c(body, crc32c(key, _FAMILY_CRC[family])).to_bytes(4, "little")
+
+
+def family_checksum(family: str) -> int:
+    """What the checksum of every value of a family continues: that of its name and a zero byte."""
+    return _FAMILY_CRC[family]
 
 
 def unseal(family: str, key: bytes, value: bytes) -> memoryview:
@@ -144,7 +166,7 @@ def history_key(key: bytes, version: int) -> bytes:
 
 def read_version_key(family: str, key: bytes) -> tuple[bytes, int]:
     """(item key, version) of a key of vectors or history. Raises StoreCorrupt on a wrong length."""
-    _sized(family, key, KEY_BYTES + 4)
+    _sized(family, key, VERSION_KEY_BYTES)
     return key[:KEY_BYTES], int.from_bytes(key[KEY_BYTES:], "big")
 
 
@@ -209,7 +231,7 @@ def prefix_range(prefix: bytes) -> tuple[bytes, bytes]:
     """
     head = prefix.rstrip(b"\xff")
     if not head:
-        return prefix, b"\xff" * 64
+        return prefix, KEYS_END
     return prefix, head[:-1] + bytes([head[-1] + 1])
 
 

@@ -14,7 +14,7 @@ from collections.abc import Collection
 from typing import Final
 
 from ..errors import FormatError, StoreCorrupt, StoreError, StoreReadOnly
-from .codec import FAMILIES
+from .codec import FAMILIES, FIRST_FAMILIES
 from .lock import LOCK_NAME
 
 INDEX_NAME: Final = "warpmem.index"
@@ -31,6 +31,9 @@ _OWN_FILES: Final = re.compile(
     r"|OPTIONS-\d+(\.dbtmp)?|\d+\.(log|sst|dbtmp)"
 )
 _DATA_FILES: Final = re.compile(r"\d+\.(log|sst)")
+_STATE_FILES: Final = re.compile(r"MANIFEST-\d+|\d+\.(log|sst)")
+_MEMORY: Final = ("/dev/shm",)
+_SCRATCH_BYTES: Final = 64 << 10  # what RocksDB and its binding write beside the links, and some more
 _IGNORED: Final = frozenset({"lost+found", SNAPSHOT_NAME})  # the former: the root of a fresh file system
 _UNMIRRORED: Final = frozenset({"LOCK", "LOG", "rocksdict-config.json", INDEX_NAME})
 
@@ -77,8 +80,9 @@ def require(path: str) -> None:
         )
 
 
-def check_families(path: str, found: Collection[str], *, read_only: bool) -> None:
-    """Make sure that a database's families are a store's.
+def check_families(path: str, found: Collection[str], *, read_only: bool) -> tuple[str, ...]:
+    """Make sure that a database's families are a store's. Returns those that a store of an older format does
+    not have; only its identity can tell then whether it is one or has lost them (see identity.py).
 
     Raises FormatError when they are somebody else's, StoreCorrupt when some of a store's are not found.
     """
@@ -90,9 +94,11 @@ def check_families(path: str, found: Collection[str], *, read_only: bool) -> Non
             "written by a newer warpmem (upgrade the package) or by something else (name another directory)"
         )
     if not missing:
-        return
+        return ()
     names = _names(path)
     if any(os.path.getsize(os.path.join(path, name)) for name in names if _DATA_FILES.fullmatch(name)):
+        if not set(missing) & set(FIRST_FAMILIES):
+            return tuple(missing)
         if LOCK_NAME in names:
             # RocksDB lists families up to the first damaged record of its MANIFEST, without an error.
             raise StoreCorrupt(
@@ -107,6 +113,15 @@ def check_families(path: str, found: Collection[str], *, read_only: bool) -> Non
         raise FormatError(
             f"the store in {path!r} was never completely created: open it once without read_only=True"
         )
+    return ()
+
+
+def refuse_older(found: Collection[str]) -> None:
+    """Raises FormatError: a store with these families has an older format."""
+    raise FormatError(
+        f"the store has {len(found) - 1} of {len(FAMILIES)} families, those of an older format: warpmem.open "
+        "brings it up to date, after a copy; read_only=True reads it as it is"
+    )
 
 
 def is_ours(path: str) -> bool:
@@ -134,25 +149,56 @@ def looks_like_store(path: str) -> bool:
     return any(_DATA_FILES.fullmatch(name) or name == "CURRENT" for name in known)
 
 
-def mirror(path: str) -> str:
-    """A temporary directory of symbolic links to the files of a store. The caller removes it.
+def scratch() -> str:
+    """A new temporary directory in which files can be written. The caller removes it.
 
-    Raises StoreError when there is no place for temporary files.
+    The usual place may be the disk that is full, in which case memory serves. Raises StoreError.
     """
+    failure: OSError | None = None
+    for place in (None, *_MEMORY):
+        try:
+            made = tempfile.mkdtemp(prefix="warpmem-read-only-", dir=place)
+        except OSError as error:
+            failure = failure or error
+            continue
+        try:
+            with open(os.path.join(made, "probe"), "wb") as probe:
+                probe.write(bytes(_SCRATCH_BYTES))
+            os.unlink(probe.name)
+        except OSError as error:
+            shutil.rmtree(made, ignore_errors=True)
+            failure = failure or error
+        else:
+            return made
+    reason = "none" if failure is None else failure.strerror
+    raise StoreError(
+        f"a read-only open needs a directory for temporary files ({reason}): set TMPDIR to one"
+    ) from failure
+
+
+def mirror(path: str, links: str) -> None:
+    """Make the directory `links` of symbolic links to the files of a store. Raises StoreError."""
     try:
-        links = tempfile.mkdtemp(prefix="warpmem-read-only-")
-    except OSError as error:
-        raise StoreError(
-            f"a read-only open needs a directory for temporary files ({error.strerror}): set TMPDIR to one"
-        ) from error
-    try:
+        os.mkdir(links)
         for name in _names(path):
             if name not in _UNMIRRORED and _OWN_FILES.fullmatch(name):
                 os.symlink(os.path.join(path, name), os.path.join(links, name))
     except OSError as error:
-        shutil.rmtree(links, ignore_errors=True)
         raise StoreError(f"cannot link to the files of {path!r}: {error.strerror}") from error
-    return links
+
+
+def database_id(path: str) -> bytes:
+    """What tells a database apart from others that stood or will stand at its path; empty when unknown."""
+    try:
+        with open(os.path.join(path, "IDENTITY"), "rb") as file:
+            return file.read(64)
+    except OSError:
+        return b""
+
+
+def data_files(path: str) -> set[str]:
+    """The names of a store's tables, write-ahead logs and manifests."""
+    return {name for name in _names(path) if _STATE_FILES.fullmatch(name)}
 
 
 def _names(path: str) -> list[str]:

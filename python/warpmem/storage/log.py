@@ -10,28 +10,39 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from ..config import MAX_DIMENSION
-from ..errors import FormatError, InputError, ModelMismatch, StoreCorrupt, StoreError, StoreReadOnly
+from ..errors import (
+    FormatError,
+    InputError,
+    ModelMismatch,
+    NotSupported,
+    StoreCorrupt,
+    StoreError,
+    StoreReadOnly,
+)
 from ..ops.ids import KeyMaker, key_time, owner_of, owner_prefix
 from ..protocols import Clock, Engine, Transaction
 from ..protocols.storage import DigestsOf
-from ..records import Backup, LogEntry, Record, Row, RowChange, StoreIdentity
+from ..records import Backup, LogEntry, Record, ReembedJob, Row, RowBlock, RowChange, StoreIdentity
 from ..types import Durability, Operation, Order, Owner
 from . import codec
+from .backup import make_backup
 from .committer import Committer
+from .identity import FORMAT, identity_entry, read_identity
+from .rows import Versions, read_blocks
 from .transaction import LogState, StoreTransaction, owner_digest
-from .values import HistoryValue, ItemValue, OwnerValue, decode, decode_row, encode, make_record
+from .values import HistoryValue, ItemValue, OwnerValue, decode, decode_row, make_record
+from .vector_build import BuildTransaction, VectorBuild, begin, read_job, tidy
 
+C = TypeVar("C", bound=StoreTransaction)
 T = TypeVar("T")
 
-FORMAT = 1
-_IDENTITY_KEY = b"identity"
 _OWNER_CACHE = 65_536
 _KEY_SEARCH = 4096
 
@@ -48,7 +59,7 @@ class StoreLog:
         self._clock = clock
         self._durability = durability
         self._read_only = read_only
-        self._state = _load_state(engine)
+        self._state = load_state(engine)
         self._applied = self._state.sequence
         self._unapplied: list[StoreTransaction] = []
         self._keys = KeyMaker(max(self._state.at, _last_key_time(engine)))
@@ -60,17 +71,24 @@ class StoreLog:
     # ------------------------------------------------------------------------------------ changes
 
     def transact(self, change: Callable[[Transaction], T], durability: Durability | None = None) -> T:
+        return self._submit(StoreTransaction, change, durability or self._durability)
+
+    def build_vectors(self, model_id: str, dimension: int) -> VectorBuild:
+        def run(change: Callable[[BuildTransaction], T], durability: Durability) -> T:
+            return self._submit(BuildTransaction, change, durability)
+
+        return begin(self._engine, run, model_id, dimension, self.now)
+
+    def _submit(self, kind: type[C], change: Callable[[C], T], durability: Durability) -> T:
         if self._read_only:
             raise StoreReadOnly("the store was opened with read_only=True")
 
         def job() -> tuple[StoreTransaction, StoreTransaction, T]:
-            transaction = StoreTransaction(
-                self._engine, self._identity, self._state, self._keys, self._clock.now()
-            )
+            transaction = kind(self._engine, self._identity, self._state, self._keys, self._clock.now())
             result = change(transaction)
             return transaction, transaction, result
 
-        return self._committer.submit(job, durability or self._durability)
+        return self._committer.submit(job, durability)
 
     def subscribe(self, apply: Callable[[Sequence[RowChange]], None]) -> None:
         self._subscribers.append(apply)
@@ -82,7 +100,10 @@ class StoreLog:
     def _write(self, transaction: StoreTransaction) -> None:
         self._engine.write(transaction.operations)
         self._state = transaction.state
-        self._epoch += 1
+        if isinstance(transaction, BuildTransaction):
+            self._identity = transaction.identity
+        else:
+            self._epoch += 1
         self._unapplied.append(transaction)
 
     def _sync(self) -> None:
@@ -101,6 +122,8 @@ class StoreLog:
             self._unapplied.remove(transaction)
         self._applied = max(self._applied, transaction.state.sequence)
         self._tell(transaction.effects)
+        if isinstance(transaction, BuildTransaction) and transaction.applied is not None:
+            transaction.applied()
 
     def _tell(self, effects: Sequence[RowChange]) -> None:
         for apply in self._subscribers:
@@ -175,30 +198,28 @@ class StoreLog:
                 found.append((current.operation, current.recorded_at, make_record(key, current)))
         return found
 
-    def vector(self, key: bytes, version: int) -> NDArray[np.float32] | None:
+    def vector(self, key: bytes, version: int, identity: StoreIdentity) -> NDArray[np.float32] | None:
         vector_key = codec.vector_key(key, version)
-        stored = self._engine.get("vectors", vector_key)
+        stored = self._engine.get(identity.vectors, vector_key)
         if stored is None:
             return None
-        payload = codec.unseal("vectors", vector_key, stored)
-        vector: NDArray[np.float32] = decode_row(key, version, payload, self._identity.dimension).vector
+        payload = codec.unseal(identity.vectors, vector_key, stored)
+        vector: NDArray[np.float32] = decode_row(key, version, payload, identity.dimension).vector
         return vector
 
-    def rows(self, owner: int, metadata: bool = False) -> Iterator[Row]:
-        return self._rows(owner_prefix(owner), metadata)
+    def rows(self, owner: int, identity: StoreIdentity, metadata: bool = False) -> Iterator[RowBlock]:
+        start, stop = codec.prefix_range(owner_prefix(owner))
+        return read_blocks(self._engine, identity.vectors, start, stop, identity.dimension, metadata=metadata)
 
     def item_rows(self, key: bytes, metadata: bool = False) -> Iterator[Row]:
-        return self._rows(key, metadata)
-
-    def _rows(self, prefix: bytes, metadata: bool) -> Iterator[Row]:
-        start, stop = codec.prefix_range(prefix)
-        dimension = self._identity.dimension
+        start, stop = codec.prefix_range(key)
+        family, dimension = self._identity.vectors, self._identity.dimension
         # In this order: a version that leaves `items` is in `history` from the same write on.
-        vectors = self._engine.scan("vectors", start, stop)
-        versions = _Versions(self._engine, start, stop) if metadata else None
+        vectors = self._engine.scan(family, start, stop)
+        versions = Versions(self._engine, start, stop) if metadata else None
         for key, stored in vectors:
-            payload = codec.unseal("vectors", key, stored)
-            item_key, version = codec.read_version_key("vectors", key)
+            payload = codec.unseal(family, key, stored)
+            item_key, version = codec.read_version_key(family, key)
             row = decode_row(item_key, version, payload, dimension)
             yield (
                 row
@@ -225,7 +246,10 @@ class StoreLog:
                     yield key, record
 
     def entries(self, since: int) -> Iterator[LogEntry]:
-        expected, last = since + 1, self._applied
+        return self._entries(since, self._applied)
+
+    def _entries(self, since: int, last: int) -> Iterator[LogEntry]:
+        expected = since + 1
         if expected > last:
             return
         for key, stored in self._engine.scan("log", codec.log_key(expected), codec.log_key(last + 1)):
@@ -238,6 +262,9 @@ class StoreLog:
     def position(self) -> LogEntry | None:
         return next(self.entries(self._applied - 1), None) if self._applied else None
 
+    def job(self) -> ReembedJob | None:
+        return read_job(self._engine)
+
     def totals(self) -> dict[str, int]:
         state = self._state
         return {"items": state.items, "owners": state.owners, "sequence": state.sequence}
@@ -245,44 +272,27 @@ class StoreLog:
     def sizes(self) -> dict[str, int]:
         return self._engine.sizes()
 
+    def refresh(self) -> int:
+        if self._read_only:
+            raise NotSupported(
+                "the store was opened with read_only=True and shows the state of then: "
+                "open it with follow=True to see what is written later"
+            )
+        return 0
+
+    def lag(self) -> tuple[int, float]:
+        return 0, 0.0
+
     def kept(self, key: bytes) -> bytes | None:
         stored = self._engine.get("meta", key)
         return None if stored is None else bytes(codec.unseal("meta", key, stored))
 
     def backup(self, root: str, digests: DigestsOf, *, verify: bool) -> Backup:
-        from .backup import make_backup  # which verifies, and so opens a log itself
-
         return make_backup(self, self._engine, root, digests, verify=verify)
 
     def close(self) -> None:
         self._committer.stop()
         self._engine.close()
-
-
-class _Versions:
-    """Metadata of versions asked for in the order of their keys: families items and history side by side."""
-
-    def __init__(self, engine: Engine, start: bytes, stop: bytes) -> None:
-        self._items = engine.scan("items", start, stop)
-        self._history = engine.scan("history", start, stop)
-        self._item = next(self._items, None)
-        self._past = next(self._history, None)
-
-    def metadata(self, key: bytes, version: int) -> dict[str, Any] | None:
-        """None for a version that was erased meanwhile."""
-        while self._item is not None and self._item[0] < key:
-            self._item = next(self._items, None)
-        if self._item is not None and self._item[0] == key:
-            current = decode(codec.unseal("items", *self._item), ItemValue)
-            if current.version == version:
-                return current.metadata
-        wanted = codec.history_key(key, version)
-        while self._past is not None and self._past[0] < wanted:
-            self._past = next(self._history, None)
-        if self._past is None or self._past[0] != wanted:
-            return None
-        past = decode(codec.unseal("history", *self._past), HistoryValue).item
-        return None if past is None else past.metadata
 
 
 def _decode_entry(key: bytes, stored: bytes) -> LogEntry:
@@ -292,7 +302,7 @@ def _decode_entry(key: bytes, stored: bytes) -> LogEntry:
     return entry
 
 
-def _load_state(engine: Engine) -> LogState:
+def load_state(engine: Engine) -> LogState:
     """The counters that the last log entry and the last owner number give."""
     state = LogState()
     for key, stored in engine.scan("log", b"", b"\xff" * 9, reverse=True):
@@ -315,25 +325,11 @@ def _last_key_time(engine: Engine) -> int:
     return 0
 
 
-def read_identity(engine: Engine) -> StoreIdentity | None:
-    """What the store is, or None for a new one. Raises FormatError when a newer version wrote it."""
-    stored = engine.get("meta", _IDENTITY_KEY)
-    if stored is None:
-        return None
-    identity = decode(codec.unseal("meta", _IDENTITY_KEY, stored), StoreIdentity)
-    if identity.format > FORMAT:
-        raise FormatError(
-            f"the store has format {identity.format}, this warpmem reads up to {FORMAT}; "
-            "upgrade warpmem to open it"
-        )
-    return identity
-
-
 def open_log(
     engine: Engine, clock: Clock, *, model_id: str, dimension: int, durability: Durability = "sync",
-    max_queue: int = 4096, read_only: bool = False,
+    max_queue: int = 4096, read_only: bool = False, kind: type[StoreLog] = StoreLog,
 ) -> StoreLog:  # fmt: skip
-    """Open or create the log on an engine.
+    """Open or create the log on an engine. kind: the class that is made, for logs that follow (follow.py).
 
     Raises ModelMismatch when the store holds vectors of another model, FormatError when it is newer, or is
     empty and opened read-only.
@@ -347,12 +343,15 @@ def open_log(
         if read_only:
             raise FormatError("there is no store here yet; open it once without read_only=True to create it")
         identity = StoreIdentity(FORMAT, clock.now(), os.urandom(16), model_id, dimension)
-        engine.write([("meta", _IDENTITY_KEY, codec.seal("meta", _IDENTITY_KEY, encode(identity)))])
+        engine.write([identity_entry(identity)])
         engine.sync()
     if (identity.model_id, identity.dimension) != (model_id, dimension):
         raise ModelMismatch(
             f"the store holds vectors of {identity.model_id!r} ({identity.dimension} dimensions), "
             f"not of {model_id!r} ({dimension}); "
-            "open it with that model, or export it and import it into a new store with this one"
+            "open it with that model, or as dimension= and model_id= name it, and change to this one with "
+            "reembed() or `warpmem reembed`"
         )
-    return StoreLog(engine, identity, clock, durability=durability, max_queue=max_queue, read_only=read_only)
+    if not read_only:
+        tidy(engine)
+    return kind(engine, identity, clock, durability=durability, max_queue=max_queue, read_only=read_only)

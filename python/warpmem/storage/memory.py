@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import bisect
+import itertools
 import threading
 from collections.abc import Iterator, Sequence
 
 from ..errors import StoreClosed, StoreError, StoreReadOnly
-from .codec import FAMILIES
+from .codec import FAMILIES, KEYS_END
 
 
 class _Family:
@@ -50,6 +51,11 @@ class MemoryEngine:
 
     # -------------------------------------------------------------------------------------- reads
 
+    @property
+    def absent(self) -> Sequence[str]:
+        """See protocols.Engine: none."""
+        return ()
+
     def get(self, family: str, key: bytes) -> bytes | None:
         """See protocols.Engine."""
         return self._family(family).values.get(key)
@@ -69,6 +75,14 @@ class MemoryEngine:
             low, high = bisect.bisect_left(held.keys, start), bisect.bisect_left(held.keys, stop)
             entries = [(key, held.values[key]) for key in held.keys[low:high]]
         return self._walk(reversed(entries) if reverse else iter(entries))
+
+    def chunks(
+        self, family: str, start: bytes, stop: bytes, size: int
+    ) -> Iterator[tuple[list[bytes], list[bytes]]]:
+        """See protocols.Engine."""
+        entries = self.scan(family, start, stop)
+        while part := list(itertools.islice(entries, size)):
+            yield [key for key, _ in part], [value for _, value in part]
 
     def _walk(self, entries: Iterator[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
         for entry in entries:
@@ -111,6 +125,10 @@ class MemoryEngine:
                     held.values[key] = value
                 elif held.values.pop(key, None) is not None:
                     del held.keys[bisect.bisect_left(held.keys, key)]
+
+    def clear(self, family: str) -> None:
+        """See protocols.Engine."""
+        self.write([(family, key, None) for key, _ in self.scan(family, b"", KEYS_END)])
 
     def sync(self) -> None:
         """See protocols.Engine."""

@@ -20,25 +20,27 @@ import msgspec
 
 from ..errors import FormatError, StoreCorrupt, StoreError, StoreLocked
 from ..protocols.storage import DigestsOf
-from ..records import StoreIdentity
+from ..records import ReembedJob, StoreIdentity
 from ..types import Owner
 from . import codec, directory
 from .copies import build, check_free_name
 from .files import FileReader
+from .identity import FORMAT, IDENTITY_KEY
 from .lock import LOCK_NAME
-from .log import FORMAT
 from .repair_items import Embed
 from .repair_log import write_log
-from .repair_source import Source, row_dimension
+from .repair_source import Source
 from .repair_write import Writer
 from .reports import Faults, Lost, RepairReport
 from .rocks import RocksEngine
 from .transaction import owner_digest
-from .values import ItemValue, OwnerValue, RememberedValue, decode, encode
+from .values import OwnerValue, RememberedValue, decode, encode
 from .verify import Progress, verify_store
 
-_IDENTITY_KEY: Final = b"identity"
-_REBUILT: Final = frozenset(("log", "items", "history", "vectors", "owners", "listing", "lookup", "meta"))
+_REBUILT: Final = frozenset(
+    ("log", "items", "history", "owners", "listing", "lookup", "jobs", *codec.VECTOR_FAMILIES)
+)
+"""Families that are not copied as they are. A job's vectors are begun anew, and so is the job."""
 
 
 def repair_store(
@@ -114,7 +116,7 @@ def _rebuild(
     engine = RocksEngine(whole, min_free_bytes=0)
     try:
         writer = Writer(engine, source, identity, digests, make_embed(identity), progress)
-        for found in source.items(identity.dimension, lambda what: lost.append(Lost(what))):
+        for found in source.items(identity.vectors, identity.dimension, lambda what: lost.append(Lost(what))):
             writer.take(found)
         writer.write_duplicates()
         lost += writer.lost
@@ -138,23 +140,39 @@ def _rebuild(
 def _identity(source: Source, lost: list[Lost]) -> tuple[StoreIdentity, bool]:
     """What the store is, and whether that was found: else it follows from items and vectors, and the digests
     of idempotent calls are of no use."""
+    job = _job(source)
+    if job is not None and not job.done:
+        lost.append(Lost(f"the vectors of {job.model_id!r} made so far: begin re-embedding anew"))
     for key, stored in source.others("meta"):
-        if key != _IDENTITY_KEY:
+        if key != IDENTITY_KEY:
             continue
         identity = decode(codec.unseal("meta", key, stored), StoreIdentity)
         if identity.format > FORMAT:
             raise FormatError(
                 f"the store has format {identity.format}, this warpmem reads up to {FORMAT}: upgrade warpmem"
             )
-        return identity, True
-    sample = source.sample()
-    if sample is None:
+        return msgspec.structs.replace(identity, format=FORMAT), True
+    item = source.newest_item()
+    counts = {family: source.dimensions(family) for family in codec.VECTOR_FAMILIES}
+    if job is not None:  # it names the family that is not in use
+        del counts[job.vectors]
+    family = max(counts, key=lambda name: counts[name].total())
+    if item is None or not counts[family]:
         raise StoreCorrupt("no whole item with a vector was found: there is nothing to repair")
-    stored_item, stored_row = sample
-    item = decode(codec.unseal("items", *stored_item), ItemValue)
-    dimension = row_dimension(codec.unseal("vectors", *stored_row))
-    lost.append(Lost("the store's identity: made anew, and idempotent calls are forgotten"))
-    return StoreIdentity(FORMAT, item.created_at, os.urandom(16), item.model_id, dimension), False
+    model = job.model_id if job is not None and job.done else item.model_id
+    ((dimension, _),) = counts[family].most_common(1)
+    lost.append(
+        Lost(f"the store's identity: made anew, with the model {model!r}; idempotent calls are forgotten")
+    )
+    return StoreIdentity(FORMAT, item.created_at, os.urandom(16), model, dimension, family), False
+
+
+def _job(source: Source) -> ReembedJob | None:
+    """The change of the model that was under way; its vectors are not brought over."""
+    for key, stored in source.others("jobs"):
+        with contextlib.suppress(StoreCorrupt):
+            return decode(codec.unseal("jobs", key, stored), ReembedJob)
+    return None
 
 
 def _owners(source: Source) -> dict[int, OwnerValue]:
@@ -204,11 +222,10 @@ def _write_remembered(writer: Writer, source: Source) -> None:
 
 
 def _write_rest(writer: Writer, source: Source, identity: StoreIdentity) -> None:
-    """The identity, and whatever else there is that cannot be made anew, as it is."""
-    writer.put("meta", _IDENTITY_KEY, encode(identity))
+    """The identity, and all that is not made anew as it is."""
+    writer.put("meta", IDENTITY_KEY, encode(identity))
     for family in codec.FAMILIES:
-        if family in _REBUILT - {"meta"}:
-            continue
-        for key, stored in source.others(family):
-            if (family, key) != ("meta", _IDENTITY_KEY):
-                writer.put_sealed(family, key, stored)
+        if family not in _REBUILT:
+            for key, stored in source.others(family):
+                if (family, key) != ("meta", IDENTITY_KEY):
+                    writer.put_sealed(family, key, stored)

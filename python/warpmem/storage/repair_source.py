@@ -6,26 +6,32 @@ in a directory for scratch; of one key the newest comes first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Final
 
 import numpy as np
 
 from ..errors import StoreCorrupt
 from ..ops.ids import KEY_BYTES
-from ..records import LogEntry
+from ..records import LogEntry, RowHeader
 from . import codec
 from .repair_items import Evidence
 from .rocks import RocksEngine
 from .salvage_tables import Entry
-from .values import HistoryValue, ItemValue, RowHeader, decode, encode
+from .values import HistoryValue, ItemValue, decode, encode
 
 _BATCH: Final = 1000
 _FAMILY: Final = "items"  # of the scratch engine: one is enough
 _ORDER: Final = 8
 _TOP: Final = (1 << 64) - 1
 _ITEM, _OTHER, _LOG, _NOTE = b"I", b"O", b"L", b"N"
-_TAGS: Final = {"items": b"i", "history": b"h", "vectors": b"v"}
+_TAGS: Final = {
+    "items": b"i",
+    "history": b"h",
+    **dict(zip(codec.VECTOR_FAMILIES, (b"v", b"w"), strict=True)),
+}
 
 
 class Source:
@@ -84,18 +90,27 @@ class Source:
             if stored:
                 yield key, stored
 
-    def sample(self) -> tuple[tuple[bytes, bytes], tuple[bytes, bytes]] | None:
-        """(key, value) of an item and of a vector of it; None when there is no item with one."""
+    def newest_item(self) -> ItemValue | None:
+        """The item that was recorded last; None when there is none."""
+        newest: ItemValue | None = None
+        for found in self.items("vectors", 0, lambda what: None):
+            for item in found.items:
+                if newest is None or item.recorded_at > newest.recorded_at:
+                    newest = item
+        return newest
+
+    def dimensions(self, family: str) -> Counter[int]:
+        """How many vectors of each length a family has, older ones included."""
         self._flush()
-        item: tuple[bytes, bytes] | None = None
+        found: Counter[int] = Counter()
+        tag = _TAGS[family]
         start, stop = codec.prefix_range(_ITEM)
         for key, stored in self._engine.scan(_FAMILY, start, stop):
-            name, tag = key[1 : 1 + KEY_BYTES], key[1 + KEY_BYTES : 2 + KEY_BYTES]
-            if stored and tag == b"i":
-                item = (name, stored)
-            elif stored and tag == b"v" and item is not None and item[0] == name:
-                return item, (key[1 : 1 + KEY_BYTES] + key[2 + KEY_BYTES : -_ORDER], stored)
-        return None
+            if stored and key[1 + KEY_BYTES : 2 + KEY_BYTES] == tag:
+                name = key[1 : 1 + KEY_BYTES] + key[2 + KEY_BYTES : -_ORDER]
+                with contextlib.suppress(StoreCorrupt):
+                    found[row_dimension(codec.unseal(family, name, stored))] += 1
+        return found
 
     def _newest(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         self._flush()
@@ -107,8 +122,9 @@ class Source:
                 last = user
                 yield user, stored
 
-    def items(self, dimension: int, skipped: Callable[[str], None]) -> Iterator[Evidence]:
-        """What was found of each item, by item key ascending. skipped: called with what does not decode."""
+    def items(self, vectors: str, dimension: int, skipped: Callable[[str], None]) -> Iterator[Evidence]:
+        """What was found of each item, by item key ascending. vectors: the family that is in use. skipped:
+        called with what does not decode."""
         self._flush()
         found: Evidence | None = None
         start, stop = codec.prefix_range(_ITEM)
@@ -118,8 +134,12 @@ class Source:
                 if found is not None:
                     yield found
                 found = Evidence(item)
+            tag, rest = key[1 + KEY_BYTES : 2 + KEY_BYTES], key[2 + KEY_BYTES :]
             try:
-                _add(found, key[1 + KEY_BYTES : 2 + KEY_BYTES], key[2 + KEY_BYTES :], stored, dimension)
+                if tag in (b"i", b"h", b"l"):
+                    _add(found, tag, rest, stored)
+                elif tag == _TAGS[vectors]:
+                    _add_vector(found, vectors, rest, stored, dimension)
             except StoreCorrupt as error:
                 skipped(str(error))
         if found is not None:
@@ -136,29 +156,35 @@ class Source:
             self._waiting = []
 
 
-def _add(found: Evidence, tag: bytes, rest: bytes, stored: bytes, dimension: int) -> None:
+def _add(found: Evidence, tag: bytes, rest: bytes, stored: bytes) -> None:
     """Take one entry of an item into what was found of it. Raises StoreCorrupt when it does not decode."""
     if tag == b"l":
         found.log.append(decode(stored, LogEntry))
-        return
-    if tag == b"i":
+    elif tag == b"i":
         # What was written before a deletion is gone for good: it may have been erased.
         if stored and not found.removed:
             found.items.append(decode(codec.unseal("items", found.key, stored), ItemValue))
         found.removed |= not stored and not found.items
-        return
+    elif _is_newest(found, tag, rest, stored, found.versions):
+        version = int.from_bytes(rest[:4], "big")
+        payload = codec.unseal("history", codec.history_key(found.key, version), stored)
+        found.versions[version] = decode(payload, HistoryValue)
+
+
+def _add_vector(found: Evidence, family: str, rest: bytes, stored: bytes, dimension: int) -> None:
+    if _is_newest(found, b"v", rest, stored, found.vectors):
+        version = int.from_bytes(rest[:4], "big")
+        payload = codec.unseal(family, codec.vector_key(found.key, version), stored)
+        if row_dimension(payload) == dimension:
+            found.vectors[version] = np.frombuffer(payload, "<f4", dimension, len(payload) - 4 * dimension)
+
+
+def _is_newest(found: Evidence, tag: bytes, rest: bytes, stored: bytes, known: Collection[int]) -> bool:
+    """Whether a value of a version is neither replaced nor deleted by what came before it in order."""
     version = int.from_bytes(rest[:4], "big")
     if not stored:
         found.gone.add((tag, version))
-    elif (tag, version) in found.gone:
-        return
-    elif tag == b"h" and version not in found.versions:
-        key = codec.history_key(found.key, version)
-        found.versions[version] = decode(codec.unseal("history", key, stored), HistoryValue)
-    elif tag == b"v" and version not in found.vectors:
-        payload = codec.unseal("vectors", codec.vector_key(found.key, version), stored)
-        if row_dimension(payload) == dimension:
-            found.vectors[version] = np.frombuffer(payload, "<f4", dimension, len(payload) - 4 * dimension)
+    return bool(stored) and version not in known and (tag, version) not in found.gone
 
 
 def row_dimension(payload: memoryview) -> int:

@@ -79,7 +79,7 @@ class Writer:
             versions[out.current.version] = out.current
             for version, vector in out.vectors.items():
                 row = make_row(make_record(found.key, versions[version]), vector)
-                self.put("vectors", codec.vector_key(found.key, version), encode_row(row))
+                self.put(self._identity.vectors, codec.vector_key(found.key, version), encode_row(row))
         elif out.history:
             self.deleted += 1
         for sequence in out.stubs:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import msgspec
 
 from ..ops.ids import KEY_BYTES, format_id
+from .codec import VECTOR_FAMILIES
+
+_BY_ITEM = ("items", "history", *VECTOR_FAMILIES)
 
 
 class Fault(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -95,7 +98,7 @@ class Faults:
         if len(self.listed) >= self._limit:
             self.more += 1
             return
-        if item is None and key is not None and family in ("items", "history", "vectors"):
+        if item is None and key is not None and family in _BY_ITEM:
             item = key
         self.listed.append(
             Fault(family, what, None if key is None else key.hex(), None if item is None else item_id(item))

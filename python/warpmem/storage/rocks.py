@@ -18,17 +18,17 @@ import shutil
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from ..errors import DiskFull, StoreClosed, StoreCorrupt, StoreError, StoreLocked, StoreReadOnly
 from . import directory
-from .codec import FAMILIES
+from .codec import FAMILIES, KEYS_END, VECTOR_FAMILIES
 from .disk import SpaceGuard
 from .lock import PathLock
 from .rocks_errors import call
-from .rocks_scan import Scan
+from .rocks_scan import Chunks, Scan
 
 _OPTIONS: Final = Path(__file__).with_name("rocksdb_options")
 _READ_ONLY_ATTEMPTS: Final = 3
@@ -36,7 +36,7 @@ _CACHE_BYTES: Final = 32 << 20
 _MAX_OPEN_FILES: Final = 256
 _INFO_LOG_BYTES: Final = 1 << 20
 _INFO_LOGS: Final = 2
-_UNCOMPRESSED: Final = frozenset({"vectors"})  # float32 of unit vectors do not compress
+_UNCOMPRESSED: Final = frozenset(VECTOR_FAMILIES)  # float32 of unit vectors do not compress
 
 
 # ----------------------------------------------------------------------------------------- opening
@@ -76,21 +76,37 @@ def _options(memtable_bytes: int, cache: Any, *, compress: bool, read_only: bool
     return options, family
 
 
-def _open_database(path: str, memtable_bytes: int, read_only: bool) -> Any:
+def open_database(
+    path: str, memtable_bytes: int, access: str, info: str = "", absent: Collection[str] = ()
+) -> Any:
+    """RocksDB at a path; access "write", "read" or "follow". info: folder for what a follower logs. absent:
+    families that it does not have."""
     from rocksdict import AccessType, Cache, Rdict
 
     cache = Cache(_CACHE_BYTES)
+    read_only = access != "write"
     options, compressed = _options(memtable_bytes, cache, compress=True, read_only=read_only)
     _, plain = _options(memtable_bytes, cache, compress=False, read_only=read_only)
     return Rdict(
         path,
         options=options,
-        column_families={family: plain if family in _UNCOMPRESSED else compressed for family in FAMILIES},
-        access_type=AccessType.read_only(False) if read_only else AccessType.read_write(),
+        column_families={
+            family: plain if family in _UNCOMPRESSED else compressed
+            for family in FAMILIES
+            if family not in absent
+        },
+        access_type=(
+            AccessType.secondary(info)
+            if access == "follow"
+            else AccessType.read_only(False)
+            if access == "read"
+            else AccessType.read_write()
+        ),
     )
 
 
-def _list_families(path: str) -> list[str]:
+def list_families(path: str) -> list[str]:
+    """The families of the database at a path."""
     from rocksdict import Rdict
 
     return Rdict.list_cf(path)
@@ -108,6 +124,8 @@ class RocksEngine:
     memtable_bytes  write buffer of one family; all together take at most four times that, the write-ahead
                     log eight times
     min_free_bytes  writes are refused with less than this free (see disk.py); 0 turns that off
+    upgrade         called with the families found before families of a newer format are added, while the
+                    store is locked and closed; without it a store that lacks them is refused
 
     Raises FormatError (no store), StoreLocked, StoreCorrupt, StoreReadOnly (no permission), DiskFull,
     StoreError.
@@ -120,9 +138,12 @@ class RocksEngine:
         read_only: bool = False,
         memtable_bytes: int = 16 << 20,
         min_free_bytes: int = 64 << 20,
+        upgrade: Callable[[Collection[str]], None] = directory.refuse_older,
     ) -> None:
         self._path = os.path.abspath(path)
         self._read_only = read_only
+        self._upgrade = upgrade
+        self._absent: tuple[str, ...] = ()
         self._guard = SpaceGuard(self._path, min_free_bytes, self._buffered)
         self._failure: str | None = None
         self._closed = "the store is closed: open it again"
@@ -131,12 +152,13 @@ class RocksEngine:
         self._db: Any = None
         self._families: dict[str, Any] = {}
         self._handles: dict[str, Any] = {}
-        self._scans: weakref.WeakSet[Scan] = weakref.WeakSet()
+        self._scans: weakref.WeakSet[Scan | Chunks] = weakref.WeakSet()
         self._scans_lock = threading.Lock()
         try:
             self._db = self._open_read_only(memtable_bytes) if read_only else self._open(memtable_bytes)
-            self._families = {name: self._db.get_column_family(name) for name in FAMILIES}
-            self._handles = {name: self._db.get_column_family_handle(name) for name in FAMILIES}
+            names = {name: "default" if name in self._absent else name for name in FAMILIES}
+            self._families = {name: self._db.get_column_family(real) for name, real in names.items()}
+            self._handles = {name: self._db.get_column_family_handle(real) for name, real in names.items()}
             from rocksdict import WriteBatch
 
             self._new_batch = WriteBatch
@@ -149,16 +171,18 @@ class RocksEngine:
         exists = directory.prepare(self._path)
         if exists and not directory.is_ours(self._path):
             # Before the lock, which is a file: somebody else's database stays as it is.
-            directory.check_families(self._path, call(_list_families, self._path), read_only=False)
+            directory.check_families(self._path, call(list_families, self._path), read_only=False)
         self._lock = PathLock(self._path)
         directory.remove_snapshot(self._path)
         if exists:
-            directory.check_families(self._path, call(_list_families, self._path), read_only=False)
+            found = call(list_families, self._path)
+            if directory.check_families(self._path, found, read_only=False):
+                self._upgrade(found)
         # A reader inside a call when this process closed the store holds RocksDB's lock a moment longer.
         deadline = time.monotonic() + 1.0
         while True:
             try:
-                return call(_open_database, self._path, memtable_bytes, False)
+                return call(open_database, self._path, memtable_bytes, "write")
             except StoreLocked:
                 if time.monotonic() > deadline:
                     raise
@@ -168,11 +192,13 @@ class RocksEngine:
         directory.require(self._path)
         attempt = 1
         while True:
-            mirror = directory.mirror(self._path)
-            remove = weakref.finalize(self, shutil.rmtree, mirror, ignore_errors=True)
+            place = directory.scratch()
+            remove = weakref.finalize(self, shutil.rmtree, place, ignore_errors=True)
+            mirror = os.path.join(place, "store")
             try:
-                directory.check_families(mirror, call(_list_families, mirror), read_only=True)
-                database = call(_open_database, mirror, memtable_bytes, True)
+                directory.mirror(self._path, mirror)
+                absent = directory.check_families(mirror, call(list_families, mirror), read_only=True)
+                database = call(open_database, mirror, memtable_bytes, "read", "", absent)
             except StoreCorrupt:
                 remove()
                 # A writer may have removed a file between the listing and the open.
@@ -184,6 +210,7 @@ class RocksEngine:
                 raise
             else:
                 self._remove_mirror = remove
+                self._absent = absent
                 return database
 
     @property
@@ -192,6 +219,11 @@ class RocksEngine:
         return self._path
 
     # -------------------------------------------------------------------------------------- reads
+
+    @property
+    def absent(self) -> Sequence[str]:
+        """See protocols.Engine. RocksDB's own family, which is empty, is read in their place."""
+        return self._absent
 
     def get(self, family: str, key: bytes) -> bytes | None:
         """The value, or None. Raises StoreCorrupt when its block fails RocksDB's checksum."""
@@ -211,6 +243,18 @@ class RocksEngine:
         with self._scans_lock:
             self._scans.add(scan)
         return scan
+
+    def chunks(
+        self, family: str, start: bytes, stop: bytes, size: int
+    ) -> Iterator[tuple[list[bytes], list[bytes]]]:
+        """See protocols.Engine.chunks. Raises as scan."""
+        chunks = Chunks(lambda: self._closed, self._moment(family), start, stop, size)
+        with self._scans_lock:
+            self._scans.add(chunks)
+        return chunks
+
+    def _moment(self, family: str) -> Any:
+        return call(self._family(family).snapshot)
 
     def _family(self, family: str) -> Any:
         handle = self._families.get(family)
@@ -253,6 +297,13 @@ class RocksEngine:
         if batch.is_empty():
             return
         self._guard.before(batch.size_in_bytes())
+        self._change("write", self._db.write, batch)
+
+    def clear(self, family: str) -> None:
+        """See protocols.Engine.clear. Raises as write."""
+        self._check_writable()
+        batch = self._new_batch(raw_mode=True)
+        batch.delete_range(b"", KEYS_END, self._handles[family])
         self._change("write", self._db.write, batch)
 
     def sync(self) -> None:

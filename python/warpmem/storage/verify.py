@@ -17,7 +17,7 @@ from ..protocols.storage import DigestsOf
 from ..records import StoreIdentity
 from . import codec, directory
 from .files import examine_files
-from .log import read_identity
+from .identity import read_identity
 from .reports import Faults, VerifyReport
 from .rocks import RocksEngine
 from .verify_items import ItemsFound, verify_items
@@ -73,7 +73,7 @@ def verify_store(
                 complete = True
                 owners = verify_owners(engine, identity, faults)
                 found = verify_items(engine, identity, owners, digests, faults, progress)
-                verify_log(engine, found, faults, progress)
+                verify_log(engine, identity, found, faults, progress)
         except StoreCorrupt as error:
             # In a block that only a single read meets: a filter, for example.
             faults.note("file", str(error))

@@ -53,11 +53,14 @@ class Group(msgspec.Struct):
     rows: dict[int, Row]
 
 
-def groups(engine: Engine, dimension: int, note: Callable[[str, str, bytes], None]) -> Iterator[Group]:
-    """Every item key of items, history and vectors, ascending. What does not decode is noted and left out."""
+def groups(
+    engine: Engine, identity: StoreIdentity, note: Callable[[str, str, bytes], None]
+) -> Iterator[Group]:
+    """Every item key of items, history and the vectors in use, ascending. What does not decode is noted and
+    left out."""
     items = _Side(engine, "items")
     history = _Side(engine, "history")
-    vectors = _Side(engine, "vectors")
+    vectors = _Side(engine, identity.vectors)
     while (key := min(side.key for side in (items, history, vectors))) != _END:
         group = Group(key, None, {}, {})
         for at, payload in items.take(key):
@@ -69,7 +72,7 @@ def groups(engine: Engine, dimension: int, note: Callable[[str, str, bytes], Non
         for at, payload in vectors.take(key):
             version = codec.read_version_key("vectors", at)[1]
             try:
-                group.rows[version] = decode_row(key, version, payload, dimension)
+                group.rows[version] = decode_row(key, version, payload, identity.dimension)
             except StoreCorrupt as error:
                 note("vectors", str(error), at)
         yield group
@@ -120,7 +123,7 @@ def verify_items(
     found = ItemsFound(owners=len(owners))
     live: Counter[int] = Counter()
     listed = slots = repeated = 0
-    for group in groups(engine, identity.dimension, faults.note):
+    for group in groups(engine, identity, faults.note):
         _check_versions(group, faults)
         found.versions += sum(past.item is not None for past in group.versions.values())
         if group.item is None:
@@ -156,6 +159,7 @@ def verify_items(
             faults.note("owners", f"it counts {owner.items} items and has {live[number]}",
                         codec.owner_state_key(number))  # fmt: skip
     _check_counts(engine, listed, slots, repeated, faults)
+    _check_other_vectors(engine, identity, faults)
     return found
 
 
@@ -250,3 +254,13 @@ def _check_counts(engine: Engine, listed: int, slots: int, repeated: int, faults
         faults.note(
             "lookup", f"{counts[codec.IDEMPOTENCY]} outcomes of idempotent calls, {remembered} by time"
         )
+
+
+def _check_other_vectors(engine: Engine, identity: StoreIdentity, faults: Faults) -> None:
+    """The place for vectors that is not in use is empty, unless a job of re-embedding fills or empties it."""
+    if any(True for _ in engine.scan("jobs", b"", _END)):
+        return
+    for family in codec.VECTOR_FAMILIES:
+        count = sum(1 for _ in engine.scan(family, b"", _END)) if family != identity.vectors else 0
+        if count:
+            faults.note(family, f"{count} vectors that are not in use")

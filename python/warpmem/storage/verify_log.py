@@ -47,7 +47,11 @@ def verify_owners(engine: Engine, identity: StoreIdentity, faults: Faults) -> di
 
 
 def verify_log(
-    engine: Engine, found: ItemsFound, faults: Faults, progress: Callable[[str, int], None]
+    engine: Engine,
+    identity: StoreIdentity,
+    found: ItemsFound,
+    faults: Faults,
+    progress: Callable[[str, int], None],
 ) -> None:
     """Read the whole log and hold it against what the families hold."""
     expected, live, at, made, deleted = 1, 0, 0, 0, 0
@@ -94,7 +98,7 @@ def verify_log(
         faults.note("log", f"{deleted} deletions, and {found.deleted} deleted items")
     if made != found.versions:
         faults.note("log", f"entries for {made} versions, and {found.versions} versions")
-        _name_unlogged(engine, faults)
+        _name_unlogged(engine, identity, faults)
 
 
 def _check_entries(engine: Engine, entries: Sequence[LogEntry], faults: Faults) -> None:
@@ -131,7 +135,7 @@ def _past(engine: Engine, item: bytes, version: int) -> HistoryValue | None:
         return None
 
 
-def _name_unlogged(engine: Engine, faults: Faults) -> None:
+def _name_unlogged(engine: Engine, identity: StoreIdentity, faults: Faults) -> None:
     """Which versions no entry of the log tells of. Takes memory in proportion to the log."""
     logged: set[tuple[bytes, int]] = set()
     for key, stored in engine.scan("log", b"", _END):
@@ -141,7 +145,7 @@ def _name_unlogged(engine: Engine, faults: Faults) -> None:
             continue
         if entry.operation in _MAKES:
             logged.add((entry.key, entry.version))
-    for group in groups(engine, 0, lambda family, what, key: None):
+    for group in groups(engine, identity, lambda family, what, key: None):
         versions = [number for number, past in group.versions.items() if past.item is not None]
         if group.item is not None:
             versions.append(group.item.version)

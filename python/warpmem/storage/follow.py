@@ -1,0 +1,106 @@
+"""The log of a process that follows the one that writes: the same log, which others move forward."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from typing import Any, Final
+
+from ..errors import ModelMismatch, StoreClosed, StoreCorrupt, StoreError
+from ..ops.replay import row_changes, touched
+from .identity import read_identity
+from .log import StoreLog, load_state
+from .rocks_follow import FollowingEngine
+
+_TRIES: Final = 5
+
+
+class FollowingLog(StoreLog):
+    """A read-only log over a FollowingEngine.
+
+    refresh() takes in whatever the engine finds: entries of the log name the items that changed, and
+    subscribers are told of their rows as they are now, as a commit tells them where the store is written.
+    start() does so again and again. Between two refreshes everything read is of one moment or later.
+    """
+
+    def __init__(self, engine: FollowingEngine, *arguments: Any, **options: Any) -> None:
+        super().__init__(engine, *arguments, **options)
+        self._following = engine
+        self._turn = threading.Lock()
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._metadata = False
+        self._pid = os.getpid()
+
+    def start(self, seconds: float, *, metadata: bool) -> None:
+        """Refresh every `seconds` on a thread of its own, until close(); 0 for never. metadata: subscribers
+        want it."""
+        self._metadata = metadata
+        if seconds == 0:
+            return
+        self._thread = threading.Thread(target=self._run, args=(seconds,), name="warpmem-follow", daemon=True)
+        self._thread.start()
+
+    def _run(self, seconds: float) -> None:
+        while not self._stopping.wait(seconds):
+            # Whoever asks, by refresh() or lag(), meets the error too. Answers go on in the state there is.
+            with contextlib.suppress(StoreError, MemoryError):
+                self.refresh()
+
+    def refresh(self) -> int:
+        """See protocols.Log. Raises StoreCorrupt; ModelMismatch when the store has got another model."""
+        self._check_process()
+        with self._turn:
+            for attempt in range(_TRIES):
+                self._following.catch_up()
+                try:
+                    return self._take_in()
+                except StoreCorrupt:
+                    # Damage stays; a state that the writer changed while it was read does not.
+                    if attempt + 1 == _TRIES:
+                        raise
+            raise AssertionError("unreachable")
+
+    def _take_in(self) -> int:
+        if read_identity(self._following) != self._identity:
+            raise ModelMismatch("the store has got another model since it was opened: open it again")
+        state, before = load_state(self._following), self._applied
+        if state.sequence < before:
+            raise StoreCorrupt(
+                f"the log ends at change {state.sequence}, and change {before} was there before: "
+                "the store was exchanged for an older one; open it again"
+            )
+        if state.sequence == before:
+            return 0
+        found = touched(self._entries(before, state.sequence))
+        changes = [row_changes(self, owner, keys, metadata=self._metadata) for owner, keys in found.items()]
+        self._state = state
+        self._epoch += 1
+        self._tell(changes)
+        self._applied = state.sequence
+        return state.sequence - before
+
+    def lag(self) -> tuple[int, float]:
+        """See protocols.Log. Looks at what the writer has written by now, and does not take it in."""
+        self._check_process()
+        with self._turn:
+            self._following.catch_up()
+            last = load_state(self._following).sequence
+            first = next(self._entries(self._applied, last), None)
+        if first is None:
+            return 0, 0.0
+        return last - self._applied, max(0.0, (self._clock.now() - first.at) / 1e6)
+
+    def close(self) -> None:
+        self._stopping.set()
+        if self._thread is not None and os.getpid() == self._pid:
+            self._thread.join()
+        super().close()
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._pid:
+            raise StoreClosed(
+                f"the store was opened in process {self._pid} and this is its forked child {os.getpid()}: "
+                "open it in the child"
+            )

@@ -1,0 +1,133 @@
+"""A read-only engine that follows the process that writes: RocksDB's secondary instance.
+
+What is odd about it, and why:
+
+* rocksdict writes a file of its own into the directory that it is told to open. So the database is opened
+  through a directory of symbolic links, as a read-only one is, and afterwards a link to the store itself
+  takes that directory's place: files that appear later are found, and nothing in the store is written to.
+* Catching up reads the MANIFEST and then the write-ahead logs. A log that the writer removes in between takes
+  changes along that no table of this state has. So it is done again until no file went away meanwhile.
+* It is not one step for a reader: a change can show in one family first. So reads wait for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import threading
+import weakref
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from ..errors import StoreClosed, StoreCorrupt, StoreError
+from . import directory
+from .rocks import RocksEngine, list_families, open_database
+from .rocks_errors import call
+
+_TRIES: Final = 200
+_INFO: Final = "info"
+
+
+class FollowingEngine(RocksEngine):
+    """protocols.Engine on a store that another process may be writing. Reads show the state of the last
+    catch_up(). Takes no lock, changes nothing in the directory, and needs no free space on its disk.
+
+    Raises as RocksEngine does with read_only; StoreError too when the writer changes files so quickly that no
+    state can be read.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, memtable_bytes: int = 16 << 20) -> None:
+        self._turn = threading.Lock()
+        super().__init__(path, read_only=True, memtable_bytes=memtable_bytes, min_free_bytes=0)
+
+    def _open_read_only(self, memtable_bytes: int) -> Any:
+        directory.require(self._path)
+        self._id = directory.database_id(self._path)
+        failure: StoreError | None = None
+        for _ in range(_TRIES):
+            before = directory.data_files(self._path)
+            place = directory.scratch()
+            links = os.path.join(place, "store")
+            remove: Any = weakref.finalize(self, shutil.rmtree, place, ignore_errors=True)
+            try:
+                directory.mirror(self._path, links)
+                absent = directory.check_families(links, call(list_families, links), read_only=True)
+                info = os.path.join(place, _INFO)
+                database = call(open_database, links, memtable_bytes, "follow", info, absent)
+                os.rename(links, os.path.join(place, "opened"))
+                os.symlink(self._path, links, target_is_directory=True)
+            except StoreCorrupt as error:
+                failure = error  # a file may have gone between the listing and the open
+            except BaseException:
+                remove()
+                raise
+            else:
+                if directory.data_files(self._path) == before:
+                    self._remove_mirror = remove
+                    self._absent = absent
+                    return database
+                database.close()
+            remove()
+        if failure is not None and directory.data_files(self._path) == before:
+            raise failure
+        raise StoreError(_BUSY)
+
+    def catch_up(self) -> None:
+        """Show what the writer has written by now, whole. Raises StoreClosed, StoreCorrupt, StoreError."""
+        if not self._families:
+            raise StoreClosed(self._closed)
+        with self._turn:
+            for _ in range(_TRIES):
+                before = directory.data_files(self._path)
+                if self._db is None:
+                    raise StoreClosed(self._closed)
+                if directory.database_id(self._path) != self._id:
+                    raise StoreError(
+                        f"another store stands at {self._path!r} than was opened there: open it again"
+                    )
+                call(self._db.try_catch_up_with_primary)
+                if before <= directory.data_files(self._path):
+                    return
+        raise StoreError(_BUSY)
+
+    def get(self, family: str, key: bytes) -> bytes | None:
+        """See protocols.Engine."""
+        with self._reading():
+            return super().get(family, key)
+
+    def get_many(self, family: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """See protocols.Engine."""
+        with self._reading():
+            return super().get_many(family, keys)
+
+    def scan(
+        self, family: str, start: bytes, stop: bytes, *, reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """See protocols.Engine."""
+        with self._reading():
+            return super().scan(family, start, stop, reverse=reverse)
+
+    def chunks(
+        self, family: str, start: bytes, stop: bytes, size: int
+    ) -> Iterator[tuple[list[bytes], list[bytes]]]:
+        """See protocols.Engine."""
+        with self._reading():
+            return super().chunks(family, start, stop, size)
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        if not self._families:  # also in a forked child, where the lock may be held for ever
+            raise StoreClosed(self._closed)
+        with self._turn:
+            yield
+
+    def _release(self) -> None:
+        with self._turn:
+            super()._release()
+
+
+_BUSY: Final = (
+    f"the writer replaced files during each of {_TRIES} attempts to read a whole state: try again, or open "
+    "the store with more memtable_bytes where it is written"
+)
