@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,12 +69,14 @@ def repair(
     def make_embed(identity: StoreIdentity) -> Callable[[str], NDArray[np.float32]] | None:
         chosen = embedder
         if chosen is None:
-            known: dict[str, type[Any]] = {"hashing": HashingEmbedder, "wordllama": WordLlamaEmbedder}
-            made = (make() for name, make in known.items() if identity.model_id.startswith(name))
-            chosen = next((model for model in made if model.model_id == identity.model_id), None)
-        if chosen is None:
-            return None
+            chosen = (
+                WordLlamaEmbedder()
+                if identity.model_id == WordLlamaEmbedder.model_id
+                else HashingEmbedder(identity.dimension)
+            )
         if (chosen.model_id, chosen.dimension) != (identity.model_id, identity.dimension):
+            if embedder is None:
+                return None
             raise InputError(
                 f"the store holds vectors of {identity.model_id!r} ({identity.dimension} dimensions), not of "
                 f"{chosen.model_id!r} ({chosen.dimension})"

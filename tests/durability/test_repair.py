@@ -196,3 +196,46 @@ def test_a_newer_format_is_refused_by_name(tmp_path: Path) -> None:
         with pytest.raises(FormatError, match=f"format {FORMAT + 1}, this warpmem reads up to {FORMAT}"):
             what()
     assert os.listdir(tmp_path) == ["store"]
+
+
+def test_a_store_whose_model_was_changed(tmp_path: Path) -> None:
+    """The vectors in use may stand in the other family; those made so far of a third model are not kept."""
+    path = tmp_path / "store"
+    make_store(path, 6, items=20)
+    with warpmem.open(path, embedder="hashing", min_free_bytes=0) as memory:
+        memory.reembed(HashingEmbedder(64))
+    with warpmem.open(path, embedder=HashingEmbedder(64), min_free_bytes=0) as memory:
+        calls = iter(range(3))
+
+        def stop(done: int, total: int) -> None:
+            if next(calls) == 1:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            memory.reembed("hashing", progress=stop, batch=4)
+        hits = [(hit.item.id, hit.score) for hit in memory.search("item", user_id="ann", k=50)]
+    report = warpmem.verify(path)
+    assert report.ok and report.entries["vectors_b"] and report.entries["jobs"] == 1, report
+    report = warpmem.repair(path, tmp_path / "new")
+    assert [loss.what for loss in report.lost] == [
+        "the vectors of 'hashing-256-v1' made so far: begin re-embedding anew"
+    ]
+    with warpmem.open(tmp_path / "new", embedder=HashingEmbedder(64), min_free_bytes=0) as memory:
+        assert [(hit.item.id, hit.score) for hit in memory.search("item", user_id="ann", k=50)] == hits
+    overwrite(path, "meta", [b"identity"])
+    report = warpmem.repair(path, tmp_path / "without-identity")
+    assert (report.model_id, report.dimension) == ("hashing-256-v1", 64)
+    assert "with the model 'hashing-256-v1'" in report.lost[1].what
+
+
+@pytest.mark.parametrize("format", [1, 2])
+def test_older_formats_are_verified_and_repaired_into_todays(tmp_path: Path, format: int) -> None:
+    golden = Path(__file__).with_name("golden") / f"format-{format}"
+    if not golden.exists():
+        pytest.skip("there is no store of this format yet")
+    store = shutil.copytree(next(golden.rglob("CURRENT")).parent, tmp_path / "store")
+    before = warpmem.verify(store)
+    assert before.ok and before.format == format
+    report = warpmem.repair(store, tmp_path / "new")
+    assert report.ok and (report.items, report.sequence) == (before.items, before.sequence)
+    assert warpmem.verify(tmp_path / "new").format == FORMAT

@@ -17,6 +17,7 @@ import pytest
 import warpmem
 from durability.harness import run_kills
 from warpmem import Memory
+from warpmem.embed.hashing import HashingEmbedder
 from warpmem.errors import InputError, InvalidVector, StoreError
 
 LINES = 40
@@ -57,7 +58,7 @@ def test_vectors_are_exported_on_request_and_not_embedded_again(
     assert np.allclose(stored, given[0] / np.linalg.norm(given[0]), atol=1e-6)
 
     other = warpmem.open(embedder="hashing")
-    monkeypatch.setattr(type(other._embedder), "embed", refuse)
+    monkeypatch.setattr(HashingEmbedder, "embed", refuse)
     assert other.import_(full).stored == {"added": 3}
     again = io.BytesIO()
     other.export(again, vectors=True)
@@ -227,4 +228,4 @@ def kill_imports(folder: Path, kills: int, seed: int) -> int:
 
 @pytest.mark.slow
 def test_killed_imports_add_nothing_twice(tmp_path: Path) -> None:
-    assert kill_imports(tmp_path, kills=15, seed=3) > 0
+    assert kill_imports(tmp_path, kills=8, seed=3) > 0

@@ -47,7 +47,7 @@ class LogReader:
         self._data = data
         self.damaged = 0
         self.torn = False
-        """Whether the file ends within a record, as after a crash."""
+        """Whether the file ends within a record, as after a crash. Damage to the last one looks like it."""
 
     def __iter__(self) -> Iterator[LogRecord]:
         parts: list[bytes] = []
@@ -89,9 +89,10 @@ class LogReader:
                         self.damaged += stop - at
                     break
                 following = self._following(at + 1, stop)
-                self.damaged += following - at
-                if stop == size and following == stop:
+                if following == size:
                     self.torn = True
+                else:
+                    self.damaged += following - at
                 yield 0, data[at + _HEADER : following], False
                 at = following
 
