@@ -125,7 +125,7 @@ def test_a_torn_end_and_damage_are_told_apart(tmp_path: Path, store: Path) -> No
     for change, damaged, torn in (
         (data, False, False),
         (data[:-3], False, True),
-        (data[: len(data) // 2] + bytes(10) + data[len(data) // 2 + 10 :], True, False),
+        (data[: len(data) // 2] + b"\xa5" * 10 + data[len(data) // 2 + 10 :], True, False),
         (data + bytes(500), False, False),
     ):
         reader = LogReader(change)
