@@ -143,6 +143,14 @@ def test_a_damaged_store_gives_no_backup(store: Path, tmp_path: Path) -> None:
     assert not (store / "warpmem.snapshot").exists()
 
 
+def test_no_backup_while_an_erasure_is_unfinished(store: Path, tmp_path: Path) -> None:
+    key = b"erase" + bytes(20)
+    with open_store(store) as memory:
+        memory._log.transact(lambda transaction: transaction.keep(key, b"\x90"))
+        with pytest.raises(StoreError, match="an erasure is unfinished"):
+            memory.backup(tmp_path / "backups")
+
+
 def test_on_another_disk_earlier_backups_are_shared(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

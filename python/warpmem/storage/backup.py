@@ -99,12 +99,13 @@ def _make(log: Log, engine: RocksEngine, root: str, digests: DigestsOf, verify: 
     def finish(whole: str) -> None:
         if verify:
             report = verify_store(whole, digests)
-            if not report.ok:
-                what = report.faults[0].what if report.faults else "it could not be read to the end"
+            if report.faults:
                 raise StoreCorrupt(
-                    f"the backup does not verify ({what}): the store is damaged, and no backup was made; "
-                    "run `warpmem verify` and `warpmem repair`"
+                    f"the backup does not verify ({report.faults[0].what}): the store is damaged, and no "
+                    "backup was made; run `warpmem verify` and `warpmem repair`"
                 )
+            if not report.ok:
+                raise StoreError("an erasure is unfinished, and no backup was made: make it afterwards")
         files = dict(_digests_of(whole))
         _compare_with_earlier(whole, files, earlier)
         # Linked to the snapshot, and so to the store's own tables, or to an earlier backup's.

@@ -74,8 +74,8 @@ def repair_store(
         finally:
             source.close()
         check = verify_store(whole, digests, progress=progress)
-        if not check.ok:
-            what = check.faults[0].what if check.faults else "it could not be read to the end"
+        if check.faults:
+            what = check.faults[0].what
             raise StoreError(f"the repaired store does not verify ({what}): nothing was made; report this")
         return msgspec.structs.replace(
             report, path=new, source=path, source_entries=reader.entries,
