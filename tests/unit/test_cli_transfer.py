@@ -76,7 +76,8 @@ def without_ids(text: str) -> list[str]:
 def test_round_trip(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fill(store)
     exported = out(capsys, "export")
-    assert len(exported.splitlines()) == 15
+    assert len(exported.splitlines()) == 16
+    assert json.loads(exported.splitlines()[-1]) == {"end": 15, "check": "9530030e"}
     assert "plan M" not in exported
     assert out(capsys, "export") == exported
     file, other = tmp_path / "out.jsonl", tmp_path / "other"

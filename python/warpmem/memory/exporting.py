@@ -1,9 +1,10 @@
 """Exporting: items as JSON lines.
 
 An exported line holds every public field of an item, its scope as flat ids, times as ISO 8601; with vectors,
-also "vector", the base64 of its float32. Lines are in the order of each owner's first item, then of first
-recording. Superseded and expired items are exported. Deleted items, earlier versions, the change feed and
-remembered idempotent calls are not: a backup has them.
+also "vector", the base64 of its float32; and a check, which with the last line shows damage (line_check.py).
+Lines are in the order of each owner's first item, then of first recording. Superseded and expired items are
+exported. Deleted items, earlier versions, the change feed and remembered idempotent calls are not: a backup
+has them.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-import msgspec
 import numpy as np
 
 from ..errors import InputError
 from ..ops.ids import parse_id
 from ..protocols import Log
 from ..types import MemoryItem, Scope
+from .line_check import with_check
 
 if TYPE_CHECKING:
     from .facade import Memory
@@ -88,8 +89,9 @@ def _write(memory: Memory, log: Log, scope: Scope | None, stream: IO[bytes], vec
                 vector = log.vector(parse_id(item.id), item.version, log.identity)
                 if vector is not None:
                     fields["vector"] = base64.b64encode(np.asarray(vector, "<f4").tobytes()).decode()
-            stream.write(msgspec.json.encode(fields) + b"\n")
+            stream.write(with_check(fields))
             count += 1
+    stream.write(with_check({"end": count}))
     stream.flush()
     return count
 

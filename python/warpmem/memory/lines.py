@@ -3,7 +3,7 @@
     {"text": ..., "user_id": ..., "kind": ..., "key": ..., "metadata": {...}, "valid_from": ..., ...}
         an item; all fields of an exported line are taken, of which id, version and the times of recording
         mean nothing to the new store. "vector" (base64 of float32) counts where "model_id" is the store's
-        model; else the text is embedded again
+        model; else the text is embedded again. A line with a "check" must be what it was (line_check.py)
     {"role": ..., "content": ..., "at": ..., "user_id": ...}
         a chat message (ingest/messages.py)
 
@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -37,6 +38,7 @@ from ..errors import Conflict, InputError, InvalidTime, InvalidVector, ModelErro
 from ..ingest.messages import to_new_items
 from ..ops.clock import to_micros
 from ..types import AddResult, MemoryItem, Modality, NewItem, Scope
+from .line_check import Checks
 
 if TYPE_CHECKING:
     from .facade import Memory
@@ -74,6 +76,7 @@ class ItemLine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     recorded_at: datetime | None = None
     retired_at: datetime | None = None
     vector: str | None = None
+    check: str | None = None
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -132,6 +135,7 @@ class Importer:
         self._last = 0
         self._waiting: list[Entry] = []
         self._seen: Counter[bytes] = Counter()
+        self._checks = Checks()
         self._exported: set[str] = set()
         self._model_id: str | None = None
         self._dimension = 0
@@ -160,8 +164,10 @@ class Importer:
                 self._refuse(number, error)
                 self._last = number
             return
-        self._waiting.append(entry)
         self._last = number
+        if entry is None:
+            return
+        self._waiting.append(entry)
         if len(self._waiting) >= self._batch:
             self._flush()
 
@@ -172,20 +178,27 @@ class Importer:
         self._last = number
         if line.strip():
             self._idempotency_key(line, unique=False)
+        if b'"check"' in line:
+            with contextlib.suppress(InputError, msgspec.DecodeError):
+                self._checks.is_end(msgspec.json.decode(line, type=dict))
 
     def start_over(self) -> None:
         """Forget lines that were passed over."""
         self._seen.clear()
+        self._checks = Checks()
         self._last = 0
 
     def finish(self) -> None:
         """Store what waits."""
         if not self.stopped:
             self._flush()
+        if not self.stopped and self._checks.cut_off:
+            self._refuse(self._last, InputError("the export is cut off after this line: export it again"))
 
     # ------------------------------------------------------------------------------ reading a line
 
-    def _parse(self, number: int, line: bytes) -> Entry:
+    def _parse(self, number: int, line: bytes) -> Entry | None:
+        """What a line asks for; None when it is the last line of an export."""
         if len(line) > MAX_LINE_BYTES:
             raise InputError(f"the line is over the limit of {MAX_LINE_BYTES} bytes")
         try:
@@ -194,6 +207,8 @@ class Importer:
                 raise InputError(f"expected a JSON object, not {type(raw).__name__}")
             if "role" in raw or "content" in raw:
                 return self._message(number, line, raw)
+            if self._checks.is_end(raw):
+                return None
             given = msgspec.convert(raw, ItemLine)
         except msgspec.ValidationError as error:
             raise InputError(f"not an item: {error}") from None
