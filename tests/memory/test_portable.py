@@ -131,6 +131,7 @@ def test_equal_lines_stay_two_when_the_first_was_passed_over(memory: Memory) -> 
     line = lines_of(1)
     memory.import_(io.BytesIO(line))
     assert memory.import_(io.BytesIO(line + line)).stored == {"added": 1}
+    assert texts(memory) == ["line 0", "line 0"]
     assert memory.import_(io.BytesIO(line + line), again=True).stored == {"added": 2}
     assert texts(memory) == ["line 0", "line 0"]
 

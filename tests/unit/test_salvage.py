@@ -136,3 +136,25 @@ def test_a_torn_end_and_damage_are_told_apart(tmp_path: Path, store: Path) -> No
     (tmp_path / "copy" / logs[0].name).write_bytes(data[:-3])
     list(FileReader(str(tmp_path / "copy"), faults, lambda name, count: None))
     assert faults.listed == []
+
+
+def block(*entries: tuple[bytes, int, bytes]) -> bytes:
+    """A block as it stands in a table, not compressed: (user key, RocksDB's order, value), nothing shared."""
+    data = b""
+    for key, order, value in entries:
+        name = key + order.to_bytes(8, "little")
+        data += bytes([0, len(name), len(value)]) + name + value
+    return data + bytes(4) + (1).to_bytes(4, "little") + b"\0????"
+
+
+def test_a_deletion_is_believed_only_where_all_around_it_is_whole() -> None:
+    first, second = codec.log_key(1), codec.log_key(2)
+    value = codec.seal("log", second, b"payload")
+    gone = (first, 7 << 8, b"")
+    sound = list(TableReader(block(gone, (second, 8 << 8 | 1, value))))
+    assert [(entry.key, entry.value) for entry in sound] == [(first, None), (second, value)]
+    third = codec.seal("log", codec.log_key(3), b"payload")[:-1] + b"?"
+    damaged = list(
+        TableReader(block(gone, (second, 8 << 8 | 1, value), (codec.log_key(3), 9 << 8 | 1, third)))
+    )
+    assert [entry.value for entry in damaged] == [value]
