@@ -158,3 +158,22 @@ def test_a_deletion_is_believed_only_where_all_around_it_is_whole() -> None:
         TableReader(block(gone, (second, 8 << 8 | 1, value), (codec.log_key(3), 9 << 8 | 1, third)))
     )
     assert [entry.value for entry in damaged] == [value]
+
+
+def test_a_table_of_deletions_alone_says_whose_they_are(tmp_path: Path) -> None:
+    engine = RocksEngine(tmp_path, min_free_bytes=0)
+    engine.write([("meta", b"one", codec.seal("meta", b"one", b"")), ("items", b"two", b"")])
+    for family in ("meta", "items"):
+        engine._families[family].flush()
+    before = set(tmp_path.glob("*.sst"))
+    engine.write([("meta", b"one", None), ("items", b"two", None)])
+    engine.close()
+    found = {
+        (entry.family, entry.key, entry.value)
+        for table in set(tmp_path.glob("*.sst")) - before
+        for entry in TableReader(table.read_bytes())
+    }
+    assert found == {("meta", b"one", None), ("items", b"two", None)}
+    for table in set(tmp_path.glob("*.sst")) - before:
+        data = table.read_bytes().replace(b"name", b"game")
+        assert list(TableReader(data)) == [], "of no known family: not believed"

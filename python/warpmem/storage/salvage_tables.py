@@ -28,6 +28,10 @@ _ORDER: Final = 8
 _MAX_BLOCK: Final = 64 << 20
 _RESTART_EVERY: Final = 16
 _FIRST_ENTRY: Final = re.compile(rb"\x00[\x09-\x7f]")
+# In a table's properties: rocksdb.column.family.name, of which a part may be shared with the name before it.
+_FAMILY_NAME: Final = re.compile(
+    b"|".join(bytes([len(name)]) + b"[a-z.]{0,22}name(" + name.encode("ascii") + b")" for name in FAMILIES)
+)
 _STARTS: Final = {family: crc32c(family.encode("ascii") + b"\0") for family in FAMILIES}
 
 
@@ -57,7 +61,9 @@ class TableReader:
 
     def __init__(self, data: bytes) -> None:
         self._data = data
-        self._family = FAMILIES[0]
+        named = _FAMILY_NAME.search(data)
+        self._family = FAMILIES[0] if named is None else named[named.lastindex or 0].decode("ascii")
+        self._certain = named is not None
         self.entries = 0
         self.unreadable = 0
 
@@ -119,7 +125,7 @@ class TableReader:
                     break
                 key, value, at = step
                 sound &= self._take(key, value, found)
-        if not sound:
+        if not sound or not self._certain:
             # A deletion has no checksum: it is believed only where everything around it is whole.
             found = [entry for entry in found if entry.value is not None]
         self.entries += len(found)
@@ -142,7 +148,7 @@ class TableReader:
             at = end + _TRAILER
         else:
             sound = False
-        if not sound:
+        if not sound or not self._certain:
             found = [entry for entry in found if entry.value is not None]
         self.entries += len(found)
         return found, at if found else begin
@@ -160,6 +166,7 @@ class TableReader:
             # One table holds one family: deletions before its first value are of that one too.
             found[:] = [entry._replace(family=family) if entry.value is None else entry for entry in found]
             self._family = family
+        self._certain = True
         found.append(Entry(family, user, order, value))
         return True
 
