@@ -32,7 +32,6 @@ from ..protocols.storage import DigestsOf
 from ..records import Backup, LogEntry, Record, ReembedJob, Row, RowBlock, RowChange, StoreIdentity
 from ..types import Durability, Operation, Order, Owner
 from . import codec
-from .backup import make_backup
 from .committer import Committer
 from .identity import FORMAT, identity_entry, read_identity
 from .rows import Versions, read_blocks
@@ -288,6 +287,8 @@ class StoreLog:
         return None if stored is None else bytes(codec.unseal("meta", key, stored))
 
     def backup(self, root: str, digests: DigestsOf, *, verify: bool) -> Backup:
+        from .backup import make_backup  # nobody else needs it, nor what it imports to verify
+
         return make_backup(self, self._engine, root, digests, verify=verify)
 
     def close(self) -> None:
