@@ -60,6 +60,9 @@ class AsyncMemory:
     checkpoint = _delegate(Memory.checkpoint)
     reembed = _delegate(Memory.reembed)
     flush = _delegate(Memory.flush)
+    backup = _delegate(Memory.backup)
+    export = _delegate(Memory.export)
+    import_ = _delegate(Memory.import_)
     refresh = _delegate(Memory.refresh)
     close = _delegate(Memory.close)
 

@@ -6,6 +6,7 @@ Times are int microseconds since 1970-01-01 UTC; `NEVER` stands for an open end.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import msgspec
@@ -161,6 +162,31 @@ class BuildUnit(msgspec.Struct, frozen=True):
     names: Sequence[VersionName]
     lacking: Sequence[VersionName]
     after: ReembedJob
+
+
+class Backup(msgspec.Struct, frozen=True):
+    """One backup: a directory that is a store of its own. Open it with read_only=True, or restore it.
+
+    sequence      the last change that it holds
+    bytes         of all its files; `shared_bytes` of them were there before, in the store or in an earlier
+                  backup, and took no room
+    pause_seconds how long writers waited for it
+    verified      it was read back in full and everything agreed
+    """
+
+    path: str
+    at: datetime
+    sequence: int
+    items: int
+    format: int
+    model_id: str
+    dimension: int
+    files: int
+    bytes: int
+    shared_bytes: int
+    pause_seconds: float
+    seconds: float
+    verified: bool
 
 
 class ScopePart(msgspec.Struct, frozen=True):

@@ -92,7 +92,7 @@ def test_a_target_that_is_taken_is_refused(store: Path, tmp_path: Path, taken: s
         (target / "inside").mkdir(parents=True)
     with pytest.raises(InputError, match="target"):
         copy_store(str(store), str(target))
-    assert os.listdir(tmp_path) == ["store", "target"] or sorted(os.listdir(tmp_path)) == ["store", "target"]
+    assert sorted(os.listdir(tmp_path)) == ["store", "target"]
     assert target.is_file() if taken == "file" else os.listdir(target) == ["inside"]
 
 
@@ -112,7 +112,7 @@ def test_a_copy_that_fails_leaves_nothing(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(copies, "sync_path", fail)
-    with pytest.raises(error, match="none was made"):
+    with pytest.raises(error, match="copy"):
         copy_store(str(store), str(tmp_path / "copy"))
     assert os.listdir(tmp_path) == ["store"]
 
@@ -143,10 +143,10 @@ def test_everything_is_synced_before_the_name_is_given(
     monkeypatch.setattr(copies, "sync_path", noted(sync, "sync"))
     monkeypatch.setattr(os, "rename", noted(rename, "rename"))
     copy_store(str(store), str(tmp_path / "copy"))
-    at = events.index("rename .copy.part")
-    files = {f"sync .copy.part/{file.name}" for file in (tmp_path / "copy").iterdir()}
-    assert files | {"sync .copy.part"} == set(events[:at])
-    assert events[at - 1] == "sync .copy.part" and events[at + 1 :] == ["sync ."]
+    at = events.index("rename .copy.part/whole")
+    files = {f"sync .copy.part/whole/{file.name}" for file in (tmp_path / "copy").iterdir()}
+    assert files | {"sync .copy.part/whole"} == set(events[:at])
+    assert events[at - 1] == "sync .copy.part/whole" and events[at + 1 :] == ["sync ."]
 
 
 _KILLED = """
@@ -173,7 +173,7 @@ def test_a_killed_copy_has_no_name_and_the_next_one_replaces_it(store: Path, tmp
         child.send_signal(signal.SIGKILL)
         child.wait()
     assert not (tmp_path / "copy").exists()
-    (tmp_path / ".copy.part" / "leftover").mkdir()
+    (tmp_path / ".copy.part" / "whole" / "leftover").mkdir()
     copy_store(str(store), str(tmp_path / "copy"))
     assert sorted(os.listdir(tmp_path)) == ["copy", "store"]
     assert not (tmp_path / "copy" / "leftover").exists()

@@ -36,13 +36,14 @@ from .erasable import Erasable
 from .eraser import Eraser
 from .lifetime import Lifetime
 from .maintenance import Maintained
+from .portable import Portable
 from .reader import SearchOptions
 from .reembed import Reembedding
 from .serving import Current, Parts
 from .writer import Defaults
 
 
-class Memory(Maintained, Erasable):
+class Memory(Maintained, Erasable, Portable):
     """A durable, searchable memory. Thread-safe; use as a context manager or call close().
 
     Methods that name whose data take `user_id=, agent_id=, run_id=, corpus_id=` or `scope=Scope(...)`. There

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..records import (
+    Backup,
     BuildUnit,
     LogEntry,
     Record,
@@ -22,6 +23,9 @@ from ..records import (
 from ..types import Durability, MemoryItem, Operation, Order, Owner, Scope
 
 T = TypeVar("T")
+
+DigestsOf = Callable[[bytes, MemoryItem], tuple[bytes | None, bytes | None]]
+"""(salt of the store, item) -> its digests in family lookup: of a duplicate, of its key's slot."""
 
 
 class Engine(Protocol):
@@ -154,6 +158,10 @@ class Transaction(Protocol):
 
     def delete(self, record: Record, *, duplicate: bytes | None, slot: bytes | None) -> None:
         """Hide and unindex every version; history keeps them."""
+        ...
+
+    def keep(self, key: bytes, payload: bytes) -> None:
+        """Put an entry of family meta, about the store as a whole."""
         ...
 
 
@@ -343,4 +351,13 @@ class Log(Protocol):
     def sizes(self) -> dict[str, int]: ...
     @property
     def read_only(self) -> bool: ...
+    def kept(self, key: bytes) -> bytes | None:
+        """What Transaction.keep put under a key."""
+        ...
+
+    def backup(self, root: str, digests: DigestsOf, *, verify: bool) -> Backup:
+        """Make a backup in a new directory below `root` while changes go on. Raises NotSupported in a store
+        in memory, StoreReadOnly, StoreCorrupt when what was copied does not verify, DiskFull, StoreError."""
+        ...
+
     def close(self) -> None: ...

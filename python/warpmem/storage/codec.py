@@ -82,7 +82,7 @@ REMEMBERED: Final = b"t"
 _TIME_OFFSET: Final = 1 << 63
 _VERSION: Final = bytes([FORMAT_VERSION])
 _FAMILY_CRC: Final = {family: crc32c(family.encode("ascii") + b"\0") for family in FAMILIES}
-_REMEDY: Final = "restore the directory from a backup"
+_REMEDY: Final = "restore the directory from a backup, or salvage it with `warpmem repair`"
 
 
 # ------------------------------------------------------------------------------------------ values

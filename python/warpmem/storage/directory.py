@@ -22,15 +22,21 @@ from .reserve import RESERVE_NAME
 INDEX_NAME: Final = "warpmem.index"
 """The index checkpoint: derived, and never needed."""
 
+BACKUP_NAME: Final = "warpmem.backup"
+"""In a backup: what it is, and the digest of each of its files."""
+
+SNAPSHOT_NAME: Final = "warpmem.snapshot"
+"""A directory inside a store while a backup is made of it."""
+
 _OWN_FILES: Final = re.compile(
-    r"warpmem\.lock|warpmem\.reserve|warpmem\.index(\.new)?(\.tmp-[\d-]+)?|rocksdict-config\.json|LOCK|IDENTITY|CURRENT|LOG(\.old\.\d+)?|MANIFEST-\d+"
+    r"warpmem\.lock|warpmem\.backup|warpmem\.reserve|warpmem\.index(\.new)?(\.tmp-[\d-]+)?|rocksdict-config\.json|LOCK|IDENTITY|CURRENT|LOG(\.old\.\d+)?|MANIFEST-\d+"
     r"|OPTIONS-\d+(\.dbtmp)?|\d+\.(log|sst|dbtmp)"
 )
 _DATA_FILES: Final = re.compile(r"\d+\.(log|sst)")
 _STATE_FILES: Final = re.compile(r"MANIFEST-\d+|\d+\.(log|sst)")
 _MEMORY: Final = ("/dev/shm",)
 _SCRATCH_BYTES: Final = 64 << 10  # what RocksDB and its binding write beside the links, and some more
-_IGNORED: Final = frozenset({"lost+found"})  # the root of a freshly made file system
+_IGNORED: Final = frozenset({"lost+found", SNAPSHOT_NAME})  # the former: the root of a fresh file system
 _UNMIRRORED: Final = frozenset({"LOCK", "LOG", "rocksdict-config.json", INDEX_NAME, RESERVE_NAME})
 
 
@@ -125,6 +131,11 @@ def is_ours(path: str) -> bool:
     return LOCK_NAME in _names(path)
 
 
+def remove_snapshot(path: str) -> None:
+    """Remove what a backup has left in a store: its links keep the bytes of deleted tables."""
+    shutil.rmtree(os.path.join(path, SNAPSHOT_NAME), ignore_errors=True)
+
+
 def is_store_file(name: str) -> bool:
     """Whether a store writes files of this name."""
     return _OWN_FILES.fullmatch(name) is not None
@@ -143,6 +154,16 @@ def remove_old_logs(path: str) -> None:
                 os.unlink(os.path.join(path, name))
             except OSError as error:
                 raise StoreError(f"cannot delete {name!r} in {path!r}: {error.strerror}") from error
+
+
+def looks_like_store(path: str) -> bool:
+    """Whether a directory holds a store, however damaged: files of its names, and data among them."""
+    try:
+        names = _names(path)
+    except (FileNotFoundError, FormatError):
+        return False
+    known = [name for name in names if is_store_file(name)]
+    return any(_DATA_FILES.fullmatch(name) or name == "CURRENT" for name in known)
 
 
 def scratch() -> str:

@@ -28,7 +28,8 @@ from ..errors import (
 )
 from ..ops.ids import KeyMaker, key_time, owner_of, owner_prefix
 from ..protocols import Clock, Engine, Transaction
-from ..records import LogEntry, Record, ReembedJob, Row, RowBlock, RowChange, StoreIdentity
+from ..protocols.storage import DigestsOf
+from ..records import Backup, LogEntry, Record, ReembedJob, Row, RowBlock, RowChange, StoreIdentity
 from ..types import Durability, Operation, Order, Owner
 from . import codec
 from .committer import Committer
@@ -311,6 +312,15 @@ class StoreLog:
 
     def lag(self) -> tuple[int, float]:
         return 0, 0.0
+
+    def kept(self, key: bytes) -> bytes | None:
+        stored = self._engine.get("meta", key)
+        return None if stored is None else bytes(codec.unseal("meta", key, stored))
+
+    def backup(self, root: str, digests: DigestsOf, *, verify: bool) -> Backup:
+        from .backup import make_backup  # nobody else needs it, nor what it imports to verify
+
+        return make_backup(self, self._engine, root, digests, verify=verify)
 
     def close(self) -> None:
         self._committer.stop()

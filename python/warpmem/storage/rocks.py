@@ -97,6 +97,7 @@ class RocksEngine(Renewable):
             # Before the lock, which is a file: somebody else's database stays as it is.
             directory.check_families(self._path, call(list_families, self._path), read_only=False)
         self._lock = PathLock(self._path)
+        directory.remove_snapshot(self._path)
         if exists:
             found = call(list_families, self._path)
             if directory.check_families(self._path, found, read_only=False):
@@ -140,6 +141,11 @@ class RocksEngine(Renewable):
                 self._remove_mirror = remove
                 self._absent = absent
                 return database
+
+    @property
+    def path(self) -> str:
+        """The directory, absolute."""
+        return self._path
 
     # -------------------------------------------------------------------------------------- reads
 
@@ -259,6 +265,22 @@ class RocksEngine(Renewable):
                 self._guard.alarm()
                 raise
             raise StoreReadOnly(self._failure) from error
+
+    # ------------------------------------------------------------------------------------- backup
+
+    def flush(self) -> None:
+        """Move what is in memory into tables, so that snapshot() has little left to move. On any thread."""
+        self._check_writable()
+        for family in list(self._families.values()):
+            call(family.flush)
+
+    def snapshot(self, path: str) -> None:
+        """Make `path`, which does not exist, a database in the state of now; its tables are links. On the
+        thread of write. This holds the interpreter's lock."""
+        from rocksdict import Checkpoint
+
+        self._check_writable()
+        call(Checkpoint(self._db).create_checkpoint, path)
 
     # -------------------------------------------------------------------------------------- close
 

@@ -234,6 +234,9 @@ class StoreTransaction:
         self.state.items -= 1
         self._log("delete", record)
 
+    def keep(self, key: bytes, payload: bytes) -> None:
+        self._write("meta", key, payload)
+
     # ------------------------------------------------------------------------------------ outcome
 
     def __bool__(self) -> bool:
