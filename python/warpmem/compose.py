@@ -14,6 +14,7 @@ from .config import Config, load_config, make_config
 from .embed.callable import CallableEmbedder
 from .embed.given import GivenVectors
 from .embed.hashing import HashingEmbedder
+from .embed.named import make_embedder
 from .embed.wordllama import WordLlamaEmbedder
 from .errors import InputError, ModelMismatch
 from .index.backends import backends as backends
@@ -55,7 +56,8 @@ def open(
 ) -> Memory:
     """Open the store at `path`, creating it when it does not exist; None keeps it in memory.
 
-    embedder: "wordllama" (default: embedded, offline), "hashing", an Embedder, or a function from texts to an
+    embedder: "wordllama" (default: embedded, offline), another of Config's names (with embedder_options), an
+    Embedder, or a function from texts to an
     (n, d) array (then `dimension` and `model_id` are needed). `dimension` alone makes a store whose vectors
     all come with `vector=`. An existing store is opened with its own model when none is named. schemas: kind
     -> JSON Schema (subset, policy/schema.py) or msgspec type for the metadata of that kind. config: a Config
@@ -116,6 +118,8 @@ def _settings(
         given["path"] = os.fspath(path)
     if embedder is not None:
         given["embedder"] = embedder
+        if embedder != base.embedder:  # the file's options are for the embedder that it names
+            given.setdefault("embedder_options", {})
     return make_config({**msgspec.structs.asdict(base), **given})
 
 
@@ -185,19 +189,18 @@ def _choose_embedder(
                 "a function as embedder needs dimension= and model_id=, which name its vectors for good"
             )
         return CallableEmbedder(model, model_id, dimension)
-    named: dict[str, Callable[[], Embedder]] = {"wordllama": WordLlamaEmbedder, "hashing": HashingEmbedder}
     if settings.embedder is not None:
         if dimension is not None or model_id is not None:
             raise InputError("dimension= and model_id= are for vectors of your own, or for a function")
-        return named[settings.embedder]()
+        return make_embedder(settings.embedder, settings.embedder_options)
     if dimension is not None:
         return GivenVectors(dimension, model_id)
     if model_id is not None:
         raise InputError("model_id= names the vectors of a function or of dimension=")
     if identity is None:
         return WordLlamaEmbedder()
-    for make in named.values():
-        candidate = make()
+    for make in (WordLlamaEmbedder, HashingEmbedder):
+        candidate: Embedder = make()
         if candidate.model_id == identity.model_id:
             return candidate
     given = GivenVectors(identity.dimension, identity.model_id)
