@@ -7,6 +7,7 @@
 #include "../../csrc/cpu/scan.hpp"
 #include "../../csrc/cuda/scan.cu"
 #include "../../csrc/cuda/scan_batch.cpp"
+#include "../../csrc/cuda/scan_lane.cpp"
 #include "../../csrc/cuda/scan_queue.cpp"
 #include "page_cache_cases.hpp"
 
