@@ -1,12 +1,13 @@
 """warpmem._cuda without a device: the module's own sources, with the SIMT emulator in place of a
 device's processors and a fake one in place of CUDA's runtime (tests/cpp). Built once a session, into a
-temporary folder."""
+temporary folder; a build that fails is not tried again by every test."""
 
 from __future__ import annotations
 
 import atexit
 import ctypes
 import functools
+import hashlib
 import importlib.util
 import os
 import shutil
@@ -82,16 +83,35 @@ class Emulated:
         return bool(self._library.emulated_holds(data, ctypes.c_int64(len(data))))
 
 
-@functools.cache
 def emulated() -> Emulated:
-    """WARPMEM_EMULATED_CUDA names a folder to keep the build in, for those who run the tests often."""
-    kept = os.environ.get("WARPMEM_EMULATED_CUDA")
-    if kept:
-        found = sorted(Path(kept).glob("_cuda*.so"))
-        if found:
-            return Emulated(found[0])
-        Path(kept).mkdir(parents=True, exist_ok=True)
-        return Emulated(_build(Path(kept)))
+    """WARPMEM_EMULATED_CUDA names a folder to keep builds in, for those who run the tests often."""
+    made = _made()
+    if isinstance(made, Exception):
+        raise made
+    return made
+
+
+@functools.cache
+def _made() -> Emulated | Exception:
     folder = Path(tempfile.mkdtemp(prefix="warpmem-emulated-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return Emulated(_build(folder))
+    try:
+        kept = os.environ.get("WARPMEM_EMULATED_CUDA")
+        return Emulated(_kept(Path(kept), folder) if kept else _build(folder))
+    except (AssertionError, ImportError, OSError) as error:
+        return error
+
+
+def _kept(kept: Path, folder: Path) -> Path:
+    """The build of these very sources. Others who run tests meanwhile find it whole or not at all."""
+    digest = hashlib.sha256(repr((FLAGS, SOURCES)).encode())
+    for source in sorted([*(ROOT / "csrc").rglob("*"), *(ROOT / "tests/cpp").glob("*")]):
+        if source.is_file():
+            digest.update(source.name.encode() + source.read_bytes())
+    library = kept / f"_cuda-{digest.hexdigest()[:16]}{sysconfig.get_config_var('EXT_SUFFIX')}"
+    if not library.exists():
+        kept.mkdir(parents=True, exist_ok=True)
+        part = library.with_name(f"{library.name}.{os.getpid()}")
+        shutil.copyfile(_build(folder), part)
+        part.replace(library)
+    return library

@@ -64,12 +64,12 @@ build_and_run() {
 
 asan="-fsanitize=address,undefined -fno-sanitize-recover=all"
 emulated="test_simt test_cuda_select test_cuda_kmeans test_cuda_pq test_cuda_scan test_cuda_scan_wide test_cuda_mmr test_cuda_pages"
-emulated="$emulated test_cuda_scan_pq test_cuda_self_test test_page_cache test_page_cache_faults test_scan_queue"
+emulated="$emulated test_cuda_scan_pq test_cuda_self_test test_page_cache test_page_cache_faults test_cache_faults test_scan_queue test_cuda_runtime"
 if [ $mode = coverage ]; then
   build_and_run plain "" -O2
   # shellcheck disable=SC2086
   for test in $emulated; do
-    (cd "$build" && $cxx $flags -O1 --coverage $defines -I"$here" -c "$here/$test.cpp" -o "$test.o" &&
+    (cd "$build" && $cxx $flags -O1 --coverage $defines -I"$here" -I"$here/fake_cuda" -c "$here/$test.cpp" -o "$test.o" &&
       $cxx --coverage "$test.o" $objects -pthread -o "$test.covered" && "./$test.covered")
   done
   python3 "$root/tools/kernel_coverage.py" "$build"
@@ -82,7 +82,7 @@ first=$!
   # Compiled here, where less is to be done, and linked when the objects beside them are there.
   for test in $emulated; do
     # shellcheck disable=SC2086
-    $cxx $flags -O1 $asan $defines -I"$here" -c "$here/$test.cpp" -o "$build/$test.asan.o"
+    $cxx $flags -O1 $asan $defines -I"$here" -I"$here/fake_cuda" -c "$here/$test.cpp" -o "$build/$test.asan.o"
   done
 ) &
 second=$!

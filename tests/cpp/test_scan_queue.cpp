@@ -1,7 +1,13 @@
 // csrc/cuda's searches of many callers on one device: which launches they share, and that answers are the host's bits whatever the device does. Kernels run
 // in the emulator, everything else of the device is fake_device.hpp.
+#include <algorithm>
+#include <chrono>
+#include <condition_variable>
 #include <cstring>
 #include <random>
+#include <thread>
+
+#include "failing_allocations.hpp"
 
 #include "../../csrc/cpu/dispatch.hpp"
 #include "../../csrc/cpu/scan.hpp"
@@ -107,10 +113,11 @@ struct Call {
   uint8_t taken = 9;
   void* ticket = nullptr;
 
-  Call(const Searched& t, unsigned seed, int64_t list_id, int64_t k = 5) : search(seed, 2, {list_id}, k), list(t.view(list_id)) {
-    begin = {0, 2};
+  Call(const Searched& t, unsigned seed, int64_t list_id, int64_t k = 5, int64_t n_queries = 2)
+      : search(seed, n_queries, {list_id}, k), list(t.view(list_id)) {
+    begin = {0, n_queries};
     call.queries = search.queries.data();
-    call.n_queries = 2;
+    call.n_queries = n_queries;
     call.k = k;
     call.min_similarity = -INFINITY;
     call.n_lists = 1;
@@ -124,15 +131,20 @@ struct Call {
   }
   void start(const ScanPort& port) { ticket = port.begin(port.cache, &call, &taken); }
   void check(const Searched& t) const {
+    CHECK(done(t));
+  }
+  // False when the device has not answered; what it answers is compared.
+  bool done(const Searched& t) const {
     const Found wanted = search.run(t.pool, nullptr);
     ScanFound found;
-    CHECK(t.port.finish(t.port.cache, ticket, &found));
-    for (int64_t q = 0; q < 2; ++q) {
+    if (!t.port.finish(t.port.cache, ticket, &found)) return false;
+    for (int64_t q = 0; q < call.n_queries; ++q) {
       CHECK_EQ(found.counts[q], wanted.counts[static_cast<size_t>(q)]);
       for (int64_t i = 0; i < found.counts[q]; ++i) {
         CHECK_EQ(found.candidates[q * found.k + i].row_id, wanted.row_ids[static_cast<size_t>(q * call.k + i)]);
       }
     }
+    return true;
   }
   void end(const ScanPort& port) const { port.end(port.cache, ticket); }
 };
@@ -263,6 +275,187 @@ TEST(without_device_memory_the_host_answers) {
   Search small(1, 2, {0}, 5);
   t.heat();
   CHECK_EQ(small.run(t.pool, &t.port).counters.device_lists, int64_t{1});
+}
+
+// --------------------------------------------------------------------------------------------- launches of several callers
+
+TEST(a_launch_takes_so_much_and_no_more) {
+  Searched t(1);
+  t.heat();
+  Call first(t, 1, 0), second(t, 2, 0, 5, 500), third(t, 3, 0, 5, 500), fourth(t, 4, 0, 5, 500), fifth(t, 5, 0);
+  Call* const calls[] = {&first, &second, &third, &fourth, &fifth};
+  for (Call* call : calls) call->start(t.port);
+  for (Call* call : calls) call->check(t);
+  CHECK_EQ(t.queue->stats().launches, int64_t{3});  // the first; 500, 500 and 2 queries; 500
+  CHECK_EQ(t.queue->stats().shared, int64_t{2});
+  for (Call* call : calls) call->end(t.port);
+
+  BatchSize size;
+  ScanCall call = first.call;
+  const std::vector<int64_t> segments{kBatchSegments * 2};
+  call.n_lists = 0;
+  call.segment_begin = segments.data();
+  CHECK(size.add(call));  // alone it may be as large as it likes
+  CHECK(!size.add(first.call));
+  BatchSize other;
+  CHECK(other.add(first.call) && !other.add(call));
+  call = first.call;
+  call.k = 4096;
+  call.n_queries = 1000;
+  CHECK(!other.add(call));
+  CHECK(other.add(first.call));
+  CHECK_EQ(other.queries, int64_t{4});
+}
+
+// What one caller asks for does not fit into the device's memory; those who came along have their answers from the device.
+TEST(one_who_asks_too_much_is_the_only_one_without_an_answer) {
+  for (const size_t large : {size_t{0}, size_t{1}, size_t{3}}) {
+    Searched t(1, 16 << 20);
+    t.heat();
+    Call first(t, 1, 0);
+    std::vector<std::unique_ptr<Call>> calls;
+    for (size_t i = 0; i < 4; ++i) {
+      calls.push_back(std::make_unique<Call>(t, static_cast<unsigned>(i + 2), static_cast<int64_t>(i % 3), 512, i == large ? 120 : 1));
+    }
+    first.start(t.port);
+    for (const auto& call : calls) call->start(t.port);
+    first.check(t);
+    for (size_t i = 0; i < 4; ++i) CHECK_EQ(calls[i]->done(t), i != large);
+    CHECK_EQ(t.queue->stats().fallbacks, int64_t{1});
+    CHECK(t.cache->failure().empty());
+    first.end(t.port);
+    for (const auto& call : calls) call->end(t.port);
+  }
+}
+
+// One allocation of the host fails, whichever: at most one caller goes to the host for it.
+TEST(missing_memory_of_the_host_costs_one_caller) {
+  int fell_back = 0;
+  for (int64_t n = 0, failed = 1; failed > 0; ++n) {
+    Searched t(1);
+    t.heat();
+    Call first(t, 1, 0);
+    Call calls[] = {{t, 2, 0}, {t, 3, 1}, {t, 4, 2}};
+    first.start(t.port);
+    for (Call& call : calls) call.start(t.port);
+    first.check(t);
+    ScanFound found;
+    allocations_failed = 0;
+    fail_once = true;
+    allocations_left = n;
+    t.port.finish(t.port.cache, calls[0].ticket, &found);
+    allocations_left = -1;
+    fail_once = false;
+    failed = allocations_failed;
+    int without = 0;
+    for (Call& call : calls) without += call.done(t) ? 0 : 1;
+    CHECK(without <= 1);
+    CHECK_EQ(t.queue->stats().fallbacks, int64_t{without});
+    fell_back += without;
+    first.end(t.port);
+    for (Call& call : calls) call.end(t.port);
+  }
+  CHECK(fell_back > 2);
+}
+
+// A thread that cannot enter the device launches nothing; the host answers.
+TEST(a_search_whose_thread_cannot_enter_is_the_hosts) {
+  for (int64_t n = 0; n < 6; ++n) {
+    Searched t(1);
+    t.heat();
+    Search search(1, 2, {0, 1, 2, 3}, 9);
+    fake::Device::get().refuse_enter = n;
+    const Found found = search.run(t.pool, &t.port);
+    CHECK(found == search.run(t.pool, nullptr));
+    fake::Device::get().heal();
+    fake::Device::get().strangers = 0;
+  }
+}
+
+// Device and pinned memory, once all that was enqueued is done.
+TEST(nothing_of_a_launch_stays) {
+  Searched t(2);
+  t.heat();
+  Search search(7, 3, {0, 1, 2, 3}, 9);
+  search.filter();
+  for (int round = 0; round < 2; ++round) {
+    CHECK_EQ(search.run(t.pool, &t.port).counters.device_lists, int64_t{4});
+    fake::Device& device = fake::Device::get();
+    for (auto& stream : device.streams) device.run_all(stream.first);
+    const auto* const query = reinterpret_cast<const unsigned char*>(search.queries.data() + kDim);
+    const auto* const words = reinterpret_cast<const unsigned char*>(search.bitmap.data());
+    for (const auto* const memories : {&device.memory, &device.pinned}) {
+      for (const auto& [memory, size] : *memories) {
+        CHECK(std::search(memory, memory + size, query, query + kDim * sizeof(float)) == memory + size);
+        CHECK(std::search(memory, memory + size, words, words + search.bitmap.size() * 8) == memory + size);
+      }
+    }
+    Search larger(8, 40, {0, 1}, 2000);  // for which the lane takes another block
+    CHECK_EQ(larger.run(t.pool, &t.port).counters.device_lists, int64_t{2});
+  }
+}
+
+TEST(nobody_waits_for_the_device_who_does_not_ask_it) {
+  Searched t(1);
+  t.heat();
+  int64_t calls = 0, blocked = 0;
+  bool inside = false;
+  fake::Device::get().on_call = [&] {
+    if (inside || blocked > 0) return;
+    inside = true;
+    ++calls;
+    struct Answer {
+      std::mutex mutex;
+      std::condition_variable came;
+      bool there = false;
+    };
+    const auto answer = std::make_shared<Answer>();
+    std::thread other([queue = t.queue.get(), cache = t.cache.get(), answer] {
+      queue->stats();
+      cache->stats();
+      const std::lock_guard<std::mutex> lock(answer->mutex);
+      answer->there = true;
+      answer->came.notify_all();
+    });
+    {
+      std::unique_lock<std::mutex> lock(answer->mutex);
+      blocked += answer->came.wait_for(lock, std::chrono::seconds(10), [&] { return answer->there; }) ? 0 : 1;
+    }
+    blocked > 0 ? other.detach() : other.join();
+    inside = false;
+  };
+  Search large(2, 64, {0, 1, 2, 3}, 4096);  // more than there is
+  large.run(t.pool, &t.port);
+  Call waiting[] = {{t, 1, 0}, {t, 2, 1}, {t, 3, 2}};
+  for (Call& call : waiting) call.start(t.port);
+  for (Call& call : waiting) call.check(t);
+  fake::Device::get().fail_from = 3;
+  Search small(1, 2, {0, 1, 2, 3}, 9);
+  small.run(t.pool, &t.port);
+  fake::Device::get().heal();
+  for (Call& call : waiting) call.end(t.port);
+  CHECK_EQ(blocked, int64_t{0});
+  CHECK(calls > 20);
+}
+
+// --------------------------------------------------------------------------------------------- shared memory of kernels
+
+struct NoParams {};
+WARPMEM_KERNEL(32) idle_kernel(NoParams) {}
+
+// Between a lane's permission and its launch another lane asks for less.
+TEST(lanes_share_what_a_kernel_is_allowed) {
+  const auto launch_with = [](int64_t shared_bytes, Stream stream) {
+    launch("idle", idle_kernel, Grid{1, 32, shared_bytes}, stream, NoParams{});
+  };
+  static const auto* launching = &launch_with;
+  before_launch = [](Stream stream) {
+    if (stream != nullptr) (*launching)(60 << 10, nullptr);
+  };
+  char lane = 0;
+  launch_with(100 << 10, reinterpret_cast<Stream>(&lane));
+  before_launch = fake::before_launch;
+  launch_with(80 << 10, nullptr);
 }
 
 // Every call in turn is the first that fails.

@@ -87,26 +87,26 @@ class TieredPool:
     ) -> None:
         """As RowPool.apply. Then brings the device's copies up to date: with the pages that changed when they
         are few, else later."""
+        touched = list_ids  # made ready first: nothing may fail once the change is made
+        if len(removes) > 0 or len(list_ids) > 1:
+            lists = {int(list_id) for list_id, _ in removes}
+            touched = _ids(lists.union(np.unique(list_ids).tolist()))
         self._pool.apply(removes, list_ids, row_ids, ordinals, columns, vectors)
-        if self._cache is None:
-            return
-        touched = {int(list_id) for list_id, _ in removes}
-        if touched or len(list_ids) > 1:
-            touched.update(np.unique(list_ids).tolist())
-            self._cache.refresh(_ids(touched))
-        else:
-            self._cache.refresh(list_ids)
+        if self._cache is not None:
+            self._cache.refresh(touched)
 
     def drop(self, list_ids: Sequence[int]) -> None:
         """As RowPool.drop. What the device had of the lists is overwritten with zeros."""
+        touched = _ids(list_ids)
         self._pool.drop(list_ids)
         if self._cache is not None:
-            self._cache.refresh(_ids(list_ids))
+            self._cache.refresh(touched)
 
     def compact(self, list_id: int) -> None:
+        touched = _ids([list_id])
         self._pool.compact(list_id)
         if self._cache is not None:
-            self._cache.refresh(_ids([list_id]))
+            self._cache.refresh(touched)
 
     def trim(self) -> None:
         """Give back memory that only changes need; they build it again."""
