@@ -19,13 +19,10 @@ Status DeviceHeap::take(void** out, int64_t bytes) noexcept {
 
 void DeviceHeap::give(void* memory) noexcept { pinned_ ? runtime_.release_pinned(memory) : runtime_.release(memory); }
 
-// A device that fails keeps nothing either.
-void DeviceHeap::zero(unsigned char* memory, int64_t bytes) noexcept {
-  if (pinned_) {
-    std::memset(memory, 0, static_cast<size_t>(bytes));
-  } else {
-    static_cast<void>(runtime_.fill(memory, 0, bytes, stream_));
-  }
+bool DeviceHeap::zero(unsigned char* memory, int64_t bytes) noexcept {
+  if (!pinned_) return runtime_.fill(memory, 0, bytes, stream_) == Status::kOk;
+  std::memset(memory, 0, static_cast<size_t>(bytes));
+  return true;
 }
 
 DeviceHeap::~DeviceHeap() {
@@ -47,12 +44,12 @@ HeapStatus DeviceHeap::allocate(int64_t size, Block* out) {
       comes = blocks.returned > 0;
     }
     if (comes) {
-      clean();
+      if (!clean()) return HeapStatus::kFailed;
       continue;
     }
     const HeapStatus status = grow(size, out);
     if (status == HeapStatus::kOk || status == HeapStatus::kFailed || trimmed) return status;
-    clean();
+    if (!clean()) return HeapStatus::kFailed;
     trim();  // another size may have chunks that nobody uses
     trimmed = true;
   }
@@ -121,8 +118,8 @@ void DeviceHeap::release(const Block& block) noexcept {
 }
 
 // Neighbours are filled together.
-void DeviceHeap::clean() noexcept {
-  if (clean_already()) return;
+bool DeviceHeap::clean() noexcept {
+  if (clean_already()) return true;
   const std::lock_guard<std::mutex> turn(cleaning_);
   for (;;) {
     Block some[kCleanAtATime];
@@ -134,16 +131,21 @@ void DeviceHeap::clean() noexcept {
         returned_.pop_back();
       }
     }
-    if (n == 0) return;
+    if (n == 0) return true;
     std::sort(some, some + n, [](const Block& a, const Block& b) { return a.memory < b.memory; });
-    for (size_t first = 0, next = 0; first < n; first = next) {
+    bool zeroed = true;
+    for (size_t first = 0, next = 0; first < n && zeroed; first = next) {
       int64_t bytes = 0;
       for (; next < n && some[next].chunk == some[first].chunk && some[next].memory == some[first].memory + bytes; ++next) {
         bytes += some[next].chunk->size;
       }
-      zero(some[first].memory, bytes);
+      zeroed = zero(some[first].memory, bytes);
     }
     const std::lock_guard<std::mutex> lock(mutex_);
+    if (!zeroed) {
+      returned_.insert(returned_.end(), some, some + n);  // there is room: grow() made it
+      return false;
+    }
     for (size_t i = 0; i < n; ++i) {
       Class& blocks = classes_.find(some[i].chunk->size)->second;
       --some[i].chunk->used;

@@ -54,8 +54,8 @@ class DeviceHeap {
   HeapStatus allocate(int64_t size, Block* out);
   void release(const Block& block) noexcept;
 
-  // When this returns, zeros are enqueued for all that was released before, whoever did that.
-  void clean() noexcept;
+  // When this returns, zeros are enqueued for all that was released before, whoever did that. False: the device failed, and what could not be zeroed is not free.
+  bool clean() noexcept;
   // Gives chunks without a used block back to the device.
   void trim() noexcept;
 
@@ -64,7 +64,9 @@ class DeviceHeap {
 
   int64_t limit() const noexcept { return limit_.load(std::memory_order_relaxed); }
   void set_limit(int64_t limit) noexcept { limit_.store(limit, std::memory_order_relaxed); }
-  int64_t bytes() const noexcept { return bytes_.load(std::memory_order_relaxed); }  // taken from the device, or being asked of it
+  int64_t bytes() const noexcept {
+    return bytes_.load(std::memory_order_relaxed);
+  }  // taken from the device, or being asked of it
   bool clean_already() const noexcept { return returned_blocks_.load(std::memory_order_acquire) == 0; }
 
  private:
@@ -77,7 +79,7 @@ class DeviceHeap {
 
   Status take(void** out, int64_t bytes) noexcept;
   void give(void* memory) noexcept;
-  void zero(unsigned char* memory, int64_t bytes) noexcept;
+  bool zero(unsigned char* memory, int64_t bytes) noexcept;
   HeapStatus grow(int64_t size, Block* out);
   void take_free(Class& blocks, Block* out) noexcept;
   int64_t chunk_blocks(const Class& blocks, int64_t size) const noexcept;
@@ -88,8 +90,8 @@ class DeviceHeap {
   std::atomic<int64_t> limit_;
   std::atomic<int64_t> bytes_{0};
   std::atomic<int64_t> returned_blocks_{0};
-  std::mutex cleaning_;         // one clean() at a time; taken before the other
-  mutable std::mutex mutex_;    // guards what follows; never held during a call of the driver
+  std::mutex cleaning_;       // one clean() at a time; taken before the other
+  mutable std::mutex mutex_;  // guards what follows; never held during a call of the driver
   std::map<int64_t, Class> classes_;
   std::vector<Block> returned_;
   int64_t blocks_ = 0;  // of all classes: what `returned_` has room for

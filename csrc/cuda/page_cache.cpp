@@ -42,6 +42,7 @@ PageCache::~PageCache() {
   load_staging_.reset();
   inline_staging_.reset();
   entries_.clear();
+  clean();
   events_.reset();
   for (Kind& one : kinds_) one.heap.reset();
   host_.reset();
@@ -246,8 +247,7 @@ bool PageCache::rebuild() {
   }
   const Entered entered(*runtime_);
   int64_t free = 0, total = 0;
-  if (runtime_->memory(&free, &total) != Status::kOk || runtime_->synchronize(stream_) != Status::kOk) return false;
-  clean();
+  if (runtime_->memory(&free, &total) != Status::kOk || runtime_->synchronize(stream_) != Status::kOk || !clean()) return false;
   for (const Kind& one : kinds_) one.heap->trim();
   host_->trim();
   scratch_->trim();

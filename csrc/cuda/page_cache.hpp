@@ -172,7 +172,7 @@ class PageCache {
   void evict_half() noexcept;
   HeapStatus take_page(Keep keep, DeviceHeap& heap, int64_t size, DeviceHeap::Block* out);
   HeapStatus take_scratch(int64_t size, DeviceHeap::Block* out);
-  void clean() noexcept;
+  bool clean() noexcept;
 
   // page_loader.cpp, without the mutex
   struct Load;  // one list on its way
@@ -204,7 +204,7 @@ class PageCache {
   const PageBlocks blocks_;
   const bool pinned_;  // whether lists may have their codes alone on the device
 
-  mutable std::mutex mutex_;  // the heaps take theirs under it, and nothing else is taken under it
+  mutable std::mutex mutex_;         // the heaps take theirs under it, and nothing else is taken under it
   std::condition_variable changed_;  // a load came, or is done; or the end
   Stream stream_ = nullptr;          // of all copies to the device and of all zeroing
   std::unique_ptr<Events> events_;   // which lists wait for

@@ -129,9 +129,16 @@ void PageCache::load_list(int64_t list_id, bool inline_only) noexcept {
     do {
       load.end = make_version(load);
     } while (!end_pass(load, ++pass == kPasses));
-    // A writer's copies are still under way as a rule, and he does not wait for them; what others have erased does not stay for that.
-    if (!inline_only) wipe(load_staging_.get());
-    if (inline_only && (load.erases || load.end == LoadEnd::kCold)) wipe(inline_staging_.get());
+    // A writer's copies are still under way as a rule, and nobody waits for them; but what is erased does not stay in what he copied from.
+    const bool erased = load.erases || load.end == LoadEnd::kCold;
+    if (inline_only) {
+      if (erased) wipe(inline_staging_.get());
+    } else {
+      wipe(load_staging_.get());
+      const std::unique_lock<std::mutex> turn =
+          erased ? std::unique_lock<std::mutex>(inline_mutex_) : std::unique_lock<std::mutex>();
+      if (erased) wipe(inline_staging_.get());
+    }
   }
   clean();
 }

@@ -148,12 +148,15 @@ HeapStatus PageCache::take_scratch(int64_t size, DeviceHeap::Block* out) {
   return status;
 }
 
-// What nobody holds any more becomes zero.
-void PageCache::clean() noexcept {
+// What nobody holds any more becomes zero. False: the device failed, or the thread could not enter it.
+bool PageCache::clean() noexcept {
   DeviceHeap* const heaps[] = {kinds_[0].heap.get(), kinds_[1].heap.get(), host_.get(), scratch_.get()};
-  if (std::all_of(std::begin(heaps), std::end(heaps), [](const DeviceHeap* heap) { return heap->clean_already(); })) return;
+  if (std::all_of(std::begin(heaps), std::end(heaps), [](const DeviceHeap* heap) { return heap->clean_already(); })) return true;
   const Entered entered(*runtime_);
-  for (DeviceHeap* const heap : heaps) heap->clean();
+  bool well = true;
+  for (DeviceHeap* const heap : heaps) well = heap->clean() && well;
+  if (!well) fail();
+  return well;
 }
 
 std::shared_ptr<HeldBlock> PageCache::reserve(int64_t bytes, Stream stream) {

@@ -44,7 +44,8 @@ bool BatchSize::add(const ScanCall& call) noexcept {
   BatchSize sum{queries + call.n_queries, segments + call.segment_begin[call.n_lists], bytes};
   sum.bytes += call.n_terms * static_cast<int64_t>(sizeof(Term)) + call.n_values * static_cast<int64_t>(sizeof(int64_t));
   for (int64_t f = 0; f < call.n_filters; ++f) {
-    sum.bytes += static_cast<int64_t>(sizeof(DeviceFilter)) + call.filters[f].bitmap_words * static_cast<int64_t>(sizeof(uint64_t));
+    sum.bytes +=
+        static_cast<int64_t>(sizeof(DeviceFilter)) + call.filters[f].bitmap_words * static_cast<int64_t>(sizeof(uint64_t));
   }
   sum.bytes += call.n_queries * call.k * static_cast<int64_t>(sizeof(Candidate));
   const bool too_much = sum.queries > kBatchQueries || sum.segments > kBatchSegments || sum.bytes > kBatchBytes;

@@ -21,7 +21,7 @@ struct ScanLane {
   int64_t block_bytes = 0;
   unsigned char* host = nullptr;  // the image, then the results
   int64_t host_bytes = 0;
-  int64_t host_used = 0;  // by the launch
+  int64_t host_used = 0;                   // by the launch
   std::unique_ptr<unsigned char[]> plain;  // where there is no pinned memory
   bool busy = false;                       // the queue's
 

@@ -37,7 +37,7 @@ class Staging {
   Event events_[2] = {nullptr, nullptr};  // when the device is through with a half
   bool busy_[2] = {false, false};
   int half_ = 0;
-  int64_t used_ = 0;           // of the half
+  int64_t used_ = 0;             // of the half
   int64_t written_[2] = {0, 0};  // of either, since it was wiped
 };
 

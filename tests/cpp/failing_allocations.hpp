@@ -9,7 +9,7 @@ namespace {
 
 thread_local int64_t allocations_left = -1;  // fail when it reaches 0; -1: never
 thread_local int64_t allocations_failed = 0;
-thread_local bool fail_once = false;           // the one after that succeeds again
+thread_local bool fail_once = false;  // the one after that succeeds again
 thread_local int64_t bytes_asked_for = 0;
 
 // While one of these lives no allocation of the thread fails: what a test's own tools do.

@@ -173,6 +173,46 @@ TEST(staging_memory_keeps_no_rows) {
   CHECK(!stands(again));
 }
 
+// The rows that a list is rewritten without lay in the writer's memory; it is the loading thread that follows up.
+TEST(staging_memory_keeps_no_rows_that_were_compacted_away) {
+  Tiered t(64 << 20, Storage::kF32, true, true, 2 * kPageBytes);
+  t.grow(0, 500, 2.0f);
+  t.ask(0);
+  t.load_all();
+  t.grow(0, 5, 8.0f);
+  const std::vector<float> removed = vector_of(t, 0);
+  CHECK(stands(removed));
+  std::vector<int64_t> most;
+  for (const auto& row : rows_in_pool(t.pool, 0)) {
+    if (row.first % 4 > 0 || row.second.vector == removed) most.push_back(row.first);
+  }
+  t.change(0, {}, most, 0);
+  CHECK(t.cache->load_next());
+  CHECK(!stands(removed));
+  CHECK_EQ(check_hot(t, 1), 1);
+}
+
+// What cannot be zeroed is not given to the next; it is zeroed when the device is there again.
+TEST(what_could_not_be_zeroed_is_not_used_again) {
+  Tiered t(64 << 20);
+  t.grow(0, 500, 2.0f);
+  t.ask(0);
+  t.load_all();
+  const std::vector<float> row = vector_of(t, 0);
+  device().fail_from = 0;
+  t.pool.drop(t.pool.lock_writer(), {0});
+  t.cache->refresh({0});
+  CHECK(t.cache->failed());
+  device().heal();
+  CHECK(stands(row));
+  CHECK(t.cache->rebuild());
+  CHECK(!stands(row));
+  t.grow(0, 500, 3.0f);
+  t.ask(0);
+  t.load_all();
+  CHECK_EQ(check_hot(t, 1), 1);
+}
+
 // --------------------------------------------------------------------------------------------- missing memory of the host
 
 // The n-th allocation of this thread fails from now on, and those behind it unless `once`.

@@ -130,9 +130,7 @@ struct Call {
     call.filters = search.request.filters.data();
   }
   void start(const ScanPort& port) { ticket = port.begin(port.cache, &call, &taken); }
-  void check(const Searched& t) const {
-    CHECK(done(t));
-  }
+  void check(const Searched& t) const { CHECK(done(t)); }
   // False when the device has not answered; what it answers is compared.
   bool done(const Searched& t) const {
     const Found wanted = search.run(t.pool, nullptr);
@@ -315,7 +313,8 @@ TEST(one_who_asks_too_much_is_the_only_one_without_an_answer) {
     Call first(t, 1, 0);
     std::vector<std::unique_ptr<Call>> calls;
     for (size_t i = 0; i < 4; ++i) {
-      calls.push_back(std::make_unique<Call>(t, static_cast<unsigned>(i + 2), static_cast<int64_t>(i % 3), 512, i == large ? 120 : 1));
+      calls.push_back(
+          std::make_unique<Call>(t, static_cast<unsigned>(i + 2), static_cast<int64_t>(i % 3), 512, i == large ? 120 : 1));
     }
     first.start(t.port);
     for (const auto& call : calls) call->start(t.port);
@@ -390,7 +389,7 @@ TEST(nothing_of_a_launch_stays) {
         CHECK(std::search(memory, memory + size, words, words + search.bitmap.size() * 8) == memory + size);
       }
     }
-    Search larger(8, 40, {0, 1}, 2000);  // for which the lane takes another block
+    Search larger(8, 20, {0, 1}, 300);  // for which the lane takes another block
     CHECK_EQ(larger.run(t.pool, &t.port).counters.device_lists, int64_t{2});
   }
 }

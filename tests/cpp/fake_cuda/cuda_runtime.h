@@ -30,10 +30,10 @@ struct cudaPointerAttributes {
 namespace fake_cuda {
 
 struct State {
-  std::set<int> contexts;              // devices that have one
-  std::map<void*, int> memory;         // and whose it is
-  std::map<CUcontext, int> devices;    // of contexts
-  std::string fails;                   // the name of a function that does
+  std::set<int> contexts;            // devices that have one
+  std::map<void*, int> memory;       // and whose it is
+  std::map<CUcontext, int> devices;  // of contexts
+  std::string fails;                 // the name of a function that does
   cudaError_t code = cudaErrorInvalidValue;
 };
 inline State& state() {
