@@ -105,7 +105,8 @@ def _made() -> Emulated | Exception:
 def _kept(kept: Path, folder: Path) -> Path:
     """The build of these very sources. Others who run tests meanwhile find it whole or not at all."""
     digest = hashlib.sha256(repr((FLAGS, SOURCES)).encode())
-    for source in sorted([*(ROOT / "csrc").rglob("*"), *(ROOT / "tests/cpp").glob("*")]):
+    ours = ROOT / "tests/cpp"
+    for source in sorted([*(ROOT / "csrc").rglob("*"), *ours.glob("*.hpp"), *ours.glob("emulated_*")]):
         if source.is_file():
             digest.update(source.name.encode() + source.read_bytes())
     library = kept / f"_cuda-{digest.hexdigest()[:16]}{sysconfig.get_config_var('EXT_SUFFIX')}"

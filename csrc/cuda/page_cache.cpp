@@ -41,6 +41,8 @@ PageCache::~PageCache() {
   static_cast<void>(runtime_->synchronize(stream_));
   load_staging_.reset();
   inline_staging_.reset();
+  queue_.clear();  // nothing is hot, should the device fail now
+  for (Kind& one : kinds_) one.clock.clear();
   entries_.clear();
   clean();
   events_.reset();

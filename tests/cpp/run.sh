@@ -78,7 +78,7 @@ fi
 build_and_run asan "$asan" -O1 test_core test_file test_pool test_pq_pool test_screen test_scan test_kernels test_rows &
 first=$!
 (
-  build_and_run tsan -fsanitize=thread -O1 test_file test_pool test_pq_pool test_scan test_kernels test_page_cache_faults
+  build_and_run tsan -fsanitize=thread -O1 test_file test_pool test_pq_pool test_scan test_kernels test_page_cache_faults test_queue_threads
   # Compiled here, where less is to be done, and linked when the objects beside them are there.
   for test in $emulated; do
     # shellcheck disable=SC2086
@@ -109,6 +109,7 @@ first=$!
 "$build/test_pq_pool.tsan" beside_a_writer
 "$build/test_scan.tsan" beside_a_writer
 "$build/test_page_cache_faults.tsan" beside_a_writer
+"$build/test_queue_threads.tsan"
 "$build/test_kernels.tsan" forked_work
 "$build/test_kernels.tsan" encoding_and_training
 wait $first

@@ -173,9 +173,28 @@ TEST(staging_memory_keeps_no_rows) {
   CHECK(!stands(again));
 }
 
-// The rows that a list is rewritten without lay in the writer's memory; it is the loading thread that follows up.
+// The writer's memory has rows of a list that goes while the loading thread has it.
+TEST(staging_memory_keeps_no_rows_of_a_list_that_was_dropped_during_a_load) {
+  Tiered t(64 << 20, Storage::kF32, true, true, kPageBytes);
+  t.grow(0, 500, 2.0f);
+  t.ask(0);
+  t.load_all();
+  t.grow(0, 5, 8.0f);
+  const std::vector<float> written = vector_of(t, 0);
+  t.grow(0, 640, 9.0f);
+  CHECK(stands(written));
+  before_call(3, [&] {
+    t.pool.drop(t.pool.lock_writer(), {0});
+    t.cache->refresh({0});
+  });
+  CHECK(t.cache->load_next());
+  CHECK_EQ(t.cache->stats().lists, int64_t{0});
+  CHECK(!stands(written));
+}
+
+// The rows that a list is rewritten without lay there too.
 TEST(staging_memory_keeps_no_rows_that_were_compacted_away) {
-  Tiered t(64 << 20, Storage::kF32, true, true, 2 * kPageBytes);
+  Tiered t(64 << 20, Storage::kF32, true, true, kPageBytes);
   t.grow(0, 500, 2.0f);
   t.ask(0);
   t.load_all();
@@ -190,6 +209,19 @@ TEST(staging_memory_keeps_no_rows_that_were_compacted_away) {
   CHECK(t.cache->load_next());
   CHECK(!stands(removed));
   CHECK_EQ(check_hot(t, 1), 1);
+}
+
+TEST(a_cache_ends_on_a_device_that_fails) {
+  for (const bool manual : {true, false}) {
+    Tiered t(64 << 20, Storage::kF32, true, manual);
+    for (int64_t id = 0; id < 5; ++id) t.grow(id, 100);
+    t.cache->warm({0, 1, 2, 3, 4});
+    t.load_all();
+    t.cache->settle();
+    t.cache->warm({7, 8});
+    device().fail_from = 0;
+  }
+  device().heal();
 }
 
 // What cannot be zeroed is not given to the next; it is zeroed when the device is there again.

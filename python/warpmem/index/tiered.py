@@ -130,7 +130,8 @@ class TieredPool:
         results: "host" for NumPy arrays, "device" for arrays of `_cuda` that speak both protocols and are
         complete. With `explain` a sixth member, a dict: what the native pool counts; device_lists, how many
         lists the device answered for; device_failed, whether it failed during this scan; device_failure, why
-        it answers nothing, or None. BackendUnavailable when arrays lie, or shall lie, on a device that fails.
+        it answers nothing, or None. BackendUnavailable when arrays lie, or shall lie, on a device that fails;
+        InputError for one whose address is not in the device's memory.
         """
         if results not in ("host", "device"):
             raise ValueError(f"results must be host or device, not {results!r}")
