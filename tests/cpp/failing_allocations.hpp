@@ -22,6 +22,19 @@ struct Spared {
 };
 #define WARPMEM_FAILING_ALLOCATIONS
 
+// The n-th allocation of this thread fails from now on, and those behind it unless `once`.
+struct Failing {
+  explicit Failing(int64_t n, bool once = false) {
+    allocations_failed = 0;
+    fail_once = once;
+    allocations_left = n;
+  }
+  ~Failing() {
+    allocations_left = -1;
+    fail_once = false;
+  }
+};
+
 void* allocate(size_t size, size_t alignment) {
   if (allocations_left == 0) {
     ++allocations_failed;

@@ -1,13 +1,11 @@
-// csrc/cuda's cache of pages where things go wrong in between: lists that change or go while they are loaded, host memory that is missing, threads that cannot
-// enter the device or be made; who waits for the driver; what a small change costs; what stays in memory.
+// csrc/cuda's cache of pages where things go wrong in between: a device that has no memory at first, lists that change or go while they are loaded, host memory
+// that is missing; and what stays in memory.
 #include <algorithm>
-#include <chrono>
-#include <condition_variable>
-#include <cstring>
 #include <functional>
-#include <thread>
+#include <utility>
 
 #include "failing_allocations.hpp"
+
 #include "page_cache_cases.hpp"
 
 namespace {
@@ -247,19 +245,6 @@ TEST(what_could_not_be_zeroed_is_not_used_again) {
 
 // --------------------------------------------------------------------------------------------- missing memory of the host
 
-// The n-th allocation of this thread fails from now on, and those behind it unless `once`.
-struct Failing {
-  explicit Failing(int64_t n, bool once = false) {
-    allocations_failed = 0;
-    fail_once = once;
-    allocations_left = n;
-  }
-  ~Failing() {
-    allocations_left = -1;
-    fail_once = false;
-  }
-};
-
 // Every allocation in turn is the first of a change's that fails, for good, or alone. The change is made, so the cache may only forget.
 TEST(a_change_is_followed_up_or_forgotten) {
   for (const bool once : {false, true}) {
@@ -338,172 +323,6 @@ TEST(who_waits_for_loads_makes_them_where_no_thread_does) {
     t.cache->settle();
     CHECK_EQ(check_hot(t, 2), 2);
   }
-}
-
-// --------------------------------------------------------------------------------------------- threads
-
-TEST(who_cannot_enter_the_device_calls_it_for_nothing) {
-  const auto history = [](Tiered& t) {
-    t.grow(0, 200);
-    t.ask(0);
-    t.load_all();
-    t.grow(0, 50);
-    auto block = t.cache->reserve(1000, nullptr);
-    t.cache->give_back(&block);
-    t.cache->evict({0});
-    t.ask(0);
-    t.load_all();
-  };
-  int failures = 0;
-  for (int64_t n = 0; n < 12; ++n) {
-    Tiered t(64 << 20);
-    device().refuse_enter = n;
-    const int64_t calls = device().calls;
-    history(t);
-    failures += t.cache->failed() ? 1 : 0;
-    CHECK(device().refuse_enter < 0 || device().calls > calls);
-    device().heal();
-    device().strangers = 0;  // of the one that was refused
-    CHECK(t.cache->rebuild());
-    t.ask(0);
-    t.load_all();
-    CHECK_EQ(check_hot(t, 1), 1);
-  }
-  CHECK(failures > 2);
-}
-
-// During each call of the device somebody else asks for what the mutex guards.
-TEST(nobody_waits_for_the_device_who_does_not_ask_it) {
-  Tiered t(40 * kPageBytes, Storage::kF32, true, true, 1 << 20, 1 << 21);
-  int64_t calls = 0, blocked = 0;
-  bool inside = false;
-  device().on_call = [&] {
-    if (inside || blocked > 0) return;
-    inside = true;
-    ++calls;
-    struct Answer {
-      std::mutex mutex;
-      std::condition_variable came;
-      bool there = false;
-    };
-    const auto answer = std::make_shared<Answer>();
-    std::thread other([cache = t.cache.get(), answer] {
-      cache->stats();
-      const std::lock_guard<std::mutex> lock(answer->mutex);
-      answer->there = true;
-      answer->came.notify_all();
-    });
-    {
-      std::unique_lock<std::mutex> lock(answer->mutex);
-      blocked += answer->came.wait_for(lock, std::chrono::seconds(10), [&] { return answer->there; }) ? 0 : 1;
-    }
-    if (blocked > 0) {
-      other.detach();
-    } else {
-      other.join();
-    }
-    inside = false;
-  };
-  for (int64_t id = 0; id < 9; ++id) t.grow(id, 64 * 8 - 5);
-  for (int round = 0; round < 2; ++round) {
-    for (int64_t id = 0; id < 9; ++id) t.ask(id);
-    t.load_all();
-  }
-  for (int64_t id = 0; id < 9; ++id) t.grow(id, 9);
-  Pins pins;
-  const ListView list = t.view(0);
-  t.cache->pin(&list, 1, &pins);
-  t.cache->evict({0, 1});
-  t.cache->unpin(&pins);
-  auto block = t.cache->reserve(1000, nullptr);
-  t.cache->give_back(&block);
-  device().capacity = device().allocated;
-  t.grow(20, 64 * 20);
-  t.cache->warm({20});
-  t.load_all();
-  device().heal();
-  t.pool.drop(t.pool.lock_writer(), {2});
-  t.cache->refresh({2});
-  t.cache->fail("so it was told");
-  CHECK(t.cache->rebuild());
-  CHECK_EQ(blocked, int64_t{0});
-  CHECK(calls > 100);
-}
-
-// --------------------------------------------------------------------------------------------- what a change costs
-
-int64_t pages_looked_at = 0;
-bool (*pages_of_pool)(const PoolView*, int64_t, int64_t, int64_t, PageView*) = nullptr;
-PoolView* (*view_of_pool)(void*, const int64_t*, int64_t) = nullptr;
-
-PoolView* counted_view(void* pool, const int64_t* list_ids, int64_t n) {
-  PoolView* const view = view_of_pool(pool, list_ids, n);
-  pages_of_pool = view->pages;
-  view->pages = [](const PoolView* of, int64_t list, int64_t first, int64_t some, PageView* out) {
-    pages_looked_at += some;
-    return pages_of_pool(of, list, first, some, out);
-  };
-  return view;
-}
-
-TEST(what_a_change_costs_follows_the_change) {
-  Tiered t(64 << 20);
-  PoolPort port = pool_port(t.pool);
-  view_of_pool = std::exchange(port.view, counted_view);
-  CacheOptions options;
-  options.limit = 128 << 20;  // a list that is compacted has all its pages twice
-  options.manual = true;
-  t.cache = std::make_unique<PageCache>(std::make_unique<fake::FakeRuntime>(), port, options);
-  constexpr int64_t kPages = 1500;
-  t.grow(0, kPages * kPageRows - 9);
-  t.ask(0);
-  t.load_all();
-  CHECK(pages_looked_at >= kPages);
-  const auto cost = [&](const std::vector<int64_t>& add, const std::vector<int64_t>& remove, int64_t blocks, int64_t pages) {
-    Removes removes;
-    for (const int64_t row_id : remove) removes.emplace_back(0, row_id);
-    t.change(0, {}, {}, 0);  // what is made once
-    pages_looked_at = 0;
-    const int64_t sent = device().sent;
-    const int64_t uploaded = t.cache->stats().uploaded_pages;
-    t.change(0, add, remove, 3.0f);
-    CHECK(pages_looked_at <= blocks * kViewBlockPages);
-    CHECK_EQ(t.cache->stats().uploaded_pages - uploaded, pages);
-    CHECK(device().sent - sent <= pages * kPageBytes + blocks * kViewBlockPages * kTableEntry);
-    CHECK(t.ask(0));
-  };
-  cost({900000}, {}, 1, 1);
-  cost({}, {40000}, 1, 0);
-  cost({900001, 900002}, {0, 50000, 50001}, 3, 1);
-  cost({40001}, {}, 2, 1);  // one that is replaced
-  const int64_t before = bytes_asked_for;
-  t.cache->refresh({0});
-  t.pool.apply(t.pool.lock_writer(), {{0, 77}}, Appends{});
-  t.cache->refresh({0});
-  CHECK(bytes_asked_for - before < 64 * 1024);
-  CHECK_EQ(check_hot(t, 1), 1);
-  std::vector<int64_t> scattered;
-  for (int64_t row = 3; row < kPages * kPageRows; row += 4500) scattered.push_back(row);
-  t.change(0, {}, scattered, 0);
-  CHECK_EQ(check_hot(t, 1), 1);
-  t.pool.compact(t.pool.lock_writer(), 0);
-  t.cache->refresh({0});
-  t.load_all();
-  CHECK_EQ(check_hot(t, 1), 1);
-}
-
-// To hold twice as many lists takes twice as much work.
-TEST(what_a_list_costs_does_not_grow_with_their_number) {
-  const auto asked_for = [](int64_t lists) {
-    Tiered t(int64_t{lists} * kPageBytes * 2);
-    for (int64_t id = 0; id < lists; ++id) t.grow(id, 1);
-    const int64_t before = bytes_asked_for;
-    for (int64_t id = 0; id < lists; ++id) t.ask(id), t.cache->load_next();
-    CHECK_EQ(t.cache->stats().lists, lists);
-    return bytes_asked_for - before;
-  };
-  const int64_t some = asked_for(1500);
-  CHECK(asked_for(3000) < some * 5 / 2);
 }
 
 }  // namespace
