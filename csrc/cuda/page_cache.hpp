@@ -18,7 +18,7 @@
 // The device may fail at any time. When it is out of memory, half of the cache goes and no more is taken until so many lists were refused. After any other
 // failure the cache answers nothing until rebuild() succeeds; failure() says why.
 //
-//   page_cache.cpp   what is hot      page_room.cpp   what goes, memory      page_loader.cpp   copying lists to the device
+//   page_cache.cpp   what is hot      page_room.cpp   what goes, memory      page_loader.cpp, page_copies.cpp   copying lists to the device
 //
 // Threads: any number of callers. One mutex guards what is hot; it is held for a few instructions a list and never during a call of the driver, so that nobody
 // waits for the device who does not ask it for something.
@@ -187,12 +187,15 @@ class PageCache {
   void load_list(int64_t list_id, bool inline_only) noexcept;
   LoadEnd make_version(Load& load) noexcept;
   bool end_pass(Load& load, bool last) noexcept;
+  bool end_load(int64_t list_id, LoadEnd end, bool last) noexcept;
   void wipe(Staging* staging) noexcept;
   LoadEnd load_view(Load& load, const PoolView& view);
   bool choose_keep(Load& load, int64_t pages) noexcept;
   LoadEnd refuse(const Load& load) noexcept;
   bool compare(Load& load, const PoolView& view);
   bool allocate(Load& load);
+
+  // page_copies.cpp
   bool copy(Load& load, Staging& staging);
   bool copy_page(const Load& load, Staging& staging, const PageView& view, int64_t p);
   bool copy_entries(const CachedList& list, Staging& staging, int64_t first, int64_t last);

@@ -1,4 +1,4 @@
-// How lists get to the device, and how their copies follow their changes. See page_cache.hpp.
+// How lists get to the device, and how their copies follow their changes. See page_cache.hpp; the copying itself is page_copies.cpp.
 //
 // A list is on its way (Entry::loading) in one thread at a time, in passes: compare with what is there, take blocks, copy without the mutex; once more, if the
 // list changed meanwhile; publish. What was copied for a list that went goes back.
@@ -6,11 +6,10 @@
 // What a pass costs follows the change: blocks of the pool that are the same are not looked into, and of the table only entries that differ are sent. What
 // follows the list is one number and one pointer for each 4,096 rows, and a copy of the table on the device, 48 bytes for 64 rows.
 #include <algorithm>
-#include <cstring>
 #include <exception>
 #include <new>
 
-#include "page_cache.hpp"
+#include "page_load.hpp"
 
 namespace warpmem::cuda {
 
@@ -30,35 +29,7 @@ struct HeldView {
   PoolView* const view;
 };
 
-int64_t used_of(int64_t slots, int64_t page) noexcept { return std::min<int64_t>(kPageRows, slots - page * kPageRows); }
-
-std::shared_ptr<CachedPage>& page_at(const CachedList& list, int64_t p) {
-  return list.groups[static_cast<size_t>(p / kViewBlockPages)]->pages[static_cast<size_t>(p % kViewBlockPages)];
-}
-
 }  // namespace
-
-struct PageCache::Load {
-  struct Copy {
-    int64_t page;
-    PageView view;
-    bool fresh;  // gets new blocks; else it is copied again, in place
-  };
-
-  int64_t list_id = 0;
-  bool inline_only = false;
-  bool forced = false;
-  bool promotes = false;  // from codes alone to a whole place
-  bool chosen = false;    // where it is kept
-  bool erases = false;    // the list, or pages of it, are no longer the pool's
-  Keep keep = Keep::kWhole;
-  LoadEnd end = LoadEnd::kCold;
-  std::shared_ptr<CachedList> old;   // that is hot
-  std::shared_ptr<CachedList> base;  // what the next one shares pages with: that, or what the last pass made
-  std::shared_ptr<CachedList> next;
-  std::vector<Copy> copies;
-  std::vector<std::pair<int64_t, int64_t>> runs;  // entries of the table that the base's has not
-};
 
 // Under the mutex.
 void PageCache::start_thread() noexcept {
@@ -118,19 +89,25 @@ void PageCache::refresh(const int64_t* list_ids, int64_t n) noexcept {
   }
 }
 
-// The list is marked as loading, and no longer when this returns. The caller holds the mutex of the staging memory.
+// The list is marked as loading, and no longer when this returns: then nothing of the load is left but what is hot. The caller holds the mutex of the
+// staging memory.
 void PageCache::load_list(int64_t list_id, bool inline_only) noexcept {
   const Entered entered(*runtime_);
-  {
+  int pass = 0;
+  LoadEnd end = LoadEnd::kCold;
+  do {
     Load load;
     load.list_id = list_id;
     load.inline_only = inline_only;
-    int pass = 0;
     do {
       load.end = make_version(load);
-    } while (!end_pass(load, ++pass == kPasses));
+    } while (!end_pass(load, ++pass >= kPasses));
+    end = load.end;
+    load.old.reset();
+    load.base.reset();
+    load.next.reset();
     // A writer's copies are still under way as a rule, and nobody waits for them; but what is erased does not stay in what he copied from.
-    const bool erased = load.erases || load.end == LoadEnd::kCold;
+    const bool erased = load.erases || end == LoadEnd::kCold;
     if (inline_only) {
       if (erased) wipe(inline_staging_.get());
     } else {
@@ -139,8 +116,8 @@ void PageCache::load_list(int64_t list_id, bool inline_only) noexcept {
           erased ? std::unique_lock<std::mutex>(inline_mutex_) : std::unique_lock<std::mutex>();
       if (erased) wipe(inline_staging_.get());
     }
-  }
-  clean();
+    clean();
+  } while (!end_load(list_id, end, pass >= kPasses));
 }
 
 void PageCache::wipe(Staging* staging) noexcept {
@@ -156,18 +133,19 @@ PageCache::LoadEnd PageCache::make_version(Load& load) noexcept {
   }
 }
 
-// False: the list changed, and the next pass follows. With the last the list is no longer marked as loading.
+// Publishes what a pass made, or forgets the list. False: it changed, and the next pass follows.
 bool PageCache::end_pass(Load& load, bool last) noexcept {
   const std::lock_guard<std::mutex> lock(mutex_);
   Entry& entry = entries_.find(load.list_id)->second;
   if (entry.gone || failed()) load.end = LoadEnd::kCold;
   if (entry.again && (load.end == LoadEnd::kMade || load.end == LoadEnd::kCurrent)) {
-    entry.again = false;
-    if (!last) {
+    if (last) {
+      load.end = LoadEnd::kLater;
+    } else {
+      entry.again = false;
       if (load.end == LoadEnd::kMade) load.base = std::move(load.next);
       return false;
     }
-    load.end = LoadEnd::kLater;
   }
   if (load.end == LoadEnd::kMade) {
     if (set_hot(load.list_id, entry, load.next)) {
@@ -176,12 +154,24 @@ bool PageCache::end_pass(Load& load, bool last) noexcept {
       load.end = LoadEnd::kCold;
     }
   }
-  if (load.end != LoadEnd::kLater) entry.forced = false;
-  entry.loading = entry.gone = entry.again = entry.promote = false;
+  if (load.end == LoadEnd::kCold) set_cold(load.list_id, entry);
+  return true;
+}
+
+// Unmarks the list. False, and it stays marked: it changed since it was published, or went.
+bool PageCache::end_load(int64_t list_id, LoadEnd end, bool last) noexcept {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  Entry& entry = entries_.find(list_id)->second;
+  const bool changed = entry.again && !entry.gone && !failed();
+  entry.again = entry.gone = false;
+  if (changed && !last) return false;
+  const bool later = (changed || end == LoadEnd::kLater) && !failed();
+  if (!later) entry.forced = false;
+  entry.loading = entry.promote = false;
   --loading_;
   changed_.notify_all();
-  if (load.end == LoadEnd::kCold) set_cold(load.list_id, entry);
-  if (load.end == LoadEnd::kLater) want(load.list_id);
+  if (later) want(list_id);
+  if (entry.list == nullptr) set_cold(list_id, entry);
   return true;
 }
 
@@ -305,77 +295,6 @@ bool PageCache::allocate(Load& load) {
   }
   load.next->table = std::make_shared<HeldBlock>(*scratch_, DeviceHeap::Block{});
   return take_scratch(CachedList::table_bytes(load.next->n_pages()), &load.next->table->block) == HeapStatus::kOk;
-}
-
-bool PageCache::copy_page(const Load& load, Staging& staging, const PageView& view, int64_t p) {
-  CachedPage& page = *page_at(*load.next, p);
-  const int64_t used = used_of(load.next->slots, p);
-  unsigned char* const codes = staging.next(blocks_.codes);
-  if (codes == nullptr) return false;
-  stage_codes(blocks_, view, used, codes);
-  if (staging.send(page.codes.block.memory, blocks_.codes) != Status::kOk) return false;
-  if (load.keep == Keep::kCodes) {
-    stage_rows(blocks_, view, used, page.rows.block.memory);
-  } else if (blocks_.rows > 0) {
-    unsigned char* const rows = staging.next(blocks_.rows);
-    if (rows == nullptr) return false;
-    stage_rows(blocks_, view, used, rows);
-    if (staging.send(page.rows.block.memory, blocks_.rows) != Status::kOk) return false;
-  }
-  page.serial = view.serial;
-  page.used = used;
-  return true;
-}
-
-// Entries first .. last - 1 of a table.
-bool PageCache::copy_entries(const CachedList& list, Staging& staging, int64_t first, int64_t last) {
-  const int64_t step = staging.room() / kTableEntry;
-  for (; first < last; first += step) {
-    const int64_t some = std::min(step, last - first);
-    unsigned char* const image = staging.next(some * kTableEntry);
-    if (image == nullptr) return false;
-    for (int64_t i = 0; i < some; ++i) {
-      const CachedGroup& group = *list.groups[static_cast<size_t>((first + i) / kViewBlockPages)];
-      const auto at = static_cast<size_t>((first + i) % kViewBlockPages);
-      const DevicePage entry{group.pages[at]->memory(blocks_.layout), group.valid[at]};
-      std::memcpy(image + i * kTableEntry, &entry, sizeof entry);
-    }
-    if (staging.send(list.device_table() + first, some * kTableEntry) != Status::kOk) return false;
-  }
-  return true;
-}
-
-// The table: the older version's, with what differs.
-bool PageCache::copy_table(const Load& load, Staging& staging) {
-  const CachedList& next = *load.next;
-  const bool all = load.runs.size() == 1 && load.runs[0] == std::make_pair(int64_t{0}, next.n_pages());
-  if (load.base != nullptr && !all) {
-    const int64_t common = std::min(next.n_pages(), load.base->n_pages());
-    if (runtime_->copy_within(next.device_table(), load.base->device_table(), common * kTableEntry, stream_) != Status::kOk) {
-      return false;
-    }
-  }
-  return std::all_of(load.runs.begin(), load.runs.end(),
-                     [&](const auto& run) { return copy_entries(next, staging, run.first, run.second); });
-}
-
-bool PageCache::copy(Load& load, Staging& staging) {
-  const auto copy_one = [&](const Load::Copy& one) { return copy_page(load, staging, one.view, one.page); };
-  if (!std::all_of(load.copies.begin(), load.copies.end(), copy_one)) return false;
-  if (!copy_table(load, staging)) return false;
-
-  const std::shared_ptr<EventOf> arrives = events_->take();
-  if (arrives == nullptr || runtime_->record(arrives.get(), stream_) != Status::kOk) return false;
-  if (load.inline_only) {
-    load.next->arrives = arrives;  // a few pages: a search waits for them on the device, if it comes so soon
-  } else if (runtime_->synchronize(arrives.get()) != Status::kOk) {
-    return false;
-  }
-  const std::lock_guard<std::mutex> lock(mutex_);
-  const auto copied = static_cast<int64_t>(load.copies.size());
-  stats_.uploaded_pages += copied;
-  stats_.uploaded_bytes += copied * blocks_.bytes();
-  return true;
 }
 
 }  // namespace warpmem::cuda

@@ -8,6 +8,7 @@
 #include "../../csrc/cuda/device_heap.cpp"
 #include "../../csrc/cuda/launch.cuh"
 #include "../../csrc/cuda/page_cache.cpp"
+#include "../../csrc/cuda/page_copies.cpp"
 #include "../../csrc/cuda/page_loader.cpp"
 #include "../../csrc/cuda/page_room.cpp"
 #include "../../csrc/cuda/scan_batch.cpp"

@@ -12,6 +12,7 @@
 #include "../../csrc/cuda/cached_list.cpp"
 #include "../../csrc/cuda/device_heap.cpp"
 #include "../../csrc/cuda/page_cache.cpp"
+#include "../../csrc/cuda/page_copies.cpp"
 #include "../../csrc/cuda/page_loader.cpp"
 #include "../../csrc/cuda/page_room.cpp"
 #include "../../csrc/cuda/staging.cpp"

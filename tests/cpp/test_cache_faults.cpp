@@ -122,6 +122,25 @@ TEST(a_list_that_grows_while_it_is_loaded_is_whole) {
                 });
 }
 
+// Who has waited for the loads finds nothing of them that is still to be zeroed.
+TEST(a_load_is_over_with_its_last_call) {
+  for (const bool drop : {false, true}) {
+    Tiered t(64 << 20);
+    t.grow(0, 300);
+    t.ask(0);
+    int64_t calls = 0, over = 0;
+    device().on_call = [&] {
+      if (drop && calls == 4) t.pool.drop(t.pool.lock_writer(), {0});
+      ++calls;
+      over += t.cache->stats().waiting == 0 ? 1 : 0;
+    };
+    CHECK(t.cache->load_next());
+    CHECK(calls > 8);
+    CHECK_EQ(over, int64_t{0});
+    device().on_call = nullptr;
+  }
+}
+
 // A writer who never stops keeps nobody from loading other lists.
 TEST(a_list_that_always_changes_is_given_up_for_a_while) {
   Tiered t(64 << 20);

@@ -142,7 +142,9 @@ def test_dlpack_as_it_is_asked_for() -> None:
     queries = rows(2, 5)
     segments: Any = [(q, 0, 0, [], [], None) for q in range(2)]
     wanted = pair.native.scan(queries, segments, 6)
+    pair.tiered.warm([0], wait=True)
     (there,) = pair.tiered._cache.put([queries])
+    pair.tiered.scan(there, segments, 6)  # what a launch takes is there
     before = emulated().allocated()
     capsule = there.__dlpack__(copy=True)
     assert emulated().allocated() > before
@@ -162,6 +164,7 @@ def test_arrays_that_are_refused_are_given_back() -> None:
     pair = Pair()
     pair.add(0, rows(70, 0))
     segments: Any = [(0, 0, 0, [], [], None)]
+    pair.tiered.warm([0], wait=True)
     put = pair.tiered._cache.put
     gc.collect()
     before = emulated().allocated()
