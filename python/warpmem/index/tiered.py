@@ -87,10 +87,7 @@ class TieredPool:
     ) -> None:
         """As RowPool.apply. Then brings the device's copies up to date: with the pages that changed when they
         are few, else later."""
-        touched = list_ids  # made ready first: nothing may fail once the change is made
-        if len(removes) > 0 or len(list_ids) > 1:
-            lists = {int(list_id) for list_id, _ in removes}
-            touched = _ids(lists.union(np.unique(list_ids).tolist()))
+        touched = _touched(removes, list_ids)  # made ready first: nothing may fail once the change is made
         self._pool.apply(removes, list_ids, row_ids, ordinals, columns, vectors)
         if self._cache is not None:
             self._cache.refresh(touched)
@@ -217,6 +214,17 @@ class TieredPool:
         if failure is not None:
             raise BackendUnavailable(f"arrays on the device need it, but it does not answer: {failure}")
         return self._cache
+
+
+def _touched(removes: Sequence[tuple[int, int]], list_ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The lists of a change. What is malformed is the pool's to refuse."""
+    try:
+        if len(removes) == 0 and len(list_ids) <= 1:
+            return list_ids
+        lists = {int(list_id) for list_id, _ in removes}
+        return _ids(lists.union(np.unique(list_ids).tolist()))
+    except (TypeError, ValueError, OverflowError):
+        return np.zeros(0, np.int64)
 
 
 def _ids(list_ids: Iterable[int]) -> NDArray[np.int64]:
