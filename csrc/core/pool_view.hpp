@@ -116,8 +116,9 @@ struct ScanFound {
 struct ScanPort {
   PortHead head{kPortVersion, sizeof(ScanPort)};
   void* cache = nullptr;
-  const void* queries = nullptr;  // of the one call that this port is for, in device memory; null: where the call has them
-  int64_t least_work = 0;         // rows * padded dimension * queries of a scan that is worth asking for
+  const void* queries = nullptr;     // of the one call that this port is for, in device memory; null: where the call has them
+  int64_t least_work = 0;            // rows * padded dimension * queries of a scan that is worth asking for
+  int64_t most_results = INT64_MAX;  // queries * k of one call; larger scans are several, and one query is always let through
   // Sets taken[l] to 1 for each list that will be answered and to 0 for the others. Null: none.
   void* (*begin)(void* cache, const ScanCall* call, uint8_t* taken) = nullptr;
   // Waits. False: the device failed, and nothing was found out.

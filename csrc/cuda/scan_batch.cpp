@@ -39,7 +39,7 @@ bool can_share(const ScanTicket& left, const ScanTicket& right) {
          a.ranking.priority_column == b.ranking.priority_column && a.ranking.now == b.ranking.now;
 }
 
-ScanBatch::ScanBatch(std::vector<ScanTicket*> tickets, const PoolPort& pool, const DeviceLimits& limits)
+ScanBatch::ScanBatch(std::vector<ScanTicket*> tickets, const PoolPort& pool, const DeviceLimits& limits, int64_t part_bytes)
     : tickets_(std::move(tickets)), pool_(pool), k_(tickets_[0]->call.k) {
   gather();
   DeviceScanShape shape;
@@ -51,7 +51,9 @@ ScanBatch::ScanBatch(std::vector<ScanTicket*> tickets, const PoolPort& pool, con
   shape.queries = n_queries_;
   shape.k = k_;
   shape.ranking = tickets_[0]->call.ranking;
-  plan_ = plan_device_scan(shape, lists_, segment_queries_.data(), limits);
+  DeviceScanChoice choice;
+  choice.part_bytes = part_bytes;
+  plan_ = plan_device_scan(shape, lists_, segment_queries_.data(), limits, choice);
   place();
 }
 

@@ -36,8 +36,8 @@ bool can_share(const ScanTicket& left, const ScanTicket& right);
 
 class ScanBatch {
  public:
-  // Tickets that can share a launch, at least one. Throws std::bad_alloc.
-  ScanBatch(std::vector<ScanTicket*> tickets, const PoolPort& pool, const DeviceLimits& limits);
+  // Tickets that can share a launch, at least one. part_bytes: of the workspace, for parts. Throws std::bad_alloc.
+  ScanBatch(std::vector<ScanTicket*> tickets, const PoolPort& pool, const DeviceLimits& limits, int64_t part_bytes);
 
   int64_t image_bytes() const noexcept { return at_.results; }
   int64_t result_bytes() const noexcept { return at_.workspace - at_.counters; }

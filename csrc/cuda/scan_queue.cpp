@@ -27,7 +27,8 @@ struct ScanRun {
   bool claimed = false;  // somebody waits for the device
 };
 
-ScanQueue::ScanQueue(PageCache& cache, int32_t lanes) : cache_(cache) {
+ScanQueue::ScanQueue(PageCache& cache, int32_t lanes)
+    : cache_(cache), launch_bytes_(cache.scratch_bytes() / (2 * std::max(lanes, 1))) {
   Runtime& runtime = cache_.runtime();
   const Entered entered(runtime);
   bool well = runtime.limits(&limits_) == Status::kOk;
@@ -163,8 +164,12 @@ void ScanQueue::launch_waiting(std::unique_lock<std::mutex>& lock) {
   }
   ScanRun& run = *owned;
   const ScanTicket& first = *waiting_.front();
+  int64_t results = 0;
   for (ScanTicket* ticket : waiting_) {
-    if (can_share(first, *ticket)) run.tickets.push_back(ticket);
+    const int64_t more = ticket->call.n_queries * ticket->call.k;
+    if (!can_share(first, *ticket) || (results > 0 && results + more > most_results())) continue;
+    results += more;
+    run.tickets.push_back(ticket);
   }
   for (ScanTicket* ticket : run.tickets) {
     waiting_.erase(std::find(waiting_.begin(), waiting_.end(), ticket));
@@ -196,7 +201,7 @@ bool ScanQueue::start(ScanRun& run) noexcept {
   const Entered entered(runtime);
   ScanLane& lane = *run.lane;
   try {
-    run.batch = std::make_unique<ScanBatch>(run.tickets, cache_.pool(), limits_);
+    run.batch = std::make_unique<ScanBatch>(run.tickets, cache_.pool(), limits_, std::min(kScanPartBytes, launch_bytes_ / 2));
     const ScanBatch& batch = *run.batch;
     if (batch.bytes() > lane.block_bytes) {
       cache_.give_back(&lane.block);
@@ -310,6 +315,7 @@ ScanPort ScanQueue::port(int64_t least_work) {
   ScanPort port;
   port.cache = this;
   port.least_work = least_work;
+  port.most_results = most_results();
   port.begin = begin_scan;
   port.finish = [](void* cache, void* ticket, ScanFound* found) {
     ScanTicket* const own = static_cast<ScanTicket*>(ticket);

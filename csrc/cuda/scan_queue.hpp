@@ -12,6 +12,7 @@
 // back. When memory is missing the host answers; when the device fails, the cache is told and the host answers too.
 #pragma once
 
+#include <algorithm>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
@@ -25,6 +26,8 @@
 namespace warpmem::cuda {
 
 constexpr int64_t kLaneBytes = int64_t{64} << 20;
+constexpr int64_t kMostResults = int64_t{1} << 21;  // of one call: 76 bytes of device memory each
+constexpr int64_t kResultBytes = 80;
 
 struct QueueStats {
   int64_t searches = 0;  // that the device had a part in
@@ -60,9 +63,11 @@ class ScanQueue {
   bool start(ScanRun& run) noexcept;
   void complete(ScanRun* run, std::unique_lock<std::mutex>& lock) noexcept;
   ScanLane* free_lane() noexcept;
+  int64_t most_results() const noexcept { return std::min(kMostResults, launch_bytes_ / 2 / kResultBytes); }
   void close(std::unique_ptr<ScanRun> run, bool well) noexcept;
 
   PageCache& cache_;
+  const int64_t launch_bytes_;  // half of this for results, half for parts: with tables, all lanes fit in the cache's scratch
   DeviceLimits limits_;
   mutable std::mutex mutex_;
   std::condition_variable changed_;
