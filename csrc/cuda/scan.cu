@@ -100,4 +100,11 @@ void scan(const DeviceScanPlan& plan, const ScanArguments& arguments, Stream str
   }
 }
 
+void normalize_rows(const float* from, int64_t n, int64_t dim, float* to, const DeviceLimits& limits, Stream stream) {
+  if (n == 0) return;
+  constexpr int64_t kWarps = kScanThreads / 32;
+  const int64_t blocks = std::min((n + kWarps - 1) / kWarps, 4 * resident_blocks(limits, kScanThreads, 0));
+  launch("scan_normalize", scan_normalize_kernel, Grid{blocks, kScanThreads, 0}, stream, ScanNormalizeParams{from, to, n, dim});
+}
+
 }  // namespace warpmem::cuda

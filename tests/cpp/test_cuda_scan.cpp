@@ -249,6 +249,31 @@ TEST(rows_with_one_id_are_told_apart) {
   }
 }
 
+TEST(rows_are_brought_to_unit_length_as_on_the_host) {
+  std::mt19937 random(9300);
+  for (const int64_t dim : {1, 31, 32, 33, 384}) {
+    for (const int64_t n : {0, 1, 9, 70}) {
+      std::vector<float> rows;
+      for (int64_t i = 0; i < n * dim; ++i) rows.push_back(static_cast<float>(static_cast<int32_t>(random())) * 1e-3f);
+      if (n > 4) {  // without a direction
+        std::fill_n(rows.begin() + 2 * dim, dim, 0.0f);
+        rows[static_cast<size_t>(3 * dim + dim / 2)] = kInfinity;
+        rows[static_cast<size_t>(4 * dim)] = -NAN;
+      }
+      const auto found = simt::run_twice([&](unsigned char fill) {
+        std::vector<float> out(rows.size());
+        std::memset(out.data(), fill, 4 * out.size());
+        cuda::normalize_rows(rows.data(), n, dim, out.data(), kLimitsSm90, nullptr);
+        for (float& x : out) x = x == x ? x : kInfinity;  // so that results can be compared
+        return out;
+      });
+      std::vector<float> wanted(rows.size(), kInfinity);
+      for (int64_t row = 0; row < n; ++row) normalize_row(rows.data() + row * dim, dim, wanted.data() + row * dim);
+      CHECK(found == wanted);
+    }
+  }
+}
+
 TEST(plans_are_printed) {
   DeviceScanShape shape;
   shape.dim = 384;

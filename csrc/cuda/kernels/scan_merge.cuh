@@ -1,5 +1,6 @@
 // What stands before and behind the tasks of a scan: the queries' codes, and the merge of the tasks' parts.
 //
+// normalize A warp a query: core/score.hpp's normalize_row. A row without a direction becomes NaN.
 // prepare   A warp a query: core/int8.hpp's quantize_query, with sums over lanes instead of in order. The bound's slack of 1e-9 covers that. A query that is
 //           too long to be screened gets an infinite bound, which every row passes.
 // merge     A block a query, once a round. Its parts are sorted and the query's floor is known, so the wanted items of each part are a prefix, found by
@@ -19,6 +20,27 @@ constexpr int64_t kScanMergeCandidates = 128;
 constexpr int64_t kScanMergeRanks = kScanMergeCandidates + kScanThreads * static_cast<int64_t>(sizeof(Candidate));
 constexpr int64_t kScanMergeOffsets = kScanMergeRanks + 4 * kScanThreads;
 constexpr int64_t kScanMergeShared = kScanMergeOffsets + 4 * kScanThreads;
+
+// normalize ----------------------------------------------------------------------------------------------------------------------------------------
+
+struct ScanNormalizeParams {
+  const float* from;  // (n, dim)
+  float* to;          // (n, dim)
+  int64_t n;
+  int64_t dim;
+};
+
+WARPMEM_KERNEL(kScanThreads) scan_normalize_kernel(ScanNormalizeParams p) {
+  constexpr int kWarps = kScanThreads / kWarpSize;
+  for (int64_t row = block_index() * kWarps + warp_index(); row < p.n; row += grid_blocks() * kWarps) {
+    const float* const from = p.from + row * p.dim;
+    const double squared = warp_dot_f64(from, from, p.dim);
+    const bool directed = squared > 0.0 && squared <= 1.7976931348623157e308;
+    const double inverse = directed ? 1.0 / sqrt(squared) : 0.0;
+    for (int64_t i = lane_index(); i < p.dim; i += kWarpSize)
+      p.to[row * p.dim + i] = directed ? static_cast<float>(static_cast<double>(from[i]) * inverse) : NAN;
+  }
+}
 
 // prepare ------------------------------------------------------------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 
@@ -19,12 +19,12 @@ from .cuda_backend import LEAST_VRAM, CudaBackend
 from .filter_terms import FilterCompiler
 from .inputs import F32, I64
 from .pool_copies import copy_rows
+from .row_input import RowInput, require_device, to_device
 from .row_store import RowStore, Serving
 from .searching import search
 from .tiered import TieredPool
 
 _USUAL_THREADS = 16
-_NORMALISE_ROWS = 8192
 _MAX_DEVICE = 1 << 16
 
 
@@ -111,6 +111,7 @@ class VectorIndex:
         return pool
 
     def _new_store(self, serving: Serving) -> RowStore:
+        self._input = RowInput(self._dim, self._metric, self._storage, self._backend.normalize)
         return RowStore(serving, self._columns, self._dim, self._storage)
 
     # ------------------------------------------------------------------------------------- changes
@@ -119,7 +120,8 @@ class VectorIndex:
         """Add n vectors and return their ids, (n,) int64; the next search sees all of them.
 
         vectors: (n, dim), or (dim,) for one: NumPy, torch, CuPy, anything with DLPack or
-        `__cuda_array_interface__`, or lists of numbers; C-contiguous float32 in host memory is read in place.
+        `__cuda_array_interface__`, or lists of numbers; C-contiguous float32 in host memory is read in place,
+        what lies on a device is copied to the host, where an index lives.
         ids: n integers that the index does not hold; None gives the next free ones, above every id that was
         ever added. owners: n integers or one for all; None is owner 0. attributes: column -> n values, or one
         for all. None and NaN are missing values, as is every column not named. "time" takes aware datetimes
@@ -127,7 +129,7 @@ class VectorIndex:
 
         Raises InvalidVector (shape, dtype, NaN, infinity, a zero vector where metric is "cosine"), InputError
         (ids that are negative, given twice or in the index; owners; attributes; an untrained "pq" index)."""
-        rows = self._rows(vectors, "vectors")
+        rows = self._input.vectors(vectors, self._store.serving.pool)
         n = len(rows)
         lists = inputs.lists_of_rows(owners, n)
         given = None if ids is None else inputs.row_ids(ids, n)
@@ -155,7 +157,7 @@ class VectorIndex:
         Raises NotFound for an id that is not in the index, InvalidVector, InputError.
         """
         named = inputs.row_ids(ids, None)
-        rows = None if vectors is None else self._rows(vectors, "vectors")
+        rows = None if vectors is None else self._input.vectors(vectors, self._store.serving.pool)
         if rows is not None and len(rows) != len(named):
             raise InvalidVector(f"vectors: expected {len(named)} rows, one an id, not {len(rows)}")
         self._store.update(named, rows, self._columns.check(attributes, len(named)))
@@ -165,7 +167,7 @@ class VectorIndex:
 
         Raises InputError for another storage, an index that holds rows, or too few vectors; InvalidVector.
         """
-        rows = self._rows(vectors, "vectors")
+        rows = self._input.vectors(vectors, self._store.serving.pool)
         if self._storage != "pq":
             raise InputError(f'train() is for storage="pq"; storage="{self._storage}" needs no training')
         needed = approximate().training_rows(self._dim)
@@ -194,6 +196,7 @@ class VectorIndex:
         n_probes: int | None = None,
         refine: int | None = None,
         explain: bool = False,
+        results: Literal["host", "device"] = "host",
     ) -> Neighbors:
         """The k nearest rows of each query: `ids, scores = index.search(...)`, both (n, k), best first.
 
@@ -205,23 +208,28 @@ class VectorIndex:
         contains and icontains. ranking: weights of similarity, recency and priority; None is similarity
         alone. n_probes, refine: how many cells an approximate index reads and how many candidates a result it
         scores exactly; None is what `optimise()` found to reach the wanted recall. explain: say in `.plan`
-        how it was done.
+        how it was done. With "cuda", (n, dim) float32 queries on its device are used there; results="device"
+        leaves ids and scores there, as arrays with DLPack and `__cuda_array_interface__`.
 
-        Raises InvalidVector, InvalidFilter, InputError. Never waits for changes.
+        Raises InvalidVector, InvalidFilter, InputError; NotSupported for results="device" elsewhere,
+        BackendUnavailable when that device fails. Never waits for changes.
         """
-        rows = self._rows(queries, "queries")
-        k = inputs.count(k)
         serving = self._store.serving
+        inputs.one_of(results, "results", ("host", "device"))
+        device = require_device(serving.pool, self._plan(serving)) if results == "device" else None
+        rows = self._input.queries(queries, serving.pool)
+        k = inputs.count(k)
         options = self._tuning(serving, n_probes, refine)
         described = None
         if explain:
             described = {"plan": self._plan(serving), "backend": self._backend.name, "isa": serving.pool.isa}
             if self._backend.name in ("cpu", "cuda") or serving.approximate:
                 options["explain"] = True
-        return search(
+        found = search(
             serving, self._filters, rows, k,
             owners=owners, filters=filter, ranking=ranking, options=options, explain=described,
         )  # fmt: skip
+        return found if device is None else to_device(device, found)
 
     def vectors(self, ids: Any) -> F32:
         """(n, dim) float32, the rows of (n,) ids as they are kept: normalised where metric is "cosine", and
@@ -378,29 +386,6 @@ class VectorIndex:
         if given and self._recall == 1.0 and not serving.approximate:
             raise InputError(f"{' and '.join(given)} tune an approximate index; this one has recall=1")
         return given if serving.approximate else {}
-
-    def _rows(self, vectors: Any, what: str) -> F32:
-        """(n, dim) float32 as the pool takes them. Raises InvalidVector."""
-        rows = inputs.as_rows(vectors, self._dim, what)
-        if self._metric != "cosine":
-            inputs.require_finite(rows, what)
-            if self._storage == "f16" and what == "vectors":
-                inputs.require_half(rows, what)
-            return rows
-        try:
-            if len(rows) <= _NORMALISE_ROWS:
-                return self._backend.normalize(rows)
-            unit = np.empty_like(rows)  # in parts, so that other threads get their turn
-            for start in range(0, len(rows), _NORMALISE_ROWS):
-                part = slice(start, start + _NORMALISE_ROWS)
-                unit[part] = self._backend.normalize(rows[part])
-            return unit
-        except ValueError:
-            inputs.require_finite(rows, what)
-            row = int(np.argmin(rows.any(axis=1)))
-            raise InvalidVector(
-                f"{what}: row {row} of {len(rows)} is all zero and has no direction"
-            ) from None
 
 
 def _usable_threads() -> int:
