@@ -9,7 +9,6 @@
 namespace warpmem {
 
 inline py::capsule pool_port_capsule(Pool& pool, const py::object& owner) {
-  if (pool.books() != nullptr) throw py::value_error("a pool with codebooks is scanned by the host alone; it has no port");
   return port_capsule(pool_port(pool), kPoolPortName, owner);
 }
 
@@ -18,7 +17,6 @@ inline const ScanPort* scan_port_of(const py::object& argument, const Pool& pool
   if (argument.is_none()) return nullptr;
   const auto* const port = port_of<ScanPort>(argument, kScanPortName);
   if (port == nullptr) throw py::type_error("device must be the port of a PageCache of this version of warpmem, or None");
-  if (pool.books() != nullptr) throw py::value_error("a pool with codebooks is scanned by the host alone; device must be None");
   return port;
 }
 

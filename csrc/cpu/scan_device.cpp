@@ -1,6 +1,6 @@
 // A scan of which a device does a part: it takes the lists that it has in the very version of the snapshot, the host scans the others meanwhile, and the
 // results of both are joined by the one total order. When the device fails the host scans its lists too. A scan with more results than the device has room
-// for goes query by query, over the one snapshot.
+// for goes query by query, over the one snapshot. Of a pool with product-quantisation codes the device takes all lists or none.
 #include <algorithm>
 
 #include "pool_view.hpp"
@@ -35,6 +35,7 @@ struct Call {
     call.queries = request.queries;
     call.n_queries = request.n_queries;
     call.k = request.k;
+    call.refine = request.refine;
     call.min_similarity = request.min_similarity;
     call.ranking = request.ranking;
     call.n_lists = static_cast<int64_t>(lists.size());
@@ -81,6 +82,17 @@ std::vector<ListHead> marked(const std::vector<ListHead>& heads, const std::vect
   return out;
 }
 
+// What a device found, to what is known.
+void offer(const ScanFound& found, int64_t k, std::vector<TopK>* tops) {
+  for (size_t q = 0; q < tops->size(); ++q) {
+    TopK& top = (*tops)[q];
+    top.expect(found.counts[q]);
+    top.reserve(k);
+    const Candidate* const first = found.candidates + static_cast<int64_t>(q) * found.k;
+    for (int32_t i = 0; i < found.counts[q]; ++i) top.offer(first[i]);
+  }
+}
+
 // One call of the device. Marks the lists that it answered for.
 ScanCounters scan_call(const ScanPort& device, const Kernels& kernels, const Pool& pool, const ScanRequest& request,
                        const SegmentGroups& groups, const std::vector<ListHead>& heads, const ScanOutput& output,
@@ -91,6 +103,23 @@ ScanCounters scan_call(const ScanPort& device, const Kernels& kernels, const Poo
   if (!taken) return scan(kernels, pool, request, groups, heads, output, workers);
 
   const auto n_queries = static_cast<size_t>(request.n_queries);
+  if (pool.books() != nullptr) {  // all lists are the device's
+    ScanFound found;
+    if (!taken.finish(&found)) {
+      ScanCounters counters = scan(kernels, pool, request, groups, heads, output, workers);
+      counters.device_failed = true;
+      return counters;
+    }
+    std::vector<TopK> tops(n_queries);
+    offer(found, request.k, &tops);
+    write_output(tops, static_cast<size_t>(request.k), output);
+    ScanCounters counters;
+    counters.rows_seen = found.rows_seen;
+    counters.rows_rescored = found.rows_rescored;
+    counters.screened = true;
+    answered->swap(marks);
+    return counters;
+  }
   const auto on_host = [&](uint8_t mark, std::vector<TopK>* tops) {
     return scan_lists(kernels, pool, request, groups, marked(heads, marks, mark), output, workers, tops);
   };
@@ -99,12 +128,7 @@ ScanCounters scan_call(const ScanPort& device, const Kernels& kernels, const Poo
   std::vector<TopK> others(n_queries);
   ScanFound found;
   if (taken.finish(&found)) {
-    for (size_t q = 0; q < n_queries; ++q) {
-      tops[q].expect(found.counts[q]);
-      tops[q].reserve(request.k);
-      const Candidate* const first = found.candidates + static_cast<int64_t>(q) * found.k;
-      for (int32_t i = 0; i < found.counts[q]; ++i) tops[q].offer(first[i]);
-    }
+    offer(found, request.k, &tops);
     counters.rows_seen += found.rows_seen;
     counters.rows_rescored += found.rows_rescored;
     answered->swap(marks);

@@ -8,6 +8,8 @@ namespace warpmem::cuda {
 
 namespace {
 
+constexpr int64_t kCounters = 3;  // at most
+
 template <typename T>
 void put(unsigned char* to, const T* from, int64_t n) noexcept {
   if (n > 0) std::memcpy(to, from, static_cast<size_t>(n) * sizeof(T));
@@ -33,10 +35,11 @@ Ranking plain_ranking(const Ranking& ranking) {
 bool can_share(const ScanTicket& left, const ScanTicket& right) {
   const ScanCall& a = left.call;
   const ScanCall& b = right.call;
-  return a.k == b.k && a.min_similarity == b.min_similarity && a.ranking.w_similarity == b.ranking.w_similarity &&
-         a.ranking.w_recency == b.ranking.w_recency && a.ranking.w_priority == b.ranking.w_priority &&
-         a.ranking.half_life == b.ranking.half_life && a.ranking.recency_column == b.ranking.recency_column &&
-         a.ranking.priority_column == b.ranking.priority_column && a.ranking.now == b.ranking.now;
+  return a.k == b.k && a.refine == b.refine && a.min_similarity == b.min_similarity &&
+         a.ranking.w_similarity == b.ranking.w_similarity && a.ranking.w_recency == b.ranking.w_recency &&
+         a.ranking.w_priority == b.ranking.w_priority && a.ranking.half_life == b.ranking.half_life &&
+         a.ranking.recency_column == b.ranking.recency_column && a.ranking.priority_column == b.ranking.priority_column &&
+         a.ranking.now == b.ranking.now;
 }
 
 ScanBatch::ScanBatch(std::vector<ScanTicket*> tickets, const PoolPort& pool, const DeviceLimits& limits, int64_t part_bytes)
@@ -51,9 +54,16 @@ ScanBatch::ScanBatch(std::vector<ScanTicket*> tickets, const PoolPort& pool, con
   shape.queries = n_queries_;
   shape.k = k_;
   shape.ranking = tickets_[0]->call.ranking;
-  DeviceScanChoice choice;
-  choice.part_bytes = part_bytes;
-  plan_ = plan_device_scan(shape, lists_, segment_queries_.data(), limits, choice);
+  if (coded()) {
+    DevicePqShape coded_shape{shape, pool_.pq_dim, pool_.dsub, tickets_[0]->call.refine};
+    DevicePqChoice choice;
+    choice.part_bytes = part_bytes;
+    pq_plan_ = plan_device_scan_pq(coded_shape, lists_, segment_queries_.data(), limits, choice);
+  } else {
+    DeviceScanChoice choice;
+    choice.part_bytes = part_bytes;
+    plan_ = plan_device_scan(shape, lists_, segment_queries_.data(), limits, choice);
+  }
   place();
 }
 
@@ -128,13 +138,13 @@ void ScanBatch::place() {
   };
   const int64_t n = n_queries_ * k_;
   at_.queries = next(n_queries_ * pool_.dim, sizeof(float));
-  at_.table = next(plan_.table_bytes, 1);
+  at_.table = next(coded() ? pq_plan_.table_bytes : plan_.table_bytes, 1);
   at_.segments = next(static_cast<int64_t>(segments_.size()), sizeof(DeviceSegment));
   at_.filters = next(static_cast<int64_t>(filters_.size()), sizeof(DeviceFilter));
   at_.terms = next(n_terms_, sizeof(Term));
   at_.values = next(n_values_, sizeof(int64_t));
   at_.bitmaps = next(n_words_, sizeof(uint64_t));
-  at_.counters = next(2, sizeof(uint64_t));
+  at_.counters = next(kCounters, sizeof(uint64_t));
   at_.results = next(n, sizeof(float));
   at_.similarities = next(n, sizeof(float));
   at_.list_ids = next(n, sizeof(int64_t));
@@ -164,7 +174,11 @@ void ScanBatch::pack(unsigned char* image, unsigned char* device) const noexcept
       words += call.filters[f].bitmap_words * static_cast<int64_t>(sizeof(uint64_t));
     }
   }
-  pack_scan_table(plan_, image + at_.table);
+  if (coded()) {
+    pack_pq_table(pq_plan_, image + at_.table);
+  } else {
+    pack_scan_table(plan_, image + at_.table);
+  }
   put(image + at_.segments, segments_.data(), static_cast<int64_t>(segments_.size()));
   for (size_t f = 0; f < filters_.size(); ++f) {
     DeviceFilter filter = filters_[f];
@@ -174,11 +188,11 @@ void ScanBatch::pack(unsigned char* image, unsigned char* device) const noexcept
     }
     put(image + at_.filters + f * sizeof filter, &filter, 1);
   }
-  std::memset(image + at_.counters, 0, 2 * sizeof(uint64_t));
+  std::memset(image + at_.counters, 0, kCounters * sizeof(uint64_t));
 }
 
-Status ScanBatch::run(Runtime& runtime, const unsigned char* image, unsigned char* device, unsigned char* results,
-                      Stream stream) const {
+Status ScanBatch::run(Runtime& runtime, const PqPoolBooks& books, const unsigned char* image, unsigned char* device,
+                      unsigned char* results, Stream stream) const {
   std::vector<Event> waited;
   for (const ScanTicket* ticket : tickets_) {
     for (const auto& list : ticket->pins) {
@@ -216,7 +230,11 @@ Status ScanBatch::run(Runtime& runtime, const unsigned char* image, unsigned cha
   arguments.counts = reinterpret_cast<int32_t*>(device + at_.counts);
   arguments.counters = reinterpret_cast<uint64_t*>(device + at_.counters);
   arguments.workspace = device + at_.workspace;
-  scan(plan_, arguments, stream);
+  if (coded()) {
+    scan_pq(pq_plan_, books, arguments, stream);
+  } else {
+    scan(plan_, arguments, stream);
+  }
   return runtime.copy_out(results, device + at_.counters, result_bytes(), stream);
 }
 

@@ -11,6 +11,7 @@
 #include "../core/pool_view.hpp"
 #include "page_cache.hpp"
 #include "scan.hpp"
+#include "scan_pq.hpp"
 
 namespace warpmem::cuda {
 
@@ -41,14 +42,15 @@ class ScanBatch {
 
   int64_t image_bytes() const noexcept { return at_.results; }
   int64_t result_bytes() const noexcept { return at_.workspace - at_.counters; }
-  int64_t bytes() const noexcept { return at_.workspace + plan_.workspace_bytes; }
-  const DeviceScanPlan& plan() const noexcept { return plan_; }
+  int64_t bytes() const noexcept { return at_.workspace + (coded() ? pq_plan_.workspace_bytes : plan_.workspace_bytes); }
+  bool fits() const noexcept { return !coded() || pq_plan_.fits; }  // false: the host has to do it
   const std::vector<ScanTicket*>& tickets() const noexcept { return tickets_; }
 
   // Writes what is to be copied to the device block at `device`, without the queries that are there already.
   void pack(unsigned char* image, unsigned char* device) const noexcept;
-  // Enqueues the copies and the launches. Throws std::runtime_error when a launch fails.
-  Status run(Runtime& runtime, const unsigned char* image, unsigned char* device, unsigned char* results, Stream stream) const;
+  // Enqueues the copies and the launches. books: of a pool that has some. Throws std::runtime_error when a launch fails.
+  Status run(Runtime& runtime, const PqPoolBooks& books, const unsigned char* image, unsigned char* device,
+             unsigned char* results, Stream stream) const;
   // Gives each ticket its part of what was copied back.
   void unpack(const unsigned char* results) const;
 
@@ -59,6 +61,7 @@ class ScanBatch {
     int64_t workspace = 0;
   };
 
+  bool coded() const noexcept { return pool_.pq_dim > 0; }  // with product-quantisation codes
   void gather();
   void place();
 
@@ -72,7 +75,8 @@ class ScanBatch {
   std::vector<uint32_t> segment_queries_;
   std::vector<DeviceFilter> filters_;  // bitmaps as offsets into their piece, plus 1; null: none
   int64_t n_terms_ = 0, n_values_ = 0, n_words_ = 0;
-  DeviceScanPlan plan_;
+  DeviceScanPlan plan_;  // or
+  DevicePqPlan pq_plan_;
   Layout at_;
 };
 

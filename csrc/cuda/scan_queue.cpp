@@ -51,6 +51,7 @@ ScanQueue::~ScanQueue() {
     runtime.release_event(lane->end);
     runtime.release_stream(lane->stream);
   }
+  cache_.give_back(&books_);
 }
 
 // --------------------------------------------------------------------------------------------- callers
@@ -87,6 +88,14 @@ ScanTicket* ScanQueue::begin(const ScanCall& call, uint8_t* taken) {
   for (int64_t l = 0; l < call.n_lists; ++l) {
     taken[l] = ticket->pins[static_cast<size_t>(l)] != nullptr ? 1 : 0;
     any = any || taken[l] != 0;
+  }
+  if (cache_.pool().pq_dim > 0) {  // all lists, or none
+    for (int64_t l = 0; l < call.n_lists; ++l) any = any && (taken[l] != 0 || call.lists[l].version == 0);
+    any = any && call.k * call.refine <= kScanPqMaxKeep;
+    if (!any) {
+      std::fill_n(taken, call.n_lists, uint8_t{0});
+      cache_.unpin(&ticket->pins);
+    }
   }
   if (!any) return nullptr;
   std::unique_lock<std::mutex> lock(mutex_);
@@ -203,6 +212,7 @@ bool ScanQueue::start(ScanRun& run) noexcept {
   try {
     run.batch = std::make_unique<ScanBatch>(run.tickets, cache_.pool(), limits_, std::min(kScanPartBytes, launch_bytes_ / 2));
     const ScanBatch& batch = *run.batch;
+    if (!batch.fits() || !bring_books(lane.stream)) return false;
     if (batch.bytes() > lane.block_bytes) {
       cache_.give_back(&lane.block);
       lane.block = cache_.reserve(batch.bytes(), lane.stream);
@@ -228,7 +238,8 @@ bool ScanQueue::start(ScanRun& run) noexcept {
     unsigned char* const device = lane.block->block.memory;
     batch.pack(lane.host, device);
     bool well = runtime.record(lane.begin, lane.stream) == Status::kOk;
-    well = well && batch.run(runtime, lane.host, device, lane.host + batch.image_bytes(), lane.stream) == Status::kOk;
+    well =
+        well && batch.run(runtime, device_books_, lane.host, device, lane.host + batch.image_bytes(), lane.stream) == Status::kOk;
     well = well && runtime.record(lane.end, lane.stream) == Status::kOk;
     if (!well) {
       cache_.fail();
@@ -242,6 +253,32 @@ bool ScanQueue::start(ScanRun& run) noexcept {
     static_cast<void>(runtime.synchronize(lane.stream));
     return false;
   }
+}
+
+// Of a pool with codebooks: copies them to the device, once. False: the host has to do it.
+bool ScanQueue::bring_books(Stream stream) noexcept {
+  const PoolPort& pool = cache_.pool();
+  const std::lock_guard<std::mutex> lock(books_mutex_);
+  if (pool.pq_dim == 0 || books_ != nullptr) return true;
+  const int64_t width = pool.pq_dim * pool.dsub;
+  const auto bytes = static_cast<int64_t>(sizeof(float)) * width;  // a multiple of 128
+  try {
+    books_ = cache_.reserve(33 * bytes, stream);
+  } catch (const std::bad_alloc&) {
+  }
+  if (books_ == nullptr) return false;
+  Runtime& runtime = cache_.runtime();
+  auto* const at = reinterpret_cast<float*>(books_->block.memory);
+  device_books_ = PqPoolBooks{at, at + 16 * width, at + 32 * width};
+  const bool well = runtime.copy_in(at, pool.codebooks, 16 * bytes, stream) == Status::kOk &&
+                    runtime.copy_in(at + 16 * width, pool.beside, 16 * bytes, stream) == Status::kOk &&
+                    runtime.copy_in(at + 32 * width, pool.largest, bytes, stream) == Status::kOk &&
+                    runtime.synchronize(stream) == Status::kOk;  // for the launches of all lanes
+  if (well) return true;
+  cache_.fail();
+  static_cast<void>(runtime.synchronize(stream));
+  cache_.give_back(&books_);
+  return false;
 }
 
 // Waits for a launch and hands out what it found.

@@ -60,6 +60,7 @@ class ScanQueue {
 
  private:
   void launch_waiting(std::unique_lock<std::mutex>& lock);
+  bool bring_books(Stream stream) noexcept;
   bool start(ScanRun& run) noexcept;
   void complete(ScanRun* run, std::unique_lock<std::mutex>& lock) noexcept;
   ScanLane* free_lane() noexcept;
@@ -75,6 +76,10 @@ class ScanQueue {
   std::vector<std::unique_ptr<ScanLane>> lanes_;
   std::vector<std::unique_ptr<ScanRun>> runs_;  // on the device
   QueueStats stats_;
+
+  std::mutex books_mutex_;
+  std::shared_ptr<HeldBlock> books_;  // on the device since the first launch that needs them
+  PqPoolBooks device_books_;
 };
 
 }  // namespace warpmem::cuda

@@ -3,7 +3,8 @@
 The host is the truth: every change and every read goes to the native pool. A scan takes one snapshot of it;
 the device answers for the lists that it holds in that very version, the host for the others, at the same
 time. So results, and what a scan sees of a change, are those of the native pool, bit for bit, whatever the
-device does, and nothing is lost when it fails.
+device does, and nothing is lost when it fails. Of a pool with product-quantisation codes the device answers
+only scans of which it holds every list: a query's shortlist is of all of them.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class DeviceRows:
 class TieredPool:
     """RowPool over a native pool and a cache of its lists on a device. Thread-safe.
 
-    pool: of `_cpu`, without codebooks. open_cache: makes the `_cuda.PageCache` of the pool whose port it
+    pool: of `_cpu`. open_cache: makes the `_cuda.PageCache` of the pool whose port it
     gets; where it raises BackendUnavailable the host answers alone.
     """
 
@@ -84,6 +85,11 @@ class TieredPool:
     @property
     def threads(self) -> int:
         return int(self._pool.threads)
+
+    @property
+    def codebooks(self) -> Any:
+        """(pq_dim, 16, dsub) float32, or None."""
+        return self._pool.codebooks
 
     # ------------------------------------------------------------------------------------- changes
 

@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import InputError, InvalidVector
 from ..protocols import RowPool
 from ..types import ColumnType, Metric, Neighbors, RankBy, Storage
-from . import inputs, vector_file
+from . import inputs, tiers, vector_file
 from .approximate import approximate, measured
 from .backends import choose
 from .columns import Columns
@@ -22,7 +22,6 @@ from .pool_copies import copy_rows
 from .row_input import RowInput, require_device, to_device
 from .row_store import RowStore, Serving
 from .searching import search
-from .tiered import TieredPool
 
 _USUAL_THREADS = 16
 _MAX_DEVICE = 1 << 16
@@ -102,13 +101,15 @@ class VectorIndex:
 
     def _adopt(self, mapped: RowPool) -> RowPool:
         """A native pool as one of this index's backend: itself, or with its rows."""
-        if self._backend.name == "cpu":
-            return mapped
-        if isinstance(self._backend, CudaBackend):
-            return self._backend.adopt(mapped)
+        if self._backend.name in ("cpu", "cuda"):
+            return self._with_device(mapped)
         pool = self._new_pool()
         copy_rows(mapped, pool, self._dim, self._storage)
         return pool
+
+    def _with_device(self, pool: RowPool) -> RowPool:
+        """A pool that the native module made, with the device's cache before it where there is one."""
+        return self._backend.adopt(pool) if isinstance(self._backend, CudaBackend) else pool
 
     def _new_store(self, serving: Serving) -> RowStore:
         self._input = RowInput(self._dim, self._metric, self._storage, self._backend.normalize)
@@ -180,7 +181,8 @@ class VectorIndex:
             threads=self._threads,
             seed=0,
         )
-        self._store.restart(Serving(pool, False))  # exact for the rows that codes stand for
+        # Exact for the rows that codes stand for.
+        self._store.restart(Serving(self._with_device(pool), False))
         self._trained = True
 
     # -------------------------------------------------------------------------------------- search
@@ -250,18 +252,14 @@ class VectorIndex:
 
     def warm(self, owners: Any, *, wait: bool = False) -> int:
         """Load owners' rows to the device, however rarely they are asked for, as at the start of a session;
-        owners: an integer or (n,). wait: until they are there, or there is no room. Returns how many owners
-        are on their way: none with other backends than "cuda", and none of an approximate index."""
-        pool = self._store.serving.pool
-        lists = inputs.integers(owners, "owners")
-        return pool.warm(lists, wait=wait) if isinstance(pool, TieredPool) else 0
+        owners: an integer or (n,). wait: until they are there, or there is no room. Returns how many lists
+        are on their way, an owner's one, or in an approximate index its cells; none with other backends than
+        "cuda"."""
+        return tiers.warm(self._store.serving.pool, inputs.integers(owners, "owners"), wait=wait)
 
     def evict(self, owners: Any) -> None:
         """Forget the device's copy of owners' rows, and overwrite it with zeros. Rows stay in the index."""
-        pool = self._store.serving.pool
-        lists = inputs.integers(owners, "owners")
-        if isinstance(pool, TieredPool):
-            pool.evict(lists)
+        tiers.evict(self._store.serving.pool, inputs.integers(owners, "owners"))
 
     def optimise(self) -> None:
         """Make searches faster, at the cost of time now; searches and changes go on meanwhile.
@@ -273,21 +271,20 @@ class VectorIndex:
 
         Raises NotSupported where this build has no approximate search.
         """
-        if self._recall < 1.0:
-            build = approximate().build_ivf
-            built = self._store.replace_pool(
-                lambda pool: build(
-                    pool,
-                    recall=self._recall,
-                    storage=self._storage,
-                    metric=vector_file.pool_metric(self._metric),
-                    threads=self._threads,
-                    seed=0,
-                )
-            )
-            if built:
-                return
+        if self._recall < 1.0 and self._store.replace_pool(self._approximate):
+            return
         self._store.compact()
+
+    def _approximate(self, pool: RowPool) -> RowPool | None:
+        built = approximate().build_ivf(
+            pool,
+            recall=self._recall,
+            storage=self._storage,
+            metric=vector_file.pool_metric(self._metric),
+            threads=self._threads,
+            seed=0,
+        )
+        return None if built is None else self._with_device(built)
 
     def compact(self) -> None:
         """Give back the memory of removed rows. Results stay the same; searches go on, changes take turns
@@ -302,6 +299,7 @@ class VectorIndex:
         the reason for it, isa, storage, metric, plan; for an approximate index also what its pool says of
         itself, the measured recall among it; with "cuda" also `tiers`, what the device holds and did."""
         serving = self._store.serving
+        held = tiers.tiers(serving.pool)
         return {
             **serving.pool.stats(),
             **measured(serving.pool),
@@ -313,7 +311,7 @@ class VectorIndex:
             "plan": self._plan(serving),
             "wanted_recall": self._recall,
             "threads": self._threads,
-            **({"tiers": serving.pool.tiers()} if isinstance(serving.pool, TieredPool) else {}),
+            **({"tiers": held} if held else {}),
         }
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -362,8 +360,8 @@ class VectorIndex:
         index._recall, index._trained = described.recall, described.trained
         index._columns = Columns(dict(described.columns), described.strings)
         index._filters = FilterCompiler(index._columns)
-        if not described.approximate and described.storage != "pq":
-            pool = index._adopt(pool)
+        codes = described.approximate or described.storage == "pq"  # which the native module alone has
+        pool = index._with_device(pool) if codes else index._adopt(pool)
         index._store = index._new_store(Serving(pool, described.approximate))
         index._store.next_id, index._store.next_ordinal = described.next_id, described.next_ordinal
         return index
