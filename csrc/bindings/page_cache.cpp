@@ -176,6 +176,7 @@ class NativeCache {
     out["waiting"] = cache.waiting;
     out["searches"] = queue.searches;
     out["launches"] = queue.launches;
+    out["replays"] = queue.replays;
     out["shared"] = queue.shared;
     out["fallbacks"] = queue.fallbacks;
     out["device_ms"] = queue.device_ms;

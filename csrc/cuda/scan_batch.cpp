@@ -4,11 +4,14 @@
 #include <cstring>
 #include <unordered_map>
 
+#include "launch_record.hpp"
+
 namespace warpmem::cuda {
 
 namespace {
 
-constexpr int64_t kCounters = 3;  // at most
+constexpr int64_t kCounters = 3;       // at most
+constexpr int64_t kGraphQueries = 64;  // beyond which a launch more or less does not matter
 
 template <typename T>
 void put(unsigned char* to, const T* from, int64_t n) noexcept {
@@ -42,8 +45,9 @@ bool can_share(const ScanTicket& left, const ScanTicket& right) {
          a.ranking.now == b.ranking.now;
 }
 
-ScanBatch::ScanBatch(std::vector<ScanTicket*> tickets, const PoolPort& pool, const DeviceLimits& limits, int64_t part_bytes)
-    : tickets_(std::move(tickets)), pool_(pool), k_(tickets_[0]->call.k) {
+ScanBatch::ScanBatch(std::vector<ScanTicket*> tickets, const PoolPort& pool, const DeviceLimits& limits, int64_t part_bytes,
+                     const DevicePage* base)
+    : tickets_(std::move(tickets)), pool_(pool), k_(tickets_[0]->call.k), pages_(base) {
   gather();
   DeviceScanShape shape;
   shape.dim = pool_.dim;
@@ -104,7 +108,6 @@ void ScanBatch::gather() {
         out.list_id = list->list_id;
         out.pages = list->n_pages();
         lists_.push_back(out);
-        if (pages_ == nullptr || list->device_table() < pages_) pages_ = list->device_table();
       }
       parts[found.first->second].push_back(Part{ticket, l, static_cast<uint32_t>(n_queries_), first_filter});
     }
@@ -191,8 +194,7 @@ void ScanBatch::pack(unsigned char* image, unsigned char* device) const noexcept
   std::memset(image + at_.counters, 0, kCounters * sizeof(uint64_t));
 }
 
-Status ScanBatch::run(Runtime& runtime, const PqPoolBooks& books, const unsigned char* image, unsigned char* device,
-                      unsigned char* results, Stream stream) const {
+Status ScanBatch::wait(Runtime& runtime, Stream stream) const {
   std::vector<Event> waited;
   for (const ScanTicket* ticket : tickets_) {
     for (const auto& list : ticket->pins) {
@@ -202,6 +204,11 @@ Status ScanBatch::run(Runtime& runtime, const PqPoolBooks& books, const unsigned
       if (runtime.wait(stream, list->arrives.get()) != Status::kOk) return Status::kFailed;
     }
   }
+  return Status::kOk;
+}
+
+Status ScanBatch::run(Runtime& runtime, const PqPoolBooks& books, const unsigned char* image, unsigned char* device,
+                      unsigned char* results, Stream stream) const {
   if (runtime.copy_in(device, image, image_bytes(), stream) != Status::kOk) return Status::kFailed;
   unsigned char* queries = device + at_.queries;
   for (const ScanTicket* ticket : tickets_) {
@@ -212,6 +219,11 @@ Status ScanBatch::run(Runtime& runtime, const PqPoolBooks& books, const unsigned
     }
     queries += bytes;
   }
+  launch(books, device, stream);
+  return runtime.copy_out(results, device + at_.counters, result_bytes(), stream);
+}
+
+void ScanBatch::launch(const PqPoolBooks& books, unsigned char* device, Stream stream) const {
   ScanArguments arguments;
   arguments.pages = pages_;
   arguments.queries = reinterpret_cast<const float*>(device + at_.queries);
@@ -235,7 +247,24 @@ Status ScanBatch::run(Runtime& runtime, const PqPoolBooks& books, const unsigned
   } else {
     scan(plan_, arguments, stream);
   }
-  return runtime.copy_out(results, device + at_.counters, result_bytes(), stream);
+}
+
+std::string ScanBatch::key(const PqPoolBooks& books, const unsigned char* image, unsigned char* device,
+                           const unsigned char* results) const {
+  std::string key;
+  if (n_queries_ > kGraphQueries) return key;
+  for (const ScanTicket* ticket : tickets_) {
+    if (ticket->call.device_queries != nullptr) return key;  // wherever they are
+  }
+  append_bytes(&key, image);
+  append_bytes(&key, device);
+  append_bytes(&key, results);
+  append_bytes(&key, image_bytes());
+  append_bytes(&key, result_bytes());
+  append_bytes(&key, at_.counters);
+  const RecordingLaunches recording(&key);
+  launch(books, device, nullptr);
+  return key;
 }
 
 void ScanBatch::unpack(const unsigned char* results) const {

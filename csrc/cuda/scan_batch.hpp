@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "../core/pool_view.hpp"
@@ -37,8 +38,10 @@ bool can_share(const ScanTicket& left, const ScanTicket& right);
 
 class ScanBatch {
  public:
-  // Tickets that can share a launch, at least one. part_bytes: of the workspace, for parts. Throws std::bad_alloc.
-  ScanBatch(std::vector<ScanTicket*> tickets, const PoolPort& pool, const DeviceLimits& limits, int64_t part_bytes);
+  // Tickets that can share a launch, at least one. part_bytes: of the workspace, for parts. base: an address of tables, from which they are counted; the same
+  // in all batches, so that their launches can be the same. Throws std::bad_alloc.
+  ScanBatch(std::vector<ScanTicket*> tickets, const PoolPort& pool, const DeviceLimits& limits, int64_t part_bytes,
+            const DevicePage* base);
 
   int64_t image_bytes() const noexcept { return at_.results; }
   int64_t result_bytes() const noexcept { return at_.workspace - at_.counters; }
@@ -48,9 +51,14 @@ class ScanBatch {
 
   // Writes what is to be copied to the device block at `device`, without the queries that are there already.
   void pack(unsigned char* image, unsigned char* device) const noexcept;
+  // The stream waits until all lists are there.
+  Status wait(Runtime& runtime, Stream stream) const;
   // Enqueues the copies and the launches. books: of a pool that has some. Throws std::runtime_error when a launch fails.
   Status run(Runtime& runtime, const PqPoolBooks& books, const unsigned char* image, unsigned char* device,
              unsigned char* results, Stream stream) const;
+  // Says all that run() enqueues, or nothing where that is not worth a graph or no two runs are the same.
+  std::string key(const PqPoolBooks& books, const unsigned char* image, unsigned char* device,
+                  const unsigned char* results) const;
   // Gives each ticket its part of what was copied back.
   void unpack(const unsigned char* results) const;
 
@@ -64,12 +72,13 @@ class ScanBatch {
   bool coded() const noexcept { return pool_.pq_dim > 0; }  // with product-quantisation codes
   void gather();
   void place();
+  void launch(const PqPoolBooks& books, unsigned char* device, Stream stream) const;
 
   const std::vector<ScanTicket*> tickets_;
   const PoolPort& pool_;
   int64_t k_ = 0;
   int64_t n_queries_ = 0;
-  const DevicePage* pages_ = nullptr;  // the first table's
+  const DevicePage* const pages_;
   std::vector<warpmem::DeviceList> lists_;
   std::vector<DeviceSegment> segments_;
   std::vector<uint32_t> segment_queries_;

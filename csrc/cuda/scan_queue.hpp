@@ -13,6 +13,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
@@ -32,6 +33,7 @@ constexpr int64_t kResultBytes = 80;
 struct QueueStats {
   int64_t searches = 0;  // that the device had a part in
   int64_t launches = 0;
+  int64_t replays = 0;    // of these, as a graph
   int64_t shared = 0;     // searches that came along in another's launch
   int64_t fallbacks = 0;  // searches that the host had to finish, for want of memory or of a device
   double device_ms = 0.0;
@@ -70,6 +72,7 @@ class ScanQueue {
   PageCache& cache_;
   const int64_t launch_bytes_;  // half of this for results, half for parts: with tables, all lanes fit in the cache's scratch
   DeviceLimits limits_;
+  std::atomic<const DevicePage*> base_{nullptr};  // an address of a table, from which all are counted
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<ScanTicket*> waiting_;

@@ -252,7 +252,7 @@ class TieredPool:
         """What the device holds and did. device, failure; lists, pages, bytes of them; codes_lists, of these
         with rows in host memory, and pinned bytes there; allocated, limit; hits and misses of lists, loads,
         refreshes, refused, evictions, uploaded_pages, uploaded_bytes, memory_failures, waiting; searches,
-        launches, shared, fallbacks, device_ms."""
+        launches, replays of them, shared, fallbacks, device_ms."""
         if self._cache is None:
             return {"device": None, "failure": self._reason}
         return {"device": self._cache.device, "failure": self._cache.failure, **self._cache.stats()}
