@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import re
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +64,8 @@ class EmulatedCudaBackend(CudaBackend):
     def __init__(self) -> None:
         super().__init__(module=emulated().module, vram_bytes=1 << 28, least_work=0)
 
-    def _tiered(self, pool: RowPool) -> RowPool:
-        return EagerPool(pool, self._open_cache)
+    def _tiered(self, pool: RowPool, share: int = 1) -> RowPool:
+        return EagerPool(pool, partial(self._open_cache, share))
 
 
 def hardware_has(*names: str) -> bool:

@@ -87,7 +87,7 @@ Work scan_work(const DeviceScanShape& shape, const std::vector<DeviceList>& list
   const double rescored = kRescored * d(shape.queries);
   w.memory += rescored * padded * element;
   w.f64 += 2 * rescored * padded;
-  w.memory += d(plan.table_bytes) + d(static_cast<int64_t>(plan.parts.size()) * plan.keep) * 16;
+  w.memory += d(plan.table_bytes) + d(plan.parts.items) * 16 * d(static_cast<int64_t>(plan.parts.rounds.size()));
   return w;
 }
 
@@ -168,7 +168,7 @@ void ivf_pq(const DeviceLimits& limits) {
       w.integer += rows * task.segments * 8;
     }
     const double rescored = d(queries * plan.keep);
-    w.memory += rescored * kDim * 2 + d(static_cast<int64_t>(plan.part_numbers.size()) * plan.part_keep) * 16;
+    w.memory += rescored * kDim * 2 + d(plan.parts.items) * 16 * d(static_cast<int64_t>(plan.parts.rounds.size()));
     w.f64 += 2 * rescored * kDim + 2 * d(queries) * 96 * 16 * 8;
     w.launches += 7;
     w.rounds += 40;  // the queues' sorts, twice

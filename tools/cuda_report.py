@@ -28,7 +28,7 @@ FLAGS = ("-std=c++17", "-O3", "--fmad=false", "-Xcompiler=-ffp-contract=off", "-
 HEADING = """\
 # What the kernels use
 
-By nvcc {version} with the flags of the wheel: `python tools/cuda_report.py --output bench/gpu/REPORT.md`.
+By nvcc {version} with the flags of the wheel: `python tools/cuda_report.py --output bench/gpu/COMPILED.md`.
 Registers are of a thread, memory is in bytes: static shared memory of a block, stack and spills of a thread.
 
 """

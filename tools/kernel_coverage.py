@@ -1,6 +1,6 @@
 """Print which lines of csrc/cuda/kernels the emulated tests reach, file by file.
 
-    python tools/kernel_coverage.py FOLDER [--least PERCENT]
+    python tools/kernel_coverage.py FOLDER [--least PERCENT] [--output FILE.md]
 
 FOLDER holds what tests compiled with --coverage left behind (tests/cpp/run.sh coverage). A line counts when
 any instance of a template, in any test, has run it. The exit code is 1 when fewer lines than PERCENT of all
@@ -20,6 +20,13 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 KERNELS = ROOT / "csrc" / "cuda" / "kernels"
+HEADING = """\
+# Which lines of the kernels the emulated tests reach
+
+By `tests/cpp/run.sh coverage FOLDER` and then
+`python tools/kernel_coverage.py FOLDER --output bench/gpu/COVERED.md`.
+
+"""
 Lines = dict[Path, dict[int, int]]
 
 
@@ -72,6 +79,7 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--least", type=float, default=0.0, help="percent of all lines that must be reached")
     parser.add_argument("--gcov", default="gcov")
+    parser.add_argument("--output", type=Path, help="also write the table to this file, with a heading")
     arguments = parser.parse_args()
     reports: list[dict[str, Any]] = []
     for data in sorted(arguments.folder.glob("*.gcda")):
@@ -80,6 +88,8 @@ def main() -> int:
         reports.extend(json.loads(line) for line in done.stdout.splitlines() if line.startswith("{"))
     text, share = table(merge(reports))
     print(text)
+    if arguments.output is not None:
+        arguments.output.write_text(f"{HEADING}{text}\n")
     return 0 if reports and share >= arguments.least else 1
 
 

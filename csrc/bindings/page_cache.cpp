@@ -2,6 +2,7 @@
 
 #include <pybind11/numpy.h>
 
+#include <cmath>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -9,6 +10,7 @@
 #include <vector>
 
 #include "../cuda/page_cache.hpp"
+#include "../cuda/scan.hpp"
 #include "../cuda/scan_queue.hpp"
 #include "arrays.hpp"
 #include "device_array.hpp"
@@ -76,12 +78,13 @@ class NativeCache {
     return port_capsule(cache.queue_->port(cache.least_work_), kScanPortName, self);
   }
 
-  // Queries on the device: the host's copy, and a port for a scan that uses them where they are.
-  static py::tuple queries(const py::object& self, const py::object& argument) {
+  // Queries on the device, of unit length if that is wanted: the host's copy, and a port for a scan that uses them where they are.
+  static py::tuple queries(const py::object& self, const py::object& argument, bool normalize) {
     auto& cache = self.cast<NativeCache&>();
     cuda::Runtime& runtime = *cache.runtime_;
     struct Held {
       std::unique_ptr<ForeignArray> array;
+      std::unique_ptr<DeviceMemory> unit;
       py::object cache;
     };
     auto held = std::make_unique<Held>();
@@ -95,19 +98,30 @@ class NativeCache {
     }
     py::array_t<float> host({array.rows(), array.columns()});
     float* const to = host.mutable_data();
+    const void* from = array.data();
     {
       const py::gil_scoped_release release;
       const cuda::Entered entered(runtime);
       const std::lock_guard<std::mutex> lock(cache.stream_mutex_);
-      bool well = array.bytes() == 0 || runtime.copy_out(to, array.data(), array.bytes(), cache.stream_) == Status::kOk;
+      bool well = true;
+      if (normalize && array.bytes() > 0) {
+        held->unit = std::make_unique<DeviceMemory>(cache.runtime_, array.bytes());
+        from = held->unit->data;
+        well = cache.normalize(array, static_cast<float*>(held->unit->data));
+      }
+      well = well && (array.bytes() == 0 || runtime.copy_out(to, from, array.bytes(), cache.stream_) == Status::kOk);
       well = well && runtime.synchronize(cache.stream_) == Status::kOk;
       if (!well) {
         cache.cache_->fail();
         throw DeviceError("the CUDA device does not answer: " + cache.cache_->failure());
       }
     }
+    for (int64_t row = 0; held->unit != nullptr && row < array.rows(); ++row) {
+      if (std::isnan(to[row * array.columns()]))
+        throw py::value_error("queries: row " + std::to_string(row) + " is all zero, or holds a NaN or an infinity");
+    }
     ScanPort port = cache.queue_->port(cache.least_work_);
-    port.queries = array.data();
+    port.queries = from;
     const py::capsule owner(held.release(), [](void* pointer) { delete static_cast<Held*>(pointer); });
     return py::make_tuple(std::move(host), port_capsule(port, kScanPortName, owner));
   }
@@ -180,6 +194,7 @@ class NativeCache {
     out["waiting"] = cache.waiting;
     out["searches"] = queue.searches;
     out["launches"] = queue.launches;
+    out["replays"] = queue.replays;
     out["shared"] = queue.shared;
     out["fallbacks"] = queue.fallbacks;
     out["device_ms"] = queue.device_ms;
@@ -194,6 +209,17 @@ class NativeCache {
     if (stream_ == nullptr) return;
     const cuda::Entered entered(*runtime_);
     runtime_->release_stream(stream_);
+  }
+
+  bool normalize(const ForeignArray& array, float* to) const noexcept {
+    DeviceLimits limits;
+    if (runtime_->limits(&limits) != Status::kOk) return false;
+    try {
+      cuda::normalize_rows(static_cast<const float*>(array.data()), array.rows(), array.columns(), to, limits, stream_);
+      return true;
+    } catch (const std::runtime_error&) {  // of a launch
+      return false;
+    }
   }
 
   const py::object pool_;  // keeps the pool
@@ -239,8 +265,9 @@ void bind_page_cache(py::module_& m) {
            py::arg("lanes") = py::int_(2), py::arg("inline_bytes") = py::int_(1 << 20), py::arg("pinned_bytes") = py::int_(0),
            py::arg("manual") = false)
       .def("port", &NativeCache::port, "For Pool.scan(device=...): a capsule, which keeps the cache.")
-      .def("queries", &NativeCache::queries, py::arg("x"),
-           "(n, dim) float32 queries on the device -> (a copy on the host, a port for the scan of these queries).")
+      .def("queries", &NativeCache::queries, py::arg("x"), py::arg("normalize") = false,
+           "(n, dim) float32 queries on the device, of unit length if wanted -> (a copy on the host, a port for the scan of "
+           "them).")
       .def("put", &NativeCache::put, py::arg("arrays"),
            "NumPy arrays -> DeviceArrays, ready, in one piece of memory beside the limit.")
       .def("refresh", &NativeCache::refresh, py::arg("list_ids"), "After a change of these lists.")

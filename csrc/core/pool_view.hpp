@@ -82,6 +82,12 @@ struct PoolPort {
   Storage storage = Storage::kF32;
   bool screen = false;  // pages have codes
   bool l2 = false;
+  // Of a pool with product-quantisation codes, as cpu/pq_books.hpp has them; 0 and null for others.
+  int64_t pq_dim = 0;
+  int64_t dsub = 0;
+  const float* codebooks = nullptr;  // [pq_dim][16][dsub]
+  const float* beside = nullptr;     // [pq_dim][dsub][16]
+  const float* largest = nullptr;    // (pq_dim * dsub)
   // Null: no memory.
   PoolView* (*view)(void* pool, const int64_t* list_ids, int64_t n) = nullptr;
 };
@@ -92,6 +98,7 @@ struct ScanCall {
   const float* queries = nullptr;  // (n_queries, dim)
   int64_t n_queries = 0;
   int64_t k = 0;
+  int64_t refine = 0;  // of a pool with product-quantisation codes: refine * k rows of each query are rescored
   double min_similarity = 0.0;
   Ranking ranking;
   int64_t n_lists = 0;
@@ -124,9 +131,11 @@ struct ScanPort {
   PortHead head{kPortVersion, sizeof(ScanPort)};
   void* cache = nullptr;
   const void* pool = nullptr;     // PoolPort::pool of the pool whose lists these are: versions of another's mean nothing here
-  const void* queries = nullptr;  // of the one call that this port is for, in device memory; null: where the call has them
-  int64_t least_work = 0;         // rows * padded dimension * queries of a scan that is worth asking for
-  // Sets taken[l] to 1 for each list that will be answered and to 0 for the others. Null: none.
+  const void* queries = nullptr;     // of the one call that this port is for, in device memory; null: where the call has them
+  int64_t least_work = 0;            // rows * padded dimension * queries of a scan that is worth asking for
+  int64_t most_results = INT64_MAX;  // queries * k of one call; larger scans are several, and one query is always let through
+  // Sets taken[l] to 1 for each list that will be answered and to 0 for the others. Null: none. Of a pool with product-quantisation codes all or none: a
+  // query's shortlist is of all its lists.
   void* (*begin)(void* cache, const ScanCall* call, uint8_t* taken) = nullptr;
   // Waits. False: the device failed, and nothing was found out.
   bool (*finish)(void* cache, void* ticket, ScanFound* found) = nullptr;

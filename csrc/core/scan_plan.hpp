@@ -16,6 +16,7 @@
 
 #include "device_limits.hpp"
 #include "planner.hpp"
+#include "scan_parts.hpp"
 #include "scan_tables.hpp"
 #include "score_bound.hpp"
 
@@ -38,7 +39,8 @@ constexpr int32_t kScanQueries[kScanShapes] = {8, 3, 64, 128};  // of a task, at
 constexpr int32_t kScanChunkPages[kScanShapes] = {8, 8, 4, 4};
 constexpr int32_t kScanBlocks[kScanShapes] = {3, 3, 2, 1};  // on a multiprocessor; __launch_bounds__ makes registers fit
 constexpr int64_t kScanTasksPerBlock = 4;
-constexpr int64_t kScanPartBytes = int64_t{1} << 28;  // beyond which longer tasks, with fewer parts, are preferred
+constexpr int64_t kScanPartBytes = int64_t{1}
+                                   << 28;  // for parts, unless a caller has less: beyond it longer tasks, then several rounds
 
 // The dynamic shared memory of a block, in bytes from its start.
 struct ScanShared {
@@ -97,9 +99,10 @@ struct DeviceScanChoice {
   int32_t queries = 0;     // of a task, at most
   int64_t tile_pages = 0;  // of a task, at most
   int64_t blocks = 0;
+  int64_t part_bytes = 0;  // for parts; a task that needs more has it
 };
 
-// The tasks of one shape, one launch.
+// The tasks of one shape, one launch in each round that has some.
 struct DeviceScanStage {
   ScanShape shape = ScanShape::kPlain;
   int64_t first_task = 0;
@@ -111,11 +114,8 @@ struct DeviceScanStage {
 
 struct DeviceScanPlan {
   DeviceScanShape shape;
-  int64_t keep = 0;  // items a part has room for: k, or the rows of the longest task
   std::vector<DeviceScanTask> tasks;
-  std::vector<uint32_t> part_numbers;  // by task and segment of the task
-  std::vector<DeviceScanPart> parts;
-  std::vector<uint32_t> query_parts;  // (queries + 1): where each query's parts begin
+  ScanParts parts;
   DeviceScanStage stages[kScanShapes];
   int64_t merge_blocks = 0;
   bool screened = false;
@@ -135,9 +135,9 @@ struct ScanTable {
 
   explicit ScanTable(const DeviceScanPlan& plan)
       : part_numbers(scan_align(static_cast<int64_t>(plan.tasks.size() * sizeof(DeviceScanTask)))),
-        parts(part_numbers + scan_align(static_cast<int64_t>(plan.part_numbers.size() * 4))),
-        query_parts(parts + scan_align(static_cast<int64_t>(plan.parts.size() * sizeof(DeviceScanPart)))),
-        bytes(query_parts + scan_align(static_cast<int64_t>(plan.query_parts.size() * 4))) {}
+        parts(part_numbers + scan_align(static_cast<int64_t>(plan.parts.numbers.size() * 4))),
+        query_parts(parts + scan_align(static_cast<int64_t>(plan.parts.parts.size() * sizeof(DeviceScanPart)))),
+        bytes(query_parts + scan_align(static_cast<int64_t>(plan.parts.query_parts.size() * 4))) {}
 };
 
 // Writes the plan's arrays as one piece of plan.table_bytes, to be copied to the device.
@@ -147,17 +147,18 @@ inline void pack_scan_table(const DeviceScanPlan& plan, void* out) {
     if (bytes > 0) std::memcpy(static_cast<unsigned char*>(out) + at, from, bytes);
   };
   put(table.tasks, plan.tasks.data(), plan.tasks.size() * sizeof(DeviceScanTask));
-  put(table.part_numbers, plan.part_numbers.data(), plan.part_numbers.size() * 4);
-  put(table.parts, plan.parts.data(), plan.parts.size() * sizeof(DeviceScanPart));
-  put(table.query_parts, plan.query_parts.data(), plan.query_parts.size() * 4);
+  put(table.part_numbers, plan.parts.numbers.data(), plan.parts.numbers.size() * 4);
+  put(table.parts, plan.parts.parts.data(), plan.parts.parts.size() * sizeof(DeviceScanPart));
+  put(table.query_parts, plan.parts.query_parts.data(), plan.parts.query_parts.size() * 4);
 }
 
 // Workspace of the launches, in the order in which the launcher takes it.
 inline int64_t scan_workspace_bytes(const DeviceScanPlan& plan) {
-  const auto parts = static_cast<int64_t>(plan.parts.size());
+  const auto parts = static_cast<int64_t>(plan.parts.parts.size());
+  const auto rounds = static_cast<int64_t>(plan.parts.rounds.size());
   const int64_t padded = padded_dim(plan.shape.dim);
-  int64_t bytes = scan_align(4 * kScanShapes) + scan_align(4 * plan.shape.queries);  // counters, floors
-  bytes += scan_align(parts * plan.keep * static_cast<int64_t>(sizeof(ScanItem))) + scan_align(4 * parts);
+  int64_t bytes = scan_align(4 * kScanShapes * rounds) + scan_align(4 * plan.shape.queries);  // counters, floors
+  bytes += scan_align(plan.parts.items * static_cast<int64_t>(sizeof(ScanItem))) + scan_align(4 * parts);
   bytes += scan_align(plan.shape.queries * plan.shape.k * static_cast<int64_t>(sizeof(Candidate)));
   if (plan.screened)
     bytes += scan_align(plan.shape.queries * padded) + plan.shape.queries * static_cast<int64_t>(sizeof(ScanQueryBound));
@@ -220,7 +221,8 @@ inline DeviceScanPlan plan_device_scan(const DeviceScanShape& shape, const std::
     }
   }
 
-  // Tiles: so short that blocks end together, but parts of all queries no larger than kScanPartBytes if longer tasks can help.
+  // Tiles: so short that blocks end together, but all parts no larger than they may be if longer tasks can help.
+  const int64_t most_bytes = choice.part_bytes > 0 ? choice.part_bytes : kScanPartBytes;
   int64_t tile[kScanShapes];
   for (int s = 0; s < kScanShapes; ++s) {
     DeviceScanStage& stage = plan.stages[s];
@@ -242,7 +244,7 @@ inline DeviceScanPlan plan_device_scan(const DeviceScanShape& shape, const std::
     }
     return bytes;
   };
-  while (choice.tile_pages <= 0 && *std::max_element(tile, tile + kScanShapes) < longest && part_bytes() > kScanPartBytes) {
+  while (choice.tile_pages <= 0 && *std::max_element(tile, tile + kScanShapes) < longest && part_bytes() > most_bytes) {
     for (int64_t& t : tile) t *= 2;
   }
 
@@ -255,7 +257,6 @@ inline DeviceScanPlan plan_device_scan(const DeviceScanShape& shape, const std::
         const int64_t pages = std::min(tile[s], run.list->pages - page);
         plan.tasks.push_back(DeviceScanTask{run.list->list_id, run.list->first_page + page, static_cast<int32_t>(pages),
                                             static_cast<int32_t>(run.segments), static_cast<int32_t>(run.first_segment), 0});
-        plan.keep = std::max(plan.keep, std::min(shape.k, pages * kPageRows));
       }
     }
     std::stable_sort(plan.tasks.begin() + static_cast<std::ptrdiff_t>(stage.first_task), plan.tasks.end(),
@@ -267,25 +268,8 @@ inline DeviceScanPlan plan_device_scan(const DeviceScanShape& shape, const std::
     if (choice.blocks > 0 && stage.tasks > 0) stage.blocks = choice.blocks;
   }
 
-  // Parts by query: counts, their sums, then numbers.
-  plan.query_parts.assign(static_cast<size_t>(shape.queries) + 1, 0);
-  for (DeviceScanTask& task : plan.tasks) {
-    task.first_part = static_cast<int32_t>(plan.part_numbers.size());
-    plan.part_numbers.resize(plan.part_numbers.size() + static_cast<size_t>(task.segments));
-    for (int32_t at = 0; at < task.segments; ++at) ++plan.query_parts[segment_queries[task.first_segment + at] + size_t{1}];
-  }
-  for (size_t q = 1; q < plan.query_parts.size(); ++q) plan.query_parts[q] += plan.query_parts[q - 1];
-  std::vector<uint32_t> next(plan.query_parts.begin(), plan.query_parts.end() - 1);
-  plan.parts.resize(plan.part_numbers.size());
-  for (size_t t = 0; t < plan.tasks.size(); ++t) {
-    const DeviceScanTask& task = plan.tasks[t];
-    for (int32_t at = 0; at < task.segments; ++at) {
-      const auto segment = static_cast<uint32_t>(task.first_segment + at);
-      const uint32_t part = next[segment_queries[segment]]++;
-      plan.part_numbers[static_cast<size_t>(task.first_part + at)] = part;
-      plan.parts[part] = DeviceScanPart{static_cast<uint32_t>(t), segment};
-    }
-  }
+  plan.parts =
+      number_parts(&plan.tasks, shape.queries, shape.k, most_bytes / static_cast<int64_t>(sizeof(ScanItem)), segment_queries);
   plan.merge_blocks = std::min<int64_t>(shape.queries, 4 * int64_t{limits.multiprocessors});
   plan.table_bytes = ScanTable(plan).bytes;
   plan.workspace_bytes = scan_workspace_bytes(plan);
@@ -294,8 +278,9 @@ inline DeviceScanPlan plan_device_scan(const DeviceScanShape& shape, const std::
 
 inline std::string describe(const DeviceScanPlan& plan) {
   std::string out = "scan of " + std::to_string(plan.shape.queries) + " queries, k " + std::to_string(plan.shape.k) + ", dim " +
-                    std::to_string(plan.shape.dim) + "; " + std::to_string(plan.parts.size()) + " parts of " +
-                    std::to_string(plan.keep) + ", workspace " + std::to_string(plan.workspace_bytes) + " bytes";
+                    std::to_string(plan.shape.dim) + "; " + std::to_string(plan.parts.parts.size()) + " parts, at most " +
+                    std::to_string(plan.parts.items) + " items in each of " + std::to_string(plan.parts.rounds.size()) +
+                    " rounds, workspace " + std::to_string(plan.workspace_bytes) + " bytes";
   for (const DeviceScanStage& stage : plan.stages) {
     if (stage.tasks == 0) continue;
     char text[200];

@@ -12,7 +12,6 @@
 #include <cstdio>
 #include <cstring>
 #include <numeric>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -23,10 +22,11 @@
 namespace warpmem {
 
 constexpr int32_t kScanPqThreads = 256;
-constexpr int32_t kScanPqSegments = 4;                 // of a task: a table's word holds an entry of each
-constexpr int32_t kScanPqChunkPages = 16;              // 1,024 rows, four a thread
-constexpr int64_t kScanPqMaxKeep = 4096;               // rows of a shortlist: k * refine
-constexpr int64_t kScanPqMaxPages = int64_t{1} << 26;  // of one query: a place is a number of 32 bits
+constexpr int32_t kScanPqSegments = 4;     // of a task: a table's word holds an entry of each
+constexpr int32_t kScanPqChunkPages = 16;  // 1,024 rows, four a thread
+constexpr int64_t kScanPqMaxKeep = 4096;   // rows of a shortlist: k * refine
+constexpr int64_t kScanPqMaxPages =
+    (int64_t{1} << 26) - 1;  // of one query: a place is a number of 32 bits, and not the last, whose key may be that of no row
 constexpr int64_t kScanPqTasksPerBlock = 2;
 constexpr int64_t kScanPqHeaderBytes = 384;
 constexpr int64_t kScanPqMaskBytes = 8 * kScanPqChunkPages * kScanPqSegments;
@@ -52,18 +52,17 @@ struct DevicePqChoice {
   int32_t segments = 0;    // of a task, at most
   int64_t tile_pages = 0;  // of a task, at most
   int64_t blocks = 0;
+  int64_t part_bytes = 0;  // for parts; a task that needs more has it
 };
 
 struct DevicePqPlan {
   DevicePqShape shape;
-  bool fits = true;           // false: the shortlist or the tables are too large, and the scan is the CPU's
+  bool fits = true;           // false: the shortlist or the tables are too large, or rows too many, and the scan is the CPU's
   int64_t keep = 0;           // of a shortlist
-  int64_t part_keep = 0;      // of a part: `keep`, or the rows of the longest task
   int32_t capacity = 0;       // of a queue
   int32_t task_segments = 0;  // of the task with most: 1 or kScanPqSegments at most
   std::vector<DeviceScanTask> tasks;
-  std::vector<uint32_t> part_numbers;    // by task and segment of the task
-  std::vector<uint32_t> query_parts;     // (queries + 1)
+  ScanParts parts;
   std::vector<uint32_t> segment_shifts;  // by segment: what a page's number in the table needs to be its place, mod 2^32
   std::vector<PqPlace> places;           // of each query, by `before`
   std::vector<uint32_t> query_places;    // (queries + 1)
@@ -71,7 +70,7 @@ struct DevicePqPlan {
   int64_t query_blocks = 0;    // of the launches with a block a query
   int64_t rescore_blocks = 0;  // a warp a row
   int64_t shared_bytes = 0;    // of the tasks
-  int64_t table_bytes = 0;     // of the six arrays in device memory: pack_pq_table
+  int64_t table_bytes = 0;     // of the seven arrays in device memory: pack_pq_table
   int64_t workspace_bytes = 0;
 };
 
@@ -85,6 +84,7 @@ inline int64_t scan_pq_shared_bytes(int64_t segments, int64_t pq_dim, int32_t ca
 struct PqPlanTable {
   int64_t tasks = 0;
   int64_t part_numbers;
+  int64_t parts;
   int64_t query_parts;
   int64_t segment_shifts;
   int64_t places;
@@ -93,8 +93,9 @@ struct PqPlanTable {
 
   explicit PqPlanTable(const DevicePqPlan& plan)
       : part_numbers(after(tasks, plan.tasks)),
-        query_parts(after(part_numbers, plan.part_numbers)),
-        segment_shifts(after(query_parts, plan.query_parts)),
+        parts(after(part_numbers, plan.parts.numbers)),
+        query_parts(after(parts, plan.parts.parts)),
+        segment_shifts(after(query_parts, plan.parts.query_parts)),
         places(after(segment_shifts, plan.segment_shifts)),
         query_places(after(places, plan.places)),
         bytes(after(query_places, plan.query_places)) {}
@@ -113,8 +114,9 @@ inline void pack_pq_table(const DevicePqPlan& plan, void* out) {
     if (!array.empty()) std::memcpy(static_cast<unsigned char*>(out) + at, array.data(), array.size() * sizeof array[0]);
   };
   put(table.tasks, plan.tasks);
-  put(table.part_numbers, plan.part_numbers);
-  put(table.query_parts, plan.query_parts);
+  put(table.part_numbers, plan.parts.numbers);
+  put(table.parts, plan.parts.parts);
+  put(table.query_parts, plan.parts.query_parts);
   put(table.segment_shifts, plan.segment_shifts);
   put(table.places, plan.places);
   put(table.query_places, plan.query_places);
@@ -125,20 +127,20 @@ inline int64_t scan_pq_workspace_bytes(const DevicePqPlan& plan) {
   const int64_t queries = plan.shape.scan.queries;
   const int64_t width = plan.shape.pq_dim * plan.shape.dsub;
   const int64_t entries = plan.shape.pq_dim * 16;
-  const auto parts = static_cast<int64_t>(plan.part_numbers.size());
-  int64_t bytes = scan_align(16) + scan_align(8 * queries);  // counter, floors
+  const auto rounds = static_cast<int64_t>(plan.parts.rounds.size());
+  int64_t bytes = scan_align(4 * rounds) + scan_align(8 * queries);  // counters, floors
   bytes +=
       scan_align(4 * queries * width) + scan_align(8 * queries) + scan_align(4 * queries * entries);  // queries, sizes, tables
   bytes += scan_align(queries * scan_pq_table_words(plan.shape.pq_dim));                              // quantised tables
   bytes += scan_align(queries * static_cast<int64_t>(sizeof(PqTable)));
-  bytes += scan_align(8 * parts * plan.part_keep) + scan_align(8 * queries * plan.keep);  // keys of parts, shortlists
+  bytes += scan_align(8 * plan.parts.items) + scan_align(8 * queries * plan.keep);  // keys of parts, shortlists
   bytes += scan_align(queries * plan.keep * static_cast<int64_t>(sizeof(Candidate)));
   bytes += scan_align(queries * plan.shape.scan.k * static_cast<int64_t>(sizeof(Candidate)));
   return bytes;
 }
 
-// The pages of each query's segments, in the order of list ids and within a list in that of the call. Throws std::length_error when they are too many.
-inline void number_places(const std::vector<DeviceList>& lists, const uint32_t* segment_queries, int64_t n_segments,
+// The pages of each query's segments, in the order of list ids and within a list in that of the call. False when they are too many.
+inline bool number_places(const std::vector<DeviceList>& lists, const uint32_t* segment_queries, int64_t n_segments,
                           DevicePqPlan* plan) {
   const auto n_queries = static_cast<size_t>(plan->shape.scan.queries);
   std::vector<size_t> by_id(lists.size());
@@ -158,8 +160,6 @@ inline void number_places(const std::vector<DeviceList>& lists, const uint32_t* 
   each([&](const DeviceList& list, size_t segment, uint32_t query) {
     plan->segment_shifts[segment] = static_cast<uint32_t>(pages[query] - list.first_page);
     pages[query] += list.pages;
-    if (pages[query] > kScanPqMaxPages)
-      throw std::length_error("one query scans more than 2^32 rows of pq codes; use fewer lists");
     ++plan->query_places[query + size_t{1}];
   });
   for (size_t q = 1; q <= n_queries; ++q) plan->query_places[q] += plan->query_places[q - 1];
@@ -169,6 +169,7 @@ inline void number_places(const std::vector<DeviceList>& lists, const uint32_t* 
     const uint32_t before = plan->segment_shifts[segment] + static_cast<uint32_t>(list.first_page);
     plan->places[next[query]++] = PqPlace{before, static_cast<uint32_t>(segment), list.first_page, list.pages, list.list_id};
   });
+  return std::all_of(pages.begin(), pages.end(), [](int64_t n) { return n <= kScanPqMaxPages; });
 }
 
 // segment_queries: the query of each segment, in the order of the device's segments, which within a list is that of the call.
@@ -192,7 +193,7 @@ inline DevicePqPlan plan_device_scan_pq(const DevicePqShape& shape, const std::v
   plan.task_segments = static_cast<int32_t>(std::min(most, widest));
   plan.shared_bytes = scan_pq_shared_bytes(plan.task_segments, shape.pq_dim, plan.capacity);
   plan.fits = plan.fits && plan.shared_bytes <= limits.shared_per_block;
-  number_places(lists, segment_queries, n_segments, &plan);
+  plan.fits = number_places(lists, segment_queries, n_segments, &plan) && plan.fits;
 
   int64_t work = 0;
   for (const DeviceList& list : lists) work += list.pages * ((list.segments + most - 1) / most);
@@ -209,23 +210,14 @@ inline DevicePqPlan plan_device_scan_pq(const DevicePqShape& shape, const std::v
         plan.tasks.push_back(DeviceScanTask{list.list_id, list.first_page + page, static_cast<int32_t>(pages),
                                             static_cast<int32_t>(end - begin), static_cast<int32_t>(list.first_segment + begin),
                                             0});
-        plan.part_keep = std::max(plan.part_keep, std::min(plan.keep, pages * kPageRows));
       }
     }
   }
   std::stable_sort(plan.tasks.begin(), plan.tasks.end(), [](const DeviceScanTask& a, const DeviceScanTask& b) {
     return int64_t{a.pages} * a.segments > int64_t{b.pages} * b.segments;
   });
-  plan.query_parts.assign(static_cast<size_t>(shape.scan.queries) + 1, 0);
-  for (const DeviceScanTask& task : plan.tasks) {
-    for (int32_t at = 0; at < task.segments; ++at) ++plan.query_parts[segment_queries[task.first_segment + at] + size_t{1}];
-  }
-  for (size_t q = 1; q < plan.query_parts.size(); ++q) plan.query_parts[q] += plan.query_parts[q - 1];
-  std::vector<uint32_t> next(plan.query_parts.begin(), plan.query_parts.end() - 1);
-  for (DeviceScanTask& task : plan.tasks) {
-    task.first_part = static_cast<int32_t>(plan.part_numbers.size());
-    for (int32_t at = 0; at < task.segments; ++at) plan.part_numbers.push_back(next[segment_queries[task.first_segment + at]]++);
-  }
+  const int64_t most_bytes = choice.part_bytes > 0 ? choice.part_bytes : kScanPartBytes;
+  plan.parts = number_parts(&plan.tasks, shape.scan.queries, plan.keep, most_bytes / 8, segment_queries);
   plan.blocks = std::min(resident, static_cast<int64_t>(plan.tasks.size()));
   if (choice.blocks > 0 && !plan.tasks.empty()) plan.blocks = choice.blocks;
   plan.query_blocks = std::min<int64_t>(shape.scan.queries, 8 * int64_t{limits.multiprocessors});
@@ -241,11 +233,11 @@ inline std::string describe(const DevicePqPlan& plan) {
   std::snprintf(
       text, sizeof text,
       "pq scan of %lld queries, k %lld, refine %lld, %lld subspaces of 4 bits; %zu tasks of at most %d segments, %lld blocks, "
-      "%lld bytes shared; %zu parts of %lld",
+      "%lld bytes shared; %zu parts, at most %lld keys in each of %zu rounds",
       static_cast<long long>(plan.shape.scan.queries), static_cast<long long>(plan.shape.scan.k),
       static_cast<long long>(plan.shape.refine), static_cast<long long>(plan.shape.pq_dim), plan.tasks.size(), plan.task_segments,
-      static_cast<long long>(plan.blocks), static_cast<long long>(plan.shared_bytes), plan.part_numbers.size(),
-      static_cast<long long>(plan.part_keep));
+      static_cast<long long>(plan.blocks), static_cast<long long>(plan.shared_bytes), plan.parts.parts.size(),
+      static_cast<long long>(plan.parts.items), plan.parts.rounds.size());
   return text;
 }
 

@@ -50,12 +50,14 @@ struct DeviceScanTask {
   int32_t pages = 0;
   int32_t segments = 0;
   int32_t first_segment = 0;
-  int32_t first_part = 0;  // of part_numbers
+  int32_t first_part = 0;  // of the numbers of parts
 };
 
 struct DeviceScanPart {
   uint32_t task = 0;
   uint32_t segment = 0;
+  uint32_t first_item = 0;  // of its round's
+  uint32_t items = 0;       // for which there is room
 };
 
 // The k best of a part: score key << 32 | ~ordinal, slot counted from the task's first page.

@@ -68,6 +68,13 @@ PoolPort pool_port(Pool& pool) {
   port.screen = pool.screened();
   port.l2 = pool.metric() == Metric::kL2;
   port.view = view_pool;
+  if (const PqBooks* const books = pool.books()) {
+    port.pq_dim = books->shape().pq_dim;
+    port.dsub = books->shape().dsub;
+    port.codebooks = books->codebooks().data();
+    port.beside = books->view().books;
+    port.largest = books->largest().data();
+  }
   return port;
 }
 

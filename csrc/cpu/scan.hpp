@@ -88,7 +88,7 @@ struct ScanCounters {
 ScanCounters scan(const Kernels& kernels, const Pool& pool, const ScanRequest& request, const SegmentGroups& groups,
                   const std::vector<ListHead>& heads, const ScanOutput& output, Workers* workers = nullptr);
 
-// The same, of which a device does what it can at the same time (core/pool_view.hpp). The pool has no codebooks.
+// The same, of which a device does what it can at the same time (core/pool_view.hpp).
 ScanCounters scan(const ScanPort& device, const Kernels& kernels, const Pool& pool, const ScanRequest& request,
                   const SegmentGroups& groups, const std::vector<ListHead>& heads, const ScanOutput& output, Workers* workers);
 

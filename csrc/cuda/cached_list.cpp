@@ -22,6 +22,7 @@ void stage_codes(const PageBlocks& blocks, const PageView& page, int64_t used, u
   unsigned char* const head = fine + layout.fine_bytes;
   unsigned char* const end = head + layout.head_bytes;
   std::memset(used < kPageRows ? to : end, 0, static_cast<size_t>(used < kPageRows ? blocks.codes : to + blocks.codes - end));
+  if (layout.pq.pq_dim > 0) stage_lines(to, page.coarse, layout.coarse_bytes / kPageRows, kPageRows, 1, used);
   if (layout.has_codes) {
     stage_lines(to, page.coarse, layout.coarse_bytes / (kPageRows * 4), kPageRows, 4, used);
     const int64_t group = layout.fine_bytes / (kPageRows / kCodeRows);  // of 16 rows

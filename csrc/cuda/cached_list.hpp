@@ -1,7 +1,7 @@
 // A list's pages in device memory, at one version of the list.
 //
-//   page    codes   coarse plane | fine plane | columns, row ids, ordinals       a block
-//           rows    float rows                                                   a block, perhaps of pinned host memory; none for storage int8
+//   page    codes   coarse plane | fine plane | columns, row ids, ordinals       a block; the planes of int8, or one of product quantisation
+//           rows    the rows as they are stored                                  a block, perhaps of pinned host memory; none where codes are all
 //   list    table   DevicePage of each page (core/scan_tables.hpp)               a block, of this version alone
 //
 // Versions share pages, and groups of 64 of them, which are the pool's blocks, as long as these are the same. A page to which rows were appended is copied again in place: the slots that older versions know get the bytes that they had, and

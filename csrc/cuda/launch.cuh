@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <mutex>
 #include <stdexcept>
@@ -9,6 +10,7 @@
 #include <utility>
 
 #include "kernels/intrinsics.cuh"
+#include "launch_record.hpp"
 #include "stream.hpp"
 
 #if defined(__CUDACC__)
@@ -25,6 +27,25 @@ struct Grid {
 
 constexpr int64_t kMaxBlocks = 0x7fffffff;
 constexpr int64_t kAlwaysShared = 48 * 1024;  // bytes; more is allowed kernel by kernel
+
+// True: it was recorded, and is not to be made.
+template <typename Params>
+bool record_launch(void (*kernel)(Params), const Grid& grid, const Params& params) {
+  if (launch_record == nullptr) return false;
+  append_bytes(launch_record, kernel);
+  append_bytes(launch_record, grid.blocks);
+  append_bytes(launch_record, grid.threads);
+  append_bytes(launch_record, grid.shared_bytes);
+  append_bytes(launch_record, params);
+  return true;
+}
+inline bool record_fill(void* to, int value, int64_t bytes) {
+  if (launch_record == nullptr) return false;
+  append_bytes(launch_record, to);
+  append_bytes(launch_record, value);
+  append_bytes(launch_record, bytes);
+  return true;
+}
 
 #if defined(__CUDACC__)
 
@@ -47,8 +68,8 @@ inline void set_shared_limit(const void* kernel, int64_t bytes, const char* name
 #else
 
 // In the emulator a launch is made at once, by one host thread at a time. Where streams are more than names (tests/cpp/fake_device.hpp), `before_launch`
-// makes what was enqueued before it.
-inline void (*before_launch)(Stream) = nullptr;
+// makes what was enqueued before it, or, on a stream that is captured, takes the launch and returns true.
+inline bool (*before_launch)(Stream, const std::function<void()>& work) = nullptr;
 inline std::mutex emulator_mutex;
 inline std::map<const void*, int64_t> emulated_limits;  // as the driver has them: the number it was told last
 
@@ -78,6 +99,7 @@ inline void allow_shared(const void* kernel, int64_t bytes, const char* name) {
 
 template <typename Params>
 void launch(const char* name, void (*kernel)(Params), const Grid& grid, Stream stream, const Params& params) {
+  if (record_launch(kernel, grid, params)) return;
   const void* const entry = reinterpret_cast<const void*>(kernel);
   if (grid.shared_bytes > kAlwaysShared) allow_shared(entry, grid.shared_bytes, name);
   cudaGetLastError();  // what an earlier call left behind is not this launch's
@@ -87,6 +109,7 @@ void launch(const char* name, void (*kernel)(Params), const Grid& grid, Stream s
 }
 
 inline void fill_bytes(void* to, int value, int64_t bytes, Stream stream) {
+  if (record_fill(to, value, bytes)) return;
   check_launch(cudaMemsetAsync(to, value, static_cast<size_t>(bytes), stream), "cudaMemsetAsync");
 }
 
@@ -95,19 +118,23 @@ inline void fill_bytes(void* to, int value, int64_t bytes, Stream stream) {
 template <typename Params>
 void launch(const char* name, void (*kernel)(Params), const Grid& grid, Stream stream, const Params& params) {
   if (grid.blocks > kMaxBlocks) throw std::runtime_error(std::string(name) + ": too many blocks");
+  if (record_launch(kernel, grid, params)) return;
   const void* const entry = reinterpret_cast<const void*>(kernel);
   if (grid.shared_bytes > kAlwaysShared) allow_shared(entry, grid.shared_bytes, name);
-  if (before_launch != nullptr) before_launch(stream);
-  const std::lock_guard<std::mutex> lock(emulator_mutex);
-  if (grid.shared_bytes > kAlwaysShared && grid.shared_bytes > emulated_limits[entry]) {
-    throw std::runtime_error(std::string(name) + ": more shared memory than the kernel is allowed");
-  }
-  simt::Machine::get().launch(name, grid.blocks, grid.threads, grid.shared_bytes, [&] { kernel(params); });
+  const auto work = [=] {
+    const std::lock_guard<std::mutex> lock(emulator_mutex);
+    if (grid.shared_bytes > kAlwaysShared && grid.shared_bytes > emulated_limits[entry]) {
+      throw std::runtime_error(std::string(name) + ": more shared memory than the kernel is allowed");
+    }
+    simt::Machine::get().launch(name, grid.blocks, grid.threads, grid.shared_bytes, [&] { kernel(params); });
+  };
+  if (before_launch == nullptr || !before_launch(stream, work)) work();
 }
 
 inline void fill_bytes(void* to, int value, int64_t bytes, Stream stream) {
-  if (before_launch != nullptr) before_launch(stream);
-  std::memset(to, value, static_cast<size_t>(bytes));
+  if (record_fill(to, value, bytes)) return;
+  const auto work = [=] { std::memset(to, value, static_cast<size_t>(bytes)); };
+  if (before_launch == nullptr || !before_launch(stream, work)) work();
 }
 
 #endif

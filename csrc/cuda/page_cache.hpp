@@ -115,6 +115,7 @@ class PageCache {
   // Device memory beside pages, for whoever searches, on a stream that waits until it is free. Null: none.
   std::shared_ptr<HeldBlock> reserve(int64_t bytes, Stream stream);
   void give_back(std::shared_ptr<HeldBlock>* block) noexcept;
+  int64_t scratch_bytes() const noexcept { return options_.limit - page_limit(); }  // that and tables of lists, at most
 
   void fail() noexcept;  // the runtime has failed
   void fail(const std::string& reason) noexcept;

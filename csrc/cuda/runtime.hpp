@@ -20,6 +20,8 @@ enum class Status { kOk, kNoMemory, kFailed };
 
 struct EventOf;  // a device's event, opaque
 using Event = EventOf*;
+struct GraphOf;  // work of a stream that can be enqueued again, opaque
+using Graph = GraphOf*;
 
 class Runtime {
  public:
@@ -61,6 +63,13 @@ class Runtime {
   virtual Status synchronize(Event event) noexcept = 0;
   virtual Status wait(Stream stream, Event event) noexcept = 0;  // what is enqueued from now on, until the event has happened
   virtual Status elapsed(float* milliseconds, Event from, Event to) noexcept = 0;
+
+  // Between the two the calling thread's copies, fills and launches on the stream are not made but kept, with their addresses and parameters as they are then.
+  // end_capture gives null when it fails; the stream is as before in either case. A graph may be released while it runs.
+  virtual Status begin_capture(Stream stream) noexcept = 0;
+  virtual Status end_capture(Stream stream, Graph* out) noexcept = 0;
+  virtual Status replay(Graph graph, Stream stream) noexcept = 0;  // enqueued
+  virtual void release_graph(Graph graph) noexcept = 0;
 
   // The text of the last failure, of whatever thread.
   virtual std::string error() const = 0;

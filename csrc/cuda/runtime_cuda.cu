@@ -117,6 +117,27 @@ class CudaRuntime final : public Runtime {
     return say("cudaEventElapsedTime", [&] { return cudaEventElapsedTime(milliseconds, native(from), native(to)); });
   }
 
+  Status begin_capture(Stream stream) noexcept override {
+    return say(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
+  }
+  Status end_capture(Stream stream, Graph* out) noexcept override {
+    *out = nullptr;
+    cudaGraph_t graph = nullptr;
+    const Status ended = say(cudaStreamEndCapture(stream, &graph), "cudaStreamEndCapture");
+    if (ended != Status::kOk) return ended;
+    cudaGraphExec_t ready = nullptr;
+    const Status status = say(cudaGraphInstantiate(&ready, graph, 0), "cudaGraphInstantiate");
+    static_cast<void>(cudaGraphDestroy(graph));
+    *out = reinterpret_cast<Graph>(ready);
+    return status;
+  }
+  Status replay(Graph graph, Stream stream) noexcept override {
+    return say(cudaGraphLaunch(reinterpret_cast<cudaGraphExec_t>(graph), stream), "cudaGraphLaunch");
+  }
+  void release_graph(Graph graph) noexcept override {
+    static_cast<void>(cudaGraphExecDestroy(reinterpret_cast<cudaGraphExec_t>(graph)));
+  }
+
   std::string error() const override {
     const std::lock_guard<std::mutex> lock(mutex_);
     return error_;

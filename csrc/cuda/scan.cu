@@ -29,7 +29,7 @@ void launch_stage(const DeviceScanStage& stage, const ScanParams& params, Stream
 void scan(const DeviceScanPlan& plan, const ScanArguments& arguments, Stream stream) {
   const DeviceScanShape& shape = plan.shape;
   if (shape.queries == 0) return;
-  const auto parts = static_cast<int64_t>(plan.parts.size());
+  const auto rounds = static_cast<int64_t>(plan.parts.rounds.size());
   const ScanTable table(plan);
   const auto* const tables = static_cast<const unsigned char*>(arguments.table);
   Workspace workspace(arguments.workspace);
@@ -39,6 +39,7 @@ void scan(const DeviceScanPlan& plan, const ScanArguments& arguments, Stream str
   params.queries = arguments.queries;
   params.tasks = reinterpret_cast<const DeviceScanTask*>(tables + table.tasks);
   params.part_numbers = reinterpret_cast<const uint32_t*>(tables + table.part_numbers);
+  params.parts = reinterpret_cast<const DeviceScanPart*>(tables + table.parts);
   params.segments = arguments.segments;
   params.filters = arguments.filters;
   params.terms = arguments.terms;
@@ -54,15 +55,14 @@ void scan(const DeviceScanPlan& plan, const ScanArguments& arguments, Stream str
   params.min_similarity = arguments.min_similarity;
   params.least = not_above(arguments.min_similarity);
   params.k = static_cast<int32_t>(shape.k);
-  params.keep = static_cast<int32_t>(plan.keep);
   params.counters = arguments.counters;
-  uint32_t* const next = workspace.take<uint32_t>(kScanShapes);
+  uint32_t* const next = workspace.take<uint32_t>(kScanShapes * rounds);
   params.floors = workspace.take<uint32_t>(shape.queries);
-  params.items = workspace.take<ScanItem>(parts * plan.keep);
-  params.counts = workspace.take<uint32_t>(parts);
+  params.items = workspace.take<ScanItem>(plan.parts.items);
+  params.counts = workspace.take<uint32_t>(static_cast<int64_t>(plan.parts.parts.size()));
   Candidate* const best = workspace.take<Candidate>(shape.queries * shape.k);
 
-  fill_bytes(next, 0, scan_align(4 * kScanShapes) + 4 * shape.queries, stream);  // and the floors
+  fill_bytes(next, 0, scan_align(4 * kScanShapes * rounds) + 4 * shape.queries, stream);  // and the floors
   if (plan.screened) {
     ScanPrepareParams prepare{arguments.queries, shape.queries, shape.dim, params.padded, nullptr, nullptr};
     prepare.codes = workspace.take<int8_t>(shape.queries * params.padded);
@@ -72,17 +72,8 @@ void scan(const DeviceScanPlan& plan, const ScanArguments& arguments, Stream str
     const int64_t blocks = std::min((shape.queries + 7) / 8, plan.merge_blocks);
     launch("scan_prepare", scan_prepare_kernel, Grid{blocks, kScanThreads, 0}, stream, prepare);
   }
-  for (const DeviceScanStage& stage : plan.stages) {
-    if (stage.tasks == 0) continue;
-    params.next = next + static_cast<int>(stage.shape);
-    params.first_task = stage.first_task;
-    params.n_tasks = stage.tasks;
-    launch_stage(stage, params, stream);
-  }
 
   ScanMergeParams merge{};
-  merge.scan = params;
-  merge.parts = reinterpret_cast<const DeviceScanPart*>(tables + table.parts);
   merge.query_parts = reinterpret_cast<const uint32_t*>(tables + table.query_parts);
   merge.n = shape.queries;
   merge.best = best;
@@ -93,7 +84,27 @@ void scan(const DeviceScanPlan& plan, const ScanArguments& arguments, Stream str
   merge.groups = arguments.groups;
   merge.ordinals = arguments.ordinals;
   merge.counts = arguments.counts;
-  launch("scan_merge", scan_merge_kernel, Grid{plan.merge_blocks, kScanThreads, kScanMergeShared}, stream, merge);
+  for (int64_t r = 0; r < rounds; ++r) {
+    const ScanRound& round = plan.parts.rounds[static_cast<size_t>(r)];
+    for (const DeviceScanStage& stage : plan.stages) {
+      params.first_task = std::max(stage.first_task, round.first_task);
+      params.n_tasks = std::min(stage.first_task + stage.tasks, round.first_task + round.tasks) - params.first_task;
+      if (params.n_tasks <= 0) continue;
+      params.next = next + r * kScanShapes + static_cast<int>(stage.shape);
+      launch_stage(stage, params, stream);
+    }
+    merge.scan = params;
+    merge.first = r == 0;
+    launch("scan_merge", scan_merge_kernel, Grid{plan.merge_blocks, kScanThreads, kScanMergeShared}, stream, merge);
+    merge.query_parts += shape.queries + 1;
+  }
+}
+
+void normalize_rows(const float* from, int64_t n, int64_t dim, float* to, const DeviceLimits& limits, Stream stream) {
+  if (n == 0) return;
+  constexpr int64_t kWarps = kScanThreads / 32;
+  const int64_t blocks = std::min((n + kWarps - 1) / kWarps, 4 * resident_blocks(limits, kScanThreads, 0));
+  launch("scan_normalize", scan_normalize_kernel, Grid{blocks, kScanThreads, 0}, stream, ScanNormalizeParams{from, to, n, dim});
 }
 
 }  // namespace warpmem::cuda

@@ -36,4 +36,7 @@ struct ScanArguments {
 // Pages, tables and queries must stay as they are until the stream is through.
 void scan(const DeviceScanPlan& plan, const ScanArguments& arguments, Stream stream);
 
+// Rows (n, dim) to unit length, with the bits of core/score.hpp's normalize_row; those that are all zero or not finite become NaN. Errors as of scan().
+void normalize_rows(const float* from, int64_t n, int64_t dim, float* to, const DeviceLimits& limits, Stream stream);
+
 }  // namespace warpmem::cuda

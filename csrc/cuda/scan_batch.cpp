@@ -5,9 +5,14 @@
 #include <new>
 #include <unordered_map>
 
+#include "launch_record.hpp"
+
 namespace warpmem::cuda {
 
 namespace {
+
+constexpr int64_t kCounters = 3;       // at most
+constexpr int64_t kGraphQueries = 64;  // beyond which a launch more or less does not matter
 
 template <typename T>
 void put(unsigned char* to, const T* from, int64_t n) noexcept {
@@ -34,10 +39,11 @@ Ranking plain_ranking(const Ranking& ranking) {
 bool can_share(const ScanTicket& left, const ScanTicket& right) {
   const ScanCall& a = left.call;
   const ScanCall& b = right.call;
-  return a.k == b.k && a.min_similarity == b.min_similarity && a.ranking.w_similarity == b.ranking.w_similarity &&
-         a.ranking.w_recency == b.ranking.w_recency && a.ranking.w_priority == b.ranking.w_priority &&
-         a.ranking.half_life == b.ranking.half_life && a.ranking.recency_column == b.ranking.recency_column &&
-         a.ranking.priority_column == b.ranking.priority_column && a.ranking.now == b.ranking.now;
+  return a.k == b.k && a.refine == b.refine && a.min_similarity == b.min_similarity &&
+         a.ranking.w_similarity == b.ranking.w_similarity && a.ranking.w_recency == b.ranking.w_recency &&
+         a.ranking.w_priority == b.ranking.w_priority && a.ranking.half_life == b.ranking.half_life &&
+         a.ranking.recency_column == b.ranking.recency_column && a.ranking.priority_column == b.ranking.priority_column &&
+         a.ranking.now == b.ranking.now;
 }
 
 bool BatchSize::add(const ScanCall& call) noexcept {
@@ -54,8 +60,9 @@ bool BatchSize::add(const ScanCall& call) noexcept {
   return true;
 }
 
-ScanBatch::ScanBatch(std::vector<ScanTicket*> tickets, const PoolPort& pool, const DeviceLimits& limits)
-    : tickets_(std::move(tickets)), pool_(pool), k_(tickets_[0]->call.k) {
+ScanBatch::ScanBatch(std::vector<ScanTicket*> tickets, const PoolPort& pool, const DeviceLimits& limits, int64_t part_bytes,
+                     const DevicePage* base)
+    : tickets_(std::move(tickets)), pool_(pool), k_(tickets_[0]->call.k), pages_(base) {
   gather();
   DeviceScanShape shape;
   shape.dim = pool_.dim;
@@ -66,7 +73,16 @@ ScanBatch::ScanBatch(std::vector<ScanTicket*> tickets, const PoolPort& pool, con
   shape.queries = n_queries_;
   shape.k = k_;
   shape.ranking = tickets_[0]->call.ranking;
-  plan_ = plan_device_scan(shape, lists_, segment_queries_.data(), limits);
+  if (coded()) {
+    DevicePqShape coded_shape{shape, pool_.pq_dim, pool_.dsub, tickets_[0]->call.refine};
+    DevicePqChoice choice;
+    choice.part_bytes = part_bytes;
+    pq_plan_ = plan_device_scan_pq(coded_shape, lists_, segment_queries_.data(), limits, choice);
+  } else {
+    DeviceScanChoice choice;
+    choice.part_bytes = part_bytes;
+    plan_ = plan_device_scan(shape, lists_, segment_queries_.data(), limits, choice);
+  }
   place();
 }
 
@@ -107,7 +123,6 @@ void ScanBatch::gather() {
         out.list_id = list->list_id;
         out.pages = list->n_pages();
         lists_.push_back(out);
-        if (pages_ == nullptr || list->device_table() < pages_) pages_ = list->device_table();
       }
       parts[found.first->second].push_back(Part{ticket, l, static_cast<uint32_t>(n_queries_), first_filter});
     }
@@ -141,13 +156,13 @@ void ScanBatch::place() {
   };
   const int64_t n = n_queries_ * k_;
   at_.queries = next(n_queries_ * pool_.dim, sizeof(float));
-  at_.table = next(plan_.table_bytes, 1);
+  at_.table = next(coded() ? pq_plan_.table_bytes : plan_.table_bytes, 1);
   at_.segments = next(static_cast<int64_t>(segments_.size()), sizeof(DeviceSegment));
   at_.filters = next(static_cast<int64_t>(filters_.size()), sizeof(DeviceFilter));
   at_.terms = next(n_terms_, sizeof(Term));
   at_.values = next(n_values_, sizeof(int64_t));
   at_.bitmaps = next(n_words_, sizeof(uint64_t));
-  at_.counters = next(2, sizeof(uint64_t));
+  at_.counters = next(kCounters, sizeof(uint64_t));
   at_.results = next(n, sizeof(float));
   at_.similarities = next(n, sizeof(float));
   at_.list_ids = next(n, sizeof(int64_t));
@@ -177,7 +192,11 @@ void ScanBatch::pack(unsigned char* image, unsigned char* device) const noexcept
       words += call.filters[f].bitmap_words * static_cast<int64_t>(sizeof(uint64_t));
     }
   }
-  pack_scan_table(plan_, image + at_.table);
+  if (coded()) {
+    pack_pq_table(pq_plan_, image + at_.table);
+  } else {
+    pack_scan_table(plan_, image + at_.table);
+  }
   put(image + at_.segments, segments_.data(), static_cast<int64_t>(segments_.size()));
   for (size_t f = 0; f < filters_.size(); ++f) {
     DeviceFilter filter = filters_[f];
@@ -187,11 +206,10 @@ void ScanBatch::pack(unsigned char* image, unsigned char* device) const noexcept
     }
     put(image + at_.filters + f * sizeof filter, &filter, 1);
   }
-  std::memset(image + at_.counters, 0, 2 * sizeof(uint64_t));
+  std::memset(image + at_.counters, 0, kCounters * sizeof(uint64_t));
 }
 
-Status ScanBatch::run(Runtime& runtime, const unsigned char* image, unsigned char* device, unsigned char* results,
-                      Stream stream) const {
+Status ScanBatch::wait(Runtime& runtime, Stream stream) const {
   std::vector<Event> waited;
   for (const ScanTicket* ticket : tickets_) {
     for (const auto& list : ticket->pins) {
@@ -201,6 +219,11 @@ Status ScanBatch::run(Runtime& runtime, const unsigned char* image, unsigned cha
       if (runtime.wait(stream, list->arrives.get()) != Status::kOk) return Status::kFailed;
     }
   }
+  return Status::kOk;
+}
+
+Status ScanBatch::run(Runtime& runtime, const PqPoolBooks& books, const unsigned char* image, unsigned char* device,
+                      unsigned char* results, Stream stream) const {
   if (runtime.copy_in(device, image, image_bytes(), stream) != Status::kOk) return Status::kFailed;
   unsigned char* queries = device + at_.queries;
   for (const ScanTicket* ticket : tickets_) {
@@ -211,6 +234,11 @@ Status ScanBatch::run(Runtime& runtime, const unsigned char* image, unsigned cha
     }
     queries += bytes;
   }
+  launch(books, device, stream);
+  return runtime.copy_out(results, device + at_.counters, result_bytes(), stream);
+}
+
+void ScanBatch::launch(const PqPoolBooks& books, unsigned char* device, Stream stream) const {
   ScanArguments arguments;
   arguments.pages = pages_;
   arguments.queries = reinterpret_cast<const float*>(device + at_.queries);
@@ -229,8 +257,29 @@ Status ScanBatch::run(Runtime& runtime, const unsigned char* image, unsigned cha
   arguments.counts = reinterpret_cast<int32_t*>(device + at_.counts);
   arguments.counters = reinterpret_cast<uint64_t*>(device + at_.counters);
   arguments.workspace = device + at_.workspace;
-  scan(plan_, arguments, stream);
-  return runtime.copy_out(results, device + at_.counters, result_bytes(), stream);
+  if (coded()) {
+    scan_pq(pq_plan_, books, arguments, stream);
+  } else {
+    scan(plan_, arguments, stream);
+  }
+}
+
+std::string ScanBatch::key(const PqPoolBooks& books, const unsigned char* image, unsigned char* device,
+                           const unsigned char* results) const {
+  std::string key;
+  if (n_queries_ > kGraphQueries) return key;
+  for (const ScanTicket* ticket : tickets_) {
+    if (ticket->call.device_queries != nullptr) return key;  // wherever they are
+  }
+  append_bytes(&key, image);
+  append_bytes(&key, device);
+  append_bytes(&key, results);
+  append_bytes(&key, image_bytes());
+  append_bytes(&key, result_bytes());
+  append_bytes(&key, at_.counters);
+  const RecordingLaunches recording(&key);
+  launch(books, device, nullptr);
+  return key;
 }
 
 void ScanBatch::unpack(const unsigned char* results) const noexcept {

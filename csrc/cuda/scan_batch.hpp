@@ -6,11 +6,13 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "../core/pool_view.hpp"
 #include "page_cache.hpp"
 #include "scan.hpp"
+#include "scan_pq.hpp"
 
 namespace warpmem::cuda {
 
@@ -51,19 +53,27 @@ struct BatchSize {
 
 class ScanBatch {
  public:
-  // Tickets that can share a launch, at least one. Throws std::bad_alloc.
-  ScanBatch(std::vector<ScanTicket*> tickets, const PoolPort& pool, const DeviceLimits& limits);
+  // Tickets that can share a launch, at least one. part_bytes: of the workspace, for parts. base: an address of tables, from which they are counted; the same
+  // in all batches, so that their launches can be the same. Throws std::bad_alloc.
+  ScanBatch(std::vector<ScanTicket*> tickets, const PoolPort& pool, const DeviceLimits& limits, int64_t part_bytes,
+            const DevicePage* base);
 
   int64_t image_bytes() const noexcept { return at_.results; }
   int64_t result_bytes() const noexcept { return at_.workspace - at_.counters; }
-  int64_t bytes() const noexcept { return at_.workspace + plan_.workspace_bytes; }
-  const DeviceScanPlan& plan() const noexcept { return plan_; }
+  int64_t bytes() const noexcept { return at_.workspace + (coded() ? pq_plan_.workspace_bytes : plan_.workspace_bytes); }
+  bool fits() const noexcept { return !coded() || pq_plan_.fits; }  // false: the host has to do it
   const std::vector<ScanTicket*>& tickets() const noexcept { return tickets_; }
 
   // Writes what is to be copied to the device block at `device`, without the queries that are there already.
   void pack(unsigned char* image, unsigned char* device) const noexcept;
-  // Enqueues the copies and the launches. Throws std::runtime_error when a launch fails.
-  Status run(Runtime& runtime, const unsigned char* image, unsigned char* device, unsigned char* results, Stream stream) const;
+  // The stream waits until all lists are there.
+  Status wait(Runtime& runtime, Stream stream) const;
+  // Enqueues the copies and the launches. books: of a pool that has some. Throws std::runtime_error when a launch fails.
+  Status run(Runtime& runtime, const PqPoolBooks& books, const unsigned char* image, unsigned char* device,
+             unsigned char* results, Stream stream) const;
+  // Says all that run() enqueues, or nothing where that is not worth a graph or no two runs are the same.
+  std::string key(const PqPoolBooks& books, const unsigned char* image, unsigned char* device,
+                  const unsigned char* results) const;
   // Gives each ticket its part of what was copied back; one for which host memory is missing is marked as failed.
   void unpack(const unsigned char* results) const noexcept;
 
@@ -74,20 +84,23 @@ class ScanBatch {
     int64_t workspace = 0;
   };
 
+  bool coded() const noexcept { return pool_.pq_dim > 0; }  // with product-quantisation codes
   void gather();
   void place();
+  void launch(const PqPoolBooks& books, unsigned char* device, Stream stream) const;
 
   const std::vector<ScanTicket*> tickets_;
   const PoolPort& pool_;
   int64_t k_ = 0;
   int64_t n_queries_ = 0;
-  const DevicePage* pages_ = nullptr;  // the first table's
+  const DevicePage* const pages_;
   std::vector<warpmem::DeviceList> lists_;
   std::vector<DeviceSegment> segments_;
   std::vector<uint32_t> segment_queries_;
   std::vector<DeviceFilter> filters_;  // bitmaps as offsets into their piece, plus 1; null: none
   int64_t n_terms_ = 0, n_values_ = 0, n_words_ = 0;
-  DeviceScanPlan plan_;
+  DeviceScanPlan plan_;  // or
+  DevicePqPlan pq_plan_;
   Layout at_;
 };
 

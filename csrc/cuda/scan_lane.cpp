@@ -13,6 +13,7 @@ bool ScanLane::open(Runtime& runtime) noexcept {
 void ScanLane::close(PageCache& cache) noexcept {
   Runtime& runtime = cache.runtime();
   if (stream != nullptr) static_cast<void>(runtime.synchronize(stream));
+  graphs.clear(runtime);
   cache.give_back(&block);
   if (host != nullptr && plain == nullptr) runtime.release_pinned(host);
   if (begin != nullptr) runtime.release_event(begin);

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 
+#include "launch_graphs.hpp"
 #include "page_cache.hpp"
 
 namespace warpmem::cuda {
@@ -23,6 +24,7 @@ struct ScanLane {
   int64_t host_bytes = 0;
   int64_t host_used = 0;                   // by the launch
   std::unique_ptr<unsigned char[]> plain;  // where there is no pinned memory
+  LaunchGraphs graphs;                     // of launches in this very memory
   bool busy = false;                       // the queue's
 
   bool open(Runtime& runtime) noexcept;

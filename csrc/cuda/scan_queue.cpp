@@ -14,10 +14,12 @@ struct ScanRun {
   std::unique_ptr<ScanBatch> batch;
   ScanLane* lane = nullptr;
   bool started = false;
+  bool replayed = false;
   bool claimed = false;  // somebody waits for the device
 };
 
-ScanQueue::ScanQueue(PageCache& cache, int32_t lanes) : cache_(cache) {
+ScanQueue::ScanQueue(PageCache& cache, int32_t lanes)
+    : cache_(cache), launch_bytes_(cache.scratch_bytes() / (2 * std::max(lanes, 1))) {
   Runtime& runtime = cache_.runtime();
   const Entered entered(runtime);
   bool well = runtime.limits(&limits_) == Status::kOk;
@@ -33,6 +35,7 @@ ScanQueue::ScanQueue(PageCache& cache, int32_t lanes) : cache_(cache) {
 ScanQueue::~ScanQueue() {
   const Entered entered(cache_.runtime());
   for (const auto& lane : lanes_) lane->close(cache_);
+  cache_.give_back(&books_);
 }
 
 // --------------------------------------------------------------------------------------------- callers
@@ -69,6 +72,14 @@ ScanTicket* ScanQueue::begin(const ScanCall& call, uint8_t* taken) {
   for (int64_t l = 0; l < call.n_lists; ++l) {
     taken[l] = ticket->pins[static_cast<size_t>(l)] != nullptr ? 1 : 0;
     any = any || taken[l] != 0;
+  }
+  if (cache_.pool().pq_dim > 0) {  // all lists, or none
+    for (int64_t l = 0; l < call.n_lists; ++l) any = any && (taken[l] != 0 || call.lists[l].version == 0);
+    any = any && call.k * call.refine <= kScanPqMaxKeep;
+    if (!any) {
+      std::fill_n(taken, call.n_lists, uint8_t{0});
+      cache_.unpin(&ticket->pins);
+    }
   }
   if (!any) return nullptr;
   std::unique_lock<std::mutex> lock(mutex_);
@@ -160,6 +171,7 @@ void ScanQueue::launch_waiting(std::unique_lock<std::mutex>& lock) noexcept {
     if (started == Start::kStarted) {
       run.started = true;
       ++stats_.launches;
+      stats_.replays += run.replayed ? 1 : 0;
       stats_.shared += static_cast<int64_t>(run.tickets.size()) - 1;
       changed_.notify_all();  // whoever waits in finish() may complete it
       return;
@@ -176,12 +188,15 @@ void ScanQueue::launch_waiting(std::unique_lock<std::mutex>& lock) noexcept {
 void ScanQueue::take_waiting(ScanRun& run) noexcept {
   const ScanTicket& first = *waiting_.front();
   BatchSize size;
+  int64_t results = 0;
   for (auto at = waiting_.begin(); at != waiting_.end();) {
     ScanTicket* const ticket = *at;
-    if (!can_share(first, *ticket) || !size.add(ticket->call)) {
+    const int64_t more = ticket->call.n_queries * ticket->call.k;
+    if (!can_share(first, *ticket) || (results > 0 && results + more > most_results()) || !size.add(ticket->call)) {
       ++at;
       continue;
     }
+    results += more;
     at = waiting_.erase(at);
     run.tickets.push_back(ticket);
     ticket->state = ScanTicket::State::kRunning;
@@ -214,16 +229,30 @@ ScanQueue::Start ScanQueue::start(ScanRun& run) noexcept {
   ScanLane& lane = *run.lane;
   Start end = Start::kFailed;
   try {
-    run.batch = std::make_unique<ScanBatch>(run.tickets, cache_.pool(), limits_);
+    const DevicePage* base = nullptr;
+    for (const auto& list : run.tickets[0]->pins) base = list != nullptr ? list->device_table() : base;
+    const DevicePage* known = nullptr;
+    if (!base_.compare_exchange_strong(known, base)) base = known;
+    run.batch =
+        std::make_unique<ScanBatch>(run.tickets, cache_.pool(), limits_, std::min(kScanPartBytes, launch_bytes_ / 2), base);
     const ScanBatch& batch = *run.batch;
+    if (!batch.fits()) return Start::kTooLarge;
+    if (!bring_books(lane.stream)) return Start::kFailed;
     if (run.tickets.size() > 1 && batch.bytes() > kLaneBytes) return Start::kTooLarge;
     if (!lane.reserve(cache_, batch.bytes(), batch.image_bytes() + batch.result_bytes())) {
       return cache_.failed() ? Start::kFailed : Start::kTooLarge;
     }
     unsigned char* const device = lane.block->block.memory;
     batch.pack(lane.host, device);
-    bool well = runtime.record(lane.begin, lane.stream) == Status::kOk;
-    well = well && batch.run(runtime, lane.host, device, lane.host + batch.image_bytes(), lane.stream) == Status::kOk;
+    unsigned char* const results = lane.host + batch.image_bytes();
+    const auto enqueue = [&] { return batch.run(runtime, device_books_, lane.host, device, results, lane.stream); };
+    const std::string key = lane.plain == nullptr ? batch.key(device_books_, lane.host, device, results) : std::string();
+    bool well = batch.wait(runtime, lane.stream) == Status::kOk && runtime.record(lane.begin, lane.stream) == Status::kOk;
+    if (key.empty()) {
+      well = well && enqueue() == Status::kOk;
+    } else {
+      well = well && lane.graphs.run(runtime, lane.stream, key, enqueue, &run.replayed) == Status::kOk;
+    }
     well = well && runtime.record(lane.end, lane.stream) == Status::kOk;
     well = well && lane.clean(runtime, batch.bytes()) == Status::kOk;
     if (well) return Start::kStarted;
@@ -236,6 +265,32 @@ ScanQueue::Start ScanQueue::start(ScanRun& run) noexcept {
   static_cast<void>(runtime.synchronize(lane.stream));
   lane.tidy(cache_);
   return end;
+}
+
+// Of a pool with codebooks: copies them to the device, once. False: the host has to do it.
+bool ScanQueue::bring_books(Stream stream) noexcept {
+  const PoolPort& pool = cache_.pool();
+  const std::lock_guard<std::mutex> lock(books_mutex_);
+  if (pool.pq_dim == 0 || books_ != nullptr) return true;
+  const int64_t width = pool.pq_dim * pool.dsub;
+  const auto bytes = static_cast<int64_t>(sizeof(float)) * width;  // a multiple of 128
+  try {
+    books_ = cache_.reserve(33 * bytes, stream);
+  } catch (const std::bad_alloc&) {
+  }
+  if (books_ == nullptr) return false;
+  Runtime& runtime = cache_.runtime();
+  auto* const at = reinterpret_cast<float*>(books_->block.memory);
+  device_books_ = PqPoolBooks{at, at + 16 * width, at + 32 * width};
+  const bool well = runtime.copy_in(at, pool.codebooks, 16 * bytes, stream) == Status::kOk &&
+                    runtime.copy_in(at + 16 * width, pool.beside, 16 * bytes, stream) == Status::kOk &&
+                    runtime.copy_in(at + 32 * width, pool.largest, bytes, stream) == Status::kOk &&
+                    runtime.synchronize(stream) == Status::kOk;  // for the launches of all lanes
+  if (well) return true;
+  cache_.fail();
+  static_cast<void>(runtime.synchronize(stream));
+  cache_.give_back(&books_);
+  return false;
 }
 
 // Waits for a launch and hands out what it found.
@@ -301,6 +356,7 @@ ScanPort ScanQueue::port(int64_t least_work) {
   port.cache = this;
   port.pool = cache_.pool().pool;
   port.least_work = least_work;
+  port.most_results = most_results();
   port.begin = begin_scan;
   port.finish = [](void* cache, void* ticket, ScanFound* found) {
     ScanTicket* const own = static_cast<ScanTicket*>(ticket);

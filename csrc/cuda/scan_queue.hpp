@@ -15,6 +15,8 @@
 // One mutex guards who waits and what runs; it is not held during a call of the driver.
 #pragma once
 
+#include <algorithm>
+#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
@@ -28,9 +30,13 @@
 
 namespace warpmem::cuda {
 
+constexpr int64_t kMostResults = int64_t{1} << 21;  // of one call: 76 bytes of device memory each
+constexpr int64_t kResultBytes = 80;
+
 struct QueueStats {
   int64_t searches = 0;  // that the device had a part in
   int64_t launches = 0;
+  int64_t replays = 0;    // of these, as a graph
   int64_t shared = 0;     // searches that came along in another's launch
   int64_t fallbacks = 0;  // searches that the host had to finish, for want of memory or of a device
   double device_ms = 0.0;
@@ -60,20 +66,28 @@ class ScanQueue {
 
   void launch_waiting(std::unique_lock<std::mutex>& lock) noexcept;
   void take_waiting(ScanRun& run) noexcept;
+  bool bring_books(Stream stream) noexcept;
   void halve(ScanRun& run) noexcept;
   Start start(ScanRun& run) noexcept;
   void complete(ScanRun* run, std::unique_lock<std::mutex>& lock) noexcept;
   ScanLane* free_lane() noexcept;
+  int64_t most_results() const noexcept { return std::min(kMostResults, launch_bytes_ / 2 / kResultBytes); }
   void close(std::unique_ptr<ScanRun> run, bool well) noexcept;
 
   PageCache& cache_;
+  const int64_t launch_bytes_;  // half of this for results, half for parts: with tables, all lanes fit in the cache's scratch
   DeviceLimits limits_;
+  std::atomic<const DevicePage*> base_{nullptr};  // an address of a table, from which all are counted
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<ScanTicket*> waiting_;
   std::vector<std::unique_ptr<ScanLane>> lanes_;
   std::vector<std::unique_ptr<ScanRun>> runs_;  // on the device
   QueueStats stats_;
+
+  std::mutex books_mutex_;
+  std::shared_ptr<HeldBlock> books_;  // on the device since the first launch that needs them
+  PqPoolBooks device_books_;
 };
 
 }  // namespace warpmem::cuda

@@ -50,6 +50,7 @@ class Device {
   int64_t fail_from = -1;           // so many more calls succeed, then none does; -1: all do
   bool no_pinned = false;           // no pinned memory
   int64_t refuse_enter = -1;        // so many more enter the device, then one cannot; -1: all can
+  bool no_capture = false;          // captures end with an error
   int64_t calls = 0;                // that could have failed
   int64_t sent = 0;                 // bytes of copies to the device
   int64_t strangers = 0;            // calls by threads that had not entered, though they could have
@@ -60,7 +61,7 @@ class Device {
     const std::lock_guard<std::recursive_mutex> lock(mutex);
     capacity = INT64_MAX;
     fail_allocation = fail_from = -1;
-    no_pinned = false;
+    no_pinned = no_capture = false;
     refuse_enter = -1;
   }
 
@@ -75,6 +76,8 @@ class Device {
     uint64_t done = 0;
   };
   std::map<Stream, Queue> streams;
+  std::map<Stream, std::vector<std::function<void()>>> captures;  // on the way
+  int64_t graphs = 0;                                             // that there are
 
   void run(Stream stream, uint64_t until) {
     Queue& queue = streams[stream];
@@ -90,6 +93,8 @@ class Device {
     run(stream, UINT64_MAX);
   }
   void put(Stream stream, std::function<void()> operation) {
+    const auto captured = captures.find(stream);
+    if (captured != captures.end()) return captured->second.push_back(std::move(operation));
     Queue& queue = streams[stream];
     queue.operations.push_back(std::move(operation));
     ++queue.enqueued;
@@ -118,7 +123,20 @@ class Device {
   }
 };
 
-inline void before_launch(Stream stream) { Device::get().run_all(stream); }
+// launch.cuh's: true when the stream is captured, and `work` is kept.
+inline bool before_launch(Stream stream, const std::function<void()>& work) {
+  Device& device = Device::get();
+  {
+    const std::lock_guard<std::recursive_mutex> lock(device.mutex);
+    const auto found = device.captures.find(stream);
+    if (found != device.captures.end()) {
+      found->second.push_back(work);
+      return true;
+    }
+  }
+  device.run_all(stream);
+  return false;
+}
 
 class FakeRuntime : public warpmem::cuda::Runtime {
  public:
@@ -279,6 +297,30 @@ class FakeRuntime : public warpmem::cuda::Runtime {
   }
   Status elapsed(float* milliseconds, Event, Event) noexcept override {
     return call([&] { *milliseconds = 0.25f; });
+  }
+
+  Status begin_capture(Stream stream) noexcept override {
+    return call([&] { device_.captures[stream]; });
+  }
+  Status end_capture(Stream stream, warpmem::cuda::Graph* out) noexcept override {
+    *out = nullptr;
+    const std::lock_guard<std::recursive_mutex> lock(device_.mutex);
+    const std::vector<std::function<void()>> work = std::move(device_.captures[stream]);
+    device_.captures.erase(stream);
+    if (!device_.works() || device_.no_capture) return Status::kFailed;
+    *out = reinterpret_cast<warpmem::cuda::Graph>(new std::vector<std::function<void()>>(work));
+    ++device_.graphs;
+    return Status::kOk;
+  }
+  Status replay(warpmem::cuda::Graph graph, Stream stream) noexcept override {
+    return call([&] {
+      for (const auto& work : *reinterpret_cast<std::vector<std::function<void()>>*>(graph)) device_.put(stream, work);
+    });
+  }
+  void release_graph(warpmem::cuda::Graph graph) noexcept override {
+    const std::lock_guard<std::recursive_mutex> lock(device_.mutex);
+    delete reinterpret_cast<std::vector<std::function<void()>>*>(graph);
+    --device_.graphs;
   }
 
   std::string error() const override { return "the fake device was told to fail"; }

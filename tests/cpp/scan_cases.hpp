@@ -24,7 +24,7 @@ constexpr int64_t kColumns = 3;  // microseconds, an image of float64, anything
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 enum Filters { kNoFilters, kTerms, kProgram, kBitmap, kTermsAndBitmap, kMixed, kFilterKinds };
-enum Rankings { kSimilarity, kWeighted, kAllWeights, kNegative, kRankingKinds };
+enum Rankings { kSimilarity, kWeighted, kAllWeights, kNegative, kRankingKinds, kNoWeights };
 // Huge rows have norms around the screen's limit, long queries beyond it. Tight rows lie where a screen's bound is their similarity: what makes it a little
 // less leaves out rows that are wanted.
 enum Rows { kNormalRows, kLevelRows, kHugeRows, kLongQueries, kTightRows, kRowKinds };
@@ -127,7 +127,14 @@ class Scan {
     }
   }
 
-  DeviceScanPlan plan() const {
+  DeviceScanPlan plan() const { return plan(lists_); }
+  // As if all pages were the first list's.
+  DeviceScanPlan plan_joined() const {
+    DeviceList all = lists_[0];
+    all.pages = static_cast<int64_t>(pages_.size());
+    return plan({all});
+  }
+  DeviceScanPlan plan(const std::vector<DeviceList>& lists) const {
     DeviceScanShape shape;
     shape.dim = case_.dim;
     shape.n_columns = kColumns;
@@ -137,7 +144,7 @@ class Scan {
     shape.queries = case_.queries;
     shape.k = case_.k;
     shape.ranking = request_.ranking;
-    return plan_device_scan(shape, lists_, segment_queries_.data(), case_.limits, case_.choice);
+    return plan_device_scan(shape, lists, segment_queries_.data(), case_.limits, case_.choice);
   }
 
   Result on_cpu() const {
@@ -238,6 +245,7 @@ class Scan {
     if (case_.ranking == kAllWeights || case_.ranking == kNegative) r.w_recency = case_.ranking == kNegative ? -0.5 : 0.3;
     if (case_.ranking == kAllWeights) r.w_priority = 0.25;
     if (case_.ranking == kNegative) r.w_similarity = -1.0;  // which no bound serves
+    if (case_.ranking == kNoWeights) r.w_similarity = 0.0;
     make_filters();
     std::vector<int64_t> list_ids;
     for (int64_t q = 0; q < case_.queries; ++q) {

@@ -8,10 +8,14 @@
 
 #include "../../csrc/cpu/dispatch.hpp"
 #include "../../csrc/cpu/scan.hpp"
+#include "../../csrc/cuda/kmeans.cu"
+#include "../../csrc/cuda/pq.cu"
 #include "../../csrc/cuda/scan.cu"
 #include "../../csrc/cuda/scan_batch.cpp"
 #include "../../csrc/cuda/scan_lane.cpp"
+#include "../../csrc/cuda/scan_pq.cu"
 #include "../../csrc/cuda/scan_queue.cpp"
+#include "../../csrc/cuda/select_k.cu"
 #include "page_cache_cases.hpp"
 
 namespace {

@@ -1,6 +1,9 @@
 // The scan's plan, and its kernels for few queries in the emulator: equal, bit for bit, to the CPU core's scan of the same pages; every shape forced, over
 // the named edges, pairwise. test_cuda_scan_wide has the shapes for many queries.
+#include <algorithm>
 #include <map>
+#include <numeric>
+#include <tuple>
 
 #include "scan_variants.hpp"
 
@@ -101,22 +104,30 @@ TEST(plans_cover_every_page_and_segment) {
         }
         const DeviceScanPlan plan = plan_device_scan(shape, lists, queries.data(), limits);
         std::vector<int64_t> pages(queries.size());
-        std::vector<bool> used(plan.parts.size());
+        std::vector<bool> used(plan.parts.parts.size());
+        CHECK_EQ(plan.parts.rounds.size(), size_t{1});
+        std::vector<bool> taken(static_cast<size_t>(plan.parts.items));
         for (size_t t = 0; t < plan.tasks.size(); ++t) {
           const DeviceScanTask& task = plan.tasks[t];
-          CHECK(plan.keep >= std::min(k, int64_t{task.pages} * kPageRows));
           for (int32_t at = 0; at < task.segments; ++at) {
             const auto segment = static_cast<size_t>(task.first_segment + at);
             pages[segment] += task.pages;
-            const uint32_t part = plan.part_numbers[static_cast<size_t>(task.first_part + at)];
+            const uint32_t part = plan.parts.numbers[static_cast<size_t>(task.first_part + at)];
             CHECK(!used[part]);
             used[part] = true;
-            CHECK_EQ(plan.parts[part].task, t);
-            CHECK_EQ(plan.parts[part].segment, segment);
-            CHECK(part >= plan.query_parts[queries[segment]] && part < plan.query_parts[queries[segment] + 1]);
+            const DeviceScanPart& place = plan.parts.parts[part];
+            CHECK_EQ(place.task, t);
+            CHECK_EQ(place.segment, segment);
+            CHECK_EQ(place.items, static_cast<uint32_t>(std::min(k, int64_t{task.pages} * kPageRows)));
+            for (uint32_t i = place.first_item; i < place.first_item + place.items; ++i) {
+              CHECK(!taken[i]);
+              taken[i] = true;
+            }
+            CHECK(part >= plan.parts.query_parts[queries[segment]] && part < plan.parts.query_parts[queries[segment] + 1]);
           }
         }
-        CHECK_EQ(plan.query_parts.back(), plan.parts.size());
+        CHECK_EQ(plan.parts.query_parts.back(), plan.parts.parts.size());
+        CHECK_EQ(std::count(taken.begin(), taken.end(), false), 0);
         for (const DeviceList& list : lists) {
           for (int64_t s = 0; s < list.segments; ++s) CHECK_EQ(pages[static_cast<size_t>(list.first_segment + s)], list.pages);
         }
@@ -138,9 +149,127 @@ TEST(plans_cover_every_page_and_segment) {
           CHECK_EQ(tasks(ScanShape::kMiddle) > 0, shape.codes && dim <= 384);
           CHECK_EQ(tasks(ScanShape::kLarge) > 0, shape.codes && dim <= 384);
         }
-        CHECK(static_cast<int64_t>(plan.parts.size()) * plan.keep * 16 <= (int64_t{1} << 31));
+        CHECK(plan.parts.items * 16 <= kScanPartBytes);
         CHECK(!describe(plan).empty());
       }
+    }
+  }
+}
+
+// Many small lists and large k: room for the rows there are, not for k of each; and where that is too much, several rounds in the same memory.
+TEST(plans_have_no_more_memory_than_they_may) {
+  DeviceScanShape shape;
+  shape.dim = 384;
+  shape.codes = true;
+  shape.k = 4096;
+  const auto plan_of = [&](int64_t n_lists, int64_t pages, int64_t queries, int64_t part_bytes) {
+    shape.queries = queries;
+    std::vector<DeviceList> lists = {DeviceList{-1, 0, 15625, 0, queries}};
+    std::vector<uint32_t> of_segments;
+    for (int64_t l = 0; l < n_lists; ++l) lists.push_back(DeviceList{l, 15625 + pages * l, pages, (l + 1) * queries, queries});
+    for (size_t l = 0; l < lists.size(); ++l) {
+      for (int64_t q = 0; q < queries; ++q) of_segments.push_back(static_cast<uint32_t>(q));
+    }
+    DeviceScanChoice choice;
+    choice.part_bytes = part_bytes;
+    return plan_device_scan(shape, lists, of_segments.data(), kLimitsSm90, choice);
+  };
+  // A million rows and 30,000 lists of two pages: with k for each part it would be more than 2 GB.
+  const DeviceScanPlan one = plan_of(30000, 2, 1, 0);
+  CHECK_EQ(one.parts.rounds.size(), size_t{1});
+  CHECK(one.parts.items >= 30000 * 128 && one.parts.items <= 30000 * 128 + 1000000);
+  CHECK(one.workspace_bytes < 90 << 20);
+  // 200 lists of 32 pages for 1,000 queries: 6.7 GB at once.
+  const DeviceScanPlan many = plan_of(200, 32, 1000, 0);
+  CHECK_EQ(many.parts.rounds.size(), size_t{25});
+  CHECK(many.parts.items * 16 <= kScanPartBytes);
+  CHECK(many.workspace_bytes < int64_t{400} << 20);
+  // A task of 128 queries with 4,096 results each needs 8 MB, whatever it may take.
+  const DeviceScanPlan little = plan_of(200, 32, 128, 1 << 20);
+  CHECK(little.parts.items * 16 <= 8 << 20);
+  int64_t next = 0;
+  for (const ScanRound& round : little.parts.rounds) {
+    CHECK_EQ(round.first_task, next);
+    CHECK(round.tasks > 0);
+    next += round.tasks;
+  }
+  CHECK_EQ(next, static_cast<int64_t>(little.tasks.size()));
+}
+
+TEST(rounds_change_no_bit) {
+  unsigned seed = 9100;
+  for (const bool screen : {true, false}) {
+    for (const auto& [k, queries] : std::vector<std::pair<int64_t, int64_t>>{{1, 1}, {12, 3}, {300, 9}, {40, 66}}) {
+      Case c;
+      c.screen = screen;
+      c.rows = {500, 3, 0, 64, 130, 65};
+      c.all_lists = true;
+      c.queries = queries;
+      c.k = k;
+      c.filters = kMixed;
+      c.data = kLevelRows;
+      c.choice.tile_pages = 2;
+      c.choice.part_bytes = 16 * k * queries;
+      c.seed = ++seed;
+      const int64_t before = Machine::get().launches["scan_merge"];
+      check_case(c, nullptr);
+      CHECK(Machine::get().launches["scan_merge"] - before >= 2 * 4);
+    }
+  }
+}
+
+// Rows of one list with the same score, ordinal and id: all are found, once each, in the order in which they lie there.
+TEST(rows_with_one_id_are_told_apart) {
+  for (const std::vector<int64_t>& rows : {std::vector<int64_t>{60, 60, 60}, {700, 700}}) {
+    Case c;
+    c.rows = rows;  // with the same ids
+    c.all_lists = true;
+    c.k = std::accumulate(rows.begin(), rows.end(), int64_t{0});
+    c.data = kLevelRows;
+    c.ranking = kNoWeights;
+    c.seed = 9200;
+    const Result apart = Scan(c).on_cpu();  // as several lists
+    std::vector<size_t> order(static_cast<size_t>(c.k));
+    std::iota(order.begin(), order.end(), size_t{0});
+    std::sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+      const auto key = [&](size_t i) { return std::make_tuple(apart.ordinals[i], apart.row_ids[i], apart.list_ids[i]); };
+      return key(a) < key(b);
+    });
+    for (const int64_t tile : {1, 3, 40}) {
+      c.choice.tile_pages = tile;
+      const Scan scan(c);
+      const DeviceScanPlan plan = scan.plan_joined();
+      const Result got = simt::run_twice([&](unsigned char fill) { return scan.on_device(plan, fill, nullptr); });
+      CHECK_EQ(got.counts[0], static_cast<int32_t>(c.k));
+      for (size_t i = 0; i < order.size(); ++i) {
+        CHECK_EQ(got.row_ids[i], apart.row_ids[order[i]]);
+        CHECK_EQ(got.similarities[i], apart.similarities[order[i]]);
+      }
+    }
+  }
+}
+
+TEST(rows_are_brought_to_unit_length_as_on_the_host) {
+  std::mt19937 random(9300);
+  for (const int64_t dim : {1, 31, 32, 33, 384}) {
+    for (const int64_t n : {0, 1, 9, 70}) {
+      std::vector<float> rows;
+      for (int64_t i = 0; i < n * dim; ++i) rows.push_back(static_cast<float>(static_cast<int32_t>(random())) * 1e-3f);
+      if (n > 4) {  // without a direction
+        std::fill_n(rows.begin() + 2 * dim, dim, 0.0f);
+        rows[static_cast<size_t>(3 * dim + dim / 2)] = kInfinity;
+        rows[static_cast<size_t>(4 * dim)] = -NAN;
+      }
+      const auto found = simt::run_twice([&](unsigned char fill) {
+        std::vector<float> out(rows.size());
+        std::memset(out.data(), fill, 4 * out.size());
+        cuda::normalize_rows(rows.data(), n, dim, out.data(), kLimitsSm90, nullptr);
+        for (float& x : out) x = x == x ? x : kInfinity;  // so that results can be compared
+        return out;
+      });
+      std::vector<float> wanted(rows.size(), kInfinity);
+      for (int64_t row = 0; row < n; ++row) normalize_row(rows.data() + row * dim, dim, wanted.data() + row * dim);
+      CHECK(found == wanted);
     }
   }
 }
@@ -153,7 +282,8 @@ TEST(plans_are_printed) {
   shape.k = 10;
   const uint32_t query = 0;
   CHECK_EQ(describe(plan_device_scan(shape, {DeviceList{7, 0, 15625, 0, 1}}, &query, kLimitsSm90)),
-           "scan of 1 queries, k 10, dim 384; 1954 parts of 10, workspace 321232 bytes; small: 1954 tasks of at most 1 segments, "
+           "scan of 1 queries, k 10, dim 384; 1954 parts, at most 19540 items in each of 1 rounds, workspace 321232 bytes; "
+           "small: 1954 tasks of at most 1 segments, "
            "396 blocks of 256 threads, 10352 bytes shared");
 }
 

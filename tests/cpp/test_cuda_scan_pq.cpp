@@ -153,7 +153,7 @@ TEST(plans_fit_or_say_so) {
     CHECK(plan.fits);
     CHECK(plan.shared_bytes <= limits.shared_per_block);
     CHECK_EQ(plan.tasks.size(), size_t{5 * (13 + 2 * 32 + 3 * 5)});  // of four segments, and 32 pages
-    CHECK_EQ(plan.query_parts.back(), plan.part_numbers.size());
+    CHECK_EQ(plan.parts.query_parts.back(), plan.parts.parts.size());
     for (const int64_t refine : {1, 100, 409}) {
       shape.refine = refine;
       const DevicePqPlan other = plan_device_scan_pq(shape, lists, queries.data(), limits);
@@ -167,17 +167,55 @@ TEST(plans_fit_or_say_so) {
   }
   shape.scan.queries = 1;
   const std::vector<uint32_t> one = {0, 0};
-  std::vector<DeviceList> huge = {DeviceList{0, 0, kScanPqMaxPages / 2, 0, 1}, DeviceList{1, 0, kScanPqMaxPages / 2, 1, 1}};
-  CHECK_EQ(plan_device_scan_pq(shape, huge, one.data(), kLimitsSm90).places[1].before,
-           static_cast<uint32_t>(kScanPqMaxPages / 2));
+  constexpr int64_t kHalf = int64_t{1} << 25;
+  std::vector<DeviceList> huge = {DeviceList{0, 0, kHalf, 0, 1}, DeviceList{1, 0, kHalf - 1, 1, 1}};
+  CHECK_EQ(plan_device_scan_pq(shape, huge, one.data(), kLimitsSm90).places[1].before, static_cast<uint32_t>(kHalf));
+  // The last place of 2^26 pages would have the key of no row.
+  CHECK(plan_device_scan_pq(shape, huge, one.data(), kLimitsSm90).fits);
   ++huge[1].pages;
-  bool refused = false;
-  try {
-    plan_device_scan_pq(shape, huge, one.data(), kLimitsSm90);
-  } catch (const std::length_error&) {
-    refused = true;
+  CHECK(!plan_device_scan_pq(shape, huge, one.data(), kLimitsSm90).fits);
+}
+
+// As of the exact scan: shortlists of 4,096 over many lists.
+TEST(plans_have_no_more_memory_than_they_may) {
+  DevicePqShape shape;
+  shape.scan.dim = 768;
+  shape.scan.queries = 200;
+  shape.scan.k = 64;
+  shape.refine = 64;
+  shape.pq_dim = 96;
+  shape.dsub = 8;
+  std::vector<DeviceList> lists;
+  std::vector<uint32_t> queries;
+  for (int64_t l = 0; l < 500; ++l) {
+    lists.push_back(DeviceList{l, 20 * l, 20, 200 * l, 200});
+    for (uint32_t q = 0; q < 200; ++q) queries.push_back(q);
   }
-  CHECK(refused);
+  const DevicePqPlan plan = plan_device_scan_pq(shape, lists, queries.data(), kLimitsSm90);
+  CHECK_EQ(plan.parts.rounds.size(), size_t{4});  // 100,000 parts of 1,280 keys are 1 GB
+  CHECK(plan.parts.items * 8 <= kScanPartBytes);
+  CHECK(plan.workspace_bytes < int64_t{330} << 20);
+}
+
+TEST(rounds_change_no_bit) {
+  for (const Storage storage : {Storage::kF32, Storage::kPq}) {
+    for (const auto& [k, refine] : std::vector<std::pair<int64_t, int64_t>>{{1, 1}, {10, 3}, {40, 10}}) {
+      Case c;
+      c.storage = storage;
+      c.rows = {700, 3, 64, 130};
+      c.queries = 5;
+      c.k = k;
+      c.refine = refine;
+      c.data = kLevels;
+      c.choice.tile_pages = 2;
+      c.choice.part_bytes = 8 * std::min<int64_t>(k * refine, 128) * 5;
+      c.seed = 90 + static_cast<unsigned>(k);
+      const Scan scan(c);
+      const DevicePqPlan plan = scan.plan();
+      CHECK(plan.parts.rounds.size() >= 4);
+      CHECK(scan.on_device(plan) == scan.on_cpu());
+    }
+  }
 }
 
 TEST(what_does_not_fit_is_refused) {

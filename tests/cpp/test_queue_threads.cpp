@@ -5,6 +5,7 @@
 #include <random>
 #include <thread>
 
+#include "../../csrc/cuda/launch.cuh"
 #include "../../csrc/cuda/scan_batch.cpp"
 #include "../../csrc/cuda/scan_lane.cpp"
 #include "../../csrc/cuda/scan_queue.cpp"
@@ -13,9 +14,9 @@
 namespace warpmem::cuda {
 
 void scan(const DeviceScanPlan& plan, const ScanArguments& arguments, Stream stream) {
-  fake::before_launch(stream);
-  std::memset(arguments.counts, 0, static_cast<size_t>(plan.shape.queries) * sizeof(int32_t));
+  fill_bytes(arguments.counts, 0, plan.shape.queries * static_cast<int64_t>(sizeof(int32_t)), stream);
 }
+void scan_pq(const DevicePqPlan&, const PqPoolBooks&, const ScanArguments&, Stream) {}
 
 }  // namespace warpmem::cuda
 
@@ -106,4 +107,7 @@ TEST(many_threads_search_beside_changes_and_failures) {
 
 }  // namespace
 
-int main(int argc, char** argv) { return check::run_tests(argc, argv); }
+int main(int argc, char** argv) {
+  warpmem::cuda::before_launch = fake::before_launch;
+  return check::run_tests(argc, argv);
+}

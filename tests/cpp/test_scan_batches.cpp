@@ -158,8 +158,9 @@ TEST(lanes_share_what_a_kernel_is_allowed) {
     launch("idle", idle_kernel, Grid{1, 32, shared_bytes}, stream, NoParams{});
   };
   static const auto* launching = &launch_with;
-  before_launch = [](Stream stream) {
+  before_launch = [](Stream stream, const std::function<void()>&) {
     if (stream != nullptr) (*launching)(60 << 10, nullptr);
+    return false;
   };
   char lane = 0;
   launch_with(100 << 10, reinterpret_cast<Stream>(&lane));

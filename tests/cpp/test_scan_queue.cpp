@@ -70,6 +70,38 @@ TEST(lanes_run_side_by_side) {
   for (Call& call : calls) call.end(t.port);
 }
 
+TEST(scans_with_many_results_go_by_queries) {
+  Searched t(1);
+  t.heat();
+  Search plain(1, 7, {2, 0, 1, 3, 77}, 9);
+  Search filtered(2, 5, {3, 1}, 40);
+  filtered.filter();
+  int64_t launches = 0;
+  for (const Search* search : {&plain, &filtered}) {
+    ScanPort port = t.port;
+    port.most_results = 2 * search->request.k + 1;  // two queries, so four calls and three
+    const Found found = search->run(t.pool, &port);
+    CHECK(found == search->run(t.pool, nullptr));
+    CHECK_EQ(found.counters.device_lists, search == &plain ? int64_t{4} : int64_t{2});
+    CHECK_EQ(t.queue->stats().launches - launches, search == &plain ? int64_t{4} : int64_t{3});
+    launches = t.queue->stats().launches;
+    port.most_results = 1;  // one query at least
+    CHECK(search->run(t.pool, &port) == search->run(t.pool, nullptr));
+    launches = t.queue->stats().launches;
+  }
+}
+
+TEST(launches_have_no_more_results_than_there_is_room_for) {
+  Searched t(1);
+  t.heat();
+  CHECK_EQ(t.port.most_results, (int64_t{8} << 20) / 2 / 2 / kResultBytes);  // an eighth of 64 MB
+  Call calls[] = {{t, 1, 0, 4096}, {t, 2, 1, 4096}, {t, 3, 1, 4096}, {t, 4, 3, 4096}, {t, 5, 3, 4096}};
+  for (Call& call : calls) call.start(t.port);
+  for (Call& call : calls) call.check(t);
+  CHECK_EQ(t.queue->stats().launches, int64_t{3});  // the first at once, three together, the last
+  for (Call& call : calls) call.end(t.port);
+}
+
 TEST(a_search_that_is_given_up_leaves_the_others) {
   Searched t(1);
   t.heat();
@@ -140,6 +172,8 @@ TEST(a_device_that_fails_at_any_call_answers_as_the_host) {
     Search second(2, 1, {0, 3}, 100);
     second.filter();
     bool same = first.run(t.pool, &t.port) == first.run(t.pool, nullptr);
+    for (int again = 0; again < 2; ++again)
+      same = first.run(t.pool, &t.port) == first.run(t.pool, nullptr) && same;  // as a graph
     t.grow(1, 9);
     same = second.run(t.pool, &t.port) == second.run(t.pool, nullptr) && same;
     Call waiting[] = {{t, 1, 0}, {t, 2, 1}, {t, 3, 2}};

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -94,3 +95,20 @@ def test_local_memory_fails_and_the_table_is_written(
     assert ("local memory on sm_120" in capsys.readouterr().err) == bool(status)
     assert "code=[sm_90,compute_90] -fatbin some.cu" in (tmp_path / "calls").read_text()
     assert "nvcc 13.0" in report.read_text() and "| 90 | 46 | 2304 | 0 | 0 |" in report.read_text()
+
+
+def test_the_saved_table_has_every_kernel_on_every_architecture_without_local_memory():
+    """After a change of the kernels: python tools/cuda_report.py --output bench/gpu/COMPILED.md"""
+    sources = "\n".join(path.read_text() for path in (cuda_report.ROOT / "csrc/cuda/kernels").glob("*.cuh"))
+    sources = re.sub(r"^\s*//.*$|^#.*$", "", sources, flags=re.MULTILINE)
+    kernels = set(re.findall(r"WARPMEM_KERNEL(?:_OF)?\([^)]*\)\s*(\w+)\(", sources))
+    assert len(kernels) == len(re.findall("WARPMEM_KERNEL", sources)) > 35
+    rows = re.findall(
+        r"^\| (\w+)\S*(?: \S+)* \| (\d+) \| (\d+) \| \d+ \| (\d+) \| (\d+) \|$",
+        (cuda_report.ROOT / "bench/gpu/COMPILED.md").read_text(),
+        re.MULTILINE,
+    )
+    for arch in cuda_report.ARCHITECTURES:
+        assert {name for name, where, *_ in rows if where == arch} == kernels, arch
+    assert all(0 < int(registers) <= 255 for _, _, registers, *_ in rows)
+    assert all((stack, spills) == ("0", "0") for *_, stack, spills in rows)

@@ -16,7 +16,8 @@
 //
 // Rescored rows are not screened by the fine plane first: a row's 4-byte pieces of it cost as many sectors of memory as its float32 numbers.
 //
-// Inside a task list and group are constants. An item is score key << 32 | ~ordinal, then row id, smaller first, which is looked up only between equal keys.
+// Inside a task list and group are constants. An item is score key << 32 | ~ordinal, then row id, smaller first, which is looked up only between equal keys,
+// then the row's place, so that no two are equal even where a list has an id twice.
 // The k best of a segment lie in the part of the workspace where the merge finds them.
 //
 // Shared memory: ScanShared of core/scan_plan.hpp, then `segments of a task * padded` bytes of codes (middle and large: rounded up to 8 segments).
@@ -61,6 +62,7 @@ class ScanBlock {
       state(kFilter)[at] = static_cast<uint32_t>(segment.filter);
       state(kLeader)[at] = static_cast<uint32_t>(leader);
       state(kPart)[at] = p.part_numbers[task.first_part + at];
+      state(kFirstItem)[at] = p.parts[state(kPart)[at]].first_item;
       state(kFound)[at] = 0;
       state(kThreshold)[at] = load_volatile(p.floors + segment.query);
       unknown = unknown || state(kThreshold)[at] == 0;
@@ -199,7 +201,7 @@ class ScanBlock {
 
  private:
   enum Header { kTask, kItems, kTotals = 8 };
-  enum State { kQuery, kFilter, kLeader, kPart, kFound, kThreshold, kBoundFloor };
+  enum State { kQuery, kFilter, kLeader, kPart, kFirstItem, kFound, kThreshold, kBoundFloor };
 
   WARPMEM_DEVICE static Shared<uint32_t> state(int which) {
     return shared_array<uint32_t>(kShared.state + 4 * kQueries * which, kQueries);
@@ -220,7 +222,9 @@ class ScanBlock {
     const auto row_id = [&](uint32_t row) {
       return page_row_id(p, table[row / kPageRows].memory, static_cast<int32_t>(row % kPageRows));
     };
-    return row_id(a.row) < row_id(b.row);
+    const int64_t left = row_id(a.row);
+    const int64_t right = row_id(b.row);
+    return left != right ? left < right : a.row < b.row;
   }
 
   // One row for one segment, by a warp.
@@ -274,7 +278,7 @@ class ScanBlock {
       const int32_t begin = count_before(n, [&](int32_t i) { return owners[i] < static_cast<uint32_t>(at); });
       const int32_t end = count_before(n, [&](int32_t i) { return owners[i] <= static_cast<uint32_t>(at); });
       if (begin == end) continue;
-      ScanItem* const best = p.items + static_cast<int64_t>(state(kPart)[at]) * p.keep;
+      ScanItem* const best = p.items + state(kFirstItem)[at];
       const Shared<uint32_t> places = ranks();
       const int32_t count = merge_run<WarpTeam>(
           best, static_cast<int32_t>(state(kFound)[at]), p.k, end - begin,

@@ -2,7 +2,8 @@
 //
 //   best [0, count)    in memory, best first           run [0, n)    sorted likewise, in shared memory
 //
-// Each item's place in the merged list is its own index plus the number of better items of the other list (no two are equal). The best that move, move
+// Each item's place in the merged list is its own index plus the number of items of the other list in front of it; of equal ones those that were there first
+// stand in front, so every place is taken once. The best that move, move
 // to the right: those at the end go first, a team's width at a time, so that the list needs no second copy. Those that stay in front of the whole run are
 // not looked at. A team is a warp or the whole block.
 #pragma once
@@ -51,7 +52,7 @@ WARPMEM_DEVICE int32_t merge_run(T* best, int32_t count, int32_t limit, int32_t 
                                  const Before& before) {
   for (int32_t j = Team::rank(); j < n; j += Team::size()) {
     const T item = run(j);
-    rank(j) = static_cast<uint32_t>(j + count_before(count, [&](int32_t i) { return before(best[i], item); }));
+    rank(j) = static_cast<uint32_t>(j + count_before(count, [&](int32_t i) { return !before(item, best[i]); }));
   }
   Team::sync();
   for (int32_t base = (count - 1) / Team::size() * Team::size(); base >= 0 && count > 0; base -= Team::size()) {

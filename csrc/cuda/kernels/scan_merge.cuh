@@ -1,8 +1,10 @@
 // What stands before and behind the tasks of a scan: the queries' codes, and the merge of the tasks' parts.
 //
+// normalize A warp a query: core/score.hpp's normalize_row. A row without a direction becomes NaN.
 // prepare   A warp a query: core/int8.hpp's quantize_query, with sums over lanes instead of in order. The bound's slack of 1e-9 covers that. A query that is
 //           too long to be screened gets an infinite bound, which every row passes.
-// merge     A block a query. Its parts are sorted and the query's floor is known, so the wanted items of each part are a prefix, found by bisection. 256
+// merge     A block a query, once a round. Its parts are sorted and the query's floor is known, so the wanted items of each part are a prefix, found by
+//           bisection. What earlier rounds found is where they left it. Of equal candidates the one of the earlier task comes first. 256
 //           parts and then 256 items at a time: items become candidates, are sorted, and merged into the k best in the order of core/keys.hpp's better().
 //
 //   parts of a query   | k best of a task | k best of another | ...      wanted: | xx---- | x----- | ----- |
@@ -18,6 +20,27 @@ constexpr int64_t kScanMergeCandidates = 128;
 constexpr int64_t kScanMergeRanks = kScanMergeCandidates + kScanThreads * static_cast<int64_t>(sizeof(Candidate));
 constexpr int64_t kScanMergeOffsets = kScanMergeRanks + 4 * kScanThreads;
 constexpr int64_t kScanMergeShared = kScanMergeOffsets + 4 * kScanThreads;
+
+// normalize ----------------------------------------------------------------------------------------------------------------------------------------
+
+struct ScanNormalizeParams {
+  const float* from;  // (n, dim)
+  float* to;          // (n, dim)
+  int64_t n;
+  int64_t dim;
+};
+
+WARPMEM_KERNEL(kScanThreads) scan_normalize_kernel(ScanNormalizeParams p) {
+  constexpr int kWarps = kScanThreads / kWarpSize;
+  for (int64_t row = block_index() * kWarps + warp_index(); row < p.n; row += grid_blocks() * kWarps) {
+    const float* const from = p.from + row * p.dim;
+    const double squared = warp_dot_f64(from, from, p.dim);
+    const bool directed = squared > 0.0 && squared <= 1.7976931348623157e308;
+    const double inverse = directed ? 1.0 / sqrt(squared) : 0.0;
+    for (int64_t i = lane_index(); i < p.dim; i += kWarpSize)
+      p.to[row * p.dim + i] = directed ? static_cast<float>(static_cast<double>(from[i]) * inverse) : NAN;
+  }
+}
 
 // prepare ------------------------------------------------------------------------------------------------------------------------------------------
 
@@ -72,8 +95,8 @@ WARPMEM_KERNEL(kScanThreads) scan_prepare_kernel(ScanPrepareParams p) {
 
 struct ScanMergeParams {
   ScanParams scan;
-  const DeviceScanPart* parts;
-  const uint32_t* query_parts;  // (n + 1)
+  const uint32_t* query_parts;  // (n + 1), of the round
+  bool first;                   // round
   int64_t n;                    // queries
   Candidate* best;              // (n, k)
   float* scores;                // (n, k), likewise below
@@ -86,9 +109,9 @@ struct ScanMergeParams {
 };
 
 WARPMEM_DEVICE Candidate candidate_of(const ScanMergeParams& p, uint32_t part, int64_t i) {
-  const DeviceScanPart source = p.parts[part];
+  const DeviceScanPart source = p.scan.parts[part];
   const DeviceScanTask& task = p.scan.tasks[source.task];
-  const ScanItem item = p.scan.items[static_cast<int64_t>(part) * p.scan.keep + i];
+  const ScanItem item = p.scan.items[source.first_item + i];
   const ConstPage& page = p.scan.pages[task.first_page + item.row / kPageRows].memory;
   const int64_t row_id = page_row_id(p.scan, page, static_cast<int32_t>(item.row % kPageRows));
   return Candidate{key_to_float(static_cast<uint32_t>(item.key >> 32)),
@@ -108,12 +131,13 @@ WARPMEM_KERNEL(kScanThreads) scan_merge_kernel(ScanMergeParams p) {
   for (int64_t q = block_index(); q < p.n; q += grid_blocks()) {
     Candidate* const best = p.best + q * p.scan.k;
     const uint64_t floor = static_cast<uint64_t>(p.scan.floors[q]) << 32;
-    int32_t count = 0;
+    int32_t count = p.first ? 0 : p.counts[q];
+    sync_threads();  // it is there until all have read it
     for (uint32_t first = p.query_parts[q]; first < p.query_parts[q + 1]; first += kScanThreads) {
       const uint32_t part = first + static_cast<uint32_t>(t);
       int32_t wanted = 0;
       if (part < p.query_parts[q + 1]) {
-        const ScanItem* const items = p.scan.items + static_cast<int64_t>(part) * p.scan.keep;
+        const ScanItem* const items = p.scan.items + p.scan.parts[part].first_item;
         wanted = count_before(static_cast<int32_t>(p.scan.counts[part]), [&](int32_t i) { return items[i].key >= floor; });
       }
       uint32_t total;
@@ -129,12 +153,19 @@ WARPMEM_KERNEL(kScanThreads) scan_merge_kernel(ScanMergeParams p) {
         int32_t size = 1;
         while (size < n) size *= 2;
         if (t >= n && t < size) next[t] = Candidate{-INFINITY, 0.0f, UINT32_MAX, UINT32_MAX, INT64_MAX, INT64_MAX};
+        ranks[t] = static_cast<uint32_t>(t);
         sort_block(
-            size, [&](int32_t i, int32_t j) { return warpmem::better(next[j], next[i]); },
+            size,
+            [&](int32_t i, int32_t j) {
+              return warpmem::better(next[j], next[i]) || (!warpmem::better(next[i], next[j]) && ranks[i] > ranks[j]);
+            },
             [&](int32_t i, int32_t j) {
               const Candidate other = next[i];
+              const uint32_t rank = ranks[i];
               next[i] = next[j];
+              ranks[i] = ranks[j];
               next[j] = other;
+              ranks[j] = rank;
             });
         count = merge_run<BlockTeam>(
             best, count, p.scan.k, n, [&](int32_t j) -> const Candidate& { return next[j]; },

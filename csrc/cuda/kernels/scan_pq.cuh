@@ -11,7 +11,8 @@
 //             Sums of two segments stand in the halves of a register: at most 256 * 255. What passes the filter and the segment's floor goes to the segment's
 //             queue, a ballot and one atomic addition a warp; before a queue could overflow it is sorted and cut to `keep`: nothing is dropped. The floor
 //             is the key of which `keep` rows of the query are known to be as good, shared by atomic_max.
-//   merge     a block a query: the wanted keys of its parts, which are sorted, are prefixes; they pass through one queue
+//   merge     a block a query, once a round: the wanted keys of its parts, which are sorted, are prefixes; they and the shortlist of earlier rounds pass
+//             through one queue
 //
 // A key is score << 32 | ~place: the integer sum when the score is the similarity, else the final score of the approximate similarity. A place counts the rows
 // of the query's segments, list by list, so a shortlist does not depend on tasks, blocks or other queries.
@@ -37,9 +38,9 @@ struct ScanPqParams {
   int64_t dsub;
   bool plain;  // the score is the similarity
   int32_t keep;
-  int32_t part_keep;
   int32_t capacity;
-  const uint32_t* query_parts;
+  const uint32_t* query_parts;  // of the round
+  bool first;                   // round
   const uint32_t* segment_shifts;
   const PqPlace* places;
   const uint32_t* query_places;
@@ -49,7 +50,7 @@ struct ScanPqParams {
   float* luts;            // (queries, pq_dim, 16)
   uint8_t* quantized;     // (queries, 2 * pairs, 16)
   PqTable* tables;        // (queries)
-  uint64_t* part_keys;    // (parts, part_keep)
+  uint64_t* part_keys;    // of the round's parts
   uint64_t* shortlists;   // (queries, keep)
   Candidate* candidates;  // (queries, keep)
   Candidate* best;        // (queries, k)
@@ -185,7 +186,7 @@ scan_pq_codes_kernel(ScanPqParams p) {
     if (t == 0) header[0] = atomic_add(p.scan.next, 1u);
     sync_threads();
     if (header[0] >= p.scan.n_tasks) break;
-    const DeviceScanTask task = p.scan.tasks[header[0]];
+    const DeviceScanTask task = p.scan.tasks[p.scan.first_task + header[0]];
     const DevicePage* const pages = p.scan.pages + task.first_page;
     if (t < task.segments) {
       const DeviceSegment segment = p.scan.segments[task.first_segment + t];
@@ -243,8 +244,9 @@ scan_pq_codes_kernel(ScanPqParams p) {
     }
     for (int at = 0; at < task.segments; ++at) {
       queues.cut(at, shared_floor(at));
-      for (int32_t rank = t; rank < p.part_keep; rank += kScanPqThreads)
-        p.part_keys[int64_t{parts[at]} * p.part_keep + rank] = queues.get(at, rank);
+      const DeviceScanPart part = p.scan.parts[parts[at]];
+      for (uint32_t rank = static_cast<uint32_t>(t); rank < part.items; rank += kScanPqThreads)
+        p.part_keys[part.first_item + rank] = queues.get(at, static_cast<int32_t>(rank));
     }
   }
   seen = reduce_add(seen);
@@ -270,12 +272,23 @@ WARPMEM_KERNEL(kScanPqThreads) scan_pq_merge_kernel(ScanPqParams p) {
     const uint64_t floor = load_volatile(p.floors + q);
     if (t == 0) queue.clear(0, floor);
     sync_threads();
+    for (int32_t base = 0; !p.first && base < p.keep; base += kScanPqThreads * kSelectUnroll) {
+      uint64_t next[kSelectUnroll];
+      WARPMEM_UNROLL
+      for (int j = 0; j < kSelectUnroll; ++j) {
+        const int32_t rank = base + j * kScanPqThreads + t;
+        next[j] = rank < p.keep ? p.shortlists[q * p.keep + rank] : 0;
+      }
+      queue.offer(0, next);
+      queue.settle(1, shared_floor);
+    }
     for (uint32_t first = p.query_parts[q]; first < p.query_parts[q + 1]; first += kScanPqThreads) {
       const uint32_t part = first + static_cast<uint32_t>(t);
       int32_t wanted = 0;
       if (part < p.query_parts[q + 1]) {
-        const uint64_t* const keys = p.part_keys + int64_t{part} * p.part_keep;
-        wanted = count_before(p.part_keep, [&](int32_t i) { return keys[i] != 0 && keys[i] >= floor; });
+        const uint64_t* const keys = p.part_keys + p.scan.parts[part].first_item;
+        wanted = count_before(static_cast<int32_t>(p.scan.parts[part].items),
+                              [&](int32_t i) { return keys[i] != 0 && keys[i] >= floor; });
       }
       uint32_t total;
       before[t] = sum_before(static_cast<uint32_t>(wanted), totals, &total);
@@ -288,7 +301,7 @@ WARPMEM_KERNEL(kScanPqThreads) scan_pq_merge_kernel(ScanPqParams p) {
           next[j] = 0;
           if (entry >= total) continue;
           const int32_t from = count_before(kScanPqThreads, [&](int32_t i) { return before[i] <= entry; }) - 1;
-          next[j] = p.part_keys[(int64_t{first} + from) * p.part_keep + (entry - before[from])];
+          next[j] = p.part_keys[p.scan.parts[first + static_cast<uint32_t>(from)].first_item + (entry - before[from])];
         }
         queue.offer(0, next);
         queue.settle(1, shared_floor);

@@ -14,6 +14,7 @@ struct ScanParams {
   const float* queries;  // (n_queries, dim)
   const DeviceScanTask* tasks;
   const uint32_t* part_numbers;
+  const DeviceScanPart* parts;
   const DeviceSegment* segments;
   const DeviceFilter* filters;
   const Term* terms;
@@ -29,14 +30,13 @@ struct ScanParams {
   double min_similarity;
   float least;  // not above min_similarity
   int32_t k;
-  int32_t keep;                  // items a part has room for
   const int8_t* codes;           // (n_queries, padded); screened
   const ScanQueryBound* bounds;  // (n_queries); screened
   uint32_t* next;                // of the tasks of this launch
   int64_t first_task;
   int64_t n_tasks;
   uint32_t* floors;    // by query: 0, or float_to_key of a score
-  ScanItem* items;     // (parts, keep)
+  ScanItem* items;     // of the round's parts
   uint32_t* counts;    // by part
   uint64_t* counters;  // null, or rows seen and rows rescored
 };

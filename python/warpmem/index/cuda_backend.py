@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -133,23 +134,28 @@ class CudaBackend:
         return self.adopt(pool), sections
 
     def adopt(self, pool: RowPool) -> RowPool:
-        """A native pool, from now on with the device; one with codebooks as it is."""
-        native: Any = pool
-        return pool if native.codebooks is not None else self._tiered(pool)
+        """A native pool, or an approximate one over native pools, from now on with the device. The two parts
+        of an approximate pool, rows in cells and the others, share `vram_bytes` and `pinned_bytes`."""
+        tier = getattr(pool, "tier", None)
+        if tier is None:
+            return self._tiered(pool)
+        tier(partial(self._tiered, share=2))
+        return pool
 
     def normalize(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """(n, dim) float32 to unit length. ValueError naming the first row that is zero or not finite."""
         return self._host.normalize(x)
 
-    def _tiered(self, pool: RowPool) -> RowPool:
-        return TieredPool(pool, self._open_cache)
+    def _tiered(self, pool: RowPool, share: int = 1) -> RowPool:
+        return TieredPool(pool, partial(self._open_cache, share))
 
-    def _open_cache(self, port: Any) -> Any:
+    def _open_cache(self, share: int, port: Any) -> Any:
         module = self._usable()
         limit = self._vram_bytes
         if limit is None:
             limit = max(_LEAST_DEFAULT, module.memory(self._device)["free"] // 2)
-        return module.PageCache(port, device=self._device, limit=limit, **self._options)
+        options = {**self._options, "pinned_bytes": self._options["pinned_bytes"] // share}
+        return module.PageCache(port, device=self._device, limit=limit // share, **options)
 
     def _usable(self) -> ModuleType:
         reason = self.available()

@@ -59,6 +59,7 @@ class CellStore:
 
     def _set(self, rows: Any, owners: Mapping[int, tuple[Cells, F32]]) -> None:
         self.rows = rows
+        self._isa = rows.isa  # of the host, where rows are assigned
         self.owners: Mapping[int, Cells] = MappingProxyType({})
         self._coarse = native().Pool(
             rows.dim,
@@ -156,7 +157,7 @@ class CellStore:
                 spherical=cells.spherical,
                 threads=threads,
                 backend="cpu",
-                isa=self.rows.isa,
+                isa=self._isa,
             )
             return index.astype(np.int64) + cells.first
         parts = [vectors[at : at + _ASSIGN_PIECE] for at in range(0, len(vectors), _ASSIGN_PIECE)]

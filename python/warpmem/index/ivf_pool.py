@@ -8,7 +8,7 @@ row of their owner, so probing all of them and rescoring all rows is exact too.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -111,6 +111,20 @@ class IvfPool:
     def owners(self) -> Mapping[int, Cells]:
         """The owners with cells: how each is searched, and the recall that was measured."""
         return self._cells.owners
+
+    def tier(self, wrap: Callable[[Any], Any]) -> None:
+        """Search rows through wrap(pool), which is as the native pool; before anything is searched."""
+        self._cells.rows = wrap(self._cells.rows)
+        self._plain = wrap(self._plain)
+
+    def parts(self, owners: I64) -> list[tuple[Any, I64]]:
+        """The pools in which rows lie, and which lists of each are the owners': cells, or owners without."""
+        large = self._with_cells(owners)
+        cells = [self.owners[owner].ids for owner in owners[large].tolist()]
+        return [
+            (self._cells.rows, np.concatenate([np.zeros(0, np.int64), *cells])),
+            (self._plain, owners[~large]),
+        ]
 
     # ------------------------------------------------------------------------------------- cells
 

@@ -75,6 +75,7 @@ def join(a: Any, b: Any, k: int) -> Any:
     best = np.lexsort((list_ids, row_ids, ordinals, groups, -scores, absent), axis=-1)[:, :k]
     out = [np.take_along_axis(part, best, axis=1) for part in both]
     plan = {name: value for name, value in a[5].items() if name not in ("groups", "ordinals")}
-    for name in ("rows_seen", "rows_rescored", "tiles"):
-        plan[name] = a[5][name] + b[5][name]
+    for name in ("rows_seen", "rows_rescored", "tiles", "device_lists"):
+        if name in plan:
+            plan[name] = a[5][name] + b[5][name]
     return (*out, np.minimum(a[4] + b[4], k).astype(np.int32), plan)

@@ -16,6 +16,7 @@ from .columns import Columns
 from .filter_terms import ALL_ROWS, FilterCompiler, Program, compile_filter
 from .inputs import F32, I64, lists_of_queries
 from .row_store import Serving
+from .tiered import DeviceRows
 
 _MICROSECOND = timedelta(microseconds=1)
 _FEW = 4
@@ -26,7 +27,7 @@ _TRIES = 16
 def search(
     serving: Serving,
     compiler: FilterCompiler,
-    queries: F32,
+    queries: F32 | DeviceRows,
     k: int,
     *,
     owners: Any,
@@ -63,7 +64,7 @@ def search(
 
 def _scan(
     serving: Serving,
-    queries: F32,
+    queries: F32 | DeviceRows,
     k: int,
     wanted: int | tuple[I64, I64] | None,
     program: Program,
@@ -73,7 +74,9 @@ def _scan(
     if program.never or len(queries) == 0:
         return None
     segments = _segments(serving, len(queries), wanted, program)
-    return serving.pool.scan(queries, segments, k, **options)
+    scan: Any = serving.pool.scan  # of a tiered pool takes rows on its device, and only its are given them
+    found: tuple[Any, ...] = scan(queries, segments, k, **options)
+    return found
 
 
 def _segments(

@@ -3,30 +3,42 @@
 The host is the truth: every change and every read goes to the native pool. A scan takes one snapshot of it;
 the device answers for the lists that it holds in that very version, the host for the others, at the same
 time. So results, and what a scan sees of a change, are those of the native pool, bit for bit, whatever the
-device does, and nothing is lost when it fails.
+device does, and nothing is lost when it fails. Of a pool with product-quantisation codes the device answers
+only scans of which it holds every list: a query's shortlist is of all of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import BackendUnavailable
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from ..records import Segment, SegmentTable
 
 _CUDA, _CUDA_MANAGED = 2, 13  # kinds of devices, in DLPack
 
 
+@dataclass(frozen=True, slots=True)
+class DeviceRows:
+    """Rows on a pool's device, for its scan. host: a copy, (n, dim) float32. port: where they are."""
+
+    host: NDArray[np.float32]
+    port: Any
+
+    def __len__(self) -> int:
+        return len(self.host)
+
+
 class TieredPool:
     """RowPool over a native pool and a cache of its lists on a device. Thread-safe.
 
-    pool: of `_cpu`, without codebooks. open_cache: makes the `_cuda.PageCache` of the pool whose port it
+    pool: of `_cpu`. open_cache: makes the `_cuda.PageCache` of the pool whose port it
     gets; where it raises BackendUnavailable the host answers alone.
     """
 
@@ -73,6 +85,11 @@ class TieredPool:
     @property
     def threads(self) -> int:
         return int(self._pool.threads)
+
+    @property
+    def codebooks(self) -> Any:
+        """(pq_dim, 16, dsub) float32, or None."""
+        return self._pool.codebooks
 
     # ------------------------------------------------------------------------------------- changes
 
@@ -122,7 +139,7 @@ class TieredPool:
         **options: Any,
     ) -> Any:
         """As RowPool.scan. queries: NumPy, or an array on the device by DLPack or `__cuda_array_interface__`,
-        which is used where it is, behind what its stream has yet to do.
+        which is used where it is, behind what its stream has yet to do; or what `fetch` made of one.
 
         results: "host" for NumPy arrays, "device" for arrays of `_cuda` that speak both protocols and are
         complete. With `explain` a sixth member, a dict: what the native pool counts; device_lists, how many
@@ -133,16 +150,45 @@ class TieredPool:
         if results not in ("host", "device"):
             raise ValueError(f"results must be host or device, not {results!r}")
         port = self._port
-        if not isinstance(queries, np.ndarray) and _on_device(queries):
-            queries, port = self._working().queries(queries)
+        if not isinstance(queries, (np.ndarray, DeviceRows)) and _on_device(queries):
+            queries = self.fetch(queries)
+        if isinstance(queries, DeviceRows):
+            queries, port = queries.host, queries.port
         found = self._pool.scan(queries, segments, k, explain=explain, device=port, **options)
         if explain:
             found[5].setdefault("device_lists", 0)
             found[5].setdefault("device_failed", False)
             found[5]["device_failure"] = self.failure
         if results == "device":
-            return (*self._working().put(found[:5]), *found[5:])
+            return (*self.put(found[:5]), *found[5:])
         return found
+
+    def reads(self, x: Any) -> bool:
+        """Whether `x` is a float32 array with two axes on this pool's device, which answers."""
+        try:
+            if not _on_device(x) or self.failure is not None:
+                return False
+            ask = getattr(x, "__dlpack_device__", None)
+            if ask is not None and ask()[1] != self._cache.device:
+                return False
+            said = getattr(x, "__cuda_array_interface__", None)
+            if said is not None:
+                return said["typestr"] == "<f4" and len(said["shape"]) == 2
+            return str(x.dtype).endswith("float32") and len(x.shape) == 2  # of torch it is torch.float32
+        except (AttributeError, BufferError, KeyError, RuntimeError, TypeError, ValueError):
+            return False  # as some libraries' arrays say that they cannot be handed over
+
+    def fetch(self, x: Any, *, unit: bool = False) -> DeviceRows:
+        """(n, dim) float32 on the device, for searches that use it there, until which it must not change.
+        unit: brought to unit length, on the device, with the bits of the host's. Raises TypeError, ValueError
+        (a row without a direction among others), BackendUnavailable."""
+        return DeviceRows(*self._working().queries(x, unit))
+
+    def put(self, arrays: Sequence[NDArray[Any]]) -> list[Any]:
+        """Copies on the device that speak DLPack and `__cuda_array_interface__`, complete. Raises
+        BackendUnavailable."""
+        copies: list[Any] = self._working().put(arrays)
+        return copies
 
     # -------------------------------------------------------------------------------------- reading
 
@@ -204,7 +250,7 @@ class TieredPool:
         """What the device holds and did. device, failure; lists, pages, bytes of them; codes_lists, of these
         with rows in host memory, and pinned bytes there; allocated, limit; hits and misses of lists, loads,
         refreshes, refused, evictions, uploaded_pages, uploaded_bytes, memory_failures, waiting; searches,
-        launches, shared, fallbacks, device_ms."""
+        launches, replays of them, shared, fallbacks, device_ms."""
         if self._cache is None:
             return {"device": None, "failure": self._reason}
         return {"device": self._cache.device, "failure": self._cache.failure, **self._cache.stats()}

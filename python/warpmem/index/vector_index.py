@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 
 from ..errors import InputError, InvalidVector
 from ..protocols import RowPool
 from ..types import ColumnType, Metric, Neighbors, RankBy, Storage
-from . import inputs, vector_file
+from . import inputs, tiers, vector_file
 from .approximate import approximate, measured
 from .backends import choose
 from .columns import Columns
@@ -19,12 +19,11 @@ from .cuda_backend import LEAST_VRAM, CudaBackend
 from .filter_terms import FilterCompiler
 from .inputs import F32, I64
 from .pool_copies import copy_rows
+from .row_input import RowInput, require_device, to_device
 from .row_store import RowStore, Serving
 from .searching import search
-from .tiered import TieredPool
 
 _USUAL_THREADS = 16
-_NORMALISE_ROWS = 8192
 _MAX_DEVICE = 1 << 16
 
 
@@ -102,15 +101,18 @@ class VectorIndex:
 
     def _adopt(self, mapped: RowPool) -> RowPool:
         """A native pool as one of this index's backend: itself, or with its rows."""
-        if self._backend.name == "cpu":
-            return mapped
-        if isinstance(self._backend, CudaBackend):
-            return self._backend.adopt(mapped)
+        if self._backend.name in ("cpu", "cuda"):
+            return self._with_device(mapped)
         pool = self._new_pool()
         copy_rows(mapped, pool, self._dim, self._storage)
         return pool
 
+    def _with_device(self, pool: RowPool) -> RowPool:
+        """A pool that the native module made, with the device's cache before it where there is one."""
+        return self._backend.adopt(pool) if isinstance(self._backend, CudaBackend) else pool
+
     def _new_store(self, serving: Serving) -> RowStore:
+        self._input = RowInput(self._dim, self._metric, self._storage, self._backend.normalize)
         return RowStore(serving, self._columns, self._dim, self._storage)
 
     # ------------------------------------------------------------------------------------- changes
@@ -119,7 +121,8 @@ class VectorIndex:
         """Add n vectors and return their ids, (n,) int64; the next search sees all of them.
 
         vectors: (n, dim), or (dim,) for one: NumPy, torch, CuPy, anything with DLPack or
-        `__cuda_array_interface__`, or lists of numbers; C-contiguous float32 in host memory is read in place.
+        `__cuda_array_interface__`, or lists of numbers; C-contiguous float32 in host memory is read in place,
+        what lies on a device is copied to the host, where an index lives.
         ids: n integers that the index does not hold; None gives the next free ones, above every id that was
         ever added. owners: n integers or one for all; None is owner 0. attributes: column -> n values, or one
         for all. None and NaN are missing values, as is every column not named. "time" takes aware datetimes
@@ -127,7 +130,7 @@ class VectorIndex:
 
         Raises InvalidVector (shape, dtype, NaN, infinity, a zero vector where metric is "cosine"), InputError
         (ids that are negative, given twice or in the index; owners; attributes; an untrained "pq" index)."""
-        rows = self._rows(vectors, "vectors")
+        rows = self._input.vectors(vectors, self._store.serving.pool)
         n = len(rows)
         lists = inputs.lists_of_rows(owners, n)
         given = None if ids is None else inputs.row_ids(ids, n)
@@ -155,7 +158,7 @@ class VectorIndex:
         Raises NotFound for an id that is not in the index, InvalidVector, InputError.
         """
         named = inputs.row_ids(ids, None)
-        rows = None if vectors is None else self._rows(vectors, "vectors")
+        rows = None if vectors is None else self._input.vectors(vectors, self._store.serving.pool)
         if rows is not None and len(rows) != len(named):
             raise InvalidVector(f"vectors: expected {len(named)} rows, one an id, not {len(rows)}")
         self._store.update(named, rows, self._columns.check(attributes, len(named)))
@@ -165,7 +168,7 @@ class VectorIndex:
 
         Raises InputError for another storage, an index that holds rows, or too few vectors; InvalidVector.
         """
-        rows = self._rows(vectors, "vectors")
+        rows = self._input.vectors(vectors, self._store.serving.pool)
         if self._storage != "pq":
             raise InputError(f'train() is for storage="pq"; storage="{self._storage}" needs no training')
         needed = approximate().training_rows(self._dim)
@@ -178,7 +181,8 @@ class VectorIndex:
             threads=self._threads,
             seed=0,
         )
-        self._store.restart(Serving(pool, False))  # exact for the rows that codes stand for
+        # Exact for the rows that codes stand for.
+        self._store.restart(Serving(self._with_device(pool), False))
         self._trained = True
 
     # -------------------------------------------------------------------------------------- search
@@ -194,6 +198,7 @@ class VectorIndex:
         n_probes: int | None = None,
         refine: int | None = None,
         explain: bool = False,
+        results: Literal["host", "device"] = "host",
     ) -> Neighbors:
         """The k nearest rows of each query: `ids, scores = index.search(...)`, both (n, k), best first.
 
@@ -205,23 +210,28 @@ class VectorIndex:
         contains and icontains. ranking: weights of similarity, recency and priority; None is similarity
         alone. n_probes, refine: how many cells an approximate index reads and how many candidates a result it
         scores exactly; None is what `optimise()` found to reach the wanted recall. explain: say in `.plan`
-        how it was done.
+        how it was done. With "cuda", (n, dim) float32 queries on its device are used there; results="device"
+        leaves ids and scores there, as arrays with DLPack and `__cuda_array_interface__`.
 
-        Raises InvalidVector, InvalidFilter, InputError. Never waits for changes.
+        Raises InvalidVector, InvalidFilter, InputError; NotSupported for results="device" elsewhere,
+        BackendUnavailable when that device fails. Never waits for changes.
         """
-        rows = self._rows(queries, "queries")
-        k = inputs.count(k)
         serving = self._store.serving
+        inputs.one_of(results, "results", ("host", "device"))
+        device = require_device(serving.pool, self._plan(serving)) if results == "device" else None
+        rows = self._input.queries(queries, serving.pool)
+        k = inputs.count(k)
         options = self._tuning(serving, n_probes, refine)
         described = None
         if explain:
             described = {"plan": self._plan(serving), "backend": self._backend.name, "isa": serving.pool.isa}
             if self._backend.name in ("cpu", "cuda") or serving.approximate:
                 options["explain"] = True
-        return search(
+        found = search(
             serving, self._filters, rows, k,
             owners=owners, filters=filter, ranking=ranking, options=options, explain=described,
         )  # fmt: skip
+        return found if device is None else to_device(device, found)
 
     def vectors(self, ids: Any) -> F32:
         """(n, dim) float32, the rows of (n,) ids as they are kept: normalised where metric is "cosine", and
@@ -242,18 +252,14 @@ class VectorIndex:
 
     def warm(self, owners: Any, *, wait: bool = False) -> int:
         """Load owners' rows to the device, however rarely they are asked for, as at the start of a session;
-        owners: an integer or (n,). wait: until they are there, or there is no room. Returns how many owners
-        are on their way: none with other backends than "cuda", and none of an approximate index."""
-        pool = self._store.serving.pool
-        lists = inputs.integers(owners, "owners")
-        return pool.warm(lists, wait=wait) if isinstance(pool, TieredPool) else 0
+        owners: an integer or (n,). wait: until they are there, or there is no room. Returns how many lists
+        are on their way, an owner's one, or in an approximate index its cells; none with other backends than
+        "cuda"."""
+        return tiers.warm(self._store.serving.pool, inputs.integers(owners, "owners"), wait=wait)
 
     def evict(self, owners: Any) -> None:
         """Forget the device's copy of owners' rows, and overwrite it with zeros. Rows stay in the index."""
-        pool = self._store.serving.pool
-        lists = inputs.integers(owners, "owners")
-        if isinstance(pool, TieredPool):
-            pool.evict(lists)
+        tiers.evict(self._store.serving.pool, inputs.integers(owners, "owners"))
 
     def optimise(self) -> None:
         """Make searches faster, at the cost of time now; searches and changes go on meanwhile.
@@ -265,21 +271,20 @@ class VectorIndex:
 
         Raises NotSupported where this build has no approximate search.
         """
-        if self._recall < 1.0:
-            build = approximate().build_ivf
-            built = self._store.replace_pool(
-                lambda pool: build(
-                    pool,
-                    recall=self._recall,
-                    storage=self._storage,
-                    metric=vector_file.pool_metric(self._metric),
-                    threads=self._threads,
-                    seed=0,
-                )
-            )
-            if built:
-                return
+        if self._recall < 1.0 and self._store.replace_pool(self._approximate):
+            return
         self._store.compact()
+
+    def _approximate(self, pool: RowPool) -> RowPool | None:
+        built = approximate().build_ivf(
+            pool,
+            recall=self._recall,
+            storage=self._storage,
+            metric=vector_file.pool_metric(self._metric),
+            threads=self._threads,
+            seed=0,
+        )
+        return None if built is None else self._with_device(built)
 
     def compact(self) -> None:
         """Give back the memory of removed rows. Results stay the same; searches go on, changes take turns
@@ -294,6 +299,7 @@ class VectorIndex:
         the reason for it, isa, storage, metric, plan; for an approximate index also what its pool says of
         itself, the measured recall among it; with "cuda" also `tiers`, what the device holds and did."""
         serving = self._store.serving
+        held = tiers.tiers(serving.pool)
         return {
             **serving.pool.stats(),
             **measured(serving.pool),
@@ -305,7 +311,7 @@ class VectorIndex:
             "plan": self._plan(serving),
             "wanted_recall": self._recall,
             "threads": self._threads,
-            **({"tiers": serving.pool.tiers()} if isinstance(serving.pool, TieredPool) else {}),
+            **({"tiers": held} if held else {}),
         }
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -354,8 +360,8 @@ class VectorIndex:
         index._recall, index._trained = described.recall, described.trained
         index._columns = Columns(dict(described.columns), described.strings)
         index._filters = FilterCompiler(index._columns)
-        if not described.approximate and described.storage != "pq":
-            pool = index._adopt(pool)
+        codes = described.approximate or described.storage == "pq"  # which the native module alone has
+        pool = index._with_device(pool) if codes else index._adopt(pool)
         index._store = index._new_store(Serving(pool, described.approximate))
         index._store.next_id, index._store.next_ordinal = described.next_id, described.next_ordinal
         return index
@@ -378,29 +384,6 @@ class VectorIndex:
         if given and self._recall == 1.0 and not serving.approximate:
             raise InputError(f"{' and '.join(given)} tune an approximate index; this one has recall=1")
         return given if serving.approximate else {}
-
-    def _rows(self, vectors: Any, what: str) -> F32:
-        """(n, dim) float32 as the pool takes them. Raises InvalidVector."""
-        rows = inputs.as_rows(vectors, self._dim, what)
-        if self._metric != "cosine":
-            inputs.require_finite(rows, what)
-            if self._storage == "f16" and what == "vectors":
-                inputs.require_half(rows, what)
-            return rows
-        try:
-            if len(rows) <= _NORMALISE_ROWS:
-                return self._backend.normalize(rows)
-            unit = np.empty_like(rows)  # in parts, so that other threads get their turn
-            for start in range(0, len(rows), _NORMALISE_ROWS):
-                part = slice(start, start + _NORMALISE_ROWS)
-                unit[part] = self._backend.normalize(rows[part])
-            return unit
-        except ValueError:
-            inputs.require_finite(rows, what)
-            row = int(np.argmin(rows.any(axis=1)))
-            raise InvalidVector(
-                f"{what}: row {row} of {len(rows)} is all zero and has no direction"
-            ) from None
 
 
 def _usable_threads() -> int:

@@ -17,7 +17,7 @@ def host_array(value: Any, what: str) -> NDArray[Any]:
 
     Takes NumPy arrays, anything with `__dlpack__`, `__cuda_array_interface__` or `__array__`, and lists. What
     lies on a device is copied by a method of its library: `get()` (CuPy), `cpu()` (torch), `copy_to_host()`
-    (Numba). Raises InvalidVector; `what` names the argument in its message.
+    (Numba), `to_host()` (arrays of warpmem). Raises InvalidVector; `what` names the argument in its message.
     """
     if isinstance(value, np.ndarray):
         if isinstance(value, np.ma.MaskedArray):
@@ -49,7 +49,7 @@ def _on_device(value: Any) -> bool:
 
 def _fetch(value: Any) -> Any:
     """A copy in host memory. TypeError when its library offers none of the known methods."""
-    for name in ("get", "cpu", "copy_to_host"):
+    for name in ("get", "cpu", "copy_to_host", "to_host"):
         method = getattr(value, name, None)
         if callable(method):
             return method()

@@ -1,0 +1,45 @@
+"""What lies on a device: a tiered pool, or the rows of an approximate pool, in two of these."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..protocols import RowPool
+from .tiered import TieredPool
+
+I64 = NDArray[np.int64]
+
+
+def warm(pool: RowPool, owners: I64, *, wait: bool) -> int:
+    """Load owners' lists; how many are on their way. wait: until they are there, or there is no room."""
+    return sum(part.warm(lists, wait=wait) for part, lists in _parts(pool, owners))
+
+
+def evict(pool: RowPool, owners: I64) -> None:
+    """Forget the device's copy of owners' lists."""
+    for part, lists in _parts(pool, owners):
+        part.evict(lists)
+
+
+def tiers(pool: RowPool) -> dict[str, Any]:
+    """As TieredPool.tiers, numbers added up; empty for a pool of the host."""
+    found = [part.tiers() for part, _ in _parts(pool, np.zeros(0, np.int64))]
+    if not found:
+        return {}
+    out = {**found[0]}
+    out["failure"] = next((part["failure"] for part in found if part["failure"] is not None), None)
+    for part in found[1:]:
+        for name, value in part.items():
+            if name not in ("device", "failure"):
+                out[name] = out.get(name, 0) + value
+    return out
+
+
+def _parts(pool: Any, owners: I64) -> list[tuple[TieredPool, I64]]:
+    """The tiered pools, and the lists that the owners have in each."""
+    apart = getattr(pool, "parts", None)
+    parts = [(pool, owners)] if apart is None else apart(owners)
+    return [(part, lists) for part, lists in parts if isinstance(part, TieredPool)]
