@@ -11,12 +11,20 @@ thread_local int64_t allocations_left = -1;  // fail when it reaches 0; -1: neve
 thread_local int64_t allocations_failed = 0;
 thread_local bool fail_once = false;  // the one after that succeeds again
 thread_local int64_t bytes_asked_for = 0;
+thread_local bool spared = false;
 
-// While one of these lives no allocation of the thread fails: what a test's own tools do.
+// While one of these lives no allocation of the thread fails or counts: what a test's own tools do.
 struct Spared {
-  const int64_t before = allocations_left;
-  Spared() { allocations_left = -1; }
-  ~Spared() { allocations_left = before; }
+  const int64_t left = allocations_left;
+  const bool before = spared;
+  Spared() {
+    allocations_left = -1;
+    spared = true;
+  }
+  ~Spared() {
+    allocations_left = left;
+    spared = before;
+  }
   Spared(const Spared&) = delete;
   Spared& operator=(const Spared&) = delete;
 };
@@ -42,7 +50,7 @@ void* allocate(size_t size, size_t alignment) {
     throw std::bad_alloc();
   }
   if (allocations_left > 0) --allocations_left;
-  bytes_asked_for += static_cast<int64_t>(size);
+  if (!spared) bytes_asked_for += static_cast<int64_t>(size);
   void* const memory = alignment == 0 ? std::malloc(size != 0 ? size : 1)
                                       : std::aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
   if (memory == nullptr) throw std::bad_alloc();
