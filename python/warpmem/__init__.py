@@ -16,15 +16,14 @@ from .compose import open
 from .config import Config, load_config
 from .errors import WarpmemError
 from .memory import Memory
+from .records import ErasureReceipt, KnownBackup
 from .types import (
     KINDS,
     AddResult,
     Change,
     ContextBlock,
-    ErasureReceipt,
     Hit,
     ItemPage,
-    KnownBackup,
     MemoryItem,
     Message,
     Neighbors,
