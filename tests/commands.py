@@ -31,4 +31,10 @@ def stdin(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
 
 
 def json_lines(text: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in text.splitlines()]
+    """The objects of JSON lines; without the last line of an export, and the checks of its lines."""
+    lines = [json.loads(line) for line in text.splitlines()]
+    return [
+        {name: value for name, value in line.items() if name != "check"}
+        for line in lines
+        if "end" not in line
+    ]

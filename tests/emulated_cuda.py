@@ -1,11 +1,10 @@
 """warpmem._cuda without a device: the module's own sources, with the SIMT emulator in place of a
 device's processors and a fake one in place of CUDA's runtime (tests/cpp). Built once a session, into a
-temporary folder."""
+temporary folder; a build that fails is not tried again by every test."""
 
 from __future__ import annotations
 
 import atexit
-import contextlib
 import ctypes
 import functools
 import hashlib
@@ -84,33 +83,36 @@ class Emulated:
         return bool(self._library.emulated_holds(data, ctypes.c_int64(len(data))))
 
 
-def _digest() -> str:
-    """Of every source that the build may read."""
-    digest = hashlib.blake2b(digest_size=12)
-    for folder in ("csrc", "tests/cpp"):
-        for path in sorted((ROOT / folder).rglob("*")):
-            if path.suffix in (".cpp", ".hpp", ".cu", ".cuh"):
-                digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()
+def emulated() -> Emulated:
+    """WARPMEM_EMULATED_CUDA names a folder to keep builds in, for those who run the tests often."""
+    made = _made()
+    if isinstance(made, Exception):
+        raise made
+    return made
 
 
 @functools.cache
-def emulated() -> Emulated:
-    """WARPMEM_EMULATED_CUDA names a folder to keep builds in, for those who run the tests often."""
-    kept = os.environ.get("WARPMEM_EMULATED_CUDA")
-    if kept:
-        place = Path(kept) / _digest()
-        if not place.exists():
-            made = Path(tempfile.mkdtemp(prefix="build-", dir=_made(Path(kept))))
-            _build(made)
-            with contextlib.suppress(OSError):  # another session was quicker
-                made.rename(place)
-        return Emulated(next(place.glob("_cuda*.so")))
+def _made() -> Emulated | Exception:
     folder = Path(tempfile.mkdtemp(prefix="warpmem-emulated-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return Emulated(_build(folder))
+    try:
+        kept = os.environ.get("WARPMEM_EMULATED_CUDA")
+        return Emulated(_kept(Path(kept), folder) if kept else _build(folder))
+    except (AssertionError, ImportError, OSError) as error:
+        return error
 
 
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+def _kept(kept: Path, folder: Path) -> Path:
+    """The build of these very sources. Others who run tests meanwhile find it whole or not at all."""
+    digest = hashlib.sha256(repr((FLAGS, SOURCES)).encode())
+    ours = ROOT / "tests/cpp"
+    for source in sorted([*(ROOT / "csrc").rglob("*"), *ours.glob("*.hpp"), *ours.glob("emulated_*")]):
+        if source.is_file():
+            digest.update(source.name.encode() + source.read_bytes())
+    library = kept / f"_cuda-{digest.hexdigest()[:16]}{sysconfig.get_config_var('EXT_SUFFIX')}"
+    if not library.exists():
+        kept.mkdir(parents=True, exist_ok=True)
+        part = library.with_name(f"{library.name}.{os.getpid()}")
+        shutil.copyfile(_build(folder), part)
+        part.replace(library)
+    return library

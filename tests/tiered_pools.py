@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -18,6 +21,19 @@ PAGE = 24_576  # bytes of a page on the device, at most: 64 float32 rows of 64, 
 
 def rows(n: int, seed: int) -> NDArray[np.float32]:
     return np.random.default_rng(seed).standard_normal((n, DIM)).astype(np.float32)
+
+
+@contextmanager
+def healthy_device() -> Iterator[None]:
+    """Around a test: a device without faults, no pools that wait to be collected; and nobody called the
+    device with the interpreter's lock, or without having entered it."""
+    gc.collect()
+    emulated().heal()
+    before = emulated().locked_calls(), emulated().strangers()
+    yield
+    emulated().heal()
+    gc.collect()
+    assert (emulated().locked_calls(), emulated().strangers()) == before
 
 
 class Pair:

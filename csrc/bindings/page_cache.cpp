@@ -43,6 +43,12 @@ class NativeCache {
     const auto index = static_cast<int>(as_int64(device, "device", 0, 1 << 16));
     const auto n_lanes = static_cast<int32_t>(as_int64(lanes, "lanes", 1, kMaxLanes));
     const py::gil_scoped_release release;
+    struct Undo {  // of what is there when something throws; also without the interpreter's lock
+      NativeCache* cache;
+      ~Undo() {
+        if (cache != nullptr) cache->close();
+      }
+    } undo{this};
     try {
       runtime_ = cuda::make_runtime(index);
       cache_ = std::make_unique<cuda::PageCache>(runtime_, *pool, options);
@@ -55,14 +61,12 @@ class NativeCache {
     } catch (const std::runtime_error& error) {
       throw DeviceError(error.what());
     }
+    undo.cache = nullptr;
   }
 
   ~NativeCache() {
     const py::gil_scoped_release release;
-    queue_.reset();
-    cache_.reset();
-    const cuda::Entered entered(*runtime_);
-    runtime_->release_stream(stream_);
+    close();
   }
   NativeCache(const NativeCache&) = delete;
   NativeCache& operator=(const NativeCache&) = delete;
@@ -75,28 +79,32 @@ class NativeCache {
   // Queries on the device: the host's copy, and a port for a scan that uses them where they are.
   static py::tuple queries(const py::object& self, const py::object& argument) {
     auto& cache = self.cast<NativeCache&>();
-    const cuda::Entered entered(*cache.runtime_);
+    cuda::Runtime& runtime = *cache.runtime_;
     struct Held {
       std::unique_ptr<ForeignArray> array;
       py::object cache;
     };
     auto held = std::make_unique<Held>();
     held->cache = self;
-    held->array = std::make_unique<ForeignArray>(argument, "queries", *cache.runtime_, cache.stream_);
+    held->array = std::make_unique<ForeignArray>(argument, "queries", runtime.device(), cache.stream_);
     const ForeignArray& array = *held->array;
-    py::array_t<float> host({array.rows(), array.columns()});
-    float* const to = host.mutable_data();
-    bool well = true;
     {
       const py::gil_scoped_release release;
-      const std::lock_guard<std::mutex> lock(cache.stream_mutex_);
-      const int64_t bytes = array.rows() * array.columns() * static_cast<int64_t>(sizeof(float));
-      well = bytes == 0 || cache.runtime_->copy_out(to, array.data(), bytes, cache.stream_) == Status::kOk;
-      well = well && cache.runtime_->synchronize(cache.stream_) == Status::kOk;
+      const cuda::Entered entered(runtime);
+      array.ready(runtime, cache.stream_);
     }
-    if (!well) {
-      cache.cache_->fail();
-      throw DeviceError("the CUDA device does not answer: " + cache.cache_->failure());
+    py::array_t<float> host({array.rows(), array.columns()});
+    float* const to = host.mutable_data();
+    {
+      const py::gil_scoped_release release;
+      const cuda::Entered entered(runtime);
+      const std::lock_guard<std::mutex> lock(cache.stream_mutex_);
+      bool well = array.bytes() == 0 || runtime.copy_out(to, array.data(), array.bytes(), cache.stream_) == Status::kOk;
+      well = well && runtime.synchronize(cache.stream_) == Status::kOk;
+      if (!well) {
+        cache.cache_->fail();
+        throw DeviceError("the CUDA device does not answer: " + cache.cache_->failure());
+      }
     }
     ScanPort port = cache.queue_->port(cache.least_work_);
     port.queries = array.data();
@@ -107,9 +115,9 @@ class NativeCache {
   py::list put(const py::object& arrays) const { return to_device(runtime_, arrays); }
 
   void refresh(const py::object& list_ids) {
-    const std::vector<int64_t> ids = ids_of(list_ids);
+    const View<int64_t> ids(list_ids, "list_ids", {-1});
     const py::gil_scoped_release release;
-    cache_->refresh(ids);
+    cache_->refresh(ids.data(), ids.shape(0));
   }
   int64_t warm(const py::object& list_ids) {
     const std::vector<int64_t> ids = ids_of(list_ids);
@@ -134,15 +142,24 @@ class NativeCache {
     return cache_->rebuild();
   }
   py::object failure() const {
-    const std::string text = cache_->failure();
+    std::string text;
+    {
+      const py::gil_scoped_release release;
+      text = cache_->failure();
+    }
     if (text.empty()) return py::none();
     return py::str(text);
   }
   int device() const { return runtime_->device(); }
 
   py::dict stats() const {
-    const cuda::CacheStats cache = cache_->stats();
-    const cuda::QueueStats queue = queue_->stats();
+    cuda::CacheStats cache;
+    cuda::QueueStats queue;
+    {
+      const py::gil_scoped_release release;
+      cache = cache_->stats();
+      queue = queue_->stats();
+    }
     py::dict out;
     out["lists"] = cache.lists;
     out["pages"] = cache.pages;
@@ -170,6 +187,15 @@ class NativeCache {
   }
 
  private:
+  // Without the interpreter's lock.
+  void close() noexcept {
+    queue_.reset();
+    cache_.reset();
+    if (stream_ == nullptr) return;
+    const cuda::Entered entered(*runtime_);
+    runtime_->release_stream(stream_);
+  }
+
   const py::object pool_;  // keeps the pool
   const int64_t least_work_;
   std::shared_ptr<cuda::Runtime> runtime_;

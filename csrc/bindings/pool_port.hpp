@@ -18,6 +18,7 @@ inline const ScanPort* scan_port_of(const py::object& argument, const Pool& pool
   if (argument.is_none()) return nullptr;
   const auto* const port = port_of<ScanPort>(argument, kScanPortName);
   if (port == nullptr) throw py::type_error("device must be the port of a PageCache of this version of warpmem, or None");
+  if (port->pool != &pool) throw py::value_error("device must be the port of a PageCache of this pool, not of another");
   if (pool.books() != nullptr) throw py::value_error("a pool with codebooks is scanned by the host alone; device must be None");
   return port;
 }

@@ -11,6 +11,9 @@
 // of the process. Within a page slots are filled once, from the front, and never change: a copy with the same serial and as many slots is current, one with
 // fewer slots lacks the last ones. Which slots are live is not in the page but beside it, in a word that may lose bits.
 //
+// 64 pages of a list and their words are a block. Its serial number is given to no other state of any block of the process: a block with the same number has
+// the same pages, the same slots of them and the same live ones, so that whoever has it need not look into it.
+//
 // Threads: every function may be called by any thread, without the interpreter's lock. None of them throws, none calls Python.
 // Versions: a struct begins with kPortVersion and its size; whoever gets another number refuses it.
 #pragma once
@@ -24,9 +27,11 @@
 
 namespace warpmem {
 
-constexpr uint32_t kPortVersion = 1;
-constexpr const char* kPoolPortName = "warpmem.pool_port.1";  // of the capsules
-constexpr const char* kScanPortName = "warpmem.scan_port.1";
+constexpr uint32_t kPortVersion = 2;
+constexpr const char* kPoolPortName = "warpmem.pool_port.2";  // of the capsules
+constexpr const char* kScanPortName = "warpmem.scan_port.2";
+
+constexpr int64_t kViewBlockPages = 64;
 
 struct PortHead {
   uint32_t version = kPortVersion;
@@ -61,6 +66,8 @@ struct PoolView {
   PortHead head{kPortVersion, sizeof(PoolView)};
   int64_t n_lists = 0;
   const ListView* lists = nullptr;
+  // Writes the serial number of each block of a list.
+  void (*blocks)(const PoolView* view, int64_t list, uint64_t* serials) = nullptr;
   // Writes pages first .. first + n - 1 of a list. False, when one lies in a file and is not what was written there.
   bool (*pages)(const PoolView* view, int64_t list, int64_t first, int64_t n, PageView* out) = nullptr;
   void (*release)(PoolView* view) = nullptr;
@@ -116,6 +123,7 @@ struct ScanFound {
 struct ScanPort {
   PortHead head{kPortVersion, sizeof(ScanPort)};
   void* cache = nullptr;
+  const void* pool = nullptr;     // PoolPort::pool of the pool whose lists these are: versions of another's mean nothing here
   const void* queries = nullptr;  // of the one call that this port is for, in device memory; null: where the call has them
   int64_t least_work = 0;         // rows * padded dimension * queries of a scan that is worth asking for
   // Sets taken[l] to 1 for each list that will be answered and to 0 for the others. Null: none.

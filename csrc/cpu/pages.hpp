@@ -37,6 +37,22 @@ class IndexFileError : public std::runtime_error {
 
 class MappedPages;
 
+// A number that is given once in the life of the process. A copy of what has one gets another.
+class Serial {
+ public:
+  Serial() noexcept : value_(next()) {}
+  Serial(const Serial&) noexcept : value_(next()) {}
+  Serial& operator=(const Serial&) = delete;
+  uint64_t value() const noexcept { return value_; }
+
+ private:
+  static uint64_t next() noexcept {
+    static std::atomic<uint64_t> last{0};
+    return last.fetch_add(1, std::memory_order_relaxed) + 1;
+  }
+  const uint64_t value_;
+};
+
 class Page {
  public:
   Page() = default;  // of a file; MappedPages fills it in
@@ -52,7 +68,7 @@ class Page {
   bool of_file() const noexcept { return file_ != nullptr; }
 
   // Of this page alone, for as long as the process runs: what a copy of a page elsewhere is known by.
-  uint64_t serial() const noexcept { return serial_; }
+  uint64_t serial() const noexcept { return serial_.value(); }
 
   // Planes that are still to be compared with their checksums; 0 for a page of the arena.
   unsigned unchecked() const noexcept { return unchecked_.load(std::memory_order_relaxed); }
@@ -70,17 +86,12 @@ class Page {
  private:
   friend class MappedPages;
 
-  static uint64_t next_serial() noexcept {
-    static std::atomic<uint64_t> last{0};
-    return last.fetch_add(1, std::memory_order_relaxed) + 1;
-  }
-
   std::shared_ptr<PageArena> arena_;
   PageArena::Chunk* chunk_ = nullptr;
   PageMemory memory_;
   const MappedPages* file_ = nullptr;  // which owns this page
   int64_t number_ = 0;                 // in the file
-  const uint64_t serial_ = next_serial();
+  const Serial serial_;
   mutable std::atomic<unsigned char> unchecked_{0};
 };
 

@@ -53,6 +53,7 @@ struct Block {
   std::array<std::shared_ptr<Page>, kBlockPages> pages;  // filled from the front
   std::array<uint64_t, kBlockPages> valid{};
   std::vector<Span> spans;  // (kBlockPages, n_columns), dead rows included; empty: not known
+  Serial serial;            // of this state of the block: what is changed is a copy
 
   // Takes in a row of page p.
   void widen(size_t p, int64_t n_columns, const int64_t* columns) noexcept {

@@ -15,6 +15,14 @@ struct HeldView : PoolView {
   std::vector<ListView> views;
 };
 
+static_assert(kViewBlockPages == kBlockPages, "the other side counts in blocks too");
+
+void blocks_of(const PoolView* view, int64_t list, uint64_t* serials) {
+  for (const auto& block : static_cast<const HeldView*>(view)->heads[static_cast<size_t>(list)]->blocks) {
+    *serials++ = block->serial.value();
+  }
+}
+
 bool pages_of(const PoolView* view, int64_t list, int64_t first, int64_t n, PageView* out) {
   const List& from = *static_cast<const HeldView*>(view)->heads[static_cast<size_t>(list)];
   for (int64_t p = first; p < first + n; ++p) {
@@ -40,6 +48,7 @@ PoolView* view_pool(void* pool, const int64_t* list_ids, int64_t n) {
     for (int64_t i = 0; i < n; ++i) view->views.push_back(view_of(list_ids[i], view->heads[static_cast<size_t>(i)]));
     view->n_lists = n;
     view->lists = view->views.data();
+    view->blocks = blocks_of;
     view->pages = pages_of;
     view->release = release;
     return view.release();

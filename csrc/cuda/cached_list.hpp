@@ -4,7 +4,7 @@
 //           rows    float rows                                                   a block, perhaps of pinned host memory; none for storage int8
 //   list    table   DevicePage of each page (core/scan_tables.hpp)               a block, of this version alone
 //
-// Versions share pages. A page to which rows were appended is copied again in place: the slots that older versions know get the bytes that they had, and
+// Versions share pages, and groups of 64 of them, which are the pool's blocks, as long as these are the same. A page to which rows were appended is copied again in place: the slots that older versions know get the bytes that they had, and
 // which slots a version knows stands in its own table. A launch reads several lists as slices of one table, so tables begin at multiples of an entry's size.
 #pragma once
 
@@ -42,7 +42,7 @@ struct PageBlocks {
   }
 };
 
-// Blocks that go back to the heap with the last that holds them; under the cache's mutex, as all of this file's destructors.
+// A block that goes back to its heap with the last that holds it, and is zeroed by whoever cleans the heap next.
 struct HeldBlock {
   HeldBlock(DeviceHeap& heap_, DeviceHeap::Block block_) : heap(heap_), block(block_) {}
   ~HeldBlock() {
@@ -80,18 +80,24 @@ constexpr auto kTableEntry = static_cast<int64_t>(sizeof(DevicePage));
 enum class Keep { kWhole, kCodes };
 constexpr int kKeeps = 2;
 
+// 64 pages of a list, the last group of it perhaps fewer.
+struct CachedGroup {
+  uint64_t serial = 0;  // of the pool's block
+  std::vector<std::shared_ptr<CachedPage>> pages;
+  std::vector<uint64_t> valid;  // by page, as in the table
+};
+
 struct CachedList {
   Keep keep = Keep::kWhole;
   int64_t list_id = 0;
   uint64_t version = 0;
   int64_t slots = 0;
   int64_t live = 0;
-  std::vector<std::shared_ptr<CachedPage>> pages;
-  std::vector<uint64_t> valid;  // by page, as in the table
+  std::vector<std::shared_ptr<CachedGroup>> groups;  // not changed once a search may have them
   std::shared_ptr<HeldBlock> table;
   std::shared_ptr<EventOf> arrives;  // null: everything is there. Else a stream waits for this before it reads.
 
-  int64_t n_pages() const noexcept { return static_cast<int64_t>(pages.size()); }
+  int64_t n_pages() const noexcept { return (slots + kPageRows - 1) / kPageRows; }
   // Of device memory for its pages; its table is small beside them.
   int64_t bytes(const PageBlocks& blocks) const noexcept {
     return n_pages() * (keep == Keep::kWhole ? blocks.bytes() : blocks.codes);

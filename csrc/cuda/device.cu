@@ -3,6 +3,7 @@
 #include <cstring>
 #include <stdexcept>
 
+#include "current_device.hpp"
 #include "device.hpp"
 #include "kernels/self_test.cuh"
 #include "launch.cuh"
@@ -15,19 +16,18 @@ void check(cudaError_t status, const char* step) {
   if (status != cudaSuccess) throw std::runtime_error(std::string(step) + ": " + cudaGetErrorString(status));
 }
 
-// Selects a device for a scope and goes back to the caller's.
+// Selects a device for a scope.
 class DeviceScope {
  public:
   explicit DeviceScope(int device) {
-    check(cudaGetDevice(&previous_), "cudaGetDevice");
-    check(cudaSetDevice(device), "cudaSetDevice");
+    const EnterFailure failure = enter_device(device);
+    if (failure.step != nullptr) {
+      throw std::runtime_error(std::string(failure.step) + ": CUDA driver error " + std::to_string(failure.code));
+    }
   }
-  ~DeviceScope() { static_cast<void>(cudaSetDevice(previous_)); }
+  ~DeviceScope() { leave_device(); }
   DeviceScope(const DeviceScope&) = delete;
   DeviceScope& operator=(const DeviceScope&) = delete;
-
- private:
-  int previous_ = 0;
 };
 
 template <typename T>

@@ -24,6 +24,7 @@ struct Grid {
 };
 
 constexpr int64_t kMaxBlocks = 0x7fffffff;
+constexpr int64_t kAlwaysShared = 48 * 1024;  // bytes; more is allowed kernel by kernel
 
 #if defined(__CUDACC__)
 
@@ -33,23 +34,52 @@ inline void check_launch(cudaError_t status, const char* name) {
   throw std::runtime_error(std::string(name) + ": " + cudaGetErrorString(status));
 }
 
+inline int launching_device(const char* name) {
+  int device = 0;
+  check_launch(cudaGetDevice(&device), name);
+  return device;
+}
+
+inline void set_shared_limit(const void* kernel, int64_t bytes, const char* name) {
+  check_launch(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)), name);
+}
+
+#else
+
+// In the emulator a launch is made at once, by one host thread at a time. Where streams are more than names (tests/cpp/fake_device.hpp), `before_launch`
+// makes what was enqueued before it.
+inline void (*before_launch)(Stream) = nullptr;
+inline std::mutex emulator_mutex;
+inline std::map<const void*, int64_t> emulated_limits;  // as the driver has them: the number it was told last
+
+inline int launching_device(const char*) { return 0; }
+
+inline void set_shared_limit(const void* kernel, int64_t bytes, const char*) {
+  const std::lock_guard<std::mutex> lock(emulator_mutex);
+  emulated_limits[kernel] = bytes;
+}
+
+#endif
+
 // Lets a kernel use so much shared memory. The driver keeps one number for a kernel and device, which threads that launch at the same time share: it is only
 // ever raised.
 inline void allow_shared(const void* kernel, int64_t bytes, const char* name) {
   static std::mutex mutex;
   static std::map<std::pair<int, const void*>, int64_t> allowed;
-  int device = 0;
-  check_launch(cudaGetDevice(&device), name);
+  const int device = launching_device(name);
   const std::lock_guard<std::mutex> lock(mutex);
   int64_t& known = allowed[{device, kernel}];
   if (bytes <= known) return;
-  check_launch(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)), name);
+  set_shared_limit(kernel, bytes, name);
   known = bytes;
 }
 
+#if defined(__CUDACC__)
+
 template <typename Params>
 void launch(const char* name, void (*kernel)(Params), const Grid& grid, Stream stream, const Params& params) {
-  if (grid.shared_bytes > 48 * 1024) allow_shared(reinterpret_cast<const void*>(kernel), grid.shared_bytes, name);
+  const void* const entry = reinterpret_cast<const void*>(kernel);
+  if (grid.shared_bytes > kAlwaysShared) allow_shared(entry, grid.shared_bytes, name);
   cudaGetLastError();  // what an earlier call left behind is not this launch's
   kernel<<<static_cast<unsigned>(grid.blocks), static_cast<unsigned>(grid.threads), static_cast<size_t>(grid.shared_bytes),
            stream>>>(params);
@@ -62,16 +92,16 @@ inline void fill_bytes(void* to, int value, int64_t bytes, Stream stream) {
 
 #else
 
-// In the emulator a launch is made at once, by one host thread at a time. Where streams are more than names (tests/cpp/fake_device.hpp), `before_launch`
-// makes what was enqueued before it.
-inline void (*before_launch)(Stream) = nullptr;
-inline std::mutex emulator_mutex;
-
 template <typename Params>
 void launch(const char* name, void (*kernel)(Params), const Grid& grid, Stream stream, const Params& params) {
   if (grid.blocks > kMaxBlocks) throw std::runtime_error(std::string(name) + ": too many blocks");
+  const void* const entry = reinterpret_cast<const void*>(kernel);
+  if (grid.shared_bytes > kAlwaysShared) allow_shared(entry, grid.shared_bytes, name);
   if (before_launch != nullptr) before_launch(stream);
   const std::lock_guard<std::mutex> lock(emulator_mutex);
+  if (grid.shared_bytes > kAlwaysShared && grid.shared_bytes > emulated_limits[entry]) {
+    throw std::runtime_error(std::string(name) + ": more shared memory than the kernel is allowed");
+  }
   simt::Machine::get().launch(name, grid.blocks, grid.threads, grid.shared_bytes, [&] { kernel(params); });
 }
 

@@ -12,12 +12,16 @@
 // With pinned host memory to spend, lists that are not asked for often enough to lie in device memory whole keep their codes there, in a quarter of it, and
 // their rows in that host memory (Keep::kCodes). Those that are hit again and again are tried for a whole place. Each kind has its own clock.
 //
-// The device may fail at any time. When it is out of memory, half of the cache goes and no more is taken for a while. After any other failure the cache
-// answers nothing until rebuild() succeeds; failure() says why.
+// A list that changes while it is loaded is not published: the pages that changed are copied too, and again, a few times. So what was dropped meanwhile is
+// never hot, and what it had is zeroed when the load ends.
 //
-//   page_cache.cpp   what is hot, what goes          page_loader.cpp   copying lists to the device
+// The device may fail at any time. When it is out of memory, half of the cache goes and no more is taken until so many lists were refused. After any other
+// failure the cache answers nothing until rebuild() succeeds; failure() says why.
 //
-// Threads: any number of callers. One mutex guards the lists, the heap and every reference to a page; it is not held while bytes are copied.
+//   page_cache.cpp   what is hot      page_room.cpp   what goes, memory      page_loader.cpp, page_copies.cpp   copying lists to the device
+//
+// Threads: any number of callers. One mutex guards what is hot; it is held for a few instructions a list and never during a call of the driver, so that nobody
+// waits for the device who does not ask it for something.
 #pragma once
 
 #include <condition_variable>
@@ -34,6 +38,7 @@
 #include "../core/pool_view.hpp"
 #include "cached_list.hpp"
 #include "device_heap.hpp"
+#include "events.hpp"
 #include "runtime.hpp"
 #include "staging.hpp"
 
@@ -94,16 +99,18 @@ class PageCache {
   void pin(const ListView* lists, int64_t n, Pins* pins);
   void unpin(Pins* pins) noexcept;
 
-  // After a change of these lists in the pool: brings hot ones up to date and forgets those that are gone.
-  void refresh(const std::vector<int64_t>& list_ids);
+  // After a change of these lists in the pool: brings hot ones up to date and forgets those that are gone, and those for which host memory is missing. The
+  // change is made already, so this cannot fail.
+  void refresh(const int64_t* list_ids, int64_t n) noexcept;
+  void refresh(const std::vector<int64_t>& list_ids) noexcept { refresh(list_ids.data(), static_cast<int64_t>(list_ids.size())); }
   // Loads lists whether they are asked for or not. Returns how many are on their way.
   int64_t warm(const std::vector<int64_t>& list_ids);
-  void evict(const std::vector<int64_t>& list_ids);
+  void evict(const std::vector<int64_t>& list_ids) noexcept;
 
   // Makes one load that waits, in the caller's thread. False when none does.
-  bool load_next();
-  // Waits until no load does.
-  void settle();
+  bool load_next() noexcept;
+  // Waits until no load does. Where the system has no thread for the cache, loads in the caller's.
+  void settle() noexcept;
 
   // Device memory beside pages, for whoever searches, on a stream that waits until it is free. Null: none.
   std::shared_ptr<HeldBlock> reserve(int64_t bytes, Stream stream);
@@ -140,29 +147,34 @@ class PageCache {
     size_t hand = 0;
   };
 
-  // page_cache.cpp; all of these under the mutex
-  void want(int64_t list_id, Entry& entry);
-  void enqueue(int64_t list_id, Entry& entry);
-  void set_hot(int64_t list_id, Entry& entry, std::shared_ptr<CachedList> list);
+  // page_cache.cpp, under the mutex
+  void want(int64_t list_id) noexcept;
+  bool set_hot(int64_t list_id, Entry& entry, std::shared_ptr<CachedList> list) noexcept;
   void set_cold(int64_t list_id, Entry& entry) noexcept;
   void leave_clock(Entry& entry) noexcept;
+
+  // page_room.cpp, under the mutex
   bool evictable(const Entry& entry) const noexcept;
   Entry* next_victim(Keep keep, int64_t* list_id) noexcept;
   bool fits(Keep keep, int64_t pages) const noexcept;
   bool too_large(Keep keep, int64_t pages) const noexcept;
-  bool make_room(Keep keep, int64_t pages, int64_t list_id, bool forced);
-  void evict_half() noexcept;
+  bool make_room(Keep keep, int64_t pages, int64_t list_id, bool forced) noexcept;
+  bool evict_next(Keep keep) noexcept;
   void set_limits() noexcept;
-  HeapStatus take_page(Keep keep, DeviceHeap& heap, int64_t size, DeviceHeap::Block* out);
-  HeapStatus take_scratch(int64_t size, DeviceHeap::Block* out);
+  void count_refusal() noexcept;
   int64_t page_limit() const noexcept { return options_.limit - options_.limit / kScratchShare; }
   int64_t codes_limit() const noexcept { return pinned_ ? page_limit() / kCodesShare : 0; }
-  void fail_locked(const std::string& reason) noexcept;
   Kind& kind(Keep keep) noexcept { return kinds_[static_cast<int>(keep)]; }
   const Kind& kind(Keep keep) const noexcept { return kinds_[static_cast<int>(keep)]; }
   bool busy() const noexcept { return loading_ > 0 || !queue_.empty(); }
 
-  // page_loader.cpp
+  // page_room.cpp, without the mutex: they call the driver
+  void evict_half() noexcept;
+  HeapStatus take_page(Keep keep, DeviceHeap& heap, int64_t size, DeviceHeap::Block* out);
+  HeapStatus take_scratch(int64_t size, DeviceHeap::Block* out);
+  bool clean() noexcept;
+
+  // page_loader.cpp, without the mutex
   struct Load;  // one list on its way
   enum class LoadEnd {
     kCold,     // gone, damaged, refused, or no memory: the host answers
@@ -172,14 +184,21 @@ class PageCache {
   };
   void run() noexcept;
   void start_thread() noexcept;
-  void load_list(int64_t list_id, bool inline_only);
+  void load_list(int64_t list_id, bool inline_only) noexcept;
+  LoadEnd make_version(Load& load) noexcept;
+  bool end_pass(Load& load, bool last) noexcept;
+  bool end_load(int64_t list_id, LoadEnd end, bool last) noexcept;
+  void wipe(Staging* staging) noexcept;
   LoadEnd load_view(Load& load, const PoolView& view);
+  bool choose_keep(Load& load, int64_t pages) noexcept;
   LoadEnd refuse(const Load& load) noexcept;
   bool compare(Load& load, const PoolView& view);
   bool allocate(Load& load);
+
+  // page_copies.cpp
   bool copy(Load& load, Staging& staging);
-  bool copy_page(Load& load, Staging& staging, int64_t p);
-  bool copy_entries(const Load& load, Staging& staging, int64_t first, int64_t last);
+  bool copy_page(const Load& load, Staging& staging, const PageView& view, int64_t p);
+  bool copy_entries(const CachedList& list, Staging& staging, int64_t first, int64_t last);
   bool copy_table(const Load& load, Staging& staging);
 
   const std::shared_ptr<Runtime> runtime_;
@@ -188,9 +207,10 @@ class PageCache {
   const PageBlocks blocks_;
   const bool pinned_;  // whether lists may have their codes alone on the device
 
-  mutable std::mutex mutex_;
+  mutable std::mutex mutex_;         // the heaps take theirs under it, and nothing else is taken under it
   std::condition_variable changed_;  // a load came, or is done; or the end
   Stream stream_ = nullptr;          // of all copies to the device and of all zeroing
+  std::unique_ptr<Events> events_;   // which lists wait for
   Kind kinds_[kKeeps];
   std::unique_ptr<DeviceHeap> host_;     // rows of lists that have their codes alone on the device
   std::unique_ptr<DeviceHeap> scratch_;  // tables, and what reserve() gives
@@ -205,8 +225,9 @@ class PageCache {
   bool stop_ = false;
   std::thread thread_;
 
-  std::mutex load_mutex_;    // one load_next() at a time
-  std::mutex inline_mutex_;  // one writer at a time
+  std::mutex load_mutex_;     // one load_next() at a time
+  std::mutex inline_mutex_;   // one writer at a time
+  std::mutex rebuild_mutex_;  // one rebuild() at a time
   std::unique_ptr<Staging> load_staging_;
   std::unique_ptr<Staging> inline_staging_;
 };

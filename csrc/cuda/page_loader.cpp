@@ -1,20 +1,22 @@
-// How lists get to the device, and how their copies follow their changes. See page_cache.hpp.
+// How lists get to the device, and how their copies follow their changes. See page_cache.hpp; the copying itself is page_copies.cpp.
 //
-// A list is on its way (Entry::loading) in one thread at a time: compare with what is there, take blocks, copy without the mutex, publish. What was copied
-// for a list that went meanwhile goes back.
+// A list is on its way (Entry::loading) in one thread at a time, in passes: compare with what is there, take blocks, copy without the mutex; once more, if the
+// list changed meanwhile; publish. What was copied for a list that went goes back.
+//
+// What a pass costs follows the change: blocks of the pool that are the same are not looked into, and of the table only entries that differ are sent. What
+// follows the list is one number and one pointer for each 4,096 rows, and a copy of the table on the device, 48 bytes for 64 rows.
 #include <algorithm>
-#include <cstring>
+#include <exception>
 #include <new>
-#include <system_error>
 
-#include "page_cache.hpp"
+#include "page_load.hpp"
 
 namespace warpmem::cuda {
 
 namespace {
 
-constexpr size_t kMostPatches = 32;  // of a table that is copied from the older version's; beyond that it is written anew
-constexpr int64_t kViewPages = 64;   // whose addresses are asked for at a time
+constexpr int64_t kNearEntries = 64;  // entries of a table between two that changed, up to which all are sent in one piece
+constexpr int kPasses = 8;
 
 struct HeldView {
   explicit HeldView(PoolView* held) : view(held) {}
@@ -27,28 +29,13 @@ struct HeldView {
   PoolView* const view;
 };
 
-int64_t used_of(int64_t slots, int64_t page) noexcept { return std::min<int64_t>(kPageRows, slots - page * kPageRows); }
-
 }  // namespace
 
-struct PageCache::Load {
-  int64_t list_id = 0;
-  bool inline_only = false;
-  bool forced = false;
-  bool promotes = false;  // from codes alone to a whole place
-  Keep keep = Keep::kWhole;
-  LoadEnd end = LoadEnd::kCold;
-  std::shared_ptr<CachedList> old;
-  std::shared_ptr<CachedList> next;
-  std::vector<PageView> views;  // of all pages
-  std::vector<int64_t> fresh;   // pages that get new blocks
-  std::vector<int64_t> grown;   // pages that are copied again, in place
-};
-
+// Under the mutex.
 void PageCache::start_thread() noexcept {
   try {
     thread_ = std::thread([this] { run(); });
-  } catch (const std::system_error&) {  // no more threads: the host answers, and the next load tries again
+  } catch (const std::exception&) {  // no thread, or no memory for one: the host answers, and the next load tries again
   }
 }
 
@@ -59,14 +46,11 @@ void PageCache::run() noexcept {
       while (!stop_ && queue_.empty()) changed_.wait(lock);
       if (stop_) return;
     }
-    try {
-      load_next();
-    } catch (const std::bad_alloc&) {  // the list stays cold
-    }
+    load_next();
   }
 }
 
-bool PageCache::load_next() {
+bool PageCache::load_next() noexcept {
   const std::lock_guard<std::mutex> turn(load_mutex_);
   int64_t list_id = 0;
   {
@@ -87,12 +71,12 @@ bool PageCache::load_next() {
   return true;
 }
 
-void PageCache::refresh(const std::vector<int64_t>& list_ids) {
+void PageCache::refresh(const int64_t* list_ids, int64_t n) noexcept {
   if (failed()) return;
-  for (const int64_t list_id : list_ids) {
+  for (int64_t i = 0; i < n; ++i) {
     {
       const std::lock_guard<std::mutex> lock(mutex_);
-      const auto found = entries_.find(list_id);
+      const auto found = entries_.find(list_ids[i]);
       if (found == entries_.end()) continue;
       Entry& entry = found->second;
       entry.again = entry.loading;
@@ -101,72 +85,110 @@ void PageCache::refresh(const std::vector<int64_t>& list_ids) {
       ++loading_;
     }
     const std::lock_guard<std::mutex> turn(inline_mutex_);
-    load_list(list_id, true);
+    load_list(list_ids[i], true);
   }
 }
 
-// The list is marked as loading, and no longer when this returns.
-void PageCache::load_list(int64_t list_id, bool inline_only) {
+// The list is marked as loading, and no longer when this returns: then nothing of the load is left but what is hot. The caller holds the mutex of the
+// staging memory.
+void PageCache::load_list(int64_t list_id, bool inline_only) noexcept {
   const Entered entered(*runtime_);
-  Load load;
-  load.list_id = list_id;
-  load.inline_only = inline_only;
-  bool memory = true;
+  int pass = 0;
+  LoadEnd end = LoadEnd::kCold;
+  do {
+    Load load;
+    load.list_id = list_id;
+    load.inline_only = inline_only;
+    do {
+      load.end = make_version(load);
+    } while (!end_pass(load, ++pass >= kPasses));
+    end = load.end;
+    load.old.reset();
+    load.base.reset();
+    load.next.reset();
+    // A writer's copies are still under way as a rule, and nobody waits for them; but what is erased does not stay in what he copied from.
+    const bool erased = load.erases || end == LoadEnd::kCold;
+    if (inline_only) {
+      if (erased) wipe(inline_staging_.get());
+    } else {
+      wipe(load_staging_.get());
+      const std::unique_lock<std::mutex> turn =
+          erased ? std::unique_lock<std::mutex>(inline_mutex_) : std::unique_lock<std::mutex>();
+      if (erased) wipe(inline_staging_.get());
+    }
+    clean();
+  } while (!end_load(list_id, end, pass >= kPasses));
+}
+
+void PageCache::wipe(Staging* staging) noexcept {
+  if (staging != nullptr && !staging->wipe()) fail();
+}
+
+PageCache::LoadEnd PageCache::make_version(Load& load) noexcept {
   try {
-    const HeldView held(pool_.view(pool_.pool, &list_id, 1));
-    if (held.view == nullptr) throw std::bad_alloc();
-    load.end = load_view(load, *held.view);
+    const HeldView held(pool_.view(pool_.pool, &load.list_id, 1));
+    return held.view != nullptr ? load_view(load, *held.view) : LoadEnd::kCold;
   } catch (const std::bad_alloc&) {
-    memory = false;
-    load.end = LoadEnd::kCold;
+    return LoadEnd::kCold;
   }
+}
+
+// Publishes what a pass made, or forgets the list. False: it changed, and the next pass follows.
+bool PageCache::end_pass(Load& load, bool last) noexcept {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  Entry& entry = entries_.find(load.list_id)->second;
+  if (entry.gone || failed()) load.end = LoadEnd::kCold;
+  if (entry.again && (load.end == LoadEnd::kMade || load.end == LoadEnd::kCurrent)) {
+    if (last) {
+      load.end = LoadEnd::kLater;
+    } else {
+      entry.again = false;
+      if (load.end == LoadEnd::kMade) load.base = std::move(load.next);
+      return false;
+    }
+  }
+  if (load.end == LoadEnd::kMade) {
+    if (set_hot(load.list_id, entry, load.next)) {
+      ++(load.old == nullptr ? stats_.loads : stats_.refreshes);
+    } else {
+      load.end = LoadEnd::kCold;
+    }
+  }
+  if (load.end == LoadEnd::kCold) set_cold(load.list_id, entry);
+  return true;
+}
+
+// Unmarks the list. False, and it stays marked: it changed since it was published, or went.
+bool PageCache::end_load(int64_t list_id, LoadEnd end, bool last) noexcept {
   const std::lock_guard<std::mutex> lock(mutex_);
   Entry& entry = entries_.find(list_id)->second;
-  if (entry.gone || failed()) load.end = LoadEnd::kCold;
-  if (load.end == LoadEnd::kMade) {
-    ++(load.old == nullptr ? stats_.loads : stats_.refreshes);
-    set_hot(list_id, entry, load.next);
-  }
-  load.old.reset();
-  load.next.reset();  // blocks go back under the mutex
-  const bool again = (entry.again || load.end == LoadEnd::kLater) && memory && !failed();
-  entry.loading = entry.gone = entry.again = entry.forced = entry.promote = false;
+  const bool changed = entry.again && !entry.gone && !failed();
+  entry.again = entry.gone = false;
+  if (changed && !last) return false;
+  const bool later = (changed || end == LoadEnd::kLater) && !failed();
+  if (!later) entry.forced = false;
+  entry.loading = entry.promote = false;
   --loading_;
   changed_.notify_all();
-  if (load.end == LoadEnd::kCold) return set_cold(list_id, entry);
-  if (again && !entry.queued) enqueue(list_id, entry);
+  if (later) want(list_id);
+  if (entry.list == nullptr) set_cold(list_id, entry);
+  return true;
 }
 
 PageCache::LoadEnd PageCache::load_view(Load& load, const PoolView& view) {
   const ListView& list = view.lists[0];
   if (list.version == 0) return LoadEnd::kCold;
-  {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    const Entry& entry = entries_.find(load.list_id)->second;
-    load.old = entry.list;
-    load.forced = entry.forced;
-    const int64_t pages = (list.slots + kPageRows - 1) / kPageRows;
-    const auto room = [&](Keep keep, bool forced) {
-      load.keep = keep;
-      return make_room(keep, pages, load.list_id, forced);
-    };
-    if (load.old == nullptr) {
-      if (!room(Keep::kWhole, load.forced) && !room(Keep::kCodes, load.forced)) return refuse(load);
-    } else {
-      load.promotes = entry.promote && !load.inline_only && load.old->keep == Keep::kCodes && room(Keep::kWhole, false);
-      load.keep = load.promotes ? Keep::kWhole : load.old->keep;
-    }
-    if (load.promotes) load.old.reset();  // it stays hot until the other is there; they share nothing
+  if (!load.chosen && !choose_keep(load, (list.slots + kPageRows - 1) / kPageRows)) return refuse(load);
+  if (load.base != nullptr && load.base->version >= list.version) {
+    if (load.base == load.old) return LoadEnd::kCurrent;
+    load.next = load.base;
+    return LoadEnd::kMade;
   }
-  if (load.old != nullptr && load.old->version >= list.version) return LoadEnd::kCurrent;
   if (!compare(load, view)) return LoadEnd::kCold;
-  const auto copies = static_cast<int64_t>(load.fresh.size() + load.grown.size());
-  if (load.inline_only && copies * blocks_.bytes() > options_.inline_bytes) return LoadEnd::kLater;
-  {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    if (failed()) return LoadEnd::kCold;
-    if (!allocate(load)) return refuse(load);
+  if (load.inline_only && static_cast<int64_t>(load.copies.size()) * blocks_.bytes() > options_.inline_bytes) {
+    return LoadEnd::kLater;
   }
+  if (!allocate(load)) return refuse(load);
   std::unique_ptr<Staging>& staging = load.inline_only ? inline_staging_ : load_staging_;
   if (staging == nullptr) {
     const int64_t half = (load.inline_only ? options_.inline_bytes : options_.staging_bytes) / 2;
@@ -178,141 +200,101 @@ PageCache::LoadEnd PageCache::load_view(Load& load, const PoolView& view) {
   return LoadEnd::kCold;
 }
 
-// Under the mutex. After the device was out of memory the limit is lower for so many refusals.
+// Where a list is kept: as until now, whole if it is worth that, else its codes alone. False when it finds no place.
+bool PageCache::choose_keep(Load& load, int64_t pages) noexcept {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  const Entry& entry = entries_.find(load.list_id)->second;
+  load.chosen = true;
+  load.old = entry.list;
+  load.forced = entry.forced;
+  const auto room = [&](Keep keep, bool forced) {
+    load.keep = keep;
+    return make_room(keep, pages, load.list_id, forced);
+  };
+  if (load.old == nullptr) return room(Keep::kWhole, load.forced) || room(Keep::kCodes, load.forced);
+  load.promotes = entry.promote && !load.inline_only && load.old->keep == Keep::kCodes && room(Keep::kWhole, false);
+  load.keep = load.promotes ? Keep::kWhole : load.old->keep;
+  if (load.promotes) load.old.reset();  // it stays hot until the other is there; they share nothing
+  load.base = load.old;
+  return true;
+}
+
 PageCache::LoadEnd PageCache::refuse(const Load& load) noexcept {
-  ++stats_.refused;
-  if (lean_loads_ > 0 && --lean_loads_ == 0) set_limits();
+  const std::lock_guard<std::mutex> lock(mutex_);
+  count_refusal();
   return load.promotes ? LoadEnd::kCurrent : LoadEnd::kCold;
 }
 
 // What is there, and what has to be copied. False when a page is damaged: whoever searches the list is told by the host.
 bool PageCache::compare(Load& load, const PoolView& view) {
   const ListView& list = view.lists[0];
-  const int64_t n = (list.slots + kPageRows - 1) / kPageRows;
-  const int64_t n_old = load.old != nullptr ? load.old->n_pages() : 0;
-  load.views.resize(static_cast<size_t>(n));
-  for (int64_t first = 0; first < n; first += kViewPages) {
-    if (!view.pages(&view, 0, first, std::min(kViewPages, n - first), load.views.data() + first)) return false;
-  }
   load.next = std::make_shared<CachedList>();
-  load.next->keep = load.keep;
-  load.next->list_id = list.list_id;
-  load.next->version = list.version;
-  load.next->slots = list.slots;
-  load.next->live = list.live;
-  load.next->pages.resize(static_cast<size_t>(n));
-  load.next->valid.reserve(static_cast<size_t>(n));
-  for (const PageView& page : load.views) load.next->valid.push_back(page.valid);
-  for (int64_t p = 0; p < n; ++p) {
-    const auto at = static_cast<size_t>(p);
-    if (p >= n_old || load.old->pages[at]->serial != load.views[at].serial) {
-      load.fresh.push_back(p);
+  load.copies.clear();
+  load.runs.clear();
+  CachedList& next = *load.next;
+  next.keep = load.keep;
+  next.list_id = list.list_id;
+  next.version = list.version;
+  next.slots = list.slots;
+  next.live = list.live;
+  const int64_t n = next.n_pages();
+  std::vector<uint64_t> serials(static_cast<size_t>((n + kViewBlockPages - 1) / kViewBlockPages));
+  view.blocks(&view, 0, serials.data());
+  next.groups.reserve(serials.size());
+  load.erases = load.erases || (load.base != nullptr && load.base->n_pages() > n);
+  for (size_t g = 0; g < serials.size(); ++g) {
+    const auto known = load.base != nullptr && g < load.base->groups.size() ? load.base->groups[g] : nullptr;
+    if (known != nullptr && known->serial == serials[g]) {
+      next.groups.push_back(known);
       continue;
     }
-    load.next->pages[at] = load.old->pages[at];
-    if (load.old->pages[at]->used < used_of(list.slots, p)) load.grown.push_back(p);
+    const int64_t first = static_cast<int64_t>(g) * kViewBlockPages;
+    const auto some = static_cast<size_t>(std::min(kViewBlockPages, n - first));
+    PageView views[kViewBlockPages];
+    if (!view.pages(&view, 0, first, static_cast<int64_t>(some), views)) return false;
+    const auto group = std::make_shared<CachedGroup>();
+    group->serial = serials[g];
+    group->pages.resize(some);
+    group->valid.resize(some);
+    for (size_t i = 0; i < some; ++i) {
+      const int64_t p = first + static_cast<int64_t>(i);
+      const bool had = known != nullptr && i < known->pages.size();
+      const bool same = had && known->pages[i]->serial == views[i].serial;
+      if (same) group->pages[i] = known->pages[i];
+      if (!same || known->pages[i]->used < used_of(list.slots, p)) load.copies.push_back(Load::Copy{p, views[i], !same});
+      load.erases = load.erases || (had && !same);
+      group->valid[i] = views[i].valid;
+      if (same && known->valid[i] == views[i].valid) continue;
+      if (!load.runs.empty() && p - load.runs.back().second < kNearEntries) {
+        load.runs.back().second = p + 1;
+      } else {
+        load.runs.emplace_back(p, p + 1);
+      }
+    }
+    next.groups.push_back(group);
   }
   return true;
 }
 
-// Under the mutex. A hot list that grows displaces others without being compared with them; if it cannot, it is cold from now on.
+// A hot list that grows displaces others without being compared with them; if it cannot, it is cold from now on.
 bool PageCache::allocate(Load& load) {
-  const auto n = static_cast<int64_t>(load.next->pages.size());
-  if (load.old != nullptr && !make_room(load.keep, static_cast<int64_t>(load.fresh.size()), load.list_id, true)) return false;
+  const auto fresh = std::count_if(load.copies.begin(), load.copies.end(), [](const Load::Copy& copy) { return copy.fresh; });
+  if (load.base != nullptr && fresh > 0) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (!make_room(load.keep, fresh, load.list_id, true)) return false;
+  }
   DeviceHeap& codes = *kind(load.keep).heap;
   DeviceHeap& rows = load.keep == Keep::kWhole ? codes : *host_;
-  for (const int64_t p : load.fresh) {
+  for (const Load::Copy& copy : load.copies) {
+    if (!copy.fresh) continue;
+    if (failed()) return false;
     auto page = std::make_shared<CachedPage>(codes, rows);
     if (take_page(load.keep, codes, blocks_.codes, &page->codes.block) != HeapStatus::kOk) return false;
     if (blocks_.rows > 0 && take_page(load.keep, rows, blocks_.rows, &page->rows.block) != HeapStatus::kOk) return false;
-    load.next->pages[static_cast<size_t>(p)] = std::move(page);
+    page_at(*load.next, copy.page) = std::move(page);
   }
   load.next->table = std::make_shared<HeldBlock>(*scratch_, DeviceHeap::Block{});
-  return take_scratch(CachedList::table_bytes(n), &load.next->table->block) == HeapStatus::kOk;
-}
-
-bool PageCache::copy_page(Load& load, Staging& staging, int64_t p) {
-  const auto at = static_cast<size_t>(p);
-  CachedPage& page = *load.next->pages[at];
-  const int64_t used = used_of(load.next->slots, p);
-  unsigned char* const codes = staging.next(blocks_.codes);
-  if (codes == nullptr) return false;
-  stage_codes(blocks_, load.views[at], used, codes);
-  if (staging.send(page.codes.block.memory, blocks_.codes) != Status::kOk) return false;
-  if (load.keep == Keep::kCodes) {
-    stage_rows(blocks_, load.views[at], used, page.rows.block.memory);
-  } else if (blocks_.rows > 0) {
-    unsigned char* const rows = staging.next(blocks_.rows);
-    if (rows == nullptr) return false;
-    stage_rows(blocks_, load.views[at], used, rows);
-    if (staging.send(page.rows.block.memory, blocks_.rows) != Status::kOk) return false;
-  }
-  page.serial = load.views[at].serial;
-  page.used = used;
-  return true;
-}
-
-// Entries first .. last - 1 of the new table.
-bool PageCache::copy_entries(const Load& load, Staging& staging, int64_t first, int64_t last) {
-  const CachedList& list = *load.next;
-  const int64_t step = staging.room() / kTableEntry;
-  for (; first < last; first += step) {
-    const int64_t some = std::min(step, last - first);
-    unsigned char* const image = staging.next(some * kTableEntry);
-    if (image == nullptr) return false;
-    for (int64_t i = 0; i < some; ++i) {
-      const auto at = static_cast<size_t>(first + i);
-      const DevicePage entry{list.pages[at]->memory(blocks_.layout), list.valid[at]};
-      std::memcpy(image + i * kTableEntry, &entry, sizeof entry);
-    }
-    if (staging.send(list.device_table() + first, some * kTableEntry) != Status::kOk) return false;
-  }
-  return true;
-}
-
-// The table: the older version's, with what differs, or all of it.
-bool PageCache::copy_table(const Load& load, Staging& staging) {
-  const int64_t n = load.next->n_pages();
-  if (load.old == nullptr) return copy_entries(load, staging, 0, n);
-  const int64_t common = std::min(n, load.old->n_pages());
-  std::vector<std::pair<int64_t, int64_t>> runs;
-  for (int64_t p = 0; p < n && runs.size() <= kMostPatches; ++p) {
-    const auto at = static_cast<size_t>(p);
-    if (p < common && load.next->pages[at] == load.old->pages[at] && load.next->valid[at] == load.old->valid[at]) continue;
-    if (!runs.empty() && runs.back().second == p) {
-      runs.back().second = p + 1;
-    } else {
-      runs.emplace_back(p, p + 1);
-    }
-  }
-  if (runs.size() > kMostPatches) return copy_entries(load, staging, 0, n);
-  if (runtime_->copy_within(load.next->device_table(), load.old->device_table(), common * kTableEntry, stream_) != Status::kOk) {
-    return false;
-  }
-  return std::all_of(runs.begin(), runs.end(),
-                     [&](const auto& run) { return copy_entries(load, staging, run.first, run.second); });
-}
-
-bool PageCache::copy(Load& load, Staging& staging) {
-  const auto copy_one = [&](int64_t p) { return copy_page(load, staging, p); };
-  if (!std::all_of(load.fresh.begin(), load.fresh.end(), copy_one)) return false;
-  if (!std::all_of(load.grown.begin(), load.grown.end(), copy_one)) return false;
-  if (!copy_table(load, staging)) return false;
-
-  Event event = nullptr;
-  if (runtime_->create_event(&event, false) != Status::kOk) return false;
-  const std::shared_ptr<EventOf> arrives(event, [this](Event e) { runtime_->release_event(e); });
-  if (runtime_->record(event, stream_) != Status::kOk) return false;
-  if (load.inline_only) {
-    load.next->arrives = arrives;  // a few pages: a search waits for them on the device, if it comes so soon
-  } else if (runtime_->synchronize(event) != Status::kOk) {
-    return false;
-  }
-  const std::lock_guard<std::mutex> lock(mutex_);
-  const auto copied = static_cast<int64_t>(load.fresh.size() + load.grown.size());
-  stats_.uploaded_pages += copied;
-  stats_.uploaded_bytes += copied * blocks_.bytes();
-  return true;
+  return take_scratch(CachedList::table_bytes(load.next->n_pages()), &load.next->table->block) == HeapStatus::kOk;
 }
 
 }  // namespace warpmem::cuda

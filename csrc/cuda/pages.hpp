@@ -1,7 +1,9 @@
 // Rows in pages of device memory: written, removed, moved. No CUDA header is needed to include this. All pointers are to device memory. Every function
 // enqueues its work on `stream` and returns; std::runtime_error when a launch fails.
 //
-// Who reads the pages meanwhile must not look at the slots that are written: a row's bit in the page table is set when the row is complete.
+// Who reads meanwhile: a scan that may run beside an append reads the pages through a table of its own, in which the bits of the slots that are written are
+// clear; other slots keep their bytes. A scan through this table runs before the append or behind it, in its stream or by an event: that a row's bit is set
+// after the row is complete orders the writes, but a kernel's loads may be of what a cache held before, so that to see the bit is not to see the row.
 #pragma once
 
 #include <cstdint>

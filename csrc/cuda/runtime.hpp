@@ -3,7 +3,8 @@
 //
 // Nothing throws. kNoMemory leaves the device as it was and may pass; after kFailed the device is not to be relied upon (CUDA's own errors mostly stick:
 // every later call fails too). What is enqueued runs in the order of its stream; memory that is copied from or to must stay until then.
-// Threads: any, each having entered (Entered, below).
+// Threads: any, each having entered (Entered, below). Where a thread could not, every call fails that it makes, and what it releases stays: nothing ever
+// happens on another device. No call is made under a lock for which others wait who ask nothing of the device, nor under the interpreter's.
 #pragma once
 
 #include <cstdint>
@@ -25,9 +26,13 @@ class Runtime {
   virtual ~Runtime() = default;
 
   virtual int device() const noexcept = 0;
-  // Makes this device the calling thread's and returns what it had; leave() gives that back.
-  virtual int enter() noexcept = 0;
-  virtual void leave(int before) noexcept = 0;
+  // Makes this device the calling thread's, until leave(), and changes nothing else. False, and there is nothing to leave, when it could not.
+  virtual bool enter() noexcept = 0;
+  virtual void leave() noexcept = 0;
+
+  // Whether an address is in this device's memory, or in memory that is managed for all. Else `device` is the number of the one that it belongs to, or -1: it is
+  // none of a device's that the driver knows. No failure: to ask about a wrong address harms nobody.
+  virtual bool owns(const void* memory, int* device) noexcept = 0;
 
   virtual Status limits(DeviceLimits* out) noexcept = 0;
   virtual Status memory(int64_t* free, int64_t* total) noexcept = 0;
@@ -59,22 +64,36 @@ class Runtime {
 
   // The text of the last failure, of whatever thread.
   virtual std::string error() const = 0;
+
+ protected:
+  friend class Entered;
+  // The one whose device the calling thread has entered.
+  static const Runtime*& entered() noexcept {
+    static thread_local const Runtime* current = nullptr;
+    return current;
+  }
 };
 
 // The real one; throws std::runtime_error where there is no such device.
 std::unique_ptr<Runtime> make_runtime(int device);
 
-// The device is the thread's while this lives.
+// The device is the thread's while this lives, or none is.
 class Entered {
  public:
-  explicit Entered(Runtime& runtime) noexcept : runtime_(runtime), before_(runtime.enter()) {}
-  ~Entered() { runtime_.leave(before_); }
+  explicit Entered(Runtime& runtime) noexcept : runtime_(runtime), before_(Runtime::entered()), well_(runtime.enter()) {
+    Runtime::entered() = well_ ? &runtime : nullptr;
+  }
+  ~Entered() {
+    if (well_) runtime_.leave();
+    Runtime::entered() = before_;
+  }
   Entered(const Entered&) = delete;
   Entered& operator=(const Entered&) = delete;
 
  private:
   Runtime& runtime_;
-  const int before_;
+  const Runtime* const before_;
+  const bool well_;
 };
 
 }  // namespace warpmem::cuda

@@ -1,8 +1,10 @@
 #include <cuda_runtime.h>
 
 #include <mutex>
+#include <new>
 #include <stdexcept>
 
+#include "current_device.hpp"
 #include "device.hpp"
 #include "runtime.hpp"
 
@@ -17,14 +19,24 @@ class CudaRuntime final : public Runtime {
   explicit CudaRuntime(int device) : device_(device) {}
 
   int device() const noexcept override { return device_; }
-  int enter() noexcept override {
-    int before = device_;
-    static_cast<void>(cudaGetDevice(&before));
-    if (before != device_) static_cast<void>(cudaSetDevice(device_));
-    return before;
+  bool enter() noexcept override {
+    const EnterFailure failure = enter_device(device_);
+    if (failure.step == nullptr) return true;
+    failed(failure.step, "error of the CUDA driver", failure.code);
+    return false;
   }
-  void leave(int before) noexcept override {
-    if (before != device_) static_cast<void>(cudaSetDevice(before));
+  void leave() noexcept override { leave_device(); }
+  bool owns(const void* memory, int* device) noexcept override {
+    cudaPointerAttributes known{};
+    *device = -1;
+    if (Runtime::entered() != this) return false;
+    if (cudaPointerGetAttributes(&known, memory) != cudaSuccess) {
+      static_cast<void>(cudaGetLastError());
+      return false;
+    }
+    if (known.type == cudaMemoryTypeManaged) return true;
+    if (known.type == cudaMemoryTypeDevice) *device = known.device;
+    return *device == device_;
   }
 
   Status limits(DeviceLimits* out) noexcept override {
@@ -32,62 +44,77 @@ class CudaRuntime final : public Runtime {
       *out = device_limits(device_);
       return Status::kOk;
     } catch (const std::exception& error) {
-      return failed(error.what());
+      return failed("device", error.what());
     }
   }
   Status memory(int64_t* free, int64_t* total) noexcept override {
     size_t bytes_free = 0, bytes_total = 0;
-    const Status status = say(cudaMemGetInfo(&bytes_free, &bytes_total), "cudaMemGetInfo");
+    const Status status = say("cudaMemGetInfo", [&] { return cudaMemGetInfo(&bytes_free, &bytes_total); });
     *free = static_cast<int64_t>(bytes_free);
     *total = static_cast<int64_t>(bytes_total);
     return status;
   }
 
   Status allocate(void** out, int64_t bytes) noexcept override {
-    return say(cudaMalloc(out, static_cast<size_t>(bytes)), "cudaMalloc");
+    return say("cudaMalloc", [&] { return cudaMalloc(out, static_cast<size_t>(bytes)); });
   }
-  void release(void* memory) noexcept override { static_cast<void>(cudaFree(memory)); }
+  void release(void* memory) noexcept override {
+    if (Runtime::entered() == this) static_cast<void>(cudaFree(memory));
+  }
   Status allocate_pinned(void** out, int64_t bytes) noexcept override {
-    return say(cudaHostAlloc(out, static_cast<size_t>(bytes), cudaHostAllocDefault), "cudaHostAlloc");
+    return say("cudaHostAlloc", [&] { return cudaHostAlloc(out, static_cast<size_t>(bytes), cudaHostAllocDefault); });
   }
-  void release_pinned(void* memory) noexcept override { static_cast<void>(cudaFreeHost(memory)); }
+  void release_pinned(void* memory) noexcept override {
+    if (Runtime::entered() == this) static_cast<void>(cudaFreeHost(memory));
+  }
 
   Status copy_in(void* to, const void* from, int64_t bytes, Stream stream) noexcept override {
-    return say(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, stream), "copy to the device");
+    return say("copy to the device",
+               [&] { return cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, stream); });
   }
   Status copy_out(void* to, const void* from, int64_t bytes, Stream stream) noexcept override {
-    return say(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, stream), "copy from the device");
+    return say("copy from the device",
+               [&] { return cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, stream); });
   }
   Status copy_within(void* to, const void* from, int64_t bytes, Stream stream) noexcept override {
-    return say(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToDevice, stream), "copy on the device");
+    return say("copy on the device",
+               [&] { return cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToDevice, stream); });
   }
   Status fill(void* to, int value, int64_t bytes, Stream stream) noexcept override {
-    return say(cudaMemsetAsync(to, value, static_cast<size_t>(bytes), stream), "cudaMemsetAsync");
+    return say("cudaMemsetAsync", [&] { return cudaMemsetAsync(to, value, static_cast<size_t>(bytes), stream); });
   }
 
   Status create_stream(Stream* out) noexcept override {
-    return say(cudaStreamCreateWithFlags(out, cudaStreamNonBlocking), "cudaStreamCreate");
+    return say("cudaStreamCreate", [&] { return cudaStreamCreateWithFlags(out, cudaStreamNonBlocking); });
   }
-  void release_stream(Stream stream) noexcept override { static_cast<void>(cudaStreamDestroy(stream)); }
-  Status synchronize(Stream stream) noexcept override { return say(cudaStreamSynchronize(stream), "waiting for the device"); }
+  void release_stream(Stream stream) noexcept override {
+    if (Runtime::entered() == this) static_cast<void>(cudaStreamDestroy(stream));
+  }
+  Status synchronize(Stream stream) noexcept override {
+    return say("waiting for the device", [&] { return cudaStreamSynchronize(stream); });
+  }
 
   Status create_event(Event* out, bool timed) noexcept override {
     cudaEvent_t event = nullptr;
-    const Status status =
-        say(cudaEventCreateWithFlags(&event, timed ? cudaEventDefault : cudaEventDisableTiming), "cudaEventCreate");
+    const Status status = say(
+        "cudaEventCreate", [&] { return cudaEventCreateWithFlags(&event, timed ? cudaEventDefault : cudaEventDisableTiming); });
     *out = reinterpret_cast<Event>(event);
     return status;
   }
-  void release_event(Event event) noexcept override { static_cast<void>(cudaEventDestroy(native(event))); }
-  Status record(Event event, Stream stream) noexcept override {
-    return say(cudaEventRecord(native(event), stream), "cudaEventRecord");
+  void release_event(Event event) noexcept override {
+    if (Runtime::entered() == this) static_cast<void>(cudaEventDestroy(native(event)));
   }
-  Status synchronize(Event event) noexcept override { return say(cudaEventSynchronize(native(event)), "waiting for the device"); }
+  Status record(Event event, Stream stream) noexcept override {
+    return say("cudaEventRecord", [&] { return cudaEventRecord(native(event), stream); });
+  }
+  Status synchronize(Event event) noexcept override {
+    return say("waiting for the device", [&] { return cudaEventSynchronize(native(event)); });
+  }
   Status wait(Stream stream, Event event) noexcept override {
-    return say(cudaStreamWaitEvent(stream, native(event), 0), "cudaStreamWaitEvent");
+    return say("cudaStreamWaitEvent", [&] { return cudaStreamWaitEvent(stream, native(event), 0); });
   }
   Status elapsed(float* milliseconds, Event from, Event to) noexcept override {
-    return say(cudaEventElapsedTime(milliseconds, native(from), native(to)), "cudaEventElapsedTime");
+    return say("cudaEventElapsedTime", [&] { return cudaEventElapsedTime(milliseconds, native(from), native(to)); });
   }
 
   std::string error() const override {
@@ -96,15 +123,22 @@ class CudaRuntime final : public Runtime {
   }
 
  private:
-  Status say(cudaError_t status, const char* step) noexcept {
+  template <typename Call>
+  Status say(const char* step, const Call& call) noexcept {
+    if (Runtime::entered() != this) return Status::kFailed;  // enter() said why
+    const cudaError_t status = call();
     if (status == cudaSuccess) return Status::kOk;
     static_cast<void>(cudaGetLastError());  // one that does not stick is not to be met by the next launch
-    failed(std::string(step) + ": " + cudaGetErrorString(status));
+    failed(step, cudaGetErrorString(status));
     return status == cudaErrorMemoryAllocation ? Status::kNoMemory : Status::kFailed;
   }
-  Status failed(std::string text) noexcept {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    error_ = std::move(text);
+  Status failed(const char* step, const char* what, int code = 0) noexcept {
+    try {
+      std::string text = std::string(step) + ": " + what + (code != 0 ? " " + std::to_string(code) : "");
+      const std::lock_guard<std::mutex> lock(mutex_);
+      error_ = std::move(text);
+    } catch (const std::bad_alloc&) {  // the one before stays
+    }
     return Status::kFailed;
   }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <new>
 #include <unordered_map>
 
 namespace warpmem::cuda {
@@ -37,6 +38,20 @@ bool can_share(const ScanTicket& left, const ScanTicket& right) {
          a.ranking.w_recency == b.ranking.w_recency && a.ranking.w_priority == b.ranking.w_priority &&
          a.ranking.half_life == b.ranking.half_life && a.ranking.recency_column == b.ranking.recency_column &&
          a.ranking.priority_column == b.ranking.priority_column && a.ranking.now == b.ranking.now;
+}
+
+bool BatchSize::add(const ScanCall& call) noexcept {
+  BatchSize sum{queries + call.n_queries, segments + call.segment_begin[call.n_lists], bytes};
+  sum.bytes += call.n_terms * static_cast<int64_t>(sizeof(Term)) + call.n_values * static_cast<int64_t>(sizeof(int64_t));
+  for (int64_t f = 0; f < call.n_filters; ++f) {
+    sum.bytes +=
+        static_cast<int64_t>(sizeof(DeviceFilter)) + call.filters[f].bitmap_words * static_cast<int64_t>(sizeof(uint64_t));
+  }
+  sum.bytes += call.n_queries * call.k * static_cast<int64_t>(sizeof(Candidate));
+  const bool too_much = sum.queries > kBatchQueries || sum.segments > kBatchSegments || sum.bytes > kBatchBytes;
+  if (queries > 0 && too_much) return false;
+  *this = sum;
+  return true;
 }
 
 ScanBatch::ScanBatch(std::vector<ScanTicket*> tickets, const PoolPort& pool, const DeviceLimits& limits)
@@ -218,7 +233,7 @@ Status ScanBatch::run(Runtime& runtime, const unsigned char* image, unsigned cha
   return runtime.copy_out(results, device + at_.counters, result_bytes(), stream);
 }
 
-void ScanBatch::unpack(const unsigned char* results) const {
+void ScanBatch::unpack(const unsigned char* results) const noexcept {
   const auto array = [&](int64_t at) { return results + (at - at_.counters); };
   const auto* const scores = reinterpret_cast<const float*>(array(at_.results));
   const auto* const similarities = reinterpret_cast<const float*>(array(at_.similarities));
@@ -231,18 +246,24 @@ void ScanBatch::unpack(const unsigned char* results) const {
   int64_t query = 0;
   for (ScanTicket* ticket : tickets_) {
     const int64_t n = ticket->call.n_queries;
-    ticket->counts.assign(counts + query, counts + query + n);
-    ticket->candidates.resize(static_cast<size_t>(n * k_));
+    const int64_t before = query;
+    query += n;
+    try {
+      ticket->counts.assign(counts + before, counts + before + n);
+      ticket->candidates.resize(static_cast<size_t>(n * k_));
+    } catch (const std::bad_alloc&) {
+      ticket->lost = true;
+      continue;
+    }
     for (int64_t q = 0; q < n; ++q) {
       for (int64_t i = 0; i < ticket->counts[static_cast<size_t>(q)]; ++i) {
-        const int64_t from = (query + q) * k_ + i;
+        const int64_t from = (before + q) * k_ + i;
         ticket->candidates[static_cast<size_t>(q * k_ + i)] =
             Candidate{scores[from], similarities[from], groups[from], ordinals[from], row_ids[from], list_ids[from]};
       }
     }
     ticket->rows_seen = static_cast<int64_t>(counters[0]) * n / n_queries_;
     ticket->rows_rescored = static_cast<int64_t>(counters[1]) * n / n_queries_;
-    query += n;
   }
 }
 

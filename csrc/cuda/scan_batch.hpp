@@ -24,6 +24,7 @@ struct ScanTicket {
   struct ScanRun* run = nullptr;  // that it is part of
   std::vector<Candidate> candidates;
   std::vector<int32_t> counts;
+  bool lost = false;      // host memory was missing for what was found; the launch's thread says so
   int64_t rows_seen = 0;  // of the launch, by its share of the queries
   int64_t rows_rescored = 0;
 };
@@ -33,6 +34,20 @@ Ranking plain_ranking(const Ranking& ranking);
 
 // Whether two scans can be one launch.
 bool can_share(const ScanTicket& left, const ScanTicket& right);
+
+// What a launch of several callers has at most; a larger one is a launch of its own.
+constexpr int64_t kBatchQueries = 1024;
+constexpr int64_t kBatchSegments = int64_t{1} << 16;
+constexpr int64_t kBatchBytes = int64_t{16} << 20;  // of filters and results
+
+struct BatchSize {
+  int64_t queries = 0;
+  int64_t segments = 0;
+  int64_t bytes = 0;
+
+  // Takes a scan in; false, and nothing is changed, when others are there already and it is too much.
+  bool add(const ScanCall& call) noexcept;
+};
 
 class ScanBatch {
  public:
@@ -49,8 +64,8 @@ class ScanBatch {
   void pack(unsigned char* image, unsigned char* device) const noexcept;
   // Enqueues the copies and the launches. Throws std::runtime_error when a launch fails.
   Status run(Runtime& runtime, const unsigned char* image, unsigned char* device, unsigned char* results, Stream stream) const;
-  // Gives each ticket its part of what was copied back.
-  void unpack(const unsigned char* results) const;
+  // Gives each ticket its part of what was copied back; one for which host memory is missing is marked as failed.
+  void unpack(const unsigned char* results) const noexcept;
 
  private:
   struct Layout {

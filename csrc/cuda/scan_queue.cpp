@@ -4,19 +4,9 @@
 #include <new>
 #include <stdexcept>
 
-namespace warpmem::cuda {
+#include "room.hpp"
 
-struct ScanLane {
-  Stream stream = nullptr;
-  Event begin = nullptr;
-  Event end = nullptr;
-  std::shared_ptr<HeldBlock> block;
-  int64_t block_bytes = 0;
-  unsigned char* host = nullptr;  // the image, then the results
-  int64_t host_bytes = 0;
-  std::unique_ptr<unsigned char[]> plain;  // where there is no pinned memory
-  bool busy = false;
-};
+namespace warpmem::cuda {
 
 // A launch, with the lane it has.
 struct ScanRun {
@@ -33,23 +23,16 @@ ScanQueue::ScanQueue(PageCache& cache, int32_t lanes) : cache_(cache) {
   bool well = runtime.limits(&limits_) == Status::kOk;
   for (int32_t i = 0; well && i < lanes; ++i) {
     ScanLane& lane = *lanes_.emplace_back(std::make_unique<ScanLane>());
-    well = runtime.create_stream(&lane.stream) == Status::kOk && runtime.create_event(&lane.begin, true) == Status::kOk &&
-           runtime.create_event(&lane.end, true) == Status::kOk;
+    well = lane.open(runtime);
   }
-  if (!well) throw std::runtime_error("device: " + runtime.error());
+  if (well) return;
+  for (const auto& lane : lanes_) lane->close(cache_);
+  throw std::runtime_error("device: " + runtime.error());
 }
 
 ScanQueue::~ScanQueue() {
-  Runtime& runtime = cache_.runtime();
-  const Entered entered(runtime);
-  for (const auto& lane : lanes_) {
-    static_cast<void>(runtime.synchronize(lane->stream));
-    cache_.give_back(&lane->block);
-    if (lane->host != nullptr && lane->plain == nullptr) runtime.release_pinned(lane->host);
-    runtime.release_event(lane->begin);
-    runtime.release_event(lane->end);
-    runtime.release_stream(lane->stream);
-  }
+  const Entered entered(cache_.runtime());
+  for (const auto& lane : lanes_) lane->close(cache_);
 }
 
 // --------------------------------------------------------------------------------------------- callers
@@ -148,12 +131,12 @@ ScanLane* ScanQueue::free_lane() noexcept {
 }
 
 // Takes the first that waits and those that can share its launch. The mutex is released meanwhile.
-void ScanQueue::launch_waiting(std::unique_lock<std::mutex>& lock) {
+void ScanQueue::launch_waiting(std::unique_lock<std::mutex>& lock) noexcept {
   std::unique_ptr<ScanRun> owned;
   try {
     owned = std::make_unique<ScanRun>();
     owned->tickets.reserve(waiting_.size());
-    runs_.reserve(runs_.size() + 1);
+    room_for(runs_, runs_.size() + 1);
   } catch (const std::bad_alloc&) {  // the first that waits does without
     waiting_.front()->state = ScanTicket::State::kFailed;
     ++stats_.fallbacks;
@@ -162,27 +145,26 @@ void ScanQueue::launch_waiting(std::unique_lock<std::mutex>& lock) {
     return;
   }
   ScanRun& run = *owned;
-  const ScanTicket& first = *waiting_.front();
-  for (ScanTicket* ticket : waiting_) {
-    if (can_share(first, *ticket)) run.tickets.push_back(ticket);
-  }
-  for (ScanTicket* ticket : run.tickets) {
-    waiting_.erase(std::find(waiting_.begin(), waiting_.end(), ticket));
-    ticket->state = ScanTicket::State::kRunning;
-    ticket->run = &run;
-  }
+  take_waiting(run);
   run.lane = free_lane();
   run.lane->busy = true;
   runs_.push_back(std::move(owned));
-  lock.unlock();
-  const bool started = start(run);
-  lock.lock();
-  if (started) {
-    run.started = true;
-    ++stats_.launches;
-    stats_.shared += static_cast<int64_t>(run.tickets.size()) - 1;
-    changed_.notify_all();  // whoever waits in finish() may complete it
-    return;
+  for (;;) {
+    lock.unlock();
+    const Start started = start(run);
+    lock.lock();
+    if (started == Start::kTooLarge && run.tickets.size() > 1) {
+      halve(run);
+      continue;
+    }
+    if (started == Start::kStarted) {
+      run.started = true;
+      ++stats_.launches;
+      stats_.shared += static_cast<int64_t>(run.tickets.size()) - 1;
+      changed_.notify_all();  // whoever waits in finish() may complete it
+      return;
+    }
+    break;
   }
   const auto found = std::find_if(runs_.begin(), runs_.end(), [&](const auto& other) { return other.get() == &run; });
   owned = std::move(*found);
@@ -190,53 +172,70 @@ void ScanQueue::launch_waiting(std::unique_lock<std::mutex>& lock) {
   close(std::move(owned), false);
 }
 
-// Enqueues everything. False: the host has to do it.
-bool ScanQueue::start(ScanRun& run) noexcept {
+// Under the mutex.
+void ScanQueue::take_waiting(ScanRun& run) noexcept {
+  const ScanTicket& first = *waiting_.front();
+  BatchSize size;
+  for (auto at = waiting_.begin(); at != waiting_.end();) {
+    ScanTicket* const ticket = *at;
+    if (!can_share(first, *ticket) || !size.add(ticket->call)) {
+      ++at;
+      continue;
+    }
+    at = waiting_.erase(at);
+    run.tickets.push_back(ticket);
+    ticket->state = ScanTicket::State::kRunning;
+    ticket->run = &run;
+  }
+}
+
+// Under the mutex: half of a launch's callers wait again, before all others. Those for whom that takes memory that is missing are answered by the host.
+void ScanQueue::halve(ScanRun& run) noexcept {
+  const size_t kept = run.tickets.size() / 2;
+  while (run.tickets.size() > kept) {
+    ScanTicket* const ticket = run.tickets.back();
+    run.tickets.pop_back();
+    ticket->run = nullptr;
+    ticket->state = ScanTicket::State::kWaiting;
+    try {
+      waiting_.push_front(ticket);
+    } catch (const std::bad_alloc&) {
+      ticket->state = ScanTicket::State::kFailed;
+      ++stats_.fallbacks;
+    }
+  }
+  changed_.notify_all();
+}
+
+// Enqueues everything. kTooLarge: there is no memory for so much; kFailed: the host has to do it. With either nothing is under way.
+ScanQueue::Start ScanQueue::start(ScanRun& run) noexcept {
   Runtime& runtime = cache_.runtime();
   const Entered entered(runtime);
   ScanLane& lane = *run.lane;
+  Start end = Start::kFailed;
   try {
     run.batch = std::make_unique<ScanBatch>(run.tickets, cache_.pool(), limits_);
     const ScanBatch& batch = *run.batch;
-    if (batch.bytes() > lane.block_bytes) {
-      cache_.give_back(&lane.block);
-      lane.block = cache_.reserve(batch.bytes(), lane.stream);
-      lane.block_bytes = lane.block != nullptr ? PageBlocks::round_table(batch.bytes()) : 0;
-      if (lane.block == nullptr) return false;
-    }
-    const int64_t host_bytes = batch.image_bytes() + batch.result_bytes();
-    if (host_bytes > lane.host_bytes) {
-      if (lane.host != nullptr && lane.plain == nullptr) runtime.release_pinned(lane.host);
-      lane.host = nullptr;
-      lane.host_bytes = 0;
-      lane.plain.reset();
-      const int64_t size = PageBlocks::round_table(host_bytes);
-      void* memory = nullptr;
-      if (runtime.allocate_pinned(&memory, size) == Status::kOk) {
-        lane.host = static_cast<unsigned char*>(memory);
-      } else {
-        lane.plain.reset(new unsigned char[static_cast<size_t>(size)]);
-        lane.host = lane.plain.get();
-      }
-      lane.host_bytes = size;
+    if (run.tickets.size() > 1 && batch.bytes() > kLaneBytes) return Start::kTooLarge;
+    if (!lane.reserve(cache_, batch.bytes(), batch.image_bytes() + batch.result_bytes())) {
+      return cache_.failed() ? Start::kFailed : Start::kTooLarge;
     }
     unsigned char* const device = lane.block->block.memory;
     batch.pack(lane.host, device);
     bool well = runtime.record(lane.begin, lane.stream) == Status::kOk;
     well = well && batch.run(runtime, lane.host, device, lane.host + batch.image_bytes(), lane.stream) == Status::kOk;
     well = well && runtime.record(lane.end, lane.stream) == Status::kOk;
-    if (!well) {
-      cache_.fail();
-      static_cast<void>(runtime.synchronize(lane.stream));
-    }
-    return well;
+    well = well && lane.clean(runtime, batch.bytes()) == Status::kOk;
+    if (well) return Start::kStarted;
+    cache_.fail();
   } catch (const std::bad_alloc&) {
-    return false;
+    end = Start::kTooLarge;
   } catch (const std::runtime_error& error) {  // of a launch
     cache_.fail(error.what());
-    static_cast<void>(runtime.synchronize(lane.stream));
-    return false;
   }
+  static_cast<void>(runtime.synchronize(lane.stream));
+  lane.tidy(cache_);
+  return end;
 }
 
 // Waits for a launch and hands out what it found.
@@ -248,20 +247,15 @@ void ScanQueue::complete(ScanRun* run, std::unique_lock<std::mutex>& lock) noexc
   float milliseconds = 0.0f;
   {
     const Entered entered(runtime);
-    const ScanLane& lane = *run->lane;
+    ScanLane& lane = *run->lane;
     well = runtime.synchronize(lane.end) == Status::kOk;
     if (!well) {
       cache_.fail();
       static_cast<void>(runtime.synchronize(lane.stream));
     }
     if (well && runtime.elapsed(&milliseconds, lane.begin, lane.end) != Status::kOk) milliseconds = 0.0f;
-  }
-  if (well) {
-    try {
-      run->batch->unpack(run->lane->host + run->batch->image_bytes());
-    } catch (const std::bad_alloc&) {
-      well = false;
-    }
+    if (well) run->batch->unpack(lane.host + run->batch->image_bytes());
+    lane.tidy(cache_);
   }
   lock.lock();
   stats_.device_ms += static_cast<double>(milliseconds);
@@ -274,16 +268,12 @@ void ScanQueue::complete(ScanRun* run, std::unique_lock<std::mutex>& lock) noexc
 // Under the mutex: the tickets are done, the lane is free.
 void ScanQueue::close(std::unique_ptr<ScanRun> run, bool well) noexcept {
   for (ScanTicket* ticket : run->tickets) {
-    ticket->state = well ? ScanTicket::State::kDone : ScanTicket::State::kFailed;
+    const bool done = well && !ticket->lost;
+    ticket->state = done ? ScanTicket::State::kDone : ScanTicket::State::kFailed;
+    stats_.fallbacks += done ? 0 : 1;
     ticket->run = nullptr;
   }
-  if (!well) stats_.fallbacks += static_cast<int64_t>(run->tickets.size());
-  ScanLane& lane = *run->lane;
-  if (lane.block_bytes > kLaneBytes) {
-    cache_.give_back(&lane.block);
-    lane.block_bytes = 0;
-  }
-  lane.busy = false;
+  run->lane->busy = false;
   changed_.notify_all();
 }
 
@@ -309,6 +299,7 @@ void* begin_scan(void* queue, const ScanCall* call, uint8_t* taken) {
 ScanPort ScanQueue::port(int64_t least_work) {
   ScanPort port;
   port.cache = this;
+  port.pool = cache_.pool().pool;
   port.least_work = least_work;
   port.begin = begin_scan;
   port.finish = [](void* cache, void* ticket, ScanFound* found) {

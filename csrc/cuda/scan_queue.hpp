@@ -8,8 +8,11 @@
 // So no thread is needed beside the callers', nobody waits while the device is idle, and a caller that is still busy with its part of the work on the host
 // keeps nobody waiting: any other completes its launch.
 //
-// A lane has a stream, device memory and pinned memory, which grow to the largest launch so far and are used again; what is larger than kLaneBytes is given
-// back. When memory is missing the host answers; when the device fails, the cache is told and the host answers too.
+// A launch takes at most so many queries and segments (BatchSize), and with more than one caller no more memory than a lane keeps. When memory is missing for
+// it, it is made with half of its callers, the others wait for the next; what does not fit alone is the host's, and nobody else's. When the device fails, the
+// cache is told and the host answers for all.
+//
+// One mutex guards who waits and what runs; it is not held during a call of the driver.
 #pragma once
 
 #include <condition_variable>
@@ -21,10 +24,9 @@
 
 #include "page_cache.hpp"
 #include "scan_batch.hpp"
+#include "scan_lane.hpp"
 
 namespace warpmem::cuda {
-
-constexpr int64_t kLaneBytes = int64_t{64} << 20;
 
 struct QueueStats {
   int64_t searches = 0;  // that the device had a part in
@@ -33,8 +35,6 @@ struct QueueStats {
   int64_t fallbacks = 0;  // searches that the host had to finish, for want of memory or of a device
   double device_ms = 0.0;
 };
-
-struct ScanLane;
 
 class ScanQueue {
  public:
@@ -56,8 +56,12 @@ class ScanQueue {
   ScanPort port(int64_t least_work);
 
  private:
-  void launch_waiting(std::unique_lock<std::mutex>& lock);
-  bool start(ScanRun& run) noexcept;
+  enum class Start { kStarted, kTooLarge, kFailed };
+
+  void launch_waiting(std::unique_lock<std::mutex>& lock) noexcept;
+  void take_waiting(ScanRun& run) noexcept;
+  void halve(ScanRun& run) noexcept;
+  Start start(ScanRun& run) noexcept;
   void complete(ScanRun* run, std::unique_lock<std::mutex>& lock) noexcept;
   ScanLane* free_lane() noexcept;
   void close(std::unique_ptr<ScanRun> run, bool well) noexcept;

@@ -1,5 +1,8 @@
 #include "staging.hpp"
 
+#include <algorithm>
+#include <cstring>
+
 namespace warpmem::cuda {
 
 Staging::Staging(Runtime& runtime, Stream stream, int64_t half_bytes)
@@ -17,8 +20,8 @@ Staging::Staging(Runtime& runtime, Stream stream, int64_t half_bytes)
 }
 
 Staging::~Staging() {
+  static_cast<void>(wipe());
   for (int half = 0; half < 2; ++half) {
-    if (busy_[half]) static_cast<void>(runtime_.synchronize(events_[half]));
     if (events_[half] != nullptr) runtime_.release_event(events_[half]);
   }
   if (pinned_ != nullptr) runtime_.release_pinned(pinned_);
@@ -34,7 +37,20 @@ unsigned char* Staging::next(int64_t bytes) noexcept {
     if (busy_[half_] && runtime_.synchronize(events_[half_]) != Status::kOk) return nullptr;
     busy_[half_] = false;
   }
+  written_[half_] = std::max(written_[half_], used_ + bytes);
   return memory_ + half_ * half_bytes_ + used_;
+}
+
+bool Staging::wipe() noexcept {
+  if (written_[0] + written_[1] == 0) return true;
+  const Status status = runtime_.synchronize(stream_);
+  for (int half = 0; half < 2; ++half) {
+    std::memset(memory_ + half * half_bytes_, 0, static_cast<size_t>(written_[half]));
+    written_[half] = 0;
+    busy_[half] = false;
+  }
+  used_ = 0;
+  return status == Status::kOk;
 }
 
 Status Staging::send(void* to, int64_t bytes) noexcept {

@@ -1,4 +1,5 @@
-// Pinned host memory between pages and the copy stream: two halves, of which one is filled while the other is read by the device.
+// Pinned host memory between pages and the copy stream: two halves, of which one is filled while the other is read by the device. What was copied is not kept:
+// wipe() and the destructor overwrite it.
 #pragma once
 
 #include <cstdint>
@@ -23,6 +24,8 @@ class Staging {
   unsigned char* next(int64_t bytes) noexcept;
   // Enqueues the copy of what next() gave and the caller filled.
   Status send(void* to, int64_t bytes) noexcept;
+  // Waits for the device and overwrites with zeros what was written here since the last time. False: the device failed.
+  bool wipe() noexcept;
 
  private:
   Runtime& runtime_;
@@ -34,7 +37,8 @@ class Staging {
   Event events_[2] = {nullptr, nullptr};  // when the device is through with a half
   bool busy_[2] = {false, false};
   int half_ = 0;
-  int64_t used_ = 0;  // of the half
+  int64_t used_ = 0;             // of the half
+  int64_t written_[2] = {0, 0};  // of either, since it was wiped
 };
 
 }  // namespace warpmem::cuda

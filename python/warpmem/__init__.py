@@ -8,6 +8,7 @@
 Importing this package opens no socket, starts no thread and initialises no accelerator.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from . import errors
@@ -16,7 +17,8 @@ from .compose import open
 from .config import Config, load_config
 from .errors import WarpmemError
 from .memory import Memory
-from .records import ErasureReceipt, KnownBackup
+from .memory.importing import ImportReport
+from .records import Backup, ErasureReceipt, KnownBackup
 from .types import (
     KINDS,
     AddResult,
@@ -39,6 +41,8 @@ from .types import (
 
 if TYPE_CHECKING:
     from .index import VectorIndex
+    from .storage.reports import Fault, Lost, RepairReport, VerifyReport
+    from .upkeep import backup, backups, repair, restore, verify
 
 __version__ = "0.1.0"
 
@@ -46,13 +50,17 @@ __all__ = [
     "KINDS",
     "AddResult",
     "AsyncMemory",
+    "Backup",
     "Change",
     "Config",
     "ContextBlock",
     "ErasureReceipt",
+    "Fault",
     "Hit",
+    "ImportReport",
     "ItemPage",
     "KnownBackup",
+    "Lost",
     "Memory",
     "MemoryItem",
     "Message",
@@ -61,22 +69,34 @@ __all__ = [
     "Owner",
     "RankBy",
     "Ranking",
+    "RepairReport",
     "Scope",
     "SearchResult",
     "Stats",
     "VectorIndex",
+    "VerifyReport",
     "Version",
     "WarpmemError",
+    "backup",
+    "backups",
     "errors",
     "load_config",
     "open",
+    "repair",
+    "restore",
+    "verify",
 ]
 
 
-def __getattr__(name: str) -> Any:
-    # Imported when it is asked for: a store does not need it.
-    if name == "VectorIndex":
-        from .index import VectorIndex
+# Imported when they are asked for: a store does not need them.
+_LATER = {
+    "VectorIndex": "index",
+    **dict.fromkeys(("Fault", "Lost", "RepairReport", "VerifyReport"), "storage.reports"),
+    **dict.fromkeys(("backup", "backups", "repair", "restore", "verify"), "upkeep"),
+}
 
-        return VectorIndex
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        return getattr(import_module(f".{_LATER[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

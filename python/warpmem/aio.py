@@ -58,7 +58,11 @@ class AsyncMemory:
     changes = _delegate(Memory.changes)
     stats = _delegate(Memory.stats)
     checkpoint = _delegate(Memory.checkpoint)
+    reembed = _delegate(Memory.reembed)
     flush = _delegate(Memory.flush)
+    backup = _delegate(Memory.backup)
+    export = _delegate(Memory.export)
+    import_ = _delegate(Memory.import_)
     refresh = _delegate(Memory.refresh)
     close = _delegate(Memory.close)
 

@@ -14,6 +14,7 @@ from .config import Config, load_config, make_config
 from .embed.callable import CallableEmbedder
 from .embed.given import GivenVectors
 from .embed.hashing import HashingEmbedder
+from .embed.named import make_embedder
 from .embed.wordllama import WordLlamaEmbedder
 from .errors import InputError, ModelMismatch
 from .index.backends import backends as backends
@@ -23,6 +24,7 @@ from .index.cpu import CpuBackend
 from .index.cuda_backend import CudaBackend
 from .index.partitions import PartitionedIndex
 from .memory import Memory
+from .memory.serving import Parts
 from .ops.clock import SystemClock
 from .ops.progress import Progress, Report
 from .policy.schema import compile_schemas
@@ -31,8 +33,10 @@ from .reason.tokens import EstimateTokenCounter, TokenizerCounter
 from .records import StoreIdentity
 from .storage.directory import INDEX_NAME
 from .storage.follow import FollowingLog
-from .storage.log import StoreLog, open_log, read_identity
+from .storage.identity import read_identity
+from .storage.log import StoreLog, open_log
 from .storage.memory import MemoryEngine
+from .storage.migrate import open_for_writing
 from .storage.rocks import RocksEngine
 from .storage.rocks_follow import FollowingEngine
 
@@ -52,13 +56,14 @@ def open(
 ) -> Memory:
     """Open the store at `path`, creating it when it does not exist; None keeps it in memory.
 
-    embedder: "wordllama" (default: embedded, offline), "hashing", an Embedder, or a function from texts to an
+    embedder: "wordllama" (default: embedded, offline), another of Config's names (with embedder_options), an
+    Embedder, or a function from texts to an
     (n, d) array (then `dimension` and `model_id` are needed). `dimension` alone makes a store whose vectors
     all come with `vector=`. An existing store is opened with its own model when none is named. schemas: kind
     -> JSON Schema (subset, policy/schema.py) or msgspec type for the metadata of that kind. config: a Config
     or a TOML file; `options` are fields of Config and win over it. progress: called as progress(task, done,
-    total) twice a second while opening, or the first search of an owner, takes long; total may be None, and
-    what it raises ends the call.
+    total) twice a second while opening, or the first search of an owner, takes long; total may be None. It
+    must not use the store; what it raises ends the call.
 
     Raises InputError, ModelMismatch, StoreLocked, StoreCorrupt, FormatError, StoreReadOnly, DiskFull,
     BackendUnavailable.
@@ -88,16 +93,9 @@ def open(
             read_only=settings.read_only or settings.follow,
             kind=FollowingLog if settings.follow else StoreLog,
         )
-        index = PartitionedIndex(
-            backend,
-            chosen.dimension,
-            functools.partial(log.rows, metadata=bool(settings.columns)),
-            _make_checkpoint(settings, backend, log, progress),
-            settings.columns,
-            lambda owner: Progress(progress, "rows loaded", log.owner_items(owner)),
-        )
         counter = token_counter or _make_counter(chosen)
-        memory = Memory(settings, log, index, backend, chosen, counter, compiled, reason)
+        parts = Parts(_other_embedder, functools.partial(_make_index, settings, backend, log, progress))
+        memory = Memory(settings, log, parts, backend, chosen, counter, compiled, reason)
         if isinstance(log, FollowingLog):
             log.start(settings.follow_ms / 1000, metadata=bool(settings.columns))
         return memory
@@ -120,6 +118,8 @@ def _settings(
         given["path"] = os.fspath(path)
     if embedder is not None:
         given["embedder"] = embedder
+        if embedder != base.embedder:  # the file's options are for the embedder that it names
+            given.setdefault("embedder_options", {})
     return make_config({**msgspec.structs.asdict(base), **given})
 
 
@@ -128,12 +128,26 @@ def make_backend(settings: Config) -> tuple[SearchBackend, str]:
     return choose(settings.backend, settings.isa, settings.device, settings.vram_bytes or None)
 
 
+def _make_index(
+    settings: Config, backend: SearchBackend, log: Log, progress: Report | None, identity: StoreIdentity
+) -> PartitionedIndex:
+    return PartitionedIndex(
+        backend,
+        identity.dimension,
+        functools.partial(log.rows, identity=identity, metadata=bool(settings.columns)),
+        _make_checkpoint(settings, backend, log, progress, identity),
+        settings.columns,
+        lambda owner: Progress(progress, "rows loaded", log.owner_items(owner)),
+    )
+
+
 def _make_checkpoint(
-    settings: Config, backend: SearchBackend, log: Log, progress: Report | None
+    settings: Config, backend: SearchBackend, log: Log, progress: Report | None, identity: StoreIdentity
 ) -> IndexCheckpoint | None:
     if settings.path is None or not isinstance(backend, (CpuBackend, CudaBackend)):
         return None
-    return IndexCheckpoint(backend, os.path.join(settings.path, INDEX_NAME), log, settings.columns, progress)
+    path = os.path.join(settings.path, INDEX_NAME)
+    return IndexCheckpoint(backend, path, log, identity, settings.columns, progress)
 
 
 def _make_engine(settings: Config) -> Engine:
@@ -141,11 +155,14 @@ def _make_engine(settings: Config) -> Engine:
         return MemoryEngine()
     if settings.follow:
         return FollowingEngine(settings.path, memtable_bytes=settings.memtable_bytes)
-    return RocksEngine(
-        settings.path,
-        read_only=settings.read_only,
-        memtable_bytes=settings.memtable_bytes,
-        min_free_bytes=settings.min_free_bytes,
+    options: dict[str, Any] = {
+        "memtable_bytes": settings.memtable_bytes,
+        "min_free_bytes": settings.min_free_bytes,
+    }
+    if settings.read_only:
+        return RocksEngine(settings.path, read_only=True, **options)
+    return open_for_writing(
+        settings.path, migrate=settings.migrate, backup=settings.migration_backup, **options
     )
 
 
@@ -172,19 +189,18 @@ def _choose_embedder(
                 "a function as embedder needs dimension= and model_id=, which name its vectors for good"
             )
         return CallableEmbedder(model, model_id, dimension)
-    named: dict[str, Callable[[], Embedder]] = {"wordllama": WordLlamaEmbedder, "hashing": HashingEmbedder}
     if settings.embedder is not None:
         if dimension is not None or model_id is not None:
             raise InputError("dimension= and model_id= are for vectors of your own, or for a function")
-        return named[settings.embedder]()
+        return make_embedder(settings.embedder, settings.embedder_options)
     if dimension is not None:
         return GivenVectors(dimension, model_id)
     if model_id is not None:
         raise InputError("model_id= names the vectors of a function or of dimension=")
     if identity is None:
         return WordLlamaEmbedder()
-    for make in named.values():
-        candidate = make()
+    for make in (WordLlamaEmbedder, HashingEmbedder):
+        candidate: Embedder = make()
         if candidate.model_id == identity.model_id:
             return candidate
     given = GivenVectors(identity.dimension, identity.model_id)
@@ -192,8 +208,18 @@ def _choose_embedder(
         return given
     raise ModelMismatch(
         f"the store holds vectors of {identity.model_id!r} ({identity.dimension} dimensions), not a built-in "
-        "model; pass that model as embedder=, or dimension= and model_id= to bring vectors yourself"
+        "model; pass that model as embedder=, or dimension= and model_id= to bring vectors yourself, or to "
+        "call reembed() with another model"
     )
+
+
+def _other_embedder(embedder: Any, dimension: int | None, model_id: str | None) -> Embedder:
+    """The embedder that reembed() was given. Raises InputError."""
+    name = embedder if isinstance(embedder, str) else None
+    if embedder is None and dimension is None:
+        raise InputError("reembed needs the new embedder, or dimension= for vectors that given= returns")
+    settings = make_config({} if name is None else {"embedder": name})
+    return _choose_embedder(settings, None if name else embedder, dimension, model_id, None)
 
 
 def _make_counter(embedder: Embedder) -> TokenCounter:

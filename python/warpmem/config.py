@@ -19,6 +19,8 @@ MAX_DIMENSION = 65_536
 IDEMPOTENCY_DAYS = 7
 MAX_DECLARED = 64
 
+EmbedderName = Literal["wordllama", "hashing", "onnx", "torch", "openai", "tei", "kserve"]
+
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything a store can be told, apart from objects that only Python can hold.
@@ -30,10 +32,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     isa             instruction set of the cpu backend: "auto", "avx512", "avx2", "serial"
     device          number of the CUDA device
     vram_bytes      of its memory the index may take; 0 is half of what is free at opening
-    embedder        "wordllama" or "hashing"; None is the store's own, and "wordllama" for a new store
+    embedder        "wordllama", "hashing", with an extra "onnx", "torch", behind a server "openai", "tei",
+                    "kserve"; None is the store's own, and "wordllama" for a new store
+    embedder_options
+                    the arguments of its class in warpmem.embed, like url and model
     read_only       refuse every write, and show the state at opening
     follow          refuse every write, and show what another process writes, as it is written
     follow_ms       milliseconds after which a store that follows looks again; 0 leaves that to refresh()
+    migrate         bring a store of an older format up to date when it is opened for writing; else refuse it
+    migration_backup
+                    directory for the copy that is made of it first; None: `<path>.format-<number>` beside it
     item_cache      decoded items kept in memory
     write_queue     changes that may wait for the committer before writers block
     write_queue_bytes  bytes of texts and vectors that may, beside one change that is larger
@@ -53,8 +61,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     isa: Literal["auto", "avx512", "avx2", "serial"] = "auto"
     device: int = 0
     vram_bytes: int = 0
-    embedder: Literal["wordllama", "hashing"] | None = None
+    embedder: EmbedderName | None = None
+    embedder_options: dict[str, Any] = {}
     read_only: bool = False
+    migrate: bool = True
+    migration_backup: str | None = None
     follow: bool = False
     follow_ms: int = 100
     item_cache: int = 65_536
@@ -84,6 +95,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 raise InputError(f"{name} must be an integer of at least {least}")
         if self.follow and self.path is None:
             raise InputError("follow needs a path: a store in memory has no other process that writes it")
+        if self.embedder_options and self.embedder is None:
+            raise InputError("embedder_options need an embedder by name")
         if len(self.columns) > MAX_DECLARED or not all(all(name.split(".")) for name in self.columns):
             raise InputError(
                 f"columns must be at most {MAX_DECLARED} paths of metadata keys, like 'a' or 'a.b'"

@@ -27,10 +27,11 @@
       MissingDependency (ImportError)    an optional package is absent; says what to install
       ModelError                         an embedder, reranker or language model failed
         EmbeddingError                   wrong shape, NaN, or no token
+        ModelUnavailable                 its server is down, breaks off, fails, or cannot be trusted (TLS)
       DeadlineExceeded (TimeoutError)    the caller's deadline passed; nothing was changed
       Overloaded                         too much waits for a model or a device; `.retry_after` in seconds
 
-Foreign exceptions are mapped where they enter (storage/rocks.py, embed/*, index/cpu.py).
+Foreign exceptions are mapped where they enter (storage/rocks.py, embed/*, index/cpu.py, ops/http.py).
 Messages carry numbers and remedies, never memory text, vectors or secrets.
 """
 
@@ -169,6 +170,10 @@ class ModelError(WarpmemError):
 
 class EmbeddingError(ModelError):
     """An embedder failed, or returned vectors that cannot be stored."""
+
+
+class ModelUnavailable(ModelError):
+    """A model's server cannot be reached, broke off, or failed. The same request may succeed later."""
 
 
 class DeadlineExceeded(WarpmemError, TimeoutError):

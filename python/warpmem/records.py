@@ -127,13 +127,66 @@ class LogEntry(msgspec.Struct, frozen=True, array_like=True):
 
 
 class StoreIdentity(msgspec.Struct, frozen=True, array_like=True):
-    """What a store is, fixed when it is created. salt keys every digest that stands in a storage key."""
+    """What a store is. salt keys every digest that stands in a storage key; `vectors` is the family that
+    holds the vectors of this model. Re-embedding replaces model_id, dimension and vectors, all at once."""
 
     format: int
     created_at: int
     salt: bytes
     model_id: str
     dimension: int
+    vectors: str = "vectors"
+
+
+VersionName = tuple[bytes, int]
+"""(item key, version)."""
+
+
+class ReembedJob(msgspec.Struct, frozen=True, array_like=True):
+    """A change of the embedding model that is not finished; FORMATS.md says what each field means."""
+
+    model_id: str
+    dimension: int
+    vectors: str
+    started_at: int
+    since: int
+    position: bytes = b""
+    rows: int = 0
+    done: bool = False
+
+
+class BuildUnit(msgspec.Struct, frozen=True):
+    """A step of re-embedding: the rows it brings up to date, those of them that need a vector, and the job
+    after it."""
+
+    names: Sequence[VersionName]
+    lacking: Sequence[VersionName]
+    after: ReembedJob
+
+
+class Backup(msgspec.Struct, frozen=True):
+    """One backup: a directory that is a store of its own. Open it with read_only=True, or restore it.
+
+    sequence      the last change that it holds
+    bytes         of all its files; `shared_bytes` of them were there before, in the store or in an earlier
+                  backup, and took no room
+    pause_seconds how long writers waited for it
+    verified      it was read back in full and everything agreed
+    """
+
+    path: str
+    at: datetime
+    sequence: int
+    items: int
+    format: int
+    model_id: str
+    dimension: int
+    files: int
+    bytes: int
+    shared_bytes: int
+    pause_seconds: float
+    seconds: float
+    verified: bool
 
 
 class ScopePart(msgspec.Struct, frozen=True):

@@ -98,7 +98,7 @@ class MemoryItem(msgspec.Struct, frozen=True, kw_only=True):
     `valid_from`, `valid_to`: when it was true in the world (half-open; None is "until further notice").
     `recorded_at`, `retired_at`: when this version was what the store knew. `created_at`: when the first
     version was recorded. `touched_at`: when it was last
-    added, repeated or changed.
+    added, repeated or changed. `model_id`: the store's embedding model when this version was recorded.
     """
 
     id: str
@@ -369,6 +369,19 @@ class ItemPage(msgspec.Struct, frozen=True):
         return iter(self.items)
 
 
+class ReembedStatus(msgspec.Struct, frozen=True):
+    """A change of the embedding model that is not finished. `vectors`: made so far. `running`: a call of this
+    process is at it, else `reembed` with this model goes on with it. `switched`: the new model is in use,
+    only the old vectors have still to go."""
+
+    model_id: str
+    dimension: int
+    vectors: int
+    started_at: datetime
+    running: bool
+    switched: bool
+
+
 class Stats(msgspec.Struct, frozen=True, kw_only=True):
     """A snapshot of the store and its index. Sizes in bytes.
 
@@ -396,3 +409,4 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     pending_erasures: int
     lag_changes: int
     lag_seconds: float
+    reembed: ReembedStatus | None

@@ -1,15 +1,35 @@
 // warpmem._cuda without a device: its own sources, the emulator for kernels, a fake device for everything else. tests/emulated_cuda.py builds and loads it.
 // The functions at the end are for tests, which call them by name from the shared object.
+#include <Python.h>
+
+#include <atomic>
 #include "../../csrc/cuda/cached_list.cpp"
 #include "../../csrc/cuda/device.hpp"
 #include "../../csrc/cuda/device_heap.cpp"
 #include "../../csrc/cuda/launch.cuh"
 #include "../../csrc/cuda/page_cache.cpp"
+#include "../../csrc/cuda/page_copies.cpp"
 #include "../../csrc/cuda/page_loader.cpp"
+#include "../../csrc/cuda/page_room.cpp"
 #include "../../csrc/cuda/scan_batch.cpp"
+#include "../../csrc/cuda/scan_lane.cpp"
 #include "../../csrc/cuda/scan_queue.cpp"
 #include "../../csrc/cuda/staging.cpp"
 #include "fake_device.hpp"
+
+namespace {
+
+// Calls of the device by a thread that held the interpreter's lock.
+std::atomic<int64_t> locked_calls{0};
+
+bool watch_calls() {
+  fake::Device::get().on_call = [] {
+    if (PyGILState_Check() != 0) ++locked_calls;
+  };
+  return true;
+}
+
+}  // namespace
 
 namespace warpmem::cuda {
 
@@ -23,6 +43,8 @@ SelfTest self_test(int) { return SelfTest{}; }
 std::unique_ptr<Runtime> make_runtime(int device) {
   if (device != 0) throw std::runtime_error("there is no CUDA device " + std::to_string(device) + "; 1 can be used");
   before_launch = fake::before_launch;
+  static const bool watching = watch_calls();
+  static_cast<void>(watching);
   return std::make_unique<fake::FakeRuntime>(device);
 }
 
@@ -44,6 +66,16 @@ EMULATED int64_t emulated_fail_allocation(int64_t after) {
 }
 EMULATED int64_t emulated_fail_from(int64_t after) {
   fake::Device::get().fail_from = after;
+  return 0;
+}
+EMULATED int64_t emulated_locked_calls() { return locked_calls; }
+EMULATED int64_t emulated_strangers() { return fake::Device::get().strangers; }
+EMULATED int64_t emulated_forget_strangers(int64_t before) {
+  fake::Device::get().strangers = before;
+  return 0;
+}
+EMULATED int64_t emulated_refuse_enter(int64_t after) {
+  fake::Device::get().refuse_enter = after;
   return 0;
 }
 EMULATED int64_t emulated_calls() { return fake::Device::get().calls; }

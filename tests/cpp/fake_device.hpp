@@ -28,6 +28,14 @@ using warpmem::cuda::Stream;
 
 constexpr unsigned char kPoison = 0xab;
 
+#if defined(WARPMEM_FAILING_ALLOCATIONS)  // failing_allocations.hpp, included before: the device's own never fail
+using ::Spared;
+#else
+struct Spared {
+  Spared() {}
+};
+#endif
+
 // What devices have in common, and how they are told to fail.
 class Device {
  public:
@@ -41,7 +49,11 @@ class Device {
   int64_t fail_allocation = -1;     // so many more succeed, then one is refused; -1: none is
   int64_t fail_from = -1;           // so many more calls succeed, then none does; -1: all do
   bool no_pinned = false;           // no pinned memory
+  int64_t refuse_enter = -1;        // so many more enter the device, then one cannot; -1: all can
   int64_t calls = 0;                // that could have failed
+  int64_t sent = 0;                 // bytes of copies to the device
+  int64_t strangers = 0;            // calls by threads that had not entered, though they could have
+  std::function<void()> on_call;    // before every call, without any lock of the device
   int64_t allocated = 0, most = 0;  // bytes of device memory
 
   void heal() {
@@ -49,6 +61,7 @@ class Device {
     capacity = INT64_MAX;
     fail_allocation = fail_from = -1;
     no_pinned = false;
+    refuse_enter = -1;
   }
 
   // All device memory there is, by address.
@@ -112,8 +125,24 @@ class FakeRuntime : public warpmem::cuda::Runtime {
   explicit FakeRuntime(int device = 0) : number_(device) {}
 
   int device() const noexcept override { return number_; }
-  int enter() noexcept override { return 0; }
-  void leave(int) noexcept override {}
+  bool enter() noexcept override {
+    const Spared spared;
+    const std::lock_guard<std::recursive_mutex> lock(device_.mutex);
+    return device_.refuse_enter < 0 || device_.refuse_enter-- > 0;
+  }
+  void leave() noexcept override {}
+  bool owns(const void* memory, int* device) noexcept override {
+    bool there = false;
+    *device = -1;
+    if (!begins()) return false;
+    const Spared spared;
+    const std::lock_guard<std::recursive_mutex> lock(device_.mutex);
+    const auto* const byte = static_cast<const unsigned char*>(memory);
+    auto found = device_.memory.upper_bound(const_cast<unsigned char*>(byte));
+    there = found != device_.memory.begin() && byte < (--found)->first + found->second;
+    if (there) *device = number_;
+    return there;
+  }
 
   Status limits(warpmem::DeviceLimits* out) noexcept override {
     return call([&] {
@@ -128,6 +157,8 @@ class FakeRuntime : public warpmem::cuda::Runtime {
   }
 
   Status allocate(void** out, int64_t bytes) noexcept override {
+    if (!begins()) return Status::kFailed;
+    const Spared spared;
     const std::lock_guard<std::recursive_mutex> lock(device_.mutex);
     if (!device_.works()) return Status::kFailed;
     if (device_.fail_allocation == 0 || device_.allocated + bytes > device_.capacity) {
@@ -141,7 +172,9 @@ class FakeRuntime : public warpmem::cuda::Runtime {
     device_.most = std::max(device_.most, device_.allocated);
     return Status::kOk;
   }
-  void release(void* memory) noexcept override {
+  void release(void* memory) noexcept override {  // also by who has not entered, where the real one leaks
+    begins();
+    const Spared spared;
     const std::lock_guard<std::recursive_mutex> lock(device_.mutex);
     for (auto& stream : device_.streams) device_.run(stream.first, UINT64_MAX);
     const auto found = device_.memory.find(static_cast<unsigned char*>(memory));
@@ -150,6 +183,8 @@ class FakeRuntime : public warpmem::cuda::Runtime {
     ::operator delete(memory, std::align_val_t{256});
   }
   Status allocate_pinned(void** out, int64_t bytes) noexcept override {
+    if (!begins()) return Status::kFailed;
+    const Spared spared;
     const std::lock_guard<std::recursive_mutex> lock(device_.mutex);
     if (!device_.works()) return Status::kFailed;
     if (device_.no_pinned) return Status::kNoMemory;
@@ -158,6 +193,8 @@ class FakeRuntime : public warpmem::cuda::Runtime {
     return Status::kOk;
   }
   void release_pinned(void* memory) noexcept override {
+    begins();
+    const Spared spared;
     const std::lock_guard<std::recursive_mutex> lock(device_.mutex);
     for (auto& stream : device_.streams) device_.run(stream.first, UINT64_MAX);
     device_.pinned.erase(static_cast<unsigned char*>(memory));
@@ -167,6 +204,7 @@ class FakeRuntime : public warpmem::cuda::Runtime {
   Status copy_in(void* to, const void* from, int64_t bytes, Stream stream) noexcept override {
     return call([&] {
       device_.require_device(to, bytes);
+      device_.sent += bytes;
       if (device_.is_pinned(from)) {
         device_.put(stream, [=] { std::memcpy(to, from, static_cast<size_t>(bytes)); });
         return;
@@ -204,6 +242,8 @@ class FakeRuntime : public warpmem::cuda::Runtime {
     });
   }
   void release_stream(Stream stream) noexcept override {
+    begins();
+    const Spared spared;
     const std::lock_guard<std::recursive_mutex> lock(device_.mutex);
     device_.run(stream, UINT64_MAX);
     device_.streams.erase(stream);
@@ -216,7 +256,10 @@ class FakeRuntime : public warpmem::cuda::Runtime {
   Status create_event(Event* out, bool) noexcept override {
     return call([&] { *out = reinterpret_cast<Event>(new Mark); });
   }
-  void release_event(Event event) noexcept override { delete reinterpret_cast<Mark*>(event); }
+  void release_event(Event event) noexcept override {
+    begins();
+    delete reinterpret_cast<Mark*>(event);
+  }
   Status record(Event event, Stream stream) noexcept override {
     return call([&] { *reinterpret_cast<Mark*>(event) = Mark{stream, device_.streams[stream].enqueued}; });
   }
@@ -246,8 +289,19 @@ class FakeRuntime : public warpmem::cuda::Runtime {
     uint64_t at = 0;
   };
 
+  // False: the thread has not entered. Then it is a stranger, or was refused.
+  bool begins() noexcept {
+    const Spared spared;
+    if (device_.on_call) device_.on_call();
+    if (entered() == this) return true;
+    const std::lock_guard<std::recursive_mutex> lock(device_.mutex);
+    ++device_.strangers;
+    return false;
+  }
   template <typename Work>
   Status call(const Work& work) noexcept {
+    if (!begins()) return Status::kFailed;
+    const Spared spared;
     const std::lock_guard<std::recursive_mutex> lock(device_.mutex);
     if (!device_.works()) return Status::kFailed;
     work();

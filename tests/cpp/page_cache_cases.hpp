@@ -12,7 +12,9 @@
 #include "../../csrc/cuda/cached_list.cpp"
 #include "../../csrc/cuda/device_heap.cpp"
 #include "../../csrc/cuda/page_cache.cpp"
+#include "../../csrc/cuda/page_copies.cpp"
 #include "../../csrc/cuda/page_loader.cpp"
+#include "../../csrc/cuda/page_room.cpp"
 #include "../../csrc/cuda/staging.cpp"
 #include "check.hpp"
 #include "fake_device.hpp"
@@ -41,6 +43,10 @@ struct Tiered {
     options.inline_bytes = inline_bytes;
     options.staging_bytes = 1 << 16;
     cache = std::make_unique<PageCache>(std::make_unique<fake::FakeRuntime>(), pool_port(pool), options);
+  }
+  ~Tiered() {
+    fake::Device::get().on_call = nullptr;
+    CHECK_EQ(std::exchange(fake::Device::get().strangers, 0), int64_t{0});
   }
 
   // Adds rows to a list, removing others, and follows up on the device.
@@ -94,6 +100,7 @@ struct Tiered {
 template <typename T>
 std::vector<T> download(PageCache& cache, const T* from, int64_t n, const CachedList& list) {
   Runtime& runtime = cache.runtime();
+  const Entered entered(runtime);
   std::vector<T> out(static_cast<size_t>(n));
   Stream stream = nullptr;
   CHECK(runtime.create_stream(&stream) == Status::kOk);

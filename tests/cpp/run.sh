@@ -64,12 +64,13 @@ build_and_run() {
 
 asan="-fsanitize=address,undefined -fno-sanitize-recover=all"
 emulated="test_simt test_cuda_select test_cuda_kmeans test_cuda_pq test_cuda_scan test_cuda_scan_wide test_cuda_mmr test_cuda_pages"
-emulated="$emulated test_cuda_scan_pq test_cuda_self_test test_page_cache test_page_cache_faults test_scan_queue"
+emulated="$emulated test_cuda_scan_pq test_cuda_self_test test_page_cache test_page_cache_faults test_cache_faults test_cache_costs"
+emulated="$emulated test_scan_queue test_scan_batches test_cuda_runtime"
 if [ $mode = coverage ]; then
   build_and_run plain "" -O2
   # shellcheck disable=SC2086
   for test in $emulated; do
-    (cd "$build" && $cxx $flags -O1 --coverage $defines -I"$here" -c "$here/$test.cpp" -o "$test.o" &&
+    (cd "$build" && $cxx $flags -O1 --coverage $defines -I"$here" -I"$here/fake_cuda" -c "$here/$test.cpp" -o "$test.o" &&
       $cxx --coverage "$test.o" $objects -pthread -o "$test.covered" && "./$test.covered")
   done
   python3 "$root/tools/kernel_coverage.py" "$build"
@@ -78,11 +79,11 @@ fi
 build_and_run asan "$asan" -O1 test_core test_file test_pool test_pq_pool test_screen test_scan test_kernels test_rows &
 first=$!
 (
-  build_and_run tsan -fsanitize=thread -O1 test_file test_pool test_pq_pool test_scan test_kernels test_page_cache_faults
+  build_and_run tsan -fsanitize=thread -O1 test_file test_pool test_pq_pool test_scan test_kernels test_page_cache_faults test_queue_threads
   # Compiled here, where less is to be done, and linked when the objects beside them are there.
   for test in $emulated; do
     # shellcheck disable=SC2086
-    $cxx $flags -O1 $asan $defines -I"$here" -c "$here/$test.cpp" -o "$build/$test.asan.o"
+    $cxx $flags -O1 $asan $defines -I"$here" -I"$here/fake_cuda" -c "$here/$test.cpp" -o "$build/$test.asan.o"
   done
 ) &
 second=$!
@@ -109,6 +110,7 @@ first=$!
 "$build/test_pq_pool.tsan" beside_a_writer
 "$build/test_scan.tsan" beside_a_writer
 "$build/test_page_cache_faults.tsan" beside_a_writer
+"$build/test_queue_threads.tsan"
 "$build/test_kernels.tsan" forked_work
 "$build/test_kernels.tsan" encoding_and_training
 wait $first

@@ -89,9 +89,9 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     seen: list[int] = []
     rows = StoreLog.rows
 
-    def counted(self: StoreLog, owner: int, metadata: bool = False) -> Any:
+    def counted(self: StoreLog, owner: int, **options: Any) -> Any:
         seen.append(owner)
-        return rows(self, owner, metadata)
+        return rows(self, owner, **options)
 
     monkeypatch.setattr(StoreLog, "rows", counted)
     return seen

@@ -12,10 +12,11 @@ import pytest
 import warpmem
 from commands import err, json_lines, out, stdin
 from warpmem import NewItem, Scope
-from warpmem.cli import main, stores
-from warpmem.cli.lines import MAX_LINE_BYTES
+from warpmem.cli import main
 from warpmem.cli.progress import Progress
-from warpmem.cli.stores import all_owners
+from warpmem.memory import exporting
+from warpmem.memory.exporting import all_owners
+from warpmem.memory.lines import MAX_LINE_BYTES
 
 # ------------------------------------------------------------------------------------ export, import
 
@@ -75,7 +76,8 @@ def without_ids(text: str) -> list[str]:
 def test_round_trip(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fill(store)
     exported = out(capsys, "export")
-    assert len(exported.splitlines()) == 15
+    assert len(exported.splitlines()) == 16
+    assert json.loads(exported.splitlines()[-1]) == {"end": 15, "check": "9530030e"}
     assert "plan M" not in exported
     assert out(capsys, "export") == exported
     file, other = tmp_path / "out.jsonl", tmp_path / "other"
@@ -121,7 +123,7 @@ def test_export_asks_for_owners_page_by_page(
 
     fill(store)
     monkeypatch.setattr(warpmem.Memory, "changes", refuse)
-    monkeypatch.setattr(stores, "_PAGE", page)
+    monkeypatch.setattr(exporting, "_PAGE", page)
     lines = json_lines(out(capsys, "export"))
     assert len(lines) == 15
     owners = [line.get("user_id") or line.get("corpus_id") or line["agent_id"] for line in lines]
@@ -139,10 +141,14 @@ def test_import_of_simple_lines_and_messages(
         b'{"text": "two"}\n'
         b'{"text": "one", "user_id": "u"}'
     )
-    for _ in range(2):
+    for again, said in (
+        ((), "imported 5 lines (added 5);"),
+        ((), "imported 0 lines, passed over 6 that were imported before;"),
+        (("--again",), "imported 5 lines (added 5);"),
+    ):
         stdin(monkeypatch, data)
-        assert main(["import", "-", "--agent", "a", "--kind", "event"]) == 0
-        assert "imported 5 lines (added 5)" in capsys.readouterr().err
+        assert main(["import", "-", "--agent", "a", "--kind", "event", *again]) == 0
+        assert said in capsys.readouterr().err
     items = json_lines(out(capsys, "list", "--user", "u", "--json"))
     assert [(item["text"], item["kind"]) for item in items] == [
         ("one", "event"), ("hi", "event"), ("hi", "event"), ("one", "event")
@@ -185,7 +191,10 @@ def test_import_stops_at_a_bad_line(
     assert main(["import", str(file), "--batch", batch, "--skip-errors"]) == 0
     error = capsys.readouterr().err.splitlines()
     assert error[0].startswith(f"warpmem: {BAD_LINES[bad]}")
-    assert error[1] == "imported 4 lines (added 4), skipped 1; 2 items in the store before, 4 after"
+    assert error[1] == (
+        "imported 2 lines (added 2), skipped 1, passed over 2 that were imported before; "
+        "2 items in the store before, 4 after"
+    )
     assert len(out(capsys, "list", "--user", "u").splitlines()) == 4
 
 

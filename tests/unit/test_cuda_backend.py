@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import stubs
 import warpmem
 from emulated_cuda import emulated
-from tiered_pools import DIM, Pair, rows
+from tiered_pools import DIM, Pair, healthy_device, rows
 from warpmem import VectorIndex
 from warpmem.errors import BackendUnavailable, InputError
 from warpmem.index import cuda_backend
@@ -20,9 +21,8 @@ from warpmem.index.cuda_backend import CudaBackend
 
 @pytest.fixture(autouse=True)
 def healed() -> Iterator[None]:
-    emulated().heal()
-    yield
-    emulated().heal()
+    with healthy_device():
+        yield
 
 
 # ---------------------------------------------------------------------------------- arrays on the device
@@ -95,6 +95,86 @@ def test_arrays_on_the_device_are_checked() -> None:
         emulated().module.PageCache(pair.tiered._cache.port(), limit=1 << 20)
     with pytest.raises(ValueError, match="limit must be within"):
         emulated().module.PageCache(pair.native.port(), limit=7)
+
+
+def test_an_address_that_is_none_is_its_callers_mistake() -> None:
+    """And nobody else's: the device is asked whose memory it is before it reads."""
+    pair = Pair()
+    pair.add(0, rows(70, 0))
+    pair.tiered.warm([0], wait=True)
+    segments: Any = [(0, 0, 0, [], [], None)]
+    (there,) = pair.tiered._cache.put([rows(1, 0)])
+    address = there.__cuda_array_interface__["data"][0]
+    on_host = rows(1, 0)
+    wrong = [
+        {"data": (on_host.ctypes.data, False)},
+        {"data": (0, False)},
+        {"data": (1 << 62, False)},
+        {"data": (address + (1 << 30), False)},
+        {"shape": (1 << 20, DIM)},  # it begins in the device's memory, and ends elsewhere
+        {"shape": (1 << 60, DIM)},
+        {"shape": (-1, DIM)},
+        {"stream": 0},
+    ]
+    for change in wrong:
+        with pytest.raises(InputError, match="queries: "):
+            pair.tiered.scan(Interface(there, **change), segments, 3)
+        assert pair.check([0])["device_lists"] == 1
+    assert pair.tiered.failure is None
+
+
+class Exporter:
+    """An array that is given away as the arguments say."""
+
+    def __init__(self, array: Any, **arguments: Any) -> None:
+        self.array, self.arguments = array, arguments
+
+    def __dlpack_device__(self) -> Any:
+        return self.array.__dlpack_device__()
+
+    def __dlpack__(self, **arguments: Any) -> Any:
+        return self.array.__dlpack__(**{**arguments, **self.arguments})
+
+
+def test_dlpack_as_it_is_asked_for() -> None:
+    pair = Pair()
+    pair.add(0, rows(70, 0))
+    queries = rows(2, 5)
+    segments: Any = [(q, 0, 0, [], [], None) for q in range(2)]
+    wanted = pair.native.scan(queries, segments, 6)
+    pair.tiered.warm([0], wait=True)
+    (there,) = pair.tiered._cache.put([queries])
+    pair.tiered.scan(there, segments, 6)  # what a launch takes is there
+    before = emulated().allocated()
+    capsule = there.__dlpack__(copy=True)
+    assert emulated().allocated() > before
+    del capsule
+    for arguments in ({"copy": True}, {"copy": False}, {"dl_device": (2, 0)}, {"max_version": (1, 0)}):
+        found = pair.tiered.scan(Exporter(there, **arguments), segments, 6)
+        assert [part.tobytes() for part in found] == [part.tobytes() for part in wanted]
+        del found
+        gc.collect()
+        assert emulated().allocated() == before
+    for device in ((1, 0), (2, 1), (13, 0)):
+        with pytest.raises(BufferError, match=r"lies on device \(2, 0\) and is not given to"):
+            there.__dlpack__(dl_device=device)
+
+
+def test_arrays_that_are_refused_are_given_back() -> None:
+    pair = Pair()
+    pair.add(0, rows(70, 0))
+    segments: Any = [(0, 0, 0, [], [], None)]
+    pair.tiered.warm([0], wait=True)
+    put = pair.tiered._cache.put
+    gc.collect()
+    before = emulated().allocated()
+    for make in (lambda: rows(1, 0).astype(np.float64), lambda: rows(1, 0)[0], lambda: rows(1, 0)[:, :7]):
+        (there,) = put([make()])
+        with pytest.raises((TypeError, ValueError)):
+            pair.tiered.scan(Exporter(there), segments, 3)
+        del there
+        gc.collect()
+        assert emulated().allocated() == before
 
 
 # --------------------------------------------------------------------------------- the backend by its name

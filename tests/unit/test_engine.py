@@ -134,9 +134,19 @@ def test_use_after_close(engine: Engine) -> None:
 
 
 def test_unknown_families_are_programming_errors(engine: Engine) -> None:
-    for use in (lambda: engine.get("events", b"a"), lambda: list(engine.scan("jobs", b"", b"\xff"))):
+    for use in (lambda: engine.get("events", b"a"), lambda: list(engine.scan("events2", b"", b"\xff"))):
         with pytest.raises(KeyError, match="expected one of"):
             use()
+
+
+def test_clear_empties_one_family_and_a_later_write_stays(engine: Engine) -> None:
+    engine.write([(family, b"%d" % i, b"x") for i in range(10) for family in ("vectors_b", "vectors")])
+    engine.clear("vectors_b")
+    assert everything(engine, "vectors_b") == [] and engine.get("vectors_b", b"3") is None
+    assert len(everything(engine, "vectors")) == 10
+    engine.write([("vectors_b", b"3", b"y")])
+    engine.sync()
+    assert everything(engine, "vectors_b") == [(b"3", b"y")]
 
 
 def test_sizes_are_bytes(engine: Engine) -> None:

@@ -171,7 +171,7 @@ def test_another_rocksdb_database_is_refused_untouched(tmp_path: Path) -> None:
     named.close()
     del plain, named
     for name, message in (
-        ("plain", "0 of 8 families.*not a warpmem store"),
+        ("plain", "0 of 10 families.*not a warpmem store"),
         ("named", "'users', which warpmem"),
     ):
         for read_only in (True, False):

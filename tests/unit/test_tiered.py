@@ -12,16 +12,15 @@ import numpy as np
 import pytest
 
 from emulated_cuda import emulated
-from tiered_pools import DIM, PAGE, Pair, rows
+from tiered_pools import DIM, PAGE, Pair, healthy_device, rows
 from warpmem.errors import BackendUnavailable
 from warpmem.index.cuda_backend import CudaBackend
 
 
 @pytest.fixture(autouse=True)
 def healed() -> Iterator[None]:
-    emulated().heal()
-    yield
-    emulated().heal()
+    with healthy_device():
+        yield
 
 
 # ----------------------------------------------------------------------------------------- who answers
@@ -112,7 +111,7 @@ def test_the_limit_holds_whatever_is_asked_for() -> None:
 
 def test_erased_rows_do_not_stay_on_the_device() -> None:
     pair = Pair()
-    vectors = rows(200, 3)
+    vectors = rows(200, 990_001)  # no other test's: a pool of one that failed lives as long as its traceback
     pair.add(0, vectors[:100])
     ids = pair.add(1, vectors[100:])
     pair.tiered.warm([0, 1], wait=True)
@@ -123,6 +122,27 @@ def test_erased_rows_do_not_stay_on_the_device() -> None:
     pair.remove(1, ids)  # the last row of a list
     assert not emulated().holds(secrets[1])
     assert pair.tiered.tiers()["lists"] == 0 and pair.tiered.lists().tolist() == []
+
+
+def test_a_port_is_its_pools_alone() -> None:
+    """Versions of lists mean nothing in another pool; with them the device would answer for other rows."""
+    pair = Pair()
+    pair.add(0, rows(70, 1))
+    pair.tiered.warm([0], wait=True)
+    with pytest.raises(ValueError, match="PageCache of this pool, not of another"):
+        pair.native.scan(rows(1, 0), [(0, 0, 0, [], [], None)], 3, device=pair.tiered._port)
+
+
+def test_a_change_that_is_refused_changes_nothing() -> None:
+    pair = Pair()
+    pair.add(0, rows(70, 1))
+    pair.tiered.warm([0], wait=True)
+    before = pair.tiered.tiers()
+    for lists, ids in ((np.zeros(2, np.int64), np.arange(3)), (np.zeros(3, np.int32), np.arange(3))):
+        with pytest.raises((TypeError, ValueError)):
+            pair.tiered.apply([], lists, ids, ids.astype(np.uint32), np.zeros((3, 2), np.int64), rows(3, 0))
+    assert pair.tiered.tiers() == before
+    assert pair.check([0])["device_lists"] == 1
 
 
 # ---------------------------------------------------------------------------------------------- faults
@@ -177,6 +197,25 @@ def test_a_device_that_fails_when_a_pool_is_made() -> None:
     assert pair.tiered.warm([0], wait=True) == 0 and not pair.tiered.rebuild()
     pair.tiered.evict([0])
     pair.drop(0)
+
+
+@pytest.mark.parametrize("after", range(6))
+def test_a_thread_that_cannot_enter_the_device(after: int) -> None:
+    pair = Pair()
+    pair.add(0, rows(100, 1))
+    pair.tiered.warm([0], wait=True)
+    pair.add(0, rows(5, 2))
+    strangers = emulated().strangers()
+    emulated().refuse_enter(after)
+    for step in range(3):
+        pair.check([0], seed=step)
+        pair.add(0, rows(2, 3))
+    emulated().heal()
+    if pair.tiered.failure is not None:
+        assert pair.tiered.rebuild()
+    pair.tiered.warm([0], wait=True)
+    assert pair.check([0])["device_lists"] == 1
+    emulated().forget_strangers(strangers)
 
 
 @pytest.mark.parametrize("seed", range(4))

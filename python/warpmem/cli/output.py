@@ -11,11 +11,11 @@ from typing import Any
 
 import msgspec
 
+from ..memory.exporting import item_fields as item_fields
 from ..types import Hit, MemoryItem
 
 _BREAKS = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
-_SCOPE_IDS = ("user_id", "agent_id", "run_id", "corpus_id")
 
 
 def to_json(value: Any) -> str:
@@ -37,17 +37,6 @@ def print_json(value: Any) -> None:
 def path_text(path: str | os.PathLike[str]) -> str:
     """A path as text, bytes that are not UTF-8 as escapes."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
-def item_fields(item: MemoryItem) -> dict[str, Any]:
-    """Every public field of an item, its scope as flat ids; ids and fields that are None are left out."""
-    fields: dict[str, Any] = {"id": item.id}
-    for name in _SCOPE_IDS:
-        fields[name] = getattr(item.scope, name)
-    for name in item.__struct_fields__:
-        if name not in ("id", "scope"):
-            fields[name] = getattr(item, name)
-    return {name: value for name, value in fields.items() if value is not None}
 
 
 def hit_fields(hit: Hit) -> dict[str, Any]:

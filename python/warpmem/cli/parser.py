@@ -30,8 +30,14 @@ _COMMANDS = {
     "list": "items:list_items",
     "erase": "erasing:erase",
     "stats": "items:stats",
+    "reembed": "models:reembed",
     "export": "transfer:export",
     "import": "transfer:import_file",
+    "backup": "upkeep:backup",
+    "backups": "upkeep:backups",
+    "restore": "upkeep:restore",
+    "verify": "upkeep:verify",
+    "repair": "upkeep:repair",
     "demo": "demo:run",
     "doctor": "doctor:run",
     "eval": "locomo:run",
@@ -70,6 +76,11 @@ def make_parser() -> argparse.ArgumentParser:
     _export(commands)
     _import(commands)
     _stats(commands)
+    _reembed(commands)
+    _backup(commands)
+    _restore(commands)
+    _verify(commands)
+    _repair(commands)
     _doctor(commands)
     _eval(commands)
     return parser
@@ -252,6 +263,7 @@ def _export(commands: _Commands) -> None:
     parser.add_argument(
         "file", nargs="?", default="-", help="file to write (replaced when complete), - for stdout"
     )
+    parser.add_argument("--vectors", action="store_true", help="each line gets its vector, as base64 float32")
     _store(parser)
     _scope(parser)
 
@@ -270,6 +282,9 @@ def _import(commands: _Commands) -> None:
         "--batch", type=positive, default=500, metavar="N", help="lines a commit (default 500)"
     )
     parser.add_argument("--skip-errors", action="store_true", help="report bad lines, go on, and exit 0")
+    parser.add_argument(
+        "--again", action="store_true", help="do not pass over what an earlier import of this file has stored"
+    )
     parser.add_argument("--progress", action="store_true", help="show progress though stderr is no terminal")
 
 
@@ -277,6 +292,60 @@ def _stats(commands: _Commands) -> None:
     parser = _command(commands, "stats", "counters of the store")
     _store(parser)
     parser.add_argument("--json", action="store_true", help="as JSON")
+
+
+def _reembed(commands: _Commands) -> None:
+    parser = _command(
+        commands, "reembed", "change the embedding model; interrupted, it goes on when called again"
+    )
+    parser.add_argument("embedder", choices=("wordllama", "hashing"), help="the new model")
+    _store(parser)
+    parser.add_argument(
+        "--batch", type=positive, default=64, metavar="N", help="texts embedded at a time (default 64)"
+    )
+    parser.add_argument("--progress", action="store_true", help="show progress though stderr is no terminal")
+
+
+def _backup(commands: _Commands) -> None:
+    parser = _command(commands, "backup", "make a backup of a store that no process has open for writing")
+    parser.add_argument("root", metavar="ROOT", help="the directory below which backups are made")
+    _store(parser)
+    parser.add_argument("--no-verify", action="store_true", help="do not read it back in full")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser = _command(commands, "backups", "list the backups below a directory, oldest first")
+    parser.add_argument("root", metavar="ROOT", help="as for backup")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+
+
+def _restore(commands: _Commands) -> None:
+    parser = _command(
+        commands, "restore", "make a new store of a backup, every file compared with its digest"
+    )
+    parser.add_argument("backup", metavar="BACKUP", help="the directory of one backup")
+    parser.add_argument("path", metavar="PATH", help="a directory that does not exist yet, or an empty one")
+    parser.add_argument(
+        "--copy", action="store_true", help="copy tables instead of sharing them with the backup"
+    )
+
+
+def _verify(commands: _Commands) -> None:
+    parser = _command(commands, "verify", "read all of a store and say what is wrong with it; only reads")
+    parser.add_argument("path", metavar="PATH", help="the store's directory")
+    parser.add_argument(
+        "--limit", type=positive, default=1000, metavar="N", help="faults to list (default 1000)"
+    )
+    parser.add_argument("--progress", action="store_true", help="show progress though stderr is no terminal")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+
+
+def _repair(commands: _Commands) -> None:
+    parser = _command(
+        commands, "repair", "bring everything whole of a damaged store, which is only read, into a new one"
+    )
+    parser.add_argument("path", metavar="PATH", help="the damaged store's directory")
+    parser.add_argument("new", metavar="NEW", help="a directory that does not exist yet, or an empty one")
+    parser.add_argument("--progress", action="store_true", help="show progress though stderr is no terminal")
+    parser.add_argument("--json", action="store_true", help="as JSON, with everything that is lost")
 
 
 def _doctor(commands: _Commands) -> None:

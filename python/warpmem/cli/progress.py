@@ -14,12 +14,21 @@ class Progress:
     """Shows how far a long task is, at most five times a second.
 
     total: what `done` counts up to, or None when it is not known. On a terminal the line is rewritten in
-    place; elsewhere each state is a line of its own, and only one in five seconds.
+    place; elsewhere each state is a line of its own, and only one in five seconds. unit: what is counted.
     """
 
-    def __init__(self, label: str, total: int | None, *, enabled: bool, stream: TextIO | None = None) -> None:
+    def __init__(
+        self,
+        label: str,
+        total: int | None,
+        *,
+        enabled: bool,
+        stream: TextIO | None = None,
+        unit: str = "lines",
+    ) -> None:
         self._stream = sys.stderr if stream is None else stream
         self._label = label
+        self._unit = unit
         self._total = total
         self._enabled = enabled
         self._in_place = self._stream.isatty()
@@ -47,11 +56,11 @@ class Progress:
         """The text shown after `seconds`."""
         rate = count / seconds if seconds > 0 else 0.0
         if not self._total:
-            return f"{self._label}: {count} lines, {rate:,.0f}/s"
+            return f"{self._label}: {count} {self._unit}, {rate:,.0f}/s"
         share = min(1.0, done / self._total)
         bar = "#" * round(share * _WIDTH)
         eta = "" if share in (0.0, 1.0) else f", {_duration(seconds * (1 - share) / share)} to go"
-        return f"{self._label}: [{bar:<{_WIDTH}}] {share:4.0%}, {count} lines, {rate:,.0f}/s{eta}"
+        return f"{self._label}: [{bar:<{_WIDTH}}] {share:4.0%}, {count} {self._unit}, {rate:,.0f}/s{eta}"
 
     def _write(self, line: str) -> None:
         if self._in_place:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator
 
 from .. import compose
 from ..errors import InputError
@@ -13,8 +12,6 @@ from ..memory import Memory
 from ..types import Scope
 from .parser import is_text
 from .progress import show_task
-
-_PAGE = 1000
 
 
 def store_path(args: argparse.Namespace) -> str | None:
@@ -25,12 +22,19 @@ def store_path(args: argparse.Namespace) -> str | None:
     return path
 
 
-def open_store(args: argparse.Namespace, *, read_only: bool) -> Memory:
-    """Open the command's store. Reading takes no lock and creates nothing. Raises StoreError, InputError."""
+def required_path(args: argparse.Namespace) -> str:
+    """As store_path; a command that needs a store ends here without one."""
     path = store_path(args)
     if path is None:
         raise argparse.ArgumentError(None, "which store? give --store PATH or set WARPMEM_STORE")
-    return compose.open(path, read_only=read_only, progress=show_task if sys.stderr.isatty() else None)
+    return path
+
+
+def open_store(args: argparse.Namespace, *, read_only: bool) -> Memory:
+    """Open the command's store. Reading takes no lock and creates nothing. Raises StoreError, InputError."""
+    return compose.open(
+        required_path(args), read_only=read_only, progress=show_task if sys.stderr.isatty() else None
+    )
 
 
 def scope_of(args: argparse.Namespace) -> Scope | None:
@@ -40,11 +44,3 @@ def scope_of(args: argparse.Namespace) -> Scope | None:
         return None
     user, agent, run, corpus = ids
     return Scope(user_id=user, agent_id=agent, run_id=run, corpus_id=corpus)
-
-
-def all_owners(memory: Memory) -> Iterator[Scope]:
-    """A scope for every owner that ever had an item, in the order of their first items."""
-    after: Scope | None = None
-    while page := memory.owners(after=after, limit=_PAGE):
-        yield from page
-        after = page[-1]

@@ -116,20 +116,23 @@ class IndexCheckpoint:
         backend: FileBackend,
         path: str,
         log: Log,
+        identity: StoreIdentity,
         columns: Mapping[str, str],
         report: Report | None = None,
     ) -> None:
-        """report: told how far reading the changes since the checkpoint is."""
+        """identity: what the store is while the index is of its vectors. report: told how far reading the
+        changes since the checkpoint is."""
         self._backend = backend
         self._columns = dict(columns)
         self._path = path
         self._log = log
+        self._identity = identity
         self._report = report
 
     def read(self, dimension: int, n_columns: int) -> Restored:
         """What the file holds. ValueError or StoreError with the reason when it cannot be used."""
         pool, found = self._backend.open_pool(self._path)
-        mark, partitions = read(found, self._log.identity)
+        mark, partitions = read(found, self._identity)
         if (pool.dim, pool.n_columns) != (dimension, n_columns):
             raise ValueError(
                 f"it has {pool.n_columns} columns of {pool.dim} dimensions, not {n_columns} of {dimension}"
@@ -177,20 +180,27 @@ class IndexCheckpoint:
             with contextlib.suppress(OSError):
                 os.unlink(left)
 
+    def discard(self) -> None:
+        """Remove the file, before rows of another model take its place. On the committer thread."""
+        self._tidy()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path)
+
     def write(self, pool: RowPool, kinds: Mapping[str, int], partitions: Mapping[int, Partition]) -> bool:
         """Save a pool and its ready partitions, between two changes. False in a log without a change, or that
-        takes none, or when damage kept showing up. IndexCorrupt when the pool has damaged pages."""
+        takes none, or has another model's vectors by now, or when damage kept showing up. IndexCorrupt when
+        the pool has damaged pages."""
         beside = self._path + ".new"
 
         def save(transaction: Transaction) -> bool:
             position = self._log.position()
-            if position is None:
+            if position is None or self._log.identity != self._identity:
                 return False
             self._tidy()
             for _ in range(_TRIES):
                 ready = {owner: part for owner, part in partitions.items() if part.state == "ready"}
                 known = [part.generation for part in ready.values()]
-                marks = sections(self._log.identity, position, self._columns, kinds, ready)
+                marks = sections(self._identity, position, self._columns, kinds, ready)
                 self._backend.save_pool(pool, beside, marks)
                 # No change is made meanwhile, but a search may have given up an owner with a damaged page.
                 if known == [part.generation for part in ready.values()]:

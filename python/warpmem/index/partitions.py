@@ -85,6 +85,10 @@ class PartitionedIndex(SavedPartitions):
         self._unsaved = 0  # rows that came or went since the checkpoint
         self._restore()
 
+    def discard(self) -> None:
+        if self._checkpoint is not None:
+            self._checkpoint.discard()
+
     # ------------------------------------------------------------------------------------- changes
 
     def apply(self, changes: Sequence[RowChange]) -> None:

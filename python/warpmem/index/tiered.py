@@ -87,26 +87,23 @@ class TieredPool:
     ) -> None:
         """As RowPool.apply. Then brings the device's copies up to date: with the pages that changed when they
         are few, else later."""
+        touched = _touched(removes, list_ids)  # made ready first: nothing may fail once the change is made
         self._pool.apply(removes, list_ids, row_ids, ordinals, columns, vectors)
-        if self._cache is None:
-            return
-        touched = {int(list_id) for list_id, _ in removes}
-        if touched or len(list_ids) > 1:
-            touched.update(np.unique(list_ids).tolist())
-            self._cache.refresh(_ids(touched))
-        else:
-            self._cache.refresh(list_ids)
+        if self._cache is not None:
+            self._cache.refresh(touched)
 
     def drop(self, list_ids: Sequence[int]) -> None:
         """As RowPool.drop. What the device had of the lists is overwritten with zeros."""
+        touched = _ids(list_ids)
         self._pool.drop(list_ids)
         if self._cache is not None:
-            self._cache.refresh(_ids(list_ids))
+            self._cache.refresh(touched)
 
     def compact(self, list_id: int) -> None:
+        touched = _ids([list_id])
         self._pool.compact(list_id)
         if self._cache is not None:
-            self._cache.refresh(_ids([list_id]))
+            self._cache.refresh(touched)
 
     def trim(self) -> None:
         """Give back memory that only changes need; they build it again."""
@@ -130,7 +127,8 @@ class TieredPool:
         results: "host" for NumPy arrays, "device" for arrays of `_cuda` that speak both protocols and are
         complete. With `explain` a sixth member, a dict: what the native pool counts; device_lists, how many
         lists the device answered for; device_failed, whether it failed during this scan; device_failure, why
-        it answers nothing, or None. BackendUnavailable when arrays lie, or shall lie, on a device that fails.
+        it answers nothing, or None. BackendUnavailable when arrays lie, or shall lie, on a device that fails;
+        InputError for one whose address is not in the device's memory.
         """
         if results not in ("host", "device"):
             raise ValueError(f"results must be host or device, not {results!r}")
@@ -216,6 +214,17 @@ class TieredPool:
         if failure is not None:
             raise BackendUnavailable(f"arrays on the device need it, but it does not answer: {failure}")
         return self._cache
+
+
+def _touched(removes: Sequence[tuple[int, int]], list_ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The lists of a change. What is malformed is the pool's to refuse."""
+    try:
+        if len(removes) == 0 and len(list_ids) <= 1:
+            return list_ids
+        lists = {int(list_id) for list_id, _ in removes}
+        return _ids(lists.union(np.unique(list_ids).tolist()))
+    except (TypeError, ValueError, OverflowError):
+        return np.zeros(0, np.int64)
 
 
 def _ids(list_ids: Iterable[int]) -> NDArray[np.int64]:

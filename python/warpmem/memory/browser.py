@@ -14,9 +14,9 @@ from ..ops.clock import to_datetime
 from ..ops.ids import format_id, parse_id
 from ..policy.filters import compile_filter
 from ..policy.reconcile import is_current
-from ..protocols import Index, Log
-from ..records import Record
-from ..types import Change, ItemPage, MemoryItem, Order, Scope, Stats, Version
+from ..protocols import Log
+from ..records import Record, StoreIdentity
+from ..types import Change, ItemPage, MemoryItem, Order, ReembedStatus, Scope, Stats, Version
 from . import arguments
 from .cache import ItemCache, own
 
@@ -146,9 +146,17 @@ class Browser:
         found = itertools.islice(self._log.owners(number), limit)
         return tuple(Scope(**{f"{owner.type}_id": owner.id}) for _, owner in found)
 
-    def stats(self, config: Config, index: Index, backend: str, reason: str) -> Stats:
+    def stats(
+        self,
+        config: Config,
+        identity: StoreIdentity,
+        rows: Mapping[str, int],
+        backend: str,
+        reason: str,
+        reembedding: bool,
+    ) -> Stats:
         lag_changes, lag_seconds = self._log.lag()
-        totals, rows, identity = self._log.totals(), index.stats(), self._log.identity
+        totals = self._log.totals()
         return Stats(
             path=config.path or ":memory:",
             items=totals["items"],
@@ -168,7 +176,15 @@ class Browser:
             pending_erasures=self._log.erasures.pending(),
             lag_changes=lag_changes,
             lag_seconds=lag_seconds,
+            reembed=self._reembed(reembedding),
         )
+
+    def _reembed(self, running: bool) -> ReembedStatus | None:
+        job = self._log.job()
+        if job is None:
+            return None
+        started = to_datetime(job.started_at)
+        return ReembedStatus(job.model_id, job.dimension, job.rows, started, running, job.done)
 
 
 def _parse_cursor(cursor: str, order: Order) -> bytes:

@@ -64,6 +64,8 @@ class Editor:
         slot = self._digests.slot(known.item)
 
         def change(transaction: Transaction) -> Record:
+            if vector is not None:
+                self._vectors.check_in_use(self._log)
             record = reconcile.find(transaction, known.key, scope)
             return reconcile.update(
                 transaction, record, item, vector, based_on=known.item.version, digests=digests, slot=slot

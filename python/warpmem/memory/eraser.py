@@ -12,10 +12,11 @@ from typing import Literal
 from ..errors import InputError, NotFound, StoreError, StoreReadOnly
 from ..ops.clock import to_datetime
 from ..ops.ids import format_id, parse_id
-from ..protocols import Embedder, Index, Log
+from ..protocols import Log
 from ..records import ErasureReceipt, KnownBackup
 from ..types import Scope
 from . import arguments
+from .serving import Current
 
 _ID_BYTES = 16
 
@@ -26,10 +27,9 @@ class Eraser:
     Made after what hears of changes: it begins with what an earlier process left to be finished.
     """
 
-    def __init__(self, log: Log, index: Index, embedder: Embedder) -> None:
+    def __init__(self, log: Log, current: Current) -> None:
         self._log = log
-        self._index = index
-        self._forget: Callable[[], object] = getattr(embedder, "forget", _nothing)
+        self._current = current
         self._lock = threading.Lock()
         if not log.read_only:
             # On a full disk, for example, the store opens all the same, and the erasure stays pending.
@@ -57,7 +57,7 @@ class Eraser:
             if derived == "keep":
                 only, partly = set(), only | partly
             erasure = os.urandom(_ID_BYTES)
-            pages = self._index.stats()["device_pages"]
+            pages = self._current.now.index.stats()["device_pages"]
             counts: Mapping[str, int] = {}
             if owners or keys:
                 counts = self._log.erasures.remove(erasure, owners, keys | only)
@@ -76,7 +76,7 @@ class Eraser:
                 derived=_ids(only),
                 kept=_ids(partly),
                 checkpoint=checkpoint,
-                device_pages=max(0, pages - self._index.stats()["device_pages"]),
+                device_pages=max(0, pages - self._current.now.index.stats()["device_pages"]),
                 files=files,
                 backups=tuple(
                     KnownBackup(path=path, at=to_datetime(at)) for at, path in self._log.erasures.backups()
@@ -87,8 +87,10 @@ class Eraser:
         if not self._log.erasures.pending():
             return "none", 0
         self._log.erasures.resume()
-        self._forget()
-        return self._index.renew(), self._log.erasures.scrub()
+        serving = self._current.now
+        forget: Callable[[], object] = getattr(serving.embedder, "forget", _nothing)
+        forget()
+        return serving.index.renew(), self._log.erasures.scrub()
 
     def _covered(self, scope: Scope) -> tuple[set[int], set[bytes]]:
         number = self._log.owner(scope.owner)

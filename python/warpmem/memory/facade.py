@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from msgspec import UNSET, UnsetType
 
 from ..config import Config
-from ..errors import InputError, NotSupported, StoreError
+from ..errors import InputError, NotSupported
 from ..ingest.messages import to_new_items
 from ..policy.context import pack
 from ..policy.schema import Schemas
-from ..protocols import Embedder, Index, Log, SearchBackend, TokenCounter
+from ..protocols import Embedder, Log, SearchBackend, TokenCounter
 from ..types import (
     AddResult,
     Change,
@@ -33,17 +32,18 @@ from ..types import (
 from . import arguments
 from .browser import Browser
 from .cache import ItemCache
-from .digests import Digests
-from .editor import Editor
 from .erasable import Erasable
 from .eraser import Eraser
 from .lifetime import Lifetime
-from .reader import Reader, SearchOptions
-from .vectors import Vectors
-from .writer import Defaults, Writer
+from .maintenance import Maintained
+from .portable import Portable
+from .reader import SearchOptions
+from .reembed import Reembedding
+from .serving import Current, Parts
+from .writer import Defaults
 
 
-class Memory(Erasable):
+class Memory(Maintained, Erasable, Portable):
     """A durable, searchable memory. Thread-safe; use as a context manager or call close().
 
     Methods that name whose data take `user_id=, agent_id=, run_id=, corpus_id=` or `scope=Scope(...)`. There
@@ -55,7 +55,7 @@ class Memory(Erasable):
         self,
         config: Config,
         log: Log,
-        index: Index,
+        parts: Parts,
         backend: SearchBackend,
         embedder: Embedder,
         counter: TokenCounter,
@@ -64,24 +64,20 @@ class Memory(Erasable):
     ) -> None:
         self._config = config
         self._log = log
-        self._index = index
+        self._parts = parts
         self._backend = backend
-        self._embedder = embedder
         self._counter = counter
+        self._schemas = schemas
         self._backend_reason = backend_reason
         self._cache = ItemCache(log, config.item_cache)
-        vectors = Vectors(embedder, backend.normalize)
-        digests = Digests(log.identity.salt)
-        self._writer = Writer(log, vectors, digests, schemas)
-        self._editor = Editor(log, vectors, digests, schemas)
-        self._reader = Reader(log, index, self._cache, vectors, backend.name)
         self._browser = Browser(log, self._cache)
+        self._current = Current(log, self._serve(log.identity, embedder))
+        self._reembedding = Reembedding(log, self._current)
         self._lifetime = Lifetime(self, log.close)
         self._check_open = self._lifetime.check
         log.subscribe(self._cache.forget)
-        log.subscribe(index.apply)
-        log.subscribe(self._reader.forget)
-        self._eraser = Eraser(log, index, embedder)
+        log.subscribe(self._current.apply)
+        self._eraser = Eraser(log, self._current)
 
     # ----------------------------------------------------------------------------------------- write
 
@@ -126,7 +122,12 @@ class Memory(Erasable):
         if key is not None and len(items) > 1:
             raise InputError(f"one key cannot name {len(items)} items; give each NewItem its own key")
         arguments.check_durability(durability)
-        results = self._writer.add(items, defaults, idempotency_key=idempotency_key, durability=durability)
+        results = self._current.write(
+            lambda serving: serving.writer.add(
+                items, defaults, idempotency_key=idempotency_key, durability=durability
+            ),
+            own_vectors=vector is not None or any(item.vector is not None for item in items),
+        )
         return results if was_list else results[0]
 
     def add_many(
@@ -189,13 +190,16 @@ class Memory(Erasable):
             valid_from=valid_from, valid_to=valid_to, expires_at=expires_at, vector=vector,
         )  # fmt: skip
         known = arguments.check_scope(scope)
-        return self._editor.update(id, fields, known, expected_version, durability)
+        return self._current.write(
+            lambda serving: serving.editor.update(id, fields, known, expected_version, durability),
+            own_vectors=vector is not UNSET,
+        )
 
     def delete(self, id: str, *, scope: Scope | None = None, durability: Durability | None = None) -> None:
         """Hide and unindex an item at once, in all its versions; its history stays. Raises NotFound."""
         self._check_open()
         arguments.check_durability(durability)
-        self._editor.delete(id, scope=arguments.check_scope(scope), durability=durability)
+        self._current.now.editor.delete(id, scope=arguments.check_scope(scope), durability=durability)
 
     def delete_all(
         self,
@@ -211,7 +215,7 @@ class Memory(Erasable):
         self._check_open()
         arguments.check_durability(durability)
         whose = arguments.required(arguments.one_scope(scope, user_id, agent_id, run_id, corpus_id))
-        return self._editor.delete_all(whose, durability=durability)
+        return self._current.now.editor.delete_all(whose, durability=durability)
 
     # ------------------------------------------------------------------------------------------ read
 
@@ -257,7 +261,8 @@ class Memory(Erasable):
             known_at=known_at, mode=mode, rerank=rerank, now=now, deadline=deadline, explain=explain,
             return_vectors=return_vectors,
         )  # fmt: skip
-        return self._reader.search(None if query is None else (query,), vector, (whose,), options)[0]
+        with self._current.use() as serving:
+            return serving.reader.search(None if query is None else (query,), vector, (whose,), options)[0]
 
     def search_many(
         self,
@@ -285,7 +290,8 @@ class Memory(Erasable):
             known_at=known_at, now=now, deadline=deadline, explain=explain, return_vectors=return_vectors,
         )  # fmt: skip
         each = [(entry,) for entry in whose]
-        return tuple(self._reader.search(queries, vectors, each, options)) if each else ()
+        with self._current.use() as serving:
+            return tuple(serving.reader.search(queries, vectors, each, options)) if each else ()
 
     def context(
         self,
@@ -379,42 +385,9 @@ class Memory(Erasable):
     def stats(self) -> Stats:
         """Counters of the store, its index and its cache."""
         self._check_open()
-        return self._browser.stats(self._config, self._index, self._backend.name, self._backend_reason)
-
-    # ------------------------------------------------------------------------------------- lifecycle
-
-    def flush(self) -> None:
-        """Return when every earlier change is durable, those with durability="os" included."""
-        self._check_open()
-        self._log.flush()
-
-    def refresh(self) -> int:
-        """Take in what the process that writes has written by now; returns how many changes that was.
-
-        For a store opened with follow=True, which does so by itself every `follow_ms`; 0 in the process that
-        writes. Raises NotSupported with read_only=True, ModelMismatch when the store has got another model.
-        """
-        self._check_open()
-        return self._log.refresh()
-
-    def checkpoint(self) -> bool:
-        """Save the index, so that the next open has it at once; False when this store keeps none. Writers
-        wait, searches go on. close() does it by itself after many changes. Raises StoreError."""
-        self._check_open()
-        return self._index.checkpoint()
-
-    def close(self) -> None:
-        """Finish running changes, flush, and release the directory. Idempotent."""
-        self._lifetime.close(self._save)
-
-    def _save(self) -> None:
-        # The next open can do without.
-        with contextlib.suppress(StoreError, MemoryError, OSError):
-            if self._config.checkpoint_rows:
-                self._index.checkpoint(self._config.checkpoint_rows)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
+        with self._current.use() as serving:
+            rows, identity = serving.index.stats(), serving.vectors.identity
+        running = self._reembedding.running
+        return self._browser.stats(
+            self._config, identity, rows, self._backend.name, self._backend_reason, running
+        )

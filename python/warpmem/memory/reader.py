@@ -96,7 +96,7 @@ class Reader:
         self._cache = cache
         self._vectors = vectors
         self._backend = backend
-        self._dimension = log.identity.dimension
+        self._dimension = vectors.dimension
         self._mask_lock = threading.Lock()
         self._masks: OrderedDict[tuple[int, bytes], _Mask] = OrderedDict()
 
@@ -192,7 +192,7 @@ class Reader:
         for i, match in enumerate(matches):
             vector = self._index.vector(match)
             if vector is None:
-                vector = self._log.vector(match[2], match[3])
+                vector = self._log.vector(match[2], match[3], self._vectors.identity)
             out[i] = 0.0 if vector is None else vector
         return out
 

@@ -9,20 +9,41 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..embed.vectors import as_vectors
-from ..errors import EmbeddingError, InvalidVector
-from ..protocols import Embedder
+from ..errors import EmbeddingError, InvalidVector, ModelMismatch
+from ..protocols import Embedder, Log
+from ..records import StoreIdentity
+
+
+class ModelMoved(ModelMismatch):
+    """Another model took over between the embedding and the change."""
 
 
 class Vectors:
-    """An embedder and the canonical normalisation of a search backend. Thread-safe if the embedder is."""
+    """An embedder and the canonical normalisation of a search backend. Thread-safe if the embedder is.
+
+    identity: what the store is while these are its vectors.
+    """
 
     def __init__(
-        self, embedder: Embedder, normalize: Callable[[NDArray[np.float32]], NDArray[np.float32]]
+        self,
+        embedder: Embedder,
+        normalize: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+        identity: StoreIdentity,
     ) -> None:
+        self.identity = identity
         self._embedder = embedder
         self._normalize = normalize
         self.dimension = embedder.dimension
         self.model_id = embedder.model_id
+
+    def check_in_use(self, log: Log) -> None:
+        """Inside a change: raises ModelMoved unless the store's vectors are of this model."""
+        if log.identity != self.identity:
+            raise ModelMoved(
+                f"the store's model was changed to {log.identity.model_id!r} ({log.identity.dimension} "
+                f"dimensions) while a vector of {self.model_id!r} ({self.dimension}) was on its way: nothing "
+                "was stored; give a vector of the new model"
+            )
 
     def embed(self, texts: Sequence[str], role: Literal["document", "query"]) -> NDArray[np.float32]:
         """(n, dimension) float32, finite, no zero row: what the protocol promises. Raises EmbeddingError."""

@@ -100,6 +100,7 @@ class Writer:
         ]
 
         def change(transaction: Transaction) -> tuple[AddResult, ...]:
+            self._vectors.check_in_use(self._log)
             results: list[AddResult] = []
             for call, numbers in calls:
                 results += _add_group(transaction, call, [prepared[i] for i in numbers])

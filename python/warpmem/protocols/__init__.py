@@ -6,6 +6,7 @@
     Engine          storage/rocks.py, storage/memory.py      (bytes)
     Log             storage/log.py                           (records)
     Transaction     storage/transaction.py
+    VectorBuild     storage/vector_build.py
     Erasures        storage/erasure.py
     RowPool, SearchBackend            index/cpu.py, index/numpy_ref.py, index/ivf_pool.py
     Index           index/partitions.py
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 from .models import Clock, Embedder, LanguageModel, Reranker, TokenCounter
 from .search import FileBackend, Index, RowPool, SearchBackend
-from .storage import Engine, Erasures, Log, Transaction
+from .storage import Engine, Erasures, Log, Transaction, VectorBuild
 
 __all__ = [
     "Clock",
@@ -33,4 +34,5 @@ __all__ = [
     "SearchBackend",
     "TokenCounter",
     "Transaction",
+    "VectorBuild",
 ]

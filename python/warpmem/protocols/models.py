@@ -33,9 +33,11 @@ class Embedder(Protocol):
     def dimension(self) -> int: ...
 
     def embed(self, texts: Sequence[str], *, role: Literal["document", "query"]) -> NDArray[np.float32]:
-        """(n, dimension) float32, finite, no all-zero row; row i depends on texts[i] alone.
+        """(n, dimension) float32, finite, no all-zero row; row i depends on texts[i] alone, but for the last
+        bits of networks that compute in batches.
 
-        Raises InvalidText when a text holds no token, EmbeddingError when the model fails.
+        Raises InvalidText when a text holds no token, EmbeddingError or another ModelError when the model
+        fails; behind a server also Overloaded, DeadlineExceeded and ModelMismatch.
         """
         ...
 

@@ -174,6 +174,10 @@ class Index(Protocol):
         what became of the checkpoint. Raises StoreError."""
         ...
 
+    def discard(self) -> None:
+        """Remove what checkpoint() wrote: these vectors are not the store's any more. Inside a change."""
+        ...
+
     def checkpoint(self, least_changes: int = 0) -> bool:
         """Write what the next open would have to compute again; False when there is nowhere to write, or
         `least_changes` is given and fewer rows than that, or than a tenth of all, have changed since. Changes

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..records import LogEntry, Record, Row, RowBlock, RowChange, StoreIdentity
+from ..records import (
+    Backup,
+    BuildUnit,
+    LogEntry,
+    Record,
+    ReembedJob,
+    Row,
+    RowBlock,
+    RowChange,
+    StoreIdentity,
+    VersionName,
+)
 from ..types import Durability, MemoryItem, Operation, Order, Owner, Scope
 
 T = TypeVar("T")
+
+DigestsOf = Callable[[bytes, MemoryItem], tuple[bytes | None, bytes | None]]
+"""(salt of the store, item) -> its digests in family lookup: of a duplicate, of its key's slot."""
 
 
 class Engine(Protocol):
@@ -19,6 +33,11 @@ class Engine(Protocol):
 
     Reads are thread-safe. Writes come from one thread at a time. All errors are StoreError.
     """
+
+    @property
+    def absent(self) -> Sequence[str]:
+        """Families that the store of an older format, opened read-only, does not have. They are empty."""
+        ...
 
     def get(self, family: str, key: bytes) -> bytes | None: ...
     def get_many(self, family: str, keys: Sequence[bytes]) -> list[bytes | None]: ...
@@ -42,6 +61,10 @@ class Engine(Protocol):
         """Apply (family, key, value) in order, all or nothing; value None deletes. Survives the death of the
         process, not a power loss until sync(). DiskFull before the attempt means nothing was applied; after
         a failed attempt (DiskFull, StoreReadOnly) all or nothing of it is found at the next open."""
+        ...
+
+    def clear(self, family: str) -> None:
+        """Remove every entry of a family; a write like any other."""
         ...
 
     def sync(self) -> None:
@@ -137,6 +160,51 @@ class Transaction(Protocol):
         """Hide and unindex every version; history keeps them."""
         ...
 
+    def keep(self, key: bytes, payload: bytes) -> None:
+        """Put an entry of family meta, about the store as a whole."""
+        ...
+
+
+class VectorBuild(Protocol):
+    """Vectors of another model on their way into the store; storage/vector_build.py. For one thread."""
+
+    @property
+    def job(self) -> ReembedJob: ...
+    @property
+    def identity(self) -> StoreIdentity:
+        """What the store will be."""
+        ...
+
+    def count(self) -> int:
+        """How many rows are in use now."""
+        ...
+
+    def next(self, limit: int, entries: Callable[[int], Iterable[LogEntry]]) -> BuildUnit | None:
+        """The next step, of about `limit` rows; None when every change so far is followed. entries: as
+        Log.entries."""
+        ...
+
+    def store(self, unit: BuildUnit, vectors: Mapping[VersionName, NDArray[np.float32]]) -> None:
+        """Take a step: `vectors` has (dim,) float32, normalised, for its lacking rows that still exist."""
+        ...
+
+    def switch(
+        self,
+        vectors: Mapping[VersionName, NDArray[np.float32]],
+        most: int,
+        before: Callable[[], None],
+        applied: Callable[[], None],
+    ) -> Sequence[VersionName] | None:
+        """Follow the last changes and put the new vectors in use, as one change. None when that is done.
+        Otherwise nothing was changed, and it returns the rows that need a vector first; none when more than
+        `most` changes are left to follow. before: called on the committer thread just before; applied: when
+        it is durable, before any later change is."""
+        ...
+
+    def finish(self) -> None:
+        """Remove the vectors that were in use before."""
+        ...
+
 
 class Erasures(Protocol):
     """Removal for good of all items of some owners (their numbers) and of some other items (their keys).
@@ -216,15 +284,25 @@ class Log(Protocol):
         """A version of an item, current or past; None when it was never stored or was erased."""
         ...
 
-    def vector(self, key: bytes, version: int) -> NDArray[np.float32] | None:
-        """(dim,) float32 of one version, while it is indexed."""
+    def build_vectors(self, model_id: str, dimension: int) -> VectorBuild:
+        """Begin to build the vectors of another model, or go on with that. Raises InputError when they are
+        in use already."""
+        ...
+
+    def job(self) -> ReembedJob | None:
+        """The change of the model that is not finished, if there is one."""
+        ...
+
+    def vector(self, key: bytes, version: int, identity: StoreIdentity) -> NDArray[np.float32] | None:
+        """(dim,) float32 of one version, while it is indexed; of the model that was in use when the store
+        was `identity`."""
         ...
 
     def history(self, key: bytes) -> list[tuple[Operation, int, Record | None]]:
         """(operation, time, record) of every version, oldest first, deletion included."""
         ...
 
-    def rows(self, owner: int, metadata: bool = False) -> Iterator[RowBlock]:
+    def rows(self, owner: int, identity: StoreIdentity, metadata: bool = False) -> Iterator[RowBlock]:
         """Every indexed row of one owner, current and past versions, each once, with their metadata if asked
         for."""
         ...
@@ -273,4 +351,13 @@ class Log(Protocol):
     def sizes(self) -> dict[str, int]: ...
     @property
     def read_only(self) -> bool: ...
+    def kept(self, key: bytes) -> bytes | None:
+        """What Transaction.keep put under a key."""
+        ...
+
+    def backup(self, root: str, digests: DigestsOf, *, verify: bool) -> Backup:
+        """Make a backup in a new directory below `root` while changes go on. Raises NotSupported in a store
+        in memory, StoreReadOnly, StoreCorrupt when what was copied does not verify, DiskFull, StoreError."""
+        ...
+
     def close(self) -> None: ...

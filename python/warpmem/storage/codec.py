@@ -21,9 +21,11 @@ from .crc import crc32c
 __all__ = [
     "DUPLICATE",
     "FAMILIES",
+    "FIRST_FAMILIES",
     "FORMAT_VERSION",
     "FRAME_BYTES",
     "IDEMPOTENCY",
+    "KEYS_END",
     "REMEMBERED",
     "SLOT",
     "VECTOR_FAMILIES",
@@ -51,11 +53,17 @@ __all__ = [
     "vector_key",
 ]  # fmt: skip
 
-FAMILIES: Final = ("log", "items", "vectors", "history", "owners", "listing", "lookup", "meta")
-"""Column families of a store. "events" and "jobs" are reserved for later formats. Never rename one."""
+FIRST_FAMILIES: Final = ("log", "items", "vectors", "history", "owners", "listing", "lookup", "meta")
+"""Column families of format 1. Later formats only add some."""
 
-VECTOR_FAMILIES: Final = tuple(family for family in FAMILIES if family.startswith("vectors"))
-"""Those with rows of items, under vector_key."""
+FAMILIES: Final = (*FIRST_FAMILIES, "vectors_b", "jobs")
+"""Column families of a store. "events" is reserved for a later format. Never rename one."""
+
+VECTOR_FAMILIES: Final = ("vectors", "vectors_b")
+"""The two places for vectors. The identity names the one in use; re-embedding fills the other."""
+
+KEYS_END: Final = b"\xff" * 64
+"""Above every key of the format: the longest has 45 bytes."""
 
 FORMAT_VERSION: Final = 1
 """Version byte of the frame. A reader refuses a larger one."""
@@ -74,7 +82,7 @@ REMEMBERED: Final = b"t"
 _TIME_OFFSET: Final = 1 << 63
 _VERSION: Final = bytes([FORMAT_VERSION])
 _FAMILY_CRC: Final = {family: crc32c(family.encode("ascii") + b"\0") for family in FAMILIES}
-_REMEDY: Final = "restore the directory from a backup"
+_REMEDY: Final = "restore the directory from a backup, or salvage it with `warpmem repair`"
 
 
 # ------------------------------------------------------------------------------------------ values
@@ -223,7 +231,7 @@ def prefix_range(prefix: bytes) -> tuple[bytes, bytes]:
     """
     head = prefix.rstrip(b"\xff")
     if not head:
-        return prefix, b"\xff" * 64
+        return prefix, KEYS_END
     return prefix, head[:-1] + bytes([head[-1] + 1])
 
 

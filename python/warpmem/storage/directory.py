@@ -15,22 +15,28 @@ from collections.abc import Collection
 from typing import Final
 
 from ..errors import FormatError, StoreCorrupt, StoreError, StoreReadOnly
-from .codec import FAMILIES
+from .codec import FAMILIES, FIRST_FAMILIES
 from .lock import LOCK_NAME
 from .reserve import RESERVE_NAME
 
 INDEX_NAME: Final = "warpmem.index"
 """The index checkpoint: derived, and never needed."""
 
+BACKUP_NAME: Final = "warpmem.backup"
+"""In a backup: what it is, and the digest of each of its files."""
+
+SNAPSHOT_NAME: Final = "warpmem.snapshot"
+"""A directory inside a store while a backup is made of it."""
+
 _OWN_FILES: Final = re.compile(
-    r"warpmem\.lock|warpmem\.reserve|warpmem\.index(\.new)?(\.tmp-[\d-]+)?|rocksdict-config\.json|LOCK|IDENTITY|CURRENT|LOG(\.old\.\d+)?|MANIFEST-\d+"
+    r"warpmem\.lock|warpmem\.backup|warpmem\.reserve|warpmem\.index(\.new)?(\.tmp-[\d-]+)?|rocksdict-config\.json|LOCK|IDENTITY|CURRENT|LOG(\.old\.\d+)?|MANIFEST-\d+"
     r"|OPTIONS-\d+(\.dbtmp)?|\d+\.(log|sst|dbtmp)"
 )
 _DATA_FILES: Final = re.compile(r"\d+\.(log|sst)")
 _STATE_FILES: Final = re.compile(r"MANIFEST-\d+|\d+\.(log|sst)")
 _MEMORY: Final = ("/dev/shm",)
 _SCRATCH_BYTES: Final = 64 << 10  # what RocksDB and its binding write beside the links, and some more
-_IGNORED: Final = frozenset({"lost+found"})  # the root of a freshly made file system
+_IGNORED: Final = frozenset({"lost+found", SNAPSHOT_NAME})  # the former: the root of a fresh file system
 _UNMIRRORED: Final = frozenset({"LOCK", "LOG", "rocksdict-config.json", INDEX_NAME, RESERVE_NAME})
 
 
@@ -76,8 +82,9 @@ def require(path: str) -> None:
         )
 
 
-def check_families(path: str, found: Collection[str], *, read_only: bool) -> None:
-    """Make sure that a database's families are a store's.
+def check_families(path: str, found: Collection[str], *, read_only: bool) -> tuple[str, ...]:
+    """Make sure that a database's families are a store's. Returns those that a store of an older format does
+    not have; only its identity can tell then whether it is one or has lost them (see identity.py).
 
     Raises FormatError when they are somebody else's, StoreCorrupt when some of a store's are not found.
     """
@@ -89,9 +96,11 @@ def check_families(path: str, found: Collection[str], *, read_only: bool) -> Non
             "written by a newer warpmem (upgrade the package) or by something else (name another directory)"
         )
     if not missing:
-        return
+        return ()
     names = _names(path)
     if any(os.path.getsize(os.path.join(path, name)) for name in names if _DATA_FILES.fullmatch(name)):
+        if not set(missing) & set(FIRST_FAMILIES):
+            return tuple(missing)
         if LOCK_NAME in names:
             # RocksDB lists families up to the first damaged record of its MANIFEST, without an error.
             raise StoreCorrupt(
@@ -106,11 +115,30 @@ def check_families(path: str, found: Collection[str], *, read_only: bool) -> Non
         raise FormatError(
             f"the store in {path!r} was never completely created: open it once without read_only=True"
         )
+    return ()
+
+
+def refuse_older(found: Collection[str]) -> None:
+    """Raises FormatError: a store with these families has an older format."""
+    raise FormatError(
+        f"the store has {len(found) - 1} of {len(FAMILIES)} families, those of an older format: warpmem.open "
+        "brings it up to date, after a copy; read_only=True reads it as it is"
+    )
 
 
 def is_ours(path: str) -> bool:
     """Whether a warpmem has opened this directory for writing before."""
     return LOCK_NAME in _names(path)
+
+
+def remove_snapshot(path: str) -> None:
+    """Remove what a backup has left in a store: its links keep the bytes of deleted tables."""
+    shutil.rmtree(os.path.join(path, SNAPSHOT_NAME), ignore_errors=True)
+
+
+def is_store_file(name: str) -> bool:
+    """Whether a store writes files of this name."""
+    return _OWN_FILES.fullmatch(name) is not None
 
 
 def tables(path: str) -> set[str]:
@@ -126,6 +154,16 @@ def remove_old_logs(path: str) -> None:
                 os.unlink(os.path.join(path, name))
             except OSError as error:
                 raise StoreError(f"cannot delete {name!r} in {path!r}: {error.strerror}") from error
+
+
+def looks_like_store(path: str) -> bool:
+    """Whether a directory holds a store, however damaged: files of its names, and data among them."""
+    try:
+        names = _names(path)
+    except (FileNotFoundError, FormatError):
+        return False
+    known = [name for name in names if is_store_file(name)]
+    return any(_DATA_FILES.fullmatch(name) or name == "CURRENT" for name in known)
 
 
 def scratch() -> str:

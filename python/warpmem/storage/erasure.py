@@ -30,7 +30,7 @@ T = TypeVar("T")
 _MARK_KEYS: Final = 4096
 _CHUNK_ITEMS: Final = 256
 _CHUNK_VALUES: Final = 4096
-_END: Final = b"\xff" * 64
+_END: Final = codec.KEYS_END
 
 Range = tuple[str, bytes, bytes]
 Run = Callable[[Callable[[ErasingTransaction], T]], T]

@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from ..errors import ModelMismatch, StoreClosed, StoreCorrupt, StoreError
 from ..ops.replay import row_changes, touched
-from .log import StoreLog, load_state, read_identity
+from .identity import read_identity
+from .log import StoreLog, load_state
 from .rocks_follow import FollowingEngine
 
 _TRIES: Final = 5

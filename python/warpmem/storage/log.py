@@ -28,21 +28,22 @@ from ..errors import (
 )
 from ..ops.ids import KeyMaker, key_time, owner_of, owner_prefix
 from ..protocols import Clock, Engine, Transaction
-from ..records import LogEntry, Record, Row, RowBlock, RowChange, StoreIdentity
+from ..protocols.storage import DigestsOf
+from ..records import Backup, LogEntry, Record, ReembedJob, Row, RowBlock, RowChange, StoreIdentity
 from ..types import Durability, Operation, Order, Owner
 from . import codec
 from .committer import Committer
 from .erasing import ErasingTransaction
 from .erasure import StoreErasures
+from .identity import FORMAT, identity_entry, read_identity
 from .rows import Versions, read_blocks
 from .transaction import LogState, StoreTransaction, owner_digest
-from .values import HistoryValue, ItemValue, OwnerValue, decode, decode_row, encode, make_record
+from .values import HistoryValue, ItemValue, OwnerValue, decode, decode_row, make_record
+from .vector_build import BuildTransaction, VectorBuild, begin, read_job, tidy
 
 T = TypeVar("T")
 S = TypeVar("S", bound=StoreTransaction)
 
-FORMAT = 1
-_IDENTITY_KEY = b"identity"
 _OWNER_CACHE = 65_536
 _KEY_SEARCH = 4096
 
@@ -79,6 +80,12 @@ class StoreLog:
     ) -> T:
         return self._transact(StoreTransaction, change, durability or self._durability, self._timeout, size)
 
+    def build_vectors(self, model_id: str, dimension: int) -> VectorBuild:
+        def run(change: Callable[[BuildTransaction], T], durability: Durability) -> T:
+            return self._transact(BuildTransaction, change, durability, None, 0)
+
+        return begin(self._engine, run, model_id, dimension, self.now)
+
     def _transact(
         self,
         kind: type[S],
@@ -106,14 +113,18 @@ class StoreLog:
 
     def _write(self, transaction: StoreTransaction) -> None:
         # Memory is taken before the write: nothing that can fail stands between it and the state it leads to.
-        epoch = self._epoch + 1
+        identity, epoch = self._identity, self._epoch
+        if isinstance(transaction, BuildTransaction):
+            identity = transaction.identity
+        else:
+            epoch += 1
         self._unapplied.append(transaction)
         try:
             self._engine.write(transaction.operations)
         except BaseException:
             self._unapplied.pop()
             raise
-        self._state, self._epoch = transaction.state, epoch
+        self._state, self._epoch, self._identity = transaction.state, epoch, identity
 
     def _sync(self) -> None:
         try:
@@ -131,6 +142,8 @@ class StoreLog:
             self._unapplied.remove(transaction)
         self._applied = max(self._applied, transaction.state.sequence)
         self._tell(transaction.effects)
+        if isinstance(transaction, BuildTransaction) and transaction.applied is not None:
+            transaction.applied()
 
     def _tell(self, effects: Sequence[RowChange]) -> None:
         if any(effect.erased for effect in effects):
@@ -215,29 +228,28 @@ class StoreLog:
                 found.append((current.operation, current.recorded_at, make_record(key, current)))
         return found
 
-    def vector(self, key: bytes, version: int) -> NDArray[np.float32] | None:
+    def vector(self, key: bytes, version: int, identity: StoreIdentity) -> NDArray[np.float32] | None:
         vector_key = codec.vector_key(key, version)
-        stored = self._engine.get("vectors", vector_key)
+        stored = self._engine.get(identity.vectors, vector_key)
         if stored is None:
             return None
-        payload = codec.unseal("vectors", vector_key, stored)
-        vector: NDArray[np.float32] = decode_row(key, version, payload, self._identity.dimension).vector
+        payload = codec.unseal(identity.vectors, vector_key, stored)
+        vector: NDArray[np.float32] = decode_row(key, version, payload, identity.dimension).vector
         return vector
 
-    def rows(self, owner: int, metadata: bool = False) -> Iterator[RowBlock]:
+    def rows(self, owner: int, identity: StoreIdentity, metadata: bool = False) -> Iterator[RowBlock]:
         start, stop = codec.prefix_range(owner_prefix(owner))
-        dimension = self._identity.dimension
-        return read_blocks(self._engine, "vectors", start, stop, dimension, metadata=metadata)
+        return read_blocks(self._engine, identity.vectors, start, stop, identity.dimension, metadata=metadata)
 
     def item_rows(self, key: bytes, metadata: bool = False) -> Iterator[Row]:
         start, stop = codec.prefix_range(key)
-        dimension = self._identity.dimension
+        family, dimension = self._identity.vectors, self._identity.dimension
         # In this order: a version that leaves `items` is in `history` from the same write on.
-        vectors = self._engine.scan("vectors", start, stop)
+        vectors = self._engine.scan(family, start, stop)
         versions = Versions(self._engine, start, stop) if metadata else None
         for key, stored in vectors:
-            payload = codec.unseal("vectors", key, stored)
-            item_key, version = codec.read_version_key("vectors", key)
+            payload = codec.unseal(family, key, stored)
+            item_key, version = codec.read_version_key(family, key)
             row = decode_row(item_key, version, payload, dimension)
             yield (
                 row
@@ -280,6 +292,9 @@ class StoreLog:
     def position(self) -> LogEntry | None:
         return next(self.entries(self._applied - 1), None) if self._applied else None
 
+    def job(self) -> ReembedJob | None:
+        return read_job(self._engine)
+
     def totals(self) -> dict[str, int]:
         state = self._state
         return {"items": state.items, "owners": state.owners, "sequence": state.sequence}
@@ -297,6 +312,15 @@ class StoreLog:
 
     def lag(self) -> tuple[int, float]:
         return 0, 0.0
+
+    def kept(self, key: bytes) -> bytes | None:
+        stored = self._engine.get("meta", key)
+        return None if stored is None else bytes(codec.unseal("meta", key, stored))
+
+    def backup(self, root: str, digests: DigestsOf, *, verify: bool) -> Backup:
+        from .backup import make_backup  # nobody else needs it, nor what it imports to verify
+
+        return make_backup(self, self._engine, root, digests, verify=verify)
 
     def close(self) -> None:
         self._committer.stop()
@@ -333,20 +357,6 @@ def _last_key_time(engine: Engine) -> int:
     return 0
 
 
-def read_identity(engine: Engine) -> StoreIdentity | None:
-    """What the store is, or None for a new one. Raises FormatError when a newer version wrote it."""
-    stored = engine.get("meta", _IDENTITY_KEY)
-    if stored is None:
-        return None
-    identity = decode(codec.unseal("meta", _IDENTITY_KEY, stored), StoreIdentity)
-    if identity.format > FORMAT:
-        raise FormatError(
-            f"the store has format {identity.format}, this warpmem reads up to {FORMAT}; "
-            "upgrade warpmem to open it"
-        )
-    return identity
-
-
 def open_log(
     engine: Engine, clock: Clock, *, model_id: str, dimension: int, durability: Durability = "sync",
     max_queue: int = 4096, read_only: bool = False, kind: type[StoreLog] = StoreLog,
@@ -367,14 +377,17 @@ def open_log(
         if read_only:
             raise FormatError("there is no store here yet; open it once without read_only=True to create it")
         identity = StoreIdentity(FORMAT, clock.now(), os.urandom(16), model_id, dimension)
-        engine.write([("meta", _IDENTITY_KEY, codec.seal("meta", _IDENTITY_KEY, encode(identity)))])
+        engine.write([identity_entry(identity)])
         engine.sync()
     if (identity.model_id, identity.dimension) != (model_id, dimension):
         raise ModelMismatch(
             f"the store holds vectors of {identity.model_id!r} ({identity.dimension} dimensions), "
             f"not of {model_id!r} ({dimension}); "
-            "open it with that model, or export it and import it into a new store with this one"
+            "open it with that model, or as dimension= and model_id= name it, and change to this one with "
+            "reembed() or `warpmem reembed`"
         )
+    if not read_only:
+        tidy(engine)
     return kind(
         engine, identity, clock, durability=durability, max_queue=max_queue, read_only=read_only,
         max_queue_bytes=max_queue_bytes, timeout=timeout,

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator, Sequence
 
 from ..errors import StoreClosed, StoreError, StoreReadOnly
-from .codec import FAMILIES
+from .codec import FAMILIES, KEYS_END
 
 
 class _Family:
@@ -50,6 +50,11 @@ class MemoryEngine:
         self._sync_fault = None
 
     # -------------------------------------------------------------------------------------- reads
+
+    @property
+    def absent(self) -> Sequence[str]:
+        """See protocols.Engine: none."""
+        return ()
 
     def get(self, family: str, key: bytes) -> bytes | None:
         """See protocols.Engine."""
@@ -120,6 +125,10 @@ class MemoryEngine:
                     held.values[key] = value
                 elif held.values.pop(key, None) is not None:
                     del held.keys[bisect.bisect_left(held.keys, key)]
+
+    def clear(self, family: str) -> None:
+        """See protocols.Engine."""
+        self.write([(family, key, None) for key, _ in self.scan(family, b"", KEYS_END)])
 
     def sync(self) -> None:
         """See protocols.Engine."""

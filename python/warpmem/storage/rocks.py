@@ -17,12 +17,12 @@ import os
 import shutil
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, Final
 
 from ..errors import DiskFull, StoreClosed, StoreCorrupt, StoreError, StoreReadOnly
 from . import directory
-from .codec import FAMILIES
+from .codec import FAMILIES, KEYS_END
 from .disk import SpaceGuard
 from .lock import PathLock
 from .reserve import RESERVE_NAME, Reserve
@@ -44,6 +44,8 @@ class RocksEngine(Renewable):
     memtable_bytes  write buffer of one family; all together take at most four times that, the write-ahead
                     log eight times
     min_free_bytes  writes are refused with less than this free (see disk.py); 0 turns that off
+    upgrade         called with the families found before families of a newer format are added, while the
+                    store is locked and closed; without it a store that lacks them is refused
 
     Raises FormatError (no store), StoreLocked, StoreCorrupt, StoreReadOnly (no permission), DiskFull,
     StoreError.
@@ -56,9 +58,12 @@ class RocksEngine(Renewable):
         read_only: bool = False,
         memtable_bytes: int = 16 << 20,
         min_free_bytes: int = 64 << 20,
+        upgrade: Callable[[Collection[str]], None] = directory.refuse_older,
     ) -> None:
         self._path = os.path.abspath(path)
         self._read_only = read_only
+        self._upgrade = upgrade
+        self._absent: tuple[str, ...] = ()
         self._guard = SpaceGuard(self._path, min_free_bytes, self._buffered)
         self._min_free = min_free_bytes
         self._reserve = Reserve(self._path, min_free_bytes // _SHARE_TO_RESERVE)
@@ -92,8 +97,11 @@ class RocksEngine(Renewable):
             # Before the lock, which is a file: somebody else's database stays as it is.
             directory.check_families(self._path, call(list_families, self._path), read_only=False)
         self._lock = PathLock(self._path)
+        directory.remove_snapshot(self._path)
         if exists:
-            directory.check_families(self._path, call(list_families, self._path), read_only=False)
+            found = call(list_families, self._path)
+            if directory.check_families(self._path, found, read_only=False):
+                self._upgrade(found)
         return self._open_unlocked(1.0)
 
     def _open_database(self) -> Any:
@@ -105,8 +113,9 @@ class RocksEngine(Renewable):
 
     def _take(self, database: Any) -> None:
         self._db = database
-        self._handles = {name: database.get_column_family_handle(name) for name in FAMILIES}
-        self._families = {name: database.get_column_family(name) for name in FAMILIES}
+        names = {name: "default" if name in self._absent else name for name in FAMILIES}
+        self._handles = {name: database.get_column_family_handle(real) for name, real in names.items()}
+        self._families = {name: database.get_column_family(real) for name, real in names.items()}
 
     def _open_read_only(self, memtable_bytes: int) -> Any:
         directory.require(self._path)
@@ -117,8 +126,8 @@ class RocksEngine(Renewable):
             mirror = os.path.join(place, "store")
             try:
                 directory.mirror(self._path, mirror)
-                directory.check_families(mirror, call(list_families, mirror), read_only=True)
-                database = call(open_database, mirror, memtable_bytes, "read")
+                absent = directory.check_families(mirror, call(list_families, mirror), read_only=True)
+                database = call(open_database, mirror, memtable_bytes, "read", "", absent)
             except StoreCorrupt:
                 remove()
                 # A writer may have removed a file between the listing and the open.
@@ -130,9 +139,20 @@ class RocksEngine(Renewable):
                 raise
             else:
                 self._remove_mirror = remove
+                self._absent = absent
                 return database
 
+    @property
+    def path(self) -> str:
+        """The directory, absolute."""
+        return self._path
+
     # -------------------------------------------------------------------------------------- reads
+
+    @property
+    def absent(self) -> Sequence[str]:
+        """See protocols.Engine. RocksDB's own family, which is empty, is read in their place."""
+        return self._absent
 
     def get(self, family: str, key: bytes) -> bytes | None:
         """The value, or None. Raises StoreCorrupt when its block fails RocksDB's checksum."""
@@ -213,6 +233,13 @@ class RocksEngine(Renewable):
             self._reserve.keep(self._min_free)
         self._change("write", self._db.write, batch)
 
+    def clear(self, family: str) -> None:
+        """See protocols.Engine.clear. Raises as write."""
+        self._check_writable()
+        batch = self._new_batch(raw_mode=True)
+        batch.delete_range(b"", KEYS_END, self._handles[family])
+        self._change("write", self._db.write, batch)
+
     def sync(self) -> None:
         """See protocols.Engine.sync. Raises StoreReadOnly (DiskFull when that was the reason)."""
         self._check_writable()
@@ -238,6 +265,22 @@ class RocksEngine(Renewable):
                 self._guard.alarm()
                 raise
             raise StoreReadOnly(self._failure) from error
+
+    # ------------------------------------------------------------------------------------- backup
+
+    def flush(self) -> None:
+        """Move what is in memory into tables, so that snapshot() has little left to move. On any thread."""
+        self._check_writable()
+        for family in list(self._families.values()):
+            call(family.flush)
+
+    def snapshot(self, path: str) -> None:
+        """Make `path`, which does not exist, a database in the state of now; its tables are links. On the
+        thread of write. This holds the interpreter's lock."""
+        from rocksdict import Checkpoint
+
+        self._check_writable()
+        call(Checkpoint(self._db).create_checkpoint, path)
 
     # -------------------------------------------------------------------------------------- close
 

@@ -42,7 +42,10 @@ def typed(error: Exception) -> Exception:
             f"the store is open elsewhere ({text}): close it there, or open with read_only=True"
         )
     if "Corruption" in text or "No such file" in text:
-        return StoreCorrupt(f"RocksDB reports damage: {text}; restore the directory from a backup")
+        return StoreCorrupt(
+            f"RocksDB reports damage: {text}; restore the directory from a backup, or salvage it with "
+            "`warpmem repair`"
+        )
     if "Permission denied" in text or "Read-only file system" in text:
         return StoreReadOnly(f"no permission to write in the store: {text}; open with read_only=True")
     return StoreError(f"RocksDB refused: {text}")

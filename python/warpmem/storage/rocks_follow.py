@@ -57,9 +57,9 @@ class FollowingEngine(RocksEngine):
             remove: Any = weakref.finalize(self, shutil.rmtree, place, ignore_errors=True)
             try:
                 directory.mirror(self._path, links)
-                directory.check_families(links, call(list_families, links), read_only=True)
+                absent = directory.check_families(links, call(list_families, links), read_only=True)
                 info = os.path.join(place, _INFO)
-                database = call(open_database, links, memtable_bytes, "follow", info)
+                database = call(open_database, links, memtable_bytes, "follow", info, absent)
                 os.rename(links, os.path.join(place, "opened"))
                 os.symlink(self._path, links, target_is_directory=True)
             except StoreCorrupt as error:
@@ -71,6 +71,7 @@ class FollowingEngine(RocksEngine):
                 if directory.data_files(self._path).keys() == before.keys():
                     self._logs = _logs(before)
                     self._remove_mirror = remove
+                    self._absent = absent
                     return database
                 database.close()
             remove()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Final
 
 from . import directory
-from .codec import FAMILIES
+from .codec import FAMILIES, VECTOR_FAMILIES
 
 _OPTIONS: Final = Path(__file__).with_name("rocksdb_options")
 _CACHE_BYTES: Final = 32 << 20
@@ -18,7 +18,7 @@ _MAX_OPEN_FILES: Final = 256
 _INFO_LOG_BYTES: Final = 1 << 20
 _INFO_LOGS: Final = 2
 _LARGE_BLOCK: Final = 16 << 10  # vectors are read by the thousand, which takes two thirds of the time with it
-UNCOMPRESSED: Final = frozenset({"vectors"})  # float32 of unit vectors do not compress
+UNCOMPRESSED: Final = frozenset(VECTOR_FAMILIES)  # float32 of unit vectors do not compress
 
 
 @contextlib.contextmanager
@@ -72,9 +72,12 @@ def _options(
     return options, family
 
 
-def open_database(path: str, memtable_bytes: int, access: str, info: str = "") -> Any:
+def open_database(
+    path: str, memtable_bytes: int, access: str, info: str = "", absent: Collection[str] = ()
+) -> Any:
     """RocksDB at a path; access "write", "write on a full disk" (what the write-ahead log holds is not
-    written into tables), "read" or "follow". info: folder for what a follower logs."""
+    written into tables), "read" or "follow". info: folder for what a follower logs. absent: families
+    that it does not have."""
     from rocksdict import AccessType, Cache, Rdict
 
     cache = Cache(_CACHE_BYTES)
@@ -85,7 +88,11 @@ def open_database(path: str, memtable_bytes: int, access: str, info: str = "") -
     return Rdict(
         path,
         options=options,
-        column_families={family: plain if family in UNCOMPRESSED else compressed for family in FAMILIES},
+        column_families={
+            family: plain if family in UNCOMPRESSED else compressed
+            for family in FAMILIES
+            if family not in absent
+        },
         access_type=(
             AccessType.secondary(info)
             if access == "follow"

@@ -216,7 +216,7 @@ class StoreTransaction:
         last = record.item.version
         self._retire(record, None)
         for version in range(1, last + 1):
-            self._write("vectors", codec.vector_key(record.key, version), None)
+            self._write(self._identity.vectors, codec.vector_key(record.key, version), None)
             self._remove_row(record.key, version)
         self._write("items", record.key, None)
         self._records[record.key] = None
@@ -233,6 +233,9 @@ class StoreTransaction:
         )
         self.state.items -= 1
         self._log("delete", record)
+
+    def keep(self, key: bytes, payload: bytes) -> None:
+        self._write("meta", key, payload)
 
     # ------------------------------------------------------------------------------------ outcome
 
@@ -292,12 +295,12 @@ class StoreTransaction:
         removed.append((key, version))
 
     def _put_row(self, row: Row) -> None:
-        self._write("vectors", codec.vector_key(row.key, row.version), encode_row(row))
+        self._write(self._identity.vectors, codec.vector_key(row.key, row.version), encode_row(row))
         _, rows = self._touched(row.key)
         rows[row.key, row.version] = row
 
     def _row(self, key: bytes, version: int) -> Row:
-        stored = self._read("vectors", codec.vector_key(key, version))
+        stored = self._read(self._identity.vectors, codec.vector_key(key, version))
         if stored is None:
             raise StoreCorrupt(
                 f"version {version} of key {key.hex()} has no vector; run a restore from backup"

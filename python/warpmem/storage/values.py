@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..errors import StoreCorrupt
 from ..ops.clock import from_open_end, open_end, to_datetime, to_micros
 from ..ops.ids import format_id
-from ..records import LogEntry, Record, Row, RowHeader, StoreIdentity
+from ..records import LogEntry, Record, ReembedJob, Row, RowHeader, StoreIdentity
 from ..types import MemoryItem, Modality, Operation, Scope
 from .erasure_values import ErasureMark, NotedBackup
 
@@ -80,8 +80,8 @@ encode = msgspec.msgpack.Encoder().encode
 _decoders: dict[type, msgspec.msgpack.Decoder[Any]] = {
     kind: msgspec.msgpack.Decoder(kind)
     for kind in (
-        ItemValue, HistoryValue, RowHeader, OwnerValue, RememberedValue, LogEntry, StoreIdentity, ErasureMark,
-        NotedBackup,
+        ItemValue, HistoryValue, RowHeader, OwnerValue, RememberedValue, LogEntry, ReembedJob, StoreIdentity,
+        ErasureMark, NotedBackup,
     )
 }  # fmt: skip
 
@@ -192,6 +192,14 @@ def encode_row(row: Row) -> bytes:
     )  # fmt: skip
     vector = np.ascontiguousarray(row.vector, dtype="<f4")
     return _HEADER_LENGTH.pack(len(header)) + header + vector.tobytes()
+
+
+def split_row(payload: bytes | memoryview) -> tuple[bytes | memoryview, bytes | memoryview]:
+    """(header with its length, values) of a payload of family vectors. Raises StoreCorrupt."""
+    end = 2 + _HEADER_LENGTH.unpack_from(payload)[0] if len(payload) >= 2 else 2
+    if len(payload) < end:
+        raise StoreCorrupt(f"a vector value is {len(payload)} bytes, expected more than {end}")
+    return payload[:end], payload[end:]
 
 
 def decode_row(key: bytes, version: int, payload: bytes | memoryview, dimension: int) -> Row:

@@ -1,41 +1,47 @@
 """Importing JSON lines. A line is one of
 
     {"text": ..., "user_id": ..., "kind": ..., "key": ..., "metadata": {...}, "valid_from": ..., ...}
-        an item; all fields of an exported line are taken, of which id, version, model_id, and the times of
-        recording mean nothing to the new store
+        an item; all fields of an exported line are taken, of which id, version and the times of recording
+        mean nothing to the new store. "vector" (base64 of float32) counts where "model_id" is the store's
+        model; else the text is embedded again. A line with a "check" must be what it was (line_check.py)
     {"role": ..., "content": ..., "at": ..., "user_id": ...}
         a chat message (ingest/messages.py)
 
-A line that names no owner belongs to the scope of the command. One that names no kind, as no chat message
-does, is of the command's kind, else a fact or a message. Empty lines are passed over.
+A line that names no owner belongs to the scope of the call. One that names no kind, as no chat message does,
+is of the call's kind, else a fact or a message. Empty lines are passed over.
 
-Each line carries an idempotency key made from its content, so that importing a file again, as after an
-error, stores nothing twice, messages included. That holds as long as the store remembers such keys (7 days);
-later, current facts and the like are still recognised as duplicates, messages and events are not. A line that
-stands twice in one file, and has no id, is meant twice.
+Each line carries an idempotency key made from its content, so that importing it again stores nothing twice,
+messages included, as long as the store remembers such keys (7 days); how far a whole file was imported is
+remembered for good (ledger.py). A line that stands twice in one file, and has no id, is meant twice.
 
 The past comes back as it was: each item is stored with the end it had, whatever comes before or after it. A
 line that is taken for a repetition of a stored item which is valid longer ends that item, unless the item is
-a line of the same export or was known to end at another time; then a note on stderr says that its end stays.
+a line of the same export or was known to end at another time; then a note says that its end stays.
 `sources` are kept as written.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
+import contextlib
 import hashlib
-import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
-from typing import Any, BinaryIO
+from typing import IO, TYPE_CHECKING, Any
 
 import msgspec
+import numpy as np
 
-from ..errors import Conflict, InputError, InvalidTime, ModelError, WarpmemError
+from ..errors import Conflict, InputError, InvalidTime, InvalidVector, ModelError, WarpmemError
 from ..ingest.messages import to_new_items
-from ..memory import Memory
 from ..ops.clock import to_micros
 from ..types import AddResult, MemoryItem, Modality, NewItem, Scope
+from .line_check import Checks
+
+if TYPE_CHECKING:
+    from .facade import Memory
 
 MAX_LINE_BYTES = 8 << 20
 _IDS = ("user_id", "agent_id", "run_id", "corpus_id")
@@ -69,6 +75,8 @@ class ItemLine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     valid_to: datetime | None = None
     recorded_at: datetime | None = None
     retired_at: datetime | None = None
+    vector: str | None = None
+    check: str | None = None
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -79,9 +87,9 @@ class Entry(msgspec.Struct, frozen=True):
     exported: bool
 
 
-def read_lines(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """(number from 1, line) of a stream. A line over the limit comes cut, one byte longer than the limit."""
-    number = 0
+def read_lines(stream: IO[bytes], number: int = 0) -> Iterator[tuple[int, bytes]]:
+    """(number, line) of a stream, counted on from `number`. A line over the limit comes cut, one byte longer
+    than the limit."""
     while line := stream.readline(MAX_LINE_BYTES + 1):
         number += 1
         rest = line
@@ -93,22 +101,45 @@ def read_lines(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
 class Importer:
     """Adds lines in batches, each one commit, and remembers what became of them.
 
-    A refused line is reported on stderr with its number. Without `skip_errors` it ends the import: `stopped`
-    is then True and lines before it are stored. StoreError passes through. Takes memory in proportion to the
+    A refused line goes to `refused` with its number. Without `skip_errors` it ends the import: `stopped` is
+    then True and lines before it are stored. StoreError passes through. Takes memory in proportion to the
     lines: the digest of each, or the id it got.
+
+    refused  called with a line's number and why it was refused
+    say      called with notes on what was stored otherwise than written
+    stored   called with the number of a line when all up to it are stored
+
+    `since`: items made after that time are taken for lines of this file; an earlier run began then.
     """
 
     def __init__(
-        self, memory: Memory, scope: Scope | None, kind: str | None, batch: int, *, skip_errors: bool
+        self,
+        memory: Memory,
+        scope: Scope | None,
+        kind: str | None,
+        batch: int,
+        *,
+        skip_errors: bool,
+        refused: Callable[[int, WarpmemError], None],
+        say: Callable[[str], None],
+        stored: Callable[[int], None],
     ) -> None:
         self._memory = memory
         self._scope = scope
         self._kind = kind
         self._batch = batch
         self._skip_errors = skip_errors
+        self._refused = refused
+        self._say = say
+        self._stored = stored
+        self._last = 0
         self._waiting: list[Entry] = []
         self._seen: Counter[bytes] = Counter()
+        self._checks = Checks()
         self._exported: set[str] = set()
+        self._model_id: str | None = None
+        self._dimension = 0
+        self.since: datetime | None = None
         self.actions: Counter[str] = Counter()
         self.skipped = 0
         self.stopped = False
@@ -123,6 +154,7 @@ class Importer:
         if number == 1:
             line = line.removeprefix(b"\xef\xbb\xbf")
         if not line.strip():
+            self._last = number
             return
         try:
             entry = self._parse(number, line)
@@ -130,19 +162,43 @@ class Importer:
             self._flush()
             if not self.stopped:
                 self._refuse(number, error)
+                self._last = number
+            return
+        self._last = number
+        if entry is None:
             return
         self._waiting.append(entry)
         if len(self._waiting) >= self._batch:
             self._flush()
 
+    def pass_over(self, number: int, line: bytes) -> None:
+        """Count a line that an earlier run has stored."""
+        if number == 1:
+            line = line.removeprefix(b"\xef\xbb\xbf")
+        self._last = number
+        if line.strip():
+            self._idempotency_key(line, unique=False)
+        if b'"check"' in line:
+            with contextlib.suppress(InputError, msgspec.DecodeError):
+                self._checks.is_end(msgspec.json.decode(line, type=dict))
+
+    def start_over(self) -> None:
+        """Forget lines that were passed over."""
+        self._seen.clear()
+        self._checks = Checks()
+        self._last = 0
+
     def finish(self) -> None:
         """Store what waits."""
         if not self.stopped:
             self._flush()
+        if not self.stopped and self._checks.cut_off:
+            self._refuse(self._last, InputError("the export is cut off after this line: export it again"))
 
     # ------------------------------------------------------------------------------ reading a line
 
-    def _parse(self, number: int, line: bytes) -> Entry:
+    def _parse(self, number: int, line: bytes) -> Entry | None:
+        """What a line asks for; None when it is the last line of an export."""
         if len(line) > MAX_LINE_BYTES:
             raise InputError(f"the line is over the limit of {MAX_LINE_BYTES} bytes")
         try:
@@ -151,6 +207,8 @@ class Importer:
                 raise InputError(f"expected a JSON object, not {type(raw).__name__}")
             if "role" in raw or "content" in raw:
                 return self._message(number, line, raw)
+            if self._checks.is_end(raw):
+                return None
             given = msgspec.convert(raw, ItemLine)
         except msgspec.ValidationError as error:
             raise InputError(f"not an item: {error}") from None
@@ -174,9 +232,27 @@ class Importer:
             valid_from=given.valid_from,
             valid_to=given.valid_to,
             expires_at=given.expires_at,
+            vector=self._vector(given),
             idempotency_key=self._idempotency_key(line, unique=given.id is not None),
         )
         return Entry(number, item, given.id is not None)
+
+    def _vector(self, given: ItemLine) -> Any:
+        """The line's vector, where it is of this store's model: (dim,) float32."""
+        if given.vector is None:
+            return None
+        if self._model_id is None:
+            stats = self._memory.stats()
+            self._model_id, self._dimension = stats.model_id, stats.dimension
+        if given.model_id != self._model_id:
+            return None
+        try:
+            data = base64.b64decode(given.vector, validate=True)
+        except (binascii.Error, ValueError):
+            raise InvalidVector("vector is not base64") from None
+        if len(data) != 4 * self._dimension:
+            raise InvalidVector(f"vector has {len(data)} bytes, expected {4 * self._dimension}")
+        return np.frombuffer(data, "<f4")
 
     def _message(self, number: int, line: bytes, raw: dict[str, Any]) -> Entry:
         scope = self._scope_of(raw)
@@ -203,6 +279,7 @@ class Importer:
     def _flush(self) -> None:
         entries, self._waiting = self._waiting, []
         if not entries:
+            self._stored(self._last)
             return
         try:
             results = self._memory.add_many([entry.item for entry in entries])
@@ -215,12 +292,13 @@ class Importer:
                     self._refuse(entry.number, error)
                 if self.stopped:
                     return
-            return
-        for entry, result in zip(entries, results, strict=True):
-            self._settle(entry, result)
+        else:
+            for entry, result in zip(entries, results, strict=True):
+                self._settle(entry, result)
+        self._stored(self._last)
 
     def _refuse(self, number: int, error: WarpmemError) -> None:
-        print(f"warpmem: {type(error).__name__}: line {number}: {error}", file=sys.stderr)
+        self._refused(number, error)
         if self._skip_errors:
             self.skipped += 1
         else:
@@ -250,12 +328,11 @@ class Importer:
             return
         same_beginning = item.valid_from == entry.item.valid_from
         # An exported line that repeats another of its export is a second item: it does not correct the first.
-        another = entry.exported and item.id in self._exported
+        another = entry.exported and (
+            item.id in self._exported or (self.since is not None and item.created_at >= self.since)
+        )
         if another or when < item.valid_from or (item.valid_to is not None and not same_beginning):
-            print(
-                f"warpmem: line {entry.number}: repeats an item that is valid longer; its end stays as it is",
-                file=sys.stderr,
-            )
+            self._say(f"line {entry.number}: repeats an item that is valid longer; its end stays as it is")
             return
         self._memory.update(item.id, valid_to=when)
 

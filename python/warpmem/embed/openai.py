@@ -1,0 +1,97 @@
+"""Any server with OpenAI's `/v1/embeddings`: vLLM, TEI, NIM, Ollama, infinity, and those in front of TPUs.
+
+The API: https://platform.openai.com/docs/api-reference/embeddings
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from ..errors import EmbeddingError, InputError
+from ..ops.http import Endpoint
+from .remote import RemoteEmbedder
+
+
+class _Row(msgspec.Struct):
+    embedding: list[float] | str
+    index: int
+
+
+class _Answer(msgspec.Struct):
+    data: list[_Row]
+
+
+class OpenAIEmbedder(RemoteEmbedder):
+    """Embedder behind `url` + "/embeddings".
+
+    url         with the version, for example "http://127.0.0.1:8000/v1"
+    model       the server's name for the model
+    dimension   of the vectors; None asks the server
+    shorten     send `dimension` along: models of the Matryoshka kind then give vectors of that size
+    as_base64   ask for base64 instead of decimal numbers; a server may answer in either form
+    model_id    None: made of `model`, the prefixes, and the dimension if it is shortened
+
+    The others are those of ops/http.py's Endpoint and of RemoteEmbedder.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        *,
+        dimension: int | None = None,
+        shorten: bool = False,
+        as_base64: bool = True,
+        model_id: str | None = None,
+        batch: int = 32,
+        query_prefix: str = "",
+        document_prefix: str = "",
+        check_seconds: float = 60.0,
+        timeout: float = 30.0,
+        key_env: str | None = None,
+        key_file: str | None = None,
+        ca_file: str | None = None,
+    ) -> None:
+        if not isinstance(model, str) or not model:
+            raise InputError("model must be a string that is not empty")
+        if shorten and dimension is None:
+            raise InputError("shorten needs the dimension to shorten to")
+        self._endpoint = Endpoint(url, timeout=timeout, key_env=key_env, key_file=key_file, ca_file=ca_file)
+        self._request: dict[str, Any] = {"model": model}
+        if as_base64:
+            self._request["encoding_format"] = "base64"
+        if shorten:
+            self._request["dimensions"] = dimension
+        super().__init__(
+            model_id=model_id,
+            default_id=f"openai:{model}:{dimension}" if shorten else f"openai:{model}",
+            dimension=dimension,
+            batch=batch,
+            query_prefix=query_prefix,
+            document_prefix=document_prefix,
+            check_seconds=check_seconds,
+        )
+
+    def _ask(self, texts: list[str]) -> list[Any]:
+        data = self._endpoint.post("/embeddings", {**self._request, "input": texts}, _Answer).data
+        rows: list[Any] = [None] * len(data)
+        for row in data:
+            if not 0 <= row.index < len(rows) or rows[row.index] is not None:
+                raise EmbeddingError(
+                    f"{self.model_id!r}: {len(rows)} rows, but their indices are not 0 to {len(rows) - 1}"
+                )
+            rows[row.index] = self._numbers(row.embedding)
+        return rows
+
+    def _numbers(self, embedding: list[float] | str) -> Any:
+        if isinstance(embedding, list):
+            return embedding
+        try:
+            return np.frombuffer(base64.b64decode(embedding, validate=True), "<f4")
+        except (binascii.Error, ValueError) as error:
+            raise EmbeddingError(f"{self.model_id!r}: a vector is not float32 numbers in base64") from error

@@ -1,0 +1,124 @@
+"""Importing a file of JSON lines (lines.py), from where an earlier run of it was left (ledger.py)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from typing import IO, TYPE_CHECKING
+
+import msgspec
+
+from ..errors import InputError, WarpmemError
+from ..protocols import Log
+from ..types import Scope
+from .ledger import Ledger
+from .lines import Importer, read_lines
+
+if TYPE_CHECKING:
+    from .facade import Memory
+
+_LISTED = 1000
+
+
+class ImportReport(msgspec.Struct, frozen=True):
+    """What became of the lines of a file.
+
+    stored    lines that were stored by this call, by what that did: {"added": 7, "touched": 1}
+    before    lines that an earlier call with the same file had stored
+    refused   (line, error) of the first thousand lines that were refused; without `skip_errors` there is at
+              most one, and lines after it were not read
+    """
+
+    stored: dict[str, int]
+    before: int
+    refused: tuple[tuple[int, str], ...]
+    skipped: int
+    stopped: bool
+
+
+def import_file(
+    memory: Memory,
+    log: Log,
+    file: str | os.PathLike[str] | IO[bytes],
+    scope: Scope | None,
+    kind: str | None,
+    *,
+    batch: int,
+    skip_errors: bool,
+    again: bool,
+    say: Callable[[str], None],
+    progress: Callable[[int, int], None],
+) -> ImportReport:
+    """See Memory.import_."""
+    refused: list[tuple[int, str]] = []
+
+    def refuse(number: int, error: WarpmemError) -> None:
+        text = f"{type(error).__name__}: line {number}: {error}"
+        if len(refused) < _LISTED:
+            refused.append((number, text))
+        say(text)
+
+    with _source(file) as stream:
+        ledger = _ledger(stream, log, scope, kind)
+        importer = Importer(
+            memory, scope, kind, batch, skip_errors=skip_errors, refused=refuse, say=say,
+            stored=lambda number: None if ledger is None else ledger.stored(number),
+        )  # fmt: skip
+        before = 0 if ledger is None or again else _resume(stream, ledger, importer)
+        number, done = before, 0
+        for number, line in read_lines(stream, before):
+            done += len(line)
+            if ledger is not None:
+                ledger.take(line)
+            importer.take(number, line)
+            progress(done, number)
+            if importer.stopped:
+                break
+        importer.finish()
+        if ledger is not None and not importer.stopped:
+            ledger.stored(number, finished=True)
+    return ImportReport(dict(importer.actions), before, tuple(refused), importer.skipped, importer.stopped)
+
+
+def _ledger(stream: IO[bytes], log: Log, scope: Scope | None, kind: str | None) -> Ledger | None:
+    """None for a stream that cannot be read twice."""
+    if not stream.seekable():
+        return None
+    start = stream.tell()
+    _, first = next(read_lines(stream), (0, b""))
+    stream.seek(start)
+    return Ledger(log, scope, kind, first)
+
+
+def _resume(stream: IO[bytes], ledger: Ledger, importer: Importer) -> int:
+    """Pass over the lines that are stored; how many. None when they are not the file's first lines."""
+    if ledger.mark is None:
+        return 0
+    start = stream.tell()
+    wanted = ledger.mark.lines
+    for number, line in read_lines(stream):
+        ledger.take(line)
+        importer.pass_over(number, line)
+        if number == wanted:
+            if ledger.matches:
+                importer.since = ledger.began
+                return wanted
+            break
+    stream.seek(start)
+    ledger.start_over()
+    importer.start_over()
+    return 0
+
+
+@contextlib.contextmanager
+def _source(file: str | os.PathLike[str] | IO[bytes]) -> Iterator[IO[bytes]]:
+    if not isinstance(file, (str, os.PathLike)):
+        yield file
+        return
+    try:
+        stream = open(file, "rb")  # noqa: SIM115 (errors of the body are not to be caught)
+    except OSError as error:
+        raise InputError(f"cannot read {os.fspath(file)!r}: {error.strerror}") from error
+    with stream:
+        yield stream

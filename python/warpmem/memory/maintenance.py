@@ -1,0 +1,122 @@
+"""The part of Memory that looks after the store: durability, the saved index, the model, closing."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any, Self
+
+import msgspec
+
+from ..config import Config
+from ..errors import InputError, StoreError
+from ..policy.schema import Schemas
+from ..protocols import Embedder, Index, Log, SearchBackend, VectorBuild
+from ..records import StoreIdentity
+from . import arguments
+from .cache import ItemCache
+from .lifetime import Lifetime
+from .reembed import BATCH, Given, Progress, Reembedding
+from .serving import Current, Parts, Serving
+from .vectors import Vectors
+
+_MAX_BATCH = 4096
+
+
+class Maintained:
+    """See Memory."""
+
+    _config: Config
+    _log: Log
+    _parts: Parts
+    _current: Current
+    _reembedding: Reembedding
+    _lifetime: Lifetime
+    _check_open: Callable[[], None]
+    _backend: SearchBackend
+    _cache: ItemCache
+    _schemas: Schemas
+
+    @property
+    def _index(self) -> Index:
+        return self._current.now.index
+
+    def flush(self) -> None:
+        """Return when every earlier change is durable, those with durability="os" included."""
+        self._check_open()
+        self._log.flush()
+
+    def refresh(self) -> int:
+        """Take in what the process that writes has written by now; returns how many changes that was.
+
+        For a store opened with follow=True, which does so by itself every `follow_ms`; 0 in the process that
+        writes. Raises NotSupported with read_only=True, ModelMismatch when the store has got another model.
+        """
+        self._check_open()
+        return self._log.refresh()
+
+    def checkpoint(self) -> bool:
+        """Save the index, so that the next open has it at once; False when this store keeps none. Writers
+        wait, searches go on. close() does it by itself after many changes. Raises StoreError."""
+        self._check_open()
+        return self._index.checkpoint()
+
+    def reembed(
+        self,
+        embedder: Any,
+        *,
+        dimension: int | None = None,
+        model_id: str | None = None,
+        given: Given = "refuse",
+        progress: Progress | None = None,
+        batch: int = BATCH,
+    ) -> int:
+        """Change the store's embedding model; returns how many vectors were made. Takes as long as embedding
+        every text anew; meanwhile everybody works on as before, in the old model.
+
+        embedder, dimension, model_id: as for warpmem.open. The new vectors are made from the stored texts of
+        all searchable versions, `batch` at a time, beside the old ones, and then put in use in one atomic
+        change: a search runs wholly in one model, before it or after. Killed, closed or failed on the way, it
+        goes on where it was when it is called again with this model; with another one it starts over.
+        given: what to do with an item whose text the model cannot embed, such as one that came with its
+        vector: "refuse" stops with InputError, before anything is in use; a function gets such items and
+        returns (n, dimension) vectors. progress(done, total) is called after each batch, in vectors. stats()
+        shows the job. Raises InputError, also when the store has this model already, EmbeddingError, Conflict
+        while another call does this, DiskFull.
+        """
+        self._check_open()
+        if not (callable(given) or (isinstance(given, str) and given == "refuse")):
+            raise InputError("given must be 'refuse' or a function from items to vectors")
+        if progress is not None and not callable(progress):
+            raise InputError(f"progress must be a function, not {type(progress).__name__}")
+        arguments.check_count(batch, "batch", _MAX_BATCH)
+        made = self._parts.make_embedder(embedder, dimension, model_id)
+        identity = msgspec.structs.replace(
+            self._log.identity, model_id=made.model_id, dimension=made.dimension
+        )
+
+        def serving(build: VectorBuild) -> Serving:
+            return self._serve(build.identity, made)
+
+        vectors = Vectors(made, self._backend.normalize, identity)
+        return self._reembedding.run(vectors, serving, given, progress, batch)
+
+    def _serve(self, identity: StoreIdentity, embedder: Embedder) -> Serving:
+        index = self._parts.make_index(identity)
+        return Serving(self._log, identity, embedder, index, self._backend, self._cache, self._schemas)
+
+    def close(self) -> None:
+        """Finish running changes, flush, and release the directory. Idempotent."""
+        self._lifetime.close(self._save)
+
+    def _save(self) -> None:
+        # The next open can do without.
+        with contextlib.suppress(StoreError, MemoryError, OSError):
+            if self._config.checkpoint_rows:
+                self._index.checkpoint(self._config.checkpoint_rows)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()

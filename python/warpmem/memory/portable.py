@@ -1,0 +1,101 @@
+"""What takes a Memory's contents elsewhere: backups, and items as JSON lines."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import IO, TYPE_CHECKING, Any, cast
+
+from ..errors import InputError
+from ..records import Backup
+from ..types import MemoryItem, Scope
+from . import arguments
+from .digests import Digests
+from .exporting import export
+from .importing import ImportReport, import_file
+
+if TYPE_CHECKING:
+    from ..protocols import Log
+    from .facade import Memory
+
+_MAX_BATCH = 10_000
+
+
+class Portable:
+    """The part of Memory that is about other places. See Memory."""
+
+    _log: Log
+
+    def _check_open(self) -> None:
+        """Raises StoreClosed when the Memory may not be used any more."""
+
+    def backup(self, root: str | os.PathLike[str], *, verify: bool = True) -> Backup:
+        """Make a backup in a new directory below `root`, while readers and writers go on.
+
+        Each is a store of its own, which shares unchanged tables with the store and earlier backups by hard
+        links; `warpmem.backups(root)` lists them, `warpmem.restore` brings one back. Writers wait for
+        `pause_seconds`. It has every change that was acknowledged before the call. verify: read it back in
+        full, and refuse it when anything does not agree. Nothing appears under `root` before it is whole.
+        Raises NotSupported for a store in memory, StoreReadOnly, StoreCorrupt, DiskFull, InputError.
+        """
+        self._check_open()
+        if not isinstance(root, (str, os.PathLike)):
+            raise InputError(f"root must be a path, not {type(root).__name__}")
+        return self._log.backup(os.fspath(root), digests_of, verify=verify)
+
+    def export(
+        self, file: str | os.PathLike[str] | IO[bytes], *, scope: Scope | None = None, vectors: bool = False
+    ) -> int:
+        """Write the items of one scope, or of all owners, as JSON lines; returns how many.
+
+        file: a path, which appears when it is complete, or a binary stream. Superseded and expired items are
+        written; deleted ones, earlier versions and the change feed are not: a backup has them. vectors: each
+        line gets its vector too, as the base64 of its float32. Raises InputError.
+        """
+        self._check_open()
+        _check_file(file)
+        return export(cast("Memory", self), self._log, file, arguments.check_scope(scope), vectors=vectors)
+
+    def import_(
+        self,
+        file: str | os.PathLike[str] | IO[bytes],
+        *,
+        scope: Scope | None = None,
+        kind: str | None = None,
+        batch: int = 500,
+        skip_errors: bool = False,
+        again: bool = False,
+        say: Callable[[str], None] | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> ImportReport:
+        """Add every line of a file of JSON lines: exported ones, plain items, chat messages (lines.py).
+
+        `batch` lines are one commit. A call that was cut short, or a file that has grown since, goes on where
+        it was; a file that was imported whole adds nothing, for good, unless `again`. Streams that cannot
+        seek, and `again`, rely on the idempotency key of each line (7 days). scope, kind: of lines that name
+        none. A refused line ends the import, what came before it is stored; with skip_errors it is left out.
+        say: called with each refusal and note. progress: called with bytes and lines. Vectors are taken over
+        where the line names this store's model. Raises InputError, StoreError.
+        """
+        self._check_open()
+        _check_file(file)
+        arguments.check_count(batch, "batch", _MAX_BATCH)
+        return import_file(
+            cast("Memory", self), self._log, file, arguments.check_scope(scope), kind, batch=batch,
+            skip_errors=skip_errors, again=again, say=say or _ignore, progress=progress or _ignore,
+        )  # fmt: skip
+
+
+def _ignore(*_: Any) -> None:
+    pass
+
+
+def _check_file(file: Any) -> None:
+    if not isinstance(file, (str, os.PathLike)) and not (hasattr(file, "readline") or hasattr(file, "write")):
+        raise InputError(f"file must be a path or a binary stream, not {type(file).__name__}")
+
+
+def digests_of(salt: bytes, item: MemoryItem) -> tuple[bytes | None, bytes | None]:
+    """The digests of an item in the store with this salt: of a duplicate, of its key's slot."""
+    digests = Digests(salt)
+    return digests.duplicate(item), digests.slot(item)

@@ -1,0 +1,116 @@
+"""What answers for one embedding model, and the exchange of it for another's while everybody works.
+
+A search takes the Serving of its moment and uses nothing else, so it runs wholly in one model. A write embeds
+with one model too, and finds out inside its change whether that is still the store's.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple, TypeVar
+
+from ..policy.schema import Schemas
+from ..protocols import Embedder, Index, Log, SearchBackend
+from ..records import RowChange, StoreIdentity
+from .cache import ItemCache
+from .digests import Digests
+from .editor import Editor
+from .reader import Reader
+from .vectors import ModelMoved, Vectors
+from .writer import Writer
+
+T = TypeVar("T")
+_TRIES = 16
+
+
+class Parts(NamedTuple):
+    """How the parts that belong to one model are made.
+
+    make_embedder  from what reembed() was given: (embedder, dimension, model_id)
+    make_index     of the vectors of the store when it is, was or will be this identity
+    """
+
+    make_embedder: Callable[[Any, int | None, str | None], Embedder]
+    make_index: Callable[[StoreIdentity], Index]
+
+
+class Serving:
+    """One model at work: its embedder, the index of its vectors, and who reads and writes with them."""
+
+    def __init__(
+        self,
+        log: Log,
+        identity: StoreIdentity,
+        embedder: Embedder,
+        index: Index,
+        backend: SearchBackend,
+        cache: ItemCache,
+        schemas: Schemas,
+    ) -> None:
+        digests = Digests(identity.salt)
+        self.vectors = Vectors(embedder, backend.normalize, identity)
+        self.embedder = embedder
+        self.index = index
+        self.reader = Reader(log, index, cache, self.vectors, backend.name)
+        self.writer = Writer(log, self.vectors, digests, schemas)
+        self.editor = Editor(log, self.vectors, digests, schemas)
+        self.users = 0
+
+
+class Current:
+    """The Serving of now. Thread-safe."""
+
+    def __init__(self, log: Log, first: Serving) -> None:
+        self._log = log
+        self._now = first
+        self._lock = threading.Lock()
+        self._unused = threading.Condition(self._lock)
+
+    @property
+    def now(self) -> Serving:
+        return self._now
+
+    @contextmanager
+    def use(self) -> Iterator[Serving]:
+        """The Serving of now, whose vectors stay readable meanwhile."""
+        with self._lock:
+            serving = self._now
+            serving.users += 1
+        try:
+            yield serving
+        finally:
+            with self._lock:
+                serving.users -= 1
+                if not serving.users and serving is not self._now:
+                    self._unused.notify_all()
+
+    def write(self, change: Callable[[Serving], T], *, own_vectors: bool) -> T:
+        """Make a change, once more when the model moved before it was stored. own_vectors: it brings vectors
+        that no other model can make: then it raises ModelMismatch."""
+        for attempt in range(_TRIES):
+            try:
+                return change(self._now)
+            except ModelMoved:
+                if own_vectors or attempt + 1 == _TRIES:
+                    raise
+                # The new model has the store, and takes over here once that is durable.
+                self._log.flush()
+        raise AssertionError("unreachable")
+
+    def apply(self, changes: Sequence[RowChange]) -> None:
+        """Take in committed changes."""
+        self._now.index.apply(changes)
+        self._now.reader.forget(changes)
+
+    def replace(self, serving: Serving) -> None:
+        """Put another model to work. On the committer thread, between the changes of both."""
+        with self._lock:
+            self._now = serving
+
+    def wait_unused(self, serving: Serving) -> None:
+        """Return when nobody uses a Serving that was replaced."""
+        with self._lock:
+            while serving.users:
+                self._unused.wait()

@@ -1,0 +1,264 @@
+"""Backups: directories below one root, each a store of its own that shares unchanged tables with the others.
+
+A backup is made while changes go on. RocksDB makes a snapshot of its files inside the store, by links, in a
+change of its own; then the snapshot becomes a directory below the root, is read back, and gets its name. The
+store keeps a note of each, because erasure cannot reach into backups and must say so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Final
+
+import msgspec
+
+from ..errors import FormatError, InputError, NotSupported, StoreCorrupt, StoreError
+from ..ops.clock import to_micros
+from ..protocols import Engine, Log, Transaction
+from ..protocols.storage import DigestsOf
+from ..records import Backup, LogEntry
+from . import codec
+from .copies import copy_store
+from .directory import BACKUP_NAME, SNAPSHOT_NAME, remove_snapshot
+from .repair import unchanging
+from .rocks import RocksEngine
+from .values import decode, encode
+from .verify import verify_store
+
+VERSION: Final = 1
+_NOTE: Final = b"backup"
+_UNCHECKED: Final = re.compile(r"warpmem\.(lock|backup)|LOCK|LOG(\.old\.\d+)?")
+_END: Final = b"\xff" * 64
+_PIECE: Final = 1 << 20
+_running: Final = threading.Lock()
+
+
+class BackupFile(msgspec.Struct, frozen=True):
+    """What stands in a backup's file `warpmem.backup`, as JSON. files: name -> [bytes, BLAKE2b-128 in hex].
+    store: digest of the store's salt, the same in all backups of one store."""
+
+    version: int
+    store: str
+    backup: Backup
+    files: dict[str, tuple[int, str]]
+
+
+class BackupNote(msgspec.Struct, frozen=True, array_like=True):
+    """Family meta, key `backup` and 16 random bytes: a backup that was made of this store."""
+
+    at: int
+    path: str
+    sequence: int
+
+
+# -------------------------------------------------------------------------------------------- making
+
+
+def make_backup(log: Log, engine: Engine, root: str, digests: DigestsOf, *, verify: bool) -> Backup:
+    """See protocols.Log.backup."""
+    if not isinstance(engine, RocksEngine):
+        raise NotSupported("a store in memory has no files to back up: export it instead")
+    root = os.path.abspath(root)
+    if os.path.commonpath([engine.path, root]) == engine.path:
+        raise InputError(f"{root!r} lies inside the store: name a directory outside of it")
+    if not _running.acquire(blocking=False):
+        raise StoreError("a backup is being made: wait for it")
+    try:
+        return _make(log, engine, root, digests, verify)
+    finally:
+        remove_snapshot(engine.path)
+        _running.release()
+
+
+def _make(log: Log, engine: RocksEngine, root: str, digests: DigestsOf, verify: bool) -> Backup:
+    started = time.monotonic()
+    at = datetime.now(UTC)
+    target = os.path.join(root, at.strftime("%Y%m%dT%H%M%S.%fZ"))
+    remove_snapshot(engine.path)
+    place = os.path.join(engine.path, SNAPSHOT_NAME)
+    snapshot = os.path.join(place, "state")
+    engine.flush()
+
+    def snap(transaction: Transaction) -> float:
+        began = time.monotonic()
+        os.mkdir(place)
+        engine.snapshot(snapshot)
+        return time.monotonic() - began
+
+    pause = log.transact(snap)
+    store = hashlib.blake2b(log.identity.salt, digest_size=16).hexdigest()
+    earlier = [known for known in _read_root(root) if known.store == store]
+    made: list[Backup] = []
+
+    def finish(whole: str) -> None:
+        if verify:
+            report = verify_store(whole, digests)
+            if report.faults:
+                raise StoreCorrupt(
+                    f"the backup does not verify ({report.faults[0].what}): the store is damaged, and no "
+                    "backup was made; run `warpmem verify` and `warpmem repair`"
+                )
+            if not report.ok:
+                raise StoreError("an erasure is unfinished, and no backup was made: make it afterwards")
+        files = dict(_digests_of(whole))
+        _compare_with_earlier(whole, files, earlier)
+        # Linked to the snapshot, and so to the store's own tables, or to an earlier backup's.
+        links = {name: os.stat(os.path.join(whole, name)).st_nlink for name in files}
+        shared = sum(size for name, (size, _) in files.items() if links[name] > 1)
+        sequence, items = _position(whole)
+        identity = log.identity
+        made.append(
+            Backup(
+                path=target, at=at, sequence=sequence, items=items, format=identity.format,
+                model_id=identity.model_id, dimension=identity.dimension, files=len(files),
+                bytes=sum(size for size, _ in files.values()), shared_bytes=shared, pause_seconds=pause,
+                seconds=time.monotonic() - started, verified=verify,
+            )
+        )  # fmt: skip
+        content = msgspec.json.format(msgspec.json.encode(BackupFile(VERSION, store, made[0], files)))
+        with open(os.path.join(whole, BACKUP_NAME), "xb") as file:
+            file.write(content + b"\n")
+
+    copy_store(snapshot, target, reuse=earlier[-1].backup.path if earlier else None, finish=finish)
+    note = BackupNote(to_micros(at, "at"), target, made[0].sequence)
+    log.transact(lambda transaction: transaction.keep(_NOTE + os.urandom(16), encode(note)))
+    return made[0]
+
+
+def _position(path: str) -> tuple[int, int]:
+    """(last change, live items) of the store at a path."""
+    engine = RocksEngine(path, read_only=True)
+    try:
+        for key, stored in engine.scan("log", b"", _END, reverse=True):
+            last = decode(codec.unseal("log", key, stored), LogEntry)
+            return last.sequence, last.items
+        return 0, 0
+    finally:
+        engine.close()
+
+
+def _digests_of(path: str) -> Iterator[tuple[str, tuple[int, str]]]:
+    """(name, (bytes, digest)) of every file of a store that matters, read in full."""
+    for name in sorted(os.listdir(path)):
+        if _UNCHECKED.fullmatch(name):
+            continue
+        digest = hashlib.blake2b(digest_size=16)
+        size = 0
+        with open(os.path.join(path, name), "rb") as file:
+            while piece := file.read(_PIECE):
+                digest.update(piece)
+                size += len(piece)
+        yield name, (size, digest.hexdigest())
+
+
+def _compare_with_earlier(path: str, files: dict[str, tuple[int, str]], earlier: list[BackupFile]) -> None:
+    """A table that an earlier backup shares is the same file, and must be what it was then."""
+    for known in earlier:
+        for name, (size, digest) in known.files.items():
+            there = os.path.join(known.backup.path, name)
+            if name not in files or files[name] == (size, digest) or not os.path.exists(there):
+                continue
+            if os.path.samefile(there, os.path.join(path, name)):
+                raise StoreCorrupt(
+                    f"table {name} is not what it was when the backup {known.backup.path!r} was made: the "
+                    "disk has damaged it, and no backup was made; run `warpmem verify` and `warpmem repair`"
+                )
+
+
+# ------------------------------------------------------------------------------- finding and restoring
+
+
+def list_backups(root: str) -> tuple[Backup, ...]:
+    """The backups below a root, oldest first. Directories without a whole `warpmem.backup` are not among
+    them. Raises StoreError when the root cannot be read; a missing one is empty."""
+    return tuple(known.backup for known in _read_root(root))
+
+
+def _read_root(root: str) -> list[BackupFile]:
+    try:
+        names = sorted(os.listdir(root))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise StoreError(f"cannot list {root!r}: {error.strerror}") from error
+    found = []
+    for name in names:
+        path = os.path.join(root, name)
+        if name.startswith(".") or not os.path.exists(os.path.join(path, BACKUP_NAME)):
+            continue
+        known = read_backup(path)
+        found.append(known)
+    return sorted(found, key=lambda known: known.backup.at)
+
+
+def read_backup(path: str) -> BackupFile:
+    """What a backup says of itself, its path as it is now. Raises FormatError, StoreCorrupt."""
+    try:
+        with open(os.path.join(path, BACKUP_NAME), "rb") as file:
+            content = file.read()
+    except OSError as error:
+        raise FormatError(
+            f"there is no backup at {path!r} ({error.strerror}): name one directory of a root"
+        ) from error
+    try:
+        version = msgspec.json.decode(content, type=_Versioned).version
+        if version > VERSION:
+            raise FormatError(
+                f"the backup {path!r} has format {version}, this warpmem reads up to {VERSION}; "
+                "upgrade the package"
+            )
+        known = msgspec.json.decode(content, type=BackupFile)
+    except msgspec.MsgspecError as error:
+        raise StoreCorrupt(f"{BACKUP_NAME} in {path!r} is damaged: {error}") from error
+    return msgspec.structs.replace(known, backup=msgspec.structs.replace(known.backup, path=path))
+
+
+class _Versioned(msgspec.Struct):
+    version: int
+
+
+def restore_backup(path: str, target: str, *, link: bool) -> Backup:
+    """Make `target`, which must not exist or be empty, a store with the content of a backup.
+
+    link  share tables with the backup where the file system allows it, instead of copying them
+
+    Every file is compared with the digest that the backup keeps. Raises InputError when `target` is taken,
+    StoreCorrupt when a file is not what it was, FormatError when `path` is no backup, StoreLocked when
+    somebody has it open for writing, DiskFull, StoreError.
+    """
+    path = os.path.abspath(path)
+    known = read_backup(path)
+
+    def finish(whole: str) -> None:
+        found = dict(_digests_of(whole))
+        for name in sorted(found.keys() | known.files.keys()):
+            if found.get(name) != known.files.get(name):
+                raise StoreCorrupt(
+                    f"the file {name} of the backup {path!r} is not what it was when the backup was made: it "
+                    "is damaged, or the backup was written to; `warpmem repair` salvages what is whole"
+                )
+
+    with unchanging(path):
+        copy_store(path, target, link=link, finish=finish)
+    return msgspec.structs.replace(known.backup, path=os.path.abspath(target))
+
+
+def noted_backups(engine: Engine) -> Iterator[BackupNote]:
+    """Every backup that was made of a store, oldest first, those included that are gone or were moved."""
+    notes = []
+    for key, stored in engine.scan("meta", *codec.prefix_range(_NOTE)):
+        notes.append(_decode_note(codec.unseal("meta", key, stored)))
+    yield from sorted(notes, key=lambda note: note.at)
+
+
+def _decode_note(payload: memoryview) -> BackupNote:
+    try:
+        return msgspec.msgpack.decode(payload, type=BackupNote)
+    except msgspec.MsgspecError as error:
+        raise StoreCorrupt(f"a BackupNote value does not decode: {error}") from error

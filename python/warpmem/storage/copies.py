@@ -1,0 +1,201 @@
+"""New store directories: complete, synced and under their name, or not there at all; and copies of stores.
+
+Tables and the index checkpoint are never written again once they have their names, so a copy shares them by
+hard links where the file system allows it. Everything else (write-ahead logs, MANIFEST, CURRENT, OPTIONS) is
+copied: RocksDB goes on writing into those.
+"""
+
+from __future__ import annotations
+
+import errno
+import filecmp
+import os
+import re
+import shutil
+from collections.abc import Callable
+from typing import Final, NamedTuple, TypeVar
+
+from ..errors import DiskFull, InputError, StoreError, StoreReadOnly
+from .directory import INDEX_NAME, is_store_file
+from .lock import LOCK_NAME, PathLock
+
+T = TypeVar("T")
+
+_IMMUTABLE: Final = re.compile(r"\d+\.sst|" + re.escape(INDEX_NAME))
+_LEFT_BEHIND: Final = re.compile(
+    r"warpmem\.lock|warpmem\.backup|warpmem\.index\..+|warpmem\.reserve|LOCK|LOG(\.old\.\d+)?|.*\.dbtmp"
+)
+_UNLINKABLE: Final = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EACCES)
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_REFUSED: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+class Copied(NamedTuple):
+    """What a copy took: files and bytes that are written anew, and those shared by hard links."""
+
+    copied_files: int
+    copied_bytes: int
+    linked_files: int
+    linked_bytes: int
+
+
+# ------------------------------------------------------------------------------------ new directories
+
+
+def build(target: str, fill: Callable[[str, str], T]) -> T:
+    """Make the directory `target`, which must not exist or be empty, all at once; returns what `fill` does.
+
+    fill  called with the path of a new directory that becomes `target` afterwards, with all that stands in
+          it synced, and that of another one for what is thrown away. What it raises leaves nothing behind
+
+    The work is done in a hidden directory beside `target`; a process that dies leaves it there, and the next
+    one for the same target removes it. Raises InputError when `target` is taken, StoreLocked when another
+    process makes it, DiskFull, StoreReadOnly, StoreError.
+    """
+    target = os.path.abspath(target)
+    check_free_name(target)
+    parent, name = os.path.split(target)
+    part = os.path.join(parent, f".{name}.part")
+    try:
+        os.makedirs(part, exist_ok=True)
+        lock = PathLock(part)
+        try:
+            _empty(part)
+            whole, scratch = os.path.join(part, "whole"), os.path.join(part, "scratch")
+            os.mkdir(whole)
+            os.mkdir(scratch)
+            result = fill(whole, scratch)
+            sync_tree(whole)
+            os.rename(whole, target)
+            sync_path(parent)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+            lock.release()
+    except OSError as error:
+        raise _typed(error, target) from error
+    return result
+
+
+def check_free_name(target: str) -> None:
+    """Raises InputError when `target` is anything but an empty directory or nothing at all."""
+    try:
+        taken = bool(os.listdir(target))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise InputError(f"{target!r} cannot be a new directory: {error.strerror}") from error
+    if taken:
+        raise InputError(f"{target!r} is not empty: name a directory that does not exist yet")
+
+
+def _empty(part: str) -> None:
+    """Remove what was left behind by a process that died. The lock file stays: it is held."""
+    with os.scandir(part) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path)
+            elif entry.name != LOCK_NAME:
+                os.unlink(entry.path)
+
+
+def sync_tree(path: str) -> None:
+    """Make a directory, its files and its subdirectories durable. Raises OSError."""
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                sync_tree(entry.path)
+            elif entry.is_file(follow_symlinks=False):
+                sync_path(entry.path)
+    sync_path(path)
+
+
+def sync_path(path: str) -> None:
+    """Make one file, or the entries of one directory, durable. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+# -------------------------------------------------------------------------------------------- copies
+
+
+def copy_store(
+    source: str,
+    target: str,
+    *,
+    link: bool = True,
+    reuse: str | None = None,
+    finish: Callable[[str], None] | None = None,
+) -> Copied:
+    """Copy the store in `source` to `target`, which must not exist or be an empty directory.
+
+    source  nobody may change it meanwhile: it is closed, or the caller holds its lock; only read here
+    link    hard links for files that are never written again, where source and target allow them
+    reuse   another directory, an earlier copy: a table found there, byte for byte the same, is linked from
+            there when it cannot be linked from `source`
+    finish  called with the path of the complete copy before it gets its name; it may open and change it.
+            What it raises removes the copy
+
+    Raises as `build`.
+    """
+
+    def fill(whole: str, scratch: str) -> Copied:
+        done = Copied(0, 0, 0, 0)
+        for file in sorted(os.listdir(source)):
+            if is_store_file(file) and not _LEFT_BEHIND.fullmatch(file):
+                shared = link and _IMMUTABLE.fullmatch(file) is not None
+                done = _add(done, *_place(file, source, whole, shared, reuse))
+        # The mark of a directory that a warpmem has opened: a damaged copy is then known as a store.
+        with open(os.path.join(whole, LOCK_NAME), "xb"):
+            pass
+        if finish is not None:
+            sync_tree(whole)
+            finish(whole)
+        return done
+
+    return build(target, fill)
+
+
+def _place(file: str, source: str, copy: str, link: bool, reuse: str | None) -> tuple[int, bool]:
+    """Bring one file into the copy; (bytes, whether they are shared)."""
+    origin, copy = os.path.join(source, file), os.path.join(copy, file)
+    size = os.stat(origin).st_size
+    if link and _link(origin, copy):
+        return size, True
+    if link and reuse is not None:
+        earlier = os.path.join(reuse, file)
+        # Compared in full: a file number says nothing once a store was repaired or restored.
+        if os.path.isfile(earlier) and filecmp.cmp(origin, earlier, shallow=False) and _link(earlier, copy):
+            return size, True
+    shutil.copyfile(origin, copy)
+    shutil.copymode(origin, copy)
+    return size, False
+
+
+def _link(origin: str, copy: str) -> bool:
+    try:
+        os.link(origin, copy)
+    except OSError as error:
+        if error.errno in _UNLINKABLE:
+            return False
+        raise
+    return True
+
+
+def _add(done: Copied, size: int, shared: bool) -> Copied:
+    if shared:
+        return done._replace(linked_files=done.linked_files + 1, linked_bytes=done.linked_bytes + size)
+    return done._replace(copied_files=done.copied_files + 1, copied_bytes=done.copied_bytes + size)
+
+
+def _typed(error: OSError, target: str) -> StoreError:
+    if error.errno in _FULL:
+        return DiskFull(
+            f"no room for {target!r} ({error.strerror}): free some space; the directory was not made"
+        )
+    if error.errno in _REFUSED:
+        return StoreReadOnly(f"no permission to make {target!r} ({error.strerror})")
+    where = f" ({error.filename})" if error.filename else ""
+    return StoreError(f"{target!r} could not be made: {error.strerror}{where}")

@@ -1,0 +1,96 @@
+"""Opening a store for writing, its format brought up to date first.
+
+The steps, each durable before the next: a copy of the whole store beside it; the families that the newer
+format adds, empty; the identity with the new format. A process that dies leaves a store of the old format,
+which may have new, empty families already; the next open goes on from there.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection
+from typing import Any
+
+import msgspec
+
+from ..errors import FormatError, StoreError
+from ..records import StoreIdentity
+from .codec import FIRST_FAMILIES, KEYS_END
+from .copies import copy_store
+from .identity import FORMAT, identity_entry, read_identity
+from .rocks import RocksEngine
+
+
+def open_for_writing(
+    path: str | os.PathLike[str], *, migrate: bool = True, backup: str | None = None, **options: Any
+) -> RocksEngine:
+    """A RocksEngine on a store of today's format, or on a new directory.
+
+    migrate  False: a store of an older format is refused
+    backup   where its copy goes first; None: beside it, `<path>.format-<number>`
+    options  of RocksEngine
+
+    Raises as RocksEngine does; FormatError when a store of an older format is not to be changed, or when the
+    place of its copy is taken by something else.
+    """
+    store = os.path.abspath(path)
+    engine = RocksEngine(store, upgrade=_keeping_a_copy(store, migrate, backup), **options)
+    try:
+        identity = read_identity(engine)
+        if identity is None or identity.format == FORMAT:
+            return engine
+        if not migrate:
+            raise _refused(store, identity)
+        engine.write([identity_entry(msgspec.structs.replace(identity, format=FORMAT))])
+    except BaseException:
+        engine.close()
+        raise
+    # Opened anew, RocksDB's MANIFEST begins with all families and the table that holds the new identity:
+    # whatever is cut off its end later, what is left cannot pass for a store of the old format.
+    engine.close()
+    return RocksEngine(store, **options)
+
+
+def _keeping_a_copy(store: str, migrate: bool, backup: str | None) -> Callable[[Collection[str]], None]:
+    def keep(found: Collection[str]) -> None:
+        """Called while the store is locked and closed, before it gets its new families."""
+        identity, last = _look(store)
+        if not migrate:
+            raise _refused(store, identity)
+        if len(found) > len(FIRST_FAMILIES) + 1:
+            return  # an earlier migration got as far as this, so it made its copy
+        target = backup or f"{store}.format-{identity.format}"
+        if os.path.isdir(target) and os.listdir(target):
+            try:
+                same = _look(target) == (identity, last)
+            except StoreError:
+                same = False
+            if same:
+                return
+            raise FormatError(
+                f"the store in {store!r} has format {identity.format} and is copied to {target!r} before it "
+                "is brought up to date, but something else is there: move it away, or name another place "
+                "with migration_backup="
+            )
+        copy_store(store, target)
+
+    return keep
+
+
+def _look(path: str) -> tuple[StoreIdentity, bytes]:
+    """What the store at `path` is, and its last log entry."""
+    engine = RocksEngine(path, read_only=True)
+    try:
+        identity = read_identity(engine)
+        if identity is None:  # read_identity raises for a store that lacks families
+            raise FormatError(f"there is no store in {path!r}")
+        return identity, next((entry for _, entry in engine.scan("log", b"", KEYS_END, reverse=True)), b"")
+    finally:
+        engine.close()
+
+
+def _refused(store: str, identity: StoreIdentity) -> FormatError:
+    return FormatError(
+        f"the store in {store!r} has format {identity.format}, this warpmem writes format {FORMAT}: open it "
+        "with migrate=True to bring it up to date after a copy, or with read_only=True to read it as it is"
+    )

@@ -1,0 +1,129 @@
+"""Writing the repaired store, item by item, with everything that finds items made anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from ..ops.ids import OWNER_BYTES, owner_of
+from ..protocols import Engine
+from ..records import StoreIdentity
+from ..types import MemoryItem
+from . import codec
+from .repair_items import Embed, Evidence, settle
+from .repair_source import Source
+from .reports import Lost
+from .values import ItemValue, OwnerValue, encode, encode_row, make_record, make_row
+
+STUB, UNLOGGED, DUPLICATE, CHANGED = b"S", b"U", b"D", b"C"
+"""Kinds of notes (repair_source.py): sequences that become stubs, entries to append, ids by the digest of
+their content, owners whose memory is not what it was."""
+
+_BATCH: Final = 500
+_STEP: Final = 1000
+
+
+class Writer:
+    """Collects writes for the new store. Counters say what was written so far; `owners` has the name and the
+    counters of every owner with an item."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        source: Source,
+        identity: StoreIdentity,
+        digests: Callable[[bytes, MemoryItem], tuple[bytes | None, bytes | None]],
+        embed: Embed | None,
+        progress: Callable[[str, int], None],
+    ) -> None:
+        self._engine = engine
+        self._source = source
+        self._identity = identity
+        self._digests = digests
+        self._embed = embed
+        self._progress = progress
+        self._waiting: list[tuple[str, bytes, bytes | None]] = []
+        self.owners: dict[int, OwnerValue] = {}
+        self.lost: list[Lost] = []
+        self.items = self.versions = self.deleted = self.embedded = 0
+
+    def put(self, family: str, key: bytes, payload: bytes) -> None:
+        """Write a payload under its key."""
+        self.put_sealed(family, key, codec.seal(family, key, payload))
+
+    def put_sealed(self, family: str, key: bytes, value: bytes) -> None:
+        """Write a value as it was found."""
+        self._waiting.append((family, key, value))
+        if len(self._waiting) >= _BATCH:
+            self.flush()
+
+    def flush(self) -> None:
+        """Hand what waits to the engine."""
+        self._engine.write(self._waiting)
+        self._waiting = []
+
+    def take(self, found: Evidence) -> None:
+        """Settle one item and write what is left of it."""
+        out = settle(found, self._embed)
+        self.lost += out.lost
+        self.embedded += out.embedded
+        number = owner_of(found.key)
+        for version, past in out.history.items():
+            self.put("history", codec.history_key(found.key, version), encode(past))
+            self.versions += past.item is not None
+            if past.item is not None:
+                self._see_owner(number, past.item, live=False)
+        if out.current is not None:
+            self._write_current(found.key, out.current)
+            versions = {version: past.item for version, past in out.history.items() if past.item is not None}
+            versions[out.current.version] = out.current
+            for version, vector in out.vectors.items():
+                row = make_row(make_record(found.key, versions[version]), vector)
+                self.put(self._identity.vectors, codec.vector_key(found.key, version), encode_row(row))
+        elif out.history:
+            self.deleted += 1
+        for sequence in out.stubs:
+            self._source.note(STUB, codec.log_key(sequence))
+        for entry in out.unlogged:
+            # In the order of their times, then of their items and versions.
+            place = codec.log_key(max(entry.at, 0)) + entry.key + bytes([entry.operation == "delete"])
+            self._source.note(UNLOGGED, place + entry.version.to_bytes(4, "big"), encode(entry))
+        if out.lost or out.stubs or out.unlogged:
+            self._source.note(CHANGED, number.to_bytes(4, "big"))
+
+    def _write_current(self, key: bytes, value: ItemValue) -> None:
+        number, unique = owner_of(key), key[OWNER_BYTES:]
+        self.items += 1
+        self.versions += 1
+        if self.items % _STEP == 0:
+            self._progress("items written", self.items)
+        self._see_owner(number, value, live=True)
+        self.put("items", key, encode(value))
+        self.put("listing", codec.listing_key(number, value.valid_from, unique), b"")
+        duplicate, slot = self._digests(self._identity.salt, make_record(key, value).item)
+        if slot is not None:
+            suffix = codec.slot_suffix(value.valid_from, unique)
+            self.put("lookup", codec.lookup_key(number, codec.SLOT, slot, suffix), b"")
+        if duplicate is not None:
+            self._source.note(DUPLICATE, codec.lookup_key(number, codec.DUPLICATE, duplicate) + unique)
+
+    def _see_owner(self, number: int, value: ItemValue, *, live: bool) -> None:
+        known = self.owners.get(number)
+        if known is None:
+            owner = make_record(number.to_bytes(4, "big") + bytes(16), value).item.scope.owner
+            known = OwnerValue(owner.type, owner.id, 0, 0)
+        self.owners[number] = OwnerValue(
+            known.type, known.id, max(known.next_ordinal, value.ordinal + 1), known.items + live
+        )
+
+    def write_duplicates(self) -> None:
+        """The ids of the items with one content, under its digest. After the last item."""
+        last, ids = b"", b""
+        for key, _ in self._source.notes(DUPLICATE):
+            at, unique = key[:-16], key[-16:]
+            if at != last and ids:
+                self.put("lookup", last, ids)
+                ids = b""
+            last, ids = at, ids + unique
+        if ids:
+            self.put("lookup", last, ids)

@@ -1,0 +1,166 @@
+"""Reading RocksDB's log files (write-ahead logs and MANIFEST) around damage, record by record.
+
+The format, after LevelDB's log_format.md and RocksDB's wiki "Write Ahead Log File Format":
+
+    file   := blocks of 32 KiB, the last one shorter
+    record := checksum (u32, masked CRC32C of type and content) length (u16) type (u8) content
+    type   := 1 whole, 2 first, 3 middle, 4 last part of a record; 0 with length 0 is unused space
+    batch  := sequence (u64) count (u32) entry*, the content of a write-ahead log's records
+    entry  := kind (u8) [family number (varint)] key [value], each a varint length and bytes
+
+A batch whose checksum holds is taken whole. From one that is damaged the values are taken that their own
+checksums vouch for, and no deletions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from .codec import FAMILIES
+from .crc import crc32c
+from .salvage_tables import DELETION, VALUE, Entry, _varint, family_of
+
+_BLOCK: Final = 32 << 10
+_HEADER: Final = 7
+_WHOLE, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
+_EXTRA: Final = frozenset((9, 10, 11, 130, 131))  # records about the file itself, not about the data
+_BATCH_HEADER: Final = 12
+_MASK: Final = 0xA282EAD8
+_PUTS: Final = {1: False, 5: True}  # kind: whether a family number follows
+_DELETIONS: Final = {0: False, 7: False, 4: True, 8: True}
+_NOTHING: Final = 13
+_REMARK: Final = 3
+
+
+class LogRecord(NamedTuple):
+    """One record, its parts joined. whole: every checksum held; else `content` is what there is of it."""
+
+    content: bytes
+    whole: bool
+
+
+class LogReader:
+    """The records of one log file. `damaged` counts the bytes that belong to no whole part of a record."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.damaged = 0
+        self.torn = False
+        """Whether the file ends within a record, as after a crash. Damage to the last one looks like it."""
+
+    def __iter__(self) -> Iterator[LogRecord]:
+        parts: list[bytes] = []
+        for kind, content, whole in self._parts():
+            if not whole or kind in (_WHOLE, _FIRST):
+                if parts:
+                    yield LogRecord(b"".join(parts), False)
+                parts = []
+            if not whole:
+                yield LogRecord(content, False)
+            elif kind == _WHOLE:
+                yield LogRecord(content, True)
+            elif kind == _FIRST:
+                parts = [content]
+            elif parts:
+                parts.append(content)
+                if kind == _LAST:
+                    yield LogRecord(b"".join(parts), True)
+                    parts = []
+            else:  # its beginning is lost, and with it the places of its entries
+                self.damaged += _HEADER + len(content)
+        if parts:
+            self.torn = True
+            yield LogRecord(b"".join(parts), False)
+
+    def _parts(self) -> Iterator[tuple[int, bytes, bool]]:
+        data, size = self._data, len(self._data)
+        for block in range(0, size, _BLOCK):
+            at, stop = block, min(block + _BLOCK, size)
+            while at + _HEADER <= stop:
+                part = self._part(at, stop)
+                if part is not None:
+                    yield (*part, True)
+                    at += _HEADER + len(part[1])
+                    continue
+                if not any(data[at:stop]):
+                    # Space that was never written; in the middle of a file that is damage of its own.
+                    if stop < size and any(data[stop:]):
+                        self.damaged += stop - at
+                    break
+                following = self._following(at + 1, stop)
+                if following == size:
+                    self.torn = True
+                else:
+                    self.damaged += following - at
+                yield 0, data[at + _HEADER : following], False
+                at = following
+
+    def _part(self, at: int, stop: int) -> tuple[int, bytes] | None:
+        """(type, content) of the part at `at`, or None where there is none that is whole."""
+        data = self._data
+        length, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
+        end = at + _HEADER + length
+        if end > stop or not (_WHOLE <= kind <= _LAST or kind in _EXTRA):
+            return None
+        masked = int.from_bytes(data[at : at + 4], "little")
+        if _masked(crc32c(memoryview(data)[at + 6 : end])) != masked:
+            return None
+        return kind, data[at + _HEADER : end]
+
+    def _following(self, at: int, stop: int) -> int:
+        """Where the next whole part of this block begins, or the block's end."""
+        while at + _HEADER <= stop:
+            if self._data[at + 6] <= _LAST and self._part(at, stop) is not None:
+                return at
+            at += 1
+        return stop
+
+
+def _masked(crc: int) -> int:
+    return ((crc >> 15 | crc << 17) + _MASK) & 0xFFFFFFFF
+
+
+def read_batches(records: Iterator[LogRecord], names: dict[int, str]) -> Iterator[Entry]:
+    """The entries of a write-ahead log's records. `names`: numbers of families, as far as they are known;
+    those of values found here are added."""
+    for record in records:
+        yield from _read_batch(record, names)
+
+
+def _read_batch(record: LogRecord, names: dict[int, str]) -> Iterator[Entry]:
+    data, size = record.content, len(record.content)
+    sequence, at = int.from_bytes(data[:8], "little"), _BATCH_HEADER
+    while at < size:
+        kind = data[at]
+        at += 1
+        if kind == _NOTHING:
+            continue
+        number = 0
+        if _PUTS.get(kind) or _DELETIONS.get(kind):
+            number, at = _varint(data, at, size)
+        key, at = _bytes(data, at)
+        if kind == _REMARK and key is not None:
+            continue
+        if kind in _DELETIONS and key is not None:
+            name = names.get(number)
+            if record.whole and name is not None:
+                yield Entry(name, key, sequence << 8 | DELETION, None)
+        elif kind in _PUTS and key is not None:
+            value, at = _bytes(data, at)
+            if value is None:
+                return
+            family = family_of(key, value, names.get(number, FAMILIES[0]))
+            if family is not None:
+                names.setdefault(number, family)
+                yield Entry(family, key, sequence << 8 | VALUE, value)
+        else:
+            return  # nothing after it can be placed
+        sequence += 1
+
+
+def _bytes(data: bytes, at: int) -> tuple[bytes | None, int]:
+    length, at = _varint(data, at, len(data))
+    if length < 0 or at + length > len(data):
+        return None, at
+    return data[at : at + length], at + length

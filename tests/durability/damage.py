@@ -1,0 +1,263 @@
+"""Damage of every kind to every kind of file of a store, and what must come of it.
+
+`run_case` damages a copy of a store and looks at what happens: it must be refused, reported by verify, or
+harmless; and where it is not harmless, repair must give a store that verifies, holds nothing that never was,
+and lists every version that it lost. The one exception is the end of a live write-ahead log: a cut there
+looks like a crash, and what it takes was never acknowledged, as far as anyone can tell.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+import warpmem
+from warpmem.errors import StoreCorrupt, StoreError
+from warpmem.records import LogEntry
+from warpmem.storage import codec
+from warpmem.storage.identity import read_identity
+from warpmem.storage.rocks import RocksEngine
+from warpmem.storage.values import HistoryValue, ItemValue, decode
+
+FILES = ("wal", "sst", "manifest", "current", "index")
+KINDS = ("bit", "byte", "zero", "truncate", "swap", "missing")
+CASES = [(file, kind) for file in FILES for kind in KINDS if (file, kind) != ("wal", "missing")]
+"""All that is tried. A live write-ahead log that is gone whole is a cut at its beginning."""
+_PATTERNS = {
+    "wal": "*.log", "sst": "*.sst", "manifest": "MANIFEST-*", "current": "CURRENT", "index": "warpmem.index"
+}  # fmt: skip
+_BLOCK = 512
+USERS = ("ann", "bob", "cem")
+
+
+def make_store(path: Path, seed: int, *, items: int = 60, memtable_bytes: int = 64 << 10) -> None:
+    """A store with keys, updates, deletions, duplicates and idempotent calls, closed cleanly, with an index
+    checkpoint."""
+    with warpmem.open(path, embedder="hashing", min_free_bytes=0, memtable_bytes=memtable_bytes) as memory:
+        fill(memory, random.Random(seed), items)
+        memory.checkpoint()
+
+
+def make_live_store(path: Path, seed: int, *, items: int = 60) -> None:
+    """A store as a crash leaves it: the last changes are in the write-ahead log alone."""
+    live = path.with_name(f"{path.name}-live")
+    make_store(live, seed, items=items // 2)
+    memory = warpmem.open(live, embedder="hashing", min_free_bytes=0)
+    fill(memory, random.Random(seed + 1), items - items // 2)
+    memory.flush()
+    shutil.copytree(live, path)
+    memory.close()
+    shutil.rmtree(live)
+
+
+def fill(memory: warpmem.Memory, rng: random.Random, items: int) -> None:
+    ids: list[str] = []
+    for n in range(items):
+        what = rng.random()
+        if ids and what < 0.2:
+            memory.update(rng.choice(ids), text=f"updated {n} {rng.randrange(1 << 30)}", durability="os")
+        elif ids and what < 0.3:
+            memory.delete(ids.pop(rng.randrange(len(ids))), durability="os")
+        else:
+            result = memory.add(
+                f"item {n} {rng.randrange(1 << 30)} " + "words " * rng.randrange(30),
+                user_id=rng.choice(USERS),
+                key=f"key-{rng.randrange(5)}" if rng.random() < 0.3 else None,
+                idempotency_key=f"call-{n}" if rng.random() < 0.2 else None,
+                durability="os",
+            )
+            assert isinstance(result, warpmem.AddResult)
+            ids.append(result.id)
+
+
+# ------------------------------------------------------------------------------------------ contents
+
+
+class Contents(NamedTuple):
+    """What a store says: (item key, version) -> text, for live and for past versions; the log; deletions."""
+
+    live: dict[tuple[bytes, int], str]
+    past: dict[tuple[bytes, int], str]
+    deleted: frozenset[bytes]
+    log: dict[int, LogEntry]
+    all: dict[tuple[str, bytes], bytes]
+
+
+def read_contents(path: Path) -> Contents:
+    """Read everything. Raises StoreError."""
+    engine = RocksEngine(path, read_only=True, min_free_bytes=0)
+    try:
+        if read_identity(engine) is None:
+            raise StoreCorrupt("the identity is missing")
+        live, past, deleted, log = {}, {}, set(), {}
+        everything: dict[tuple[str, bytes], bytes] = {}
+        for family in codec.FAMILIES:
+            for key, stored in engine.scan(family, b"", b"\xff" * 64):
+                payload = codec.unseal(family, key, stored)
+                everything[family, key] = stored
+                if family == "items":
+                    item = decode(payload, ItemValue)
+                    live[key, item.version] = item.text
+                elif family == "history":
+                    value = decode(payload, HistoryValue)
+                    if value.item is None:
+                        deleted.add(key[:20])
+                    else:
+                        past[key[:20], value.item.version] = value.item.text
+                elif family == "log":
+                    entry = decode(payload, LogEntry)
+                    log[entry.sequence] = entry
+        return Contents(live, past, frozenset(deleted), log, everything)
+    finally:
+        engine.close()
+
+
+# -------------------------------------------------------------------------------------------- damage
+
+
+def damage(path: Path, file_kind: str, kind: str, rng: random.Random) -> str:
+    """Damage one file of a kind; says what was done. Nothing when there is no such file with content."""
+    files = sorted(file for file in path.glob(_PATTERNS[file_kind]) if file.stat().st_size)
+    if not files:
+        return ""
+    file = rng.choice(files)
+    if kind == "missing":
+        file.unlink()
+        return f"{file.name} removed"
+    data = bytearray(file.read_bytes())
+    at = rng.randrange(len(data))
+    size = max(16, min(_BLOCK, len(data) // 4))
+    block = at // size * size
+    if kind == "bit":
+        data[at] ^= 1 << rng.randrange(8)
+    elif kind == "byte":
+        data[at] ^= rng.randrange(1, 256)
+    elif kind == "zero":
+        data[block : block + size] = bytes(len(data[block : block + size]))
+    elif kind == "truncate":
+        del data[at:]
+    elif kind == "swap":
+        other = rng.randrange(len(data) // size) * size
+        first, second = bytes(data[block : block + size]), bytes(data[other : other + size])
+        if len(first) == len(second):
+            data[block : block + size], data[other : other + size] = second, first
+    file.write_bytes(data)
+    return f"{file.name} {kind} at {at}"
+
+
+class Case(NamedTuple):
+    """What came of one damage: outcome is refused, found, harmless or tail."""
+
+    outcome: str
+    what: str
+    lost: int
+
+
+def run_case(template: Path, folder: Path, file_kind: str, kind: str, seed: int) -> Case | None:
+    """Damage a copy of `template` in `folder`; AssertionError when it goes unnoticed or repair fails. None
+    when there was nothing to damage."""
+    rng = random.Random(f"{file_kind} {kind} {seed}")
+    expected = read_contents(template)
+    store, repaired = folder / "damaged", folder / "repaired"
+    for left in (store, repaired):
+        shutil.rmtree(left, ignore_errors=True)
+    shutil.copytree(template, store)
+    what = damage(store, file_kind, kind, rng)
+    if not what:
+        return None
+    try:
+        outcome = look(store, expected, file_kind, kind)
+        lost = 0
+        if outcome in ("refused", "found"):
+            lost = check_repair(store, repaired, expected, last_file=file_kind == "wal")
+    except BaseException:
+        print(f"{what} (seed {seed})")
+        raise
+    return Case(outcome, what, lost)
+
+
+def look(store: Path, expected: Contents, file_kind: str, kind: str) -> str:
+    """What opening, reading and verifying make of a damaged store."""
+    report = warpmem.verify(store)
+    try:
+        with warpmem.open(store, embedder="hashing", min_free_bytes=0, read_only=True) as memory:
+            for user in USERS:
+                memory.search("item", user_id=user, k=10)
+        found = read_contents(store)
+    except StoreError:
+        assert not report.ok, "it does not open, and verify finds no fault"
+        return "refused"
+    if not report.ok:
+        return "found"
+    if found.all == expected.all:
+        return "harmless"
+    if file_kind == "wal":
+        # A cut, or damage to the last record, looks like the end that a crash leaves: a prefix is all there.
+        last = max(found.log, default=0)
+        assert {n: expected.log[n] for n in found.log} == found.log and last == len(found.log)
+        if kind != "truncate":
+            assert last >= len(expected.log) - 1, f"{len(expected.log) - last} changes are gone, in silence"
+        return "tail"
+    raise AssertionError("it reads otherwise than before, in silence")
+
+
+def check_repair(store: Path, repaired: Path, expected: Contents, *, last_file: bool) -> int:
+    """Repair must list what it loses and invent nothing; returns how many versions are lost."""
+    before = {file.name: file.read_bytes() for file in store.iterdir()}
+    try:
+        report = warpmem.repair(store, repaired)
+    except StoreCorrupt as error:
+        if "nothing to repair" not in str(error):
+            raise
+        return len(expected.live) + len(expected.past)
+    assert {file.name: file.read_bytes() for file in store.iterdir()} == before, "the original was changed"
+    check = warpmem.verify(repaired)
+    assert check.ok, check.faults[:3]
+    found = read_contents(repaired)
+    known = expected.live | expected.past
+    there = found.live | found.past
+    for version, text in there.items():
+        assert known.get(version) == text, "repair invented a version"
+    listed = {(loss.id, loss.version) for loss in report.lost}
+    sequences = {
+        (entry.key, entry.version): n for n, entry in expected.log.items() if entry.operation != "touch"
+    }
+    stubs = {n for n, entry in found.log.items() if entry.operation == "erase"}
+    end = max((n for n, entry in found.log.items() if entry == expected.log.get(n)), default=0)
+    for key, version in known.keys() - there.keys():
+        named = (warpmem_id(key), version) in listed
+        # Else its log entry is lost too, and that is said; or it was the last of a log that is cut off.
+        assert named or sequences[key, version] in stubs or sequences[key, version] > end, (
+            key.hex(),
+            version,
+        )
+    for key, _ in found.live:
+        assert key not in expected.deleted or report.lost, "a deleted item is back, in silence"
+    with warpmem.open(repaired, embedder="hashing", min_free_bytes=0) as memory:
+        for user in USERS:
+            memory.add("more", user_id=user)
+            items = memory.list(user_id=user, include_past=True, limit=1000)
+            assert len({item.id for item in items}) == len(items)
+    return len(known.keys() - there.keys())
+
+
+def warpmem_id(key: bytes) -> str:
+    from warpmem.ops.ids import format_id
+
+    return format_id(key)
+
+
+def run_many(
+    template: Path, folder: Path, file_kind: str, kind: str, count: int, seed: int = 0
+) -> Counter[str]:
+    """`count` cases of one kind of damage to one kind of file; how often each outcome was."""
+    outcomes: Counter[str] = Counter()
+    for n in range(count):
+        case = run_case(template, folder, file_kind, kind, seed + n)
+        if case is not None:
+            outcomes[case.outcome] += 1
+            outcomes["lost versions"] += case.lost
+    return outcomes

@@ -1,0 +1,254 @@
+"""Damage of every kind to every kind of file: refused, found or harmless, and then repaired with nothing lost
+in silence. tests/durability/damage.py has the cases as functions of a count and a seed."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+from pathlib import Path
+
+import msgspec
+import pytest
+from rocksdict import BottommostLevelCompaction, CompactOptions
+
+import warpmem
+from durability import damage
+from durability.damage import CASES, make_live_store, make_store, read_contents, run_case
+from warpmem.embed.hashing import HashingEmbedder
+from warpmem.errors import FormatError, InputError, StoreCorrupt, StoreLocked
+from warpmem.storage import codec
+from warpmem.storage.identity import FORMAT, read_identity
+from warpmem.storage.rocks import RocksEngine
+from warpmem.storage.values import encode
+
+EACH = 1
+
+
+@pytest.fixture(scope="module")
+def templates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("templates")
+    make_store(folder / "closed", 1, items=40)
+    make_live_store(folder / "live", 2, items=40)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("file_kind", "kind"), CASES, ids=["-".join(case) for case in CASES])
+def test_damage(templates: Path, tmp_path: Path, file_kind: str, kind: str) -> None:
+    template = templates / ("live" if file_kind == "wal" else "closed")
+    for seed in range(EACH):
+        assert run_case(template, tmp_path, file_kind, kind, seed) is not None
+
+
+def test_the_repair_of_a_whole_store_is_that_store(templates: Path, tmp_path: Path) -> None:
+    for name in ("closed", "live"):
+        report = warpmem.repair(templates / name, tmp_path / name)
+        assert report.ok and report.stubs == 0 and report.embedded == 0
+        assert read_contents(tmp_path / name).all == read_contents(templates / name).all
+    assert sorted(os.listdir(tmp_path)) == ["closed", "live"]
+
+
+def test_a_zeroed_end_of_a_live_log_is_refused_and_repaired(templates: Path, tmp_path: Path) -> None:
+    """What ext4 and XFS may leave after a power loss: the length is there, the content is not."""
+    store = shutil.copytree(templates / "live", tmp_path / "store")
+    log = max(store.glob("*.log"), key=lambda file: file.stat().st_size)
+    data = bytearray(log.read_bytes())
+    cut = len(data) * 2 // 3
+    data[cut:] = bytes(len(data) - cut)
+    log.write_bytes(data)
+    with pytest.raises(StoreCorrupt):
+        RocksEngine(store, read_only=True)
+    report = warpmem.repair(store, tmp_path / "new")
+    before, after = read_contents(templates / "live"), read_contents(tmp_path / "new")
+    assert 0 < report.sequence < len(before.log)
+    assert len(before.log) * 0.6 < sum(after.log.get(n) == entry for n, entry in before.log.items())
+
+
+def test_a_lost_vector_is_made_anew_by_the_model_or_ends_its_item(tmp_path: Path) -> None:
+    with warpmem.open(tmp_path / "store", embedder="hashing", min_free_bytes=0) as memory:
+        kept, lost = (memory.add(text, user_id="u").id for text in ("first text", "second text"))
+        same = memory.update(kept, metadata={"n": 1}).version
+    engine = RocksEngine(tmp_path / "store")
+    vectors = dict(engine.scan("vectors", b"", b"\xff" * 64))
+    gone = [key for key in vectors if warp_id(key) == lost or (warp_id(key) == kept and key[-1] == same)]
+    assert len(gone) == 2
+    engine.close()
+    overwrite(tmp_path / "store", "vectors", gone)
+    assert not warpmem.verify(tmp_path / "store").ok
+    report = warpmem.repair(tmp_path / "store", tmp_path / "with-model")
+    assert report.ok and report.embedded == 1, (
+        "the other is that of the version before it, with the same text"
+    )
+    found = dict(read_contents(tmp_path / "with-model").all)
+    assert {key: found["vectors", key] for key in vectors} == vectors
+    engine = RocksEngine(tmp_path / "store")
+    write_model(engine, "somebody-else")
+    engine.close()
+    report = warpmem.repair(tmp_path / "store", tmp_path / "without")
+    assert [(loss.id, loss.version) for loss in report.lost] == [(lost, 1)]
+    assert "no embedder was given; its text stands in history" in report.lost[0].what
+    with warpmem.open(tmp_path / "without", read_only=True) as memory:
+        assert memory.get_many([lost, kept])[0] is None
+        assert memory.history(lost)[0].item.text == "second text"
+        assert memory.get(kept).metadata == {"n": 1}
+    with pytest.raises(InputError, match="somebody-else"):
+        warpmem.repair(tmp_path / "store", tmp_path / "wrong", embedder=HashingEmbedder())
+
+
+def warp_id(key: bytes) -> str:
+    return damage.warpmem_id(key[:20])
+
+
+def compact(engine: RocksEngine, family: str) -> None:
+    """Write all tables of a family anew, without what was replaced or deleted."""
+    options = CompactOptions()
+    options.set_bottommost_level_compaction(BottommostLevelCompaction.force())
+    engine._families[family].compact_range(b"", b"\xff" * 64, options)
+
+
+def overwrite(path: Path, family: str, keys: list[bytes]) -> None:
+    """Put what has no checksum in the place of values, and leave no table that still has them."""
+    engine = RocksEngine(path)
+    engine.write([(family, key, b"damaged!") for key in keys])
+    engine._families[family].flush()
+    compact(engine, family)
+    engine.close()
+    RocksEngine(path).close()  # removes the tables that were replaced
+
+
+def write_model(engine: RocksEngine, model_id: str) -> None:
+    identity = msgspec.structs.replace(read_identity(engine), model_id=model_id)
+    engine.write([("meta", b"identity", codec.seal("meta", b"identity", encode(identity)))])
+
+
+def test_a_lost_identity_is_made_anew(tmp_path: Path) -> None:
+    make_store(tmp_path / "store", 5, items=20)
+    before = read_contents(tmp_path / "store")
+    overwrite(tmp_path / "store", "meta", [b"identity"])
+    report = warpmem.repair(tmp_path / "store", tmp_path / "new")
+    assert [loss.what for loss in report.lost] == [
+        "the store's identity: made anew, with the model 'hashing-256-v1'; idempotent calls are forgotten"
+    ]
+    after = read_contents(tmp_path / "new")
+    assert (after.live, after.past, after.log) == (before.live, before.past, before.log | notices(after))
+    with warpmem.open(tmp_path / "new", embedder="hashing", min_free_bytes=0) as memory:
+        repeated = memory.add(next(iter(memory.list(user_id="ann", kinds=["fact"]))).text, user_id="ann")
+        assert repeated.action in ("touched", "added")
+
+
+def notices(contents: damage.Contents) -> dict[int, object]:
+    return {n: entry for n, entry in contents.log.items() if entry.operation == "erase"}
+
+
+def test_what_was_deleted_does_not_come_back(tmp_path: Path) -> None:
+    """Tables that compaction has replaced may still lie about, with what was deleted since."""
+    path = tmp_path / "store"
+    with warpmem.open(path, embedder="hashing", min_free_bytes=0) as memory:
+        deleted = memory.add("to be deleted", user_id="u").id
+        memory.add("to stay", user_id="u")
+    old = {file.name: file.read_bytes() for file in path.glob("*.sst")}
+    with warpmem.open(path, embedder="hashing", min_free_bytes=0) as memory:
+        memory.delete(deleted)
+    engine = RocksEngine(path)
+    for family in codec.FAMILIES:
+        compact(engine, family)
+    engine.close()
+    for name, data in old.items():
+        (path / name).write_bytes(data)
+    (path / "CURRENT").unlink()
+    assert warpmem.repair(path, tmp_path / "new").ok
+    with warpmem.open(tmp_path / "new", read_only=True) as memory:
+        assert [item.text for item in memory.list(user_id="u")] == ["to stay"]
+        assert memory.history(deleted)[-1].operation == "delete"
+
+
+def test_refusals(templates: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="not empty"):
+        warpmem.repair(templates / "closed", templates)
+    for nothing in (tmp_path / "absent", tmp_path):
+        with pytest.raises(FormatError, match="there is no store"):
+            warpmem.repair(nothing, tmp_path / "new")
+        with pytest.raises(FormatError, match="there is no store"):
+            warpmem.verify(nothing)
+    store = shutil.copytree(templates / "closed", tmp_path / "store")
+    memory = warpmem.open(store, embedder="hashing", min_free_bytes=0)
+    with pytest.raises(StoreLocked, match="open for writing"):
+        warpmem.repair(store, tmp_path / "new")
+    memory.close()
+    for file in store.glob("*.sst"):
+        file.write_bytes(random.Random(1).randbytes(file.stat().st_size))
+    with pytest.raises(StoreCorrupt, match="nothing to repair"):
+        warpmem.repair(store, tmp_path / "new")
+    assert os.listdir(tmp_path) == ["store"]
+
+
+def test_a_newer_format_is_refused_by_name(tmp_path: Path) -> None:
+    make_store(tmp_path / "store", 5, items=3)
+    engine = RocksEngine(tmp_path / "store")
+    identity = msgspec.structs.replace(read_identity(engine), format=FORMAT + 1)
+    engine.write([("meta", b"identity", codec.seal("meta", b"identity", encode(identity)))])
+    engine.close()
+    for what in (
+        lambda: warpmem.repair(tmp_path / "store", tmp_path / "new"),
+        lambda: warpmem.verify(tmp_path / "store"),
+    ):
+        with pytest.raises(FormatError, match=f"format {FORMAT + 1}, this warpmem reads up to {FORMAT}"):
+            what()
+    assert os.listdir(tmp_path) == ["store"]
+
+
+def test_a_store_whose_model_was_changed(tmp_path: Path) -> None:
+    """The vectors in use may stand in the other family; those made so far of a third model are not kept."""
+    path = tmp_path / "store"
+    make_store(path, 6, items=20)
+    with warpmem.open(path, embedder="hashing", min_free_bytes=0) as memory:
+        memory.reembed(HashingEmbedder(64))
+    with warpmem.open(path, embedder=HashingEmbedder(64), min_free_bytes=0) as memory:
+        calls = iter(range(3))
+
+        def stop(done: int, total: int) -> None:
+            if next(calls) == 1:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            memory.reembed("hashing", progress=stop, batch=4)
+        hits = [(hit.item.id, hit.score) for hit in memory.search("item", user_id="ann", k=50)]
+    report = warpmem.verify(path)
+    assert report.ok and report.entries["vectors_b"] and report.entries["jobs"] == 1, report
+    report = warpmem.repair(path, tmp_path / "new")
+    assert [loss.what for loss in report.lost] == [
+        "the vectors of 'hashing-256-v1' made so far: begin re-embedding anew"
+    ]
+    with warpmem.open(tmp_path / "new", embedder=HashingEmbedder(64), min_free_bytes=0) as memory:
+        assert [(hit.item.id, hit.score) for hit in memory.search("item", user_id="ann", k=50)] == hits
+    overwrite(path, "meta", [b"identity"])
+    report = warpmem.repair(path, tmp_path / "without-identity")
+    assert (report.model_id, report.dimension) == ("hashing-256-v1", 64)
+    assert "with the model 'hashing-256-v1'" in report.lost[1].what
+
+
+@pytest.mark.parametrize("format", [1, 2])
+def test_older_formats_are_verified_and_repaired_into_todays(tmp_path: Path, format: int) -> None:
+    golden = Path(__file__).with_name("golden") / f"format-{format}"
+    if not golden.exists():
+        pytest.skip("there is no store of this format yet")
+    store = shutil.copytree(next(golden.rglob("CURRENT")).parent, tmp_path / "store")
+    before = warpmem.verify(store)
+    assert before.ok and before.format == format
+    report = warpmem.repair(store, tmp_path / "new")
+    assert report.ok and (report.items, report.sequence) == (before.items, before.sequence)
+    assert warpmem.verify(tmp_path / "new").format == FORMAT
+
+
+def test_an_unfinished_erasure_is_brought_over(tmp_path: Path) -> None:
+    """Whoever opens the repaired store for writing finishes it; until then it cannot be verified in full."""
+    make_store(tmp_path / "store", 5, items=10)
+    engine = RocksEngine(tmp_path / "store")
+    key = b"erase" + bytes(20)
+    engine.write([("meta", key, codec.seal("meta", key, b"\x94\x01\x90\xc4\x00\xc3"))])
+    engine.close()
+    assert warpmem.repair(tmp_path / "store", tmp_path / "new").ok
+    engine = RocksEngine(tmp_path / "new", read_only=True)
+    assert engine.get("meta", key) is not None
+    engine.close()

