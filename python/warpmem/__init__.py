@@ -18,16 +18,14 @@ from .config import Config, load_config
 from .errors import WarpmemError
 from .memory import Memory
 from .memory.importing import ImportReport
-from .records import Backup
+from .records import Backup, ErasureReceipt, KnownBackup
 from .types import (
     KINDS,
     AddResult,
     Change,
     ContextBlock,
-    ErasureReceipt,
     Hit,
     ItemPage,
-    KnownBackup,
     MemoryItem,
     Message,
     Neighbors,

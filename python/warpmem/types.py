@@ -356,42 +356,6 @@ class Change(msgspec.Struct, frozen=True):
     version: int
 
 
-class KnownBackup(msgspec.Struct, frozen=True, kw_only=True):
-    """A backup that was made of a store, where it was made."""
-
-    path: str
-    at: datetime
-
-
-class ErasureReceipt(msgspec.Struct, frozen=True, kw_only=True):
-    """What an erasure removed, counted by place, and where it could not reach.
-
-    items: current versions. history: earlier versions and marks of deletions. log_entries: entries that
-    became stubs. vectors: rows. lookups: places in duplicates, key slots and remembered calls. sources:
-    versions of other items that lost an id. owners: owners whose name is gone. derived: ids of items that
-    were erased because they had no other source. kept: ids of items that had, or were kept on demand; their
-    text may tell of what was erased. checkpoint: what became of the saved index. device_pages: pages that
-    left the device. files: tables that were written anew. backups: may still hold what was erased.
-    """
-
-    id: str
-    at: datetime
-    seconds: float
-    items: int
-    history: int
-    log_entries: int
-    vectors: int
-    lookups: int
-    sources: int
-    owners: int
-    derived: tuple[str, ...]
-    kept: tuple[str, ...]
-    checkpoint: Literal["none", "rewritten", "removed"]
-    device_pages: int
-    files: int
-    backups: tuple[KnownBackup, ...]
-
-
 class ItemPage(msgspec.Struct, frozen=True):
     """One page of a listing. `cursor` continues it; None when there is no more."""
 

@@ -39,6 +39,7 @@ def _erase_again_and_again(memory: warpmem.Memory, seed: int, acknowledge: Calla
         memory.add(f"of {name}", user_id="bystander")
         for family in memory._log._engine._families.values():  # type: ignore[attr-defined]
             family.flush()  # tables, which a compaction must write anew
+        del family  # it would keep the database open
         if rng.random() < 0.3:
             memory.search("again", user_id=user)
             memory.checkpoint()

@@ -255,6 +255,7 @@ def test_what_a_failure_left_is_taken_out_of_every_file(
     item_id = add(memory, "Has a cat", "a-name-in-the-log")
     for family in memory._log._engine._families.values():  # type: ignore[attr-defined]
         family.flush()
+    del family  # it would keep the database open
     with monkeypatch.context() as patch:
         patch.setattr(erasure.make_scope, "cache_clear", None)
         with pytest.raises(TypeError):

@@ -23,7 +23,7 @@ HOUR = timedelta(hours=1)
 FOREVER = datetime.max.replace(tzinfo=UTC)
 DIM = 4
 STEPS = 313  # eight seeds of changes, each with seven questions: 20,000 steps in all
-ERASURES = 0.1
+ERASURES = 0.2
 
 
 @dataclasses.dataclass
@@ -80,9 +80,9 @@ class Model:
 
     def step(self) -> None:
         change = self.pick(
-            *[self.add] * 6,
-            *[self.update] * 4,
-            *[self.delete] * 2,
+            *[self.add] * 12,
+            *[self.update] * 8,
+            *[self.delete] * 5,
             self.delete_all,
             self.reopen,
             self.rarely_erase,

@@ -27,8 +27,9 @@ def test_erase_by_id_and_by_scope(store: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_refusals(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "no store" in err(capsys, "erase", "--user", "ann", code=3)
-    assert not store.exists()
+    elsewhere = store.parent / "elsewhere"
+    assert "no store" in err(capsys, "erase", "--user", "ann", "--store", str(elsewhere), code=3)
+    assert not elsewhere.exists()
     cat = out(capsys, "add", "Has a cat", "--user", "ann").split()[0]
     assert "nothing was erased" in err(capsys, "erase", cat, "--user", "bob", code=1)
     assert "whose memory" in err(capsys, "erase", code=1)

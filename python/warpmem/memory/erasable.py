@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from ..types import ErasureReceipt, Scope
+from ..records import ErasureReceipt
+from ..types import Scope
 from . import arguments
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from ..errors import InputError, NotFound, StoreError, StoreReadOnly
 from ..ops.clock import to_datetime
 from ..ops.ids import format_id, parse_id
 from ..protocols import Log
-from ..types import ErasureReceipt, KnownBackup, Scope
+from ..records import ErasureReceipt, KnownBackup
+from ..types import Scope
 from . import arguments
 from .serving import Current
 
