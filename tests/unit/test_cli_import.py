@@ -67,7 +67,7 @@ def test_ends_come_back(store: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     warpmem.open(other, embedder="hashing").close()
     for again, said in (
         ((), "imported 11 lines (added 11);"),
-        ((), "imported 0 lines, passed over 11 that were imported before;"),
+        ((), "imported 0 lines, passed over 12 that were imported before;"),
         (("--again",), "imported 11 lines (added 11);"),  # told by each line's key, and adds nothing either
     ):
         assert main(["import", str(file), "--store", str(other), "--batch", batch, *again]) == 0

@@ -98,7 +98,7 @@ def _resume(stream: IO[bytes], ledger: Ledger, importer: Importer) -> int:
     start = stream.tell()
     wanted = ledger.mark.lines
     for number, line in read_lines(stream):
-        ledger.take(line)
+        ledger.take(line, is_stored=True)
         importer.pass_over(number, line)
         if number == wanted:
             if ledger.matches:

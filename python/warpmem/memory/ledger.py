@@ -44,13 +44,15 @@ class Ledger:
         """Begin again before the first line."""
         self._lines = 0
         self._digest = hashlib.blake2b(key=self._log.identity.salt, digest_size=16)
-        self._before = self._digest.digest()
+        self._digests: dict[int, bytes] = {}
 
-    def take(self, line: bytes) -> None:
-        """Account for the next line of the file."""
+    def take(self, line: bytes, *, is_stored: bool = False) -> None:
+        """Account for the next line of the file. is_stored: it was, by an earlier run."""
         self._lines += 1
-        self._before = self._digest.digest()
+        if is_stored:
+            self._digests.clear()
         self._digest.update(len(line).to_bytes(8, "big") + line)
+        self._digests[self._lines] = self._digest.digest()
 
     @property
     def matches(self) -> bool:
@@ -65,15 +67,13 @@ class Ledger:
         return to_datetime(self._began)
 
     def stored(self, lines: int, *, finished: bool = False) -> None:
-        """Remember that `lines` are stored, if that is the last line taken or the one before it."""
-        if lines == self._lines:
-            digest = self._digest.digest()
-        elif lines == self._lines - 1:
-            digest = self._before
-        else:
+        """Remember that `lines` are stored, as many as at the last call or more."""
+        digest = self._digests.get(lines)
+        if digest is None:
             return
+        self._digests = {number: known for number, known in self._digests.items() if number >= lines}
         mark = ImportMark(self._began, lines, digest, finished)
-        if lines and mark != self.mark:
+        if mark != self.mark:
             # Not synced: with the lines of the batch lost, which were written before it, it is lost as well.
             payload = msgspec.msgpack.encode(mark)
             self._log.transact(lambda transaction: transaction.keep(self._key, payload), "os")

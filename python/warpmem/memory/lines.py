@@ -291,6 +291,7 @@ class Importer:
                 except _REFUSALS as error:
                     self._refuse(entry.number, error)
                 if self.stopped:
+                    self._stored(entry.number - 1)
                     return
         else:
             for entry, result in zip(entries, results, strict=True):
