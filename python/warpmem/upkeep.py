@@ -42,7 +42,7 @@ def verify(
     Every block of every table, the checksum of every value, the log without gaps, and whether items,
     versions, vectors, listing, lookup and counters agree. A store that does not open is read file by file.
     progress(what, count) is called about every thousand entries. `limit`: how many faults are listed in full.
-    Takes about a minute for a million entries. Raises FormatError when there is no store, InputError,
+    Takes minutes for a million items. Raises FormatError when there is no store, InputError,
     StoreError.
     """
     return verify_store(
