@@ -6,7 +6,7 @@ import base64
 import gc
 import random
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,14 +68,22 @@ class Canaries:
         ]
 
 
-def _leaves(objects: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
-    """(holder, value) of strings and buffers that the objects refer to, each value once."""
+def _leaves(objects: list[Any]) -> Iterator[tuple[Any, Any]]:
+    """(holder, value) of strings and buffers that the objects refer to, each value once. Between them may
+    stand what the collector does not track, such as tuples of strings."""
     seen: set[int] = set()
-    for holder in objects:
-        for value in (holder, *gc.get_referents(holder)):
-            if type(value) in _KINDS and id(value) not in seen:
+    holders = objects
+    while holders:
+        holder = holders.pop()
+        for value in gc.get_referents(holder):
+            if id(value) in seen:
+                continue
+            if type(value) in _KINDS:
                 seen.add(id(value))
                 yield holder, value
+            elif not gc.is_tracked(value):
+                seen.add(id(value))
+                holders.append(value)
 
 
 def _holds(value: Any, in_bytes: re.Pattern[bytes], in_text: re.Pattern[str]) -> bool:

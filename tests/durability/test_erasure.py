@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,12 @@ import pytest
 import warpmem
 from durability.canaries import Canaries
 from warpmem import NewItem
-from warpmem.embed.hashing import _hash
-from warpmem.storage import rocks_open
+from warpmem.embed.hashing import HashingEmbedder, _hash
+from warpmem.memory.cache import ItemCache
+from warpmem.memory.reader import Reader
+from warpmem.storage import erasure, rocks_open
 from warpmem.storage.erasure import StoreErasures
+from warpmem.storage.values import make_scope
 
 NAMES = ("user", "text", "update", "deleted", "meta", "key", "entity", "blob", "agent", "call", "tag")
 OPTIONS: dict[str, Any] = {
@@ -173,11 +177,20 @@ def test_without_a_step_the_bytes_are_found(
     memory.close()
 
 
-def test_caches_that_are_not_told_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    canaries = Canaries(random.Random("caches"))
-    memory, _ = fill(tmp_path / "store", canaries)
-    memory._eraser._forget = lambda: None
-    memory.erase(user_id=canaries.word("user"))
-    assert canaries.in_objects() != []
+@pytest.mark.parametrize("cache", ["embedder", "items", "masks", "scopes"])
+def test_caches_that_are_not_told_are_found(
+    cache: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kinds = {"embedder": HashingEmbedder, "items": ItemCache, "masks": Reader}
+    canaries = Canaries(random.Random(cache))
+    with monkeypatch.context() as patch:
+        if cache == "scopes":
+            patch.setattr(erasure, "make_scope", SimpleNamespace(cache_clear=lambda: None))
+        else:
+            patch.setattr(kinds[cache], "forget", lambda self, *changes: None)
+        memory, _ = fill(tmp_path / "store", canaries)
+        memory.erase(user_id=canaries.word("user"))
+        assert canaries.in_objects() != []
+        memory.close()
     _hash.cache_clear()
-    memory.close()
+    make_scope.cache_clear()
