@@ -130,7 +130,7 @@ struct ScanFound {
 struct ScanPort {
   PortHead head{kPortVersion, sizeof(ScanPort)};
   void* cache = nullptr;
-  const void* pool = nullptr;     // PoolPort::pool of the pool whose lists these are: versions of another's mean nothing here
+  const void* pool = nullptr;        // PoolPort::pool of the pool whose lists these are: versions of another's mean nothing here
   const void* queries = nullptr;     // of the one call that this port is for, in device memory; null: where the call has them
   int64_t least_work = 0;            // rows * padded dimension * queries of a scan that is worth asking for
   int64_t most_results = INT64_MAX;  // queries * k of one call; larger scans are several, and one query is always let through
