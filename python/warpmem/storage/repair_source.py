@@ -53,7 +53,9 @@ class Source:
                 place = _LOG + key
             else:
                 place = _OTHER + bytes([codec.FAMILIES.index(family)]) + key
-            self._put(place + (_TOP - order).to_bytes(_ORDER, "big"), value or b"")
+            # What damage made of a number that cannot be is no witness of what came last.
+            age = _TOP - order if order <= _TOP else _TOP
+            self._put(place + age.to_bytes(_ORDER, "big"), value or b"")
         for entry in self.log():
             if entry.operation != "erase":
                 self._put(_ITEM + entry.key + b"l" + codec.log_key(entry.sequence), encode(entry))
