@@ -118,24 +118,24 @@ class CudaRuntime final : public Runtime {
   }
 
   Status begin_capture(Stream stream) noexcept override {
-    return say(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
+    return say("cudaStreamBeginCapture", [&] { return cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal); });
   }
   Status end_capture(Stream stream, Graph* out) noexcept override {
     *out = nullptr;
     cudaGraph_t graph = nullptr;
-    const Status ended = say(cudaStreamEndCapture(stream, &graph), "cudaStreamEndCapture");
+    const Status ended = say("cudaStreamEndCapture", [&] { return cudaStreamEndCapture(stream, &graph); });
     if (ended != Status::kOk) return ended;
     cudaGraphExec_t ready = nullptr;
-    const Status status = say(cudaGraphInstantiate(&ready, graph, 0), "cudaGraphInstantiate");
+    const Status status = say("cudaGraphInstantiate", [&] { return cudaGraphInstantiate(&ready, graph, 0); });
     static_cast<void>(cudaGraphDestroy(graph));
     *out = reinterpret_cast<Graph>(ready);
     return status;
   }
   Status replay(Graph graph, Stream stream) noexcept override {
-    return say(cudaGraphLaunch(reinterpret_cast<cudaGraphExec_t>(graph), stream), "cudaGraphLaunch");
+    return say("cudaGraphLaunch", [&] { return cudaGraphLaunch(reinterpret_cast<cudaGraphExec_t>(graph), stream); });
   }
   void release_graph(Graph graph) noexcept override {
-    static_cast<void>(cudaGraphExecDestroy(reinterpret_cast<cudaGraphExec_t>(graph)));
+    if (Runtime::entered() == this) static_cast<void>(cudaGraphExecDestroy(reinterpret_cast<cudaGraphExec_t>(graph)));
   }
 
   std::string error() const override {

@@ -304,6 +304,8 @@ class FakeRuntime : public warpmem::cuda::Runtime {
   }
   Status end_capture(Stream stream, warpmem::cuda::Graph* out) noexcept override {
     *out = nullptr;
+    if (!begins()) return Status::kFailed;
+    const Spared spared;
     const std::lock_guard<std::recursive_mutex> lock(device_.mutex);
     const std::vector<std::function<void()>> work = std::move(device_.captures[stream]);
     device_.captures.erase(stream);
@@ -318,6 +320,8 @@ class FakeRuntime : public warpmem::cuda::Runtime {
     });
   }
   void release_graph(warpmem::cuda::Graph graph) noexcept override {
+    begins();
+    const Spared spared;
     const std::lock_guard<std::recursive_mutex> lock(device_.mutex);
     delete reinterpret_cast<std::vector<std::function<void()>>*>(graph);
     --device_.graphs;

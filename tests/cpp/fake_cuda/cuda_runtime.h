@@ -16,9 +16,13 @@ using cudaError_t = int;
 using cudaStream_t = struct CUstream_st*;
 using cudaEvent_t = struct CUevent_st*;
 
+using cudaGraph_t = struct CUgraph_st*;
+using cudaGraphExec_t = struct CUgraphExec_st*;
+
 #define CUDART_VERSION 13000
 constexpr cudaError_t cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorMemoryAllocation = 2;
 enum { cudaHostAllocDefault, cudaStreamNonBlocking, cudaEventDefault, cudaEventDisableTiming, cudaEnableDefault };
+enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal };
 enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
 enum cudaMemoryType { cudaMemoryTypeUnregistered, cudaMemoryTypeHost, cudaMemoryTypeDevice, cudaMemoryTypeManaged };
 enum cudaDriverEntryPointQueryResult { cudaDriverEntryPointSuccess };
@@ -146,6 +150,16 @@ inline cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream
   return status;
 }
 inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t*, unsigned) { return fake_cuda::call("cudaStreamCreate"); }
+inline cudaError_t cudaStreamBeginCapture(cudaStream_t, cudaStreamCaptureMode) {
+  return fake_cuda::call("cudaStreamBeginCapture");
+}
+inline cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t*) { return fake_cuda::call("cudaStreamEndCapture"); }
+inline cudaError_t cudaGraphInstantiate(cudaGraphExec_t*, cudaGraph_t, unsigned long long) {
+  return fake_cuda::call("cudaGraphInstantiate");
+}
+inline cudaError_t cudaGraphDestroy(cudaGraph_t) { return fake_cuda::call("cudaGraphDestroy"); }
+inline cudaError_t cudaGraphLaunch(cudaGraphExec_t, cudaStream_t) { return fake_cuda::call("cudaGraphLaunch"); }
+inline cudaError_t cudaGraphExecDestroy(cudaGraphExec_t) { return fake_cuda::call("cudaGraphExecDestroy"); }
 inline cudaError_t cudaStreamDestroy(cudaStream_t) { return fake_cuda::call("cudaStreamDestroy"); }
 inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return fake_cuda::call("cudaStreamSynchronize"); }
 inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t*, unsigned) { return fake_cuda::call("cudaEventCreate"); }
