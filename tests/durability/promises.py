@@ -15,7 +15,21 @@ from pathlib import Path
 from typing import NamedTuple
 
 import warpmem
-from durability import changes, faults, fullness, hostile, memories, power, shim, soak
+from durability import (
+    changes,
+    damage,
+    exports,
+    faults,
+    fullness,
+    hostile,
+    isolation,
+    memories,
+    migrations,
+    power,
+    reembeds,
+    shim,
+    soak,
+)
 from durability.harness import run_kills
 from warpmem.errors import StoreCorrupt, WarpmemError
 
@@ -24,7 +38,8 @@ Slice = Callable[[Path, int, int], Counter[str]]
 
 class Promise(NamedTuple):
     """`run(folder, first, count)` tries cases first, first + 1, ..., count of them; `ci` and `full` are how
-    many the tests and a full run try, `size` how many a slice has, `unit` what a case is."""
+    many the tests (0: a test of its own does) and a full run try, `size` how many a slice has, `unit` what a
+    case is."""
 
     name: str
     unit: str
@@ -51,6 +66,78 @@ def kill_memory(folder: Path, first: int, count: int) -> Counter[str]:
     )
     assert found > count, f"only {found} changes in {count} cycles: that shows nothing"
     return Counter({"kills": count, "acknowledged": found})
+
+
+def kill_backup(folder: Path, first: int, count: int) -> Counter[str]:
+    """Kill -9 of a process that makes backups: none is half there, the store lacks nothing."""
+    from durability.test_backup import kill_backups
+
+    return Counter({"kills": count, "acknowledged": kill_backups(folder, count, first)})
+
+
+def kill_reembedding(folder: Path, first: int, count: int) -> Counter[str]:
+    """Kill -9 of a store whose model is changed while it is written."""
+    return Counter({"kills": count}) + reembeds.run_reembed_kills(folder, kills=count, seed=first)
+
+
+def kill_migration(folder: Path, first: int, count: int) -> Counter[str]:
+    """Kill -9 of an older store that is brought up to date."""
+    return Counter({"kills": count}) + migrations.run_migration_kills(folder, kills=count, seed=first)
+
+
+def kill_erasure(folder: Path, first: int, count: int) -> Counter[str]:
+    """Kill -9 of a store that erases: what was acknowledged as erased is nowhere."""
+    from durability.test_kill9_erasure import kills
+
+    return Counter({"kills": count, "acknowledged": kills(folder, count, first)})
+
+
+def kill_import(folder: Path, first: int, count: int) -> Counter[str]:
+    """Kill -9 of an import: run again it adds nothing twice."""
+    from memory.test_portable import kill_imports
+
+    return Counter({"kills": count, "acknowledged": kill_imports(folder, count, first)})
+
+
+def kill_followed_writer(folder: Path, first: int, count: int) -> Counter[str]:
+    """Kill -9 of a writer whom three processes follow."""
+    from durability.test_follow import run_followers
+
+    return Counter(
+        {"kills": count, "changes": run_followers(folder / f"{first}", kills=count, seconds=0.5, followers=3)}
+    )
+
+
+# --------------------------------------------------------------------------------------------- damage
+
+
+def damaged_store(file: str, kind: str) -> Slice:
+    """One kind of damage to one kind of file: refused, repaired or harmless, never silent."""
+
+    def run(folder: Path, first: int, count: int) -> Counter[str]:
+        template = folder / "template"
+        (damage.make_live_store if file == "wal" else damage.make_store)(template, first)
+        return damage.run_many(template, folder, file, kind, count, first)
+
+    return run
+
+
+def damaged_export(kind: str) -> Slice:
+    """One kind of damage to an export."""
+    return lambda folder, first, count: exports.run_many(kind, count, first)
+
+
+def isolation_of_owners(folder: Path, first: int, count: int) -> Counter[str]:
+    """A hundred owners side by side: nobody reads what is another's."""
+    return Counter({"operations": sum(isolation.run(folder, first, count).values())})
+
+
+def as_the_model(folder: Path, first: int, count: int) -> Counter[str]:
+    """Changes and questions, compared with a plain Python model."""
+    from property.test_memory_model import run
+
+    run(folder, first, count)
+    return Counter({"steps": count})
 
 
 # --------------------------------------------------------------------------------------- power losses
@@ -156,8 +243,24 @@ def steady_load(folder: Path, first: int, count: int) -> Counter[str]:
 # ------------------------------------------------------------------------------------------------ all
 
 PROMISES = (
-    Promise("kill -9, engine", "kills", 120, 5_000, 250, kill_engine),
-    Promise("kill -9, memory and checkpoint", "kills", 120, 5_000, 250, kill_memory),
+    Promise("kill -9, engine", "kills", 120, 3_000, 250, kill_engine),
+    Promise("kill -9, memory and checkpoint", "kills", 120, 3_000, 250, kill_memory),
+    Promise("kill -9, backup", "kills", 0, 1_000, 50, kill_backup),
+    Promise("kill -9, re-embedding", "kills", 0, 1_000, 50, kill_reembedding),
+    Promise("kill -9, erasure", "kills", 0, 1_000, 50, kill_erasure),
+    Promise("kill -9, migration", "kills", 0, 500, 50, kill_migration),
+    Promise("kill -9, import", "kills", 0, 500, 50, kill_import),
+    Promise("kill -9, followed writer", "kills", 0, 200, 20, kill_followed_writer),
+    *(
+        Promise(f"damage, {file}, {kind}", "cases", 0, 1_000, 50, damaged_store(file, kind))
+        for file, kind in damage.CASES
+    ),
+    *(
+        Promise(f"damage, export, {kind}", "cases", 0, 1_000, 100, damaged_export(kind))
+        for kind in exports.KINDS
+    ),
+    Promise("isolation", "operations", 0, 100_000, 10_000, isolation_of_owners),
+    Promise("as the model", "steps", 0, 1_000_000, 20_000, as_the_model),
     Promise("power loss", "losses", 200, 5_000, 250, lose_power),
     Promise("power loss, syncs off", "losses", 40, 500, 100, lose_power_without_syncs),
     *(
