@@ -11,6 +11,7 @@ from typing import Literal
 
 import warpmem
 from warpmem import Memory, NewItem
+from warpmem.errors import NotFound
 
 USERS = ("ann", "bob")
 BATCH = 3
@@ -87,7 +88,7 @@ def check_items(memory: Memory, acknowledged: Sequence[bytes], users: Sequence[s
         if what == "is":
             try:
                 history = memory.history(item_id)
-            except warpmem.NotFound:
+            except NotFound:
                 raise AssertionError("an acknowledged item was lost") from None
             versions = {entry.item.version: entry.item for entry in history if entry.item}
             assert versions[int(version)].text == text
