@@ -91,6 +91,7 @@ def check_items(memory: Memory, acknowledged: Sequence[bytes], users: Sequence[s
             except NotFound:
                 raise AssertionError("an acknowledged item was lost") from None
             versions = {entry.item.version: entry.item for entry in history if entry.item}
+            assert int(version) in versions, "an acknowledged version was lost"
             assert versions[int(version)].text == text
         if what == "is" and item_id not in gone and memory.get_many([item_id]) == (None,):
             assert memory.history(item_id)[-1].operation == "delete", "an acknowledged item was lost"
