@@ -237,7 +237,10 @@ def test_older_formats_are_verified_and_repaired_into_todays(tmp_path: Path, for
     before = warpmem.verify(store)
     assert before.ok and before.format == format
     report = warpmem.repair(store, tmp_path / "new")
-    assert report.ok and (report.items, report.sequence) == (before.items, before.sequence)
+    # The golden store of format 2 has a re-embedding half done, which begins anew.
+    assert all("begin re-embedding anew" in loss.what for loss in report.lost)
+    assert len(report.lost) == (format == 2)
+    assert (report.items, report.sequence) == (before.items, before.sequence)
     assert warpmem.verify(tmp_path / "new").format == FORMAT
 
 

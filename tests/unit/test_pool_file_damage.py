@@ -5,80 +5,40 @@ from __future__ import annotations
 import os
 import re
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-from numpy.typing import NDArray
 
+from pool_damage import small
 from pool_files import DIM, add, filled
 from pools import make_rows
-from warpmem._cpu import Pool, crc32c, open_pool
+from warpmem._cpu import crc32c, open_pool
 from warpmem.errors import FormatError, IndexCorrupt, StoreError
 
 
-def small(storage: str) -> Pool:
-    pool = Pool(3, 1, storage=storage)
-    add(pool, 2, [1, 2, 3], make_rows("normal", 3, 3, 5))
-    return pool
+def in_a_process_of_its_own(call: str) -> None:
+    code = f"from pathlib import Path; import pool_damage; pool_damage.{call}"
+    paths = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
-def use(pool: Any, query: NDArray[np.float32], expected: list[bytes]) -> None:
-    """Ask and change. Raises IndexCorrupt; answers that come must be right."""
-    assert pool.scan(query, [(0, 2, 0, (), (), None)], 3)[0].tobytes() == expected[0]
-    assert pool.rows(2)[0].tobytes() == expected[1]
-    assert pool.vectors(2, np.array([1, 2, 3])).tobytes() == expected[2]
-    add(pool, 2, [4], query)
-
-
-@pytest.mark.parametrize(("storage", "turn"), [("f32", 0), ("f16", 2), ("int8", 4)])
-def test_flipped_bytes_are_refused(tmp_path: Path, storage: str, turn: int) -> None:
-    """Every byte outside the planes, and every fifth within them, others for each storage."""
-    path = tmp_path / "index"
-    pool = small(storage)
-    query = np.ones((1, 3), np.float32)
-    expected = [
-        pool.scan(query, [(0, 2, 0, (), (), None)], 3)[0].tobytes(),
-        pool.rows(2)[0].tobytes(),
-        pool.vectors(2, np.array([1, 2, 3])).tobytes(),
-    ]
-    pool.save(path, {"note": b"hi"})
-    data = path.read_bytes()
-    planes, end = struct.unpack_from("<QQ", data, 80)
-    use(open_pool(path)[0], query, expected)
-    with path.open("r+b", buffering=0) as file:
-        for at in range(len(data)):
-            if planes <= at < end and at % 5 != turn:
-                continue
-            os.pwrite(file.fileno(), bytes([data[at] ^ 1 << at % 8]), at)
-            error, where = (FormatError, "not a warpmem index") if at < 8 else (IndexCorrupt, str(path))
-            if planes <= at < end:
-                opened, _ = open_pool(path)
-                with pytest.raises(IndexCorrupt, match=r"page 0 \(.*backup"):
-                    use(opened, query, expected)
-                assert opened.stats()["rows"] == 3
-                assert opened.lists().tolist() == [2]
-            else:
-                with pytest.raises(error, match=where):
-                    open_pool(path)
-            os.pwrite(file.fileno(), data[at : at + 1], at)
-    use(open_pool(path)[0], query, expected)
+@pytest.mark.parametrize("storage", ["f32", "f16", "int8"])
+def test_every_flipped_byte_is_refused(tmp_path: Path, storage: str) -> None:
+    in_a_process_of_its_own(f"flip(Path({str(tmp_path)!r}), {storage!r})")
 
 
 def test_every_length_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "index"
-    small("int8").save(path, {"note": b"hi"})
-    data = path.read_bytes()
-    for length in range(len(data) - 1, -1, -1):
-        os.truncate(path, length)
-        with pytest.raises(IndexCorrupt, match=f"it has {length} bytes"):
-            open_pool(path)
-    for more in (b"\0", bytes(64), data):
-        path.write_bytes(data + more)
-        with pytest.raises(IndexCorrupt, match=f"{len(data + more)} bytes, but was written with {len(data)}"):
-            open_pool(path)
+    in_a_process_of_its_own(f"cut(Path({str(tmp_path)!r}))")
 
 
 def caught(call: Callable[[], object]) -> IndexCorrupt | None:
