@@ -78,7 +78,7 @@ class LaunchGraphs {
     bool well = false;
     try {
       well = enqueue() == Status::kOk;
-    } catch (const std::runtime_error&) {  // of a launch, which is made plainly next
+    } catch (...) {  // of a launch or for want of memory; it is made plainly next, and the capture has to end in any case
     }
     Graph graph = nullptr;
     if (runtime.end_capture(stream, &graph) != Status::kOk) return nullptr;

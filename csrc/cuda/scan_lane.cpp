@@ -29,6 +29,7 @@ bool ScanLane::reserve(PageCache& cache, int64_t device_bytes, int64_t wanted_by
       return false;
     }
     block_bytes = 0;
+    graphs.clear(runtime);  // they name this memory
     cache.give_back(&block);
     block = cache.reserve(device_bytes, stream);
     if (block == nullptr) return false;
@@ -36,6 +37,7 @@ bool ScanLane::reserve(PageCache& cache, int64_t device_bytes, int64_t wanted_by
   }
   host_used = wanted_bytes;
   if (wanted_bytes <= host_bytes) return true;
+  graphs.clear(runtime);
   if (host != nullptr && plain == nullptr) runtime.release_pinned(host);
   host = nullptr;
   host_bytes = 0;
@@ -60,6 +62,7 @@ Status ScanLane::clean(Runtime& runtime, int64_t device_bytes) noexcept {
 void ScanLane::tidy(PageCache& cache) noexcept {
   if (host != nullptr) std::memset(host, 0, static_cast<size_t>(std::min(host_used, host_bytes)));
   if (block_bytes <= kLaneBytes) return;
+  graphs.clear(cache.runtime());
   cache.give_back(&block);
   block_bytes = 0;
 }

@@ -260,7 +260,11 @@ ScanQueue::Start ScanQueue::start(ScanRun& run) noexcept {
   } catch (const std::bad_alloc&) {
     end = Start::kTooLarge;
   } catch (const std::runtime_error& error) {  // of a launch
-    cache_.fail(error.what());
+    try {
+      cache_.fail(error.what());
+    } catch (const std::bad_alloc&) {
+      cache_.fail();
+    }
   }
   static_cast<void>(runtime.synchronize(lane.stream));
   lane.tidy(cache_);

@@ -58,7 +58,7 @@ build_and_run() {
   done
   for test in "$@"; do
     # shellcheck disable=SC2086
-    $cxx $flags $optimisation $sanitizer $defines "$here/$test.cpp" $objects -pthread -o "$build/$test.$name"
+    $cxx $flags $optimisation $sanitizer $defines -I"$here" "$here/$test.cpp" $objects -pthread -o "$build/$test.$name"
   done
 }
 

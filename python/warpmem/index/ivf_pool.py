@@ -119,8 +119,10 @@ class IvfPool:
 
     def parts(self, owners: I64) -> list[tuple[Any, I64]]:
         """The pools in which rows lie, and which lists of each are the owners': cells, or owners without."""
+        known = self.owners
         large = self._with_cells(owners)
-        cells = [self.owners[owner].ids for owner in owners[large].tolist()]
+        # Beside a change an owner may have lost its cells since.
+        cells = [known[owner].ids for owner in owners[large].tolist() if owner in known]
         return [
             (self._cells.rows, np.concatenate([np.zeros(0, np.int64), *cells])),
             (self._plain, owners[~large]),
