@@ -16,7 +16,7 @@ from warpmem import Memory, NewItem
 from warpmem.errors import Conflict, EmbeddingError, InputError, ModelMismatch, StoreError, StoreReadOnly
 from warpmem.ops.clock import FixedClock
 from warpmem.storage.directory import INDEX_NAME
-from warpmem.storage.vector_build import VectorBuild
+from warpmem.storage.vector_build import BuildTransaction, VectorBuild
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 OLD, NEW = 16, 24
@@ -239,3 +239,26 @@ def test_an_empty_store(tmp_path: Path) -> None:
     with warpmem.open(None, embedder=Hooked(OLD)) as memory:
         assert memory.reembed("hashing", progress=lambda done, total: None) == 0
         assert memory.stats().dimension == 256
+
+
+def test_a_family_that_was_emptied_belongs_to_no_job(
+    memory: Memory, clock: FixedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The vectors of a job were dropped for another model's, whose job could then not be written: the first
+    job stood there still, and would have gone on without its first vectors."""
+    change(memory, clock, random.Random(4), 100)
+    with pytest.raises(EmbeddingError):
+        memory.reembed(failing(NEW, 32), batch=8)
+    real = BuildTransaction.put_job
+
+    def put_job(self: BuildTransaction, job: Any) -> None:
+        if job is not None:
+            raise StoreError("no room")
+        real(self, job)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BuildTransaction, "put_job", put_job)
+        with pytest.raises(StoreError, match="no room"):
+            memory.reembed(Hooked(NEW + 8), batch=8)
+    memory.reembed(Hooked(NEW), batch=8)
+    check_vectors(memory)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 import warpmem
 from warpmem import AddResult
+from warpmem.errors import StoreError
+from warpmem.storage.rocks_follow import FollowingEngine
 
 
 def test_a_deletion_that_left_the_tables_between_two_refreshes_is_seen(tmp_path: Path) -> None:
@@ -18,5 +22,27 @@ def test_a_deletion_that_left_the_tables_between_two_refreshes_is_seen(tmp_path:
             memory.delete(added.id)
             everything = [(family, b"", b"\xff" * 64) for family in ("items", "vectors", "listing")]
             memory._log._engine.compact(everything)  # type: ignore[attr-defined]
+            follower.refresh()
+            assert follower.get_many([added.id]) == (None,)
+
+
+def test_beginning_anew_is_tried_again_when_it_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A follower took note of the files first; then it went on showing what had been erased."""
+    with warpmem.open(tmp_path, embedder="hashing") as writer:
+        added = writer.add("to be erased", user_id="ann")
+        assert isinstance(added, AddResult)
+        with warpmem.open(tmp_path, embedder="hashing", follow=True, follow_ms=0) as follower:
+            assert follower.get(added.id).text == "to be erased"
+            writer.erase([added.id])
+
+            def fail(self: FollowingEngine) -> None:
+                raise StoreError("no place for links")
+
+            with monkeypatch.context() as patch:
+                patch.setattr(FollowingEngine, "_begin_anew", fail)
+                with pytest.raises(StoreError, match="no place"):
+                    follower.refresh()
             follower.refresh()
             assert follower.get_many([added.id]) == (None,)

@@ -43,8 +43,10 @@ class ErasingTransaction(StoreTransaction):
         """Forget an owner's name: its id leads nowhere from now on, or to a new number."""
         value = self._owner_value(number)
         if value.id:
-            name = Owner(value.type, value.id)
-            self._write("owners", codec.owner_name_key(owner_digest(self._identity, name)), None)
+            name_key = codec.owner_name_key(owner_digest(self._identity, Owner(value.type, value.id)))
+            # By then the name may lead to another number: a repair gave this one its name back.
+            if self._read("owners", name_key) == number.to_bytes(4, "big"):
+                self._write("owners", name_key, None)
             self._put_owner(number, OwnerValue("user", "", value.next_ordinal, value.items))
             self._erased[number] = None
 

@@ -96,11 +96,11 @@ class FollowingEngine(RocksEngine):
                     return
                 call(self._db.try_catch_up_with_primary)
                 if before.keys() <= directory.data_files(self._path).keys():
-                    self._seen = before
                     if self._logs <= before.keys():
                         self._logs = _logs(before)
                     else:
                         self._begin_anew()
+                    self._seen = before  # not before: what failed is tried again
                     return
         raise StoreError(_BUSY)
 

@@ -234,6 +234,13 @@ def begin(engine: Engine, run: Run, model_id: str, dimension: int, now: Callable
             transaction.put_job(job)
         return identity, job
 
+    def forget(transaction: BuildTransaction) -> None:
+        job = transaction.job()
+        if job is not None and not job.done and (job.model_id, job.dimension) != (model_id, dimension):
+            transaction.put_job(None)
+
+    # By itself, for emptying a family cannot be taken back: a job that is there says that its vectors are.
+    run(forget, "sync")
     identity, job = run(change, "sync")
     return VectorBuild(engine, identity, job, run)
 
