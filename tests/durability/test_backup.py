@@ -16,7 +16,7 @@ import pytest
 import warpmem
 from durability.harness import run_kills
 from warpmem.errors import FormatError, InputError, NotSupported, StoreCorrupt, StoreError, StoreReadOnly
-from warpmem.storage.backup import noted_backups
+from warpmem.storage.backup_notes import noted_backups
 from warpmem.storage.rocks import RocksEngine
 
 TEXTS = 30

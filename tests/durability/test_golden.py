@@ -15,6 +15,7 @@ from warpmem.storage.identity import FORMAT
 
 FORMATS = range(1, FORMAT + 1)
 IDENTITY = b"identity".hex()
+NOTE = b"backup".hex()
 
 
 @pytest.fixture(params=FORMATS)
@@ -58,6 +59,11 @@ def test_for_writing_it_is_brought_up_to_date_after_a_copy(
         held = held_by(path, expected["families"])
         found, was = identity(held), identity(expected["families"])
         assert found == [FORMAT, *was[1:5], was[5] if number > 1 else "vectors"]
+        # A migration adds one thing beside the identity: the note of its copy, once.
+        notes = [key for key in held["meta"] if key.startswith(NOTE)]
+        assert len(notes) == (number < FORMAT)
+        for key in notes:
+            assert str(path.with_name(f"store.format-{number}")).encode().hex() in held["meta"].pop(key)
         assert held == expected["families"]
         expected["families"]["meta"][IDENTITY] = held_by(path, ["meta"])["meta"][IDENTITY]
     with open_golden(path) as memory:

@@ -160,8 +160,8 @@ class Transaction(Protocol):
         """Hide and unindex every version; history keeps them."""
         ...
 
-    def keep(self, key: bytes, payload: bytes) -> None:
-        """Put an entry of family meta, about the store as a whole."""
+    def keep(self, key: bytes, payload: bytes | None) -> None:
+        """Put an entry of family meta, about the store as a whole; None removes it."""
         ...
 
 

@@ -7,9 +7,12 @@ store keeps a note of each, because erasure cannot reach into backups and must s
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import hashlib
 import os
 import re
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -22,17 +25,18 @@ from ..errors import FormatError, InputError, NotSupported, StoreCorrupt, StoreE
 from ..ops.clock import to_micros
 from ..protocols import Engine, Log, Transaction
 from ..protocols.storage import DigestsOf
-from ..records import Backup, LogEntry
+from ..records import Backup, LogEntry, StoreIdentity
 from . import codec
+from .backup_notes import note_key
 from .copies import copy_store
 from .directory import BACKUP_NAME, SNAPSHOT_NAME, remove_snapshot
+from .lock import PathLock
 from .repair import unchanging
 from .rocks import RocksEngine
-from .values import decode, encode
+from .values import BackupNote, decode, encode
 from .verify import verify_store
 
 VERSION: Final = 1
-_NOTE: Final = b"backup"
 _UNCHECKED: Final = re.compile(r"warpmem\.(lock|backup)|LOCK|LOG(\.old\.\d+)?")
 _END: Final = b"\xff" * 64
 _PIECE: Final = 1 << 20
@@ -47,14 +51,6 @@ class BackupFile(msgspec.Struct, frozen=True):
     store: str
     backup: Backup
     files: dict[str, tuple[int, str]]
-
-
-class BackupNote(msgspec.Struct, frozen=True, array_like=True):
-    """Family meta, key `backup` and 16 random bytes: a backup that was made of this store."""
-
-    at: int
-    path: str
-    sequence: int
 
 
 # -------------------------------------------------------------------------------------------- making
@@ -81,17 +77,33 @@ def _make(log: Log, engine: RocksEngine, root: str, digests: DigestsOf, verify: 
     at = datetime.now(UTC)
     target = os.path.join(root, at.strftime("%Y%m%dT%H%M%S.%fZ"))
     remove_snapshot(engine.path)
+    _remove_left_behind(root)
+    key, last = note_key(), log.position()
+    note = BackupNote(to_micros(at, "at"), target, 0 if last is None else last.sequence)
+    log.transact(lambda transaction: transaction.keep(key, encode(note)), "sync")
+    try:
+        return _copy_out(log, engine, root, target, at, digests, verify, started)
+    except BaseException:
+        with contextlib.suppress(StoreError):
+            log.transact(lambda transaction: transaction.keep(key, None))
+        raise
+
+
+def _copy_out(
+    log: Log, engine: RocksEngine, root: str, target: str, at: datetime, digests: DigestsOf, verify: bool,
+    started: float,
+) -> Backup:  # fmt: skip
     place = os.path.join(engine.path, SNAPSHOT_NAME)
     snapshot = os.path.join(place, "state")
     engine.flush()
 
-    def snap(transaction: Transaction) -> float:
+    def snap(transaction: Transaction) -> tuple[float, StoreIdentity]:
         began = time.monotonic()
         os.mkdir(place)
         engine.snapshot(snapshot)
-        return time.monotonic() - began
+        return time.monotonic() - began, log.identity
 
-    pause = log.transact(snap)
+    pause, identity = log.transact(snap)
     store = hashlib.blake2b(log.identity.salt, digest_size=16).hexdigest()
     earlier = [known for known in _read_root(root) if known.store == store]
     made: list[Backup] = []
@@ -112,7 +124,6 @@ def _make(log: Log, engine: RocksEngine, root: str, digests: DigestsOf, verify: 
         links = {name: os.stat(os.path.join(whole, name)).st_nlink for name in files}
         shared = sum(size for name, (size, _) in files.items() if links[name] > 1)
         sequence, items = _position(whole)
-        identity = log.identity
         made.append(
             Backup(
                 path=target, at=at, sequence=sequence, items=items, format=identity.format,
@@ -126,9 +137,16 @@ def _make(log: Log, engine: RocksEngine, root: str, digests: DigestsOf, verify: 
             file.write(content + b"\n")
 
     copy_store(snapshot, target, reuse=earlier[-1].backup.path if earlier else None, finish=finish)
-    note = BackupNote(to_micros(at, "at"), target, made[0].sequence)
-    log.transact(lambda transaction: transaction.keep(_NOTE + os.urandom(16), encode(note)))
     return made[0]
+
+
+def _remove_left_behind(root: str) -> None:
+    """Processes that died left parts of backups, which link to the store's tables and keep their bytes."""
+    for part in glob.glob(os.path.join(glob.escape(root), ".*Z.part")):
+        with contextlib.suppress(StoreError):  # StoreLocked: somebody is making it
+            lock = PathLock(part)
+            shutil.rmtree(part, ignore_errors=True)
+            lock.release()
 
 
 def _position(path: str) -> tuple[int, int]:
@@ -247,18 +265,3 @@ def restore_backup(path: str, target: str, *, link: bool) -> Backup:
     with unchanging(path):
         copy_store(path, target, link=link, finish=finish)
     return msgspec.structs.replace(known.backup, path=os.path.abspath(target))
-
-
-def noted_backups(engine: Engine) -> Iterator[BackupNote]:
-    """Every backup that was made of a store, oldest first, those included that are gone or were moved."""
-    notes = []
-    for key, stored in engine.scan("meta", *codec.prefix_range(_NOTE)):
-        notes.append(_decode_note(codec.unseal("meta", key, stored)))
-    yield from sorted(notes, key=lambda note: note.at)
-
-
-def _decode_note(payload: memoryview) -> BackupNote:
-    try:
-        return msgspec.msgpack.decode(payload, type=BackupNote)
-    except msgspec.MsgspecError as error:
-        raise StoreCorrupt(f"a BackupNote value does not decode: {error}") from error

@@ -21,8 +21,9 @@ from ..ops.ids import KEY_BYTES, format_id, owner_of, owner_prefix, parse_id
 from ..protocols import Engine
 from ..records import LogEntry
 from . import codec
+from .backup_notes import noted_backups
 from .erasing import ErasingTransaction, names_any
-from .erasure_values import BACKUP_PREFIX, MARK_PREFIX, ErasureMark, NotedBackup, mark_key, read_mark_key
+from .erasure_values import MARK_PREFIX, ErasureMark, mark_key, read_mark_key
 from .values import HistoryValue, ItemValue, RememberedValue, decode, make_scope
 
 T = TypeVar("T")
@@ -69,11 +70,7 @@ class StoreErasures:
         return len({read_mark_key(key) for key, _ in self._marks()})
 
     def backups(self) -> list[tuple[int, str]]:
-        found = []
-        for key, stored in self._engine.scan("meta", *codec.prefix_range(BACKUP_PREFIX)):
-            note = decode(codec.unseal("meta", key, stored), NotedBackup)
-            found.append((note.at, note.path))
-        return sorted(found)
+        return [(note.at, note.path) for note in noted_backups(self._engine)]
 
     def derived(self, owners: Collection[int], keys: Collection[bytes]) -> tuple[set[bytes], set[bytes]]:
         sources: dict[bytes, set[str]] = {}

@@ -11,7 +11,6 @@ from ..records import LogEntry
 
 MARK_PREFIX: Final = b"erase"
 ID_BYTES: Final = 16
-BACKUP_PREFIX: Final = b"backup"
 _NOBODY: Final = (None, None, None, None)
 
 
@@ -23,13 +22,6 @@ class ErasureMark(msgspec.Struct, frozen=True, array_like=True):
     owners: tuple[int, ...]
     keys: bytes
     removed: bool
-
-
-class NotedBackup(msgspec.Struct, frozen=True, array_like=True):
-    """Family meta, keys that begin with `backup`: what an erasure wants to know of a backup."""
-
-    at: int
-    path: str
 
 
 def mark_key(erasure: bytes, part: int) -> bytes:

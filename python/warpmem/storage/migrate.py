@@ -8,6 +8,7 @@ which may have new, empty families already; the next open goes on from there.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -15,10 +16,13 @@ import msgspec
 
 from ..errors import FormatError, StoreError
 from ..records import StoreIdentity
+from . import codec
+from .backup_notes import note_entry
 from .codec import FIRST_FAMILIES, KEYS_END
 from .copies import copy_store
 from .identity import FORMAT, identity_entry, read_identity
 from .rocks import RocksEngine
+from .values import BackupNote
 
 
 def open_for_writing(
@@ -41,7 +45,15 @@ def open_for_writing(
             return engine
         if not migrate:
             raise _refused(store, identity)
-        engine.write([identity_entry(msgspec.structs.replace(identity, format=FORMAT))])
+        # Erasure cannot reach into the copy, so its receipts must name it.
+        keys = (codec.read_log_key(key) for key, _ in engine.scan("log", b"", KEYS_END, reverse=True))
+        at, copy = time.time_ns() // 1000, _place_of_copy(store, identity, backup)
+        engine.write(
+            [
+                identity_entry(msgspec.structs.replace(identity, format=FORMAT)),
+                note_entry(BackupNote(at, os.path.abspath(copy), next(keys, 0))),
+            ]
+        )
     except BaseException:
         engine.close()
         raise
@@ -59,7 +71,7 @@ def _keeping_a_copy(store: str, migrate: bool, backup: str | None) -> Callable[[
             raise _refused(store, identity)
         if len(found) > len(FIRST_FAMILIES) + 1:
             return  # an earlier migration got as far as this, so it made its copy
-        target = backup or f"{store}.format-{identity.format}"
+        target = _place_of_copy(store, identity, backup)
         if os.path.isdir(target) and os.listdir(target):
             try:
                 same = _look(target) == (identity, last)
@@ -75,6 +87,10 @@ def _keeping_a_copy(store: str, migrate: bool, backup: str | None) -> Callable[[
         copy_store(store, target)
 
     return keep
+
+
+def _place_of_copy(store: str, identity: StoreIdentity, backup: str | None) -> str:
+    return backup or f"{store}.format-{identity.format}"
 
 
 def _look(path: str) -> tuple[StoreIdentity, bytes]:

@@ -234,7 +234,7 @@ class StoreTransaction:
         self.state.items -= 1
         self._log("delete", record)
 
-    def keep(self, key: bytes, payload: bytes) -> None:
+    def keep(self, key: bytes, payload: bytes | None) -> None:
         self._write("meta", key, payload)
 
     # ------------------------------------------------------------------------------------ outcome

@@ -19,7 +19,7 @@ from ..ops.clock import from_open_end, open_end, to_datetime, to_micros
 from ..ops.ids import format_id
 from ..records import LogEntry, Record, ReembedJob, Row, RowHeader, StoreIdentity
 from ..types import MemoryItem, Modality, Operation, Scope
-from .erasure_values import ErasureMark, NotedBackup
+from .erasure_values import ErasureMark
 
 V = TypeVar("V", bound=msgspec.Struct)
 
@@ -76,12 +76,21 @@ class RememberedValue(msgspec.Struct, frozen=True, array_like=True):
     result: Any
 
 
+class BackupNote(msgspec.Struct, frozen=True, array_like=True):
+    """Family meta, key `backup` and 16 random bytes: a backup that was begun of this store. at: microseconds;
+    sequence: the store's last change when it was begun."""
+
+    at: int
+    path: str
+    sequence: int
+
+
 encode = msgspec.msgpack.Encoder().encode
 _decoders: dict[type, msgspec.msgpack.Decoder[Any]] = {
     kind: msgspec.msgpack.Decoder(kind)
     for kind in (
         ItemValue, HistoryValue, RowHeader, OwnerValue, RememberedValue, LogEntry, ReembedJob, StoreIdentity,
-        ErasureMark, NotedBackup,
+        ErasureMark, BackupNote,
     )
 }  # fmt: skip
 
