@@ -2,7 +2,7 @@
 
 A note is durable before the first byte of its backup is taken, so that no backup is ever without one. One
 whose backup came to nothing is taken back; where that fails, a receipt names a backup too many, never one
-too few. """
+too few."""
 
 from __future__ import annotations
 
