@@ -8,7 +8,8 @@ import pytest
 
 import warpmem
 from warpmem import AddResult
-from warpmem.errors import StoreError
+from warpmem.embed.hashing import HashingEmbedder
+from warpmem.errors import ModelMismatch, StoreError
 from warpmem.storage.rocks_follow import FollowingEngine
 
 
@@ -46,3 +47,18 @@ def test_beginning_anew_is_tried_again_when_it_failed(
                     follower.refresh()
             follower.refresh()
             assert follower.get_many([added.id]) == (None,)
+
+
+def test_an_owner_that_is_loaded_after_a_change_of_the_model_is_refused(tmp_path: Path) -> None:
+    """The writer's new model stands in the other family: a follower found the old one empty, and said that
+    an owner whom it had not loaded before has nothing."""
+    with warpmem.open(tmp_path, embedder=HashingEmbedder(16)) as writer:
+        for user in ("ann", "bob"):
+            writer.add("a fact", user_id=user)
+        with warpmem.open(tmp_path, embedder=HashingEmbedder(16), follow=True, follow_ms=0) as follower:
+            assert len(follower.search("fact", user_id="ann")) == 1
+            writer.reembed(HashingEmbedder(24))
+            with pytest.raises(ModelMismatch, match="open it again"):
+                follower.refresh()
+            with pytest.raises(ModelMismatch, match="open it again"):
+                follower.search("fact", user_id="bob")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+from collections.abc import Iterator
 from typing import Any, Final
 
 from ..errors import ModelMismatch, StoreClosed, StoreCorrupt, StoreError
 from ..ops.replay import row_changes, touched
+from ..records import RowBlock, StoreIdentity
 from .identity import read_identity
 from .log import StoreLog, load_state
 from .rocks_follow import FollowingEngine
@@ -62,9 +64,19 @@ class FollowingLog(StoreLog):
                         raise
             raise AssertionError("unreachable")
 
-    def _take_in(self) -> int:
+    def rows(self, owner: int, identity: StoreIdentity, metadata: bool = False) -> Iterator[RowBlock]:
+        """See protocols.Log. Raises ModelMismatch when the store has got another model: the family of the
+        one that this process knows is empty then, or another's, and what is read of it is no answer."""
+        self._check_model()
+        yield from super().rows(owner, identity, metadata)
+        self._check_model()
+
+    def _check_model(self) -> None:
         if read_identity(self._following) != self._identity:
             raise ModelMismatch("the store has got another model since it was opened: open it again")
+
+    def _take_in(self) -> int:
+        self._check_model()
         state, before = load_state(self._following), self._applied
         if state.sequence < before:
             raise StoreCorrupt(
