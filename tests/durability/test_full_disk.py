@@ -152,6 +152,25 @@ def test_deleting_goes_on_below_the_mark(tmp_path: Path, monkeypatch: pytest.Mon
             memory.delete(last.id)
 
 
+def test_erasing_goes_on_below_the_mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The marks with which an erasure begins, and the stubs it leaves, delete nothing by themselves: they
+    were refused."""
+    free = 1 << 40
+    monkeypatch.setattr(disk, "free_bytes", lambda path: free)
+    with warpmem.open(tmp_path, dimension=4, min_free_bytes=64 * MIB) as memory:
+        for i in range(200):
+            memory.add(f"secret {i}", user_id="a", vector=np.ones(4))
+        free = 20 * MIB
+        with pytest.raises(DiskFull):
+            memory.add("more", user_id="a", vector=np.ones(4))
+        receipt = memory.erase(user_id="a")
+        assert (receipt.items, receipt.log_entries) == (200, 200)
+        assert memory.stats().pending_erasures == 0
+        with pytest.raises(DiskFull):
+            memory.add("more", user_id="a", vector=np.ones(4))
+    assert not any(b"secret" in file.read_bytes() for file in tmp_path.iterdir())
+
+
 def test_the_reserve_is_kept_where_there_is_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     free = 100
     monkeypatch.setattr("warpmem.storage.reserve.free_bytes", lambda path: free)

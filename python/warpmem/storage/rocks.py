@@ -31,8 +31,19 @@ from .rocks_open import UNCOMPRESSED, list_families, open_database
 from .rocks_renewal import Renewable
 from .rocks_scan import Chunks, Scan
 
+_BOOKS: Final = frozenset({"log", "meta"})
 _READ_ONLY_ATTEMPTS: Final = 3
 _SHARE_TO_RESERVE: Final = 4
+
+
+def _frees(operations: Sequence[tuple[str, bytes, bytes | None]]) -> bool:
+    """Whether a write makes room in the end: it deletes and adds no rows, or keeps the books of an erasure,
+    whose marks come before its deletions and whose stubs after."""
+    if any(family in UNCOMPRESSED and value for family, _, value in operations):
+        return False
+    return any(value is None for _, _, value in operations) or all(
+        family in _BOOKS for family, _, _ in operations
+    )
 
 
 class RocksEngine(Renewable):
@@ -226,10 +237,7 @@ class RocksEngine(Renewable):
                 batch.put(key, value, self._handles[family])
         if batch.is_empty():
             return
-        frees = not any(family in UNCOMPRESSED and value for family, _, value in operations)
-        if self._guard.before(
-            batch.size_in_bytes(), frees=frees and any(value is None for _, _, value in operations)
-        ):
+        if self._guard.before(batch.size_in_bytes(), frees=_frees(operations)):
             self._reserve.keep(self._min_free)
         self._change("write", self._db.write, batch)
 

@@ -255,9 +255,10 @@ def tidy(engine: Engine) -> None:
     """Empty the family of a model that another one has replaced, if a process died before it could."""
     job = read_job(engine)
     if job is not None and job.done:
-        engine.clear(job.vectors)
-        engine.write([("jobs", JOB_KEY, None)])
-        engine.sync()
+        with contextlib.suppress(DiskFull):  # refused before anything was written: the next opening does it
+            engine.clear(job.vectors)
+            engine.write([("jobs", JOB_KEY, None)])
+            engine.sync()
         _give_back(engine, job.vectors)
 
 
