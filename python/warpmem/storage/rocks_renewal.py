@@ -45,12 +45,13 @@ class Renewable:
     _open_database: Callable[[], Any]
 
     def compact(self, ranges: Sequence[tuple[str, bytes, bytes]]) -> int:
-        """See protocols.Engine.compact. DiskFull when there is no room for what must be written anew."""
+        """See protocols.Engine.compact. DiskFull when there is no room for what must be written anew; since
+        it makes room in the end, it may use what lies below the low-water mark."""
         self._check_writable()
         self._flush()
         self._let_walks_go(wait=True)
         families = self._families
-        self._guard.before(_holding(self._db, ranges))
+        self._guard.before(_holding(self._db, ranges), frees=True)
         before = directory.tables(self._path)
         for family, start, stop in ranges:
             self._change("compaction", _compact, families[family], start, stop)
