@@ -11,6 +11,7 @@ import pytest
 import warpmem
 from warpmem.errors import DiskFull, StoreCorrupt, StoreError
 from warpmem.storage import disk, values
+from warpmem.storage.erasure import StoreErasures
 
 
 def test_a_checkpoint_that_cannot_be_put_in_place_is_a_typed_error(
@@ -56,3 +57,26 @@ def test_a_disk_that_somebody_else_fills_is_seen_before_the_next_write(
         guard.before(100)
     free = 1 << 30
     guard.before(100)
+
+
+def test_a_repair_gives_no_name_back_to_an_owner_who_is_being_erased(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The erasure was finished after the repair, and took the name from the owner's successor: what was
+    added since could not be found any more."""
+
+    def fail(*arguments: object) -> None:
+        raise StoreError("the process died here")
+
+    with warpmem.open(tmp_path / "store", embedder="hashing") as memory:
+        memory.add("to be erased", user_id="ann")
+        with monkeypatch.context() as patch:
+            patch.setattr(StoreErasures, "_remove_items", fail)
+            with pytest.raises(StoreError, match="died here"):
+                memory.erase(user_id="ann")
+        memory.add("added since", user_id="ann")
+    warpmem.repair(tmp_path / "store", tmp_path / "new")
+    with warpmem.open(tmp_path / "new", embedder="hashing") as memory:
+        assert memory.stats().pending_erasures == 0
+        assert [hit.item.text for hit in memory.search("added", user_id="ann")] == ["added since"]
+        assert [item.text for item in memory.list(user_id="ann").items] == ["added since"]

@@ -194,9 +194,12 @@ def _write_owners(
     for number in range(1, max([*known, *writer.owners], default=0) + 1):
         value, seen = known.get(number), writer.owners.get(number)
         if seen is not None:
+            # One whom an erasure has hidden has no name, though items of it are left: it may have a successor.
+            hidden = value is not None and not value.id
             value = OwnerValue(
-                seen.type, seen.id, max(seen.next_ordinal, value.next_ordinal if value else 0), 0
-            )
+                "user" if hidden else seen.type, "" if hidden else seen.id,
+                max(seen.next_ordinal, value.next_ordinal if value else 0), 0,
+            )  # fmt: skip
         elif value is None:
             lost.append(Lost(f"the name of owner {number}, who has no item"))
             value = OwnerValue("user", "", 0, 0)
