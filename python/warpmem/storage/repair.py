@@ -194,7 +194,7 @@ def _write_owners(
     for number in range(1, max([*known, *writer.owners], default=0) + 1):
         value, seen = known.get(number), writer.owners.get(number)
         if seen is not None:
-            # One whom an erasure has hidden has no name, though items of it are left: it may have a successor.
+            # One whom an erasure has hidden has no name, though items are left: it may have a successor.
             hidden = value is not None and not value.id
             value = OwnerValue(
                 "user" if hidden else seen.type, "" if hidden else seen.id,
