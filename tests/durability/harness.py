@@ -35,6 +35,20 @@ class Child(Protocol):
     def __call__(self, path: str, seed: int, acknowledge: Callable[[bytes], None]) -> None: ...
 
 
+def run_script(script: str, *arguments: str, **environment: str) -> None:
+    """Run Python code in a process of its own; its assertions are the test."""
+    paths = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        env={**os.environ, "PYTHONPATH": paths, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+
+
 class ForkServer:
     """Forks children that run `target`, for example "durability.changes:child", and kills them."""
 
@@ -60,16 +74,19 @@ class ForkServer:
         self._commands.flush()
         pid = int(self._line().removeprefix(b"pid "))
         acknowledged = []
-        if opened:
-            acknowledged.append(self._line())
-            assert acknowledged[0].startswith(b"ack "), f"the child failed: {acknowledged[0]!r}"
-        if seconds is not None:
-            deadline = time.monotonic() + seconds
-            while (left := deadline - time.monotonic()) > 0:
-                if b"\n" in self._buffer or select.select([self._answers], [], [], left)[0]:
-                    acknowledged.append(self._line())
-            # Not reaped yet: the server waits for it, so the id is still its own.
-            os.kill(pid, signal.SIGKILL)
+        try:
+            if opened:
+                acknowledged.append(self._line())
+                assert acknowledged[0].startswith(b"ack "), f"the child failed: {acknowledged[0]!r}"
+            if seconds is not None:
+                deadline = time.monotonic() + seconds
+                while (left := deadline - time.monotonic()) > 0:
+                    if b"\n" in self._buffer or select.select([self._answers], [], [], left)[0]:
+                        acknowledged.append(self._line())
+        finally:
+            if seconds is not None:
+                # Not reaped yet: the server waits for it, so the id is still its own.
+                os.kill(pid, signal.SIGKILL)
         while (line := self._line()) != b"killed":
             acknowledged.append(line)
         for line in acknowledged:
@@ -102,12 +119,13 @@ def run_kills(
     fresh_every: int = 20,
     longest: float = 0.12,
     environment: Mapping[str, str] | None = None,
+    at_work: float = 0.67,
 ) -> int:
     """Kill `kills` children at random moments, `check` after each; returns the number of acknowledgements.
 
     check(path, acknowledged) gets everything that was ever acknowledged at that path. Every `fresh_every`
     kills the store begins anew, so that creation is hit too. environment: additions for the children.
-    """
+    at_work: share of the children that are killed only once they have acknowledged something."""
     rng = random.Random(seed)
     server = ForkServer(target, environment)
     total = 0
@@ -120,9 +138,9 @@ def run_kills(
                     shutil.rmtree(path)
                 path = str(folder / f"store-{kill}")
                 acknowledged = []
-            # Two of three get to work, however slow the machine is; the third may be hit while it opens.
+            # These get to work, however slow the machine is; the others may be hit while they open.
             new = server.run(
-                path, rng.randrange(1 << 30), rng.uniform(0.0, longest), opened=rng.random() < 0.67
+                path, rng.randrange(1 << 30), rng.uniform(0.0, longest), opened=rng.random() < at_work
             )
             total += len(new)
             acknowledged += new

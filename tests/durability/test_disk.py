@@ -4,50 +4,21 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from durability import shim
 from durability.changes import Operations, last_sequence, operations, read_all
+from durability.harness import run_script
 from warpmem.errors import DiskFull, StoreReadOnly
 from warpmem.storage.committer import Committer
 from warpmem.storage.rocks import RocksEngine
 
-
-def run_script(script: str, *arguments: str, **environment: str) -> None:
-    """Run Python code in a process of its own; its assertions are the test."""
-    paths = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
-    done = subprocess.run(
-        [sys.executable, "-c", script, *arguments],
-        env={**os.environ, "PYTHONPATH": paths, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
+DISK = "16m"
 
 
 # --------------------------------------------------------------------------------------- full disk
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    mount_point = tmp_path / "disk"
-    mount_point.mkdir()
-    mount = shutil.which("mount")
-    if mount is None or os.geteuid() != 0:
-        pytest.skip("mounting a small tmpfs needs root and mount(8)")
-    done = subprocess.run(
-        [mount, "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(mount_point)], capture_output=True, check=False
-    )
-    if done.returncode != 0:
-        pytest.skip(f"not permitted to mount a tmpfs: {done.stderr.decode().strip()}")
-    yield mount_point
-    subprocess.run(["umount", "-l", str(mount_point)], check=True)
 
 
 def fill(committer: Committer[Operations, None], engine: RocksEngine, acknowledged: dict[int, bytes]) -> None:
@@ -144,36 +115,14 @@ def test_a_file_size_limit_is_like_a_full_disk(tmp_path: Path) -> None:
 
 # -------------------------------------------------------------------------------------- failed sync
 
-_FAILING_SYNC = r"""
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <errno.h>
-#include <stdlib.h>
-#include <unistd.h>
-/* Every fsync and fdatasync fails with EIO while the file named by FAIL_SYNC exists. */
-static int failing(void) {
-  const char *trigger = getenv("FAIL_SYNC");
-  if (trigger == NULL || access(trigger, F_OK) != 0) return 0;
-  errno = EIO;
-  return 1;
-}
-int fsync(int fd) {
-  int (*next)(int) = (int (*)(int))dlsym(RTLD_NEXT, "fsync");
-  return failing() ? -1 : next(fd);
-}
-int fdatasync(int fd) {
-  int (*next)(int) = (int (*)(int))dlsym(RTLD_NEXT, "fdatasync");
-  return failing() ? -1 : next(fd);
-}
-"""
-
 _SYNC_FAILS = """
-import os, sys
+import sys
+from durability import shim
 from durability.changes import operations, read_all
 from warpmem.errors import StoreReadOnly
 from warpmem.storage.committer import Committer
 from warpmem.storage.rocks import RocksEngine
-trigger = os.environ["FAIL_SYNC"]
+shim.begin(sys.argv[1])
 engine = RocksEngine(sys.argv[1], min_free_bytes=0)
 applied = []
 committer = Committer(engine.write, engine.sync, applied.append)
@@ -188,9 +137,9 @@ def refused(n, text):
         raise AssertionError("acknowledged without a sync")
 for n in range(1, 11):
     add(n)
-open(trigger, "w").close()
+shim.begin(sys.argv[1], fail="fsync", at=1, ever=True)
 refused(11, "Input/output error")
-os.remove(trigger)
+shim.begin(sys.argv[1])
 refused(12, "writes stopped after a failed sync")  # never tried again, though the disk is well
 assert applied == list(range(1, 11)), applied
 assert set(range(1, 11)) <= set(read_all(engine))
@@ -206,13 +155,11 @@ engine.close()
 
 
 def test_a_failed_sync_stops_writes_and_not_reads(tmp_path: Path) -> None:
-    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if compiler is None:
-        pytest.skip("needs a C compiler for the shim that makes fsync fail")
-    source, shim = tmp_path / "shim.c", tmp_path / "shim.so"
-    source.write_text(_FAILING_SYNC)
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", str(shim), str(source), "-ldl"], check=True)
-    run_script(_SYNC_FAILS, str(tmp_path / "store"), LD_PRELOAD=str(shim), FAIL_SYNC=str(tmp_path / "fail"))
+    try:
+        environment = shim.environment()
+    except shim.Unavailable as reason:
+        pytest.skip(str(reason))
+    run_script(_SYNC_FAILS, str(tmp_path / "store"), **environment)
 
 
 # ------------------------------------------------------------------------------ read-only directory
@@ -223,6 +170,7 @@ from durability.changes import operations, read_all
 from warpmem.errors import StoreReadOnly
 from warpmem.storage.rocks import RocksEngine
 import rocksdict
+
 with tempfile.TemporaryDirectory() as folder:
     os.chmod(folder, 0o755)
     store = os.path.join(folder, "store")

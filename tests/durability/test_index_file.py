@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from durability.harness import run_script
 from warpmem._cpu import Pool, open_pool
 from warpmem.errors import DiskFull, StoreError
 
-
-def run_script(script: str, *arguments: str) -> None:
-    """Run Python code in a process of its own; its assertions are the test."""
-    paths = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
-    done = subprocess.run(
-        [sys.executable, "-c", script, *arguments],
-        env={**os.environ, "PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
+DISK = "4m"
 
 
 def pool_of(n: int) -> Pool:
@@ -36,22 +23,6 @@ def pool_of(n: int) -> Pool:
     vectors = np.random.default_rng(0).standard_normal((n, 64), np.float32)
     pool.apply([], np.zeros(n, np.int64), ids, ids.astype(np.uint32), np.zeros((n, 0), np.int64), vectors)
     return pool
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    mount_point = tmp_path / "disk"
-    mount_point.mkdir()
-    mount = shutil.which("mount")
-    if mount is None or os.geteuid() != 0:
-        pytest.skip("mounting a small tmpfs needs root and mount(8)")
-    done = subprocess.run(
-        [mount, "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(mount_point)], capture_output=True, check=False
-    )
-    if done.returncode != 0:
-        pytest.skip(f"not permitted to mount a tmpfs: {done.stderr.decode().strip()}")
-    yield mount_point
-    subprocess.run(["umount", "-l", str(mount_point)], check=True)
 
 
 def test_a_full_disk(small_disk: Path) -> None:
@@ -154,6 +125,7 @@ def test_no_folder_and_a_folder_in_the_way(tmp_path: Path) -> None:
 _KILLED = """
 import sys
 from durability.test_index_file import pool_of
+
 pools = [pool_of(n) for n in (3000, 5000)]
 print("ready", flush=True)
 while True:

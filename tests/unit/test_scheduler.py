@@ -6,7 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Hashable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -26,6 +26,10 @@ class Device:
         self._free = threading.Semaphore(parallel)
         self.gate: threading.Event | None = None
 
+    def open(self) -> None:
+        assert self.gate is not None
+        self.gate.set()
+
     def run(self, kind: Hashable, works: Sequence[Any]) -> list[Any]:
         assert self._free.acquire(blocking=False), "too many threads at once"
         try:
@@ -42,6 +46,21 @@ class Device:
             return [2 * work for work in works]
         finally:
             self._free.release()
+
+
+def gated(**options: Any) -> tuple[Device, Scheduler]:
+    """A device that serves nothing until its gate is opened, and its scheduler."""
+    device = Device()
+    device.gate = threading.Event()
+    return device, Scheduler(device.run, **options)
+
+
+def occupy(pool: ThreadPoolExecutor, scheduler: Scheduler) -> Future[list[Any]]:
+    """The device is busy from now on, with a request of its own."""
+    first = pool.submit(scheduler.submit, [0], [1])
+    while not scheduler._serving:
+        time.sleep(0.001)
+    return first
 
 
 def wait_for(scheduler: Scheduler, waiting: int) -> None:
@@ -62,15 +81,13 @@ def test_an_idle_device_is_used_by_the_callers_own_thread() -> None:
 
 
 def test_those_who_come_while_it_is_busy_share_the_next_batch() -> None:
-    device = Device()
-    device.gate = threading.Event()
-    scheduler = Scheduler(device.run)
+    device, scheduler = gated()
     with ThreadPoolExecutor(20) as pool:
         first = pool.submit(scheduler.submit, [0], [1])
         while scheduler.stats()["waiting"]["interactive"] == 0 and not device.gate.is_set():
             later = [pool.submit(scheduler.submit, [n], [n], kind="k", owner=n) for n in range(1, 17)]
             wait_for(scheduler, 16)
-            device.gate.set()
+            device.open()
         assert first.result() == [0]
         assert [future.result() for future in later] == [[2 * n] for n in range(1, 17)]
     assert [kind for kind, _ in device.batches] == [None, "k"]
@@ -117,17 +134,13 @@ def test_all_slots_of_an_endpoint_are_used() -> None:
 
 
 def test_a_refused_input_is_the_error_of_its_caller_alone() -> None:
-    device = Device()
-    device.gate = threading.Event()
-    scheduler = Scheduler(device.run)
+    device, scheduler = gated()
     with ThreadPoolExecutor(8) as pool:
-        first = pool.submit(scheduler.submit, [0], [1])
-        while not scheduler._serving:
-            time.sleep(0.001)
+        first = occupy(pool, scheduler)
         others = [pool.submit(scheduler.submit, [n], [1]) for n in (1, 2, 3)]
         wrong = pool.submit(scheduler.submit, [5, "refused"], [1, 1])
         wait_for(scheduler, 5)
-        device.gate.set()
+        device.open()
         assert first.result() == [0]
         assert [future.result() for future in others] == [[2], [4], [6]]
         with pytest.raises(InputError, match="refused"):
@@ -136,16 +149,12 @@ def test_a_refused_input_is_the_error_of_its_caller_alone() -> None:
 
 
 def test_a_failing_model_is_everybodys_error_and_each_gets_his_own() -> None:
-    device = Device()
-    device.gate = threading.Event()
-    scheduler = Scheduler(device.run)
+    device, scheduler = gated()
     with ThreadPoolExecutor(8) as pool:
-        first = pool.submit(scheduler.submit, [0], [1])
-        while not scheduler._serving:
-            time.sleep(0.001)
+        first = occupy(pool, scheduler)
         futures = [pool.submit(scheduler.submit, [work], [1]) for work in (1, "broken", 3)]
         wait_for(scheduler, 3)
-        device.gate.set()
+        device.open()
         first.result()
         errors = [future.exception() for future in futures]
     assert all(isinstance(error, ModelError) for error in errors)
@@ -156,48 +165,36 @@ def test_a_failing_model_is_everybodys_error_and_each_gets_his_own() -> None:
 
 
 def test_deadlines_while_waiting_and_at_the_turn() -> None:
-    device = Device()
-    device.gate = threading.Event()
-    scheduler = Scheduler(device.run)
+    device, scheduler = gated()
     with ThreadPoolExecutor(4) as pool:
-        first = pool.submit(scheduler.submit, [0], [1])
-        while not scheduler._serving:
-            time.sleep(0.001)
+        first = occupy(pool, scheduler)
         began = time.monotonic()
         with pytest.raises(DeadlineExceeded, match="nothing was changed"):
             scheduler.submit([1], [1], timeout=0.05)
         assert time.monotonic() - began < 5
         assert scheduler.stats()["waiting"]["interactive"] == 0, "it gave its place back"
-        device.gate.set()
+        device.open()
         first.result()
     assert [works for _, works in device.batches] == [[0]]
 
 
 def test_no_room_is_told_at_once_and_leaves_nothing() -> None:
-    device = Device()
-    device.gate = threading.Event()
-    scheduler = Scheduler(device.run, max_tokens=10)
+    device, scheduler = gated(max_tokens=10)
     with ThreadPoolExecutor(4) as pool:
-        first = pool.submit(scheduler.submit, [0], [1])
-        while not scheduler._serving:
-            time.sleep(0.001)
+        first = occupy(pool, scheduler)
         with pytest.raises(Overloaded, match="at most 10 may") as caught:
             scheduler.submit([1, 2, 3], [6, 6, 6])
         assert caught.value.retry_after > 0
         assert scheduler.stats()["waiting"]["interactive"] == 0
         assert scheduler.stats()["refused"] == 1
-        device.gate.set()
+        device.open()
         first.result()
 
 
 def test_an_interrupted_waiter_leaves_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
-    device = Device()
-    device.gate = threading.Event()
-    scheduler = Scheduler(device.run)
+    device, scheduler = gated()
     with ThreadPoolExecutor(4) as pool:
-        first = pool.submit(scheduler.submit, [0], [1])
-        while not scheduler._serving:
-            time.sleep(0.001)
+        first = occupy(pool, scheduler)
 
         def interrupt(call: Any, deadline: float) -> None:
             raise KeyboardInterrupt
@@ -207,6 +204,6 @@ def test_an_interrupted_waiter_leaves_the_queue(monkeypatch: pytest.MonkeyPatch)
             with pytest.raises(KeyboardInterrupt):
                 scheduler.submit([1, 2], [1, 1])
         assert scheduler.stats()["waiting"]["interactive"] == 0
-        device.gate.set()
+        device.open()
         first.result()
     assert scheduler.submit([4], [1]) == [8]
