@@ -14,7 +14,6 @@ import pytest
 
 import warpmem
 from durability.damage import make_live_store, make_store
-from durability.test_disk import small_disk as small_disk
 from warpmem.errors import InputError
 from warpmem.records import LogEntry
 from warpmem.storage import codec
