@@ -104,15 +104,17 @@ class NativeCache {
       const cuda::Entered entered(runtime);
       const std::lock_guard<std::mutex> lock(cache.stream_mutex_);
       bool well = true;
+      std::string reason;
       if (normalize && array.bytes() > 0) {
         held->unit = std::make_unique<DeviceMemory>(cache.runtime_, array.bytes());
         from = held->unit->data;
-        well = cache.normalize(array, static_cast<float*>(held->unit->data));
+        reason = cache.normalize(array, static_cast<float*>(held->unit->data));
+        well = reason.empty();
       }
       well = well && (array.bytes() == 0 || runtime.copy_out(to, from, array.bytes(), cache.stream_) == Status::kOk);
       well = well && runtime.synchronize(cache.stream_) == Status::kOk;
       if (!well) {
-        cache.cache_->fail();
+        reason.empty() ? cache.cache_->fail() : cache.cache_->fail(reason);
         throw DeviceError("the CUDA device does not answer: " + cache.cache_->failure());
       }
     }
@@ -211,14 +213,15 @@ class NativeCache {
     runtime_->release_stream(stream_);
   }
 
-  bool normalize(const ForeignArray& array, float* to) const noexcept {
+  // Why it failed, or nothing.
+  std::string normalize(const ForeignArray& array, float* to) const {
     DeviceLimits limits;
-    if (runtime_->limits(&limits) != Status::kOk) return false;
+    if (runtime_->limits(&limits) != Status::kOk) return runtime_->error();
     try {
       cuda::normalize_rows(static_cast<const float*>(array.data()), array.rows(), array.columns(), to, limits, stream_);
-      return true;
-    } catch (const std::runtime_error&) {  // of a launch
-      return false;
+      return {};
+    } catch (const std::runtime_error& error) {  // of a launch
+      return error.what();
     }
   }
 

@@ -132,11 +132,23 @@ int64_t PageCache::warm(const std::vector<int64_t>& list_ids) {
 void PageCache::evict(const std::vector<int64_t>& list_ids) noexcept {
   {
     const std::lock_guard<std::mutex> lock(mutex_);
+    bool left_queue = false;
     for (const int64_t list_id : list_ids) {
       const auto found = entries_.find(list_id);
       if (found == entries_.end()) continue;
-      found->second.gone = found->second.loading;
-      set_cold(list_id, found->second);
+      Entry& entry = found->second;
+      entry.gone = entry.loading;
+      left_queue = left_queue || entry.queued;
+      entry.queued = false;
+      set_cold(list_id, entry);
+    }
+    if (left_queue) {
+      const auto left = [this](int64_t list_id) {
+        const auto entry = entries_.find(list_id);
+        return entry == entries_.end() || !entry->second.queued;
+      };
+      queue_.erase(std::remove_if(queue_.begin(), queue_.end(), left), queue_.end());
+      changed_.notify_all();
     }
   }
   const Entered entered(*runtime_);

@@ -13,12 +13,19 @@ bool ScanLane::open(Runtime& runtime) noexcept {
 void ScanLane::close(PageCache& cache) noexcept {
   Runtime& runtime = cache.runtime();
   if (stream != nullptr) static_cast<void>(runtime.synchronize(stream));
-  graphs.clear(runtime);
+  release_host(runtime);
   cache.give_back(&block);
-  if (host != nullptr && plain == nullptr) runtime.release_pinned(host);
   if (begin != nullptr) runtime.release_event(begin);
   if (end != nullptr) runtime.release_event(end);
   if (stream != nullptr) runtime.release_stream(stream);
+}
+
+void ScanLane::release_host(Runtime& runtime) noexcept {
+  graphs.clear(runtime);  // they name this memory
+  if (host != nullptr && plain == nullptr) runtime.release_pinned(host);
+  host = nullptr;
+  host_bytes = 0;
+  plain.reset();
 }
 
 bool ScanLane::reserve(PageCache& cache, int64_t device_bytes, int64_t wanted_bytes) {
@@ -37,11 +44,7 @@ bool ScanLane::reserve(PageCache& cache, int64_t device_bytes, int64_t wanted_by
   }
   host_used = wanted_bytes;
   if (wanted_bytes <= host_bytes) return true;
-  graphs.clear(runtime);
-  if (host != nullptr && plain == nullptr) runtime.release_pinned(host);
-  host = nullptr;
-  host_bytes = 0;
-  plain.reset();
+  release_host(runtime);
   const int64_t size = PageBlocks::round_table(wanted_bytes);
   void* memory = nullptr;
   if (runtime.allocate_pinned(&memory, size) == Status::kOk) {
@@ -61,6 +64,7 @@ Status ScanLane::clean(Runtime& runtime, int64_t device_bytes) noexcept {
 
 void ScanLane::tidy(PageCache& cache) noexcept {
   if (host != nullptr) std::memset(host, 0, static_cast<size_t>(std::min(host_used, host_bytes)));
+  if (host_bytes > kLaneHostBytes) release_host(cache.runtime());
   if (block_bytes <= kLaneBytes) return;
   graphs.clear(cache.runtime());
   cache.give_back(&block);

@@ -1,5 +1,5 @@
 // A lane of the device: a stream, device memory and pinned memory of one launch at a time. Both grow to the largest launch so far; what is larger than
-// kLaneBytes is given back. Neither keeps anything of a launch: zeros are enqueued behind it, and the host's side is overwritten when it was read.
+// kLaneBytes, or kLaneHostBytes, is given back. Neither keeps anything of a launch: zeros are enqueued behind it, and the host's side is overwritten when it was read.
 //
 // Threads: that of the launch. The calling thread has entered the device; nothing here is called under a lock.
 #pragma once
@@ -13,6 +13,7 @@
 namespace warpmem::cuda {
 
 constexpr int64_t kLaneBytes = int64_t{64} << 20;
+constexpr int64_t kLaneHostBytes = int64_t{16} << 20;
 
 struct ScanLane {
   Stream stream = nullptr;
@@ -36,6 +37,9 @@ struct ScanLane {
   Status clean(Runtime& runtime, int64_t device_bytes) noexcept;
   // After a launch, or in place of one: nothing is under way any more.
   void tidy(PageCache& cache) noexcept;
+
+ private:
+  void release_host(Runtime& runtime) noexcept;
 };
 
 }  // namespace warpmem::cuda

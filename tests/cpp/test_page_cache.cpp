@@ -88,6 +88,21 @@ TEST(a_pinned_version_stays) {
   t.cache->unpin(&pins);
 }
 
+// Whoever is evicted while it waits does not come after all.
+TEST(lists_that_wait_are_evicted_too) {
+  Tiered t(64 << 20);
+  for (int64_t id = 0; id < 3; ++id) t.grow(id, 100);
+  for (int64_t id = 0; id < 3; ++id) CHECK(!t.ask(id));
+  t.cache->evict({0, 2});
+  CHECK_EQ(t.cache->stats().waiting, int64_t{1});
+  t.load_all();
+  CHECK_EQ(t.cache->stats().lists, int64_t{1});
+  CHECK(t.ask(1));
+  CHECK(!t.ask(0));  // and is wanted anew
+  t.load_all();
+  CHECK(t.ask(0));
+}
+
 bool device_is_zero() {
   fake::Device& device = fake::Device::get();
   for (auto& stream : device.streams) device.run_all(stream.first);
