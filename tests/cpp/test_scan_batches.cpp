@@ -127,19 +127,19 @@ TEST(nothing_of_a_launch_stays) {
 
 // Pinned memory is the machine's: a lane keeps as much as most launches need.
 TEST(a_lane_gives_back_the_pinned_memory_of_a_large_launch) {
-  Searched t(1);
+  Searched t(1, int64_t{2} << 30);
   t.heat();
-  Search small(1, 2, {0, 1, 2, 3}, 9);
-  CHECK_EQ(small.run(t.pool, &t.port).counters.device_lists, int64_t{4});
   const auto pinned = [] {
     int64_t bytes = 0;
     for (const auto& [memory, size] : fake::Device::get().pinned) bytes += size;
     return bytes;
   };
-  CHECK(pinned() < int64_t{4} << 20);
-  Search large(2, 1024, {0}, 4096);
+  const int64_t before = pinned();
+  Search large(2, 1024, {0}, 800);
   CHECK_EQ(large.run(t.pool, &t.port).counters.device_lists, int64_t{1});
-  CHECK(pinned() < int64_t{4} << 20);
+  CHECK_EQ(t.queue->stats().launches, int64_t{1});  // not one of many pieces
+  CHECK(pinned() - before <= int64_t{16} << 20);
+  Search small(1, 2, {0, 1, 2, 3}, 9);
   CHECK_EQ(small.run(t.pool, &t.port).counters.device_lists, int64_t{4});
 }
 
