@@ -42,9 +42,10 @@ def test_results_add_up(tmp_path: Path) -> None:
     assert found["done"] == 30
     assert found["counts"] == {"good": 20}
     assert found["failures"] == ["from case 20: AssertionError: broken"]
-    run.save({"kill -9, engine": {**found, "seconds": 60.0}}, tmp_path / "results.json")
+    known = PROMISES[0]
+    run.save({known.name: {**found, "seconds": 60.0}}, tmp_path / "results.json")
     run.write_table(run.load(tmp_path / "results.json"), tmp_path / "RESULTS.md")
     assert (
-        "| kill -9, engine | 30 | 5,000 | kills | 1 | good 20 | 1.0 |"
+        f"| {known.name} | 30 | {known.full:,} | {known.unit} | 1 | good 20 | 1.0 |"
         in (tmp_path / "RESULTS.md").read_text()
     )

@@ -29,6 +29,7 @@ from warpmem.storage.values import (
 )
 
 DIMENSION = 256
+DISK = "16m"
 
 
 @dataclasses.dataclass
