@@ -20,6 +20,7 @@
 #include "pool_port.hpp"
 #include "pool_reads.hpp"
 #include "pq_pool.hpp"
+#include "postings.hpp"
 #include "rows.hpp"
 #include "segments.hpp"
 
@@ -396,6 +397,7 @@ PYBIND11_MODULE(_cpu, m) {
         "(Pool, sections) of a saved file, which is mapped; sections are read-only uint8 arrays by name.");
   bind_kernels(m);
   bind_id_map(m);
+  bind_postings(m);
   bind_rows(m);
   m.def("normalize", &normalize, py::arg("x"), "Rows scaled to unit length by the canonical formula.");
   m.def("crc32c", &crc32c_of, py::arg("data"), py::arg("value") = zero_int, "CRC-32C of data, continued from value.");

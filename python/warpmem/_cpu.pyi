@@ -108,6 +108,26 @@ class IdMap:
     def items(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]: ...
     def __len__(self) -> int: ...
 
+class Postings:
+    """Which rows hold which words, scored by BM25, and which row follows which in its run. Thread-safe."""
+
+    def __init__(self) -> None: ...
+    def put(
+        self,
+        rows: NDArray[np.int64],
+        runs: NDArray[np.int64],
+        ordinals: NDArray[np.uint32],
+        words: Sequence[str],
+    ) -> None: ...
+    def remove(self, rows: NDArray[np.int64]) -> int: ...
+    def score(
+        self, words: str, w_lexical: float, w_adjacent: float, most: int, also: NDArray[np.int64]
+    ) -> tuple[
+        int, bool, NDArray[np.int64], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]
+    ]: ...
+    def ordinals(self, rows: NDArray[np.int64]) -> NDArray[np.uint32]: ...
+    def stats(self) -> dict[str, int]: ...
+
 class Kernels:
     """select_k, k-means, product quantisation and mmr on one instruction set. Thread-safe."""
 

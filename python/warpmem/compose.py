@@ -22,8 +22,11 @@ from .index.backends import choose
 from .index.checkpoint import IndexCheckpoint
 from .index.cpu import CpuBackend
 from .index.cuda_backend import CudaBackend
+from .index.owner_words import TextSource
 from .index.partitions import PartitionedIndex
+from .ingest.words import words
 from .memory import Memory
+from .memory.cache import texts_of
 from .memory.serving import Parts
 from .ops.clock import SystemClock
 from .ops.progress import Progress, Report
@@ -138,6 +141,7 @@ def _make_index(
         _make_checkpoint(settings, backend, log, progress, identity),
         settings.columns,
         lambda owner: Progress(progress, "rows loaded", log.owner_items(owner)),
+        TextSource(functools.partial(texts_of, log), words),
     )
 
 

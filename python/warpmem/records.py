@@ -51,7 +51,7 @@ class Record(msgspec.Struct, frozen=True):
 
 class Row(msgspec.Struct, frozen=True):
     """One version of an item as the index sees it. vector: (dim,) float32, canonically normalised. metadata:
-    the item's, where it was asked for."""
+    the item's, where it was asked for. text: the item's, where it is at hand."""
 
     key: bytes
     version: int
@@ -67,6 +67,7 @@ class Row(msgspec.Struct, frozen=True):
     expires_at: int
     vector: Any
     metadata: Any = None
+    text: str | None = None
 
 
 class RowHeader(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -202,13 +203,14 @@ class ScopePart(msgspec.Struct, frozen=True):
 
 class SearchRequest(msgspec.Struct, frozen=True):
     """One query. vector: (dim,) float32, normalised. at: the world time asked for. known_at: the store's
-    knowledge asked for, None for now. kinds: None for any."""
+    knowledge asked for, None for now. kinds: None for any. words: the query's text, for the lexical part."""
 
     vector: Any
     parts: tuple[ScopePart, ...]
     at: int
     known_at: int | None = None
     kinds: tuple[str, ...] | None = None
+    words: str = ""
 
 
 class ScoreParams(msgspec.Struct, frozen=True):
@@ -220,10 +222,12 @@ class ScoreParams(msgspec.Struct, frozen=True):
     half_life: float = 1.0
     now: int = 0
     min_similarity: float = float("-inf")
+    lexical: float = 0.0
+    adjacent: float = 0.0
 
 
-Match = tuple[float, float, bytes, int]
-"""(score, similarity, item key, version)."""
+Match = tuple[float, float, bytes, int, float, float]
+"""(score, similarity, item key, version, lexical, adjacent), the last two 0 where they have no weight."""
 
 
 class KnownBackup(msgspec.Struct, frozen=True, kw_only=True):

@@ -183,19 +183,23 @@ class AddResult(msgspec.Struct, frozen=True):
 class Ranking(msgspec.Struct, frozen=True, kw_only=True):
     """Weights of the final score, a plain weighted sum that is not renormalised.
 
-    similarity: cosine in [-1, 1]. recency: ``2 ** (-max(0, now - valid_from) / half_life)`` in (0, 1].
-    priority: the item's own, in [0, 1]. lexical and diversity: reserved; non-zero is NotSupported.
+    similarity: cosine in [-1, 1]. lexical: BM25 of the query's words in the item's text, as a share of their
+    whole weight, in [0, 1). adjacent: lexical of the items added just before and after, and half of that of
+    the next but one, in the same run (items of one kind, agent and run), whether or not a filter passes them.
+    recency: ``2 ** (-max(0, now - valid_from) / half_life)`` in (0, 1]. priority: the item's own, in [0, 1].
+    diversity: reserved; non-zero is NotSupported.
     """
 
     similarity: float = 1.0
     lexical: float = 0.0
+    adjacent: float = 0.0
     recency: float = 0.0
     priority: float = 0.0
     half_life: timedelta = timedelta(days=30)
     diversity: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("similarity", "lexical", "recency", "priority", "diversity"):
+        for name in ("similarity", "lexical", "adjacent", "recency", "priority", "diversity"):
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0.0 <= value <= 1e6:
                 raise InputError(f"ranking weight {name} must be a number from 0 to 1e6")

@@ -5,8 +5,8 @@ is licensed CC BY-NC 4.0 and is not part of warpmem.
 
 One user for each conversation. Granularity "turn" stores every turn as a message in the form of turn_text,
 "observation" every observation as a fact with the ids of the turns it was made from; both with the session's
-date as valid_from. A session is stored by one add_many. Every question is then searched once, in its own
-conversation, with as many hits as the largest k. recall@k is the share of a question's evidence ids among
+date as valid_from. A session is a run, stored by one add_many. Every question is then searched once, in its
+own conversation, with as many hits as the largest k. recall@k is the share of a question's evidence ids among
 those of the first k hits, averaged over the questions that have evidence. Evidence that names no turn of its
 conversation counts as not found.
 """
@@ -133,9 +133,10 @@ def evaluate(
     ):
         memory.search("warm up", user_id="nobody")  # the embedder's weights load at first use
         for conversation in conversations:
-            for items in _sessions(conversation, granularity, captions):
+            for number, items in _sessions(conversation, granularity, captions):
                 started = time.perf_counter()
-                stored += len(memory.add_many(items, user_id=conversation.sample_id))
+                user, run = conversation.sample_id, f"session {number}"
+                stored += len(memory.add_many(items, user_id=user, run_id=run))
                 seconds += time.perf_counter() - started
         for conversation in conversations:
             for question in conversation.qa:
@@ -192,8 +193,10 @@ def _text_form(granularity: str, captions: bool) -> str:
     return "speaker: text [image: caption]" if captions else "speaker: text"
 
 
-def _sessions(conversation: Conversation, granularity: str, captions: bool) -> Iterator[list[NewItem]]:
-    """The items of each session, in order."""
+def _sessions(
+    conversation: Conversation, granularity: str, captions: bool
+) -> Iterator[tuple[int, list[NewItem]]]:
+    """(number, items) of each session, in order."""
     numbers = sorted(
         int(match[1]) for name in conversation.conversation if (match := _SESSION.fullmatch(name)) is not None
     )
@@ -204,7 +207,7 @@ def _sessions(conversation: Conversation, granularity: str, captions: bool) -> I
         else:
             items = _observations(conversation.observation.get(f"session_{number}_observation", {}), when)
         if items:
-            yield items
+            yield number, items
 
 
 def _turns(session: Any, when: datetime, captions: bool) -> list[NewItem]:

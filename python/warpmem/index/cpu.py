@@ -26,6 +26,14 @@ def _load() -> tuple[ModuleType | None, str | None]:
     return _cpu, None
 
 
+def make_postings() -> Any:
+    """An empty `_cpu.Postings`. Raises BackendUnavailable without the compiled module."""
+    module, reason = _load()
+    if module is None:
+        raise BackendUnavailable(f"search by words and neighbours: {reason}")
+    return module.Postings()
+
+
 class CpuBackend:
     """Exact scan in C++. Thread-safe; long scans and changes run without the GIL.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
 from ..protocols import RowPool
 from ..records import RowChange
@@ -69,7 +69,8 @@ class Partition:
     """One owner. Changed under `lock`, and while it is "loading" by the loading thread alone.
 
     Readers look at `state`, `generation` and `names` without the lock. `waiting` takes the changes that are
-    committed during the load. `codes` numbers the strings of attributes and declared keys; `inexact` are the
+    committed during the load; `words` is an OwnerWords once a search asked for it, made under `words_lock`.
+    `codes` numbers the strings of attributes and declared keys; `inexact` are the
     declared keys with a value that no cell can hold.
     """
 
@@ -85,11 +86,15 @@ class Partition:
         "past_until",
         "state",
         "waiting",
+        "words",
+        "words_lock",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.load_lock = threading.Lock()
+        self.words_lock = threading.Lock()
+        self.words: Any = None
         self.state: Literal["cold", "loading", "ready", "dropped"] = "cold"
         self.waiting: list[RowChange] = []
         self.generation = self.born = next_generation()

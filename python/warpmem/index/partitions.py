@@ -9,7 +9,6 @@ So an ordinary search costs nothing for history.
 from __future__ import annotations
 
 import functools
-import itertools
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -17,40 +16,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import IndexCorrupt, InputError
+from ..errors import IndexCorrupt
 from ..ops.ids import owner_of
 from ..ops.progress import Progress
 from ..protocols import RowPool, SearchBackend
 from ..records import (
-    NEVER,
     Match,
     Row,
     RowBlock,
     RowChange,
     RowHeader,
-    ScoreParams,
-    SearchRequest,
-    Segment,
-    Term,
 )
 from .checkpoint import IndexCheckpoint
 from .item_columns import ItemColumns
 from .loading import take_in
+from .owner_words import TextSource
 from .partition import Partition, lists_of, next_generation
 from .row_columns import (
-    EXPIRES_AT,
-    KIND,
     N_COLUMNS,
-    PRIORITY,
-    RECORDED_AT,
-    RETIRED_AT,
-    VALID_FROM,
-    VALID_TO,
     RowTable,
-    narrow,
     table,
 )  # fmt: skip
 from .saved_partitions import SavedPartitions
+from .searched_partitions import SearchedPartitions
 
 _MIN = -(1 << 63)
 _SPARE_NAMES = 65_536
@@ -58,7 +46,7 @@ _MAX_SCAN_K = 4096
 _TRIES = 16  # searches that meet new strings before they leave rows with newer ones out
 
 
-class PartitionedIndex(SavedPartitions):
+class PartitionedIndex(SearchedPartitions, SavedPartitions):
     """Implements protocols.Index."""
 
     def __init__(
@@ -69,14 +57,17 @@ class PartitionedIndex(SavedPartitions):
         checkpoint: IndexCheckpoint | None = None,
         columns: Mapping[str, str] | None = None,
         progress: Callable[[int], Progress] | None = None,
+        texts: TextSource | None = None,
     ) -> None:
         """load: owner -> its rows, with metadata if there are `columns`, the declared metadata keys and their
-        types ("number", "string", "boolean"). progress: owner -> who is told how far loading its rows is."""
+        types ("number", "string", "boolean"). progress: owner -> who is told how far loading its rows is.
+        texts: for searches by words and neighbours."""
         self._backend = backend
         self._dimension = dimension
         self._load_rows = load
         self._progress = progress or (lambda owner: Progress(None, "", None))
         self._checkpoint = checkpoint
+        self._texts = texts
         self._columns = ItemColumns(columns or {}, N_COLUMNS)
         self._n_columns = N_COLUMNS + len(self._columns)
         self._lock = threading.Lock()
@@ -203,6 +194,8 @@ class PartitionedIndex(SavedPartitions):
                 made.columns,
                 np.array([row.vector for row in add], np.float32).reshape(n, self._dimension),
             )
+        if partition.words is not None:
+            self._change_words(partition, [places[name][1] for name in gone], next_id, add, made)
         for name in gone:
             places.pop(name, None)
         for i, (row, list_id) in enumerate(zip(add, made.list_ids.tolist(), strict=True)):
@@ -217,122 +210,6 @@ class PartitionedIndex(SavedPartitions):
             with self._lock:
                 code = self._kinds.setdefault(kind, len(self._kinds))
         return code
-
-    # -------------------------------------------------------------------------------------- search
-
-    def search(self, requests: Sequence[SearchRequest], k: int, params: ScoreParams) -> list[list[Match]]:
-        for attempt in itertools.count():
-            segments: list[Segment] = []
-            partitions: dict[int, Partition] = {}
-            repeats = 1
-            known = {
-                part.owner: len(self._partition(part.owner).codes)
-                for request in requests
-                for part in request.parts
-                if part.where is not None
-            }
-            bounds = known if attempt >= _TRIES else {}
-            for number, request in enumerate(requests):
-                repeats = max(repeats, self._segments(number, request, segments, partitions, bounds))
-            if repeats * k > _MAX_SCAN_K:
-                raise InputError(
-                    f"k = {k} over {repeats} scopes of one owner exceeds {_MAX_SCAN_K}; ask for fewer"
-                )
-            if len(requests) == 1:
-                queries = requests[0].vector.reshape(1, -1)
-            else:
-                queries = np.stack([request.vector for request in requests])
-            try:
-                scores, similarities, lists, rows, counts = self._pool.scan(
-                    queries,
-                    segments,
-                    repeats * k,
-                    min_similarity=params.min_similarity,
-                    w_similarity=params.similarity,
-                    w_recency=params.recency,
-                    w_priority=params.priority,
-                    half_life=params.half_life,
-                    recency_column=VALID_FROM,
-                    priority_column=PRIORITY,
-                    now=params.now,
-                )
-            except IndexCorrupt:
-                # The checkpoint is damaged in one of these lists; the log has their rows.
-                for owner, partition in partitions.items():
-                    with partition.lock:
-                        self._give_up(owner, partition)
-                continue
-            # Rows may carry strings by now that a filter knew nothing of.
-            grown = not bounds and any(len(partitions[owner].codes) != size for owner, size in known.items())
-            if not grown and all(partition.state == "ready" for partition in partitions.values()):
-                break
-        found: list[list[Match]] = []
-        for number in range(len(requests)):
-            n = int(counts[number])
-            names = [
-                partitions[list_id >> 1].names[row_id]
-                for list_id, row_id in zip(lists[number, :n].tolist(), rows[number, :n].tolist(), strict=True)
-            ]
-            matches = [
-                (score, similarity, key, version)
-                for score, similarity, (key, version) in zip(
-                    scores[number, :n].tolist(), similarities[number, :n].tolist(), names, strict=True
-                )
-            ]
-            if repeats > 1:
-                best: dict[bytes, Match] = {}
-                for match in matches:
-                    best.setdefault(match[2], match)
-                matches = list(best.values())[:k]
-            found.append(matches)
-        return found
-
-    def _segments(
-        self,
-        number: int,
-        request: SearchRequest,
-        out: list[Segment],
-        partitions: dict[int, Partition],
-        bounds: Mapping[int, int],
-    ) -> int:
-        """Append a request's segments; return how often its most frequent owner appears. bounds: by owner,
-        from which code on strings are too new for filters."""
-        values: list[int] = []
-        if request.kinds is not None:
-            values = sorted(self._kinds[kind] for kind in set(request.kinds) if kind in self._kinds)
-        at, known_at = request.at, request.known_at
-        seen: dict[int, int] = {}
-        for group, part in enumerate(request.parts):
-            partition = partitions[part.owner] = self._partition(part.owner)
-            if request.kinds is not None and not values:
-                # Loading may have met the kinds for the first time.
-                values = sorted(self._kinds[kind] for kind in set(request.kinds) if kind in self._kinds)
-                if not values:
-                    continue
-            terms = narrow(partition, part)
-            if terms is None:
-                continue
-            if request.kinds is not None:
-                terms.append((KIND, 1, 0, len(values)))
-            part_values = values
-            if part.where is not None:
-                part_values = list(values)
-                bound = bounds.get(part.owner)
-                tested = self._columns.terms(part.where, partition.codes, part_values, bound)
-                if tested is None:
-                    continue
-                terms += tested
-            terms.append((VALID_FROM, 0, _MIN, at))
-            terms.append((EXPIRES_AT, 0, at + 1, NEVER))
-            if known_at is not None:
-                terms.append((RECORDED_AT, 0, _MIN, known_at))
-            seen[part.owner] = seen.get(part.owner, 0) + 1
-            out.append((number, 2 * part.owner, group, terms, part_values, part.bitmap))
-            if at < partition.past_until or (known_at is not None and known_at < partition.past_until):
-                known = NEVER if known_at is None else known_at + 1
-                ended: list[Term] = [*terms, (VALID_TO, 0, at + 1, NEVER), (RETIRED_AT, 0, known, NEVER)]
-                out.append((number, 2 * part.owner + 1, group, ended, part_values, part.bitmap))
-        return max(seen.values(), default=1)
 
     # --------------------------------------------------------------------------------------- other
 
@@ -359,7 +236,7 @@ class PartitionedIndex(SavedPartitions):
         return None if generation < partition.born else len(partition.names) - rows
 
     def vector(self, match: Match) -> NDArray[np.float32] | None:
-        _, _, key, version = match
+        key, version = match[2:4]
         owner = owner_of(key)
         partition = self._partition(owner)
         try:

@@ -11,7 +11,7 @@ import msgspec
 
 from ..ops.ids import owner_of
 from ..protocols import Log
-from ..records import Record, RowChange
+from ..records import Record, RowChange, VersionName
 from ..types import MemoryItem
 
 
@@ -90,3 +90,14 @@ def _plain(value: Any) -> Any:
     if type(value) is list:
         return [_plain(entry) for entry in value]
     return value
+
+
+def texts_of(log: Log, names: Sequence[VersionName]) -> list[str | None]:
+    """The texts of item versions; None for one that was erased."""
+    found = log.get_many([key for key, _ in names])
+    texts: list[str | None] = []
+    for (key, version), record in zip(names, found, strict=True):
+        if record is None or record.item.version != version:
+            record = log.get_version(key, version)
+        texts.append(None if record is None else record.item.text)
+    return texts

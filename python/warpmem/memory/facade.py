@@ -236,7 +236,7 @@ class Memory(Maintained, Erasable, Portable):
         min_similarity: float | None = None,
         as_of: datetime | None = None,
         known_at: datetime | None = None,
-        mode: Literal["dense"] | None = None,
+        mode: Literal["dense", "lexical", "hybrid"] | None = None,
         rerank: None = None,
         vector: Any = None,
         now: datetime | None = None,
@@ -248,7 +248,8 @@ class Memory(Maintained, Erasable, Portable):
 
         Order: score descending, then the order of `scopes`, then earlier added first. `filters`: see
         policy/filters.py; applied inside the scan. `as_of`: what was true then; `known_at`: what had been
-        recorded by then, in the version of then. `now` stands in for the clock (expiry, recency). `vector`
+        recorded by then, in the version of then. `mode`: a preset of weights, see policy/modes.py; "hybrid"
+        goes by meaning, words and words around. `now` stands in for the clock (expiry, recency). `vector`
         replaces embedding `query`. `deadline`: seconds; DeadlineExceeded afterwards. `return_vectors`:
         result.vectors: (n, dim) float32 of length 1. k times an owner's scopes <= 4096. Raises InputError.
         """
@@ -277,6 +278,7 @@ class Memory(Maintained, Erasable, Portable):
         min_similarity: float | None = None,
         as_of: datetime | None = None,
         known_at: datetime | None = None,
+        mode: Literal["dense", "lexical", "hybrid"] | None = None,
         now: datetime | None = None,
         deadline: float | timedelta | None = None,
         explain: bool = False,
@@ -287,7 +289,8 @@ class Memory(Maintained, Erasable, Portable):
         whose = arguments.one_each(scopes, queries)
         options = SearchOptions(
             k=k, filters=filters, kinds=kinds, ranking=ranking, min_similarity=min_similarity, as_of=as_of,
-            known_at=known_at, now=now, deadline=deadline, explain=explain, return_vectors=return_vectors,
+            known_at=known_at, mode=mode, now=now, deadline=deadline, explain=explain,
+            return_vectors=return_vectors,
         )  # fmt: skip
         each = [(entry,) for entry in whose]
         with self._current.use() as serving:

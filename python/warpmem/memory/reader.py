@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ..config import MAX_K
 from ..errors import DeadlineExceeded, InputError, NotSupported, StoreCorrupt
 from ..ops.clock import to_micros
+from ..policy import modes
 from ..policy.filters import CompiledFilter, compile_filter
 from ..policy.metadata import check_text
 from ..protocols import Index, Log
@@ -32,7 +33,6 @@ _SPARE = 64
 _FETCH = 1024
 _MICROSECOND = timedelta(microseconds=1)
 _YEAR = 366 * 24 * 3600
-_PLAIN = Ranking()
 
 
 class SearchOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,14 +114,21 @@ class Reader:
         deadline = _Deadline(options.deadline)
         k = arguments.check_count(options.k, "k")
         _refuse_unbuilt(options)
-        ranking = _PLAIN if options.ranking is None else options.ranking
+        ranking = modes.weights(options.mode, options.ranking)
+        blind = not ranking.similarity and vectors is None and options.min_similarity is None
         compiled = None if options.filters is None else compile_filter(options.filters)
         now = self._log.now() if options.now is None else to_micros(options.now, "now")
         at = now if options.as_of is None else to_micros(options.as_of, "as_of")
         known_at = None if options.known_at is None else to_micros(options.known_at, "known_at")
         kinds = None if options.kinds is None else arguments.check_kinds(options.kinds)
         params = _params(ranking, options.min_similarity, now)
-        embedded = self._query_vectors(queries, vectors, len(scopes), deadline)
+        if (ranking.lexical and queries is None) or (blind and not ranking.lexical):
+            raise InputError("a search by words needs a query text, and any other a weight for similarity")
+        if blind:
+            embedded = self._no_vectors(queries or (), len(scopes))
+        else:
+            embedded = self._query_vectors(queries, vectors, len(scopes), deadline)
+        words = ("",) * len(scopes) if queries is None or not ranking.lexical else queries
         prepared = time.perf_counter()
         deadline.check("the scan")
         spare = 0
@@ -129,7 +136,7 @@ class Reader:
             masks: dict[int, _Mask] = {}
             requests = [
                 SearchRequest(
-                    embedded[i], self._parts(scopes[i], compiled, masks, spare), at, known_at, kinds
+                    embedded[i], self._parts(scopes[i], compiled, masks, spare), at, known_at, kinds, words[i]
                 )
                 for i in range(len(scopes))
             ]
@@ -158,7 +165,7 @@ class Reader:
         results = []
         plan = self._index.plan()
         for i, matches in enumerate(found):
-            hits, kept = self._hits(matches, records, scopes[i], ranking, params, options.explain)
+            hits, kept = self._hits(matches, records, scopes[i], ranking, params, options.explain, blind)
             done = time.perf_counter()
             timings = {"prepare": prepared - started, "scan": scanned - prepared, "fetch": done - scanned}
             result = SearchResult(hits, self._backend, plan, (), timings)
@@ -185,6 +192,14 @@ class Reader:
         texts = [check_text(query) for query in queries]
         deadline.check("embedding the query")
         return self._vectors.normalize(self._vectors.embed(texts, "query"))
+
+    def _no_vectors(self, queries: Sequence[str], count: int) -> NDArray[np.float32]:
+        """Of queries whose similarity has no weight: any direction does."""
+        for query in queries:
+            check_text(query)
+        vectors = np.zeros((count, self._dimension), np.float32)
+        vectors[:, 0] = 1.0
+        return vectors
 
     def _stored_vectors(self, matches: Sequence[Match]) -> NDArray[np.float32]:
         """(n, dimension) float32 of matches, from the log for those that left the index since the scan."""
@@ -224,7 +239,7 @@ class Reader:
 
         A match that was changed or deleted since the scan is found in the history; only an erased one is not.
         """
-        wanted = list({match[2:]: None for matches in found for match in matches})
+        wanted = list({match[2:4]: None for matches in found for match in matches})
         records: dict[tuple[bytes, int], Record] = {}
         for name, current in zip(wanted, self._cache.fetch([name[0] for name in wanted]), strict=True):
             if current is not None and current.item.version == name[1]:
@@ -243,13 +258,14 @@ class Reader:
         ranking: Ranking,
         params: ScoreParams,
         explain: bool,
+        blind: bool,
     ) -> tuple[tuple[Hit, ...], list[Match]]:
         hits = []
         kept = []
         covered: dict[int, bool] = {}  # by identity: items of one scope share one object
-        plain = ranking is _PLAIN and not explain
+        plain = ranking == modes.PRESETS["dense"] and not explain
         for match in matches:
-            score, similarity, key, version = match
+            score, similarity, key, version = match[:4]
             record = records.get((key, version))
             if record is None:
                 continue
@@ -262,7 +278,9 @@ class Reader:
                     f"the index returned item {item.id} outside the scopes of the search; reopen the store"
                 )
             parts = (
-                {"similarity": similarity} if plain else _parts_of(item, similarity, ranking, params, explain)
+                {"similarity": similarity}
+                if plain
+                else _parts_of(item, match, ranking, params, explain, blind)
             )
             hits.append(Hit(own(item), score, parts))
             kept.append(match)
@@ -317,7 +335,7 @@ def _verified(
     passed = (
         match
         for match in matches
-        if (record := records.get(match[2:])) is not None and compiled.matches(record.item)
+        if (record := records.get(match[2:4])) is not None and compiled.matches(record.item)
     )
     return list(itertools.islice(passed, k))
 
@@ -329,19 +347,11 @@ def _attributes(scope: Scope) -> tuple[str | None, str | None]:
 
 
 def _refuse_unbuilt(options: SearchOptions) -> None:
-    ranking: Any = options.ranking
-    mode: Any = options.mode
-    if ranking is not None and not isinstance(ranking, Ranking):
-        raise InputError(f"ranking must be a warpmem.Ranking, not {type(ranking).__name__}")
-    if mode is not None and (not isinstance(mode, str) or mode not in ("dense", "lexical", "hybrid")):
-        raise InputError("mode must be 'dense', 'lexical' or 'hybrid'")
-    if mode in ("lexical", "hybrid"):
-        raise NotSupported(f"mode {mode!r} needs lexical postings, which this version does not build")
     arguments.check_flag(options.explain, "explain")
     if options.rerank is not None:
         raise NotSupported("rerank is not available in this version")
-    if ranking is not None and (ranking.lexical or ranking.diversity):
-        raise NotSupported("ranking weights lexical and diversity are not available in this version")
+    if isinstance(options.ranking, Ranking) and options.ranking.diversity:
+        raise NotSupported("the ranking weight diversity is not available in this version")
     if options.return_vectors is not None and (
         not isinstance(options.return_vectors, str) or options.return_vectors not in ("numpy", "dlpack")
     ):
@@ -363,19 +373,26 @@ def _params(ranking: Ranking, min_similarity: float | None, now: int) -> ScorePa
         float(ranking.half_life // _MICROSECOND),
         now,
         least,
+        float(ranking.lexical),
+        float(ranking.adjacent),
     )
 
 
 def _parts_of(
-    item: MemoryItem, similarity: float, ranking: Ranking, params: ScoreParams, explain: bool
+    item: MemoryItem, match: Match, ranking: Ranking, params: ScoreParams, explain: bool, blind: bool
 ) -> dict[str, float]:
-    parts = {"similarity": similarity}
+    """What the score is made of; the similarity only where the query was embedded."""
+    parts = {} if blind else {"similarity": match[1]}
+    if ranking.lexical:
+        parts["lexical"] = match[4]
+    if ranking.adjacent:
+        parts["adjacent"] = match[5]
     if ranking.recency or explain:
         age = max(0, params.now - to_micros(item.valid_from, "valid_from"))
         parts["recency"] = 2.0 ** -(age / params.half_life)
     if ranking.priority or explain:
         parts["priority"] = item.priority
     if explain:
-        for name in ("similarity", "recency", "priority"):
+        for name in ("similarity", "lexical", "adjacent", "recency", "priority"):
             parts[f"weight_{name}"] = float(getattr(ranking, name))
     return parts

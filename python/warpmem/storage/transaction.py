@@ -332,7 +332,11 @@ class StoreTransaction:
         self._write("history", key, encode(HistoryValue(operation, at, value)))
         if row is not None:
             self._remove_row(old.key, old.item.version)
-            self._put_row(msgspec.structs.replace(row, retired_at=self._now, metadata=old.item.metadata))
+            self._put_row(
+                msgspec.structs.replace(
+                    row, retired_at=self._now, metadata=old.item.metadata, text=old.item.text
+                )
+            )
 
     def _forget_duplicate(self, owner: int, digest: bytes, key: bytes) -> None:
         left = [other for other in self.find_duplicates(owner, digest) if other != key]

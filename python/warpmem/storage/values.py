@@ -185,6 +185,7 @@ def make_row(record: Record, vector: NDArray[np.float32]) -> Row:
         expires_at=open_end(item.expires_at, "expires_at"),
         vector=vector,
         metadata=item.metadata,
+        text=item.text,
     )
 
 

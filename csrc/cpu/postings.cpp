@@ -1,0 +1,250 @@
+#include "postings.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <utility>
+
+namespace warpmem {
+
+namespace {
+
+constexpr double kK1 = 1.2;
+constexpr double kB = 0.75;
+constexpr size_t kPrefix = 4;  // letters
+constexpr char kPrefixMark = '\x01';
+constexpr uint64_t kLeastDead = 4096;
+constexpr uint32_t kNorms = 512;
+constexpr size_t kBins = 1024;
+
+bool is_digit(unsigned char c) { return c >= '0' && c <= '9'; }
+
+bool is_word(unsigned char c) { return is_digit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c >= 0x80; }
+
+bool begins_letter(unsigned char c) { return (c & 0xc0) != 0x80; }
+
+// Calls `take(std::string&)` for every term of a text, repetitions included.
+template <typename Take>
+void for_each_term(std::string_view text, const Take& take) {
+  std::string term;
+  size_t at = 0;
+  while (at < text.size()) {
+    while (at < text.size() && !is_word(static_cast<unsigned char>(text[at]))) ++at;
+    const size_t begin = at;
+    size_t letters = 0, prefix = 0;
+    bool digits = false;
+    while (at < text.size() && is_word(static_cast<unsigned char>(text[at]))) {
+      const auto c = static_cast<unsigned char>(text[at]);
+      digits = digits || is_digit(c);
+      if (begins_letter(c)) {
+        if (letters == kPrefix) prefix = at - begin;
+        ++letters;
+      }
+      ++at;
+    }
+    if (at == begin) break;
+    term.assign(text.data() + begin, at - begin);
+    take(term);
+    if (letters > kPrefix && !digits) {
+      term.assign(1, kPrefixMark);
+      term.append(text.data() + begin, prefix);
+      take(term);
+    }
+  }
+}
+
+}  // namespace
+
+void Postings::put(int64_t row, int64_t run, uint32_t ordinal, std::string_view text) {
+  if (row >= row_ids()) {
+    docs_.resize(static_cast<size_t>(row) + 1);
+    lengths_.resize(docs_.size());
+  }
+  Doc doc;
+  doc.run = run;
+  doc.ordinal = ordinal;
+  doc.terms = terms_.size();
+  uint32_t length = 0;
+  for_each_term(text, [&](std::string& term) {
+    terms_.push_back(names_.try_emplace(std::move(term), static_cast<uint32_t>(names_.size())).first->second);
+    ++length;
+  });
+  lists_.resize(names_.size());
+  std::sort(terms_.begin() + static_cast<std::ptrdiff_t>(doc.terms), terms_.end());
+  size_t to = doc.terms;
+  for (size_t from = doc.terms; from < terms_.size();) {
+    const uint32_t term = terms_[from];
+    uint32_t count = 0;
+    while (from < terms_.size() && terms_[from] == term) {
+      ++count;
+      ++from;
+    }
+    List& list = lists_[term];
+    list.postings.push_back(Posting{static_cast<uint32_t>(row), count});
+    ++list.live;
+    terms_[to++] = term;
+  }
+  terms_.resize(to);
+  doc.n_terms = static_cast<uint32_t>(to - doc.terms);
+  postings_ += doc.n_terms;
+  if (run != kNoRun) {
+    std::vector<Place>& places = runs_[run];
+    const Place place{ordinal, static_cast<uint32_t>(row)};
+    places.insert(std::upper_bound(places.begin(), places.end(), place), place);
+  }
+  doc.live = true;
+  docs_[static_cast<size_t>(row)] = doc;
+  ++rows_;
+  lengths_[static_cast<size_t>(row)] = length;
+  length_ += length;
+  if (dead_ > kLeastDead && dead_ > postings_ / 2) compact();
+}
+
+bool Postings::remove(int64_t row) noexcept {
+  if (!has(row)) return false;
+  Doc& doc = docs_[static_cast<size_t>(row)];
+  for (uint32_t i = 0; i < doc.n_terms; ++i) --lists_[terms_[doc.terms + i]].live;
+  dead_ += doc.n_terms;
+  if (doc.run != kNoRun) {
+    const auto found = runs_.find(doc.run);
+    std::vector<Place>& places = found->second;
+    places.erase(std::lower_bound(places.begin(), places.end(), Place{doc.ordinal, static_cast<uint32_t>(row)}));
+    if (places.empty()) runs_.erase(found);
+  }
+  --rows_;
+  length_ -= lengths_[static_cast<size_t>(row)];
+  lengths_[static_cast<size_t>(row)] = 0;
+  doc = Doc();
+  return true;
+}
+
+// Forgets the postings of removed rows, and terms that no row holds any more.
+void Postings::compact() {
+  std::vector<uint32_t> renamed(lists_.size());
+  std::vector<List> lists;
+  for (auto at = names_.begin(); at != names_.end();) {
+    List& list = lists_[at->second];
+    if (list.live == 0) {
+      at = names_.erase(at);
+      continue;
+    }
+    list.postings.erase(std::remove_if(list.postings.begin(), list.postings.end(),
+                                       [this](const Posting& posting) { return !docs_[posting.row].live; }),
+                        list.postings.end());
+    list.postings.shrink_to_fit();
+    renamed[at->second] = static_cast<uint32_t>(lists.size());
+    at->second = static_cast<uint32_t>(lists.size());
+    lists.push_back(std::move(list));
+    ++at;
+  }
+  std::vector<uint32_t> terms;
+  for (Doc& doc : docs_) {
+    const uint64_t begin = terms.size();
+    for (uint32_t i = 0; i < doc.n_terms; ++i) terms.push_back(renamed[terms_[doc.terms + i]]);
+    doc.terms = begin;
+  }
+  lists_.swap(lists);
+  terms_.swap(terms);
+  postings_ -= dead_;
+  dead_ = 0;
+}
+
+std::vector<float> Postings::lexical_of(std::string_view text) const {
+  std::vector<float> sums(docs_.size());
+  if (length_ == 0) return sums;
+  // In the text's order, which no history changes: so a sum is the same to the bit in every process.
+  std::vector<std::pair<const List*, double>> terms;
+  std::vector<bool> taken(lists_.size());
+  double whole = 0.0;
+  for_each_term(text, [&](const std::string& term) {
+    const auto known = names_.find(term);
+    if (known == names_.end() || taken[known->second]) return;
+    taken[known->second] = true;
+    const List& list = lists_[known->second];
+    if (list.live == 0) return;
+    const double n = list.live;
+    const double idf = std::log(1.0 + (static_cast<double>(rows_) - n + 0.5) / (n + 0.5));
+    whole += idf;
+    terms.emplace_back(&list, idf);
+  });
+  const double mean = static_cast<double>(length_) / static_cast<double>(rows_);
+  const auto norm = [mean](uint32_t length) { return static_cast<float>(kK1 * (1.0 - kB + kB * length / mean)); };
+  float norms[kNorms];
+  norms[0] = std::numeric_limits<float>::infinity();  // a removed row gets nothing
+  for (uint32_t length = 1; length < kNorms; ++length) norms[length] = norm(length);
+  for (const auto& [list, idf] : terms) {
+    const auto weight = static_cast<float>(idf / whole);
+    for (const Posting& posting : list->postings) {
+      const uint32_t length = lengths_[posting.row];
+      const auto count = static_cast<float>(posting.count);
+      sums[posting.row] += weight * (count / (count + (length < kNorms ? norms[length] : norm(length))));
+    }
+  }
+  return sums;
+}
+
+std::vector<float> Postings::adjacent_of(const std::vector<float>& lexical) const {
+  std::vector<float> sums(lexical.size());
+  for (const auto& [run, places] : runs_) {
+    const size_t n = places.size();
+    for (size_t i = 0; i < n; ++i) {
+      const float value = lexical[places[i].row];
+      if (value == 0.0f) continue;
+      for (const size_t reach : {size_t{1}, size_t{2}}) {
+        const float share = reach == 1 ? value : 0.5f * value;
+        if (i >= reach) sums[places[i - reach].row] += share;
+        if (i + reach < n) sums[places[i + reach].row] += share;
+      }
+    }
+  }
+  return sums;
+}
+
+Postings::Found Postings::score(std::string_view text, float w_lexical, float w_adjacent, size_t most,
+                                const std::vector<int64_t>& also) const {
+  const std::vector<float> lexical = lexical_of(text);
+  const std::vector<float> adjacent = w_adjacent > 0.0f ? adjacent_of(lexical) : std::vector<float>(lexical.size());
+  const auto score_of = [&](size_t row) {
+    return Score{static_cast<uint32_t>(row), w_lexical * lexical[row] + w_adjacent * adjacent[row], lexical[row], adjacent[row]};
+  };
+  Found found;
+  for (const int64_t row : also) {
+    found.also.push_back(row >= 0 && row < row_ids() ? score_of(static_cast<size_t>(row)) : Score{0, 0.0f, 0.0f, 0.0f});
+  }
+  // A histogram tells from which total on the best are; they alone are sorted.
+  float largest = 0.0f;
+  for (size_t row = 0; row < lexical.size(); ++row) {
+    largest = std::max(largest, w_lexical * lexical[row] + w_adjacent * adjacent[row]);
+  }
+  if (!(largest > 0.0f) || !std::isfinite(largest)) return found;
+  const float scale = static_cast<float>(kBins - 1) / largest;
+  const auto bin = [scale](float total) { return std::min<size_t>(kBins - 1, static_cast<size_t>(total * scale)); };
+  std::vector<uint32_t> counts(kBins);
+  size_t positive = 0;
+  for (size_t row = 0; row < lexical.size(); ++row) {
+    const float total = w_lexical * lexical[row] + w_adjacent * adjacent[row];
+    if (!(total > 0.0f)) continue;
+    ++counts[bin(total)];
+    ++positive;
+  }
+  size_t least = kBins, above = 0;
+  while (least > 0 && above < most) above += counts[--least];
+  for (size_t row = 0; row < lexical.size(); ++row) {
+    const Score score = score_of(row);
+    if (score.total > 0.0f && bin(score.total) >= least) found.best.push_back(score);
+  }
+  std::sort(found.best.begin(), found.best.end(), [](const Score& left, const Score& right) {
+    return left.total != right.total ? left.total > right.total : left.row < right.row;
+  });
+  if (found.best.size() > most) found.best.resize(most);
+  found.all = found.best.size() == positive;
+  return found;
+}
+
+int64_t Postings::bytes() const noexcept {
+  size_t total = docs_.capacity() * sizeof(Doc) + terms_.capacity() * sizeof(uint32_t) + lists_.capacity() * sizeof(List);
+  total += postings_ * sizeof(Posting) + names_.size() * (sizeof(std::string) + 2 * sizeof(void*) + sizeof(uint32_t));
+  return static_cast<int64_t>(total + static_cast<size_t>(rows_) * sizeof(Place));
+}
+
+}  // namespace warpmem

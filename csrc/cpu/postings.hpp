@@ -1,0 +1,95 @@
+// One owner's words: which rows hold which, how often, and which rows stand around which. Scored by BM25 (Robertson and Zaragoza, "The Probabilistic
+// Relevance Framework: BM25 and Beyond", 2009) with the inverse document frequency of Lucene, which is never negative:
+//
+//   lexical(q, d)  = sum over the distinct terms t of q of  idf(t) * tf(t, d) / (tf(t, d) + k1 * (1 - b + b * |d| / mean |d|))
+//   idf(t)         = ln(1 + (N - n(t) + 1/2) / (n(t) + 1/2)),      k1 = 1.2, b = 0.75
+//   adjacent(q, d) = lexical of the rows just before and after d in its run, and half of that of the next but one
+//
+// lexical is divided by the sum of idf over the terms of q that any row holds: so it lies in [0, 1), whatever the query's length.
+//
+// A word is a term, and so are its first four letters if it has more and no digit: that finds inflected forms in many languages without knowing any. Text
+// is UTF-8 in which everything but ASCII letters, digits and bytes above 0x7f separates words; ingest/words.py makes it so.
+//
+// Not thread-safe. A change that throws std::bad_alloc leaves the object fit for nothing but its end.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+namespace warpmem {
+
+class Postings {
+ public:
+  static constexpr int64_t kNoRun = -1;
+  static constexpr int64_t kMaxRow = (int64_t{1} << 31) - 1;
+
+  struct Score {
+    uint32_t row;
+    float total;  // w_lexical * lexical + w_adjacent * adjacent
+    float lexical;
+    float adjacent;
+  };
+  struct Found {
+    std::vector<Score> best;  // total descending, then row ascending
+    bool all = true;          // no other row has a total above 0
+    std::vector<Score> also;
+  };
+
+  // Adds a row that is not there. run: rows of one run follow one another by ordinal; kNoRun: it follows none.
+  void put(int64_t row, int64_t run, uint32_t ordinal, std::string_view text);
+  // False when it is not there.
+  bool remove(int64_t row) noexcept;
+  // The `most` best rows of those with a total above 0, and the scores of the rows in `also`.
+  Found score(std::string_view text, float w_lexical, float w_adjacent, size_t most, const std::vector<int64_t>& also) const;
+  uint32_t ordinal(int64_t row) const noexcept { return has(row) ? docs_[static_cast<size_t>(row)].ordinal : 0; }
+
+  bool has(int64_t row) const noexcept { return row >= 0 && row < row_ids() && docs_[static_cast<size_t>(row)].live; }
+  int64_t row_ids() const noexcept { return static_cast<int64_t>(docs_.size()); }  // all below this
+  int64_t rows() const noexcept { return rows_; }
+  int64_t terms() const noexcept { return static_cast<int64_t>(lists_.size()); }
+  int64_t bytes() const noexcept;
+
+ private:
+  struct Posting {
+    uint32_t row;
+    uint32_t count;
+  };
+  struct List {
+    std::vector<Posting> postings;  // of removed rows too, until compact()
+    uint32_t live = 0;
+  };
+  struct Doc {
+    int64_t run = kNoRun;
+    uint64_t terms = 0;  // where its terms begin in terms_
+    uint32_t n_terms = 0;
+    uint32_t ordinal = 0;
+    bool live = false;
+  };
+  struct Place {
+    uint32_t ordinal;
+    uint32_t row;
+    bool operator<(const Place& other) const noexcept {
+      return ordinal != other.ordinal ? ordinal < other.ordinal : row < other.row;
+    }
+  };
+
+  void compact();
+  std::vector<float> lexical_of(std::string_view text) const;
+  std::vector<float> adjacent_of(const std::vector<float>& lexical) const;
+
+  std::unordered_map<std::string, uint32_t> names_;
+  std::vector<List> lists_;        // by term
+  std::vector<Doc> docs_;          // by row
+  std::vector<uint32_t> lengths_;  // by row: in terms, repetitions included; 0 for one that is not there
+  std::vector<uint32_t> terms_;
+  std::unordered_map<int64_t, std::vector<Place>> runs_;
+  int64_t rows_ = 0;
+  int64_t length_ = 0;  // of all rows
+  uint64_t dead_ = 0;   // postings of removed rows
+  uint64_t postings_ = 0;
+};
+
+}  // namespace warpmem

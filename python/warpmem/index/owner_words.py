@@ -1,0 +1,117 @@
+"""The words of one owner's rows, and which row follows which: what a search by words and neighbours asks."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .cpu import make_postings
+from .partition import Name
+from .row_columns import AGENT, KIND, RUN
+
+NO_RUN = -1
+_BATCH = 1024
+
+
+class TextSource(NamedTuple):
+    """Where the texts of rows come from. load: the texts of (item key, version), None for what was erased.
+    words: a text's words, as `_cpu.Postings` takes them."""
+
+    load: Callable[[Sequence[Name]], Sequence[str | None]]
+    words: Callable[[str], str]
+
+
+class Placed(NamedTuple):
+    """n rows that came: names, row_ids (n,) int64, list_ids (n,) int64, ordinals (n,) uint32, columns (n,
+    n_columns) int64, and their texts where they are known."""
+
+    names: Sequence[Name]
+    row_ids: NDArray[np.int64]
+    list_ids: NDArray[np.int64]
+    ordinals: NDArray[np.uint32]
+    columns: NDArray[np.int64]
+    texts: Sequence[str | None]
+
+    def part(self, rows: slice) -> Placed:
+        return Placed(
+            self.names[rows],
+            self.row_ids[rows],
+            self.list_ids[rows],
+            self.ordinals[rows],
+            self.columns[rows],
+            self.texts[rows],
+        )
+
+
+class OwnerWords:
+    """Postings of one owner. `build` reads what is there; changes that come meanwhile wait for its end.
+
+    A row follows another when both are current and of one kind, agent and run."""
+
+    def __init__(self, source: TextSource) -> None:
+        self.postings = make_postings()
+        self._source = source
+        self._lock = threading.Lock()
+        self._runs: dict[tuple[int, ...], int] = {}
+        self._waiting: list[tuple[NDArray[np.int64], Placed | None]] | None = []
+
+    def build(self, rows: Placed) -> None:
+        """Take in the rows there were when this object began to be told of changes."""
+        for start in range(0, len(rows.names), _BATCH):
+            self._put(rows.part(slice(start, start + _BATCH)))
+        while True:
+            with self._lock:
+                waiting, self._waiting = self._waiting or [], []
+                if not waiting:
+                    self._waiting = None
+                    return
+            for removed, added in waiting:
+                self._take(removed, added)
+
+    def score(
+        self, text: str, w_lexical: float, w_adjacent: float, most: int, also: NDArray[np.int64]
+    ) -> tuple[int, bool, NDArray[np.int64], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+        """`_cpu.Postings.score` of a query's text."""
+        found: Any = self.postings.score(
+            self._source.words(text), w_lexical, w_adjacent, most, np.ascontiguousarray(also)
+        )
+        return found  # type: ignore[no-any-return]
+
+    def change(self, removed: NDArray[np.int64], added: Placed | None) -> None:
+        """Take in one change: row ids that went, then rows that came. In the order of the changes."""
+        with self._lock:
+            if self._waiting is not None:
+                self._waiting.append((removed, added))
+                return
+        self._take(removed, added)
+
+    def _take(self, removed: NDArray[np.int64], added: Placed | None) -> None:
+        if len(removed):
+            self.postings.remove(removed)
+        if added is not None:
+            self._put(added)
+
+    def _put(self, rows: Placed) -> None:
+        texts = list(rows.texts)
+        lacking = [i for i, text in enumerate(texts) if text is None]
+        if lacking:
+            for i, text in zip(lacking, self._source.load([rows.names[i] for i in lacking]), strict=True):
+                texts[i] = text
+        keep = [i for i, text in enumerate(texts) if text is not None]
+        self.postings.put(
+            np.ascontiguousarray(rows.row_ids[keep]),
+            np.array([self._run(rows, i) for i in keep], np.int64),
+            np.ascontiguousarray(rows.ordinals[keep]),
+            [self._source.words(texts[i] or "") for i in keep],
+        )
+
+    def _run(self, rows: Placed, i: int) -> int:
+        """The number of a row's run. Rows of the past list follow none."""
+        cells = rows.columns[i]
+        if rows.list_ids[i] % 2 or cells[RUN] < 0:
+            return NO_RUN
+        return self._runs.setdefault((int(cells[KIND]), int(cells[AGENT]), int(cells[RUN])), len(self._runs))

@@ -1,0 +1,50 @@
+"""The form of a text in which its words are told apart, for lexical search."""
+
+from __future__ import annotations
+
+import functools
+import re
+import unicodedata
+from typing import Final
+
+from .normalize import normalize_text
+
+# Scripts that are written without spaces, or whose words grow by endings without bound: Han, kana, Hangul,
+# Thai, Lao, Myanmar, Khmer.
+_UNSPACED: Final = (
+    "\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+    "\u1100-\u11ff\uac00-\ud7af\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
+)
+
+
+def words(text: str) -> str:
+    """What `_cpu.Postings` takes: caseless words, parted by characters that are neither letters nor digits.
+
+    A run of characters of a script without spaces becomes its characters and its pairs of neighbours
+    (the overlapping bigrams of most CJK search engines). Combining marks belong to their letters.
+    """
+    if text.isascii():
+        return text.lower()
+    return " ".join(piece for run in _patterns()[0].findall(normalize_text(text)) for piece in _pieces(run))
+
+
+def _pieces(run: str) -> list[str]:
+    if run.isascii():
+        return [run]
+    pieces = []
+    for part in _patterns()[1].findall(run):
+        if part[0] and len(part[0]) > 1:
+            pieces += part[0]
+            pieces += [part[0][i : i + 2] for i in range(len(part[0]) - 1)]
+        else:
+            pieces.append(part[0] or part[1])
+    return pieces
+
+
+@functools.cache
+def _patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """(runs of letters, digits and marks; within one: unspaced, other)."""
+    marks = "".join(
+        re.escape(chr(code)) for code in range(0x10000) if unicodedata.category(chr(code)).startswith("M")
+    )
+    return re.compile(rf"(?:[^\W_]|[{marks}])+"), re.compile(rf"([{_UNSPACED}]+)|([^{_UNSPACED}]+)")
