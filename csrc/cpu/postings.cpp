@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <utility>
 
 namespace warpmem {
@@ -14,8 +13,9 @@ constexpr double kB = 0.75;
 constexpr size_t kPrefix = 4;  // letters
 constexpr char kPrefixMark = '\x01';
 constexpr uint64_t kLeastDead = 4096;
-constexpr uint32_t kNorms = 512;
-constexpr size_t kBins = 1024;
+constexpr uint32_t kCounts = 4;
+constexpr uint32_t kLengths = 256;
+constexpr size_t kThinOut = 4;
 
 bool is_digit(unsigned char c) { return c >= '0' && c <= '9'; }
 
@@ -168,16 +168,20 @@ std::vector<float> Postings::lexical_of(std::string_view text) const {
     terms.emplace_back(&list, idf);
   });
   const double mean = static_cast<double>(length_) / static_cast<double>(rows_);
-  const auto norm = [mean](uint32_t length) { return static_cast<float>(kK1 * (1.0 - kB + kB * length / mean)); };
-  float norms[kNorms];
-  norms[0] = std::numeric_limits<float>::infinity();  // a removed row gets nothing
-  for (uint32_t length = 1; length < kNorms; ++length) norms[length] = norm(length);
+  const auto share_of = [mean](uint32_t count, uint32_t length) {
+    return static_cast<float>(count / (count + kK1 * (1.0 - kB + kB * length / mean)));
+  };
+  // Of short rows with few repetitions, so nearly all. A removed row has length 0 and gets nothing.
+  std::vector<float> shares(size_t{kCounts} * kLengths);
+  for (uint32_t count = 1; count < kCounts; ++count) {
+    for (uint32_t length = 1; length < kLengths; ++length) shares[count * kLengths + length] = share_of(count, length);
+  }
   for (const auto& [list, idf] : terms) {
     const auto weight = static_cast<float>(idf / whole);
     for (const Posting& posting : list->postings) {
       const uint32_t length = lengths_[posting.row];
-      const auto count = static_cast<float>(posting.count);
-      sums[posting.row] += weight * (count / (count + (length < kNorms ? norms[length] : norm(length))));
+      const bool known = length < kLengths && posting.count < kCounts;
+      sums[posting.row] += weight * (known ? shares[posting.count * kLengths + length] : share_of(posting.count, length));
     }
   }
   return sums;
@@ -211,33 +215,28 @@ Postings::Found Postings::score(std::string_view text, float w_lexical, float w_
   for (const int64_t row : also) {
     found.also.push_back(row >= 0 && row < row_ids() ? score_of(static_cast<size_t>(row)) : Score{0, 0.0f, 0.0f, 0.0f});
   }
-  // A histogram tells from which total on the best are; they alone are sorted.
-  float largest = 0.0f;
-  for (size_t row = 0; row < lexical.size(); ++row) {
-    largest = std::max(largest, w_lexical * lexical[row] + w_adjacent * adjacent[row]);
-  }
-  if (!(largest > 0.0f) || !std::isfinite(largest)) return found;
-  const float scale = static_cast<float>(kBins - 1) / largest;
-  const auto bin = [scale](float total) { return std::min<size_t>(kBins - 1, static_cast<size_t>(total * scale)); };
-  std::vector<uint32_t> counts(kBins);
-  size_t positive = 0;
+  const auto better = [](const Score& left, const Score& right) {
+    return left.total != right.total ? left.total > right.total : left.row < right.row;
+  };
+  // Rows that beat the worst of the best so far are gathered, and thinned out when they are too many.
+  std::vector<Score>& best = found.best;
+  float least = 0.0f;
   for (size_t row = 0; row < lexical.size(); ++row) {
     const float total = w_lexical * lexical[row] + w_adjacent * adjacent[row];
-    if (!(total > 0.0f)) continue;
-    ++counts[bin(total)];
-    ++positive;
+    if (!(total > least)) {
+      found.all = found.all && total <= 0.0f;
+      continue;
+    }
+    best.push_back(Score{static_cast<uint32_t>(row), total, lexical[row], adjacent[row]});
+    if (most > 0 && best.size() < kThinOut * most) continue;
+    std::nth_element(best.begin(), best.begin() + static_cast<std::ptrdiff_t>(most), best.end(), better);
+    best.resize(most);
+    found.all = false;
+    if (most > 0) least = std::max_element(best.begin(), best.end(), better)->total;
   }
-  size_t least = kBins, above = 0;
-  while (least > 0 && above < most) above += counts[--least];
-  for (size_t row = 0; row < lexical.size(); ++row) {
-    const Score score = score_of(row);
-    if (score.total > 0.0f && bin(score.total) >= least) found.best.push_back(score);
-  }
-  std::sort(found.best.begin(), found.best.end(), [](const Score& left, const Score& right) {
-    return left.total != right.total ? left.total > right.total : left.row < right.row;
-  });
-  if (found.best.size() > most) found.best.resize(most);
-  found.all = found.best.size() == positive;
+  std::sort(best.begin(), best.end(), better);
+  found.all = found.all && best.size() <= most;
+  if (best.size() > most) best.resize(most);
   return found;
 }
 

@@ -22,7 +22,7 @@ from .owner_words import OwnerWords
 
 MOST = 4096
 _SCANNED = 16
-_WORDED = 128
+_WORDED = 64
 _GROWTH = 8
 _SLACK = 1e-5  # of float32 sums, against the bound
 _ALL = (1 << 31) - 1
@@ -36,6 +36,9 @@ class Rows(NamedTuple):
     similarities: NDArray[np.float32]
     owners: NDArray[np.int64]
     row_ids: NDArray[np.int64]
+
+
+_NONE = Rows(np.empty(0, np.float32), np.empty(0, np.float32), np.empty(0, np.int64), np.empty(0, np.int64))
 
 
 class Blended(NamedTuple):
@@ -91,7 +94,10 @@ def blend(
     while active:
         last = scanned == limit
         most = _ALL if last else worded
-        dense = dict(zip(active, scan([requests[number] for number in active], scanned), strict=True))
+        if params.similarity or params.recency or params.priority:
+            dense = dict(zip(active, scan([requests[number] for number in active], scanned), strict=True))
+        else:  # the scan has nothing to say: only rows with a word count
+            dense = dict.fromkeys(active, _NONE)
         words = {
             number: {
                 owner: _ask_words(requests[number], params, entry, dense[number], owner, most)
@@ -99,7 +105,7 @@ def blend(
             }
             for number in active
         }
-        lexical = _scores_of(requests, known, words, dense, scan, limit)
+        lexical = _scores_of(requests, known, words, scan, limit)
         left = []
         for number in active:
             best = _best(
@@ -128,19 +134,16 @@ def _scores_of(
     requests: Sequence[SearchRequest],
     known: Mapping[int, Mapping[int, Words]],
     words: Mapping[int, Mapping[int, _Worded]],
-    dense: Mapping[int, Rows],
     scan: Scan,
     limit: int,
 ) -> dict[int, list[Rows]]:
-    """By request: what the scan says of the best by words that were not among its own best."""
+    """By request: what the scan says of the best by words."""
     pieces: list[tuple[int, SearchRequest, int]] = []
     for number, by_owner in words.items():
         for owner, entry in by_owner.items():
-            best = entry.row_ids[: entry.n]
             n_rows = known[number][owner].n_rows
-            rows = np.setdiff1d(best[best < n_rows], entry.row_ids[entry.n :], assume_unique=True)
-            for start in range(0, len(rows), limit):
-                piece = rows[start : start + limit]
+            for start in range(0, entry.n, limit):
+                piece = entry.row_ids[start : min(start + limit, entry.n)]
                 pieces.append((number, _only(requests[number], owner, piece, n_rows), len(piece)))
     found: dict[int, list[Rows]] = {number: [] for number in words}
     if pieces:
@@ -163,50 +166,55 @@ def _best(
     last: bool,
 ) -> list[Blended] | None:
     """The k best of what is known; None while another row could be among them."""
-    seen = [dense, *lexical]
-    owners = np.concatenate([rows.owners for rows in seen])
-    row_ids = np.concatenate([rows.row_ids for rows in seen])
-    scores = np.concatenate([rows.scores for rows in seen]).astype(np.float64)
-    similarities = np.concatenate([rows.similarities for rows in seen])
-    total, by_words, around = (np.zeros(len(row_ids), np.float64) for _ in range(3))
-    ordinals, groups = np.zeros(len(row_ids), np.uint32), np.zeros(len(row_ids), np.int64)
-    for owner, entry in words.items():
-        mine = np.flatnonzero(owners == owner) if len(words) > 1 else np.arange(len(owners))
-        order = np.argsort(entry.row_ids, kind="stable")
-        at = order[np.searchsorted(entry.row_ids, row_ids[mine], sorter=order)]
-        total[mine], by_words[mine], around[mine] = entry.totals[at], entry.lexical[at], entry.adjacent[at]
-        ordinals[mine] = known[owner].words.postings.ordinals(np.ascontiguousarray(row_ids[mine]))
-        groups[mine] = known[owner].group
-    # A row that two parts of the request found is one.
-    order = np.lexsort((row_ids, ordinals, groups, -(scores + total)))
-    order = order[similarities[order] >= params.min_similarity]
+    seen = Rows(*(np.concatenate(column) for column in zip(dense, *lexical, strict=True)))
+    if len(words) == 1:
+        ((owner, entry),) = words.items()
+        table = _table(known[owner], entry, seen)
+    else:
+        table = np.zeros((5, len(seen.owners)))
+        for owner, entry in words.items():
+            mine = seen.owners == owner
+            table[:, mine] = _table(known[owner], entry, Rows(*(column[mine] for column in seen)))
+    totals, by_words, around, groups, ordinals = table
+    final = (seen.scores + totals).astype(np.float32)
+    wanted = seen.similarities >= params.min_similarity
     if not params.similarity:
-        order = order[total[order] > 0]
-    names = owners[order] << 32 | row_ids[order]
-    order = order[np.sort(np.unique(names, return_index=True)[1])][:k]
-    final = (scores + total).astype(np.float32)
-    if not last and len(dense.scores) == scanned:
-        bound = float(dense.scores[-1]) + max(entry.least for entry in words.values())
-        if len(order) < k or float(final[order[-1]]) <= bound + _SLACK * (1.0 + abs(bound)):
-            return None
-    return [
-        Blended(*cells)
-        for cells in zip(
-            final[order].tolist(),
-            similarities[order].tolist(),
-            owners[order].tolist(),
-            row_ids[order].tolist(),
-            by_words[order].tolist(),
-            around[order].tolist(),
-            strict=True,
+        wanted &= totals > 0
+    order = np.flatnonzero(wanted)
+    order = order[np.lexsort((seen.row_ids[order], ordinals[order], groups[order], -final[order]))]
+    best: dict[tuple[int, int], Blended] = {}  # a row may have been found twice
+    for at in order.tolist():
+        name = int(seen.owners[at]), int(seen.row_ids[at])
+        if name not in best:
+            best[name] = Blended(
+                float(final[at]), float(seen.similarities[at]), *name, float(by_words[at]), float(around[at])
+            )
+            if len(best) == k:
+                break
+    if not last and (dense is _NONE or len(dense.scores) == scanned):
+        bound = (float(dense.scores[-1]) if dense is not _NONE else 0.0) + max(
+            entry.least for entry in words.values()
         )
-    ]
+        if len(best) < k or final[at] <= bound + _SLACK * (1.0 + abs(bound)):
+            return None
+    return list(best.values())
+
+
+def _table(known: Words, entry: _Worded, rows: Rows) -> NDArray[np.float64]:
+    """(5, n): total, lexical, adjacent, group and ordinal of rows of one owner."""
+    order = np.argsort(entry.row_ids)
+    at = order[np.searchsorted(entry.row_ids, rows.row_ids, sorter=order)]
+    table = np.empty((5, len(at)))
+    table[0], table[1], table[2] = entry.totals[at], entry.lexical[at], entry.adjacent[at]
+    table[3] = known.group
+    table[4] = known.words.postings.ordinals(np.ascontiguousarray(rows.row_ids))
+    return table
 
 
 def _only(request: SearchRequest, owner: int, rows: NDArray[np.int64], n_rows: int) -> SearchRequest:
     """The request over chosen rows of one owner alone."""
     bits = np.zeros((n_rows + 63) // 64 * 64, np.uint8)
-    bits[rows] = 1
+    bits[rows[rows < n_rows]] = 1
     mine = (part for part in request.parts if part.owner == owner)
     parts = tuple(msgspec.structs.replace(part, bitmap=_both(part, bits)) for part in mine)
     return msgspec.structs.replace(request, parts=parts)
