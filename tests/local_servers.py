@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from warpmem.embed.hashing import HashingEmbedder
+from warpmem.reason.fakes import OverlapReranker
 
 started: set[tuple[str, int]] = set()
 """(host, port) of the servers that run now; tests/conftest.py lets connections to these through."""
@@ -134,3 +135,21 @@ def kserve(handler: Handler, payload: Any) -> None:
         "data": rows.ravel().tolist(),
     }
     handler.reply(json.dumps({"model_name": "m", "outputs": [found]}).encode())
+
+
+def _scores(query: str, texts: list[str]) -> list[tuple[int, float]]:
+    """(index, score), the last text first."""
+    return list(enumerate(OverlapReranker().rerank(query, texts).tolist()))[::-1]
+
+
+def tei_rerank(handler: Handler, payload: Any) -> None:
+    """A sound TEI-shaped reranking server."""
+    scores = _scores(payload["query"], payload["texts"])
+    handler.reply(json.dumps([{"index": i, "score": score} for i, score in scores]).encode())
+
+
+def cohere_rerank(handler: Handler, payload: Any) -> None:
+    """A sound reranking server of Cohere's shape."""
+    scores = _scores(payload["query"], payload["documents"])
+    results = [{"index": i, "relevance_score": score, "document": {"text": "?"}} for i, score in scores]
+    handler.reply(json.dumps({"id": "1", "model": payload["model"], "results": results}).encode())

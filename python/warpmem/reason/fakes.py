@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ..errors import ModelError
 from ..types import Message
+from .scores import check_pairs
 
 _WORD = re.compile(r"\w+")
 
@@ -59,8 +60,9 @@ class OverlapReranker:
     model_id = "overlap"
 
     def rerank(self, query: str, texts: Sequence[str]) -> NDArray[np.float32]:
+        checked = check_pairs(query, texts)
         wanted = _words(query)
-        scores = [len(wanted & _words(text)) / len(wanted) if wanted else 0.0 for text in texts]
+        scores = [len(wanted & _words(text)) / len(wanted) if wanted else 0.0 for text in checked]
         return np.array(scores, dtype=np.float32)
 
 
