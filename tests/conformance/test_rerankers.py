@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 import local_servers
+import sentence_models
 from warpmem.errors import InputError, InvalidText
 from warpmem.protocols import Reranker
 from warpmem.reason.fakes import OverlapReranker
 from warpmem.reason.rerank_http import CohereReranker, TEIReranker
+from warpmem.reason.rerank_onnx import OnnxReranker
 
 QUERY = "where does Nadia live?"
 TEXTS = [
@@ -36,14 +40,23 @@ REMOTE: dict[str, tuple[local_servers.Answer, Callable[[str], Reranker]]] = {
 }
 
 
-@pytest.fixture(params=[*LOCAL, *REMOTE], scope="module")
-def reranker(request: pytest.FixtureRequest) -> Iterator[Reranker]:
+@pytest.fixture(params=[*LOCAL, *REMOTE, "onnx"], scope="module")
+def reranker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reranker]:
     with ExitStack() as stack:
         if request.param in REMOTE:
             answer, around = REMOTE[request.param]
             yield around(stack.enter_context(local_servers.serving(answer)).url)
+        elif request.param == "onnx":
+            yield OnnxReranker(_cross_encoder(tmp_path_factory.mktemp("model")), threads=1, batch=8)
         else:
             yield LOCAL[request.param]()
+
+
+def _cross_encoder(folder: Path) -> Path:
+    if any(importlib.util.find_spec(package) is None for package in ("onnx", "onnxruntime")):
+        pytest.skip("needs onnx and onnxruntime")
+    sentence_models.cross_encoder_file(sentence_models.model_directory(folder) / "model.onnx")
+    return folder
 
 
 def test_identity(reranker: Reranker) -> None:
