@@ -13,9 +13,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError
 from ..ops.http import Endpoint
 from ..ops.model_files import check_batch
+from ..ops.texts import check_not_empty
 from .scores import by_index, check_pairs
 
 
@@ -41,10 +41,8 @@ class RemoteReranker(ABC):
     """
 
     def __init__(self, endpoint: Endpoint, *, model_id: str, batch: int) -> None:
-        if not isinstance(model_id, str) or not model_id:
-            raise InputError("model_id must be a string that is not empty")
         self._endpoint = endpoint
-        self._model_id = model_id
+        self._model_id = check_not_empty(model_id, "model_id")
         self._batch = check_batch(batch)
 
     @property
@@ -122,9 +120,7 @@ class CohereReranker(RemoteReranker):
         key_file: str | None = None,
         ca_file: str | None = None,
     ) -> None:
-        if not isinstance(model, str) or not model:
-            raise InputError("model must be a string that is not empty")
-        self._model = model
+        self._model = check_not_empty(model, "model")
         super().__init__(
             Endpoint(url, timeout=timeout, key_env=key_env, key_file=key_file, ca_file=ca_file),
             model_id=f"cohere:{model}" if model_id is None else model_id,

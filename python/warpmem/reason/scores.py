@@ -8,25 +8,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError, InvalidText, ModelError
+from ..errors import ModelError
+from ..ops.texts import check_sequence, check_text
 
 
 def check_pairs(query: str, texts: Sequence[str]) -> list[str]:
     """The texts as a list. Raises InputError when `texts` is one string, InvalidText when something is no
     string or not valid Unicode."""
-    if isinstance(texts, (str, bytes)):
-        raise InputError(f"texts must be a sequence of strings, not one {type(texts).__name__}")
-    checked = list(texts)
-    for i, text in enumerate((query, *checked)):
-        where = f"text {i} of {len(checked)}" if i else "the query"
-        if not isinstance(text, str):
-            raise InvalidText(f"{where} must be a string, not {type(text).__name__}")
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise InvalidText(
-                f"{where} has a lone surrogate at character {error.start}, not valid Unicode"
-            ) from None
+    checked = check_sequence(texts)
+    check_text(query, "the query")
+    for i, text in enumerate(checked):
+        check_text(text, f"text {i + 1} of {len(checked)}")
     return checked
 
 
