@@ -153,3 +153,16 @@ def cohere_rerank(handler: Handler, payload: Any) -> None:
     scores = _scores(payload["query"], payload["documents"])
     results = [{"index": i, "relevance_score": score, "document": {"text": "?"}} for i, score in scores]
     handler.reply(json.dumps({"id": "1", "model": payload["model"], "results": results}).encode())
+
+
+def chat(*answers: str | None) -> Answer:
+    """A server of /v1/chat/completions that gives the answers in turn, and the last one for ever."""
+    left = list(answers)
+
+    def answer(handler: Handler, payload: Any) -> None:
+        content = left.pop(0) if len(left) > 1 else left[0]
+        message = {"role": "assistant", "content": content}
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        handler.reply(json.dumps({"id": "1", "model": payload["model"], "choices": [choice]}).encode())
+
+    return answer

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ..errors import ModelError
 from ..types import Message
+from .answers import check_messages
 from .scores import check_pairs
 
 _WORD = re.compile(r"\w+")
@@ -43,9 +44,10 @@ class ScriptedLanguageModel:
     def complete(
         self, messages: Sequence[Message], *, schema: Mapping[str, Any] | None = None, max_tokens: int = 1024
     ) -> str:
+        asked = tuple(check_messages(messages))
         with self._lock:
             turn = len(self.calls)
-            self.calls.append(Call(tuple(messages), schema, max_tokens))
+            self.calls.append(Call(asked, schema, max_tokens))
         if turn >= len(self._answers):
             raise ModelError(f"the script has {len(self._answers)} answers, and this is call {turn + 1}")
         answer = self._answers[turn]
