@@ -155,6 +155,16 @@ def cohere_rerank(handler: Handler, payload: Any) -> None:
     handler.reply(json.dumps({"id": "1", "model": payload["model"], "results": results}).encode())
 
 
+def judge(handler: Handler, payload: Any) -> None:
+    """A language model that grades passages as a sound judge does."""
+    data = json.loads(payload["messages"][-1]["content"])
+    grades = [
+        {"number": i + 1, "score": 10 * score}
+        for i, score in _scores(data["query"], [passage["text"] for passage in data["passages"]])
+    ]
+    chat(json.dumps({"scores": grades}))(handler, payload)
+
+
 def chat(*answers: str | None) -> Answer:
     """A server of /v1/chat/completions that gives the answers in turn, and the last one for ever."""
     left = list(answers)

@@ -15,7 +15,9 @@ import local_servers
 import sentence_models
 from warpmem.errors import InputError, InvalidText
 from warpmem.protocols import Reranker
+from warpmem.reason.chat import ChatModel
 from warpmem.reason.fakes import OverlapReranker
+from warpmem.reason.judge import JudgeReranker
 from warpmem.reason.rerank_http import CohereReranker, TEIReranker
 from warpmem.reason.rerank_onnx import OnnxReranker
 
@@ -36,6 +38,7 @@ REMOTE: dict[str, tuple[local_servers.Answer, Callable[[str], Reranker]]] = {
     "tei": (local_servers.tei_rerank, TEIReranker),
     "tei-one": (local_servers.tei_rerank, lambda url: TEIReranker(url, batch=1)),
     "cohere": (local_servers.cohere_rerank, lambda url: CohereReranker(f"{url}/v1", "m")),
+    "judge": (local_servers.judge, lambda url: JudgeReranker(ChatModel(url, "m"))),
     "cohere-7": (local_servers.cohere_rerank, lambda url: CohereReranker(url, "m", batch=7)),
 }
 
