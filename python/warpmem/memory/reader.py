@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import MAX_K
-from ..errors import DeadlineExceeded, InputError, NotSupported, StoreCorrupt
+from ..errors import InputError, NotSupported, StoreCorrupt
 from ..ops.clock import to_micros
 from ..policy.filters import CompiledFilter, compile_filter
 from ..policy.metadata import check_text
@@ -24,6 +24,7 @@ from ..records import Match, Record, RowChange, ScopePart, ScoreParams, SearchRe
 from ..types import Hit, MemoryItem, Ranking, Scope, SearchResult
 from . import arguments
 from .cache import ItemCache, own
+from .deadline import Deadline
 from .vectors import Vectors
 
 _MASKS = 256
@@ -31,7 +32,6 @@ _TRIES = 16
 _SPARE = 64
 _FETCH = 1024
 _MICROSECOND = timedelta(microseconds=1)
-_YEAR = 366 * 24 * 3600
 _PLAIN = Ranking()
 
 
@@ -51,22 +51,6 @@ class SearchOptions(msgspec.Struct, frozen=True, kw_only=True):
     deadline: float | timedelta | None = None
     explain: bool = False
     return_vectors: Literal["numpy", "dlpack"] | None = None
-
-
-class _Deadline:
-    """Raises DeadlineExceeded between stages once the caller's time is up."""
-
-    def __init__(self, deadline: float | timedelta | None) -> None:
-        self._at: float | None = None
-        if deadline is not None:
-            seconds = deadline.total_seconds() if isinstance(deadline, timedelta) else deadline
-            if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds <= _YEAR:
-                raise InputError("deadline must be seconds, more than 0 and at most a year, or a timedelta")
-            self._at = time.monotonic() + seconds
-
-    def check(self, stage: str) -> None:
-        if self._at is not None and time.monotonic() > self._at:
-            raise DeadlineExceeded(f"the deadline passed before {stage}")
 
 
 class _Mask(NamedTuple):
@@ -108,10 +92,12 @@ class Reader:
         vectors: Any,
         scopes: Sequence[Sequence[Scope]],
         options: SearchOptions,
+        deadline: Deadline | None = None,
     ) -> list[SearchResult]:
-        """One result for each query over its scopes, in one scan."""
+        """One result for each query over its scopes, in one scan. `rerank` is not looked at. `deadline`: one
+        that has begun already, instead of the options'."""
         started = time.perf_counter()
-        deadline = _Deadline(options.deadline)
+        deadline = deadline or Deadline(options.deadline)
         k = arguments.check_count(options.k, "k")
         _refuse_unbuilt(options)
         ranking = _PLAIN if options.ranking is None else options.ranking
@@ -168,7 +154,7 @@ class Reader:
         return results
 
     def _query_vectors(
-        self, queries: Sequence[str] | None, vectors: Any, count: int, deadline: _Deadline
+        self, queries: Sequence[str] | None, vectors: Any, count: int, deadline: Deadline
     ) -> NDArray[np.float32]:
         if vectors is not None:
             if (
@@ -338,8 +324,6 @@ def _refuse_unbuilt(options: SearchOptions) -> None:
     if mode in ("lexical", "hybrid"):
         raise NotSupported(f"mode {mode!r} needs lexical postings, which this version does not build")
     arguments.check_flag(options.explain, "explain")
-    if options.rerank is not None:
-        raise NotSupported("rerank is not available in this version")
     if ranking is not None and (ranking.lexical or ranking.diversity):
         raise NotSupported("ranking weights lexical and diversity are not available in this version")
     if options.return_vectors is not None and (
