@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -151,6 +152,9 @@ def test_a_vector_needs_its_text_beside_it(notes: Memory) -> None:
     vector = np.ones(256, np.float32)
     with pytest.raises(InputError, match="text beside the vector"):
         notes.search(vector=vector, user_id="u", rerank=ByNumber())
+    for query in (3, "", "lone \ud800"):
+        with pytest.raises(InvalidText):
+            notes.search(query, vector=vector, user_id="u", rerank=ByNumber())  # type: ignore[arg-type]
     reranker = ByNumber()
     notes.search("asked", vector=vector, user_id="u", rerank=reranker)
     assert reranker.asked[0][0] == "asked"
@@ -227,6 +231,28 @@ def test_calls_that_were_given_up_hold_up_a_bounded_number_of_threads(notes: Mem
     finally:
         reranker.go.set()
     assert search(notes, rerank=reranker, deadline=20).degraded == ()
+
+
+def test_a_process_without_another_thread_leaves_the_order_of_the_scan(
+    notes: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        for _ in range(40):
+            assert search(notes, rerank=ByNumber(), deadline=20).degraded == ("rerank",)
+    assert search(notes, rerank=ByNumber(), deadline=20).degraded == ()
+
+
+def test_awaited(notes: Memory) -> None:
+    async def scenario() -> SearchResult:
+        return await warpmem.AsyncMemory(notes).search(
+            "the harbour", user_id="u", rerank=ByNumber(), deadline=20
+        )
+
+    assert texts(asyncio.run(scenario())) == texts(search(notes, rerank=ByNumber()))
 
 
 def test_a_deadline_that_passed_before_the_scan_is_an_error(notes: Memory) -> None:

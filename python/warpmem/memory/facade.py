@@ -258,7 +258,7 @@ class Memory(Maintained, Erasable, Portable, Reasoned):
         result.vectors: (n, dim) float32 of length 1. k times an owner's scopes <= 4096.
 
         `rerank`: a Reranker, or True for the store's own, puts the 50 best in order by what it reads; a
-        number up to 1,000 is how many, fewer over many scopes. Its equals keep the order above, and so do the
+        number up to 1,000 is how many, fewer over many scopes. Equals keep the order above, and so do the
         hits behind; scores stay as they are, and with explain `parts` has its own. Where it is overloaded or
         the deadline passes meanwhile, `degraded` names "rerank" and the order is that above.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -13,16 +14,17 @@ from numpy.typing import NDArray
 
 from ..config import MAX_K, MAX_RERANK, RERANK
 from ..errors import DeadlineExceeded, InputError, Overloaded
+from ..policy.metadata import check_text
 from ..protocols import Reranker
 from ..reason.scores import as_scores
 from ..types import Hit, Scope, SearchResult
 from . import arguments
 from .deadline import Deadline
 from .reader import Reader, SearchOptions
-from .reasoning import Later
 
 _THREADS: Final = 32
 """Calls under a deadline at a time, those that were given up included; others wait for their turn."""
+_RETRY_AFTER: Final = 1.0
 
 
 class Reranking:
@@ -33,7 +35,7 @@ class Reranking:
 
     def __init__(self, default: Callable[[], Reranker]) -> None:
         self._default = default
-        self._threads = Later(lambda: ThreadPoolExecutor(_THREADS, "warpmem-rerank"))
+        self._free = threading.Semaphore(_THREADS)
 
     def search(
         self,
@@ -58,6 +60,8 @@ class Reranking:
             )
         if queries is None:
             raise InputError("a reranker reads the query: give its text beside the vector")
+        for query in queries:
+            check_text(query)
         deadline = Deadline(options.deadline)
         k = arguments.check_count(options.k, "k")
         reranker = self._default() if wanted is True else wanted
@@ -109,12 +113,20 @@ class Reranking:
     def _within(self, seconds: float, call: Callable[[], Any]) -> Any:
         """What `call` returns or raises within so many seconds. Afterwards it goes on by itself, in a thread
         that the interpreter waits for in the end: torn off, native code would bring the process down."""
-        if seconds <= 0:
+        ends = time.monotonic() + seconds
+        if seconds <= 0 or not self._free.acquire(timeout=seconds):
             raise DeadlineExceeded("the deadline passed before reranking")
-        future = self._threads().submit(call)
-        wait((future,), seconds)
+        thread = ThreadPoolExecutor(1, "warpmem-rerank")
+        try:
+            future = thread.submit(call)
+        except RuntimeError as error:  # the process may have no more threads, or is about to end
+            self._free.release()
+            raise Overloaded("no thread can be started for the reranker", _RETRY_AFTER) from error
+        finally:
+            thread.shutdown(wait=False)
+        future.add_done_callback(lambda _: self._free.release())
+        wait((future,), max(0.0, ends - time.monotonic()))
         if not future.done():
-            future.cancel()
             raise DeadlineExceeded("the reranker did not answer before the deadline")
         return future.result()
 
