@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import sentence_models
 import warpmem
 from warpmem import Config, Message, load_config
 from warpmem.errors import InputError, MissingDependency, StoreClosed
+from warpmem.memory.reasoning import Later
 from warpmem.protocols import LanguageModel
 from warpmem.reason.fakes import OverlapReranker, ScriptedLanguageModel
 from warpmem.reason.tokens import EstimateTokenCounter
@@ -128,6 +131,20 @@ def test_a_missing_package_is_named_at_first_use(tmp_path: Path, monkeypatch: py
         memory.add("x", user_id="u")
         with pytest.raises(MissingDependency, match=r"python -m pip install 'warpmem\[onnx\]'"):
             memory.search("x", user_id="u", rerank=True)
+
+
+def test_threads_that_ask_together_get_one_model() -> None:
+    made: list[object] = []
+
+    def make() -> object:
+        time.sleep(0.05)
+        made.append(object())
+        return made[-1]
+
+    later = Later(make)
+    with ThreadPoolExecutor(8) as pool:
+        got = list(pool.map(lambda _: later(), range(8)))
+    assert len(made) == 1 and all(one is made[0] for one in got)
 
 
 def test_nothing_is_imported_before_it_is_used() -> None:
