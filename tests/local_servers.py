@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from warpmem.embed.hashing import HashingEmbedder
+from warpmem.reason.fakes import OverlapReranker
 
 started: set[tuple[str, int]] = set()
 """(host, port) of the servers that run now; tests/conftest.py lets connections to these through."""
@@ -134,3 +135,44 @@ def kserve(handler: Handler, payload: Any) -> None:
         "data": rows.ravel().tolist(),
     }
     handler.reply(json.dumps({"model_name": "m", "outputs": [found]}).encode())
+
+
+def _scores(query: str, texts: list[str]) -> list[tuple[int, float]]:
+    """(index, score), the last text first."""
+    return list(enumerate(OverlapReranker().rerank(query, texts).tolist()))[::-1]
+
+
+def tei_rerank(handler: Handler, payload: Any) -> None:
+    """A sound TEI-shaped reranking server."""
+    scores = _scores(payload["query"], payload["texts"])
+    handler.reply(json.dumps([{"index": i, "score": score} for i, score in scores]).encode())
+
+
+def cohere_rerank(handler: Handler, payload: Any) -> None:
+    """A sound reranking server of Cohere's shape."""
+    scores = _scores(payload["query"], payload["documents"])
+    results = [{"index": i, "relevance_score": score, "document": {"text": "?"}} for i, score in scores]
+    handler.reply(json.dumps({"id": "1", "model": payload["model"], "results": results}).encode())
+
+
+def judge(handler: Handler, payload: Any) -> None:
+    """A language model that grades passages as a sound judge does."""
+    data = json.loads(payload["messages"][-1]["content"])
+    grades = [
+        {"number": i + 1, "score": 10 * score}
+        for i, score in _scores(data["query"], [passage["text"] for passage in data["passages"]])
+    ]
+    chat(json.dumps({"scores": grades}))(handler, payload)
+
+
+def chat(*answers: str | None) -> Answer:
+    """A server of /v1/chat/completions that gives the answers in turn, and the last one for ever."""
+    left = list(answers)
+
+    def answer(handler: Handler, payload: Any) -> None:
+        content = left.pop(0) if len(left) > 1 else left[0]
+        message = {"role": "assistant", "content": content}
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        handler.reply(json.dumps({"id": "1", "model": payload["model"], "choices": [choice]}).encode())
+
+    return answer

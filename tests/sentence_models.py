@@ -22,7 +22,9 @@ def tokenizer_json(folder: Path) -> None:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 1), ("[SEP]", 2)],
     )
     tokenizer.save(str(folder / "tokenizer.json"))
 
@@ -55,6 +57,50 @@ def onnx_file(file: Path, *, name: str = "input_ids", sentence: bool = False, ro
             numpy_helper.from_array(np.array([1], np.int64), "axis"),
         ],
     )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.save(model, str(file))
+
+
+def cross_encoder_file(file: Path, *, outputs: int = 1, factor: float = 1.0) -> None:
+    """A network that reads pairs: which share of the query's tokens the text has, times `factor`."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    make = helper.make_node
+    nodes = [
+        make("OneHot", ["input_ids", "depth", "off_on"], ["tokens"]),
+        make("Cast", ["attention_mask"], ["kept"], to=TensorProto.FLOAT),
+        make("Cast", ["token_type_ids"], ["second"], to=TensorProto.FLOAT),
+        make("Mul", ["kept", "second"], ["of_text"]),
+        make("Sub", ["kept", "of_text"], ["of_query"]),
+    ]
+    for part in ("text", "query"):
+        nodes += [
+            make("Unsqueeze", [f"of_{part}", "last"], [f"{part}_mask"]),
+            make("Mul", ["tokens", f"{part}_mask"], [f"{part}_tokens"]),
+            make("ReduceSum", [f"{part}_tokens", "length"], [f"{part}_counts"], keepdims=0),
+        ]
+    nodes += [
+        make("Min", ["text_counts", "query_counts"], ["shared_counts"]),
+        make("ReduceSum", ["shared_counts", "length"], ["shared"]),
+        make("ReduceSum", ["query_counts", "length"], ["all"]),
+        make("Div", ["shared", "all"], ["share"]),
+        make("Mul", ["share", "factors"], ["logits"]),
+    ]
+    inputs = ("input_ids", "attention_mask", "token_type_ids")
+    graph = helper.make_graph(
+        nodes,
+        "pairs",
+        [helper.make_tensor_value_info(name, TensorProto.INT64, ["n", "length"]) for name in inputs],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", outputs])],
+        [
+            numpy_helper.from_array(np.array(value, dtype), name)
+            for name, value, dtype in (
+                ("depth", VOCABULARY, np.int64), ("off_on", [0, 1], np.float32), ("last", [2], np.int64),
+                ("length", [1], np.int64), ("factors", [factor] * outputs, np.float32),
+            )
+        ],
+    )  # fmt: skip
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     onnx.save(model, str(file))
 

@@ -27,12 +27,14 @@ from .index.partitions import PartitionedIndex
 from .ingest.words import words
 from .memory import Memory
 from .memory.cache import texts_of
+from .memory.reasoning import Later, Reasoning
 from .memory.serving import Parts
 from .ops.clock import SystemClock
 from .ops.progress import Progress, Report
 from .policy.schema import compile_schemas
-from .protocols import Clock, Embedder, Engine, Log, SearchBackend, TokenCounter
-from .reason.tokens import EstimateTokenCounter, TokenizerCounter
+from .protocols import Clock, Embedder, Engine, LanguageModel, Log, Reranker, SearchBackend, TokenCounter
+from .reason.named import make_language_model, make_reranker
+from .reason.tokens import EstimateTokenCounter, TokenizerCounter, tokenizer_file
 from .records import StoreIdentity
 from .storage.directory import INDEX_NAME
 from .storage.follow import FollowingLog
@@ -50,6 +52,8 @@ def open(
     embedder: Embedder | Callable[[Sequence[str]], Any] | str | None = None,
     dimension: int | None = None,
     model_id: str | None = None,
+    reranker: Reranker | str | None = None,
+    language_model: LanguageModel | str | None = None,
     schemas: Mapping[str, Any] | None = None,
     token_counter: TokenCounter | None = None,
     clock: Clock | None = None,
@@ -62,16 +66,19 @@ def open(
     embedder: "wordllama" (default: embedded, offline), another of Config's names (with embedder_options), an
     Embedder, or a function from texts to an
     (n, d) array (then `dimension` and `model_id` are needed). `dimension` alone makes a store whose vectors
-    all come with `vector=`. An existing store is opened with its own model when none is named. schemas: kind
-    -> JSON Schema (subset, policy/schema.py) or msgspec type for the metadata of that kind. config: a Config
-    or a TOML file; `options` are fields of Config and win over it. progress: called as progress(task, done,
-    total) twice a second while opening, or the first search of an owner, takes long; total may be None. It
-    must not use the store; what it raises ends the call.
+    all come with `vector=`. An existing store is opened with its own model when none is named. reranker,
+    language_model: objects, or names as Config has them (with reranker_options, language_model_options); the
+    store makes them when it first needs them. schemas: kind -> JSON Schema (subset, policy/schema.py) or
+    msgspec type for the metadata of that kind. token_counter: instead of Config's `tokenizer`. config: a
+    Config or a TOML file; `options` are fields of Config and win over it. progress: called as progress(task,
+    done, total) twice a second while opening, or the first search of an owner, takes long; total may be None.
+    It must not use the store; what it raises ends the call.
 
     Raises InputError, ModelMismatch, StoreLocked, StoreCorrupt, FormatError, StoreReadOnly, DiskFull,
     BackendUnavailable.
     """
-    settings = _settings(path, config, embedder if isinstance(embedder, str) else None, options)
+    models = {"embedder": embedder, "reranker": reranker, "language_model": language_model}
+    settings = _settings(path, config, models, options)
     model = None if isinstance(embedder, str) else embedder
     if progress is not None and not callable(progress):
         raise InputError(f"progress must be a function, not {type(progress).__name__}")
@@ -79,6 +86,8 @@ def open(
         raise InputError(f"clock must have a method now(), not be {type(clock).__name__}")
     if token_counter is not None and not callable(getattr(token_counter, "count", None)):
         raise InputError(f"token_counter must have a method count(), not be {type(token_counter).__name__}")
+    reasoning = _make_reasoning(settings, reranker, language_model)
+    counter = token_counter or _make_counter(settings)
     compiled = compile_schemas({} if schemas is None else schemas)
     backend, reason = make_backend(settings)
     engine = _make_engine(settings)
@@ -96,9 +105,10 @@ def open(
             read_only=settings.read_only or settings.follow,
             kind=FollowingLog if settings.follow else StoreLog,
         )
-        counter = token_counter or _make_counter(chosen)
         parts = Parts(_other_embedder, functools.partial(_make_index, settings, backend, log, progress))
-        memory = Memory(settings, log, parts, backend, chosen, counter, compiled, reason)
+        memory = Memory(
+            settings, log, parts, backend, chosen, counter or _counter_of(chosen), compiled, reason, reasoning
+        )
         if isinstance(log, FollowingLog):
             log.start(settings.follow_ms / 1000, metadata=bool(settings.columns))
         return memory
@@ -110,7 +120,7 @@ def open(
 def _settings(
     path: str | os.PathLike[str] | None,
     config: Config | str | os.PathLike[str] | None,
-    embedder: str | None,
+    models: Mapping[str, Any],
     options: Mapping[str, Any],
 ) -> Config:
     base = Config() if config is None else config if isinstance(config, Config) else load_config(config)
@@ -119,10 +129,11 @@ def _settings(
         if not isinstance(path, (str, os.PathLike)):
             raise InputError(f"path must be a path or None, not {type(path).__name__}")
         given["path"] = os.fspath(path)
-    if embedder is not None:
-        given["embedder"] = embedder
-        if embedder != base.embedder:  # the file's options are for the embedder that it names
-            given.setdefault("embedder_options", {})
+    for kind, model in models.items():
+        if isinstance(model, str):
+            given[kind] = model
+            if model != getattr(base, kind):  # the file's options are for the model that it names
+                given.setdefault(f"{kind}_options", {})
     return make_config({**msgspec.structs.asdict(base), **given})
 
 
@@ -226,7 +237,43 @@ def _other_embedder(embedder: Any, dimension: int | None, model_id: str | None) 
     return _choose_embedder(settings, None if name else embedder, dimension, model_id, None)
 
 
-def _make_counter(embedder: Embedder) -> TokenCounter:
+def _make_reasoning(settings: Config, reranker: Any, language_model: Any) -> Reasoning:
+    """How the store gets its language model and its reranker. Raises InputError for objects that are none."""
+    for kind, name, model in (
+        (LanguageModel, "language_model", language_model),
+        (Reranker, "reranker", reranker),
+    ):
+        if isinstance(model, type) or not (model is None or isinstance(model, (str, kind))):
+            shown = f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__
+            raise InputError(f"{name} must be a name or a {kind.__name__}, not {shown}")
+
+    def make_model() -> LanguageModel:
+        if isinstance(language_model, LanguageModel):
+            return language_model
+        if settings.language_model is None:
+            raise InputError("this store has no language model: pass language_model= to open() or name one")
+        return make_language_model(settings.language_model, settings.language_model_options)
+
+    def make_ranker() -> Reranker:
+        if isinstance(reranker, Reranker):
+            return reranker
+        if settings.reranker is None:
+            raise InputError("this store has no reranker: pass reranker= to open() or name one")
+        return make_reranker(settings.reranker, settings.reranker_options, model)
+
+    model = Later(make_model)
+    return Reasoning(model, Later(make_ranker))
+
+
+def _make_counter(settings: Config) -> TokenCounter | None:
+    if settings.tokenizer is None:
+        return None
+    if settings.tokenizer == "estimate":
+        return EstimateTokenCounter()
+    return TokenizerCounter(tokenizer_file(settings.tokenizer))
+
+
+def _counter_of(embedder: Embedder) -> TokenCounter:
     if isinstance(embedder, WordLlamaEmbedder):
         return TokenizerCounter(embedder.tokenizer_path(), "llama-2")
     return EstimateTokenCounter()

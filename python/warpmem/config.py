@@ -19,7 +19,13 @@ MAX_DIMENSION = 65_536
 IDEMPOTENCY_DAYS = 7
 MAX_DECLARED = 64
 
+RERANK = 50
+"""Hits that `rerank=True` puts in order."""
+MAX_RERANK = 1000
+
 EmbedderName = Literal["wordllama", "hashing", "onnx", "torch", "openai", "tei", "kserve"]
+RerankerName = Literal["tei", "cohere", "onnx", "judge", "overlap"]
+LanguageModelName = Literal["openai", "transformers", "scripted"]
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -36,6 +42,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                     "kserve"; None is the store's own, and "wordllama" for a new store
     embedder_options
                     the arguments of its class in warpmem.embed, like url and model
+    reranker        orders hits anew for searches that ask for it: behind a server "tei", "cohere", with an
+                    extra "onnx", by the language model "judge", for tests "overlap"; made at first use
+    language_model  behind a server "openai", with an extra "transformers", for tests "scripted"; made at
+                    first use
+    reranker_options, language_model_options
+                    the arguments of their classes in warpmem.reason
+    tokenizer       what counts the tokens of context(): the path of a tokenizer.json or of its directory,
+                    "estimate"; None is the embedder's own where it has one, else the estimate
     read_only       refuse every write, and show the state at opening
     follow          refuse every write, and show what another process writes, as it is written
     follow_ms       milliseconds after which a store that follows looks again; 0 leaves that to refresh()
@@ -63,6 +77,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     vram_bytes: int = 0
     embedder: EmbedderName | None = None
     embedder_options: dict[str, Any] = {}
+    reranker: RerankerName | None = None
+    reranker_options: dict[str, Any] = {}
+    language_model: LanguageModelName | None = None
+    language_model_options: dict[str, Any] = {}
+    tokenizer: str | None = None
     read_only: bool = False
     migrate: bool = True
     migration_backup: str | None = None
@@ -95,8 +114,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 raise InputError(f"{name} must be an integer of at least {least}")
         if self.follow and self.path is None:
             raise InputError("follow needs a path: a store in memory has no other process that writes it")
-        if self.embedder_options and self.embedder is None:
-            raise InputError("embedder_options need an embedder by name")
+        for model, words in (
+            ("embedder", "an embedder"),
+            ("reranker", "a reranker"),
+            ("language_model", "a language model"),
+        ):
+            if getattr(self, f"{model}_options") and getattr(self, model) is None:
+                raise InputError(f"{model}_options need {words} by name")
         if len(self.columns) > MAX_DECLARED or not all(all(name.split(".")) for name in self.columns):
             raise InputError(
                 f"columns must be at most {MAX_DECLARED} paths of metadata keys, like 'a' or 'a.b'"

@@ -31,7 +31,8 @@
       DeadlineExceeded (TimeoutError)    the caller's deadline passed; nothing was changed
       Overloaded                         too much waits for a model or a device; `.retry_after` in seconds
 
-Foreign exceptions are mapped where they enter (storage/rocks.py, embed/*, index/cpu.py, ops/http.py).
+Foreign exceptions are mapped where they enter (storage/rocks.py, embed/*, reason/*, index/cpu.py,
+ops/http.py, ops/onnx.py).
 Messages carry numbers and remedies, never memory text, vectors or secrets.
 """
 

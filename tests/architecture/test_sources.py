@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = ("python", "csrc", "tests", "bench", "tools", "cmake")
+FOLDERS = ("python", "csrc", "tests", "bench", "tools", "cmake", "examples")
 SUFFIXES = {".py", ".pyi", ".cpp", ".hpp", ".cu", ".cuh", ".cmake"}
 MAX_LINES = 420
 

@@ -25,15 +25,19 @@ QUIET = {
 """No telemetry, no downloads of models, one thread."""
 
 
-def environment(root: Path, name: str, packages: Sequence[str]) -> Path:
-    """The Python of the environment `name` under `root` with `packages`, made when it is not there yet."""
+def environment(root: Path, name: str, packages: Sequence[str], alone: Sequence[str] = ()) -> Path:
+    """The Python of the environment `name` under `root` with `packages`, and those in `alone` without what
+    they ask for; made when it is not there yet."""
     folder = root / name
     python = folder / "bin" / "python"
     done = folder / "packages.txt"
-    wanted = "\n".join(packages)
+    wanted = "\n".join((*packages, *alone))
     if not done.is_file() or done.read_text().strip() != wanted:
         venv.create(folder, with_pip=True, clear=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True, timeout=1800)
+        install = [python, "-m", "pip", "install", "--quiet"]
+        subprocess.run([*install, *packages], check=True, timeout=1800)
+        if alone:
+            subprocess.run([*install, "--no-deps", *alone], check=True, timeout=1800)
         done.write_text(wanted)
     return python
 

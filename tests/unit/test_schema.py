@@ -1,4 +1,4 @@
-"""policy/schema.py and policy/jsonschema.py: every keyword both ways, and what is refused when compiled."""
+"""policy/schema.py and ops/jsonschema.py: every keyword both ways, and what is refused when compiled."""
 
 from __future__ import annotations
 

@@ -43,8 +43,11 @@ def search(args: argparse.Namespace) -> int:
             known_at=args.known_at,
             min_similarity=args.min_similarity,
             ranking=Ranking(recency=args.recency, priority=args.priority),
+            rerank=args.rerank,
             explain=args.explain,
         )
+    if result.degraded:
+        print(f"left out, for want of time: {', '.join(result.degraded)}", file=sys.stderr)
     for hit in result:
         if args.json:
             print_json(hit_fields(hit))

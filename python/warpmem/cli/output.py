@@ -72,4 +72,5 @@ def score_terms(hit: Hit) -> str:
         for name in ("similarity", "recency", "priority")
         if parts.get(f"weight_{name}")
     ]
-    return f"{hit.score:.4f} = {' + '.join(terms) or '0'}"
+    reranked = f"; rerank {parts['rerank']:.4f}" if "rerank" in parts else ""
+    return f"{hit.score:.4f} = {' + '.join(terms) or '0'}{reranked}"

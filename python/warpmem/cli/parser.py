@@ -44,7 +44,7 @@ _COMMANDS = {
 }
 
 
-_FILES = frozenset(("file", "out"))
+_FILES = frozenset(("config", "file", "out"))
 """Arguments that name files, which any bytes may."""
 
 
@@ -179,6 +179,12 @@ def _store(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--store", metavar="PATH", help="the store's directory (default: $WARPMEM_STORE)")
 
 
+def _config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config", metavar="FILE", help="a TOML file with the fields of Config, models above all"
+    )
+
+
 def _scope(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("whose memory")
     group.add_argument("--user", metavar="ID", help="user_id")
@@ -196,6 +202,7 @@ def _add(commands: _Commands) -> None:
     parser = _command(commands, "add", "remember a text; prints its id and what was done")
     parser.add_argument("text", help="the text, or - to read it from stdin")
     _store(parser)
+    _config(parser)
     _scope(parser)
     parser.add_argument("--kind", help="fact (default), preference, event, procedure, document, summary, ...")
     parser.add_argument("--key", help="name of a slot: a later text with this key supersedes this one")
@@ -211,6 +218,7 @@ def _search(commands: _Commands) -> None:
     parser = _command(commands, "search", "find the k best memories of a scope; exact")
     parser.add_argument("query")
     _store(parser)
+    _config(parser)
     _scope(parser)
     parser.add_argument("--k", type=int, default=10, help="how many (default 10, at most 4096)")
     parser.add_argument("--kinds", type=names, metavar="KIND,...", help="only these kinds")
@@ -226,6 +234,14 @@ def _search(commands: _Commands) -> None:
         "--priority", type=float, default=0.0, metavar="W", help="weight of priority (default 0)"
     )
     parser.add_argument("--min-similarity", type=float, metavar="S", help="leave out what is less similar")
+    parser.add_argument(
+        "--rerank",
+        nargs="?",
+        type=int,
+        const=True,
+        metavar="N",
+        help="let the reranker of --config put the N best in order (default 50)",
+    )
     parser.add_argument("--explain", action="store_true", help="show every term of each score")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
 

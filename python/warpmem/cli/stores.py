@@ -31,9 +31,13 @@ def required_path(args: argparse.Namespace) -> str:
 
 
 def open_store(args: argparse.Namespace, *, read_only: bool) -> Memory:
-    """Open the command's store. Reading takes no lock and creates nothing. Raises StoreError, InputError."""
+    """Open the command's store, by the configuration file where the command takes one and it is given.
+    Reading takes no lock and creates nothing. Raises StoreError, InputError."""
     return compose.open(
-        required_path(args), read_only=read_only, progress=show_task if sys.stderr.isatty() else None
+        required_path(args),
+        config=getattr(args, "config", None),
+        read_only=read_only,
+        progress=show_task if sys.stderr.isatty() else None,
     )
 
 

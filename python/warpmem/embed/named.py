@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
 from ..config import EmbedderName
-from ..errors import InputError
+from ..ops.named import make_named
 from ..protocols import Embedder
 
 _CLASSES: dict[EmbedderName, tuple[str, str]] = {
@@ -23,16 +21,7 @@ _CLASSES: dict[EmbedderName, tuple[str, str]] = {
 
 
 def make_embedder(name: EmbedderName, options: Mapping[str, Any]) -> Embedder:
-    """The embedder `name`, with the arguments of its constructor as options.
-
-    Raises InputError for an option that it does not know or that is missing, MissingDependency with the
-    install line, and what the constructor raises.
-    """
+    """The embedder `name`, with the arguments of its constructor as options. Raises as ops/named.py says."""
     module, kind = _CLASSES[name]
-    make = getattr(importlib.import_module(f".{module}", __package__), kind)
-    try:
-        inspect.signature(make).bind(**options)
-    except TypeError as error:
-        raise InputError(f"embedder_options of {name!r}: {error}") from None
-    embedder: Embedder = make(**options)
+    embedder: Embedder = make_named(f"{__package__}.{module}", kind, options, f"embedder_options of {name!r}")
     return embedder

@@ -9,12 +9,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import EmbeddingError, InputError, InvalidVector, MissingDependency
-from .model_directory import Pooling, Texts, check_batch, read_sentence_model
+from ..errors import EmbeddingError, InvalidVector
+from ..ops.model_files import check_batch
+from ..ops.onnx import OnnxNetwork
+from .model_directory import Pooling, Texts, read_sentence_model
 from .vectors import as_vectors
-
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-_KNOWN = ("input_ids", "attention_mask", "token_type_ids")
 
 
 class OnnxEmbedder:
@@ -44,25 +43,14 @@ class OnnxEmbedder:
         query_prefix: str | None = None,
         document_prefix: str | None = None,
     ) -> None:
-        if device not in _PROVIDERS:
-            raise InputError("device must be 'cpu' or 'cuda'")
-        if isinstance(threads, bool) or not isinstance(threads, int) or not 0 <= threads <= 1024:
-            raise InputError("threads must be an integer from 0 to 1024")
         self._batch = check_batch(batch)
         self._model = read_sentence_model(path, query_prefix, document_prefix)
         self._texts = Texts(self._model, "onnx")
-        names = ("model.onnx", "onnx/model.onnx") if file is None else (file,)
-        found = [self._model.folder / name for name in names if (self._model.folder / name).is_file()]
-        if not found:
-            raise InputError(f"{os.fspath(path)!r} has no {' and no '.join(names)}")
-        self._session = _session(str(found[0]), _PROVIDERS[device], threads)
-        self._inputs = [given.name for given in self._session.get_inputs()]
-        if "input_ids" not in self._inputs or not set(self._inputs) <= set(_KNOWN):
-            raise InputError(
-                f"{found[0].name} takes {', '.join(self._inputs)}; known are {', '.join(_KNOWN)}"
-            )
-        weights = [found[0], *sorted(found[0].parent.glob(f"{found[0].name}*data"))]
-        self._model_id = model_id or self._model.model_id("onnx", weights)
+        self._network = OnnxNetwork(
+            self._model.folder, file, device=device, threads=threads, what="the embedder 'onnx'",
+            failure=EmbeddingError,
+        )  # fmt: skip
+        self._model_id = model_id or self._model.model_id("onnx", self._network.weights)
 
     @property
     def model_id(self) -> str:
@@ -78,13 +66,7 @@ class OnnxEmbedder:
         parts = list(self._texts.batches(texts, role, self._batch))
         rows = np.empty((sum(len(places) for places, _, _ in parts), self.dimension), np.float32)
         for places, ids, mask in parts:
-            given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
-            try:
-                output = self._session.run(None, {name: given[name] for name in self._inputs})[0]
-            except Exception as error:  # foreign code: whatever it raises, it failed
-                raise EmbeddingError(
-                    f"{self._model_id!r}: ONNX Runtime raised {type(error).__name__}"
-                ) from error
+            output = self._network.run(ids, mask, np.zeros_like(ids), self._model_id)
             pooled = output if output.ndim == 2 else _pool(output, mask, self._model.pooling)
             try:
                 found = as_vectors(pooled, self.dimension, f"output of {self._model_id!r}")
@@ -106,21 +88,3 @@ def _pool(tokens: NDArray[Any], mask: NDArray[np.int64], pooling: Pooling) -> ND
     weights = mask[:, :, np.newaxis].astype(np.float32)
     mean: NDArray[np.float32] = (tokens * weights).sum(axis=1, dtype=np.float32) / weights.sum(axis=1)
     return mean
-
-
-def _session(file: str, provider: str, threads: int) -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingDependency(
-            "the embedder 'onnx' needs ONNX Runtime: python -m pip install 'warpmem[onnx]'"
-        ) from error
-    if provider not in onnxruntime.get_available_providers():
-        raise MissingDependency(f"ONNX Runtime has no {provider} here: python -m pip install onnxruntime-gpu")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    try:
-        return onnxruntime.InferenceSession(file, options, providers=[provider])
-    except Exception as error:  # foreign code: whatever it raises, it failed
-        raise EmbeddingError(f"ONNX Runtime cannot load {file!r}: {type(error).__name__}") from error

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..errors import EmbeddingError, InputError
 from ..ops.http import Endpoint
+from ..ops.texts import check_not_empty
 from .remote import RemoteEmbedder
 
 
@@ -57,8 +58,7 @@ class OpenAIEmbedder(RemoteEmbedder):
         key_file: str | None = None,
         ca_file: str | None = None,
     ) -> None:
-        if not isinstance(model, str) or not model:
-            raise InputError("model must be a string that is not empty")
+        check_not_empty(model, "model")
         if shorten and dimension is None:
             raise InputError("shorten needs the dimension to shorten to")
         self._endpoint = Endpoint(url, timeout=timeout, key_env=key_env, key_file=key_file, ca_file=ca_file)

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import EmbeddingError, InputError, InvalidVector, MissingDependency
-from .model_directory import Texts, check_batch, read_sentence_model
+from ..ops.model_files import check_batch
+from .model_directory import Texts, read_sentence_model
 from .vectors import as_vectors
 
 

@@ -13,7 +13,7 @@ from ..errors import InputError, NotSupported
 from ..ingest.messages import to_new_items
 from ..policy.context import pack
 from ..policy.schema import Schemas
-from ..protocols import Embedder, Log, SearchBackend, TokenCounter
+from ..protocols import Embedder, Log, Reranker, SearchBackend, TokenCounter
 from ..types import (
     AddResult,
     Change,
@@ -38,12 +38,14 @@ from .lifetime import Lifetime
 from .maintenance import Maintained
 from .portable import Portable
 from .reader import SearchOptions
+from .reasoning import Reasoned, Reasoning
 from .reembed import Reembedding
+from .reranking import Reranking
 from .serving import Current, Parts
 from .writer import Defaults
 
 
-class Memory(Maintained, Erasable, Portable):
+class Memory(Maintained, Erasable, Portable, Reasoned):
     """A durable, searchable memory. Thread-safe; use as a context manager or call close().
 
     Methods that name whose data take `user_id=, agent_id=, run_id=, corpus_id=` or `scope=Scope(...)`. There
@@ -61,6 +63,7 @@ class Memory(Maintained, Erasable, Portable):
         counter: TokenCounter,
         schemas: Schemas,
         backend_reason: str,
+        reasoning: Reasoning,
     ) -> None:
         self._config = config
         self._log = log
@@ -69,6 +72,8 @@ class Memory(Maintained, Erasable, Portable):
         self._counter = counter
         self._schemas = schemas
         self._backend_reason = backend_reason
+        self._reasoning = reasoning
+        self._reranking = Reranking(reasoning.reranker)
         self._cache = ItemCache(log, config.item_cache)
         self._browser = Browser(log, self._cache)
         self._current = Current(log, self._serve(log.identity, embedder))
@@ -237,7 +242,7 @@ class Memory(Maintained, Erasable, Portable):
         as_of: datetime | None = None,
         known_at: datetime | None = None,
         mode: Literal["dense", "lexical", "hybrid"] | None = None,
-        rerank: None = None,
+        rerank: bool | int | Reranker | None = None,
         vector: Any = None,
         now: datetime | None = None,
         deadline: float | timedelta | None = None,
@@ -251,7 +256,14 @@ class Memory(Maintained, Erasable, Portable):
         recorded by then, in the version of then. `mode`: a preset of weights, see policy/modes.py; "hybrid"
         goes by meaning, words and words around. `now` stands in for the clock (expiry, recency). `vector`
         replaces embedding `query`. `deadline`: seconds; DeadlineExceeded afterwards. `return_vectors`:
-        result.vectors: (n, dim) float32 of length 1. k times an owner's scopes <= 4096. Raises InputError.
+        result.vectors: (n, dim) float32 of length 1. k times an owner's scopes <= 4096.
+
+        `rerank`: a Reranker, or True for the store's own, puts the 50 best in order by what it reads; a
+        number up to 1,000 is how many, fewer over many scopes. Equals keep the order above, and so do the
+        hits behind; scores stay as they are, and with explain `parts` has its own. Where it is overloaded or
+        the deadline passes meanwhile, `degraded` names "rerank" and the order is that above.
+
+        Raises InputError, ModelError.
         """
         self._check_open()
         whose = arguments.search_scopes(
@@ -263,7 +275,8 @@ class Memory(Maintained, Erasable, Portable):
             return_vectors=return_vectors,
         )  # fmt: skip
         with self._current.use() as serving:
-            return serving.reader.search(None if query is None else (query,), vector, (whose,), options)[0]
+            queries = None if query is None else (query,)
+            return self._reranking.search(serving.reader, queries, vector, (whose,), options)[0]
 
     def search_many(
         self,
@@ -279,6 +292,7 @@ class Memory(Maintained, Erasable, Portable):
         as_of: datetime | None = None,
         known_at: datetime | None = None,
         mode: Literal["dense", "lexical", "hybrid"] | None = None,
+        rerank: bool | int | Reranker | None = None,
         now: datetime | None = None,
         deadline: float | timedelta | None = None,
         explain: bool = False,
@@ -289,12 +303,13 @@ class Memory(Maintained, Erasable, Portable):
         whose = arguments.one_each(scopes, queries)
         options = SearchOptions(
             k=k, filters=filters, kinds=kinds, ranking=ranking, min_similarity=min_similarity, as_of=as_of,
-            known_at=known_at, mode=mode, now=now, deadline=deadline, explain=explain,
+            known_at=known_at, mode=mode, rerank=rerank, now=now, deadline=deadline, explain=explain,
             return_vectors=return_vectors,
         )  # fmt: skip
         each = [(entry,) for entry in whose]
         with self._current.use() as serving:
-            return tuple(serving.reader.search(queries, vectors, each, options)) if each else ()
+            found = self._reranking.search(serving.reader, queries, vectors, each, options) if each else []
+        return tuple(found)
 
     def context(
         self,

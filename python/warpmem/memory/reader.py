@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import MAX_K
-from ..errors import DeadlineExceeded, InputError, NotSupported, StoreCorrupt
+from ..errors import InputError, NotSupported, StoreCorrupt
 from ..ops.clock import to_micros
 from ..policy import modes
 from ..policy.filters import CompiledFilter, compile_filter
@@ -25,6 +25,7 @@ from ..records import Match, Record, RowChange, ScopePart, ScoreParams, SearchRe
 from ..types import Hit, MemoryItem, Ranking, Scope, SearchResult
 from . import arguments
 from .cache import ItemCache, own
+from .deadline import Deadline
 from .vectors import Vectors
 
 _MASKS = 256
@@ -32,7 +33,6 @@ _TRIES = 16
 _SPARE = 64
 _FETCH = 1024
 _MICROSECOND = timedelta(microseconds=1)
-_YEAR = 366 * 24 * 3600
 
 
 class SearchOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,22 +51,6 @@ class SearchOptions(msgspec.Struct, frozen=True, kw_only=True):
     deadline: float | timedelta | None = None
     explain: bool = False
     return_vectors: Literal["numpy", "dlpack"] | None = None
-
-
-class _Deadline:
-    """Raises DeadlineExceeded between stages once the caller's time is up."""
-
-    def __init__(self, deadline: float | timedelta | None) -> None:
-        self._at: float | None = None
-        if deadline is not None:
-            seconds = deadline.total_seconds() if isinstance(deadline, timedelta) else deadline
-            if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds <= _YEAR:
-                raise InputError("deadline must be seconds, more than 0 and at most a year, or a timedelta")
-            self._at = time.monotonic() + seconds
-
-    def check(self, stage: str) -> None:
-        if self._at is not None and time.monotonic() > self._at:
-            raise DeadlineExceeded(f"the deadline passed before {stage}")
 
 
 class _Mask(NamedTuple):
@@ -108,10 +92,12 @@ class Reader:
         vectors: Any,
         scopes: Sequence[Sequence[Scope]],
         options: SearchOptions,
+        deadline: Deadline | None = None,
     ) -> list[SearchResult]:
-        """One result for each query over its scopes, in one scan."""
+        """One result for each query over its scopes, in one scan. `rerank` is not looked at. `deadline`: one
+        that has begun already, instead of the options'."""
         started = time.perf_counter()
-        deadline = _Deadline(options.deadline)
+        deadline = deadline or Deadline(options.deadline)
         k = arguments.check_count(options.k, "k")
         _refuse_unbuilt(options)
         ranking = modes.weights(options.mode, options.ranking)
@@ -175,7 +161,7 @@ class Reader:
         return results
 
     def _query_vectors(
-        self, queries: Sequence[str] | None, vectors: Any, count: int, deadline: _Deadline
+        self, queries: Sequence[str] | None, vectors: Any, count: int, deadline: Deadline
     ) -> NDArray[np.float32]:
         if vectors is not None:
             if (
@@ -348,8 +334,6 @@ def _attributes(scope: Scope) -> tuple[str | None, str | None]:
 
 def _refuse_unbuilt(options: SearchOptions) -> None:
     arguments.check_flag(options.explain, "explain")
-    if options.rerank is not None:
-        raise NotSupported("rerank is not available in this version")
     if isinstance(options.ranking, Ranking) and options.ranking.diversity:
         raise NotSupported("the ranking weight diversity is not available in this version")
     if options.return_vectors is not None and (

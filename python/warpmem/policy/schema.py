@@ -21,7 +21,7 @@ import msgspec
 from msgspec import inspect
 
 from ..errors import InputError, SchemaViolation
-from .jsonschema import Check, Violation, compile_json_schema
+from ..ops.jsonschema import Check, Violation, compile_json_schema
 
 _AT = re.compile(r" - at `(?:key in )?\$(?P<path>[^`]*)`$", re.DOTALL)
 

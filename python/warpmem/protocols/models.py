@@ -50,23 +50,30 @@ class TokenCounter(Protocol):
     def count(self, text: str) -> int: ...
 
 
+@runtime_checkable
 class LanguageModel(Protocol):
-    """Answers a chat. Its output is untrusted: callers validate it."""
+    """Answers a chat. Thread-safe. Its output is untrusted: callers validate it."""
 
     @property
     def model_id(self) -> str: ...
     def complete(
         self, messages: Sequence[Message], *, schema: Mapping[str, Any] | None = None, max_tokens: int = 1024
     ) -> str:
-        """The answer's text; JSON that should follow `schema` when one is given. Raises ModelError."""
+        """The answer's text; JSON that should follow `schema` (the subset of policy/schema.py) when one is
+        given.
+
+        Raises InputError for messages or a schema that are none, ModelError; behind a server also Overloaded
+        and DeadlineExceeded.
+        """
         ...
 
 
+@runtime_checkable
 class Reranker(Protocol):
-    """Scores (query, text) pairs; larger is better."""
+    """Scores (query, text) pairs; larger is better. Thread-safe."""
 
     @property
     def model_id(self) -> str: ...
     def rerank(self, query: str, texts: Sequence[str]) -> NDArray[np.float32]:
-        """(n,) float32, finite. Raises ModelError."""
+        """(n,) float32, finite. Raises ModelError; behind a server also Overloaded and DeadlineExceeded."""
         ...

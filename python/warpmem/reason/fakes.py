@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from ..errors import ModelError
 from ..types import Message
+from .answers import check_messages
+from .scores import check_pairs
 
 _WORD = re.compile(r"\w+")
 
@@ -42,9 +44,10 @@ class ScriptedLanguageModel:
     def complete(
         self, messages: Sequence[Message], *, schema: Mapping[str, Any] | None = None, max_tokens: int = 1024
     ) -> str:
+        asked = tuple(check_messages(messages))
         with self._lock:
             turn = len(self.calls)
-            self.calls.append(Call(tuple(messages), schema, max_tokens))
+            self.calls.append(Call(asked, schema, max_tokens))
         if turn >= len(self._answers):
             raise ModelError(f"the script has {len(self._answers)} answers, and this is call {turn + 1}")
         answer = self._answers[turn]
@@ -59,8 +62,9 @@ class OverlapReranker:
     model_id = "overlap"
 
     def rerank(self, query: str, texts: Sequence[str]) -> NDArray[np.float32]:
+        checked = check_pairs(query, texts)
         wanted = _words(query)
-        scores = [len(wanted & _words(text)) / len(wanted) if wanted else 0.0 for text in texts]
+        scores = [len(wanted & _words(text)) / len(wanted) if wanted else 0.0 for text in checked]
         return np.array(scores, dtype=np.float32)
 
 

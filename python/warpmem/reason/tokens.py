@@ -65,6 +65,16 @@ def _character_cost(character: str) -> int:
     return 3 if code < 0x10000 else 4
 
 
+def tokenizer_file(path: str) -> Path:
+    """The tokenizer.json that `path` is or has in it. Raises InputError when there is none."""
+    file = Path(path)
+    if file.is_dir():
+        file /= "tokenizer.json"
+    if not file.is_file():
+        raise InputError(f"tokenizer {path!r}: no such file; give a tokenizer.json or its folder")
+    return file
+
+
 class TokenizerCounter:
     """Counts with the tokenizer of a tokenizer.json file, special tokens left out. Thread-safe.
 

@@ -1,4 +1,4 @@
-"""Compiler of the JSON Schema subset that schema.py documents: one closure per keyword.
+"""Compiler of the JSON Schema subset that policy/schema.py documents: one closure per keyword.
 
 Equality is JSON's: 1 equals 1.0 and no number equals a boolean. Lengths count code points. Messages name
 limits and sizes, and never quote the checked strings.
@@ -30,7 +30,7 @@ _TYPES: dict[str, Callable[[Any], bool]] = {
 
 
 class Violation(Exception):
-    """A value breaks a rule. Turned into SchemaViolation by schema.py, which knows the kind."""
+    """A value breaks a rule. policy/schema.py, which knows the kind, turns it into a SchemaViolation."""
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(f"{path}: {reason}")

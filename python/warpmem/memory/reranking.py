@@ -1,0 +1,137 @@
+"""Searches whose best hits a reranker puts in order."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config import MAX_K, MAX_RERANK, RERANK
+from ..errors import DeadlineExceeded, InputError, Overloaded
+from ..policy.metadata import check_text
+from ..protocols import Reranker
+from ..reason.scores import as_scores
+from ..types import Hit, Scope, SearchResult
+from . import arguments
+from .deadline import Deadline
+from .reader import Reader, SearchOptions
+
+_THREADS: Final = 32
+"""Calls under a deadline at a time, those that were given up included; others wait for their turn."""
+_RETRY_AFTER: Final = 1.0
+
+
+class Reranking:
+    """What `rerank=` means. Thread-safe.
+
+    default    the store's own reranker, made when it is first asked for
+    """
+
+    def __init__(self, default: Callable[[], Reranker]) -> None:
+        self._default = default
+        self._free = threading.Semaphore(_THREADS)
+
+    def search(
+        self,
+        reader: Reader,
+        queries: Sequence[str] | None,
+        vectors: Any,
+        scopes: Sequence[Sequence[Scope]],
+        options: SearchOptions,
+    ) -> list[SearchResult]:
+        """What the reader finds, its best hits in the order that the reranker gives them."""
+        wanted = options.rerank
+        if wanted is None or wanted is False:
+            return reader.search(queries, vectors, scopes, options)
+        depth = RERANK
+        if not isinstance(wanted, bool) and isinstance(wanted, int):
+            depth = arguments.check_count(wanted, "rerank", MAX_RERANK)
+            wanted = True
+        if wanted is not True and (isinstance(wanted, type) or not isinstance(wanted, Reranker)):
+            raise InputError(
+                "rerank must be True, a number of hits or a Reranker, not "
+                f"{wanted.__name__ if isinstance(wanted, type) else type(wanted).__name__}"
+            )
+        if queries is None:
+            raise InputError("a reranker reads the query: give its text beside the vector")
+        for query in queries:
+            check_text(query)
+        deadline = Deadline(options.deadline)
+        k = arguments.check_count(options.k, "k")
+        reranker = self._default() if wanted is True else wanted
+        widest = max(map(len, scopes))
+        fetched = msgspec.structs.replace(options, k=max(k, min(depth, MAX_K // widest)))
+        found = reader.search(queries, vectors, scopes, fetched, deadline)
+        return [
+            self._reranked(reranker, query, result, depth, k, deadline, options.explain)
+            for query, result in zip(queries, found, strict=True)
+        ]
+
+    def _reranked(
+        self,
+        reranker: Reranker,
+        query: str,
+        result: SearchResult,
+        depth: int,
+        k: int,
+        deadline: Deadline,
+        explain: bool,
+    ) -> SearchResult:
+        started = time.perf_counter()
+        order, degraded = list(range(len(result))), result.degraded
+        try:
+            scores = self._scores(reranker, query, [hit.item.text for hit in result[:depth]], deadline)
+            order[: len(scores)] = np.argsort(-scores, kind="stable").tolist()
+        except (DeadlineExceeded, Overloaded):
+            scores = np.empty(0, np.float32)
+            degraded += ("rerank",)
+        hits = tuple(_explained(result[i], scores, i) if explain else result[i] for i in order[:k])
+        timings = {**result.timings, "rerank": time.perf_counter() - started}
+        vectors = None if result.vectors is None else result.vectors[order[:k]]
+        return SearchResult(hits, result.backend, result.plan, degraded, timings, vectors)
+
+    def _scores(
+        self, reranker: Reranker, query: str, texts: list[str], deadline: Deadline
+    ) -> NDArray[np.float32]:
+        """One score a text, within the deadline. Raises DeadlineExceeded, Overloaded, ModelError."""
+        if not texts:
+            return np.empty(0, np.float32)
+        left = deadline.left()
+        given: Any = (
+            reranker.rerank(query, texts)
+            if left is None
+            else self._within(left, lambda: reranker.rerank(query, texts))
+        )
+        return as_scores(given, len(texts), reranker.model_id)
+
+    def _within(self, seconds: float, call: Callable[[], Any]) -> Any:
+        """What `call` returns or raises within so many seconds. Afterwards it goes on by itself, in a thread
+        that the interpreter waits for in the end: torn off, native code would bring the process down."""
+        ends = time.monotonic() + seconds
+        if seconds <= 0 or not self._free.acquire(timeout=seconds):
+            raise DeadlineExceeded("the deadline passed before reranking")
+        thread = ThreadPoolExecutor(1, "warpmem-rerank")
+        try:
+            future = thread.submit(call)
+        except RuntimeError as error:  # the process may have no more threads, or is about to end
+            self._free.release()
+            raise Overloaded("no thread can be started for the reranker", _RETRY_AFTER) from error
+        finally:
+            thread.shutdown(wait=False)
+        future.add_done_callback(lambda _: self._free.release())
+        wait((future,), max(0.0, ends - time.monotonic()))
+        if not future.done():
+            raise DeadlineExceeded("the reranker did not answer before the deadline")
+        return future.result()
+
+
+def _explained(hit: Hit, scores: NDArray[np.float32], place: int) -> Hit:
+    if place < len(scores):
+        hit.parts["rerank"] = float(scores[place])
+    return hit

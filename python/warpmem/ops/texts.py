@@ -1,0 +1,35 @@
+"""Checks of strings on their way to a model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import InputError, InvalidText
+
+
+def check_text(value: Any, where: str) -> str:
+    """`value`, if it is a string of valid Unicode. Raises InvalidText, which names `where`."""
+    if not isinstance(value, str):
+        raise InvalidText(f"{where} must be a string, not {type(value).__name__}")
+    if not value.isascii():
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise InvalidText(
+                f"{where} has a lone surrogate at character {error.start}, not valid Unicode"
+            ) from None
+    return value
+
+
+def check_sequence(texts: Any) -> list[Any]:
+    """`texts` as a list. Raises InputError when it is one string, which is a sequence too."""
+    if isinstance(texts, (str, bytes)):
+        raise InputError(f"texts must be a sequence of strings, not one {type(texts).__name__}")
+    return list(texts)
+
+
+def check_not_empty(value: Any, name: str) -> str:
+    """`value`, if it is a string that is not empty. Raises InputError, which names the option."""
+    if not isinstance(value, str) or not value:
+        raise InputError(f"{name} must be a string that is not empty")
+    return value
