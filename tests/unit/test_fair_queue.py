@@ -29,11 +29,16 @@ def queue(batch_tokens: int = 100, max_tokens: int = 10**6, rate: float = CAPACI
     return FairQueue(batch_tokens, max_tokens, 10**9, rate)
 
 
+def serve(waiting: FairQueue, tokens: int, seconds: float) -> None:
+    """A batch of one request was served in so long."""
+    waiting.offer(request(tokens=tokens), 0.0)
+    waiting.done(sum(r.tokens for r in waiting.take(0.0).requests), seconds)
+
+
 def measured(batch_tokens: int = 100) -> FairQueue:
     """A queue that knows its rate, CAPACITY."""
     found = queue(batch_tokens)
-    found.offer(request(tokens=batch_tokens), 0.0)
-    found.done(sum(r.tokens for r in found.take(0.0).requests), batch_tokens / CAPACITY)
+    serve(found, batch_tokens, batch_tokens / CAPACITY)
     return found
 
 
@@ -106,6 +111,50 @@ def test_a_batch_holds_one_kind_and_as_many_tokens_as_it_may() -> None:
     single = queue(batch_tokens=50)
     single.offer(request("large", 500), 0.0)
     assert [r.tokens for r in single.take(0.0).requests] == [500]
+
+
+def test_what_is_expected_of_a_device_gives_way_to_what_it_does() -> None:
+    waiting = queue(batch_tokens=16_000, rate=100 * CAPACITY)
+    serve(waiting, 1000, 1000 / CAPACITY)
+    assert waiting.speed.best == pytest.approx(CAPACITY)
+    assert waiting.limit(2) == CAPACITY * UNIT
+    assert waiting.limit(1) < waiting.limit(0) == 16_000
+
+
+def test_a_rate_that_small_batches_showed_is_soon_that_of_large_ones() -> None:
+    """A call that takes 50 ms whatever it holds: seen one text at a time it seems slow, and then deadlines
+    would keep its batches small for ever."""
+    waiting = queue(batch_tokens=16_000)
+    serve(waiting, 10, 0.05)
+    for n in range(60):
+        waiting.offer(request(n, 10, deadline=0.2), 0.0)
+    assert len(waiting.take(0.0).requests) == 60
+    waiting.done(600, 0.6)  # so it was as slow with many as with one
+    for n in range(10):
+        waiting.offer(request(n, 10), 0.0)
+    with pytest.raises(Overloaded):
+        waiting.offer(request("hasty", 100, deadline=0.1), 0.0)
+
+
+def test_background_batches_grow_where_a_short_one_takes_as_long() -> None:
+    """The same call: batches of 20 ms would be of one text each."""
+    waiting = queue(batch_tokens=16_000)
+    for _ in range(12):
+        for n in range(1000):
+            waiting.offer(request(n, 10, lane=2), 0.0)
+        taken = sum(r.tokens for r in waiting.take(0.0).requests)
+        waiting.done(taken, 0.05)
+    assert taken > 2000, taken
+
+
+def test_several_slots_shorten_the_wait_and_not_the_work() -> None:
+    one, four = measured(), measured()
+    four.slots = 4
+    for waiting in (one, four):
+        for n in range(40):
+            waiting.offer(request(n, 100), 0.0)
+    assert one.estimate(0, "new", 100) == pytest.approx(4100 / CAPACITY)
+    assert four.estimate(0, "new", 100) == pytest.approx(1100 / CAPACITY)
 
 
 # ---------------------------------------------------------------------------------------------- bounds

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from warpmem.errors import DeadlineExceeded, InputError, ModelError, Overloaded
+from warpmem.errors import DeadlineExceeded, InputError, ModelError, ModelUnavailable, Overloaded
+from warpmem.ops.cancel import Cancellation, current
 from warpmem.ops.scheduler import Scheduler
 
 
@@ -41,8 +42,10 @@ class Device:
             self.threads.add(threading.get_ident())
             if "refused" in works:
                 raise InputError("refused")
+            if "indigestible" in works:
+                raise ModelError("indigestible")
             if "broken" in works:
-                raise ModelError("broken")
+                raise ModelUnavailable("broken")
             return [2 * work for work in works]
         finally:
             self._free.release()
@@ -97,7 +100,7 @@ def test_those_who_come_while_it_is_busy_share_the_next_batch() -> None:
 @pytest.mark.parametrize("parallel", [1, 3])
 def test_many_threads_all_get_their_own_answers(parallel: int) -> None:
     device = Device(parallel, seconds=0.0005)
-    scheduler = Scheduler(device.run, parallel=parallel, batch_tokens=40)
+    scheduler = Scheduler(device.run, parallel=lambda: parallel, batch_tokens=40)
 
     def work(thread: int) -> None:
         rng = random.Random(thread)
@@ -123,7 +126,7 @@ def test_many_threads_all_get_their_own_answers(parallel: int) -> None:
 
 def test_all_slots_of_an_endpoint_are_used() -> None:
     device = Device(parallel=3, seconds=0.05)
-    scheduler = Scheduler(device.run, parallel=3, batch_tokens=1)
+    scheduler = Scheduler(device.run, parallel=lambda: 3, batch_tokens=1)
     began = time.monotonic()
     with ThreadPoolExecutor(12) as pool:
         for future in [pool.submit(scheduler.submit, [n], [1]) for n in range(12)]:
@@ -133,17 +136,20 @@ def test_all_slots_of_an_endpoint_are_used() -> None:
     assert scheduler.submit(list(range(6)), [1] * 6) == [2 * n for n in range(6)]
 
 
-def test_a_refused_input_is_the_error_of_its_caller_alone() -> None:
+@pytest.mark.parametrize(("work", "error"), [("refused", InputError), ("indigestible", ModelError)])
+def test_what_may_be_one_inputs_fault_is_the_error_of_its_caller_alone(
+    work: str, error: type[Exception]
+) -> None:
     device, scheduler = gated()
     with ThreadPoolExecutor(8) as pool:
         first = occupy(pool, scheduler)
         others = [pool.submit(scheduler.submit, [n], [1]) for n in (1, 2, 3)]
-        wrong = pool.submit(scheduler.submit, [5, "refused"], [1, 1])
+        wrong = pool.submit(scheduler.submit, [5, work], [1, 1])
         wait_for(scheduler, 5)
         device.open()
         assert first.result() == [0]
         assert [future.result() for future in others] == [[2], [4], [6]]
-        with pytest.raises(InputError, match="refused"):
+        with pytest.raises(error, match=work):
             wrong.result()
     assert scheduler.submit([1], [1]) == [2]
 
@@ -157,11 +163,24 @@ def test_a_failing_model_is_everybodys_error_and_each_gets_his_own() -> None:
         device.open()
         first.result()
         errors = [future.exception() for future in futures]
-    assert all(isinstance(error, ModelError) for error in errors)
+    assert all(isinstance(error, ModelUnavailable) for error in errors)
     assert len({id(error) for error in errors}) == 3
-    with pytest.raises(ModelError):
+    assert len(device.batches) == 2, "a model that does not answer is not asked for each"
+    with pytest.raises(ModelUnavailable):
         scheduler.submit(["broken"], [1])
     assert scheduler._serving == 0
+
+
+def test_failing_at_once_is_not_taken_for_being_fast() -> None:
+    device = Device(seconds=0.01)
+    scheduler = Scheduler(device.run)
+    scheduler.submit([1], [10])
+    rate = scheduler.stats()["rate"]
+    device.seconds = 0.0
+    for _ in range(5):
+        with pytest.raises(ModelUnavailable):
+            scheduler.submit(["broken"], [1000])
+    assert scheduler.stats()["rate"] == rate
 
 
 def test_deadlines_while_waiting_and_at_the_turn() -> None:
@@ -196,7 +215,7 @@ def test_an_interrupted_waiter_leaves_the_queue(monkeypatch: pytest.MonkeyPatch)
     with ThreadPoolExecutor(4) as pool:
         first = occupy(pool, scheduler)
 
-        def interrupt(call: Any, deadline: float) -> None:
+        def interrupt(*_: Any) -> None:
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
@@ -207,3 +226,26 @@ def test_an_interrupted_waiter_leaves_the_queue(monkeypatch: pytest.MonkeyPatch)
         device.open()
         first.result()
     assert scheduler.submit([4], [1]) == [8]
+
+
+def test_who_gives_up_while_waiting_leaves_the_queue() -> None:
+    device, scheduler = gated()
+    cancellation = Cancellation()
+
+    def give_up_later() -> list[Any]:
+        current.set(cancellation)
+        return scheduler.submit([1, 2], [1, 1])
+
+    with ThreadPoolExecutor(4) as pool:
+        first = occupy(pool, scheduler)
+        waiting = pool.submit(give_up_later)
+        wait_for(scheduler, 2)
+        cancellation.cancel()
+        with pytest.raises(DeadlineExceeded, match="gave up"):
+            waiting.result(timeout=10)
+        assert (scheduler.stats()["waiting"]["interactive"], scheduler.stats()["dropped"]) == (0, 2)
+        with pytest.raises(DeadlineExceeded, match="gave up"):
+            pool.submit(give_up_later).result(timeout=10)
+        device.open()
+        first.result()
+    assert [works for _, works in device.batches] == [[0]]
