@@ -11,6 +11,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from .compose import open as open_memory
 from .memory import Memory
+from .ops.cancel import Cancellation, current
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -21,7 +22,15 @@ def _delegate(
 ) -> Callable[Concatenate[AsyncMemory, P], Coroutine[Any, Any, R]]:
     @functools.wraps(method)
     async def call(self: AsyncMemory, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        return await asyncio.to_thread(method, self.memory, *args, **kwargs)
+        cancellation = Cancellation()
+        before = current.set(cancellation)  # for the thread, which gets a copy of this context
+        try:
+            return await asyncio.to_thread(method, self.memory, *args, **kwargs)
+        except asyncio.CancelledError:
+            cancellation.cancel()
+            raise
+        finally:
+            current.reset(before)
 
     return call
 
@@ -29,7 +38,9 @@ def _delegate(
 class AsyncMemory:
     """A Memory for asyncio code: `async with await AsyncMemory.open(path) as memory: await memory.add(...)`.
 
-    Cancelling a call stops the waiting, not the work: a change that was under way is still made.
+    A call that is cancelled while it waits for its turn at the embedder leaves the queue, frees its thread,
+    and changes nothing. Later than that, cancelling stops the waiting and not the work: what is being
+    embedded is embedded to its end, and a change that was under way is still made.
     """
 
     def __init__(self, memory: Memory) -> None:

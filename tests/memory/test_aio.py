@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,3 +47,46 @@ def test_the_loop_runs_while_a_call_waits() -> None:
         return ticks
 
     assert asyncio.run(scenario()) > 5
+
+
+def test_a_cancelled_call_that_waits_for_the_embedder_leaves_the_queue_and_changes_nothing() -> None:
+    gate, begun = threading.Event(), threading.Event()
+    embedded: list[str] = []
+
+    def embed(texts: Sequence[str]) -> Any:
+        embedded.extend(texts)
+        begun.set()
+        assert gate.wait(10)
+        return [[1.0, 2.0]] * len(texts)
+
+    async def scenario() -> None:
+        async with await AsyncMemory.open(None, embedder=embed, dimension=2, model_id="gated") as memory:
+            first = asyncio.create_task(memory.add("first", user_id="u"))
+            await asyncio.to_thread(begun.wait)
+            others = [
+                asyncio.create_task(memory.add("added", user_id="u")),
+                asyncio.create_task(memory.search("sought", user_id="u")),
+            ]
+            scheduler = memory.memory._current.now.vectors._embedder
+            await _until(lambda: sum(scheduler.stats()["waiting"].values()) == 2)
+            for task in others:
+                task.cancel()
+            for task in others:
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+            await _until(lambda: sum(scheduler.stats()["waiting"].values()) == 0)
+            gate.set()
+            await first
+            assert [item.text for item in await memory.list(user_id="u")] == ["first"]
+            await memory.search("later", user_id="u")
+            assert embedded == ["first", "later"]
+
+    asyncio.run(scenario())
+
+
+async def _until(true: Any) -> None:
+    for _ in range(2000):
+        if true():
+            return
+        await asyncio.sleep(0.005)
+    raise AssertionError("it never came to that")

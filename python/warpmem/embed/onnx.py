@@ -56,6 +56,8 @@ class OnnxEmbedder:
         if not found:
             raise InputError(f"{os.fspath(path)!r} has no {' and no '.join(names)}")
         self._session = _session(str(found[0]), _PROVIDERS[device], threads)
+        if device == "cuda":
+            self.place = "cuda:0"
         self._inputs = [given.name for given in self._session.get_inputs()]
         if "input_ids" not in self._inputs or not set(self._inputs) <= set(_KNOWN):
             raise InputError(

@@ -64,6 +64,10 @@ class _Deadline:
                 raise InputError("deadline must be seconds, more than 0 and at most a year, or a timedelta")
             self._at = time.monotonic() + seconds
 
+    def left(self) -> float | None:
+        """Seconds; None without a deadline."""
+        return None if self._at is None else self._at - time.monotonic()
+
     def check(self, stage: str) -> None:
         if self._at is not None and time.monotonic() > self._at:
             raise DeadlineExceeded(f"the deadline passed before {stage}")
@@ -121,7 +125,7 @@ class Reader:
         known_at = None if options.known_at is None else to_micros(options.known_at, "known_at")
         kinds = None if options.kinds is None else arguments.check_kinds(options.kinds)
         params = _params(ranking, options.min_similarity, now)
-        embedded = self._query_vectors(queries, vectors, len(scopes), deadline)
+        embedded = self._query_vectors(queries, vectors, scopes, deadline)
         prepared = time.perf_counter()
         deadline.check("the scan")
         spare = 0
@@ -168,8 +172,13 @@ class Reader:
         return results
 
     def _query_vectors(
-        self, queries: Sequence[str] | None, vectors: Any, count: int, deadline: _Deadline
+        self,
+        queries: Sequence[str] | None,
+        vectors: Any,
+        scopes: Sequence[Sequence[Scope]],
+        deadline: _Deadline,
     ) -> NDArray[np.float32]:
+        count = len(scopes)
         if vectors is not None:
             if (
                 count == 1
@@ -184,7 +193,8 @@ class Reader:
             raise InputError("a search needs a query text or a vector")
         texts = [check_text(query) for query in queries]
         deadline.check("embedding the query")
-        return self._vectors.normalize(self._vectors.embed(texts, "query"))
+        owners = [tuple(scope.owner for scope in each) for each in scopes]
+        return self._vectors.normalize(self._vectors.embed(texts, "query", owners, timeout=deadline.left()))
 
     def _stored_vectors(self, matches: Sequence[Match]) -> NDArray[np.float32]:
         """(n, dimension) float32 of matches, from the log for those that left the index since the scan."""

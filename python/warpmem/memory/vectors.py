@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..embed.scheduled import ScheduledEmbedder
 from ..embed.vectors import as_vectors
 from ..errors import EmbeddingError, InvalidVector, ModelMismatch
 from ..protocols import Embedder, Log
 from ..records import StoreIdentity
+from ..types import Owner
+
+_background: Final[ContextVar[bool]] = ContextVar("background", default=False)
+
+
+@contextmanager
+def background() -> Iterator[None]:
+    """What this thread embeds within the block gives way to everybody else."""
+    before = _background.set(True)
+    try:
+        yield
+    finally:
+        _background.reset(before)
 
 
 class ModelMoved(ModelMismatch):
@@ -31,7 +47,7 @@ class Vectors:
         identity: StoreIdentity,
     ) -> None:
         self.identity = identity
-        self._embedder = embedder
+        self._embedder = ScheduledEmbedder(embedder)
         self._normalize = normalize
         self.dimension = embedder.dimension
         self.model_id = embedder.model_id
@@ -45,17 +61,22 @@ class Vectors:
                 "was stored; give a vector of the new model"
             )
 
-    def embed(self, texts: Sequence[str], role: Literal["document", "query"]) -> NDArray[np.float32]:
-        """(n, dimension) float32, finite, no zero row: what the protocol promises. Raises EmbeddingError."""
-        vectors: Any = self._embedder.embed(texts, role=role)
-        expected = (len(texts), self.dimension)
-        shape, dtype = getattr(vectors, "shape", None), getattr(vectors, "dtype", None)
-        if shape != expected or dtype != np.float32:
-            raise EmbeddingError(
-                f"expected float32 vectors of shape {expected}, "
-                f"not {type(vectors).__name__} of {dtype} {shape}"
-            )
-        out = np.asarray(vectors)
+    def embed(
+        self,
+        texts: Sequence[str],
+        role: Literal["document", "query"],
+        owners: Sequence[Sequence[Owner]] | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> NDArray[np.float32]:
+        """(n, dimension) float32, finite, no zero row: what the protocol promises.
+
+        owners: whose each text is; the first text's first one is charged for all. timeout: seconds until the
+        vectors are of no use. Queries go before documents, and both before what is done in the background.
+        Raises EmbeddingError, Overloaded, DeadlineExceeded, and as the embedder."""
+        lane = "background" if _background.get() else "interactive" if role == "query" else "ingest"
+        owner = owners[0][0] if owners else None
+        out = self._embedder.embed(texts, role, lane=lane, owner=owner, timeout=timeout)
         if not np.isfinite(out).all() or not out.any(axis=1).all():
             raise EmbeddingError("the embedder returned a vector with NaN, infinity, or zeros only")
         return out
