@@ -51,7 +51,7 @@ MODELS: dict[str, Callable[[], Any]] = {
 def test_a_single_search_over_the_bare_embedder(report: Callable[[str], None]) -> None:
     model = WordLlamaEmbedder()
     scheduled = ScheduledEmbedder(model)
-    with warpmem.open(None, embedder=model) as memory:
+    with warpmem.open(None, embedder=model, embedding_cache_bytes=0) as memory:
         memory.add_many(TEXTS[:100], user_id="u")
         bare, through, both, searched = alternate(
             [

@@ -388,7 +388,11 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     lag_changes, lag_seconds: in a store that follows, how many changes of the process that writes it has not
     taken in, and how long ago the first of them was made; 0 elsewhere. owners: numbers given out, those of
     owners that were erased included. pending_erasures: begun, and not finished as long as no process opens
-    the store for writing.
+    the store for writing. models: "embedder": what its scheduler has done for all who share its device or
+    endpoint: by lane ("interactive", "ingest", "background") the requests `served`, their `tokens`, and the
+    requests `waiting` now; `batches`, `busy_seconds`, `rate` (tokens a second of one batch), calls `refused`
+    as Overloaded, requests `dropped` that left unserved; "cache": `vectors`, `bytes`, `capacity`, `hits`,
+    `misses` of the vectors kept of texts.
     """
 
     path: str
@@ -410,3 +414,4 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     lag_changes: int
     lag_seconds: float
     reembed: ReembedStatus | None
+    models: dict[str, dict[str, Any]]

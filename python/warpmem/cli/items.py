@@ -93,6 +93,11 @@ def stats(args: argparse.Namespace) -> int:
         return 0
     for name in counters.__struct_fields__:
         value = getattr(counters, name)
+        if name == "models":
+            for part, counts in value.items():
+                for counter, count in counts.items():
+                    print(f"{part} {counter:15} {count}")
+            continue
         if isinstance(value, dict):
             value = ", ".join(f"{part} {count}" for part, count in value.items())
         print(f"{name:15} {value}")

@@ -32,6 +32,7 @@ from ..types import (
 from . import arguments
 from .browser import Browser
 from .cache import ItemCache
+from .embedding_cache import EmbeddingCache
 from .erasable import Erasable
 from .eraser import Eraser
 from .lifetime import Lifetime
@@ -70,6 +71,7 @@ class Memory(Maintained, Erasable, Portable):
         self._schemas = schemas
         self._backend_reason = backend_reason
         self._cache = ItemCache(log, config.item_cache)
+        self._embeddings = EmbeddingCache(config.embedding_cache_bytes)
         self._browser = Browser(log, self._cache)
         self._current = Current(log, self._serve(log.identity, embedder))
         self._reembedding = Reembedding(log, self._current)
@@ -383,11 +385,12 @@ class Memory(Maintained, Erasable, Portable):
         return self._browser.changes(since, limit)
 
     def stats(self) -> Stats:
-        """Counters of the store, its index and its cache."""
+        """Counters of the store, its index, its models and its caches."""
         self._check_open()
         with self._current.use() as serving:
-            rows, identity = serving.index.stats(), serving.vectors.identity
+            rows, vectors = serving.index.stats(), serving.vectors
         running = self._reembedding.running
         return self._browser.stats(
-            self._config, identity, rows, self._backend.name, self._backend_reason, running
-        )
+            self._config, vectors.identity, rows, self._backend.name, self._backend_reason, running,
+            vectors.stats(),
+        )  # fmt: skip
