@@ -25,14 +25,36 @@ _CLASSES: dict[EmbedderName, tuple[str, str]] = {
 def make_embedder(name: EmbedderName, options: Mapping[str, Any]) -> Embedder:
     """The embedder `name`, with the arguments of its constructor as options.
 
-    Raises InputError for an option that it does not know or that is missing, MissingDependency with the
+    `fallback` may hold tables of options, like those of a configuration file, instead of embedders. Raises
+    InputError for an option that it does not know or that is missing, MissingDependency with the
     install line, and what the constructor raises.
     """
     module, kind = _CLASSES[name]
     make = getattr(importlib.import_module(f".{module}", __package__), kind)
+    options = _with_fallback(name, options)
     try:
         inspect.signature(make).bind(**options)
     except TypeError as error:
         raise InputError(f"embedder_options of {name!r}: {error}") from None
     embedder: Embedder = make(**options)
     return embedder
+
+
+def _with_fallback(name: EmbedderName, options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Tables in `fallback` become embedders: of the class that `embedder` names, or of the same one, and then
+    with the same options but for those that the table gives."""
+    tables = options.get("fallback")
+    if not isinstance(tables, (list, tuple)):
+        return options
+    own = {option: value for option, value in options.items() if option != "fallback"}
+    made = []
+    for table in tables:
+        if not isinstance(table, Mapping):
+            made.append(table)
+            continue
+        kind = table.get("embedder", name)
+        if kind not in _CLASSES:
+            raise InputError(f"a fallback of {name!r} names the embedder {kind!r}, which there is not")
+        given = {option: value for option, value in table.items() if option != "embedder"}
+        made.append(make_embedder(kind, {**own, **given} if kind == name else given))
+    return {**own, "fallback": made}
