@@ -118,26 +118,26 @@ def test_what_is_expected_of_a_device_gives_way_to_what_it_does() -> None:
     serve(waiting, 1000, 1000 / CAPACITY)
     assert waiting.speed.best == pytest.approx(CAPACITY)
     assert waiting.limit(2) == CAPACITY * UNIT
-    assert waiting.limit(1) < waiting.limit(0) == 16_000
+    assert waiting.limit(0) == waiting.limit(1) == CAPACITY / 10
 
 
 def test_a_rate_that_small_batches_showed_is_soon_that_of_large_ones() -> None:
-    """A call that takes 50 ms whatever it holds: seen one text at a time it seems slow, and then deadlines
+    """A call that takes 40 ms whatever it holds: seen one text at a time it seems slow, and then deadlines
     would keep its batches small for ever."""
     waiting = queue(batch_tokens=16_000)
-    serve(waiting, 10, 0.05)
-    for n in range(60):
-        waiting.offer(request(n, 10, deadline=0.2), 0.0)
-    assert len(waiting.take(0.0).requests) == 60
-    waiting.done(600, 0.6)  # so it was as slow with many as with one
-    for n in range(10):
-        waiting.offer(request(n, 10), 0.0)
-    with pytest.raises(Overloaded):
-        waiting.offer(request("hasty", 100, deadline=0.1), 0.0)
+    serve(waiting, 10, 0.04)
+    for _ in range(3):
+        for n in range(60):
+            waiting.offer(request(n, 10, deadline=0.2), 0.0)
+        taken = 0
+        while len(waiting):
+            taken = sum(r.tokens for r in waiting.take(0.0).requests)
+            waiting.done(taken, 0.04)
+    assert taken == 600
 
 
 def test_background_batches_grow_where_a_short_one_takes_as_long() -> None:
-    """The same call: batches of 20 ms would be of one text each."""
+    """A call that takes 50 ms: batches of 20 ms would be of one text each."""
     waiting = queue(batch_tokens=16_000)
     for _ in range(12):
         for n in range(1000):

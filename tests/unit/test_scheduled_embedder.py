@@ -76,7 +76,7 @@ def busy(model: Gated, scheduled: ScheduledEmbedder) -> Iterator[ThreadPoolExecu
     """The model is busy with a text of its own until the gate is opened."""
     model.gate.clear()
     with ThreadPoolExecutor(40) as pool:
-        first = pool.submit(scheduled.embed, ["first"], "query", lane="interactive")
+        first = pool.submit(scheduled.embed, ["first " * 1000], "query", lane="interactive")
         until(lambda: model.inside == 1)
         try:
             yield pool

@@ -86,7 +86,7 @@ def test_an_idle_device_is_used_by_the_callers_own_thread() -> None:
 def test_those_who_come_while_it_is_busy_share_the_next_batch() -> None:
     device, scheduler = gated()
     with ThreadPoolExecutor(20) as pool:
-        first = pool.submit(scheduler.submit, [0], [1])
+        first = pool.submit(scheduler.submit, [0], [1000])
         while scheduler.stats()["waiting"]["interactive"] == 0 and not device.gate.is_set():
             later = [pool.submit(scheduler.submit, [n], [n], kind="k", owner=n) for n in range(1, 17)]
             wait_for(scheduler, 16)

@@ -27,8 +27,8 @@ FLOOR: Final = 0.05
 UNIT: Final = 0.02
 """Seconds that a batch of the last lane may take, so that it never keeps the first one waiting for long."""
 
-_LONGEST: Final = (float("inf"), 0.2, UNIT)
-"""Seconds that a batch may take, by lane. Batches of the first lane have deadlines instead."""
+_LONGEST: Final = (0.1, 0.1, UNIT)
+"""Seconds that a batch may take, by lane: who comes a moment after it began waits for all of it."""
 
 _ASIDE: Final = 16
 """How many requests of other kinds a batch may step over."""
@@ -131,8 +131,6 @@ class FairQueue:
 
     def limit(self, lane: int) -> int:
         """The most tokens of a batch of a lane, at the measured rate."""
-        if _LONGEST[lane] == float("inf"):
-            return self.batch_tokens
         return max(1, int(min(self.batch_tokens, self.speed.within(_LONGEST[lane]))))
 
     # ------------------------------------------------------------------------------------ changing

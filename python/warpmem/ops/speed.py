@@ -12,6 +12,7 @@ from typing import Final
 _SMOOTHING: Final = 0.2
 _CLASSES: Final = 64
 _SHORT: Final = 7
+_GROWTH: Final = 4
 
 
 class Speed:
@@ -51,6 +52,12 @@ class Speed:
 
     def within(self, seconds: float) -> float:
         """How many tokens a batch may hold to take so long. Where even a short text takes more than half of
-        that, shorter batches would only be more of them: then twice as long as a short text."""
-        short = [(1 << size - 1) / rate for size, rate in enumerate(self._rates[: _SHORT + 1]) if rate]
-        return max(seconds, 2 * min(short, default=0.0)) * self.best
+        that, shorter batches would only be more of them: then twice as long as a short text. And while the
+        largest batches take less than half of it, several times their size, to find out."""
+        took = [(size, (1 << size) / rate) for size, rate in enumerate(self._rates) if rate]
+        if not took:
+            return seconds * self._first
+        short = min((each for size, each in took if size <= _SHORT), default=0.0)
+        tokens = max(seconds, short) * self.best
+        largest, each = took[-1]
+        return max(tokens, float(_GROWTH << largest)) if each < seconds / 2 else tokens
