@@ -186,10 +186,12 @@ def test_many_cancelled_ones_leave_nothing_behind() -> None:
     waiting.offer(request("stays"), 0.0)
     for n in range(5000):
         one = request(n)
+        one.work = "a text"
         waiting.offer(one, 0.0)
         waiting.cancel(one)
     lane = waiting._lanes[0]
     assert len(lane.heap) < 200
+    assert all(entry[2].work is None for entry in lane.heap), "texts that nobody waits for are let go"
     assert len(lane.ends) < 200
     assert [r.owner for r in waiting.take(0.0).requests] == ["stays"]
 

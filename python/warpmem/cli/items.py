@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import Any
 
 from ..errors import InputError
 from ..types import AddResult, Ranking
@@ -95,13 +96,17 @@ def stats(args: argparse.Namespace) -> int:
         value = getattr(counters, name)
         if name == "models":
             for part, counts in value.items():
-                for counter, count in counts.items():
-                    print(f"{part} {counter:15} {count}")
-            continue
-        if isinstance(value, dict):
-            value = ", ".join(f"{part} {count}" for part, count in value.items())
-        print(f"{name:15} {value}")
+                print(f"{part:15} {_counters(counts)}")
+        else:
+            print(f"{name:15} {_counters(value) if isinstance(value, dict) else value}")
     return 0
+
+
+def _counters(values: dict[str, Any]) -> str:
+    return ", ".join(
+        f"{name} {'/'.join(map(str, value.values())) if isinstance(value, dict) else value}"
+        for name, value in values.items()
+    )
 
 
 def read_stdin() -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import EmbeddingError, InputError, InvalidVector, WarpmemError
+from .keywords import takes_keyword
 from .texts import check_texts
 from .vectors import as_vectors
 
@@ -40,7 +40,7 @@ class CallableEmbedder:
         self._function = function
         self._model_id = model_id
         self._dimension = dimension
-        self._wants_role = _takes_role(function)
+        self._wants_role = takes_keyword(function, "role")
 
     @property
     def model_id(self) -> str:
@@ -74,14 +74,3 @@ class CallableEmbedder:
                 f"embedder {self._model_id!r}: expected {len(checked)} rows, one per text, not {len(rows)}"
             )
         return rows.copy()
-
-
-def _takes_role(function: Callable[..., Any]) -> bool:
-    try:
-        parameter = inspect.signature(function).parameters.get("role")
-    except (TypeError, ValueError):  # some compiled functions have no signature
-        return False
-    return parameter is not None and parameter.kind in (
-        inspect.Parameter.KEYWORD_ONLY,
-        inspect.Parameter.POSITIONAL_OR_KEYWORD,
-    )

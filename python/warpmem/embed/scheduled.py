@@ -3,7 +3,6 @@ What protocols.Embedder says that an embedder may have, is used here."""
 
 from __future__ import annotations
 
-import inspect
 import os
 import threading
 import time
@@ -18,6 +17,7 @@ from ..errors import DeadlineExceeded, EmbeddingError, InputError, InvalidText
 from ..ops.scheduler import Scheduler
 from ..protocols import Embedder
 from .given import GivenVectors
+from .keywords import takes_keyword
 
 Role = Literal["document", "query"]
 
@@ -53,7 +53,7 @@ class ScheduledEmbedder:
     embedder is idle, a caller's thread calls it at once. Thread-safe."""
 
     def __init__(self, embedder: Embedder) -> None:
-        takes_timeout = "timeout" in inspect.signature(embedder.embed).parameters
+        takes_timeout = takes_keyword(embedder.embed, "timeout")
         self._embedder = embedder
         self._kinds: dict[Role, _Kind] = {
             "document": _Kind(embedder, "document", takes_timeout),
