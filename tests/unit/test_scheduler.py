@@ -249,3 +249,62 @@ def test_who_gives_up_while_waiting_leaves_the_queue() -> None:
         device.open()
         first.result()
     assert [works for _, works in device.batches] == [[0]]
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_nobody_is_left_waiting_whoever_gives_up_fails_or_comes_late(seed: int) -> None:
+    """Everything that can happen to a request at once, with a number of slots that changes meanwhile."""
+    slots = 2
+    allowed = threading.Semaphore(6)
+
+    def run(kind: Hashable, works: Sequence[Any]) -> list[Any]:
+        assert allowed.acquire(blocking=False)
+        try:
+            time.sleep(0.0005 * len(works))
+            if -1 in works:
+                raise InputError("refused")
+            if -2 in works:
+                raise ModelUnavailable("broken")
+            return [2 * work for work in works]
+        finally:
+            allowed.release()
+
+    scheduler = Scheduler(run, parallel=lambda: slots, batch_tokens=30, max_tokens=300)
+    ends: list[str] = []
+
+    def work(thread: int) -> None:
+        rng = random.Random(seed * 1000 + thread)
+        for _ in range(40):
+            values = [rng.choice((-1, -2, *range(40))) for _ in range(rng.choice((1, 1, 1, 5)))]
+            cancellation = Cancellation()
+            current.set(cancellation)
+            timer = threading.Timer(rng.random() * 0.02, cancellation.cancel)
+            if rng.random() < 0.2:
+                timer.start()
+            try:
+                found = scheduler.submit(
+                    values, [rng.randrange(1, 9) for _ in values], kind=rng.randrange(2), owner=thread % 5,
+                    lane=rng.choice(("interactive", "ingest", "background")),
+                    timeout=rng.choice((None, None, 0.001, 0.02)),
+                )  # fmt: skip
+                assert found == [2 * value for value in values]
+                ends.append("served")
+            except (InputError, ModelUnavailable, DeadlineExceeded, Overloaded) as error:
+                ends.append(type(error).__name__)
+            finally:
+                timer.cancel()
+
+    with ThreadPoolExecutor(24) as pool:
+        futures = [pool.submit(work, thread) for thread in range(24)]
+        rng = random.Random(seed)
+        while not all(future.done() for future in futures):
+            slots = rng.randrange(1, 7)
+            time.sleep(0.002)
+        for future in futures:
+            future.result(timeout=60)
+    assert len(ends) == 24 * 40
+    assert {"served", "InputError", "ModelUnavailable", "DeadlineExceeded"} <= set(ends)
+    assert (scheduler._serving, len(scheduler._waiters)) == (0, 0)
+    queue = scheduler._queue
+    assert (queue.running, queue.tokens, queue.bytes, len(queue)) == (0, 0, 0, 0)
+    assert scheduler.submit([4], [1]) == [8]

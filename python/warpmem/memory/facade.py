@@ -110,7 +110,7 @@ class Memory(Maintained, Erasable, Portable):
         durable as `durability` says and the next search in this process sees it. `kind` defaults to "fact"
         ("message" for chat messages). `vector`: (dim,) or (n, dim) float, NumPy or DLPack; replaces
         embedding. An item whose `valid_from` lies ahead is found from then on. Raises InputError, Conflict,
-        EmbeddingError, DiskFull.
+        EmbeddingError, Overloaded, DiskFull.
         """
         self._check_open()
         if not isinstance(infer, str) or infer != "none":
@@ -251,8 +251,9 @@ class Memory(Maintained, Erasable, Portable):
         Order: score descending, then the order of `scopes`, then earlier added first. `filters`: see
         policy/filters.py; applied inside the scan. `as_of`: what was true then; `known_at`: what had been
         recorded by then, in the version of then. `now` stands in for the clock (expiry, recency). `vector`
-        replaces embedding `query`. `deadline`: seconds; DeadlineExceeded afterwards. `return_vectors`:
-        result.vectors: (n, dim) float32 of length 1. k times an owner's scopes <= 4096. Raises InputError.
+        replaces embedding `query`. `deadline`: seconds; DeadlineExceeded afterwards, Overloaded at once where
+        the embedder has too much to do. `return_vectors`: result.vectors: (n, dim) float32 of length 1. k
+        times an owner's scopes <= 4096. Raises InputError, Overloaded, and as the embedder.
         """
         self._check_open()
         whose = arguments.search_scopes(
