@@ -16,7 +16,7 @@ import warpmem
 from warpmem import Memory, Scope
 from warpmem.embed.hashing import HashingEmbedder
 from warpmem.errors import InputError, InvalidText
-from warpmem.memory.embedding_cache import EmbeddingCache, Key, key
+from warpmem.memory.embedding_cache import EmbeddingCache, key
 from warpmem.types import Owner
 
 ANN, BOB = Owner("user", "ann"), Owner("user", "bob")
@@ -93,6 +93,16 @@ def test_it_keeps_to_its_bytes_and_what_is_used_stays() -> None:
     assert cache.stats()["vectors"] == 10, "the same key again is one entry"
 
 
+def test_whatever_tells_texts_apart_tells_keys_apart() -> None:
+    texts = (("m", "query", "x"), ("mq", "uery", "x"), ("m", "query", ""), ("m", "document", "x"))
+    keys = [
+        key(whose, model, role, text)
+        for whose in ((ANN,), (BOB,), (ANN, BOB), (BOB, ANN), (Owner("agent", "ann"),))
+        for model, role, text in texts
+    ]
+    assert len({name.digest for name in keys}) == len(keys)
+
+
 def test_off() -> None:
     model = Counting()
     with warpmem.open(None, embedder=model, embedding_cache_bytes=0) as memory:
@@ -114,8 +124,7 @@ def test_background_work_neither_uses_nor_fills_it(tmp_path: Path) -> None:
 
 
 def owners(memory: Memory) -> set[str]:
-    names: list[Key] = list(memory._embeddings._vectors)
-    return {owner.id for name in names for owner in name.owners}
+    return {owner.id for whose, _ in memory._embeddings._vectors.values() for owner in whose}
 
 
 def test_an_erasure_drops_its_owners_entries_and_no_others() -> None:

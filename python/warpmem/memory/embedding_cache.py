@@ -8,28 +8,30 @@ from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from ..types import Owner
 
+_encode: Final = msgspec.msgpack.Encoder().encode
 _OVERHEAD: Final = 512
 """About what an entry takes beside the numbers of its vector."""
 
 
 class Key(NamedTuple):
-    """Whose text in which model and role. Each owner has entries of his own: else how fast a text is embedded
-    would tell him that another had it too. owners: several for a query over scopes of several."""
+    """Whose text, and a digest of that, the model, the role and the text. Each owner has entries of his own:
+    else how fast a text is embedded would tell him that another had it too. owners: several for a query over
+    scopes of several."""
 
     owners: tuple[Owner, ...]
-    model_id: str
-    role: str
     digest: bytes
 
 
 def key(owners: Sequence[Owner], model_id: str, role: str, text: str) -> Key:
     """The key of a text."""
-    return Key(tuple(owners), model_id, role, blake2b(text.encode(), digest_size=16).digest())
+    whose = tuple(owners)
+    return Key(whose, blake2b(_encode((whose, model_id, role, text)), digest_size=16).digest())
 
 
 class EmbeddingCache:
@@ -39,7 +41,7 @@ class EmbeddingCache:
     def __init__(self, most: int) -> None:
         self._most = most
         self._lock = threading.Lock()
-        self._vectors: OrderedDict[Key, NDArray[np.float32]] = OrderedDict()
+        self._vectors: OrderedDict[bytes, tuple[tuple[Owner, ...], NDArray[np.float32]]] = OrderedDict()
         self._bytes = 0
         self._epoch = 0
         self._hits = 0
@@ -52,14 +54,17 @@ class EmbeddingCache:
 
     def get(self, keys: Sequence[Key]) -> tuple[list[NDArray[np.float32] | None], int]:
         """The vectors, which are not to be changed, or None; and the epoch, which `put` wants to know."""
+        found: list[NDArray[np.float32] | None] = []
         with self._lock:
-            found = [self._vectors.get(name) for name in keys]
-            for name, vector in zip(keys, found, strict=True):
-                if vector is not None:
-                    self._vectors.move_to_end(name)
-            missing = sum(vector is None for vector in found)
-            self._hits += len(found) - missing
-            self._misses += missing
+            for _, digest in keys:
+                entry = self._vectors.get(digest)
+                if entry is None:
+                    found.append(None)
+                    self._misses += 1
+                else:
+                    found.append(entry[1])
+                    self._vectors.move_to_end(digest)
+                    self._hits += 1
             return found, self._epoch
 
     def put(self, keys: Sequence[Key], rows: NDArray[np.float32], epoch: int) -> None:
@@ -69,12 +74,12 @@ class EmbeddingCache:
         with self._lock:
             if epoch != self._epoch:
                 return
-            for name, row in zip(keys, copies, strict=True):
-                if name not in self._vectors:
+            for (owners, digest), row in zip(keys, copies, strict=True):
+                if digest not in self._vectors:
                     self._bytes += size
-                self._vectors[name] = row
+                self._vectors[digest] = owners, row
             while self._bytes > self._most:
-                _, oldest = self._vectors.popitem(last=False)
+                _, (_, oldest) = self._vectors.popitem(last=False)
                 self._bytes -= oldest.nbytes + _OVERHEAD
 
     def forget(self, erased: Callable[[Owner], bool]) -> None:
@@ -82,12 +87,13 @@ class EmbeddingCache:
         with self._lock:
             self._epoch += 1
             known: dict[Owner, bool] = {}
-            for name in list(self._vectors):
-                for owner in name.owners:
+            for digest, (owners, row) in list(self._vectors.items()):
+                for owner in owners:
                     if owner not in known:
                         known[owner] = erased(owner)
-                if any(known[owner] for owner in name.owners):
-                    self._bytes -= self._vectors.pop(name).nbytes + _OVERHEAD
+                if any(known[owner] for owner in owners):
+                    del self._vectors[digest]
+                    self._bytes -= row.nbytes + _OVERHEAD
 
     def stats(self) -> dict[str, int]:
         """vectors, bytes, capacity, hits, misses."""

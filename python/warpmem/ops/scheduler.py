@@ -74,7 +74,7 @@ class Scheduler:
         batch_tokens: int = 16_384,
         max_tokens: int = 4_000_000,
         max_bytes: int = 256 << 20,
-        rate: float = 100_000.0,
+        rate: float = 20_000.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._run = run
