@@ -46,6 +46,10 @@ class Device:
                 raise ModelError("indigestible")
             if "broken" in works:
                 raise ModelUnavailable("broken")
+            if "late" in works:
+                raise DeadlineExceeded("late")
+            if "full" in works:
+                raise Overloaded("full", 7.0)
             return [2 * work for work in works]
         finally:
             self._free.release()
@@ -169,6 +173,24 @@ def test_a_failing_model_is_everybodys_error_and_each_gets_his_own() -> None:
     with pytest.raises(ModelUnavailable):
         scheduler.submit(["broken"], [1])
     assert scheduler._serving == 0
+
+
+@pytest.mark.parametrize(
+    ("work", "message"), [("full", "overloaded: full; try again in 7 s"), ("late", "late")]
+)
+def test_its_own_error_says_the_same(work: str, message: str) -> None:
+    """Overloaded could not be copied, and one object was raised by all threads."""
+    device, scheduler = gated()
+    with ThreadPoolExecutor(8) as pool:
+        first = occupy(pool, scheduler)
+        futures = [pool.submit(scheduler.submit, [each], [1]) for each in (1, work, 3)]
+        wait_for(scheduler, 3)
+        device.open()
+        first.result()
+        errors = [future.exception() for future in futures]
+    assert len({id(error) for error in errors}) == 3
+    assert [str(error) for error in errors] == [message] * 3
+    assert all(getattr(error, "retry_after", 7.0) == 7.0 for error in errors)
 
 
 def test_failing_at_once_is_not_taken_for_being_fast() -> None:

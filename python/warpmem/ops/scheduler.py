@@ -7,7 +7,6 @@ those of fair_queue.py."""
 from __future__ import annotations
 
 import contextlib
-import copy
 import threading
 import time
 from collections.abc import Callable, Hashable, Sequence
@@ -297,11 +296,11 @@ def _work(request: Request) -> tuple[_Call, int, Any]:
     return work
 
 
-def _own(error: BaseException) -> BaseException:
-    """An exception of its own for each thread: several raise it at the same time."""
-    try:
-        other = copy.copy(error)
-    except Exception:  # noqa: BLE001  an exception whose arguments do not make one
-        return error
+def _own(error: Exception) -> Exception:
+    """An exception of its own for each thread: several raise it at the same time. Made without its
+    constructor, whose arguments are not known."""
+    other = type(error).__new__(type(error))
+    other.args = error.args
+    vars(other).update(vars(error))
     other.__cause__ = error
     return other
