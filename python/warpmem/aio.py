@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 import os
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from .compose import open as open_memory
 from .memory import Memory
+from .memory.arguments import check_count
+from .ops.cancel import Cancellation, current
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+_MOST = 1024
 
 
 def _delegate(
@@ -21,7 +27,15 @@ def _delegate(
 ) -> Callable[Concatenate[AsyncMemory, P], Coroutine[Any, Any, R]]:
     @functools.wraps(method)
     async def call(self: AsyncMemory, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        return await asyncio.to_thread(method, self.memory, *args, **kwargs)
+        cancellation = Cancellation()
+        context = contextvars.copy_context()
+        context.run(current.set, cancellation)
+        work = functools.partial(context.run, method, self.memory, *args, **kwargs)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        except asyncio.CancelledError:
+            cancellation.cancel()
+            raise
 
     return call
 
@@ -29,16 +43,25 @@ def _delegate(
 class AsyncMemory:
     """A Memory for asyncio code: `async with await AsyncMemory.open(path) as memory: await memory.add(...)`.
 
-    Cancelling a call stops the waiting, not the work: a change that was under way is still made.
+    `threads` calls are under way at a time at most, each in a thread, and a deadline begins when a call gets
+    its own. A call that is cancelled before that, or while it waits for its turn at the embedder, leaves the
+    queue, frees its thread, and changes nothing. Later than that, cancelling stops the waiting and not the
+    work: what is being embedded is embedded to its end, and a change that was under way is still made.
     """
 
-    def __init__(self, memory: Memory) -> None:
+    def __init__(self, memory: Memory, *, threads: int = 64) -> None:
         self.memory = memory
+        check_count(threads, "threads", _MOST)
+        # asyncio's own has a few more than there are cores: it is meant for work that does not wait.
+        self._threads: ThreadPoolExecutor | None = ThreadPoolExecutor(threads, "warpmem")
 
     @classmethod
-    async def open(cls, path: str | os.PathLike[str] | None = None, **options: Any) -> Self:
-        """As warpmem.open."""
-        return cls(await asyncio.to_thread(open_memory, path, **options))
+    async def open(
+        cls, path: str | os.PathLike[str] | None = None, *, threads: int = 64, **options: Any
+    ) -> Self:
+        """As warpmem.open. threads: see AsyncMemory."""
+        check_count(threads, "threads", _MOST)
+        return cls(await asyncio.to_thread(open_memory, path, **options), threads=threads)
 
     add = _delegate(Memory.add)
     add_many = _delegate(Memory.add_many)
@@ -64,7 +87,14 @@ class AsyncMemory:
     export = _delegate(Memory.export)
     import_ = _delegate(Memory.import_)
     refresh = _delegate(Memory.refresh)
-    close = _delegate(Memory.close)
+    _close = _delegate(Memory.close)
+
+    async def close(self) -> None:
+        """Finish running changes, flush, and release the directory. Idempotent."""
+        await self._close()
+        threads, self._threads = self._threads, None  # what is called now is told that by any thread
+        if threads is not None:
+            threads.shutdown(wait=False)
 
     async def __aenter__(self) -> Self:
         return self

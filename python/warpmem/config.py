@@ -57,6 +57,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     migration_backup
                     directory for the copy that is made of it first; None: `<path>.format-<number>` beside it
     item_cache      decoded items kept in memory
+    embedding_cache_bytes
+                    for vectors of texts that were searched for or stored, kept in memory; 0 keeps none
     write_queue     changes that may wait for the committer before writers block
     write_queue_bytes  bytes of texts and vectors that may, beside one change that is larger
     write_wait_ms   milliseconds that a change may wait for its turn: DeadlineExceeded then, with nothing
@@ -88,6 +90,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     follow: bool = False
     follow_ms: int = 100
     item_cache: int = 65_536
+    embedding_cache_bytes: int = 32 << 20
     write_queue: int = 4_096
     write_queue_bytes: int = 64 << 20
     write_wait_ms: int = 0
@@ -99,6 +102,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def __post_init__(self) -> None:
         for name, least in (
             ("item_cache", 1),
+            ("embedding_cache_bytes", 0),
             ("write_queue", 1),
             ("write_queue_bytes", 1),
             ("write_wait_ms", 0),

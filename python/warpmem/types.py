@@ -183,10 +183,9 @@ class AddResult(msgspec.Struct, frozen=True):
 class Ranking(msgspec.Struct, frozen=True, kw_only=True):
     """Weights of the final score, a plain weighted sum that is not renormalised.
 
-    similarity: cosine in [-1, 1]. lexical: BM25 of the query's words in the item's text, as a share of their
-    whole weight, in [0, 1). adjacent: lexical of the items added just before and after, and half of that of
-    the next but one, in the same run (items of one kind, agent and run), whether or not a filter passes them.
-    recency: ``2 ** (-max(0, now - valid_from) / half_life)`` in (0, 1]. priority: the item's own, in [0, 1].
+    similarity: cosine in [-1, 1]. lexical: BM25 of the query's words in the text, as a share of their weight, in
+    [0, 1). adjacent: lexical of the items just before and after in the same run (of one kind, agent and run),
+    whatever filters say, and half of that of the next but one. recency: ``2 ** (-max(0, now - valid_from) / half_life)`` in (0, 1]. priority: the item's own, in [0, 1].
     diversity: reserved; non-zero is NotSupported.
     """
 
@@ -392,7 +391,11 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     lag_changes, lag_seconds: in a store that follows, how many changes of the process that writes it has not
     taken in, and how long ago the first of them was made; 0 elsewhere. owners: numbers given out, those of
     owners that were erased included. pending_erasures: begun, and not finished as long as no process opens
-    the store for writing.
+    the store for writing. models: "embedder": what its scheduler has done for all who share its device or
+    endpoint: by lane ("interactive", "ingest", "background") the requests `served`, their `tokens`, and the
+    requests `waiting` now; `batches`, `busy_seconds`, `rate` (tokens a second of one batch), calls `refused`
+    as Overloaded, requests `dropped` that left unserved; "cache": `vectors`, `bytes`, `capacity`, `hits`,
+    `misses` of the vectors kept of texts.
     """
 
     path: str
@@ -414,3 +417,4 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     lag_changes: int
     lag_seconds: float
     reembed: ReembedStatus | None
+    models: dict[str, dict[str, Any]]

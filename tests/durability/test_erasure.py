@@ -16,6 +16,7 @@ from durability.canaries import Canaries
 from warpmem import NewItem
 from warpmem.embed.hashing import HashingEmbedder, _hash
 from warpmem.memory.cache import ItemCache
+from warpmem.memory.embedding_cache import EmbeddingCache
 from warpmem.memory.reader import Reader
 from warpmem.storage import erasure, rocks_open
 from warpmem.storage.erasure import StoreErasures
@@ -74,6 +75,9 @@ def fill(path: Path, canaries: Canaries) -> tuple[warpmem.Memory, list[str]]:
     found = memory.search(word("update"), user_id=word("user"), return_vectors="numpy")
     assert len(found) == 2
     for row in found.vectors:
+        canaries.note(row)
+    embedder = memory._current.now.embedder  # type: ignore[attr-defined]
+    for row in embedder.embed([word("update"), f"moved to {word('update')}"], role="document"):
         canaries.note(row)
     memory.search("x", user_id=word("user"), filters={"text": {"contains": word("update")}})
     memory.search("x", user_id=word("user"), filters={"metadata.tag": word("tag")})
@@ -177,11 +181,11 @@ def test_without_a_step_the_bytes_are_found(
     memory.close()
 
 
-@pytest.mark.parametrize("cache", ["embedder", "items", "masks", "scopes"])
+@pytest.mark.parametrize("cache", ["embedder", "embeddings", "items", "masks", "scopes"])
 def test_caches_that_are_not_told_are_found(
     cache: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kinds = {"embedder": HashingEmbedder, "items": ItemCache, "masks": Reader}
+    kinds = {"embedder": HashingEmbedder, "embeddings": EmbeddingCache, "items": ItemCache, "masks": Reader}
     canaries = Canaries(random.Random(cache))
     with monkeypatch.context() as patch:
         if cache == "scopes":

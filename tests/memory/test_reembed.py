@@ -43,7 +43,7 @@ def built_anew(memory: Memory) -> list[Any]:
     current: Any = memory._current
     fresh = Memory.__new__(Memory)
     fresh.__dict__.update(memory.__dict__)
-    serving = memory._serve(memory._log.identity, current.now.vectors._embedder)
+    serving = memory._serve(memory._log.identity, current.now.embedder)
     assert parts is memory._parts
     fresh._current = type(current)(memory._log, serving)
     return answers(fresh)

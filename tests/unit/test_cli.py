@@ -120,7 +120,10 @@ def test_list_pages(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_stats(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out(capsys, "add", "one", "--user", "u")
     assert json.loads(out(capsys, "stats", "--json"))["items"] == 1
-    assert "model_id        hashing" in out(capsys, "stats")
+    shown = out(capsys, "stats")
+    assert "model_id        hashing" in shown
+    assert "embedder        served 0/0/0, tokens 0/0/0, waiting 0/0/0, batches 0" in shown
+    assert "cache           vectors 0, bytes 0" in shown
 
 
 def test_store_with_its_own_model(

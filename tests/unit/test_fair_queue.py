@@ -29,11 +29,16 @@ def queue(batch_tokens: int = 100, max_tokens: int = 10**6, rate: float = CAPACI
     return FairQueue(batch_tokens, max_tokens, 10**9, rate)
 
 
+def serve(waiting: FairQueue, tokens: int, seconds: float) -> None:
+    """A batch of one request was served in so long."""
+    waiting.offer(request(tokens=tokens), 0.0)
+    waiting.done(sum(r.tokens for r in waiting.take(0.0).requests), seconds)
+
+
 def measured(batch_tokens: int = 100) -> FairQueue:
     """A queue that knows its rate, CAPACITY."""
     found = queue(batch_tokens)
-    found.offer(request(tokens=batch_tokens), 0.0)
-    found.done(sum(r.tokens for r in found.take(0.0).requests), batch_tokens / CAPACITY)
+    serve(found, batch_tokens, batch_tokens / CAPACITY)
     return found
 
 
@@ -108,6 +113,50 @@ def test_a_batch_holds_one_kind_and_as_many_tokens_as_it_may() -> None:
     assert [r.tokens for r in single.take(0.0).requests] == [500]
 
 
+def test_what_is_expected_of_a_device_gives_way_to_what_it_does() -> None:
+    waiting = queue(batch_tokens=16_000, rate=100 * CAPACITY)
+    serve(waiting, 1000, 1000 / CAPACITY)
+    assert waiting.speed.best == pytest.approx(CAPACITY)
+    assert waiting.limit(2) == CAPACITY * UNIT
+    assert waiting.limit(0) == waiting.limit(1) == CAPACITY / 10
+
+
+def test_a_rate_that_small_batches_showed_is_soon_that_of_large_ones() -> None:
+    """A call that takes 40 ms whatever it holds: seen one text at a time it seems slow, and then deadlines
+    would keep its batches small for ever."""
+    waiting = queue(batch_tokens=16_000)
+    serve(waiting, 10, 0.04)
+    for _ in range(3):
+        for n in range(60):
+            waiting.offer(request(n, 10, deadline=0.2), 0.0)
+        taken = 0
+        while len(waiting):
+            taken = sum(r.tokens for r in waiting.take(0.0).requests)
+            waiting.done(taken, 0.04)
+    assert taken == 600
+
+
+def test_background_batches_grow_where_a_short_one_takes_as_long() -> None:
+    """A call that takes 50 ms: batches of 20 ms would be of one text each."""
+    waiting = queue(batch_tokens=16_000)
+    for _ in range(12):
+        for n in range(1000):
+            waiting.offer(request(n, 10, lane=2), 0.0)
+        taken = sum(r.tokens for r in waiting.take(0.0).requests)
+        waiting.done(taken, 0.05)
+    assert taken > 2000, taken
+
+
+def test_several_slots_shorten_the_wait_and_not_the_work() -> None:
+    one, four = measured(), measured()
+    four.slots = 4
+    for waiting in (one, four):
+        for n in range(40):
+            waiting.offer(request(n, 100), 0.0)
+    assert one.estimate(0, "new", 100) == pytest.approx(4100 / CAPACITY)
+    assert four.estimate(0, "new", 100) == pytest.approx(1100 / CAPACITY)
+
+
 # ---------------------------------------------------------------------------------------------- bounds
 
 
@@ -137,10 +186,12 @@ def test_many_cancelled_ones_leave_nothing_behind() -> None:
     waiting.offer(request("stays"), 0.0)
     for n in range(5000):
         one = request(n)
+        one.work = "a text"
         waiting.offer(one, 0.0)
         waiting.cancel(one)
     lane = waiting._lanes[0]
     assert len(lane.heap) < 200
+    assert all(entry[2].work is None for entry in lane.heap), "texts that nobody waits for are let go"
     assert len(lane.ends) < 200
     assert [r.owner for r in waiting.take(0.0).requests] == ["stays"]
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from warpmem.errors import DeadlineExceeded, InputError, ModelError, Overloaded
+from warpmem.errors import DeadlineExceeded, InputError, ModelError, ModelUnavailable, Overloaded
+from warpmem.ops.cancel import Cancellation, current
 from warpmem.ops.scheduler import Scheduler
 
 
@@ -41,8 +42,14 @@ class Device:
             self.threads.add(threading.get_ident())
             if "refused" in works:
                 raise InputError("refused")
+            if "indigestible" in works:
+                raise ModelError("indigestible")
             if "broken" in works:
-                raise ModelError("broken")
+                raise ModelUnavailable("broken")
+            if "late" in works:
+                raise DeadlineExceeded("late")
+            if "full" in works:
+                raise Overloaded("full", 7.0)
             return [2 * work for work in works]
         finally:
             self._free.release()
@@ -83,7 +90,7 @@ def test_an_idle_device_is_used_by_the_callers_own_thread() -> None:
 def test_those_who_come_while_it_is_busy_share_the_next_batch() -> None:
     device, scheduler = gated()
     with ThreadPoolExecutor(20) as pool:
-        first = pool.submit(scheduler.submit, [0], [1])
+        first = pool.submit(scheduler.submit, [0], [1000])
         while scheduler.stats()["waiting"]["interactive"] == 0 and not device.gate.is_set():
             later = [pool.submit(scheduler.submit, [n], [n], kind="k", owner=n) for n in range(1, 17)]
             wait_for(scheduler, 16)
@@ -97,7 +104,7 @@ def test_those_who_come_while_it_is_busy_share_the_next_batch() -> None:
 @pytest.mark.parametrize("parallel", [1, 3])
 def test_many_threads_all_get_their_own_answers(parallel: int) -> None:
     device = Device(parallel, seconds=0.0005)
-    scheduler = Scheduler(device.run, parallel=parallel, batch_tokens=40)
+    scheduler = Scheduler(device.run, parallel=lambda: parallel, batch_tokens=40)
 
     def work(thread: int) -> None:
         rng = random.Random(thread)
@@ -123,7 +130,7 @@ def test_many_threads_all_get_their_own_answers(parallel: int) -> None:
 
 def test_all_slots_of_an_endpoint_are_used() -> None:
     device = Device(parallel=3, seconds=0.05)
-    scheduler = Scheduler(device.run, parallel=3, batch_tokens=1)
+    scheduler = Scheduler(device.run, parallel=lambda: 3, batch_tokens=1)
     began = time.monotonic()
     with ThreadPoolExecutor(12) as pool:
         for future in [pool.submit(scheduler.submit, [n], [1]) for n in range(12)]:
@@ -133,17 +140,20 @@ def test_all_slots_of_an_endpoint_are_used() -> None:
     assert scheduler.submit(list(range(6)), [1] * 6) == [2 * n for n in range(6)]
 
 
-def test_a_refused_input_is_the_error_of_its_caller_alone() -> None:
+@pytest.mark.parametrize(("work", "error"), [("refused", InputError), ("indigestible", ModelError)])
+def test_what_may_be_one_inputs_fault_is_the_error_of_its_caller_alone(
+    work: str, error: type[Exception]
+) -> None:
     device, scheduler = gated()
     with ThreadPoolExecutor(8) as pool:
         first = occupy(pool, scheduler)
         others = [pool.submit(scheduler.submit, [n], [1]) for n in (1, 2, 3)]
-        wrong = pool.submit(scheduler.submit, [5, "refused"], [1, 1])
+        wrong = pool.submit(scheduler.submit, [5, work], [1, 1])
         wait_for(scheduler, 5)
         device.open()
         assert first.result() == [0]
         assert [future.result() for future in others] == [[2], [4], [6]]
-        with pytest.raises(InputError, match="refused"):
+        with pytest.raises(error, match=work):
             wrong.result()
     assert scheduler.submit([1], [1]) == [2]
 
@@ -157,11 +167,42 @@ def test_a_failing_model_is_everybodys_error_and_each_gets_his_own() -> None:
         device.open()
         first.result()
         errors = [future.exception() for future in futures]
-    assert all(isinstance(error, ModelError) for error in errors)
+    assert all(isinstance(error, ModelUnavailable) for error in errors)
     assert len({id(error) for error in errors}) == 3
-    with pytest.raises(ModelError):
+    assert len(device.batches) == 2, "a model that does not answer is not asked for each"
+    with pytest.raises(ModelUnavailable):
         scheduler.submit(["broken"], [1])
     assert scheduler._serving == 0
+
+
+@pytest.mark.parametrize(
+    ("work", "message"), [("full", "overloaded: full; try again in 7 s"), ("late", "late")]
+)
+def test_its_own_error_says_the_same(work: str, message: str) -> None:
+    """Overloaded could not be copied, and one object was raised by all threads."""
+    device, scheduler = gated()
+    with ThreadPoolExecutor(8) as pool:
+        first = occupy(pool, scheduler)
+        futures = [pool.submit(scheduler.submit, [each], [1]) for each in (1, work, 3)]
+        wait_for(scheduler, 3)
+        device.open()
+        first.result()
+        errors = [future.exception() for future in futures]
+    assert len({id(error) for error in errors}) == 3
+    assert [str(error) for error in errors] == [message] * 3
+    assert all(getattr(error, "retry_after", 7.0) == 7.0 for error in errors)
+
+
+def test_failing_at_once_is_not_taken_for_being_fast() -> None:
+    device = Device(seconds=0.01)
+    scheduler = Scheduler(device.run)
+    scheduler.submit([1], [10])
+    rate = scheduler.stats()["rate"]
+    device.seconds = 0.0
+    for _ in range(5):
+        with pytest.raises(ModelUnavailable):
+            scheduler.submit(["broken"], [1000])
+    assert scheduler.stats()["rate"] == rate
 
 
 def test_deadlines_while_waiting_and_at_the_turn() -> None:
@@ -196,7 +237,7 @@ def test_an_interrupted_waiter_leaves_the_queue(monkeypatch: pytest.MonkeyPatch)
     with ThreadPoolExecutor(4) as pool:
         first = occupy(pool, scheduler)
 
-        def interrupt(call: Any, deadline: float) -> None:
+        def interrupt(*_: Any) -> None:
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
@@ -206,4 +247,86 @@ def test_an_interrupted_waiter_leaves_the_queue(monkeypatch: pytest.MonkeyPatch)
         assert scheduler.stats()["waiting"]["interactive"] == 0
         device.open()
         first.result()
+    assert scheduler.submit([4], [1]) == [8]
+
+
+def test_who_gives_up_while_waiting_leaves_the_queue() -> None:
+    device, scheduler = gated()
+    cancellation = Cancellation()
+
+    def give_up_later() -> list[Any]:
+        current.set(cancellation)
+        return scheduler.submit([1, 2], [1, 1])
+
+    with ThreadPoolExecutor(4) as pool:
+        first = occupy(pool, scheduler)
+        waiting = pool.submit(give_up_later)
+        wait_for(scheduler, 2)
+        cancellation.cancel()
+        with pytest.raises(DeadlineExceeded, match="gave up"):
+            waiting.result(timeout=10)
+        assert (scheduler.stats()["waiting"]["interactive"], scheduler.stats()["dropped"]) == (0, 2)
+        with pytest.raises(DeadlineExceeded, match="gave up"):
+            pool.submit(give_up_later).result(timeout=10)
+        device.open()
+        first.result()
+    assert [works for _, works in device.batches] == [[0]]
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_nobody_is_left_waiting_whoever_gives_up_fails_or_comes_late(seed: int) -> None:
+    """Everything that can happen to a request at once, with a number of slots that changes meanwhile."""
+    slots = 2
+    allowed = threading.Semaphore(6)
+
+    def run(kind: Hashable, works: Sequence[Any]) -> list[Any]:
+        assert allowed.acquire(blocking=False)
+        try:
+            time.sleep(0.0005 * len(works))
+            if -1 in works:
+                raise InputError("refused")
+            if -2 in works:
+                raise ModelUnavailable("broken")
+            return [2 * work for work in works]
+        finally:
+            allowed.release()
+
+    scheduler = Scheduler(run, parallel=lambda: slots, batch_tokens=30, max_tokens=300)
+    ends: list[str] = []
+
+    def work(thread: int) -> None:
+        rng = random.Random(seed * 1000 + thread)
+        for _ in range(40):
+            values = [rng.choice((-1, -2, *range(40))) for _ in range(rng.choice((1, 1, 1, 5)))]
+            cancellation = Cancellation()
+            current.set(cancellation)
+            timer = threading.Timer(rng.random() * 0.02, cancellation.cancel)
+            if rng.random() < 0.2:
+                timer.start()
+            try:
+                found = scheduler.submit(
+                    values, [rng.randrange(1, 9) for _ in values], kind=rng.randrange(2), owner=thread % 5,
+                    lane=rng.choice(("interactive", "ingest", "background")),
+                    timeout=rng.choice((None, None, 0.001, 0.02)),
+                )  # fmt: skip
+                assert found == [2 * value for value in values]
+                ends.append("served")
+            except (InputError, ModelUnavailable, DeadlineExceeded, Overloaded) as error:
+                ends.append(type(error).__name__)
+            finally:
+                timer.cancel()
+
+    with ThreadPoolExecutor(24) as pool:
+        futures = [pool.submit(work, thread) for thread in range(24)]
+        rng = random.Random(seed)
+        while not all(future.done() for future in futures):
+            slots = rng.randrange(1, 7)
+            time.sleep(0.002)
+        for future in futures:
+            future.result(timeout=60)
+    assert len(ends) == 24 * 40
+    assert {"served", "InputError", "ModelUnavailable", "DeadlineExceeded"} <= set(ends)
+    assert (scheduler._serving, len(scheduler._waiters)) == (0, 0)
+    queue = scheduler._queue
+    assert (queue.running, queue.tokens, queue.bytes, len(queue)) == (0, 0, 0, 0)
     assert scheduler.submit([4], [1]) == [8]

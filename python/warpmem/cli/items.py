@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import Any
 
 from ..errors import InputError
 from ..types import AddResult, Ranking
@@ -96,10 +97,19 @@ def stats(args: argparse.Namespace) -> int:
         return 0
     for name in counters.__struct_fields__:
         value = getattr(counters, name)
-        if isinstance(value, dict):
-            value = ", ".join(f"{part} {count}" for part, count in value.items())
-        print(f"{name:15} {value}")
+        if name == "models":
+            for part, counts in value.items():
+                print(f"{part:15} {_counters(counts)}")
+        else:
+            print(f"{name:15} {_counters(value) if isinstance(value, dict) else value}")
     return 0
+
+
+def _counters(values: dict[str, Any]) -> str:
+    return ", ".join(
+        f"{name} {'/'.join(map(str, value.values())) if isinstance(value, dict) else value}"
+        for name, value in values.items()
+    )
 
 
 def read_stdin() -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import EmbeddingError, InputError, InvalidVector, WarpmemError
+from .keywords import takes_keyword
 from .texts import check_texts
 from .vectors import as_vectors
 
@@ -19,10 +19,13 @@ class CallableEmbedder:
 
     A function with a parameter named `role` that can be passed by keyword also gets ``role="document"`` or
     ``role="query"``. Its output is checked and copied. `model_id` names the weights behind the function:
-    change it whenever equal texts would get other vectors. As thread-safe as the function.
+    change it whenever equal texts would get other vectors. A store calls the function from `parallel` threads
+    at a time at most; texts of others wait meanwhile and come together in the next call.
     """
 
-    def __init__(self, function: Callable[..., Any], model_id: str, dimension: int) -> None:
+    def __init__(
+        self, function: Callable[..., Any], model_id: str, dimension: int, *, parallel: int = 1
+    ) -> None:
         if not callable(function):
             raise InputError(f"function must be callable, not {type(function).__name__}")
         name: Any = model_id
@@ -31,10 +34,13 @@ class CallableEmbedder:
             raise InputError("model_id must be a string that is not empty")
         if not isinstance(size, int) or isinstance(size, bool) or size < 1:
             raise InputError("dimension must be an integer of at least 1")
+        if isinstance(parallel, bool) or not isinstance(parallel, int) or parallel < 1:
+            raise InputError("parallel must be an integer of at least 1")
+        self.parallel = parallel
         self._function = function
         self._model_id = model_id
         self._dimension = dimension
-        self._wants_role = _takes_role(function)
+        self._wants_role = takes_keyword(function, "role")
 
     @property
     def model_id(self) -> str:
@@ -68,14 +74,3 @@ class CallableEmbedder:
                 f"embedder {self._model_id!r}: expected {len(checked)} rows, one per text, not {len(rows)}"
             )
         return rows.copy()
-
-
-def _takes_role(function: Callable[..., Any]) -> bool:
-    try:
-        parameter = inspect.signature(function).parameters.get("role")
-    except (TypeError, ValueError):  # some compiled functions have no signature
-        return False
-    return parameter is not None and parameter.kind in (
-        inspect.Parameter.KEYWORD_ONLY,
-        inspect.Parameter.POSITIONAL_OR_KEYWORD,
-    )

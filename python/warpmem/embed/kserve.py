@@ -5,6 +5,7 @@ The protocol: https://kserve.github.io/website/docs/concepts/architecture/data-p
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 from urllib.parse import quote
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from ..errors import EmbeddingError, InputError
 from ..ops.http import Endpoint
+from ..protocols import Embedder
 from .remote import RemoteEmbedder
 
 _FLOATS = ("FP16", "FP32", "FP64")
@@ -57,6 +59,8 @@ class KServeEmbedder(RemoteEmbedder):
         query_prefix: str = "",
         document_prefix: str = "",
         check_seconds: float = 60.0,
+        parallel: int = 16,
+        fallback: Sequence[Embedder] = (),
         timeout: float = 30.0,
         key_env: str | None = None,
         key_file: str | None = None,
@@ -69,7 +73,7 @@ class KServeEmbedder(RemoteEmbedder):
             raise InputError("version must be a string that is not empty")
         if shape not in ("n", "n1"):
             raise InputError("shape must be 'n' or 'n1'")
-        self._endpoint = Endpoint(url, timeout=timeout, key_env=key_env, key_file=key_file, ca_file=ca_file)
+        endpoint = Endpoint(url, timeout=timeout, key_env=key_env, key_file=key_file, ca_file=ca_file)
         self._path = f"/v2/models/{quote(model, safe='')}"
         if version is not None:
             self._path += f"/versions/{quote(version, safe='')}"
@@ -77,6 +81,7 @@ class KServeEmbedder(RemoteEmbedder):
         self._output = output
         self._inner = [1] if shape == "n1" else []
         super().__init__(
+            endpoint,
             model_id=model_id,
             default_id=f"kserve:{model}" + (f":{version}" if version else ""),
             dimension=dimension,
@@ -84,9 +89,11 @@ class KServeEmbedder(RemoteEmbedder):
             query_prefix=query_prefix,
             document_prefix=document_prefix,
             check_seconds=check_seconds,
+            parallel=parallel,
+            fallback=fallback,
         )
 
-    def _ask(self, texts: list[str]) -> Any:
+    def _ask(self, texts: list[str], timeout: float | None) -> Any:
         tensor = {
             "name": self._input,
             "shape": [len(texts), *self._inner],
@@ -94,7 +101,7 @@ class KServeEmbedder(RemoteEmbedder):
             "data": texts,
         }
         request = {"inputs": [tensor], "outputs": [{"name": self._output}]}
-        for found in self._endpoint.post(f"{self._path}/infer", request, _Answer).outputs:
+        for found in self._endpoint.post(f"{self._path}/infer", request, _Answer, timeout).outputs:
             if found.name == self._output:
                 return self._rows_of(found)
         raise EmbeddingError(f"{self.model_id!r}: the answer has no output {self._output!r}")

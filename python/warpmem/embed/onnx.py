@@ -51,6 +51,8 @@ class OnnxEmbedder:
             failure=EmbeddingError,
         )  # fmt: skip
         self._model_id = model_id or self._model.model_id("onnx", self._network.weights)
+        if device == "cuda":
+            self.place = "cuda:0"
 
     @property
     def model_id(self) -> str:

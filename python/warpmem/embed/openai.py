@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -15,6 +16,7 @@ import numpy as np
 from ..errors import EmbeddingError, InputError
 from ..ops.http import Endpoint
 from ..ops.texts import check_not_empty
+from ..protocols import Embedder
 from .remote import RemoteEmbedder
 
 
@@ -53,6 +55,8 @@ class OpenAIEmbedder(RemoteEmbedder):
         query_prefix: str = "",
         document_prefix: str = "",
         check_seconds: float = 60.0,
+        parallel: int = 16,
+        fallback: Sequence[Embedder] = (),
         timeout: float = 30.0,
         key_env: str | None = None,
         key_file: str | None = None,
@@ -61,13 +65,14 @@ class OpenAIEmbedder(RemoteEmbedder):
         check_not_empty(model, "model")
         if shorten and dimension is None:
             raise InputError("shorten needs the dimension to shorten to")
-        self._endpoint = Endpoint(url, timeout=timeout, key_env=key_env, key_file=key_file, ca_file=ca_file)
+        endpoint = Endpoint(url, timeout=timeout, key_env=key_env, key_file=key_file, ca_file=ca_file)
         self._request: dict[str, Any] = {"model": model}
         if as_base64:
             self._request["encoding_format"] = "base64"
         if shorten:
             self._request["dimensions"] = dimension
         super().__init__(
+            endpoint,
             model_id=model_id,
             default_id=f"openai:{model}:{dimension}" if shorten else f"openai:{model}",
             dimension=dimension,
@@ -75,10 +80,12 @@ class OpenAIEmbedder(RemoteEmbedder):
             query_prefix=query_prefix,
             document_prefix=document_prefix,
             check_seconds=check_seconds,
+            parallel=parallel,
+            fallback=fallback,
         )
 
-    def _ask(self, texts: list[str]) -> list[Any]:
-        data = self._endpoint.post("/embeddings", {**self._request, "input": texts}, _Answer).data
+    def _ask(self, texts: list[str], timeout: float | None) -> list[Any]:
+        data = self._endpoint.post("/embeddings", {**self._request, "input": texts}, _Answer, timeout).data
         rows: list[Any] = [None] * len(data)
         for row in data:
             if not 0 <= row.index < len(rows) or rows[row.index] is not None:

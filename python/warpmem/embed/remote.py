@@ -1,8 +1,10 @@
-"""What embedders behind a server have in common: batches, checks of every answer, and a watch for other
-weights under the same name."""
+"""What embedders behind a server have in common: batches, checks of every answer, a guard against its
+failing, others in its place, and a watch for other weights under the same name."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -13,14 +15,50 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import MAX_DIMENSION
-from ..errors import EmbeddingError, InputError, InvalidVector, ModelMismatch
+from ..errors import (
+    DeadlineExceeded,
+    EmbeddingError,
+    InputError,
+    InvalidVector,
+    ModelMismatch,
+    ModelUnavailable,
+    Overloaded,
+)
 from ..ops.digest import digest16
+from ..ops.guard import guard_of
+from ..ops.http import Endpoint
+from ..protocols import Embedder
 from .texts import check_texts
 from .vectors import as_vectors
 
 _PROBE: Final = "The same words give the same vector as long as the model is the same."
 _SAME: Final = 0.995
 """Least cosine of the probe's two vectors: half precision and other batches stay above 0.999."""
+_IN_TURN: Final = (ModelUnavailable, Overloaded, DeadlineExceeded)
+"""After these another may be asked."""
+
+
+class _Weights:
+    """What the weights made of the probe at first; shared by all who are asked in each other's place.
+    Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.first: NDArray[np.float32] | None = None
+
+    def compare(self, vector: NDArray[np.float32], model_id: str) -> None:
+        """Raises ModelMismatch when this vector of the probe is not that of the same weights."""
+        with self._lock:
+            if self.first is None:
+                self.first = vector.copy()
+            first = self.first
+        a, b = first.astype(np.float64), vector.astype(np.float64)
+        cosine = float(a @ b / np.sqrt((a @ a) * (b @ b)))
+        if cosine < _SAME:
+            raise ModelMismatch(
+                f"{model_id!r} has other weights than at first: one text's two vectors have the cosine "
+                f"{cosine:.3f}, not at least {_SAME}; let the server serve the model that made the vectors"
+            )
 
 
 class RemoteEmbedder(ABC):
@@ -34,10 +72,15 @@ class RemoteEmbedder(ABC):
     check_seconds    after so many seconds a fixed text is embedded again, with the next request; when it gets
                      another vector than at first, other weights answer under the same name, which is a
                      ModelMismatch until the first ones are back. 0 checks every request
+    parallel         requests at a time at most; how many of them, the server's answers decide (ops/guard.py)
+    fallback         Embedders of the same model_id and dimension that are asked in turn when the server is
+                     down, overloaded or late; else ModelMismatch. Those behind servers are held to the same
+                     weights by the fixed text
     """
 
     def __init__(
         self,
+        endpoint: Endpoint,
         *,
         model_id: str | None,
         default_id: str = "",
@@ -46,8 +89,14 @@ class RemoteEmbedder(ABC):
         query_prefix: str,
         document_prefix: str,
         check_seconds: float,
+        parallel: int,
+        fallback: Sequence[Embedder],
     ) -> None:
-        for name, value, most in (("dimension", dimension, MAX_DIMENSION), ("batch", batch, 1 << 16)):
+        for name, value, most in (
+            ("dimension", dimension, MAX_DIMENSION),
+            ("batch", batch, 1 << 16),
+            ("parallel", parallel, 1024),
+        ):
             if value is not None and (
                 isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most
             ):
@@ -63,18 +112,27 @@ class RemoteEmbedder(ABC):
             raise InputError("model_id must be a string that is not empty")
         if isinstance(check_seconds, bool) or not isinstance(check_seconds, (int, float)):
             raise InputError("check_seconds must be a number")
+        self._endpoint = endpoint
         self._model_id = model_id
+        self.place = f"{endpoint.base} {model_id}"
+        self._guard = guard_of((os.getpid(), self.place), parallel)
         self._batch = batch
         self._prefix = {"query": query_prefix, "document": document_prefix}
         self._check_seconds = check_seconds
         self._lock = threading.Lock()
-        self._first: NDArray[np.float32] | None = None
+        self._weights = _Weights()
         self._checked = -float("inf")
         self._dimension = dimension or 0
         if dimension is None:
-            first = self._rows([_PROBE])[0]
+            first = self._rows([_PROBE], None)[0]
             self._dimension = len(first)
             self._check(first)
+        self._fallback = _equals(self, fallback)
+        for other in self._fallback:
+            if isinstance(other, RemoteEmbedder):
+                if other._weights.first is not None:
+                    self._weights.compare(other._weights.first, self._model_id)
+                other._weights, other._checked = self._weights, -float("inf")
 
     @property
     def model_id(self) -> str:
@@ -84,55 +142,80 @@ class RemoteEmbedder(ABC):
     def dimension(self) -> int:
         return self._dimension
 
-    @abstractmethod
-    def _ask(self, texts: list[str]) -> Sequence[Any] | NDArray[Any]:
-        """One request: what the server gave for each of `texts`, in their order, a row of numbers
-        each. What is wrong with the rows is found by the caller."""
+    @property
+    def parallel(self) -> int:
+        """How many requests the server gets at a time now."""
+        return self._guard.limit
 
-    def embed(self, texts: Sequence[str], *, role: Literal["document", "query"]) -> NDArray[np.float32]:
-        """(n, dimension) float32.
+    def forget(self) -> None:
+        """What those in the fallback remember of texts is dropped; a server's memory is its own."""
+        for other in self._fallback:
+            getattr(other, "forget", int)()
+
+    @abstractmethod
+    def _ask(self, texts: list[str], timeout: float | None) -> Sequence[Any] | NDArray[Any]:
+        """One request: what the server gave for each of `texts`, in their order, a row of numbers
+        each. What is wrong with the rows is found by the caller. timeout: as of Endpoint.post."""
+
+    def embed(
+        self, texts: Sequence[str], *, role: Literal["document", "query"], timeout: float | None = None
+    ) -> NDArray[np.float32]:
+        """(n, dimension) float32. timeout: seconds for all of it, where less are left than the endpoint's own
+        for each request.
 
         Raises InvalidText when a text holds no token; EmbeddingError for an answer with another dimension,
         too few or too many rows, NaN, infinity or a zero row; ModelMismatch when the server has other weights
-        than at first; ModelUnavailable, Overloaded, DeadlineExceeded and ModelError as ops/http.py says.
+        than at first; ModelUnavailable, Overloaded, DeadlineExceeded and ModelError as ops/http.py says, and
+        Overloaded while the server is not asked because it failed. With a fallback, these are of the server
+        itself, after all others have failed.
         """
         checked = check_texts(texts)
-        rows = np.empty((len(checked), self._dimension), np.float32)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        try:
+            return self._own(checked, role, deadline)
+        except _IN_TURN:
+            for other in self._fallback:
+                options = {}
+                if deadline is not None and isinstance(other, RemoteEmbedder):
+                    options["timeout"] = deadline - time.monotonic()
+                if deadline is None or time.monotonic() < deadline:
+                    with contextlib.suppress(*_IN_TURN):
+                        return other.embed(checked, role=role, **options)
+            raise
+
+    def _own(self, texts: list[str], role: str, deadline: float | None) -> NDArray[np.float32]:
+        rows = np.empty((len(texts), self._dimension), np.float32)
         prefix = self._prefix[role]
-        for start in range(0, len(checked), self._batch):
-            group = [prefix + text for text in checked[start : start + self._batch]]
-            rows[start : start + len(group)] = self._answer(group)
+        for start in range(0, len(texts), self._batch):
+            group = [prefix + text for text in texts[start : start + self._batch]]
+            rows[start : start + len(group)] = self._answer(group, deadline)
         return rows
 
-    def _answer(self, group: list[str]) -> NDArray[np.float32]:
+    def _answer(self, group: list[str], deadline: float | None) -> NDArray[np.float32]:
         with self._lock:
             due = time.monotonic() - self._checked >= self._check_seconds
         if not due:
-            return self._rows(group)
+            return self._rows(group, deadline)
         if len(group) < self._batch:
-            rows = self._rows([*group, _PROBE])
+            rows = self._rows([*group, _PROBE], deadline)
             self._check(rows[-1])
             return rows[:-1]
-        self._check(self._rows([_PROBE])[0])  # in a request of its own: none may be too large
-        return self._rows(group)
+        # In a request of its own: none may be too large.
+        self._check(self._rows([_PROBE], deadline)[0])
+        return self._rows(group, deadline)
 
     def _check(self, vector: NDArray[np.float32]) -> None:
-        with self._lock:
-            if self._first is None:
-                self._first = vector.copy()
-            first = self._first
-        a, b = first.astype(np.float64), vector.astype(np.float64)
-        cosine = float(a @ b / np.sqrt((a @ a) * (b @ b)))
-        if cosine < _SAME:
-            raise ModelMismatch(
-                f"{self._model_id!r} has other weights than at first: one text's two vectors have the cosine "
-                f"{cosine:.3f}, not at least {_SAME}; let the server serve the model that made the vectors"
-            )
+        self._weights.compare(vector, self._model_id)
         with self._lock:
             self._checked = time.monotonic()
 
-    def _rows(self, texts: list[str]) -> NDArray[np.float32]:
-        answer = self._ask(texts)
+    def _rows(self, texts: list[str], deadline: float | None) -> NDArray[np.float32]:
+        left = None if deadline is None else deadline - time.monotonic()
+        if left is not None and left <= 0:
+            raise DeadlineExceeded(f"the deadline passed before {self._endpoint.name} was asked")
+        answer = self._guard.run(
+            lambda seconds: self._ask(texts, seconds), self._endpoint.name, len(texts), left
+        )
         if len(answer) != len(texts):
             raise EmbeddingError(
                 f"{self._model_id!r}: expected {len(texts)} rows, one per text, not {len(answer)}"
@@ -146,3 +229,17 @@ class RemoteEmbedder(ABC):
             return as_vectors(answer, dimension, f"answer of {self._model_id!r}")
         except InvalidVector as error:
             raise EmbeddingError(str(error)) from error
+
+
+def _equals(embedder: RemoteEmbedder, fallback: Any) -> tuple[Embedder, ...]:
+    if isinstance(fallback, (str, bytes)) or not isinstance(fallback, Sequence):
+        raise InputError(f"fallback must be a list of embedders, not {type(fallback).__name__}")
+    for other in fallback:
+        if isinstance(other, type) or not isinstance(other, Embedder):
+            raise InputError(f"fallback must be a list of embedders; one is {type(other).__name__}")
+        if (other.model_id, other.dimension) != (embedder.model_id, embedder.dimension):
+            raise ModelMismatch(
+                f"a fallback is {other.model_id!r} ({other.dimension} dimensions), not {embedder.model_id!r} "
+                f"({embedder.dimension}): their vectors would not go together"
+            )
+    return tuple(fallback)

@@ -5,7 +5,10 @@ The API: https://huggingface.github.io/text-embeddings-inference
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..ops.http import Endpoint
+from ..protocols import Embedder
 from .remote import RemoteEmbedder
 
 
@@ -29,21 +32,28 @@ class TEIEmbedder(RemoteEmbedder):
         query_prefix: str = "",
         document_prefix: str = "",
         check_seconds: float = 60.0,
+        parallel: int = 16,
+        fallback: Sequence[Embedder] = (),
         timeout: float = 30.0,
         key_env: str | None = None,
         key_file: str | None = None,
         ca_file: str | None = None,
     ) -> None:
-        self._endpoint = Endpoint(url, timeout=timeout, key_env=key_env, key_file=key_file, ca_file=ca_file)
+        endpoint = Endpoint(url, timeout=timeout, key_env=key_env, key_file=key_file, ca_file=ca_file)
         self._truncate = bool(truncate)
         super().__init__(
+            endpoint,
             model_id=model_id,
             dimension=dimension,
             batch=batch,
             query_prefix=query_prefix,
             document_prefix=document_prefix,
             check_seconds=check_seconds,
+            parallel=parallel,
+            fallback=fallback,
         )
 
-    def _ask(self, texts: list[str]) -> list[list[float]]:
-        return self._endpoint.post("/embed", {"inputs": texts, "truncate": self._truncate}, list[list[float]])
+    def _ask(self, texts: list[str], timeout: float | None) -> list[list[float]]:
+        return self._endpoint.post(
+            "/embed", {"inputs": texts, "truncate": self._truncate}, list[list[float]], timeout
+        )

@@ -66,6 +66,8 @@ class TorchEmbedder:
             raise EmbeddingError(
                 f"{os.fspath(path)!r} cannot be loaded on {self._device!r}: {type(error).__name__}"
             ) from error
+        if self._device.startswith("cuda"):
+            self.place = self._device if ":" in self._device else f"{self._device}:0"
         kind = "torch" if dtype == "float32" else f"torch-{dtype}"
         self._model_id = model_id or self._model.model_id(kind, weights)
 

@@ -154,6 +154,7 @@ class Browser:
         backend: str,
         reason: str,
         reembedding: bool,
+        models: Mapping[str, Mapping[str, Any]],
     ) -> Stats:
         lag_changes, lag_seconds = self._log.lag()
         totals = self._log.totals()
@@ -177,6 +178,7 @@ class Browser:
             lag_changes=lag_changes,
             lag_seconds=lag_seconds,
             reembed=self._reembed(reembedding),
+            models={name: dict(counters) for name, counters in models.items()},
         )
 
     def _reembed(self, running: bool) -> ReembedStatus | None:

@@ -100,7 +100,8 @@ class Editor:
         if vector is not None:
             return item, self._vectors.normalize(self._vectors.given(vector, 1))[0]
         if item.text != record.item.text:
-            return item, self._vectors.normalize(self._vectors.embed([item.text], "document"))[0]
+            made = self._vectors.embed([item.text], "document", [(item.scope.owner,)])
+            return item, self._vectors.normalize(made)[0]
         return item, None
 
     def delete(self, item_id: str, *, scope: Scope | None, durability: Durability | None) -> None:

@@ -11,10 +11,10 @@ from typing import Literal
 
 from ..errors import InputError, NotFound, StoreError, StoreReadOnly
 from ..ops.clock import to_datetime
-from ..ops.ids import format_id, parse_id
+from ..ops.ids import format_id, owner_of, parse_id
 from ..protocols import Log
 from ..records import ErasureReceipt, KnownBackup
-from ..types import Scope
+from ..types import Owner, Scope
 from . import arguments
 from .serving import Current
 
@@ -59,9 +59,12 @@ class Eraser:
             erasure = os.urandom(_ID_BYTES)
             pages = self._current.now.index.stats()["device_pages"]
             counts: Mapping[str, int] = {}
-            if owners or keys:
-                counts = self._log.erasures.remove(erasure, owners, keys | only)
-            checkpoint, files = self._scrub()
+            try:
+                if owners or keys:
+                    counts = self._log.erasures.remove(erasure, owners, keys | only)
+                checkpoint, files = self._scrub()
+            finally:
+                self._forget_texts(owners | {owner_of(key) for key in keys | only})
             return ErasureReceipt(
                 id=erasure.hex(),
                 at=to_datetime(self._log.now()),
@@ -91,6 +94,16 @@ class Eraser:
         forget: Callable[[], object] = getattr(serving.embedder, "forget", _nothing)
         forget()
         return serving.index.renew(), self._log.erasures.scrub()
+
+    def _forget_texts(self, numbers: Collection[int]) -> None:
+        """What was embedded for these owners, and for those whom the store does not know: who was erased, or
+        has only ever searched."""
+
+        def erased(owner: Owner) -> bool:
+            number = self._log.owner(owner)
+            return number is None or number in numbers
+
+        self._current.now.embeddings.forget(erased)
 
     def _covered(self, scope: Scope) -> tuple[set[int], set[bytes]]:
         number = self._log.owner(scope.owner)

@@ -32,6 +32,7 @@ from ..types import (
 from . import arguments
 from .browser import Browser
 from .cache import ItemCache
+from .embedding_cache import EmbeddingCache
 from .erasable import Erasable
 from .eraser import Eraser
 from .lifetime import Lifetime
@@ -75,6 +76,7 @@ class Memory(Maintained, Erasable, Portable, Reasoned):
         self._reasoning = reasoning
         self._reranking = Reranking(reasoning.reranker)
         self._cache = ItemCache(log, config.item_cache)
+        self._embeddings = EmbeddingCache(config.embedding_cache_bytes)
         self._browser = Browser(log, self._cache)
         self._current = Current(log, self._serve(log.identity, embedder))
         self._reembedding = Reembedding(log, self._current)
@@ -113,7 +115,7 @@ class Memory(Maintained, Erasable, Portable, Reasoned):
         durable as `durability` says and the next search in this process sees it. `kind` defaults to "fact"
         ("message" for chat messages). `vector`: (dim,) or (n, dim) float, NumPy or DLPack; replaces
         embedding. An item whose `valid_from` lies ahead is found from then on. Raises InputError, Conflict,
-        EmbeddingError, DiskFull.
+        EmbeddingError, Overloaded, DiskFull.
         """
         self._check_open()
         if not isinstance(infer, str) or infer != "none":
@@ -255,15 +257,16 @@ class Memory(Maintained, Erasable, Portable, Reasoned):
         policy/filters.py; applied inside the scan. `as_of`: what was true then; `known_at`: what had been
         recorded by then, in the version of then. `mode`: a preset of weights, see policy/modes.py; "hybrid"
         goes by meaning, words and words around. `now` stands in for the clock (expiry, recency). `vector`
-        replaces embedding `query`. `deadline`: seconds; DeadlineExceeded afterwards. `return_vectors`:
-        result.vectors: (n, dim) float32 of length 1. k times an owner's scopes <= 4096.
+        replaces embedding `query`. `deadline`: seconds; DeadlineExceeded afterwards, Overloaded at once where
+        the embedder has too much to do. `return_vectors`: result.vectors: (n, dim) float32 of length 1. k
+        times an owner's scopes <= 4096.
 
         `rerank`: a Reranker, or True for the store's own, puts the 50 best in order by what it reads; a
         number up to 1,000 is how many, fewer over many scopes. Equals keep the order above, and so do the
         hits behind; scores stay as they are, and with explain `parts` has its own. Where it is overloaded or
         the deadline passes meanwhile, `degraded` names "rerank" and the order is that above.
 
-        Raises InputError, ModelError.
+        Raises InputError, Overloaded, and as the embedder and the reranker.
         """
         self._check_open()
         whose = arguments.search_scopes(
@@ -401,11 +404,12 @@ class Memory(Maintained, Erasable, Portable, Reasoned):
         return self._browser.changes(since, limit)
 
     def stats(self) -> Stats:
-        """Counters of the store, its index and its cache."""
+        """Counters of the store, its index, its models and its caches."""
         self._check_open()
         with self._current.use() as serving:
-            rows, identity = serving.index.stats(), serving.vectors.identity
+            rows, vectors = serving.index.stats(), serving.vectors
         running = self._reembedding.running
         return self._browser.stats(
-            self._config, identity, rows, self._backend.name, self._backend_reason, running
-        )
+            self._config, vectors.identity, rows, self._backend.name, self._backend_reason, running,
+            vectors.stats(),
+        )  # fmt: skip

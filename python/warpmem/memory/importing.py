@@ -14,6 +14,7 @@ from ..protocols import Log
 from ..types import Scope
 from .ledger import Ledger
 from .lines import Importer, read_lines
+from .vectors import background
 
 if TYPE_CHECKING:
     from .facade import Memory
@@ -59,7 +60,7 @@ def import_file(
             refused.append((number, text))
         say(text)
 
-    with _source(file) as stream:
+    with _source(file) as stream, background():
         ledger = _ledger(stream, log, scope, kind)
         importer = Importer(
             memory, scope, kind, batch, skip_errors=skip_errors, refused=refuse, say=say,

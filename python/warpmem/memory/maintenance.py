@@ -15,6 +15,7 @@ from ..protocols import Embedder, Index, Log, SearchBackend, VectorBuild
 from ..records import StoreIdentity
 from . import arguments
 from .cache import ItemCache
+from .embedding_cache import EmbeddingCache
 from .lifetime import Lifetime
 from .reembed import BATCH, Given, Progress, Reembedding
 from .serving import Current, Parts, Serving
@@ -35,6 +36,7 @@ class Maintained:
     _check_open: Callable[[], None]
     _backend: SearchBackend
     _cache: ItemCache
+    _embeddings: EmbeddingCache
     _schemas: Schemas
 
     @property
@@ -103,7 +105,9 @@ class Maintained:
 
     def _serve(self, identity: StoreIdentity, embedder: Embedder) -> Serving:
         index = self._parts.make_index(identity)
-        return Serving(self._log, identity, embedder, index, self._backend, self._cache, self._schemas)
+        return Serving(
+            self._log, identity, embedder, index, self._backend, self._cache, self._schemas, self._embeddings
+        )
 
     def close(self) -> None:
         """Finish running changes, flush, and release the directory. Idempotent."""

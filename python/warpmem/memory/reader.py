@@ -113,7 +113,7 @@ class Reader:
         if blind:
             embedded = self._no_vectors(queries or (), len(scopes))
         else:
-            embedded = self._query_vectors(queries, vectors, len(scopes), deadline)
+            embedded = self._query_vectors(queries, vectors, scopes, deadline)
         words = ("",) * len(scopes) if queries is None or not ranking.lexical else queries
         prepared = time.perf_counter()
         deadline.check("the scan")
@@ -161,8 +161,13 @@ class Reader:
         return results
 
     def _query_vectors(
-        self, queries: Sequence[str] | None, vectors: Any, count: int, deadline: Deadline
+        self,
+        queries: Sequence[str] | None,
+        vectors: Any,
+        scopes: Sequence[Sequence[Scope]],
+        deadline: Deadline,
     ) -> NDArray[np.float32]:
+        count = len(scopes)
         if vectors is not None:
             if (
                 count == 1
@@ -177,7 +182,8 @@ class Reader:
             raise InputError("a search needs a query text or a vector")
         texts = [check_text(query) for query in queries]
         deadline.check("embedding the query")
-        return self._vectors.normalize(self._vectors.embed(texts, "query"))
+        owners = [tuple(scope.owner for scope in each) for each in scopes]
+        return self._vectors.normalize(self._vectors.embed(texts, "query", owners, timeout=deadline.left()))
 
     def _no_vectors(self, queries: Sequence[str], count: int) -> NDArray[np.float32]:
         """Of queries whose similarity has no weight: any direction does."""

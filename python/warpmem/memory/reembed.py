@@ -15,7 +15,7 @@ from ..protocols import Log, VectorBuild
 from ..records import VersionName
 from ..types import MemoryItem
 from .serving import Current, Serving
-from .vectors import Vectors
+from .vectors import Vectors, background
 
 Given = Literal["refuse"] | Callable[[Sequence[MemoryItem]], Any]
 Progress = Callable[[int, int], None]
@@ -126,16 +126,18 @@ class _Maker:
         if not items:
             return {}
         texts = [item.text for item in items.values()]
-        try:
-            rows = self._vectors.embed(texts, "document")
-        except InputError:
-            rows = np.stack([self._one(item) for item in items.values()])
+        owners = [(item.scope.owner,) for item in items.values()]
+        with background():
+            try:
+                rows = self._vectors.embed(texts, "document", owners)
+            except InputError:
+                rows = np.stack([self._one(item) for item in items.values()])
         return dict(zip(items, self._vectors.normalize(rows), strict=True))
 
     def _one(self, item: MemoryItem) -> NDArray[np.float32]:
         found: NDArray[np.float32]
         try:
-            found = self._vectors.embed([item.text], "document")[0]
+            found = self._vectors.embed([item.text], "document", [(item.scope.owner,)])[0]
         except InputError as error:
             if self._given == "refuse":
                 raise InputError(

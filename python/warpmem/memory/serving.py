@@ -17,6 +17,7 @@ from ..records import RowChange, StoreIdentity
 from .cache import ItemCache
 from .digests import Digests
 from .editor import Editor
+from .embedding_cache import EmbeddingCache
 from .reader import Reader
 from .vectors import ModelMoved, Vectors
 from .writer import Writer
@@ -48,10 +49,12 @@ class Serving:
         backend: SearchBackend,
         cache: ItemCache,
         schemas: Schemas,
+        embeddings: EmbeddingCache,
     ) -> None:
         digests = Digests(identity.salt)
-        self.vectors = Vectors(embedder, backend.normalize, identity)
+        self.vectors = Vectors(embedder, backend.normalize, identity, embeddings)
         self.embedder = embedder
+        self.embeddings = embeddings
         self.index = index
         self.reader = Reader(log, index, cache, self.vectors, backend.name)
         self.writer = Writer(log, self.vectors, digests, schemas)
@@ -103,6 +106,9 @@ class Current:
         """Take in committed changes."""
         self._now.index.apply(changes)
         self._now.reader.forget(changes)
+        if self._log.read_only and any(change.erased for change in changes):
+            # Whose they were only the process knows that erases.
+            self._now.embeddings.forget(lambda owner: True)
 
     def replace(self, serving: Serving) -> None:
         """Put another model to work. On the committer thread, between the changes of both."""

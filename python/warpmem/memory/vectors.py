@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..embed.scheduled import ScheduledEmbedder
 from ..embed.vectors import as_vectors
-from ..errors import EmbeddingError, InvalidVector, ModelMismatch
+from ..errors import EmbeddingError, InputError, InvalidVector, ModelMismatch
 from ..protocols import Embedder, Log
 from ..records import StoreIdentity
+from ..types import Owner
+from .embedding_cache import EmbeddingCache, key
+
+_background: Final[ContextVar[bool]] = ContextVar("background", default=False)
+
+
+@contextmanager
+def background() -> Iterator[None]:
+    """What this thread embeds within the block gives way to everybody else."""
+    before = _background.set(True)
+    try:
+        yield
+    finally:
+        _background.reset(before)
 
 
 class ModelMoved(ModelMismatch):
@@ -29,10 +46,12 @@ class Vectors:
         embedder: Embedder,
         normalize: Callable[[NDArray[np.float32]], NDArray[np.float32]],
         identity: StoreIdentity,
+        cache: EmbeddingCache | None = None,
     ) -> None:
         self.identity = identity
-        self._embedder = embedder
+        self._embedder = ScheduledEmbedder(embedder)
         self._normalize = normalize
+        self._cache = cache if cache is not None and cache.keeps else None
         self.dimension = embedder.dimension
         self.model_id = embedder.model_id
 
@@ -45,17 +64,59 @@ class Vectors:
                 "was stored; give a vector of the new model"
             )
 
-    def embed(self, texts: Sequence[str], role: Literal["document", "query"]) -> NDArray[np.float32]:
-        """(n, dimension) float32, finite, no zero row: what the protocol promises. Raises EmbeddingError."""
-        vectors: Any = self._embedder.embed(texts, role=role)
-        expected = (len(texts), self.dimension)
-        shape, dtype = getattr(vectors, "shape", None), getattr(vectors, "dtype", None)
-        if shape != expected or dtype != np.float32:
-            raise EmbeddingError(
-                f"expected float32 vectors of shape {expected}, "
-                f"not {type(vectors).__name__} of {dtype} {shape}"
-            )
-        out = np.asarray(vectors)
+    def embed(
+        self,
+        texts: Sequence[str],
+        role: Literal["document", "query"],
+        owners: Sequence[Sequence[Owner]] | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> NDArray[np.float32]:
+        """(n, dimension) float32, finite, no zero row: what the protocol promises.
+
+        owners: whose each text is; the first text's first one is charged for all. timeout: seconds until the
+        vectors are of no use. Queries go before documents, and both before what is done in the background.
+        Texts that their owners had embedded before may come from the cache. Raises EmbeddingError,
+        Overloaded, DeadlineExceeded, and as the embedder."""
+        if self._cache is None or not owners or _background.get():
+            return self._made(texts, role, owners, timeout)
+        keys = [key(whose, self.model_id, role, text) for whose, text in zip(owners, texts, strict=True)]
+        known, epoch = self._cache.get(keys)
+        missing = [i for i, row in enumerate(known) if row is None]
+        if len(missing) == len(keys):
+            made = self._made(texts, role, owners, timeout)
+            self._cache.put(keys, made, epoch)
+            return made
+        out = np.empty((len(keys), self.dimension), np.float32)
+        if missing:
+            try:
+                made = self._made([texts[i] for i in missing], role, [owners[i] for i in missing], timeout)
+            except InputError:
+                return self._made(texts, role, owners, timeout)  # which counts them as the caller does
+            self._cache.put([keys[i] for i in missing], made, epoch)
+            out[missing] = made
+        for i, row in enumerate(known):
+            if row is not None:
+                out[i] = row
+        return out
+
+    def stats(self) -> dict[str, dict[str, Any]]:
+        """By part: what the embedder's scheduler has done, and the cache."""
+        return {
+            "embedder": self._embedder.stats(),
+            "cache": {} if self._cache is None else self._cache.stats(),
+        }
+
+    def _made(
+        self,
+        texts: Sequence[str],
+        role: Literal["document", "query"],
+        owners: Sequence[Sequence[Owner]] | None,
+        timeout: float | None,
+    ) -> NDArray[np.float32]:
+        lane = "background" if _background.get() else "interactive" if role == "query" else "ingest"
+        owner = owners[0][0] if owners else None
+        out = self._embedder.embed(texts, role, lane=lane, owner=owner, timeout=timeout)
         if not np.isfinite(out).all() or not out.any(axis=1).all():
             raise EmbeddingError("the embedder returned a vector with NaN, infinity, or zeros only")
         return out

@@ -188,7 +188,9 @@ class Writer:
             if entry.vector is not None:
                 out[i] = entry.vector
         if wanted:
-            out[wanted] = self._vectors.embed([checked[i].item.text for i in wanted], "document")
+            items = [checked[i].item for i in wanted]
+            owners = [(item.scope.owner,) for item in items]
+            out[wanted] = self._vectors.embed([item.text for item in items], "document", owners)
         return self._vectors.normalize(out)
 
 

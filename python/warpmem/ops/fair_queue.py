@@ -16,6 +16,7 @@ from collections.abc import Hashable
 from typing import Final, NamedTuple
 
 from ..errors import Overloaded
+from .speed import Speed
 
 LANES: Final = ("interactive", "ingest", "background")
 """By priority."""
@@ -26,7 +27,9 @@ FLOOR: Final = 0.05
 UNIT: Final = 0.02
 """Seconds that a batch of the last lane may take, so that it never keeps the first one waiting for long."""
 
-_SMOOTHING: Final = 0.2
+_LONGEST: Final = (0.1, 0.1, UNIT)
+"""Seconds that a batch may take, by lane: who comes a moment after it began waits for all of it."""
+
 _ASIDE: Final = 16
 """How many requests of other kinds a batch may step over."""
 
@@ -87,21 +90,22 @@ class FairQueue:
     batch_tokens   the most that one batch holds, but for a single request that is larger
     max_tokens     of all waiting requests together; more is Overloaded
     max_bytes      the same for bytes
-    rate           tokens a second that are expected at first; measured from then on
+    rate           tokens a second of one batch that are expected at first; measured from then on
     """
 
     def __init__(self, batch_tokens: int, max_tokens: int, max_bytes: int, rate: float) -> None:
         self.batch_tokens = batch_tokens
         self.max_tokens = max_tokens
         self.max_bytes = max_bytes
-        self.rate = rate
+        self.speed = Speed(rate)
+        self.slots = 1
+        """How many batches are served at a time."""
         self.tokens = 0
         self.bytes = 0
         self.running = 0
         """Tokens of batches that were taken and are not done."""
         self._lanes = tuple(_Lane() for _ in LANES)
         self._number = 0
-        self._measured = False
 
     # -------------------------------------------------------------------------------------- asking
 
@@ -120,7 +124,14 @@ class FairQueue:
         mine = own.backlog.get(owner, 0) + tokens
         ahead += min(own.tokens + tokens, mine * max(1, len(own.backlog) + (owner not in own.backlog)))
         share = 1.0 if lane == 0 else 1.0 - FLOOR * (len(LANES) - 1 - lane)
-        return ahead / (self.rate * share)
+        # The others' work is divided among the slots, its own is not.
+        return self.speed.seconds(ahead, self.batch_tokens) * (
+            ((ahead - tokens) / self.slots + tokens) / (ahead * share)
+        )
+
+    def limit(self, lane: int) -> int:
+        """The most tokens of a batch of a lane, at the measured rate."""
+        return max(1, int(min(self.batch_tokens, self.speed.within(_LONGEST[lane]))))
 
     # ------------------------------------------------------------------------------------ changing
 
@@ -132,10 +143,10 @@ class FairQueue:
             raise self._overloaded(f"{self.bytes} bytes wait, at most {self.max_bytes} may", self.tokens)
         wait = self.estimate(request.lane, request.owner, request.tokens)
         left = request.deadline - now
-        if wait > left and self._measured:
+        if wait > left and self.speed.measured:
             raise self._overloaded(
                 f"an answer takes about {wait:.3g} s, and the deadline is in {max(0.0, left):.3g} s",
-                int((wait - left) * self.rate),
+                int((wait - left) * self.speed.best),
             )
         lane = self._lanes[request.lane]
         tag = max(lane.now, lane.ends.get(request.owner, 0.0))
@@ -154,6 +165,7 @@ class FairQueue:
         if request.state != "waiting":
             return False
         request.state = "cancelled"
+        request.work = None  # it may stay in the heap for a while, and its text must not
         self._refund(request)
         self._leave(request)
         lane = self._lanes[request.lane]
@@ -178,34 +190,26 @@ class FairQueue:
         return Batch(requests, dropped)
 
     def done(self, tokens: int, seconds: float) -> None:
-        """A batch of so many tokens took so long. The rate follows."""
+        """A batch of so many tokens took so long, and the rate follows. 0 seconds: it failed, which says
+        nothing of the rate."""
         self.running -= tokens
         if seconds > 0 and tokens > 0:
-            self._measured = True
-            self.rate += (
-                _SMOOTHING * (tokens / seconds - self.rate) * min(1.0, tokens / self.batch_tokens + 0.1)
-            )
+            self.speed.seen(tokens, seconds)
 
     # ------------------------------------------------------------------------------------- details
 
     def _choose(self) -> int | None:
         """The lane to serve: one whose floor is due, else the first that has something."""
         for number, lane in enumerate(self._lanes):
-            if number and lane.waiting and lane.credit >= self._limit(number):
+            if number and lane.waiting and lane.credit >= self.limit(number):
                 return number
         for number, lane in enumerate(self._lanes):
             if lane.waiting:
                 return number
         return None
 
-    def _limit(self, number: int) -> int:
-        """The most tokens of a batch of a lane."""
-        if number < len(LANES) - 1:
-            return self.batch_tokens
-        return max(1, min(self.batch_tokens, int(self.rate * UNIT)))
-
     def _fill(self, number: int, now: float, requests: list[Request], dropped: list[Request]) -> None:
-        lane, limit, taken, first = self._lanes[number], self._limit(number), 0, float("inf")
+        lane, limit, taken, first = self._lanes[number], self.limit(number), 0, float("inf")
         aside: list[tuple[float, int, Request]] = []
         while lane.heap and len(aside) < _ASIDE:
             tag, order, request = lane.heap[0]
@@ -237,7 +241,7 @@ class FairQueue:
 
     def _seconds(self, tokens: int) -> float:
         """How long so many tokens take; nothing is known of that before the first batch was done."""
-        return tokens / self.rate if self._measured else 0.0
+        return self.speed.seconds(tokens, self.batch_tokens) if self.speed.measured else 0.0
 
     def _refund(self, request: Request) -> None:
         """Its owner's next request need not wait for what was never served."""
@@ -279,4 +283,4 @@ class FairQueue:
                 lane.credit = 0.0
 
     def _overloaded(self, why: str, tokens: int) -> Overloaded:
-        return Overloaded(why, tokens / self.rate)
+        return Overloaded(why, tokens / (self.speed.best * self.slots))

@@ -74,21 +74,27 @@ class Endpoint:
         """host:port, for messages."""
         return f"{self._host}:{self._port}"
 
-    def post(self, path: str, payload: Any, answer: type[T]) -> T:
+    @property
+    def base(self) -> str:
+        """What requests with the same one have in common: scheme, host, port and path."""
+        return f"{'https' if self._tls else 'http'}://{self.name}{self._base}"
+
+    def post(self, path: str, payload: Any, answer: type[T], timeout: float | None = None) -> T:
         """`payload` as JSON to base URL + `path`; the answer's body as `answer` (a type that msgspec knows).
+        timeout: seconds, where less are left than the endpoint's own.
 
         Raises ModelUnavailable when the server cannot be reached, breaks off or fails; Overloaded on 429 and
-        503, with the server's Retry-After; DeadlineExceeded when `timeout` passed; ModelError when it refuses
-        the request, or answers at too great length or with another body than `answer`. No message holds
-        anything of what was sent or received.
+        503, with the server's Retry-After; DeadlineExceeded when the time had passed; ModelError when it
+        refuses the request, or answers at too great length or with another body than `answer`. No message
+        holds anything of what was sent or received.
         """
         body = msgspec.json.encode(payload)
         headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "warpmem"}
         key = self._key()
         if key is not None:
             headers["Authorization"] = f"Bearer {key}"
-        deadline = time.monotonic() + self._timeout
-        received = self._exchange(path, body, headers, deadline)
+        seconds = self._timeout if timeout is None else min(timeout, self._timeout)
+        received = self._exchange(path, body, headers, seconds)
         try:
             return msgspec.json.decode(received, type=answer)
         except ValueError:  # msgspec's text may quote the body
@@ -101,7 +107,8 @@ class Endpoint:
         with self._lock:
             _drop_all(self._idle)
 
-    def _exchange(self, path: str, body: bytes, headers: dict[str, str], deadline: float) -> bytes:
+    def _exchange(self, path: str, body: bytes, headers: dict[str, str], seconds: float) -> bytes:
+        deadline = time.monotonic() + seconds
         while True:
             connection = self._take()
             reused = connection is not None
@@ -110,7 +117,7 @@ class Endpoint:
                     connection = _Connection(self._host, self._port, self._context, deadline)
                 return self._ask(connection, path, body, headers, deadline)
             except TimeoutError:
-                raise DeadlineExceeded(f"{self.name} did not answer within {self._timeout:g} s") from None
+                raise DeadlineExceeded(f"{self.name} did not answer within {seconds:.4g} s") from None
             except ssl.SSLError as error:
                 why = getattr(error, "verify_message", "") or error.reason or "handshake failed"
                 raise ModelUnavailable(f"{self.name}: TLS: {why}") from error

@@ -6,26 +6,29 @@ those of fair_queue.py."""
 
 from __future__ import annotations
 
-import copy
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Final
 
-from ..errors import DeadlineExceeded, InputError
+from ..errors import DeadlineExceeded, ModelUnavailable, Overloaded
+from .cancel import Cancellation, current
 from .fair_queue import LANES, FairQueue, Request
 
 Run = Callable[[Hashable, Sequence[Any]], Sequence[Any]]
-"""(kind, works) -> one result for each work. What it raises is the error of all of them, but for an
-InputError, which is that of one: then each is tried alone."""
+"""(kind, works) -> one result for each work. Where it raises that the device or endpoint does not answer
+(ModelUnavailable, Overloaded, DeadlineExceeded), that is the error of all of them; anything else may be the
+fault of one, and each is tried alone."""
 
 _FOREVER: Final = float("inf")
+_NOT_ANSWERING: Final = (ModelUnavailable, Overloaded, DeadlineExceeded)
 
 
 class _Call:
     """What one thread waits for: several requests, all of them or an error."""
 
-    __slots__ = ("error", "left", "results", "serving", "wake")
+    __slots__ = ("_asleep", "error", "left", "results", "serving")
 
     def __init__(self, count: int) -> None:
         self.left = count
@@ -33,12 +36,23 @@ class _Call:
         self.error: BaseException | None = None
         self.serving = False
         """Its thread serves a batch now, and will look for the next by itself."""
-        self.wake = threading.Semaphore(0)
+        # A bare lock wakes in a fraction of the time that a Semaphore or an Event takes.
+        self._asleep = threading.Lock()
+        self._asleep.acquire()
 
     def settle(self, place: int, result: Any, error: BaseException | None) -> None:
         self.results[place] = result
         self.error = self.error or error
         self.left -= 1
+
+    def wake(self) -> None:
+        """Let the next `sleep` end, or the one that is under way."""
+        with contextlib.suppress(RuntimeError):  # it is awake, or another wakes it at this moment
+            self._asleep.release()
+
+    def sleep(self, timeout: float | None) -> bool:
+        """Until the next `wake`; False when `timeout` seconds passed before it."""
+        return self._asleep.acquire(timeout=-1 if timeout is None else max(0.0, timeout))
 
 
 class Scheduler:
@@ -46,7 +60,8 @@ class Scheduler:
     bounds.
 
     run           serves a batch; called by `parallel` threads at a time at most
-    parallel      1 for a device, more for an endpoint that serves several requests at once
+    parallel      1 for a device, more for an endpoint that serves several requests at once; asked before
+                  every batch
     clock         seconds, never going back
     """
 
@@ -54,11 +69,11 @@ class Scheduler:
         self,
         run: Run,
         *,
-        parallel: int = 1,
+        parallel: Callable[[], int] = lambda: 1,
         batch_tokens: int = 16_384,
         max_tokens: int = 4_000_000,
         max_bytes: int = 256 << 20,
-        rate: float = 100_000.0,
+        rate: float = 20_000.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._run = run
@@ -80,6 +95,10 @@ class Scheduler:
         """The most tokens of a batch; a request of more is a batch by itself."""
         return self._queue.batch_tokens
 
+    def limit(self, lane: str) -> int:
+        """The same for one lane, by how long a batch of it may take at the measured rate."""
+        return self._queue.limit(LANES.index(lane))
+
     # -------------------------------------------------------------------------------------- calling
 
     def submit(
@@ -99,12 +118,16 @@ class Scheduler:
         the lane they use. timeout: seconds until the results are of no use. bytes: what the works hold while
         they wait.
 
-        Raises Overloaded before anything was done, DeadlineExceeded, and what `run` raises. An exception in
-        the waiting thread (KeyboardInterrupt) takes what still waits out of the queue."""
+        Raises Overloaded before anything was done, DeadlineExceeded, also when the caller has given up
+        (cancel.py), and what `run` raises. An exception in the waiting thread (KeyboardInterrupt) takes what
+        still waits out of the queue."""
         number = LANES.index(lane)
+        cancellation = current.get()
+        if cancellation is not None:
+            cancellation.check()
         if len(works) == 1:
             with self._lock:
-                idle = self._serving < self._parallel and not self._queue.tokens
+                idle = self._serving < self._slots() and not self._queue.tokens
                 if idle:
                     self._serving += 1
                     self._queue.running += tokens[0]
@@ -137,19 +160,22 @@ class Scheduler:
                 raise
             self._waiters[call] = None
         try:
-            self._wait(call, deadline)
+            waking = contextlib.nullcontext() if cancellation is None else cancellation.waking(call.wake)
+            with waking:
+                self._wait(call, deadline, cancellation)
         finally:
             with self._lock:
                 self._waiters.pop(call, None)
                 for request in requests:
-                    self._queue.cancel(request)
+                    self._dropped += self._queue.cancel(request)
                 self._wake_one()
         if call.error is not None:
             raise call.error
         return call.results
 
     def stats(self) -> dict[str, Any]:
-        """Counts since the beginning, what waits now, and the measured rate (tokens a second)."""
+        """Counts since the beginning, what waits now, and the measured rate (tokens a second). refused: calls
+        that were Overloaded; dropped: requests that left without having been served."""
         with self._lock:
             return {
                 "served": dict(self._served),
@@ -159,28 +185,33 @@ class Scheduler:
                 "busy_seconds": self._busy,
                 "refused": self._refused,
                 "dropped": self._dropped,
-                "rate": self._queue.rate,
+                "rate": self._queue.speed.best,
             }
 
     # -------------------------------------------------------------------------------------- serving
 
     def _serve_at_once(self, works: Sequence[Any], tokens: int, kind: Hashable, lane: str) -> list[Any]:
         began = self._clock()
+        failed = True
         try:
-            return list(self._run(kind, works))
+            results = list(self._run(kind, works))
+            failed = False
+            return results
         finally:
             with self._lock:
-                self._note(lane, 1, tokens, self._clock() - began)
+                self._note(lane, 1, tokens, self._clock() - began, failed)
                 self._wake_one()
 
-    def _wait(self, call: _Call, deadline: float) -> None:
+    def _wait(self, call: _Call, deadline: float, cancellation: Cancellation | None) -> None:
         """Until all of a call is settled: serve batches where the device is free, sleep where it is not."""
         while True:
             with self._lock:
                 if call.left == 0 or call.error is not None:
                     return
+                if cancellation is not None:
+                    cancellation.check()
                 batch = None
-                if self._serving < self._parallel:
+                if self._serving < self._slots():
                     batch = self._queue.take(self._clock())
                     for request in batch.dropped:
                         self._settle(
@@ -197,7 +228,7 @@ class Scheduler:
                 if batch.requests or batch.dropped:
                     continue
             left = None if deadline == _FOREVER else deadline - self._clock()
-            if not call.wake.acquire(timeout=None if left is None else max(0.0, left)) and left is not None:
+            if not call.sleep(left):
                 raise DeadlineExceeded("the deadline passed while the request waited; nothing was changed")
 
     def _serve(self, requests: list[Request], mine: _Call) -> None:
@@ -211,7 +242,8 @@ class Scheduler:
         finally:
             with self._lock:
                 mine.serving = False
-                self._note(lane, len(requests), tokens, self._clock() - began)
+                failed = not outcomes or any(error is not None for _, error in outcomes)
+                self._note(lane, len(requests), tokens, self._clock() - began, failed)
                 for place, request in enumerate(requests):
                     # Without an outcome the thread itself was interrupted.
                     lost = (
@@ -225,18 +257,20 @@ class Scheduler:
         works = [_work(request)[2] for request in requests]
         try:
             return [(result, None) for result in self._run(requests[0].kind, works)]
-        except InputError as error:
-            if len(works) == 1:
-                return [(None, error)]
-            return [self._attempt([request])[0] for request in requests]
         except Exception as error:  # noqa: BLE001  it is raised in the threads that wait for it
-            return [(None, _own(error) if place else error) for place in range(len(works))]
+            if len(works) == 1 or isinstance(error, _NOT_ANSWERING):
+                return [(None, _own(error) if place else error) for place in range(len(works))]
+        return [self._attempt([request])[0] for request in requests]
 
     # ------------------------------------------------------------------------------ with the lock held
 
-    def _note(self, lane: str, requests: int, tokens: int, seconds: float) -> None:
+    def _slots(self) -> int:
+        self._queue.slots = max(1, self._parallel())
+        return self._queue.slots
+
+    def _note(self, lane: str, requests: int, tokens: int, seconds: float, failed: bool) -> None:
         self._serving -= 1
-        self._queue.done(tokens, seconds)
+        self._queue.done(tokens, 0.0 if failed else seconds)
         self._served[lane] += requests
         self._tokens[lane] += tokens
         self._batches += 1
@@ -246,14 +280,14 @@ class Scheduler:
         call, place, _ = _work(request)
         call.settle(place, result, error)
         if call.left == 0 or error is not None:
-            call.wake.release()
+            call.wake()
 
     def _wake_one(self) -> None:
         """The device is free and something waits: let one of those who wait serve it."""
-        if self._serving < self._parallel and self._queue.tokens:
+        if self._serving < self._slots() and self._queue.tokens:
             for call in self._waiters:
                 if call.left and call.error is None and not call.serving:
-                    call.wake.release()
+                    call.wake()
                     return
 
 
@@ -262,11 +296,11 @@ def _work(request: Request) -> tuple[_Call, int, Any]:
     return work
 
 
-def _own(error: BaseException) -> BaseException:
-    """An exception of its own for each thread: several raise it at the same time."""
-    try:
-        other = copy.copy(error)
-    except Exception:  # noqa: BLE001  an exception whose arguments do not make one
-        return error
+def _own(error: Exception) -> Exception:
+    """An exception of its own for each thread: several raise it at the same time. Made without its
+    constructor, whose arguments are not known."""
+    other = type(error).__new__(type(error))
+    other.args = error.args
+    vars(other).update(vars(error))
     other.__cause__ = error
     return other

@@ -24,7 +24,12 @@ class Embedder(Protocol):
     """Turns texts into vectors. Thread-safe.
 
     `model_id` names the weights (equal ids mean equal vectors); `dimension` is fixed. One that remembers
-    texts has a method `forget()`, which drops them; an erasure calls it.
+    texts has a method `forget()`, which drops them; an erasure calls it. Also optional:
+
+    parallel              how many calls of `embed` it serves at a time, now; 1 where it does not say
+    place                 a string that names the device or endpoint it shares with others
+    token_costs(texts)    what each text costs, at least 1; a token for four bytes where it does not say
+    embed(..., timeout=)  seconds after which nobody needs the vectors any more
     """
 
     @property

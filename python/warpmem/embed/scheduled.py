@@ -1,0 +1,198 @@
+"""An embedder behind the scheduler of its device or endpoint: texts of many threads go together in batches.
+What protocols.Embedder says that an embedder may have, is used here."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from collections.abc import Hashable, Iterator, Sequence
+from typing import Any, Final, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import DeadlineExceeded, EmbeddingError, InputError, InvalidText
+from ..ops.scheduler import Scheduler
+from ..protocols import Embedder
+from .given import GivenVectors
+from .keywords import takes_keyword
+
+Role = Literal["document", "query"]
+
+_PART: Final = 2048
+"""Tokens of the pieces that a long list is cut into: what the scheduler can put together and share."""
+_WAITING: Final = 4
+"""How many batches of one call wait at most: more would be no faster and take the room of others."""
+
+_schedulers: Final[weakref.WeakValueDictionary[Hashable, Scheduler]] = weakref.WeakValueDictionary()
+_lock: Final = threading.Lock()
+
+
+class _Work(NamedTuple):
+    """Texts that are served together: from the `first` on of `total` that one call asked for. deadline: of
+    time.monotonic()."""
+
+    texts: Sequence[str]
+    first: int
+    total: int
+    deadline: float | None
+
+
+class _Kind(NamedTuple):
+    """What works of one batch have in common."""
+
+    embedder: Embedder
+    role: Role
+    takes_timeout: bool
+
+
+class ScheduledEmbedder:
+    """Calls of an embedder by many threads: in batches, in lanes, fairly between owners, in time. While the
+    embedder is idle, a caller's thread calls it at once. Thread-safe."""
+
+    def __init__(self, embedder: Embedder) -> None:
+        takes_timeout = takes_keyword(embedder.embed, "timeout")
+        self._embedder = embedder
+        self._kinds: dict[Role, _Kind] = {
+            "document": _Kind(embedder, "document", takes_timeout),
+            "query": _Kind(embedder, "query", takes_timeout),
+        }
+        self._costs = getattr(embedder, "token_costs", None)
+        self._scheduler = None if isinstance(embedder, GivenVectors) else _scheduler(embedder)
+
+    def embed(
+        self,
+        texts: Sequence[str],
+        role: Role,
+        *,
+        lane: str,
+        owner: Hashable = None,
+        timeout: float | None = None,
+    ) -> NDArray[np.float32]:
+        """(n, dimension) float32, shape and type checked, values not.
+
+        lane, owner, timeout: see ops/scheduler.py. Raises Overloaded, DeadlineExceeded, and as the embedder;
+        a position in the message counts from the first of `texts`."""
+        scheduler = self._scheduler
+        if scheduler is None or not len(texts):
+            return _checked(self._embedder.embed(texts, role=role), self._embedder, len(texts))
+        kind = self._kinds[role]
+        deadline = None if timeout is None else time.monotonic() + timeout
+        costs = _estimate(texts) if self._costs is None else self._costs(texts)
+        if len(texts) == 1:
+            (rows,) = scheduler.submit(
+                (_Work(texts, 0, 1, deadline),), costs, kind=kind, lane=lane, owner=owner, timeout=timeout,
+                bytes=len(texts[0]),
+            )  # fmt: skip
+            return rows  # type: ignore[no-any-return]
+        found: list[NDArray[np.float32]] = []
+        for works, tokens in _waves(scheduler, texts, costs, lane, deadline):
+            left = None if deadline is None else deadline - time.monotonic()
+            found += scheduler.submit(
+                works, tokens, kind=kind, lane=lane, owner=owner, timeout=left,
+                bytes=sum(len(text) for work in works for text in work.texts),
+            )  # fmt: skip
+        return found[0] if len(found) == 1 else np.concatenate(found)
+
+    def stats(self) -> dict[str, Any]:
+        """As Scheduler.stats, of all who share the device or endpoint; empty where nothing is embedded."""
+        return {} if self._scheduler is None else self._scheduler.stats()
+
+
+def _waves(
+    scheduler: Scheduler, texts: Sequence[str], costs: Sequence[int], lane: str, deadline: float | None
+) -> Iterator[tuple[list[_Work], list[int]]]:
+    """The works of a long list, a few batches at a time, cut to what a batch of the lane may hold now."""
+    works: list[_Work] = []
+    tokens: list[int] = []
+    first = 0
+    while first < len(texts):
+        batch = scheduler.limit(lane)
+        end, total = first + 1, costs[first]
+        while end < len(texts) and total + costs[end] <= min(_PART, batch):
+            total += costs[end]
+            end += 1
+        if works and sum(tokens) + total > _WAITING * batch:
+            yield works, tokens
+            works, tokens = [], []
+        works.append(_Work(texts[first:end], first, len(texts), deadline))
+        tokens.append(total)
+        first = end
+    yield works, tokens
+
+
+def _scheduler(embedder: Embedder) -> Scheduler:
+    """The one of the embedder's device or endpoint; its own where it names none. A fork has others: the
+    threads of its parent that were at work are not there to finish."""
+    place = (os.getpid(), getattr(embedder, "place", None) or ("object", id(embedder)))
+    with _lock:
+        found = _schedulers.get(place)
+        if found is None:
+            parallel = getattr(embedder, "parallel", None)
+            found = Scheduler(
+                _serve, parallel=(lambda: 1) if parallel is None else lambda: getattr(embedder, "parallel", 1)
+            )
+            _schedulers[place] = found
+        return found
+
+
+def _serve(kind: Hashable, works: Sequence[_Work]) -> list[NDArray[np.float32]]:
+    assert isinstance(kind, _Kind)
+    try:
+        return _rows(kind, works)
+    except InputError as error:
+        work = works[0]
+        if len(works) > 1 or len(work.texts) == work.total:
+            raise
+        again = InvalidText if isinstance(error, InvalidText) else InputError
+        raise again(f"{error}, counted from text {work.first + 1} of {work.total}") from error
+
+
+def _rows(kind: _Kind, works: Sequence[_Work]) -> list[NDArray[np.float32]]:
+    embedder, options = kind.embedder, _options(kind, works)
+    if len(works) == 1 and len(works[0].texts) == 1:
+        return [_checked(embedder.embed(works[0].texts, role=kind.role, **options), embedder, 1)]
+    texts = [text for work in works for text in work.texts]
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    try:
+        ordered = embedder.embed([texts[i] for i in order], role=kind.role, **options)
+    except InputError:
+        if len(works) == 1:
+            embedder.embed(texts, role=kind.role, **options)  # in the caller's order it says which it is
+        raise
+    rows = np.empty((len(texts), embedder.dimension), np.float32)
+    rows[order] = _checked(ordered, embedder, len(texts))
+    ends = np.cumsum([len(work.texts) for work in works]).tolist()
+    return [rows[end - len(work.texts) : end] for work, end in zip(works, ends, strict=True)]
+
+
+def _options(kind: _Kind, works: Sequence[_Work]) -> dict[str, Any]:
+    """`timeout` until the last of all deadlines, for those who can make use of it."""
+    deadlines = [work.deadline for work in works if work.deadline is not None]
+    if not kind.takes_timeout or len(deadlines) < len(works):
+        return {}
+    left = max(deadlines) - time.monotonic()
+    if left <= 0:
+        raise DeadlineExceeded("its turn came too late; nothing was changed")
+    return {"timeout": left}
+
+
+def _checked(vectors: Any, embedder: Embedder, count: int) -> NDArray[np.float32]:
+    expected = (count, embedder.dimension)
+    shape, dtype = getattr(vectors, "shape", None), getattr(vectors, "dtype", None)
+    if shape != expected or dtype != np.float32:
+        raise EmbeddingError(
+            f"expected float32 vectors of shape {expected}, not {type(vectors).__name__} of {dtype} {shape}"
+        )
+    return np.asarray(vectors)
+
+
+def _estimate(texts: Sequence[str]) -> list[int]:
+    """A token for four bytes, at least one."""
+    return [max(1, _size(text) // 4) for text in texts]
+
+
+def _size(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
