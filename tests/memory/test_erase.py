@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,9 @@ import warpmem
 from warpmem import AddResult, ErasureReceipt, Memory, NewItem, Scope
 from warpmem.errors import DiskFull, InputError, InvalidScope, NotFound, StoreReadOnly
 from warpmem.ops.clock import FixedClock
+from warpmem.ops.ids import parse_id
 from warpmem.storage import erasure
+from warpmem.storage.codec import FAMILIES, KEYS_END
 
 
 def add(memory: Memory, text: str, user: str = "ann", **more: object) -> str:
@@ -147,6 +149,40 @@ def test_places_by_which_it_was_found_are_forgotten(memory: Memory, clock: Fixed
     assert isinstance(again, AddResult)
     assert again.action == "added" and again.id != new
     assert [item.text for item in memory.list(user_id="ann")] == ["Lives in Oslo"]
+
+
+def test_no_record_names_an_item_whatever_was_done_to_it_before(memory: Memory) -> None:
+    """Slots of keys stand under their item's valid_from, which no correction of a keyed item may move."""
+    begun, day = datetime(2026, 1, 1, tzinfo=UTC), timedelta(days=1)
+    keyed = add(memory, "Has a cat", key="pet", valid_to=begun + 9 * day, idempotency_key="call")
+    memory.update(keyed, text="Has two cats", valid_to=begun + 8 * day)
+    with pytest.raises(InputError, match="place in its key"):
+        memory.update(keyed, valid_from=begun + day)
+    late = add(memory, "Had a dog", key="pet", valid_from=begun - day)
+    add(memory, "Has two cats", key="pet", valid_from=begun + day, expires_at=begun + 99 * day)
+    closed = add(memory, "Has a bird", key="pet", valid_from=begun + 2 * day)
+    memory.delete(late)
+    moved = add(memory, "Lives in Rome", expires_at=begun + 5 * day)
+    memory.update(moved, valid_from=begun - 3 * day)
+    memory.update(moved, text="Lives in Bern", valid_from=begun - 2 * day)
+    add(memory, "Lives in Bern", expires_at=begun + 9 * day, idempotency_key="again")
+    memory.delete(add(memory, "Lives in Oslo", valid_from=begun + day))
+    erased = [keyed, late, closed, moved]
+    assert all(names(memory, item_id) for item_id in erased), "this test would see nothing"
+    memory.erase(erased)
+    assert [names(memory, item_id) for item_id in erased] == [[]] * 4
+
+
+def names(memory: Memory, item_id: str) -> list[tuple[str, str]]:
+    """(family, key) of every record of the store that has an item's id in its key or its value."""
+    key, engine = parse_id(item_id), memory._log._engine  # type: ignore[attr-defined]
+    forms = (key[-16:], item_id.encode())
+    return [
+        (family, found.hex())
+        for family in FAMILIES
+        for found, value in engine.scan(family, b"", KEYS_END)
+        if any(form in found + value for form in forms)
+    ]
 
 
 def test_many_items_go_in_many_changes(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:

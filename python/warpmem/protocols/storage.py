@@ -149,7 +149,8 @@ class Transaction(Protocol):
         duplicate: tuple[bytes | None, bytes | None] = (None, None),
     ) -> Record:
         """Store the next version of `old`; the old one goes to history. vector None keeps the old vector.
-        duplicate: (digest to forget, digest to remember)."""
+        duplicate: (digest to forget, digest to remember). An item with a slot keeps its `valid_from`, by
+        which delete() finds it there."""
         ...
 
     def touch(self, record: Record) -> Record:
