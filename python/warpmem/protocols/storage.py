@@ -78,7 +78,8 @@ class Engine(Protocol):
 
     def renew(self) -> None:
         """Leave no file behind that holds what compact() removed, and no trace of it in those that record
-        the others. On the thread of write; reads wait, scans go on in the state of now."""
+        the others. On the thread of write; reads wait, scans go on in the state of now. Waits for a
+        compact() that another thread is at."""
         ...
 
     def sizes(self) -> dict[str, int]:

@@ -87,6 +87,7 @@ class RocksEngine(Renewable):
         self._handles: dict[str, Any] = {}
         self._scans: weakref.WeakSet[Scan | Chunks] = weakref.WeakSet()
         self._scans_lock = threading.Lock()
+        self._whole = threading.Lock()  # held by who exchanges the database, and who must not see that
         self._memtable_bytes = memtable_bytes
         self._renewed = threading.Event()  # not set while renew() has no database for readers
         self._renewed.set()
@@ -278,9 +279,10 @@ class RocksEngine(Renewable):
 
     def flush(self) -> None:
         """Move what is in memory into tables, so that snapshot() has little left to move. On any thread."""
-        self._check_writable()
-        for family in list(self._families.values()):
-            call(family.flush)
+        with self._whole:
+            self._check_writable()
+            for family in self._families.values():
+                call(family.flush)
 
     def snapshot(self, path: str) -> None:
         """Make `path`, which does not exist, a database in the state of now; its tables are links. On the
@@ -296,8 +298,12 @@ class RocksEngine(Renewable):
         """Move the write-ahead log into tables, release everything; idempotent.
 
         Raises the typed error when that fails and no earlier write had; all is released even so, and what
-        was written is in the write-ahead log.
+        was written is in the write-ahead log. Waits for a compaction that another thread is at.
         """
+        with self._whole:
+            self._close()
+
+    def _close(self) -> None:
         if not self._families:
             return
         try:
@@ -337,6 +343,7 @@ class RocksEngine(Renewable):
         # Not under the lock, which another thread may have held.
         _orphans.extend((self._db, self._families, self._handles, *(scan.abandon() for scan in self._scans)))
         self._renewed.set()
+        self._whole = threading.Lock()
         self._families = {}
         self._handles = {}
         self._db = None
