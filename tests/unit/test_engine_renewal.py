@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ from typing import Any
 import pytest
 
 from engines import everything
+from warpmem.errors import StoreClosed
 from warpmem.storage.codec import KEYS_END
 from warpmem.storage.rocks import RocksEngine
+from warpmem.storage.rocks_scan import Chunks
 
 ITEMS = ("items", b"", KEYS_END)
 WAIT = 30.0
@@ -130,3 +133,101 @@ def test_a_walk_that_waits_for_a_renewal_keeps_nobody_waiting(
     engine.renew()
     assert begun[0].result()[0][0] == b"010"
     begun[1].result()
+
+
+class Gate:
+    """A lock that lets one thread wait in front of it."""
+
+    def __init__(self, lock: Any) -> None:
+        self._lock = lock
+        self.held: threading.Thread | None = None
+        self.reached, self.go_on = threading.Event(), threading.Event()
+
+    def __enter__(self) -> Any:
+        if threading.current_thread() is self.held:
+            self.reached.set()
+            assert self.go_on.wait(WAIT)
+        return self._lock.__enter__()
+
+    def __exit__(self, *error: object) -> Any:
+        return self._lock.__exit__(*error)
+
+
+def test_a_walk_that_begins_beside_an_erasure_keeps_nothing_of_it(
+    engine: RocksEngine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It had its snapshot before anybody knew of it: the compaction left what was erased in a new table."""
+    engine.flush()
+    gate = Gate(engine._scans_lock)
+    monkeypatch.setattr(engine, "_scans_lock", gate)
+    start = threading.Event()
+    walking = Beside(lambda: start.wait(WAIT) and list(engine.chunks(*ITEMS, 10)))
+    gate.held = walking
+    start.set()
+    assert gate.reached.wait(WAIT)
+    engine.write([("items", b"%03d" % n, None) for n in range(90)])
+    engine.compact([ITEMS])
+    gate.go_on.set()
+    engine.renew()
+    assert sum(len(keys) for keys, _ in walking.result()) == 10
+    holding = [file.name for file in (tmp_path / "store").iterdir() if b"value 007" in file.read_bytes()]
+    assert holding == []
+
+
+@pytest.mark.parametrize("kind", ["scan", "chunks"])
+def test_a_walk_that_begins_beside_a_closing_does_not_keep_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Its iterator kept RocksDB open, with its lock."""
+    engine = RocksEngine(tmp_path, min_free_bytes=0)
+    reached, go_on = threading.Event(), threading.Event()
+    family = engine._family
+
+    class Slow:
+        """A family that takes a while to make what a walk stands on."""
+
+        def __init__(self, name: str) -> None:
+            self._family = family(name)
+
+        def __getattr__(self, name: str) -> Any:
+            made = getattr(self._family, name)()
+            reached.set()
+            assert go_on.wait(WAIT)
+            return lambda: made
+
+    monkeypatch.setattr(engine, "_family", Slow)
+    walking = Beside(lambda: engine.scan(*ITEMS) if kind == "scan" else engine.chunks(*ITEMS, 10))
+    assert reached.wait(WAIT)
+    engine.close()
+    go_on.set()
+    with pytest.raises(StoreClosed):
+        walking.result()
+    del walking
+    RocksEngine(tmp_path, min_free_bytes=0).close()
+
+
+def test_a_walk_that_is_at_work_lets_go_after_its_step() -> None:
+    """It kept its snapshot when whoever wanted it gone asked in the middle of a step."""
+
+    class Moment:
+        """A snapshot of ten entries, in the fifth of which it is to go."""
+
+        def items(self, from_key: bytes) -> Iterator[tuple[bytes, bytes]]:
+            for n in range(10):
+                if n == 4:
+                    walk.let_go(False)
+                if (key := b"%d" % n) >= from_key:
+                    yield key, b"x"
+
+    kept: weakref.WeakSet[Moment] = weakref.WeakSet()
+
+    def moment() -> Moment:
+        kept.add(made := Moment())
+        return made
+
+    walk = Chunks(lambda: "closed", moment, b"", KEYS_END, 5)
+    walk.begin()
+    assert len(kept) == 1
+    assert next(walk)[0] == [b"%d" % n for n in range(5)]
+    assert not kept
+    assert next(walk)[0][0] == b"5"

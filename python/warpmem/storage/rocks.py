@@ -18,7 +18,7 @@ import shutil
 import threading
 import weakref
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from ..errors import DiskFull, StoreClosed, StoreCorrupt, StoreError, StoreReadOnly
 from . import directory
@@ -30,6 +30,8 @@ from .rocks_errors import call
 from .rocks_open import UNCOMPRESSED, list_families, open_database
 from .rocks_renewal import Renewable
 from .rocks_scan import Chunks, Scan
+
+W = TypeVar("W", Scan, Chunks)
 
 _BOOKS: Final = frozenset({"log", "meta"})
 _READ_ONLY_ATTEMPTS: Final = 3
@@ -180,19 +182,24 @@ class RocksEngine(Renewable):
         self, family: str, start: bytes, stop: bytes, *, reverse: bool = False
     ) -> Iterator[tuple[bytes, bytes]]:
         """See protocols.Engine.scan. Raises StoreClosed when the engine closes meanwhile."""
-        scan = Scan(lambda: self._closed, lambda: call(self._family(family).iter), start, stop, reverse)
-        with self._scans_lock:
-            self._scans.add(scan)
-        return scan
+        return self._begin(
+            Scan(lambda: self._closed, lambda: call(self._family(family).iter), start, stop, reverse)
+        )
 
     def chunks(
         self, family: str, start: bytes, stop: bytes, size: int
     ) -> Iterator[tuple[list[bytes], list[bytes]]]:
         """See protocols.Engine.chunks. Raises as scan."""
-        chunks = Chunks(lambda: self._closed, lambda: call(self._family(family).snapshot), start, stop, size)
+        return self._begin(
+            Chunks(lambda: self._closed, lambda: call(self._family(family).snapshot), start, stop, size)
+        )
+
+    def _begin(self, walk: W) -> W:
+        # Known first: an erasure could miss one that has a snapshot already, which keeps what was erased.
         with self._scans_lock:
-            self._scans.add(chunks)
-        return chunks
+            self._scans.add(walk)
+        walk.begin()
+        return walk
 
     def _family(self, family: str) -> Any:
         while (handle := self._families.get(family)) is None:
@@ -343,7 +350,7 @@ class RocksEngine(Renewable):
         # Not under the lock, which another thread may have held.
         _orphans.extend((self._db, self._families, self._handles, *(scan.abandon() for scan in self._scans)))
         self._renewed.set()
-        self._whole = threading.Lock()
+        self._whole, self._scans_lock = threading.Lock(), threading.Lock()
         self._families = {}
         self._handles = {}
         self._db = None
