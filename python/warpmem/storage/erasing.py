@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Container, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -152,7 +152,7 @@ class ErasingTransaction(StoreTransaction):
         )
 
 
-def names_any(value: Any, ids: Collection[str]) -> bool:
+def names_any(value: Any, ids: Container[object]) -> bool:
     """Whether a remembered result, lists of plain values, holds one of these strings."""
     if isinstance(value, (list, tuple)):
         return any(names_any(entry, ids) for entry in value)
