@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 import warpmem
-from warpmem.errors import DiskFull, StoreCorrupt, StoreError
+from warpmem.errors import DiskFull, StoreCorrupt, StoreError, StoreReadOnly
 from warpmem.storage import disk, values
 from warpmem.storage.erasure import StoreErasures
 
@@ -80,3 +80,14 @@ def test_a_repair_gives_no_name_back_to_an_owner_who_is_being_erased(
         assert memory.stats().pending_erasures == 0
         assert [hit.item.text for hit in memory.search("added", user_id="ann")] == ["added since"]
         assert [item.text for item in memory.list(user_id="ann").items] == ["added since"]
+
+
+def test_the_feed_never_tells_of_a_change_whose_sync_failed() -> None:
+    """A replayed idempotent call, which writes nothing, moved the feed on to what was written before it."""
+    with warpmem.open(None, embedder="hashing") as memory:
+        memory.add("known", user_id="ann", idempotency_key="call")
+        memory._log._engine.fail_sync(StoreError("broken"))  # type: ignore[attr-defined]
+        with pytest.raises(StoreReadOnly):
+            memory.add("never durable", user_id="ann")
+        assert memory.add("known", user_id="ann", idempotency_key="call", durability="os").action == "added"
+        assert [change.cursor for change in memory.changes()] == [1]

@@ -138,9 +138,10 @@ class StoreLog:
             raise
 
     def _apply(self, transaction: StoreTransaction) -> None:
+        # Else it wrote nothing, and what its state counts may be of changes whose sync failed.
         if transaction in self._unapplied:
             self._unapplied.remove(transaction)
-        self._applied = max(self._applied, transaction.state.sequence)
+            self._applied = max(self._applied, transaction.state.sequence)
         self._tell(transaction.effects)
         if isinstance(transaction, BuildTransaction) and transaction.applied is not None:
             transaction.applied()
