@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
 import pytest
 
 import warpmem
+from warpmem import NewItem
 from warpmem.errors import DiskFull, StoreCorrupt, StoreError, StoreReadOnly
-from warpmem.storage import disk, values
+from warpmem.ops.clock import FixedClock
+from warpmem.storage import codec, disk, values
 from warpmem.storage.erasure import StoreErasures
 
 
@@ -91,3 +95,16 @@ def test_the_feed_never_tells_of_a_change_whose_sync_failed() -> None:
             memory.add("never durable", user_id="ann")
         assert memory.add("known", user_id="ann", idempotency_key="call", durability="os").action == "added"
         assert [change.cursor for change in memory.changes()] == [1]
+
+
+def test_outcomes_of_idempotent_calls_do_not_pile_up_behind_batches() -> None:
+    """Each call forgets up to four that are out of date; those of one change all forgot the same four."""
+    clock = FixedClock(datetime(2026, 1, 1, tzinfo=UTC))
+    with warpmem.open(None, embedder="hashing", clock=clock) as memory:
+        for week in range(4):
+            calls = [NewItem(text=f"item {week} {n}", idempotency_key=f"{week}-{n}") for n in range(50)]
+            memory.add_many(calls, user_id="ann")
+            clock.advance(timedelta(days=8))
+        engine = memory._log._engine  # type: ignore[attr-defined]
+        kinds = Counter(key[4:5] for key, _ in engine.scan("lookup", b"", codec.KEYS_END))
+        assert kinds[codec.IDEMPOTENCY] == kinds[codec.REMEMBERED] == 50
