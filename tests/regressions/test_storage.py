@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -13,6 +14,7 @@ import pytest
 import warpmem
 from warpmem import NewItem
 from warpmem.errors import DiskFull, StoreCorrupt, StoreError, StoreReadOnly
+from warpmem.memory.editor import Editor
 from warpmem.ops.clock import FixedClock
 from warpmem.storage import codec, disk, values
 from warpmem.storage.erasure import StoreErasures
@@ -108,3 +110,23 @@ def test_outcomes_of_idempotent_calls_do_not_pile_up_behind_batches() -> None:
         engine = memory._log._engine  # type: ignore[attr-defined]
         kinds = Counter(key[4:5] for key, _ in engine.scan("lookup", b"", codec.KEYS_END))
         assert kinds[codec.IDEMPOTENCY] == kinds[codec.REMEMBERED] == 50
+
+
+def test_an_update_beside_an_erasure_brings_no_erased_id_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had read the item before the erasure took the id out of its sources, and stored what it had read."""
+    with warpmem.open(tmp_path, embedder="hashing") as memory:
+        sources = [memory.add(f"source {n}", user_id="ann").id for n in range(2)]
+        derived = memory.add(NewItem(text="derived", sources=sources), user_id="ann").id
+        corrected = Editor._corrected
+
+        def beside(self: Editor, *arguments: Any) -> Any:
+            if memory.get_many(sources[:1]) != (None,):
+                memory.erase(sources[:1])
+            return corrected(self, *arguments)
+
+        monkeypatch.setattr(Editor, "_corrected", beside)
+        assert memory.update(derived, text="derived again").sources == (sources[1],)
+        assert memory.get(derived).sources == (sources[1],)
+        assert memory.update(derived, sources=["elsewhere"]).sources == ("elsewhere",)
