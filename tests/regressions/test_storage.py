@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -17,6 +18,7 @@ from warpmem.errors import DiskFull, StoreCorrupt, StoreError, StoreReadOnly
 from warpmem.memory.editor import Editor
 from warpmem.ops.clock import FixedClock
 from warpmem.storage import codec, disk, values
+from warpmem.storage.directory import SNAPSHOT_NAME
 from warpmem.storage.erasure import StoreErasures
 
 
@@ -130,3 +132,24 @@ def test_an_update_beside_an_erasure_brings_no_erased_id_back(
         assert memory.update(derived, text="derived again").sources == (sources[1],)
         assert memory.get(derived).sources == (sources[1],)
         assert memory.update(derived, sources=["elsewhere"]).sources == ("elsewhere",)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+def test_a_backup_for_which_the_store_has_no_room_is_a_typed_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """os.mkdir failed inside the store, and its OSError came out of Memory.backup()."""
+    mkdir = os.mkdir
+
+    def fail(path: Any, *arguments: Any) -> None:
+        if str(path).endswith(SNAPSHOT_NAME):
+            raise OSError(number, os.strerror(number))
+        mkdir(path, *arguments)
+
+    with warpmem.open(tmp_path / "store", embedder="hashing") as memory:
+        memory.add("a fact", user_id="ann")
+        monkeypatch.setattr(os, "mkdir", fail)
+        with pytest.raises(DiskFull if number == errno.ENOSPC else StoreError, match="backups"):
+            memory.backup(tmp_path / "backups")
+        monkeypatch.undo()
+        assert memory.backup(tmp_path / "backups").items == 1

@@ -28,7 +28,7 @@ from ..protocols.storage import DigestsOf
 from ..records import Backup, LogEntry, StoreIdentity
 from . import codec
 from .backup_notes import note_key
-from .copies import copy_store
+from .copies import copy_store, typed
 from .directory import BACKUP_NAME, SNAPSHOT_NAME, remove_snapshot
 from .lock import PathLock
 from .repair import unchanging
@@ -103,7 +103,10 @@ def _copy_out(
         engine.snapshot(snapshot)
         return time.monotonic() - began, log.identity
 
-    pause, identity = log.transact(snap)
+    try:
+        pause, identity = log.transact(snap)
+    except OSError as error:
+        raise typed(error, target) from error
     store = hashlib.blake2b(log.identity.salt, digest_size=16).hexdigest()
     earlier = [known for known in _read_root(root) if known.store == store]
     made: list[Backup] = []
