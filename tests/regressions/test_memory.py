@@ -16,6 +16,7 @@ import warpmem
 from reembedding import Hooked
 from warpmem import Config, Memory, Message, NewItem, Scope, errors
 from warpmem.index import partitions
+from warpmem.index.checkpoint import IndexCheckpoint
 from warpmem.ops.clock import FixedClock, to_datetime
 from warpmem.storage.memory import MemoryEngine
 from warpmem.storage.rocks import RocksEngine
@@ -378,3 +379,20 @@ def test_an_erasure_is_told_to_the_embedder_of_the_model_to_come() -> None:
         memory.add("to be erased", user_id="gone")
         memory.erase(user_id="gone")
         assert told[2:] == ["hashing-24-v1"]
+
+
+def test_an_erasure_goes_on_when_the_saved_index_goes_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A switch of models deleted it between the look and the deletion: the erasure failed over that."""
+    with open_memory(path=tmp_path) as memory:
+        memory.add("text", user_id="u")
+        memory.checkpoint()
+
+        def switch(checkpoint: IndexCheckpoint, *arguments: Any) -> bool:
+            checkpoint.discard()
+            return False
+
+        monkeypatch.setattr(IndexCheckpoint, "write", switch)
+        assert memory.erase(user_id="u").checkpoint == "removed"
+        assert memory.stats().pending_erasures == 0
