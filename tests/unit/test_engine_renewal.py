@@ -82,13 +82,11 @@ def test_what_meets_a_renewal_waits_for_it(
     assert len(everything(engine, "items")) == 101
 
 
-@pytest.mark.parametrize("use", ["flush", "compact"])
-def test_a_renewal_waits_for_who_is_at_work(engine: RocksEngine, use: str) -> None:
-    """It took the database away from under a compaction, and the engine was closed for good."""
-    inside, go_on = threading.Event(), threading.Event()
+def before_a_flush(engine: RocksEngine, do: Callable[[], Any]) -> None:
+    """Let something happen before one family is flushed."""
 
     class Slow:
-        """A family whose flush takes a while."""
+        """The family."""
 
         def __init__(self, family: Any) -> None:
             self._family = family
@@ -97,11 +95,17 @@ def test_a_renewal_waits_for_who_is_at_work(engine: RocksEngine, use: str) -> No
             return getattr(self._family, name)
 
         def flush(self) -> None:
-            inside.set()
-            assert go_on.wait(WAIT)
+            do()
             self._family.flush()
 
     engine._families["log"] = Slow(engine._families["log"])
+
+
+@pytest.mark.parametrize("use", ["flush", "compact"])
+def test_a_renewal_waits_for_who_is_at_work(engine: RocksEngine, use: str) -> None:
+    """It took the database away from under a compaction, and the engine was closed for good."""
+    inside, go_on = threading.Event(), threading.Event()
+    before_a_flush(engine, lambda: inside.set() or go_on.wait(WAIT))
     working = Beside(lambda: USES[use](engine))
     assert inside.wait(WAIT)
     renewing = Beside(engine.renew)
@@ -111,6 +115,26 @@ def test_a_renewal_waits_for_who_is_at_work(engine: RocksEngine, use: str) -> No
     working.result()
     renewing.result()
     assert len(everything(engine, "items")) == 100
+
+
+@pytest.mark.parametrize("use", ["flush", "compact"])
+def test_a_signal_handler_may_close_what_its_thread_is_at_work_on(engine: RocksEngine, use: str) -> None:
+    closed: list[bool] = []
+
+    def close() -> None:
+        if not closed:
+            closed.append(True)
+            engine.close()
+
+    before_a_flush(engine, close)
+    working = Beside(lambda: USES[use](engine))
+    if use == "compact":
+        with pytest.raises(StoreClosed):
+            working.result()
+    else:
+        working.result()
+    with pytest.raises(StoreClosed):
+        engine.get("items", b"007")
 
 
 def test_a_walk_that_waits_for_a_renewal_keeps_nobody_waiting(

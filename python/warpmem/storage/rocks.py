@@ -89,7 +89,7 @@ class RocksEngine(Renewable):
         self._handles: dict[str, Any] = {}
         self._scans: weakref.WeakSet[Scan | Chunks] = weakref.WeakSet()
         self._scans_lock = threading.Lock()
-        self._whole = threading.Lock()  # held by who exchanges the database, and who must not see that
+        self._whole = threading.RLock()  # held by who exchanges the database, and who must not see that
         self._memtable_bytes = memtable_bytes
         self._renewed = threading.Event()  # not set while renew() has no database for readers
         self._renewed.set()
@@ -350,7 +350,7 @@ class RocksEngine(Renewable):
         # Not under the lock, which another thread may have held.
         _orphans.extend((self._db, self._families, self._handles, *(scan.abandon() for scan in self._scans)))
         self._renewed.set()
-        self._whole, self._scans_lock = threading.Lock(), threading.Lock()
+        self._whole, self._scans_lock = threading.RLock(), threading.Lock()
         self._families = {}
         self._handles = {}
         self._db = None
