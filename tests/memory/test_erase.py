@@ -10,6 +10,7 @@ import pytest
 import warpmem
 from warpmem import AddResult, ErasureReceipt, Memory, NewItem, Scope
 from warpmem.errors import DiskFull, InputError, InvalidScope, NotFound, StoreReadOnly
+from warpmem.ops import ids
 from warpmem.ops.clock import FixedClock
 from warpmem.ops.ids import parse_id
 from warpmem.storage import erasure
@@ -197,6 +198,24 @@ def test_many_items_go_in_many_changes(memory: Memory, monkeypatch: pytest.Monke
     assert memory.stats().items == 1
     assert [item.id for item in memory.list(user_id="bob")] == [kept]
     assert all(gone(memory, item_id) for item_id in ids)
+
+
+def test_the_work_for_many_owners_grows_with_their_number_only(
+    memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All keys were gone through again for each owner."""
+    source, looked = add(memory, "Told to everybody"), 0
+    for n in range(100):
+        derive(memory, f"Heard by {n}", source, user=f"user {n}")
+
+    def owner_of(key: bytes) -> int:
+        nonlocal looked
+        looked += 1
+        return ids.owner_of(key)
+
+    monkeypatch.setattr(erasure, "owner_of", owner_of)
+    assert len(memory.erase([source]).derived) == 100
+    assert looked < 100 * 100
 
 
 def test_backups_are_named(memory: Memory) -> None:

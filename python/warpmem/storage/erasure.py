@@ -195,8 +195,8 @@ class StoreErasures:
             run(change)
 
     def _forget_lookups(self, what: Erased, run: Run[Any]) -> None:
-        for owner in sorted({owner_of(key) for key in what.keys}):
-            gone = {key for key in what.keys if owner_of(key) == owner}
+        for owner, group in itertools.groupby(sorted(what.keys), owner_of):
+            gone = set(group)
             ids = {format_id(key) for key in gone}
             found = (
                 key
