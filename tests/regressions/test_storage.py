@@ -17,9 +17,10 @@ from warpmem import NewItem
 from warpmem.errors import DiskFull, StoreCorrupt, StoreError, StoreReadOnly
 from warpmem.memory.editor import Editor
 from warpmem.ops.clock import FixedClock
-from warpmem.storage import codec, disk, values
+from warpmem.storage import backup, codec, disk, values
 from warpmem.storage.directory import SNAPSHOT_NAME
 from warpmem.storage.erasure import StoreErasures
+from warpmem.storage.rocks import RocksEngine
 
 
 def test_a_checkpoint_that_cannot_be_put_in_place_is_a_typed_error(
@@ -153,3 +154,28 @@ def test_a_backup_for_which_the_store_has_no_room_is_a_typed_error(
             memory.backup(tmp_path / "backups")
         monkeypatch.undo()
         assert memory.backup(tmp_path / "backups").items == 1
+
+
+def test_two_stores_of_one_process_are_backed_up_at_the_same_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second was refused: one backup at a time was meant for one store."""
+    copy_out = backup._copy_out
+    with (
+        warpmem.open(tmp_path / "first", embedder="hashing") as first,
+        warpmem.open(tmp_path / "second", embedder="hashing") as second,
+    ):
+        refused: list[str] = []
+
+        def beside(log: Any, engine: RocksEngine, *arguments: Any) -> Any:
+            if engine.path == str(tmp_path / "first"):
+                assert second.backup(tmp_path / "backups").items == 0
+                with pytest.raises(StoreError, match="a backup is being made") as caught:
+                    first.backup(tmp_path / "elsewhere")
+                refused.append(str(caught.value))
+            return copy_out(log, engine, *arguments)
+
+        monkeypatch.setattr(backup, "_copy_out", beside)
+        first.add("a fact", user_id="ann")
+        assert first.backup(tmp_path / "backups").items == 1 and refused
+    assert [made.items for made in warpmem.backups(tmp_path / "backups")] == [1, 0]

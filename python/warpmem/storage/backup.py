@@ -40,7 +40,8 @@ VERSION: Final = 1
 _UNCHECKED: Final = re.compile(r"warpmem\.(lock|backup)|LOCK|LOG(\.old\.\d+)?")
 _END: Final = b"\xff" * 64
 _PIECE: Final = 1 << 20
-_running: Final = threading.Lock()
+_running: Final[set[str]] = set()
+_running_lock: Final = threading.Lock()
 
 
 class BackupFile(msgspec.Struct, frozen=True):
@@ -63,13 +64,25 @@ def make_backup(log: Log, engine: Engine, root: str, digests: DigestsOf, *, veri
     root = os.path.abspath(root)
     if os.path.commonpath([engine.path, root]) == engine.path:
         raise InputError(f"{root!r} lies inside the store: name a directory outside of it")
-    if not _running.acquire(blocking=False):
-        raise StoreError("a backup is being made: wait for it")
+    with alone(engine.path):
+        try:
+            return _make(log, engine, root, digests, verify)
+        finally:
+            remove_snapshot(engine.path)
+
+
+@contextlib.contextmanager
+def alone(store: str) -> Iterator[None]:
+    """One backup of a store at a time, whose snapshot has one place. Raises StoreError."""
+    with _running_lock:
+        if store in _running:
+            raise StoreError("a backup is being made: wait for it")
+        _running.add(store)
     try:
-        return _make(log, engine, root, digests, verify)
+        yield
     finally:
-        remove_snapshot(engine.path)
-        _running.release()
+        with _running_lock:
+            _running.remove(store)
 
 
 def _make(log: Log, engine: RocksEngine, root: str, digests: DigestsOf, verify: bool) -> Backup:
