@@ -14,7 +14,7 @@ import pytest
 
 import warpmem
 from warpmem import NewItem
-from warpmem.errors import DiskFull, StoreCorrupt, StoreError, StoreReadOnly
+from warpmem.errors import DiskFull, NotFound, StoreCorrupt, StoreError, StoreReadOnly
 from warpmem.memory.editor import Editor
 from warpmem.ops.clock import FixedClock
 from warpmem.storage import backup, codec, disk, values
@@ -179,3 +179,34 @@ def test_two_stores_of_one_process_are_backed_up_at_the_same_time(
         first.add("a fact", user_id="ann")
         assert first.backup(tmp_path / "backups").items == 1 and refused
     assert [made.items for made in warpmem.backups(tmp_path / "backups")] == [1, 0]
+
+
+@pytest.mark.parametrize("what", ["update", "delete", "erase"])
+def test_a_history_is_of_one_moment(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Past versions were read first and then the current one: what was retired in between was in neither."""
+    with warpmem.open(None, embedder="hashing") as memory:
+        item_id = memory.add("version 1", user_id="ann").id
+        memory.update(item_id, text="version 2")
+        engine: Any = memory._log._engine  # type: ignore[attr-defined]
+        scan = engine.scan
+
+        def and_then_change(family: str, *bounds: Any, **options: Any) -> Any:
+            found = scan(family, *bounds, **options)
+            if family == "history":
+                monkeypatch.undo()
+                if what == "update":
+                    memory.update(item_id, text="version 3")
+                elif what == "delete":
+                    memory.delete(item_id)
+                else:
+                    memory.erase([item_id])
+            return found
+
+        monkeypatch.setattr(engine, "scan", and_then_change)
+        try:
+            seen = [(entry.operation, entry.item and entry.item.version) for entry in memory.history(item_id)]
+        except NotFound:
+            seen = []
+        made: list[Any] = [("add", 1), ("update", 2)]
+        after = {"update": [*made, ("update", 3)], "delete": [*made, ("delete", None)], "erase": []}
+        assert seen in (made, after[what])
