@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from committers import Submission
 from engines import everything
 from warpmem.errors import StoreClosed
 from warpmem.storage.codec import KEYS_END
@@ -28,28 +29,15 @@ def engine(tmp_path: Path) -> Iterator[RocksEngine]:
     made.close()
 
 
-class Beside(threading.Thread):
-    """Calls a function on a thread of its own; result() gives what it returned or raises what it raised."""
+class Beside(Submission):
+    """A call on a thread of its own; outcome() gives what it returned or raises what it raised."""
 
-    def __init__(self, function: Callable[[], Any]) -> None:
-        super().__init__(daemon=True)
-        self._function = function
-        self._outcome: Any = None
-        self._error: BaseException | None = None
-        self.start()
-
-    def run(self) -> None:
-        try:
-            self._outcome = self._function()
-        except BaseException as error:  # noqa: BLE001  it is raised again where it is asked for
-            self._error = error
-
-    def result(self) -> Any:
+    def outcome(self) -> Any:
         self.join(WAIT)
         assert not self.is_alive(), "it waits for ever"
-        if self._error is not None:
-            raise self._error
-        return self._outcome
+        if self.error is not None:
+            raise self.error
+        return self.result
 
 
 USES: dict[str, Callable[[RocksEngine], Any]] = {
@@ -72,12 +60,12 @@ def test_what_meets_a_renewal_waits_for_it(
         if not begun:
             begun.append(Beside(lambda: USES[use](engine)))
             begun[0].join(0.1)
-            assert begun[0].is_alive() or begun[0].result()
+            assert begun[0].is_alive() or begun[0].outcome()
         return reopen()
 
     monkeypatch.setattr(engine, "_open_database", while_closed)
     engine.renew()
-    begun[0].result()
+    begun[0].outcome()
     engine.write([("items", b"more", b"x")])
     assert len(everything(engine, "items")) == 101
 
@@ -112,8 +100,8 @@ def test_a_renewal_waits_for_who_is_at_work(engine: RocksEngine, use: str) -> No
     renewing.join(0.1)
     assert engine.get("items", b"007") == b"value 007", "readers need not wait yet"
     go_on.set()
-    working.result()
-    renewing.result()
+    working.outcome()
+    renewing.outcome()
     assert len(everything(engine, "items")) == 100
 
 
@@ -130,9 +118,9 @@ def test_a_signal_handler_may_close_what_its_thread_is_at_work_on(engine: RocksE
     working = Beside(lambda: USES[use](engine))
     if use == "compact":
         with pytest.raises(StoreClosed):
-            working.result()
+            working.outcome()
     else:
-        working.result()
+        working.outcome()
     with pytest.raises(StoreClosed):
         engine.get("items", b"007")
 
@@ -155,8 +143,8 @@ def test_a_walk_that_waits_for_a_renewal_keeps_nobody_waiting(
 
     monkeypatch.setattr(engine, "_open_database", while_closed)
     engine.renew()
-    assert begun[0].result()[0][0] == b"010"
-    begun[1].result()
+    assert begun[0].outcome()[0][0] == b"010"
+    begun[1].outcome()
 
 
 class Gate:
@@ -193,7 +181,7 @@ def test_a_walk_that_begins_beside_an_erasure_keeps_nothing_of_it(
     engine.compact([ITEMS])
     gate.go_on.set()
     engine.renew()
-    assert sum(len(keys) for keys, _ in walking.result()) == 10
+    assert sum(len(keys) for keys, _ in walking.outcome()) == 10
     holding = [file.name for file in (tmp_path / "store").iterdir() if b"value 007" in file.read_bytes()]
     assert holding == []
 
@@ -225,7 +213,7 @@ def test_a_walk_that_begins_beside_a_closing_does_not_keep_the_store(
     engine.close()
     go_on.set()
     with pytest.raises(StoreClosed):
-        walking.result()
+        walking.outcome()
     del walking
     RocksEngine(tmp_path, min_free_bytes=0).close()
 
