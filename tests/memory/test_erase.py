@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -216,6 +217,25 @@ def test_the_work_for_many_owners_grows_with_their_number_only(
     monkeypatch.setattr(erasure, "owner_of", owner_of)
     assert len(memory.erase([source]).derived) == 100
     assert looked < 100 * 100
+
+
+def test_looking_for_what_was_derived_keeps_nothing_of_the_others(tmp_path: Path) -> None:
+    """The sources of every item of the store were kept, several hundred bytes for each."""
+    with warpmem.open(tmp_path, embedder="hashing", durability="os") as memory:
+        first, second, many = add(memory, "First"), add(memory, "Second"), 2000
+        memory.add_many([NewItem(text=f"{n}", sources=(second, f"{n}")) for n in range(many)], user_id="ann")
+        chain = derive(memory, "Of the first", first)
+        derive(memory, "Of that", chain)
+        log = memory._log
+        tracemalloc.start()
+        try:
+            only, partly = log.erasures.derived(set(), {parse_id(first)})
+            assert tracemalloc.get_traced_memory()[1] < many * 100
+        finally:
+            tracemalloc.stop()
+        assert (len(only), partly) == (2, set())
+        only, partly = log.erasures.derived(set(), {parse_id(second)})
+        assert (only, len(partly)) == (set(), many)
 
 
 def test_backups_are_named(memory: Memory) -> None:

@@ -76,27 +76,28 @@ class StoreErasures:
         return [(note.at, note.path) for note in noted_backups(self._engine)]
 
     def derived(self, owners: Collection[int], keys: Collection[bytes]) -> tuple[set[bytes], set[bytes]]:
-        sources: dict[bytes, set[str]] = {}
-        for family in ("items", "history"):
-            for key, item in self._versions(family):
-                if item.sources:
-                    sources.setdefault(key[:KEY_BYTES], set()).update(item.sources)
-        found = Erased(owners, keys)
+        # The store is read once more for each step from source to source: what names others is not kept.
         only: set[bytes] = set()
         while True:
-            more = {
-                key
-                for key, names in sources.items()
-                if key not in found and all(name in found for name in names)
-            }
-            if not more:
-                break
-            only |= more
             found = Erased(owners, [*keys, *only])
-        partly = {
-            key for key, names in sources.items() if key not in found and any(name in found for name in names)
+            naming = {
+                key[:KEY_BYTES]
+                for family in ("items", "history")
+                for key, item in self._versions(family)
+                if key[:KEY_BYTES] not in found and any(name in found for name in item.sources)
+            }
+            more = {key for key in naming if all(name in found for name in self._sources(key))}
+            if not more:
+                return only, naming
+            only |= more
+
+    def _sources(self, key: bytes) -> set[str]:
+        return {
+            name
+            for family in ("items", "history")
+            for _, item in self._versions(family, key)
+            for name in item.sources
         }
-        return only, partly
 
     def keys(self, owner: int) -> Iterator[tuple[bytes, Any]]:
         for key, item in self._versions("items", owner_prefix(owner)):
