@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -236,6 +237,28 @@ def test_looking_for_what_was_derived_keeps_nothing_of_the_others(tmp_path: Path
         assert (len(only), partly) == (2, set())
         only, partly = log.erasures.derived(set(), {parse_id(second)})
         assert (only, len(partly)) == (set(), many)
+
+
+def test_many_versions_go_in_many_changes(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All versions of 256 items went in one change, however many there were."""
+    monkeypatch.setattr(erasure, "_CHUNK_VALUES", 10)
+    erased = [add(memory, f"Thing {n}") for n in range(3)]
+    for n in range(60):
+        memory.update(erased[n % 3], text=f"Thing {n}")
+    kept = add(memory, "Stays")
+    engine, sizes = memory._log._engine, []  # type: ignore[attr-defined]
+    write = engine.write
+
+    def measured(operations: Sequence[object]) -> None:
+        sizes.append(len(operations))
+        write(operations)
+
+    monkeypatch.setattr(engine, "write", measured)
+    receipt = memory.erase(erased)
+    assert (receipt.items, receipt.history, receipt.vectors, receipt.log_entries) == (3, 60, 63, 63)
+    assert max(sizes) < 20
+    assert all(gone(memory, item_id) for item_id in erased)
+    assert [item.id for item in memory.list(user_id="ann")] == [kept]
 
 
 def test_backups_are_named(memory: Memory) -> None:

@@ -188,12 +188,19 @@ class StoreErasures:
                 if item in what.keys:
                     slots.setdefault(item, []).append(key)
         for part in _parts(sorted(what.keys), _CHUNK_ITEMS):
+            some = functools.partial(ErasingTransaction.erase_versions, keys=part, limit=_CHUNK_VALUES)
 
-            def change(transaction: ErasingTransaction, part: Sequence[bytes] = part) -> None:
+            def change(
+                transaction: ErasingTransaction, part: Sequence[bytes] = part, some: Any = some
+            ) -> bool:
                 for key in part:
                     transaction.erase_item(key, slots.get(key, ()))
+                done: bool = some(transaction)
+                return done
 
-            run(change)
+            done = run(change)
+            while not done:
+                done = run(some)
 
     def _forget_lookups(self, what: Erased, run: Run[Any]) -> None:
         for owner, group in itertools.groupby(sorted(what.keys), owner_of):
