@@ -10,12 +10,13 @@ from typing import Any
 import msgspec
 
 from ..ops.ids import format_id, owner_of, owner_prefix
-from ..records import LogEntry, RowChange
+from ..records import LogEntry, ReembedJob, RowChange
 from ..types import Owner
 from . import codec
 from .erasure_values import ErasureMark, notice, stub
 from .transaction import StoreTransaction, owner_digest
 from .values import HistoryValue, ItemValue, OwnerValue, RememberedValue, decode, encode
+from .vector_build import JOB_KEY, standing_at
 
 _UUID = 16
 _OWNED = ("items", "listing", "history", *codec.VECTOR_FAMILIES, "lookup")
@@ -122,6 +123,15 @@ class ErasingTransaction(StoreTransaction):
         for entry in entries:
             self._write("log", codec.log_key(entry.sequence), encode(stub(entry)))
             self.counts["log_entries"] += 1
+
+    def move_job(self) -> None:
+        """Let a change of the model stand at a row that was not erased."""
+        stored = self._read("jobs", JOB_KEY)
+        if stored is not None:
+            job = decode(stored, ReembedJob)
+            position = standing_at(self._engine, self._identity.vectors, job.position)
+            if position != job.position:
+                self._write("jobs", JOB_KEY, encode(msgspec.structs.replace(job, position=position)))
 
     # ------------------------------------------------------------------------------------ outcome
 

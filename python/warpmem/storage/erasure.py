@@ -162,7 +162,8 @@ class StoreErasures:
             return result
 
         ranges: list[Range] = [
-            ("owners", codec.owner_name_key(b""), codec.prefix_range(codec.owner_state_key(0)[:1])[1])
+            ("owners", codec.owner_name_key(b""), codec.prefix_range(codec.owner_state_key(0)[:1])[1]),
+            ("jobs", b"", _END),
         ]
         ranges += _owned_ranges(what)
         for owner in sorted(what.owners):
@@ -173,6 +174,7 @@ class StoreErasures:
             while not run(some):
                 pass
         self._forget_lookups(what, run)
+        run(ErasingTransaction.move_job)
         ranges += self._forget_sources(what, run)
         ranges += self._erase_entries(what, run)
         make_scope.cache_clear()
