@@ -80,6 +80,12 @@ def kill_reembedding(folder: Path, first: int, count: int) -> Counter[str]:
     return Counter({"kills": count}) + reembeds.run_reembed_kills(folder, kills=count, seed=first)
 
 
+def kill_switch(folder: Path, first: int, count: int) -> Counter[str]:
+    """Kill -9 of a store between the switch to another model and the end of the old vectors."""
+    found = reembeds.run_reembed_kills(folder, kills=count, seed=first, switching=True)
+    return Counter({"kills": count}) + found
+
+
 def kill_migration(folder: Path, first: int, count: int) -> Counter[str]:
     """Kill -9 of an older store that is brought up to date."""
     return Counter({"kills": count}) + migrations.run_migration_kills(folder, kills=count, seed=first)
@@ -246,6 +252,7 @@ PROMISES = (
     Promise("kill -9, memory and checkpoint", "kills", 120, 3_000, 250, kill_memory),
     Promise("kill -9, backup", "kills", 0, 1_000, 50, kill_backup),
     Promise("kill -9, re-embedding", "kills", 0, 1_000, 50, kill_reembedding),
+    Promise("kill -9, switch of models", "kills", 0, 500, 50, kill_switch),
     Promise("kill -9, erasure", "kills", 0, 1_000, 50, kill_erasure),
     Promise("kill -9, migration", "kills", 0, 500, 50, kill_migration),
     Promise("kill -9, import", "kills", 0, 500, 50, kill_import),

@@ -16,6 +16,7 @@ import pytest
 import warpmem
 from durability.harness import run_kills
 from warpmem.errors import FormatError, InputError, NotSupported, StoreCorrupt, StoreError, StoreReadOnly
+from warpmem.storage.backup import alone
 from warpmem.storage.backup_notes import noted_backups
 from warpmem.storage.rocks import RocksEngine
 
@@ -202,7 +203,7 @@ def test_backups_while_others_write(tmp_path: Path) -> None:
             for _ in range(3):
                 before = len(done)
                 made.append((before, memory.backup(tmp_path / "backups")))
-                with pytest.raises(StoreError, match="wait for it"), _while_backing_up(memory):
+                with pytest.raises(StoreError, match="wait for it"), alone(str(tmp_path / "store")):
                     memory.backup(tmp_path / "backups")
         finally:
             stop.set()
@@ -212,21 +213,6 @@ def test_backups_while_others_write(tmp_path: Path) -> None:
             found = [item.text for item in copy.list(user_id="u", limit=10_000)]
         assert len(found) % 3 == 0 and len(found) == backup.items
         assert {f"item {n} {part}" for n in range(before) for part in range(3)} <= set(found)
-
-
-class _while_backing_up:  # noqa: N801
-    def __init__(self, memory: warpmem.Memory) -> None:
-        self.memory = memory
-
-    def __enter__(self) -> None:
-        from warpmem.storage import backup
-
-        backup._running.acquire()
-
-    def __exit__(self, *error: object) -> None:
-        from warpmem.storage import backup
-
-        backup._running.release()
 
 
 # ------------------------------------------------------------------------------------------- kill -9

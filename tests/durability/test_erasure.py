@@ -18,6 +18,7 @@ from warpmem.embed.hashing import HashingEmbedder, _hash
 from warpmem.memory.cache import ItemCache
 from warpmem.memory.embedding_cache import EmbeddingCache
 from warpmem.memory.reader import Reader
+from warpmem.ops.ids import parse_id
 from warpmem.storage import erasure, rocks_open
 from warpmem.storage.erasure import StoreErasures
 from warpmem.storage.values import make_scope
@@ -131,6 +132,9 @@ def test_items_of_an_owner_who_stays(store: Path) -> None:
     assert (receipt.items, receipt.owners) == (3, 0)
     canaries.forget("user")  # it is the id of the item that stays
     assert canaries.in_files(store) == []
+    keys = [parse_id(item_id) for item_id in ids]
+    holding = [path.name for path in store.iterdir() if any(key in path.read_bytes() for key in keys)]
+    assert holding == [], "the marks named them until all else was gone"
     assert canaries.in_objects() == []
     memory.close()
 

@@ -16,7 +16,7 @@ import warpmem
 from durability import damage
 from durability.damage import CASES, make_live_store, make_store, read_contents, run_case
 from warpmem.embed.hashing import HashingEmbedder
-from warpmem.errors import FormatError, InputError, StoreCorrupt, StoreLocked
+from warpmem.errors import FormatError, InputError, StoreCorrupt, StoreError, StoreLocked
 from warpmem.storage import codec
 from warpmem.storage.identity import FORMAT, read_identity
 from warpmem.storage.rocks import RocksEngine
@@ -255,3 +255,66 @@ def test_an_unfinished_erasure_is_brought_over(tmp_path: Path) -> None:
     engine = RocksEngine(tmp_path / "new", read_only=True)
     assert engine.get("meta", key) is not None
     engine.close()
+
+
+def die(*arguments: object) -> int:
+    raise StoreError("the process died here")
+
+
+@pytest.mark.parametrize("whole_owner", [True, False])
+@pytest.mark.parametrize("step", ["compact", "renew"])
+def test_what_is_being_erased_does_not_come_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, whole_owner: bool
+) -> None:
+    """The process died while the files were still to be cleaned, and every deletion is lost to damage: the
+    mark, which named nobody any more by then, let repair bring everything back."""
+    path, name = tmp_path / "store", "somebody"
+    with warpmem.open(path, embedder="hashing", min_free_bytes=0) as memory:
+        erased = memory.add("to be erased", user_id=name, agent_id="a", key="k", idempotency_key="call").id
+        memory.update(erased, text="to be erased, again")
+        memory.add("to stay", user_id=name)
+        memory.add("of a bystander", user_id="bob")
+    before = read_contents(path).all
+    with warpmem.open(path, embedder="hashing", min_free_bytes=0) as memory:
+        monkeypatch.setattr(RocksEngine, step, die)
+        with pytest.raises(StoreError, match="died here"):
+            memory.erase(user_id=name, agent_id=None if whole_owner else "a")
+        monkeypatch.undo()
+    engine = RocksEngine(path)
+    engine.write([(family, key, value) for (family, key), value in before.items() if family != "meta"])
+    engine.close()
+    assert warpmem.repair(path, tmp_path / "new").ok
+    found = read_contents(tmp_path / "new")
+    stays = ["of a bystander"] if whole_owner else ["of a bystander", "to stay"]
+    assert sorted(found.live.values()) == stays and not found.past
+    gone = name.encode() if whole_owner else erased.encode()
+    assert [entry for entry, value in found.all.items() if gone in value] == []
+    with warpmem.open(tmp_path / "new", embedder="hashing", min_free_bytes=0) as memory:
+        assert memory.stats().pending_erasures == 0
+        assert memory.get_many([erased]) == (None,)
+        assert len(memory.owners()) == (1 if whole_owner else 2)
+        again = memory.add("to be erased", user_id=name, agent_id="a", key="k", idempotency_key="call")
+        assert again.action == "added" and again.id != erased
+    assert warpmem.verify(tmp_path / "new").ok
+
+
+def test_the_number_of_an_owner_who_is_being_erased_stays_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though all that stood of him is lost to damage: the next owner would be erased in his place."""
+    path = tmp_path / "store"
+    with warpmem.open(path, embedder="hashing", min_free_bytes=0) as memory:
+        memory.add("of a bystander", user_id="bob")
+        erased = memory.add("to be erased", user_id="somebody").id
+        monkeypatch.setattr(RocksEngine, "compact", die)
+        with pytest.raises(StoreError, match="died here"):
+            memory.erase(user_id="somebody")
+        monkeypatch.undo()
+    overwrite(path, "owners", [codec.owner_state_key(2)])
+    assert warpmem.repair(path, tmp_path / "new").ok
+    for _ in range(2):
+        with warpmem.open(tmp_path / "new", embedder="hashing", min_free_bytes=0) as memory:
+            assert memory.stats().pending_erasures == 0
+            again = memory.add("added since", user_id="somebody").id
+            assert again[:7] != erased[:7]
+            assert memory.count(user_id="somebody") == 1

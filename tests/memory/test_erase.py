@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+import tracemalloc
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -10,8 +12,11 @@ import pytest
 import warpmem
 from warpmem import AddResult, ErasureReceipt, Memory, NewItem, Scope
 from warpmem.errors import DiskFull, InputError, InvalidScope, NotFound, StoreReadOnly
+from warpmem.ops import ids
 from warpmem.ops.clock import FixedClock
+from warpmem.ops.ids import parse_id
 from warpmem.storage import erasure
+from warpmem.storage.codec import FAMILIES, KEYS_END
 
 
 def add(memory: Memory, text: str, user: str = "ann", **more: object) -> str:
@@ -149,6 +154,40 @@ def test_places_by_which_it_was_found_are_forgotten(memory: Memory, clock: Fixed
     assert [item.text for item in memory.list(user_id="ann")] == ["Lives in Oslo"]
 
 
+def test_no_record_names_an_item_whatever_was_done_to_it_before(memory: Memory) -> None:
+    """Slots of keys stand under their item's valid_from, which no correction of a keyed item may move."""
+    begun, day = datetime(2026, 1, 1, tzinfo=UTC), timedelta(days=1)
+    keyed = add(memory, "Has a cat", key="pet", valid_to=begun + 9 * day, idempotency_key="call")
+    memory.update(keyed, text="Has two cats", valid_to=begun + 8 * day)
+    with pytest.raises(InputError, match="place in its key"):
+        memory.update(keyed, valid_from=begun + day)
+    late = add(memory, "Had a dog", key="pet", valid_from=begun - day)
+    add(memory, "Has two cats", key="pet", valid_from=begun + day, expires_at=begun + 99 * day)
+    closed = add(memory, "Has a bird", key="pet", valid_from=begun + 2 * day)
+    memory.delete(late)
+    moved = add(memory, "Lives in Rome", expires_at=begun + 5 * day)
+    memory.update(moved, valid_from=begun - 3 * day)
+    memory.update(moved, text="Lives in Bern", valid_from=begun - 2 * day)
+    add(memory, "Lives in Bern", expires_at=begun + 9 * day, idempotency_key="again")
+    memory.delete(add(memory, "Lives in Oslo", valid_from=begun + day))
+    erased = [keyed, late, closed, moved]
+    assert all(names(memory, item_id) for item_id in erased), "this test would see nothing"
+    memory.erase(erased)
+    assert [names(memory, item_id) for item_id in erased] == [[]] * 4
+
+
+def names(memory: Memory, item_id: str) -> list[tuple[str, str]]:
+    """(family, key) of every record of the store that has an item's id in its key or its value."""
+    key, engine = parse_id(item_id), memory._log._engine  # type: ignore[attr-defined]
+    forms = (key[-16:], item_id.encode())
+    return [
+        (family, found.hex())
+        for family in FAMILIES
+        for found, value in engine.scan(family, b"", KEYS_END)
+        if any(form in found + value for form in forms)
+    ]
+
+
 def test_many_items_go_in_many_changes(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(erasure, "_CHUNK_ITEMS", 3)
     monkeypatch.setattr(erasure, "_CHUNK_VALUES", 5)
@@ -161,6 +200,65 @@ def test_many_items_go_in_many_changes(memory: Memory, monkeypatch: pytest.Monke
     assert memory.stats().items == 1
     assert [item.id for item in memory.list(user_id="bob")] == [kept]
     assert all(gone(memory, item_id) for item_id in ids)
+
+
+def test_the_work_for_many_owners_grows_with_their_number_only(
+    memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All keys were gone through again for each owner."""
+    source, looked = add(memory, "Told to everybody"), 0
+    for n in range(100):
+        derive(memory, f"Heard by {n}", source, user=f"user {n}")
+
+    def owner_of(key: bytes) -> int:
+        nonlocal looked
+        looked += 1
+        return ids.owner_of(key)
+
+    monkeypatch.setattr(erasure, "owner_of", owner_of)
+    assert len(memory.erase([source]).derived) == 100
+    assert looked < 100 * 100
+
+
+def test_looking_for_what_was_derived_keeps_nothing_of_the_others(tmp_path: Path) -> None:
+    """The sources of every item of the store were kept, several hundred bytes for each."""
+    with warpmem.open(tmp_path, embedder="hashing", durability="os") as memory:
+        first, second, many = add(memory, "First"), add(memory, "Second"), 2000
+        memory.add_many([NewItem(text=f"{n}", sources=(second, f"{n}")) for n in range(many)], user_id="ann")
+        chain = derive(memory, "Of the first", first)
+        derive(memory, "Of that", chain)
+        log = memory._log
+        tracemalloc.start()
+        try:
+            only, partly = log.erasures.derived(set(), {parse_id(first)})
+            assert tracemalloc.get_traced_memory()[1] < many * 100
+        finally:
+            tracemalloc.stop()
+        assert (len(only), partly) == (2, set())
+        only, partly = log.erasures.derived(set(), {parse_id(second)})
+        assert (only, len(partly)) == (set(), many)
+
+
+def test_many_versions_go_in_many_changes(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All versions of 256 items went in one change, however many there were."""
+    monkeypatch.setattr(erasure, "_CHUNK_VALUES", 10)
+    erased = [add(memory, f"Thing {n}") for n in range(3)]
+    for n in range(60):
+        memory.update(erased[n % 3], text=f"Thing {n}")
+    kept = add(memory, "Stays")
+    engine, sizes = memory._log._engine, []  # type: ignore[attr-defined]
+    write = engine.write
+
+    def measured(operations: Sequence[object]) -> None:
+        sizes.append(len(operations))
+        write(operations)
+
+    monkeypatch.setattr(engine, "write", measured)
+    receipt = memory.erase(erased)
+    assert (receipt.items, receipt.history, receipt.vectors, receipt.log_entries) == (3, 60, 63, 63)
+    assert max(sizes) < 20
+    assert all(gone(memory, item_id) for item_id in erased)
+    assert [item.id for item in memory.list(user_id="ann")] == [kept]
 
 
 def test_backups_are_named(memory: Memory) -> None:

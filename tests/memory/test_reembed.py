@@ -15,10 +15,11 @@ import pytest
 import warpmem
 from reembedding import Hooked, answers, change, check_vectors, hits, vector_of
 from warpmem import Memory, NewItem
-from warpmem.errors import ModelMismatch
+from warpmem.errors import EmbeddingError, ModelMismatch
 from warpmem.memory import reembed
 from warpmem.ops.clock import FixedClock
-from warpmem.storage.vector_build import VectorBuild
+from warpmem.ops.ids import parse_id
+from warpmem.storage.vector_build import JOB_KEY, VectorBuild
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 OLD, NEW = 16, 24
@@ -266,3 +267,30 @@ def test_a_search_that_began_before_the_switch_ends_in_the_old_model(memory: Mem
     assert found == [expected]
     assert memory.stats().reembed is None
     check_vectors(memory)
+
+
+@pytest.mark.parametrize("moment", ["between two steps", "during a step"])
+def test_a_job_names_nothing_that_is_erased(memory: Memory, moment: str) -> None:
+    """Its state has the key of the row that it has come to, and nobody told it that this was erased."""
+    items = memory.add_many([NewItem(text=f"item {n}") for n in range(12)], user_id="ann")
+    engine: Any = memory._log._engine
+    new = Hooked(NEW)
+
+    def stop(texts: Any) -> None:
+        if len(new.embedded) == 4 and moment == "during a step":
+            memory.erase([item.id for item in items[6:8]])
+        if len(new.embedded) == 8:
+            raise EmbeddingError("stopped")
+
+    new.hook = stop
+    with pytest.raises(EmbeddingError, match="stopped"):
+        memory.reembed(new, batch=4)
+    last = parse_id(items[7].id)
+    if moment == "between two steps":
+        assert last in engine.get("jobs", JOB_KEY)
+        memory.erase([item.id for item in items[6:8]])
+    job = memory._log.job()
+    assert job is not None and job.position[:20] == parse_id(items[5].id)
+    assert last not in engine.get("jobs", JOB_KEY)
+    memory.reembed(Hooked(NEW), batch=4)
+    assert check_vectors(memory) == 10

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import warpmem
 from warpmem import AddResult
 from warpmem.embed.hashing import HashingEmbedder
-from warpmem.errors import ModelMismatch, StoreError
+from warpmem.errors import ModelMismatch, StoreClosed, StoreError
+from warpmem.storage.follow import FollowingLog
 from warpmem.storage.rocks_follow import FollowingEngine
 
 
@@ -62,3 +65,30 @@ def test_an_owner_that_is_loaded_after_a_change_of_the_model_is_refused(tmp_path
                 follower.refresh()
             with pytest.raises(ModelMismatch, match="open it again"):
                 follower.search("fact", user_id="bob")
+
+
+def test_a_follower_that_is_dropped_while_it_refreshes_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The collector may drop a Memory on the thread that refreshes it, in the middle of that: the thread
+    waited for itself, and the store was never closed."""
+    with warpmem.open(tmp_path, embedder="hashing") as writer:
+        writer.add("a fact", user_id="ann")
+        refresh, done = FollowingLog.refresh, threading.Event()
+
+        def dropped(log: FollowingLog) -> int:
+            engine: Any = log._following
+            with engine._reading():
+                log.close()
+            done.set()
+            return refresh(log)
+
+        monkeypatch.setattr(FollowingLog, "refresh", dropped)
+        follower = warpmem.open(tmp_path, embedder="hashing", follow=True, follow_ms=1)
+        log: Any = follower._log
+        assert done.wait(10)
+        log._thread.join(10)
+        assert not log._thread.is_alive()
+        with pytest.raises(StoreClosed):
+            log._engine.get("meta", b"x")
+        follower.close()

@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 
 import warpmem
+from reembedding import Hooked
 from warpmem import Config, Memory, Message, NewItem, Scope, errors
 from warpmem.index import partitions
+from warpmem.index.checkpoint import IndexCheckpoint
 from warpmem.ops.clock import FixedClock, to_datetime
 from warpmem.storage.memory import MemoryEngine
 from warpmem.storage.rocks import RocksEngine
@@ -349,3 +351,48 @@ def test_a_filter_finds_an_item_that_is_updated_all_the_time(k: int) -> None:
         both = [warpmem.Scope(user_id="u"), warpmem.Scope(user_id="u")]
         result = memory.search("steady", scopes=both, k=min(k, 2048), filters={"metadata.steady": True})
         assert [hit.item.id for hit in result] == [item]
+
+
+# -------------------------------------------------------------------------------- erasing beside a job
+
+
+def test_an_erasure_is_told_to_the_embedder_of_the_model_to_come() -> None:
+    """It had embedded the erased texts for the change of the model, and remembered them."""
+    told: list[str] = []
+
+    class Remembering(Hooked):
+        """An embedder that says when it is to forget."""
+
+        def forget(self) -> None:
+            told.append(self.model_id)
+
+    def beside(texts: Any) -> None:
+        if not told:
+            memory.erase(user_id="gone")
+
+    with warpmem.open(None, embedder=Remembering(16)) as memory:
+        memory.add("to be erased", user_id="gone")
+        memory.add("to stay", user_id="u")
+        coming = Remembering(24, beside)
+        memory.reembed(coming)
+        assert told == [f"hashing-{dimension}-v1" for dimension in (16, 24)]
+        memory.add("to be erased", user_id="gone")
+        memory.erase(user_id="gone")
+        assert told[2:] == ["hashing-24-v1"]
+
+
+def test_an_erasure_goes_on_when_the_saved_index_goes_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A switch of models deleted it between the look and the deletion: the erasure failed over that."""
+    with open_memory(path=tmp_path) as memory:
+        memory.add("text", user_id="u")
+        memory.checkpoint()
+
+        def switch(checkpoint: IndexCheckpoint, *arguments: Any) -> bool:
+            checkpoint.discard()
+            return False
+
+        monkeypatch.setattr(IndexCheckpoint, "write", switch)
+        assert memory.erase(user_id="u").checkpoint == "removed"
+        assert memory.stats().pending_erasures == 0

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from collections import Counter
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 import warpmem
-from warpmem.errors import DiskFull, StoreCorrupt, StoreError
-from warpmem.storage import disk, values
+from warpmem import NewItem
+from warpmem.errors import DiskFull, NotFound, StoreCorrupt, StoreError, StoreReadOnly
+from warpmem.memory.editor import Editor
+from warpmem.ops.clock import FixedClock
+from warpmem.storage import backup, codec, disk, values
+from warpmem.storage.directory import SNAPSHOT_NAME
 from warpmem.storage.erasure import StoreErasures
+from warpmem.storage.rocks import RocksEngine
 
 
 def test_a_checkpoint_that_cannot_be_put_in_place_is_a_typed_error(
@@ -80,3 +89,124 @@ def test_a_repair_gives_no_name_back_to_an_owner_who_is_being_erased(
         assert memory.stats().pending_erasures == 0
         assert [hit.item.text for hit in memory.search("added", user_id="ann")] == ["added since"]
         assert [item.text for item in memory.list(user_id="ann").items] == ["added since"]
+
+
+def test_the_feed_never_tells_of_a_change_whose_sync_failed() -> None:
+    """A replayed idempotent call, which writes nothing, moved the feed on to what was written before it."""
+    with warpmem.open(None, embedder="hashing") as memory:
+        memory.add("known", user_id="ann", idempotency_key="call")
+        memory._log._engine.fail_sync(StoreError("broken"))  # type: ignore[attr-defined]
+        with pytest.raises(StoreReadOnly):
+            memory.add("never durable", user_id="ann")
+        assert memory.add("known", user_id="ann", idempotency_key="call", durability="os").action == "added"
+        assert [change.cursor for change in memory.changes()] == [1]
+
+
+def test_outcomes_of_idempotent_calls_do_not_pile_up_behind_batches() -> None:
+    """Each call forgets up to four that are out of date; those of one change all forgot the same four."""
+    clock = FixedClock(datetime(2026, 1, 1, tzinfo=UTC))
+    with warpmem.open(None, embedder="hashing", clock=clock) as memory:
+        for week in range(4):
+            calls = [NewItem(text=f"item {week} {n}", idempotency_key=f"{week}-{n}") for n in range(50)]
+            memory.add_many(calls, user_id="ann")
+            clock.advance(timedelta(days=8))
+        engine = memory._log._engine  # type: ignore[attr-defined]
+        kinds = Counter(key[4:5] for key, _ in engine.scan("lookup", b"", codec.KEYS_END))
+        assert kinds[codec.IDEMPOTENCY] == kinds[codec.REMEMBERED] == 50
+
+
+def test_an_update_beside_an_erasure_brings_no_erased_id_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had read the item before the erasure took the id out of its sources, and stored what it had read."""
+    with warpmem.open(tmp_path, embedder="hashing") as memory:
+        sources = [memory.add(f"source {n}", user_id="ann").id for n in range(2)]
+        derived = memory.add(NewItem(text="derived", sources=sources), user_id="ann").id
+        corrected = Editor._corrected
+
+        def beside(self: Editor, *arguments: Any) -> Any:
+            if memory.get_many(sources[:1]) != (None,):
+                memory.erase(sources[:1])
+            return corrected(self, *arguments)
+
+        monkeypatch.setattr(Editor, "_corrected", beside)
+        assert memory.update(derived, text="derived again").sources == (sources[1],)
+        assert memory.get(derived).sources == (sources[1],)
+        assert memory.update(derived, sources=["elsewhere"]).sources == ("elsewhere",)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+def test_a_backup_for_which_the_store_has_no_room_is_a_typed_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """os.mkdir failed inside the store, and its OSError came out of Memory.backup()."""
+    mkdir = os.mkdir
+
+    def fail(path: Any, *arguments: Any) -> None:
+        if str(path).endswith(SNAPSHOT_NAME):
+            raise OSError(number, os.strerror(number))
+        mkdir(path, *arguments)
+
+    with warpmem.open(tmp_path / "store", embedder="hashing") as memory:
+        memory.add("a fact", user_id="ann")
+        monkeypatch.setattr(os, "mkdir", fail)
+        with pytest.raises(DiskFull if number == errno.ENOSPC else StoreError, match="backups"):
+            memory.backup(tmp_path / "backups")
+        monkeypatch.undo()
+        assert memory.backup(tmp_path / "backups").items == 1
+
+
+def test_two_stores_of_one_process_are_backed_up_at_the_same_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second was refused: one backup at a time was meant for one store."""
+    copy_out = backup._copy_out
+    with (
+        warpmem.open(tmp_path / "first", embedder="hashing") as first,
+        warpmem.open(tmp_path / "second", embedder="hashing") as second,
+    ):
+        refused: list[str] = []
+
+        def beside(log: Any, engine: RocksEngine, *arguments: Any) -> Any:
+            if engine.path == str(tmp_path / "first"):
+                assert second.backup(tmp_path / "backups").items == 0
+                with pytest.raises(StoreError, match="a backup is being made") as caught:
+                    first.backup(tmp_path / "elsewhere")
+                refused.append(str(caught.value))
+            return copy_out(log, engine, *arguments)
+
+        monkeypatch.setattr(backup, "_copy_out", beside)
+        first.add("a fact", user_id="ann")
+        assert first.backup(tmp_path / "backups").items == 1 and refused
+    assert [made.items for made in warpmem.backups(tmp_path / "backups")] == [1, 0]
+
+
+@pytest.mark.parametrize("what", ["update", "delete", "erase"])
+def test_a_history_is_of_one_moment(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Past versions were read first and then the current one: what was retired in between was in neither."""
+    with warpmem.open(None, embedder="hashing") as memory:
+        item_id = memory.add("version 1", user_id="ann").id
+        memory.update(item_id, text="version 2")
+        engine: Any = memory._log._engine  # type: ignore[attr-defined]
+        scan = engine.scan
+
+        def and_then_change(family: str, *bounds: Any, **options: Any) -> Any:
+            found = scan(family, *bounds, **options)
+            if family == "history":
+                monkeypatch.undo()
+                if what == "update":
+                    memory.update(item_id, text="version 3")
+                elif what == "delete":
+                    memory.delete(item_id)
+                else:
+                    memory.erase([item_id])
+            return found
+
+        monkeypatch.setattr(engine, "scan", and_then_change)
+        try:
+            seen = [(entry.operation, entry.item and entry.item.version) for entry in memory.history(item_id)]
+        except NotFound:
+            seen = []
+        made: list[Any] = [("add", 1), ("update", 2)]
+        after = {"update": [*made, ("update", 3)], "delete": [*made, ("delete", None)], "erase": []}
+        assert seen in (made, after[what])

@@ -164,8 +164,7 @@ class IndexCheckpoint:
     def remove(self) -> None:
         """Delete the file; the log has what it held. Raises StoreError."""
         try:
-            self._tidy()
-            os.unlink(self._path)
+            self.discard()
             sync_folder(self._path)
         except OSError as error:
             raise StoreError(f"cannot delete {self._path!r}: {error.strerror}") from error

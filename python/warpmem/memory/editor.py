@@ -67,8 +67,17 @@ class Editor:
             if vector is not None:
                 self._vectors.check_in_use(self._log)
             record = reconcile.find(transaction, known.key, scope)
+            corrected = item
+            if fields.sources is msgspec.UNSET:  # an erasure takes ids out of them, and makes no version
+                corrected = msgspec.structs.replace(item, sources=record.item.sources)
             return reconcile.update(
-                transaction, record, item, vector, based_on=known.item.version, digests=digests, slot=slot
+                transaction,
+                record,
+                corrected,
+                vector,
+                based_on=known.item.version,
+                digests=digests,
+                slot=slot,
             )
 
         return self._log.transact(change, durability)

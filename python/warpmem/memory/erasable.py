@@ -38,9 +38,9 @@ class Erasable:
         another source go too with derived="erase", all others keep their text and lose the id. When it
         returns, no file of the store holds what was erased and nothing was kept in memory, but by
         read-only processes until they refresh, by results that were handed out, and by backups, which the
-        receipt lists. Takes as long as reading the store, and room for the tables it writes anew. A large
-        erasure disappears piece by piece; after a crash the next open finishes it. Raises NotFound,
-        InputError, DiskFull.
+        receipt lists. Takes as long as reading the store, once more for each step from source to source, and
+        room for the tables it writes anew. A large erasure disappears piece by piece; after a crash the next
+        open finishes it. Raises NotFound, InputError, DiskFull.
         """
         self._check_open()
         whose = arguments.one_scope(scope, user_id, agent_id, run_id, corpus_id)

@@ -6,7 +6,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
 from ..errors import InputError, NotFound, StoreError, StoreReadOnly
@@ -22,7 +22,7 @@ _ID_BYTES = 16
 
 
 class Eraser:
-    """Erases, one erasure at a time. Thread-safe. An embedder that remembers texts has a method `forget`.
+    """Erases, one erasure at a time. Thread-safe.
 
     Made after what hears of changes: it begins with what an earlier process left to be finished.
     """
@@ -90,10 +90,8 @@ class Eraser:
         if not self._log.erasures.pending():
             return "none", 0
         self._log.erasures.resume()
-        serving = self._current.now
-        forget: Callable[[], object] = getattr(serving.embedder, "forget", _nothing)
-        forget()
-        return serving.index.renew(), self._log.erasures.scrub()
+        self._current.forget_texts()
+        return self._current.now.index.renew(), self._log.erasures.scrub()
 
     def _forget_texts(self, numbers: Collection[int]) -> None:
         """What was embedded for these owners, and for those whom the store does not know: who was erased, or
@@ -137,6 +135,3 @@ class Eraser:
 
 def _ids(keys: Collection[bytes]) -> tuple[str, ...]:
     return tuple(format_id(key) for key in sorted(keys))
-
-
-def _nothing() -> None: ...

@@ -101,7 +101,8 @@ class Maintained:
             return self._serve(build.identity, made)
 
         vectors = Vectors(made, self._backend.normalize, identity)
-        return self._reembedding.run(vectors, serving, given, progress, batch)
+        with self._current.building(made):
+            return self._reembedding.run(vectors, serving, given, progress, batch)
 
     def _serve(self, identity: StoreIdentity, embedder: Embedder) -> Serving:
         index = self._parts.make_index(identity)

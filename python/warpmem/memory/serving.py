@@ -70,6 +70,7 @@ class Current:
         self._now = first
         self._lock = threading.Lock()
         self._unused = threading.Condition(self._lock)
+        self._building: list[Embedder] = []
 
     @property
     def now(self) -> Serving:
@@ -114,6 +115,25 @@ class Current:
         """Put another model to work. On the committer thread, between the changes of both."""
         with self._lock:
             self._now = serving
+
+    @contextmanager
+    def building(self, embedder: Embedder) -> Iterator[None]:
+        """Meanwhile an embedder is at work that is not in use yet: it hears of erasures."""
+        with self._lock:
+            self._building.append(embedder)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._building.remove(embedder)
+
+    def forget_texts(self) -> None:
+        """Let every embedder at work drop what it remembers of texts, if it has a method `forget`."""
+        with self._lock:
+            embedders = [self._now.embedder, *self._building]
+        for embedder in embedders:
+            forget: Callable[[], object] = getattr(embedder, "forget", lambda: None)
+            forget()
 
     def wait_unused(self, serving: Serving) -> None:
         """Return when nobody uses a Serving that was replaced."""

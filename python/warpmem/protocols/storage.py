@@ -78,7 +78,8 @@ class Engine(Protocol):
 
     def renew(self) -> None:
         """Leave no file behind that holds what compact() removed, and no trace of it in those that record
-        the others. On the thread of write; reads wait, scans go on in the state of now."""
+        the others. On the thread of write; reads wait, scans go on in the state of now. Waits for a
+        compact() that another thread is at."""
         ...
 
     def sizes(self) -> dict[str, int]:
@@ -149,7 +150,8 @@ class Transaction(Protocol):
         duplicate: tuple[bytes | None, bytes | None] = (None, None),
     ) -> Record:
         """Store the next version of `old`; the old one goes to history. vector None keeps the old vector.
-        duplicate: (digest to forget, digest to remember)."""
+        duplicate: (digest to forget, digest to remember). An item with a slot keeps its `valid_from`, by
+        which delete() finds it there."""
         ...
 
     def touch(self, record: Record) -> Record:

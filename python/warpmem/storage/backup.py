@@ -28,7 +28,7 @@ from ..protocols.storage import DigestsOf
 from ..records import Backup, LogEntry, StoreIdentity
 from . import codec
 from .backup_notes import note_key
-from .copies import copy_store
+from .copies import copy_store, typed
 from .directory import BACKUP_NAME, SNAPSHOT_NAME, remove_snapshot
 from .lock import PathLock
 from .repair import unchanging
@@ -40,7 +40,8 @@ VERSION: Final = 1
 _UNCHECKED: Final = re.compile(r"warpmem\.(lock|backup)|LOCK|LOG(\.old\.\d+)?")
 _END: Final = b"\xff" * 64
 _PIECE: Final = 1 << 20
-_running: Final = threading.Lock()
+_running: Final[set[str]] = set()
+_running_lock: Final = threading.Lock()
 
 
 class BackupFile(msgspec.Struct, frozen=True):
@@ -63,13 +64,25 @@ def make_backup(log: Log, engine: Engine, root: str, digests: DigestsOf, *, veri
     root = os.path.abspath(root)
     if os.path.commonpath([engine.path, root]) == engine.path:
         raise InputError(f"{root!r} lies inside the store: name a directory outside of it")
-    if not _running.acquire(blocking=False):
-        raise StoreError("a backup is being made: wait for it")
+    with alone(engine.path):
+        try:
+            return _make(log, engine, root, digests, verify)
+        finally:
+            remove_snapshot(engine.path)
+
+
+@contextlib.contextmanager
+def alone(store: str) -> Iterator[None]:
+    """One backup of a store at a time, whose snapshot has one place. Raises StoreError."""
+    with _running_lock:
+        if store in _running:
+            raise StoreError("a backup is being made: wait for it")
+        _running.add(store)
     try:
-        return _make(log, engine, root, digests, verify)
+        yield
     finally:
-        remove_snapshot(engine.path)
-        _running.release()
+        with _running_lock:
+            _running.remove(store)
 
 
 def _make(log: Log, engine: RocksEngine, root: str, digests: DigestsOf, verify: bool) -> Backup:
@@ -103,7 +116,10 @@ def _copy_out(
         engine.snapshot(snapshot)
         return time.monotonic() - began, log.identity
 
-    pause, identity = log.transact(snap)
+    try:
+        pause, identity = log.transact(snap)
+    except OSError as error:
+        raise typed(error, target) from error
     store = hashlib.blake2b(log.identity.salt, digest_size=16).hexdigest()
     earlier = [known for known in _read_root(root) if known.store == store]
     made: list[Backup] = []

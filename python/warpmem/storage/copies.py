@@ -72,7 +72,7 @@ def build(target: str, fill: Callable[[str, str], T]) -> T:
             shutil.rmtree(part, ignore_errors=True)
             lock.release()
     except OSError as error:
-        raise _typed(error, target) from error
+        raise typed(error, target) from error
     return result
 
 
@@ -190,7 +190,8 @@ def _add(done: Copied, size: int, shared: bool) -> Copied:
     return done._replace(copied_files=done.copied_files + 1, copied_bytes=done.copied_bytes + size)
 
 
-def _typed(error: OSError, target: str) -> StoreError:
+def typed(error: OSError, target: str) -> StoreError:
+    """The typed error for one of the file system that kept the directory `target` from being made."""
     if error.errno in _FULL:
         return DiskFull(
             f"no room for {target!r} ({error.strerror}): free some space; the directory was not made"

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Container, Iterable, Sequence
 from typing import Any
 
 import msgspec
 
 from ..ops.ids import format_id, owner_of, owner_prefix
-from ..records import LogEntry, RowChange
+from ..records import LogEntry, ReembedJob, RowChange
 from ..types import Owner
 from . import codec
 from .erasure_values import ErasureMark, notice, stub
 from .transaction import StoreTransaction, owner_digest
 from .values import HistoryValue, ItemValue, OwnerValue, RememberedValue, decode, encode
+from .vector_build import JOB_KEY, standing_at
 
 _UUID = 16
 _OWNED = ("items", "listing", "history", *codec.VECTOR_FAMILIES, "lookup")
 """Families whose keys begin with an owner. Items first: what has no item is found by nobody."""
+_VERSIONS = ("history", *codec.VECTOR_FAMILIES)
 _COUNTED = {"items": "items", "history": "history", "listing": "listing", "lookup": "lookups"}
 
 
@@ -52,16 +54,7 @@ class ErasingTransaction(StoreTransaction):
 
     def erase_owner(self, number: int, limit: int) -> bool:
         """Remove up to `limit` values of an owner that was hidden; whether that was all."""
-        start, stop = codec.prefix_range(owner_prefix(number))
-        left = limit
-        for family in _OWNED:
-            for key, _ in itertools.islice(self._engine.scan(family, start, stop), left):
-                self._remove(family, key)
-                left -= 1
-                if family == "items":
-                    self._one_item_less(number)
-            if not left:
-                break
+        left = self._remove_some(_OWNED, owner_prefix(number), limit)
         if left:
             self._put_owner(number, OwnerValue("user", "", 0, 0))
         self._erased[number] = None
@@ -70,7 +63,7 @@ class ErasingTransaction(StoreTransaction):
     # -------------------------------------------------------------------------------------- items
 
     def erase_item(self, key: bytes, slots: Iterable[bytes]) -> None:
-        """Remove every version of an item, its listing and its places in key slots (keys of `lookup`)."""
+        """Remove an item, its listing and its places in key slots (keys of `lookup`)."""
         stored = self._read("items", key)
         if stored is not None:
             value = decode(stored, ItemValue)
@@ -79,11 +72,18 @@ class ErasingTransaction(StoreTransaction):
             self._one_item_less(owner_of(key))
         for slot in slots:
             self._remove("lookup", slot)
-        for family in ("history", *codec.VECTOR_FAMILIES):
-            for version_key, _ in self._engine.scan(family, *codec.prefix_range(key)):
-                self._remove(family, version_key)
         self._records[key] = None
         self._erased[owner_of(key)] = None
+
+    def erase_versions(self, keys: Iterable[bytes], limit: int) -> bool:
+        """Remove up to `limit` values of past versions and vectors of removed items; whether that was all."""
+        left = limit
+        for key in keys:
+            left = self._remove_some(_VERSIONS, key, left)
+            self._erased[owner_of(key)] = None
+            if not left:
+                return False
+        return True
 
     def forget_lookup(self, key: bytes, gone: Collection[bytes]) -> None:
         """Take items (their keys) out of a value of family lookup; remove it when it is about them alone."""
@@ -124,6 +124,15 @@ class ErasingTransaction(StoreTransaction):
             self._write("log", codec.log_key(entry.sequence), encode(stub(entry)))
             self.counts["log_entries"] += 1
 
+    def move_job(self) -> None:
+        """Let a change of the model stand at a row that was not erased."""
+        stored = self._read("jobs", JOB_KEY)
+        if stored is not None:
+            job = decode(stored, ReembedJob)
+            position = standing_at(self._engine, self._identity.vectors, job.position)
+            if position != job.position:
+                self._write("jobs", JOB_KEY, encode(msgspec.structs.replace(job, position=position)))
+
     # ------------------------------------------------------------------------------------ outcome
 
     def notify(self) -> None:
@@ -141,6 +150,19 @@ class ErasingTransaction(StoreTransaction):
 
     # ----------------------------------------------------------------------------------- helpers
 
+    def _remove_some(self, families: Iterable[str], prefix: bytes, left: int) -> int:
+        """Remove up to `left` values whose keys begin with a prefix; how many more may go."""
+        for family in families:
+            found = self._engine.scan(family, *codec.prefix_range(prefix))
+            for key, _ in itertools.islice(found, left):
+                self._remove(family, key)
+                left -= 1
+                if family == "items":
+                    self._one_item_less(owner_of(key))
+            if not left:
+                break
+        return left
+
     def _remove(self, family: str, key: bytes) -> None:
         self._write(family, key, None)
         self.counts[_COUNTED.get(family, "vectors")] += 1
@@ -152,7 +174,7 @@ class ErasingTransaction(StoreTransaction):
         )
 
 
-def names_any(value: Any, ids: Collection[str]) -> bool:
+def names_any(value: Any, ids: Container[object]) -> bool:
     """Whether a remembered result, lists of plain values, holds one of these strings."""
     if isinstance(value, (list, tuple)):
         return any(names_any(entry, ids) for entry in value)

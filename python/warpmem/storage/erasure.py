@@ -3,9 +3,10 @@
 marks     say in family meta what is to be erased; from then on it is finished, whatever happens
 records   items, history, vectors, listing, lookup, sources that name them, in changes of bounded size
 entries   of the log become stubs, last of all: no entry of an erased item can be added after its record
-removed   one mark without a name is left
 files     tables are written anew without them, the write-ahead log, the manifest and RocksDB's own log
           begin anew
+names     go from the marks, and from their tables, only then: until there is nothing left to come back, a
+          repair must know what may not
 done      the mark is removed
 """
 
@@ -34,6 +35,8 @@ _CHUNK_VALUES: Final = 4096
 _END: Final = codec.KEYS_END
 
 Range = tuple[str, bytes, bytes]
+_MARKS: Final[Range] = ("meta", *codec.prefix_range(MARK_PREFIX))
+_EVERYTHING: Final[Sequence[Range]] = [(family, b"", _END) for family in codec.FAMILIES]
 Run = Callable[[Callable[[ErasingTransaction], T]], T]
 
 
@@ -62,7 +65,7 @@ class StoreErasures:
     def __init__(self, engine: Engine, run: Run[Any]) -> None:
         self._engine = engine
         self._run = run
-        self._ranges: dict[bytes, list[Range]] = {}
+        self._ranges: dict[bytes, Sequence[Range]] = {}  # where the records stood that were removed
 
     # ------------------------------------------------------------------------------------- looking
 
@@ -73,27 +76,28 @@ class StoreErasures:
         return [(note.at, note.path) for note in noted_backups(self._engine)]
 
     def derived(self, owners: Collection[int], keys: Collection[bytes]) -> tuple[set[bytes], set[bytes]]:
-        sources: dict[bytes, set[str]] = {}
-        for family in ("items", "history"):
-            for key, item in self._versions(family):
-                if item.sources:
-                    sources.setdefault(key[:KEY_BYTES], set()).update(item.sources)
-        found = Erased(owners, keys)
+        # The store is read once more for each step from source to source: what names others is not kept.
         only: set[bytes] = set()
         while True:
-            more = {
-                key
-                for key, names in sources.items()
-                if key not in found and all(name in found for name in names)
-            }
-            if not more:
-                break
-            only |= more
             found = Erased(owners, [*keys, *only])
-        partly = {
-            key for key, names in sources.items() if key not in found and any(name in found for name in names)
+            naming = {
+                key[:KEY_BYTES]
+                for family in ("items", "history")
+                for key, item in self._versions(family)
+                if key[:KEY_BYTES] not in found and any(name in found for name in item.sources)
+            }
+            more = {key for key in naming if all(name in found for name in self._sources(key))}
+            if not more:
+                return only, naming
+            only |= more
+
+    def _sources(self, key: bytes) -> set[str]:
+        return {
+            name
+            for family in ("items", "history")
+            for _, item in self._versions(family, key)
+            for name in item.sources
         }
-        return only, partly
 
     def keys(self, owner: int) -> Iterator[tuple[bytes, Any]]:
         for key, item in self._versions("items", owner_prefix(owner)):
@@ -113,7 +117,7 @@ class StoreErasures:
     def _marks(self) -> list[tuple[bytes, ErasureMark]]:
         return [
             (key, decode(codec.unseal("meta", key, stored), ErasureMark))
-            for key, stored in self._engine.scan("meta", *codec.prefix_range(MARK_PREFIX))
+            for key, stored in self._engine.scan(*_MARKS)
         ]
 
     # ------------------------------------------------------------------------------------ removing
@@ -136,14 +140,12 @@ class StoreErasures:
         counts: Counter[str] = Counter()
         begun: dict[bytes, list[ErasureMark]] = {}
         for key, mark in self._marks():
-            if not mark.removed:
+            if not mark.removed and read_mark_key(key) not in self._ranges:
                 begun.setdefault(read_mark_key(key), []).append(mark)
         for erasure, marks in begun.items():
-            joined = b"".join(mark.keys for mark in marks)
-            keys = [joined[at : at + KEY_BYTES] for at in range(0, len(joined), KEY_BYTES)]
-            counts += self._remove(erasure, Erased([n for mark in marks for n in mark.owners], keys))
-            # Where the process before had been at work is not known: scrub() takes everything.
-            del self._ranges[erasure]
+            counts += self._remove(erasure, marked(marks))
+            # Where the process before had been at work is not known.
+            self._ranges[erasure] = _EVERYTHING
         return counts
 
     def _remove(self, erasure: bytes, what: Erased) -> Counter[str]:
@@ -159,9 +161,9 @@ class StoreErasures:
             result: T = self._run(counted)
             return result
 
-        ranges = self._ranges[erasure] = [
-            ("meta", *codec.prefix_range(MARK_PREFIX)),
+        ranges: list[Range] = [
             ("owners", codec.owner_name_key(b""), codec.prefix_range(codec.owner_state_key(0)[:1])[1]),
+            ("jobs", b"", _END),
         ]
         ranges += _owned_ranges(what)
         for owner in sorted(what.owners):
@@ -172,17 +174,11 @@ class StoreErasures:
             while not run(some):
                 pass
         self._forget_lookups(what, run)
+        run(ErasingTransaction.move_job)
         ranges += self._forget_sources(what, run)
         ranges += self._erase_entries(what, run)
         make_scope.cache_clear()
-
-        def removed(transaction: ErasingTransaction) -> None:
-            for key, _ in self._marks():
-                if read_mark_key(key) == erasure:
-                    transaction.mark(key, None)
-            transaction.mark(mark_key(erasure, 0), ErasureMark(transaction.now, (), b"", True))
-
-        self._run(removed)
+        self._ranges[erasure] = ranges
         return counts
 
     def _remove_items(self, what: Erased, run: Run[Any]) -> None:
@@ -194,16 +190,23 @@ class StoreErasures:
                 if item in what.keys:
                     slots.setdefault(item, []).append(key)
         for part in _parts(sorted(what.keys), _CHUNK_ITEMS):
+            some = functools.partial(ErasingTransaction.erase_versions, keys=part, limit=_CHUNK_VALUES)
 
-            def change(transaction: ErasingTransaction, part: Sequence[bytes] = part) -> None:
+            def change(
+                transaction: ErasingTransaction, part: Sequence[bytes] = part, some: Any = some
+            ) -> bool:
                 for key in part:
                     transaction.erase_item(key, slots.get(key, ()))
+                done: bool = some(transaction)
+                return done
 
-            run(change)
+            done = run(change)
+            while not done:
+                done = run(some)
 
     def _forget_lookups(self, what: Erased, run: Run[Any]) -> None:
-        for owner in sorted({owner_of(key) for key in what.keys}):
-            gone = {key for key in what.keys if owner_of(key) == owner}
+        for owner, group in itertools.groupby(sorted(what.keys), owner_of):
+            gone = set(group)
             ids = {format_id(key) for key in gone}
             found = (
                 key
@@ -256,24 +259,43 @@ class StoreErasures:
 
     def scrub(self) -> int:
         marks = self._marks()
-        if any(not mark.removed for _, mark in marks):
-            raise AssertionError("resume() comes first")
         if not marks:
             return 0
-        known = [self._ranges.get(read_mark_key(key)) for key, _ in marks]
-        everything: list[Range] = [(family, b"", _END) for family in codec.FAMILIES]
-        ranges = everything if None in known else [one for some in known for one in some or ()]
+        erasures = {read_mark_key(key) for key, _ in marks}
+        named = {read_mark_key(key) for key, mark in marks if not mark.removed}
+        if not named <= self._ranges.keys():
+            raise AssertionError("resume() comes first")
+        ranges = [one for erasure in erasures for one in self._ranges.get(erasure, _EVERYTHING)]
         files = self._engine.compact(_joined(ranges))
         self._run(lambda transaction: self._engine.renew())
 
-        def done(transaction: ErasingTransaction) -> None:
+        def forget(transaction: ErasingTransaction) -> None:
             for key, _ in marks:
                 transaction.mark(key, None)
+            for erasure in erasures:
+                transaction.mark(mark_key(erasure, 0), ErasureMark(transaction.now, (), b"", True))
 
+        def done(transaction: ErasingTransaction) -> None:
+            for erasure in erasures:
+                transaction.mark(mark_key(erasure, 0), None)
+
+        if named:
+            self._run(forget)
+            files += self._engine.compact([_MARKS])
         self._run(done)
-        for key, _ in marks:
-            self._ranges.pop(read_mark_key(key), None)
+        for erasure in erasures:
+            self._ranges.pop(erasure, None)
         return files
+
+
+def marked(marks: Iterable[ErasureMark]) -> Erased:
+    """What some marks name."""
+    owners: set[int] = set()
+    keys: set[bytes] = set()
+    for mark in marks:
+        owners.update(mark.owners)
+        keys.update(mark.keys[at : at + KEY_BYTES] for at in range(0, len(mark.keys), KEY_BYTES))
+    return Erased(owners, keys)
 
 
 def _concerns(key: bytes, payload: memoryview, gone: set[bytes], ids: set[str]) -> bool:

@@ -16,7 +16,7 @@ _NOBODY: Final = (None, None, None, None)
 
 class ErasureMark(msgspec.Struct, frozen=True, array_like=True):
     """Family meta: one part of an erasure that is not finished. `keys` are item keys one after the other.
-    `removed`: nothing refers to what was erased any more, only files may still hold its bytes."""
+    `removed`: every record of what was erased is gone, and with it what named it here."""
 
     at: int
     owners: tuple[int, ...]

@@ -32,6 +32,7 @@ class FollowingLog(StoreLog):
         self._turn = threading.Lock()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
+        self._dropped = False
         self._metadata = False
         self._pid = os.getpid()
 
@@ -49,6 +50,8 @@ class FollowingLog(StoreLog):
             # Whoever asks, by refresh() or lag(), meets the error too. Answers go on in the state there is.
             with contextlib.suppress(StoreError, MemoryError):
                 self.refresh()
+        if self._dropped:
+            super().close()
 
     def refresh(self) -> int:
         """See protocols.Log. Raises StoreCorrupt; ModelMismatch when the store has got another model."""
@@ -106,6 +109,10 @@ class FollowingLog(StoreLog):
 
     def close(self) -> None:
         self._stopping.set()
+        if self._thread is threading.current_thread():
+            # The collector dropped it there, maybe in the middle of a read: the thread closes it at its end.
+            self._dropped = True
+            return
         if self._thread is not None and os.getpid() == self._pid:
             self._thread.join()
         super().close()

@@ -138,9 +138,10 @@ class StoreLog:
             raise
 
     def _apply(self, transaction: StoreTransaction) -> None:
+        # Else it wrote nothing, and what its state counts may be of changes whose sync failed.
         if transaction in self._unapplied:
             self._unapplied.remove(transaction)
-        self._applied = max(self._applied, transaction.state.sequence)
+            self._applied = max(self._applied, transaction.state.sequence)
         self._tell(transaction.effects)
         if isinstance(transaction, BuildTransaction) and transaction.applied is not None:
             transaction.applied()
@@ -216,12 +217,16 @@ class StoreLog:
 
     def history(self, key: bytes) -> list[tuple[Operation, int, Record | None]]:
         found: list[tuple[Operation, int, Record | None]] = []
-        start, stop = codec.prefix_range(key)
-        for history_key, stored in self._engine.scan("history", start, stop):
+        stored_now = self._engine.get("items", key)
+        while True:
+            past = list(self._engine.scan("history", *codec.prefix_range(key)))
+            before, stored_now = stored_now, self._engine.get("items", key)
+            if stored_now == before:  # else it changed between the reads: a version may be in neither
+                break
+        for history_key, stored in past:
             value = decode(codec.unseal("history", history_key, stored), HistoryValue)
             record = None if value.item is None else make_record(key, value.item)
             found.append((value.operation, value.at, record))
-        stored_now = self._engine.get("items", key)
         if stored_now is not None:
             current = decode(codec.unseal("items", key, stored_now), ItemValue)
             if not any(record and record.item.version == current.version for _, _, record in found):

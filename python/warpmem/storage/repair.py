@@ -3,7 +3,8 @@
 Nothing is believed but the checksum in each value. Items, versions, vectors and the log are taken as they
 are; owners' counters and everything that finds items (listing, lookup) are made anew from the items. A log
 entry that is lost, or tells of what is lost, becomes a stub under its number, and notices at the end of the
-log tell followers whose memory changed. The result is verified before it gets its name.
+log tell followers whose memory changed. What an unfinished erasure names is left out, and its marks are
+brought over: the next opening finishes it. The result is verified before it gets its name.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ from ..records import ReembedJob, StoreIdentity
 from ..types import Owner
 from . import codec, directory
 from .copies import build, check_free_name
+from .erasing import names_any
+from .erasure import Erased, marked
+from .erasure_values import MARK_PREFIX, ErasureMark
 from .files import FileReader
 from .identity import FORMAT, IDENTITY_KEY
 from .lock import LOCK_NAME
@@ -113,16 +117,20 @@ def _rebuild(
     lost: list[Lost] = []
     identity, salted = _identity(source, lost)
     owners = _owners(source)
+    erased = _erased(source)
     engine = RocksEngine(whole, min_free_bytes=0)
     try:
         writer = Writer(engine, source, identity, digests, make_embed(identity), progress)
         for found in source.items(identity.vectors, identity.dimension, lambda what: lost.append(Lost(what))):
-            writer.take(found)
+            if found.key in erased:
+                writer.leave_out(found)
+            else:
+                writer.take(found)
         writer.write_duplicates()
         lost += writer.lost
-        _write_owners(writer, identity, owners, lost)
+        _write_owners(writer, identity, owners, erased, lost)
         if salted:
-            _write_remembered(writer, source)
+            _write_remembered(writer, source, erased)
         _write_rest(writer, source, identity)
         sequence, stubs = write_log(writer, source, lost)
         writer.flush()
@@ -185,15 +193,27 @@ def _owners(source: Source) -> dict[int, OwnerValue]:
     return found
 
 
+def _erased(source: Source) -> Erased:
+    """What erasures under way name: a deletion may be lost, and older values be found in its place."""
+    marks = []
+    for key, stored in source.others("meta"):
+        if key.startswith(MARK_PREFIX):
+            with contextlib.suppress(StoreCorrupt):
+                marks.append(decode(codec.unseal("meta", key, stored), ErasureMark))
+    return marked(marks)
+
+
 def _write_owners(
-    writer: Writer, identity: StoreIdentity, known: dict[int, OwnerValue], lost: list[Lost]
+    writer: Writer, identity: StoreIdentity, known: dict[int, OwnerValue], erased: Erased, lost: list[Lost]
 ) -> None:
     """Names as they were or as their items say, counters as they are now. Numbers stay without gaps: one of
     which nothing is known is that of an owner without a name."""
     items = Counter({number: seen.items for number, seen in writer.owners.items()})
-    for number in range(1, max([*known, *writer.owners], default=0) + 1):
+    for number in range(1, max([*known, *writer.owners, *erased.owners], default=0) + 1):
         value, seen = known.get(number), writer.owners.get(number)
-        if seen is not None:
+        if number in erased.owners:
+            value = OwnerValue("user", "", 0, 0)
+        elif seen is not None:
             # One whom an erasure has hidden has no name, though items are left: it may have a successor.
             hidden = value is not None and not value.id
             value = OwnerValue(
@@ -211,17 +231,18 @@ def _write_owners(
         writer.owners[number] = value
 
 
-def _write_remembered(writer: Writer, source: Source) -> None:
+def _write_remembered(writer: Writer, source: Source, erased: Erased) -> None:
     """Outcomes of idempotent calls, and their entries by time."""
     for key, stored in source.others("lookup"):
         owner, tag, digest = int.from_bytes(key[:4], "big"), key[4:5], key[5:]
-        if tag != codec.IDEMPOTENCY:
+        if tag != codec.IDEMPOTENCY or owner in erased.owners:
             continue
         payload = codec.unseal("lookup", key, stored)
         with contextlib.suppress(StoreCorrupt):
-            at = decode(payload, RememberedValue).at
-            writer.put("lookup", key, bytes(payload))
-            writer.put("lookup", codec.remembered_key(owner, at, digest), b"")
+            value = decode(payload, RememberedValue)
+            if not names_any(value.result, erased):
+                writer.put("lookup", key, bytes(payload))
+                writer.put("lookup", codec.remembered_key(owner, value.at, digest), b"")
 
 
 def _write_rest(writer: Writer, source: Source, identity: StoreIdentity) -> None:

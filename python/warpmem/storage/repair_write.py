@@ -91,6 +91,12 @@ class Writer:
         if out.lost or out.stubs or out.unlogged:
             self._source.note(CHANGED, number.to_bytes(4, "big"))
 
+    def leave_out(self, found: Evidence) -> None:
+        """Bring nothing over of one item: what the log tells of it becomes stubs."""
+        for entry in found.log:
+            self._source.note(STUB, codec.log_key(entry.sequence))
+            self._source.note(CHANGED, owner_of(found.key).to_bytes(4, "big"))
+
     def _write_current(self, key: bytes, value: ItemValue) -> None:
         number, unique = owner_of(key), key[OWNER_BYTES:]
         self.items += 1

@@ -18,7 +18,7 @@ import shutil
 import threading
 import weakref
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from ..errors import DiskFull, StoreClosed, StoreCorrupt, StoreError, StoreReadOnly
 from . import directory
@@ -30,6 +30,8 @@ from .rocks_errors import call
 from .rocks_open import UNCOMPRESSED, list_families, open_database
 from .rocks_renewal import Renewable
 from .rocks_scan import Chunks, Scan
+
+W = TypeVar("W", Scan, Chunks)
 
 _BOOKS: Final = frozenset({"log", "meta"})
 _READ_ONLY_ATTEMPTS: Final = 3
@@ -87,6 +89,7 @@ class RocksEngine(Renewable):
         self._handles: dict[str, Any] = {}
         self._scans: weakref.WeakSet[Scan | Chunks] = weakref.WeakSet()
         self._scans_lock = threading.Lock()
+        self._whole = threading.RLock()  # held by who exchanges the database, and who must not see that
         self._memtable_bytes = memtable_bytes
         self._renewed = threading.Event()  # not set while renew() has no database for readers
         self._renewed.set()
@@ -179,19 +182,24 @@ class RocksEngine(Renewable):
         self, family: str, start: bytes, stop: bytes, *, reverse: bool = False
     ) -> Iterator[tuple[bytes, bytes]]:
         """See protocols.Engine.scan. Raises StoreClosed when the engine closes meanwhile."""
-        scan = Scan(lambda: self._closed, lambda: call(self._family(family).iter), start, stop, reverse)
-        with self._scans_lock:
-            self._scans.add(scan)
-        return scan
+        return self._begin(
+            Scan(lambda: self._closed, lambda: call(self._family(family).iter), start, stop, reverse)
+        )
 
     def chunks(
         self, family: str, start: bytes, stop: bytes, size: int
     ) -> Iterator[tuple[list[bytes], list[bytes]]]:
         """See protocols.Engine.chunks. Raises as scan."""
-        chunks = Chunks(lambda: self._closed, lambda: call(self._family(family).snapshot), start, stop, size)
+        return self._begin(
+            Chunks(lambda: self._closed, lambda: call(self._family(family).snapshot), start, stop, size)
+        )
+
+    def _begin(self, walk: W) -> W:
+        # Known first: an erasure could miss one that has a snapshot already, which keeps what was erased.
         with self._scans_lock:
-            self._scans.add(chunks)
-        return chunks
+            self._scans.add(walk)
+        walk.begin()
+        return walk
 
     def _family(self, family: str) -> Any:
         while (handle := self._families.get(family)) is None:
@@ -278,9 +286,10 @@ class RocksEngine(Renewable):
 
     def flush(self) -> None:
         """Move what is in memory into tables, so that snapshot() has little left to move. On any thread."""
-        self._check_writable()
-        for family in list(self._families.values()):
-            call(family.flush)
+        with self._whole:
+            self._check_writable()
+            for family in self._families.values():
+                call(family.flush)
 
     def snapshot(self, path: str) -> None:
         """Make `path`, which does not exist, a database in the state of now; its tables are links. On the
@@ -296,8 +305,12 @@ class RocksEngine(Renewable):
         """Move the write-ahead log into tables, release everything; idempotent.
 
         Raises the typed error when that fails and no earlier write had; all is released even so, and what
-        was written is in the write-ahead log.
+        was written is in the write-ahead log. Waits for a compaction that another thread is at.
         """
+        with self._whole:
+            self._close()
+
+    def _close(self) -> None:
         if not self._families:
             return
         try:
@@ -337,6 +350,7 @@ class RocksEngine(Renewable):
         # Not under the lock, which another thread may have held.
         _orphans.extend((self._db, self._families, self._handles, *(scan.abandon() for scan in self._scans)))
         self._renewed.set()
+        self._whole, self._scans_lock = threading.RLock(), threading.Lock()
         self._families = {}
         self._handles = {}
         self._db = None

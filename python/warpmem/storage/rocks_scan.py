@@ -13,10 +13,10 @@ from .rocks_errors import call
 
 
 class Scan(Iterator[tuple[bytes, bytes]]):
-    """One scan. A RocksDB iterator is a snapshot from when it was made, which is when scan() was called.
+    """One scan. A RocksDB iterator is a snapshot from when it was made, which is when begin() was called.
 
     It keeps the files of that moment. When they must go, the scan goes on behind its last entry with an
-    iterator of now.
+    iterator of now. One thread walks; let_go() and abandon() may come from any other.
     """
 
     def __init__(
@@ -29,12 +29,16 @@ class Scan(Iterator[tuple[bytes, bytes]]):
     ) -> None:
         self._closed = closed
         self._iterate: Callable[[], Any] | None = iterate
-        self._iterator = iterate()
+        self._iterator: Any = None
         self._start = start
         self._stop = stop
         self._reverse = reverse
         self._done = start >= stop
         self._begun = False
+
+    def begin(self) -> None:
+        """Make the iterator, once those who let walks go know of this one. Raises StoreClosed, StoreError."""
+        self._again()
 
     def __next__(self) -> tuple[bytes, bytes]:
         if self._done:
@@ -78,6 +82,9 @@ class Scan(Iterator[tuple[bytes, bytes]]):
             raise StoreClosed(self._closed())
         self._begun = False
         self._iterator = iterator = iterate()
+        if self._iterate is None:  # it was abandoned meanwhile
+            self._iterator = iterator = None
+            raise StoreClosed(self._closed())
         return iterator
 
     def let_go(self, wait: bool) -> None:
@@ -86,7 +93,8 @@ class Scan(Iterator[tuple[bytes, bytes]]):
 
     def abandon(self) -> Any:
         """Drop the iterator, which keeps RocksDB open, for good; it is returned."""
-        iterator, self._iterator, self._iterate = self._iterator, None, None
+        self._iterate = None
+        iterator, self._iterator = self._iterator, None
         return iterator
 
 
@@ -94,7 +102,8 @@ class Chunks(Iterator[tuple[list[bytes], list[bytes]]]):
     """Ascending entries of one snapshot, up to `size` at a time, in half the time of a Scan.
 
     The iterator that is quick ends without an error at a damaged block. So where it ends before `stop`, a
-    slow one looks at what follows the last entry. When the snapshot must go, they go on in one of now.
+    slow one looks at what follows the last entry. When the snapshot must go, they go on in one of now. One
+    thread walks; let_go() and abandon() may come from any other.
     """
 
     def __init__(
@@ -107,25 +116,42 @@ class Chunks(Iterator[tuple[list[bytes], list[bytes]]]):
         self._lock = threading.Lock()
         self._snapshot: Any = None
         self._entries: Any = None
-        self._open()
+        self._leave = False
         self._stop = stop
         self._size = size
         self._done = start >= stop
 
+    def begin(self) -> None:
+        """Take the snapshot, once those who let walks go know of this one. Raises StoreClosed, StoreError."""
+        with self._lock:
+            self._open()
+
     def _open(self) -> None:
+        self._leave = False
+        self._drop()
         moment = self._moment
         if moment is None:
             raise StoreClosed(self._closed())
         self._snapshot = moment()
         self._entries = self._snapshot.items(from_key=self._last + b"\0" * self._begun)
+        if self._moment is None:  # it was abandoned meanwhile
+            self._drop()
+            raise StoreClosed(self._closed())
+
+    def _drop(self) -> None:
+        self._entries = self._snapshot = None
 
     def __next__(self) -> tuple[list[bytes], list[bytes]]:
         if self._done:
             raise StopIteration
         with self._lock:
-            if self._snapshot is None:
+            if self._leave or self._snapshot is None:
                 self._open()
-            return self._next(self._entries, self._snapshot)
+            try:
+                return self._next(self._entries, self._snapshot)
+            finally:
+                if self._leave:
+                    self._drop()
 
     def _next(self, entries: Any, snapshot: Any) -> tuple[list[bytes], list[bytes]]:
         found: list[tuple[bytes, bytes]] = call(list, itertools.islice(entries, self._size))
@@ -156,14 +182,16 @@ class Chunks(Iterator[tuple[list[bytes], list[bytes]]]):
             )
 
     def let_go(self, wait: bool) -> None:
-        """Drop iterator and snapshot once nobody is inside, or, without waiting, if nobody is; others are
-        made when the walk goes on."""
+        """Drop iterator and snapshot once nobody is inside; others are made when the walk goes on. wait:
+        return when that is done, else at once."""
+        self._leave = True
         if self._lock.acquire(blocking=wait):
-            self._entries = self._snapshot = None
+            self._drop()
             self._lock.release()
 
     def abandon(self) -> Any:
         """Drop iterator and snapshot, which keep RocksDB open, for good; they are returned."""
+        self._moment = None
         kept = self._entries, self._snapshot
-        self._entries = self._snapshot = self._moment = None
+        self._drop()
         return kept

@@ -57,6 +57,7 @@ class StoreTransaction:
         self._keys = keys
         self._overlay: dict[tuple[str, bytes], bytes | None] = {}
         self._slots: dict[bytes, dict[bytes, bool]] = {}
+        self._forgotten: dict[int, bytes] = {}
         self._owner_numbers: dict[Owner, int] = {}
         self._owner_values: dict[int, OwnerValue] = {}
         self._records: dict[bytes, Record | None] = {}
@@ -130,12 +131,13 @@ class StoreTransaction:
 
     def _forget_remembered(self, owner: int, before: int) -> None:
         """Drop a few outcomes from before a time: more than one call adds, so that they cannot pile up."""
-        start = codec.remembered_key(owner, -(1 << 63), b"")
+        start = self._forgotten.get(owner, codec.remembered_key(owner, -(1 << 63), b""))
         stop = codec.remembered_key(owner, before, b"")
         for key, _ in itertools.islice(self._engine.scan("lookup", start, stop), _FORGET_AT_ONCE):
             digest = codec.read_remembered_key(key)[1]
             self._write("lookup", codec.lookup_key(owner, codec.IDEMPOTENCY, digest), None)
             self._write("lookup", key, None)
+            self._forgotten[owner] = key + b"\0"  # where the next call of this change goes on
 
     def add(
         self,

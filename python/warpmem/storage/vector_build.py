@@ -147,7 +147,8 @@ class VectorBuild:
         def change(transaction: BuildTransaction) -> ReembedJob:
             # A row that lost its item since the vectors were made is gone; none can have come.
             made = transaction.bring_up(self._job.vectors, unit.names, vectors)
-            after = msgspec.structs.replace(unit.after, rows=self._job.rows + made)
+            position = standing_at(self._engine, self._identity.vectors, unit.after.position)
+            after = msgspec.structs.replace(unit.after, position=position, rows=self._job.rows + made)
             transaction.put_job(after)
             return after
 
@@ -243,6 +244,15 @@ def begin(engine: Engine, run: Run, model_id: str, dimension: int, now: Callable
     run(forget, "sync")
     identity, job = run(change, "sync")
     return VectorBuild(engine, identity, job, run)
+
+
+def standing_at(engine: Engine, family: str, position: bytes) -> bytes:
+    """The last row up to a position, which means the same: the row that was there may have been erased, and
+    then the job must not name it."""
+    if position == _EVERYTHING:
+        return position
+    rows = engine.scan(family, b"", position + b"\0", reverse=True)
+    return next((key for key, _ in rows), b"")
 
 
 def read_job(engine: Engine) -> ReembedJob | None:
