@@ -186,8 +186,7 @@ class Ranking(msgspec.Struct, frozen=True, kw_only=True):
     similarity: cosine in [-1, 1]. lexical: BM25 of the query's words in the text, as a share of the best that
     they could have, in [0, 1). adjacent: lexical of the items just before and after in the same run (of one
     kind, agent and run), whatever filters say, and half of that of the next but one. priority: the item's
-    own, in [0, 1]. recency: ``2 ** (-max(0, now - valid_from) / half_life)`` in (0, 1].
-    diversity: reserved; non-zero is NotSupported.
+    own, in [0, 1]. recency: ``2 ** (-max(0, now - valid_from) / half_life)`` in (0, 1]. diversity: reserved.
     """
 
     similarity: float = 1.0

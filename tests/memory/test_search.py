@@ -174,9 +174,8 @@ def test_a_deadline_that_has_passed_is_an_error(memory: Memory) -> None:
 
 
 def test_what_this_version_cannot_do_is_said(memory: Memory) -> None:
-    for options in ({"mode": "hybrid"}, {"ranking": Ranking(lexical=1.0)}):
-        with pytest.raises(NotSupported):
-            memory.search("note", user_id="u", **options)  # type: ignore[arg-type]
+    with pytest.raises(NotSupported):
+        memory.search("note", user_id="u", ranking=Ranking(diversity=1.0))
     with pytest.raises(NotSupported):
         memory.add("note", user_id="u", infer="llm")  # type: ignore[arg-type]
 

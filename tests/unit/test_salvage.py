@@ -11,10 +11,11 @@ import pytest
 
 from durability.damage import make_live_store, make_store
 from warpmem.storage import codec
+from warpmem.storage.crc import crc32c
 from warpmem.storage.files import FileReader
 from warpmem.storage.reports import Faults
 from warpmem.storage.rocks import RocksEngine
-from warpmem.storage.salvage_logs import LogReader, read_batches
+from warpmem.storage.salvage_logs import LogReader, _masked, read_batches
 from warpmem.storage.salvage_tables import Entry, TableReader, decompress
 
 
@@ -177,3 +178,55 @@ def test_a_table_of_deletions_alone_says_whose_they_are(tmp_path: Path) -> None:
     for table in set(tmp_path.glob("*.sst")) - before:
         data = table.read_bytes().replace(b"name", b"game")
         assert list(TableReader(data)) == [], "of no known family: not believed"
+
+
+def log_of(*batches: bytes) -> bytes:
+    """A write-ahead log with these batches, its records parted at the ends of blocks."""
+    data = b""
+    for batch in batches:
+        at = 0
+        while True:
+            room = (32 << 10) - len(data) % (32 << 10)
+            if room < 7:
+                data += bytes(room)
+                continue
+            part = batch[at : at + room - 7]
+            first, last = at == 0, at + len(part) == len(batch)
+            kind = bytes([1 if first and last else 2 if first else 4 if last else 3])
+            data += _masked(crc32c(kind + part)).to_bytes(4, "little") + len(part).to_bytes(2, "little")
+            data += kind + part
+            at += len(part)
+            if last:
+                break
+    return data
+
+
+def batch_of(sequence: int, count: int) -> bytes:
+    """A batch of `count` values of 3,000 bytes in family items."""
+    batch = sequence.to_bytes(8, "little") + count.to_bytes(4, "little")
+    for number in range(sequence, sequence + count):
+        key = codec.item_key(number.to_bytes(20, "big"))
+        value = codec.seal("items", key, random.Random(number).randbytes(3000))
+        batch += bytes([1, len(key)]) + key
+        batch += bytes([len(value) & 127 | 128, len(value) >> 7]) + value
+    return batch
+
+
+def test_a_batch_that_never_reached_the_disk_is_left_out_whole() -> None:
+    first, second = batch_of(1, 2), batch_of(3, 30)
+    log = log_of(first, second)
+    middle = len(log) - 40_000
+    zeroed = log[:middle] + bytes(512) + log[middle + 512 :]
+    flipped = log[:middle] + bytes([log[middle] ^ 1]) + log[middle + 1 :]
+
+    def values(data: bytes, last: bool) -> int:
+        return len(list(read_batches(iter(LogReader(data)), {}, last=last)))
+
+    assert values(log, True) == 32
+    for unwritten in (zeroed, log[:middle]):
+        assert values(unwritten, True) == 2
+        assert 2 < values(unwritten, False) < 32  # in a log before the last it was stored, and is damaged
+    assert 2 < values(flipped, True) < 32  # so is this, wherever it stands
+    assert values(log_of(first, second, batch_of(33, 1))[:-2], True) == 32
+    followed = zeroed + log_of(first, second, batch_of(33, 1))[len(log) :]
+    assert 3 < values(followed, True) < 33

@@ -37,7 +37,6 @@ from .row_columns import (
     RowTable,
     table,
 )  # fmt: skip
-from .saved_partitions import SavedPartitions
 from .searched_partitions import SearchedPartitions
 
 _MIN = -(1 << 63)
@@ -46,7 +45,7 @@ _MAX_SCAN_K = 4096
 _TRIES = 16  # searches that meet new strings before they leave rows with newer ones out
 
 
-class PartitionedIndex(SearchedPartitions, SavedPartitions):
+class PartitionedIndex(SearchedPartitions):
     """Implements protocols.Index."""
 
     def __init__(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 
 import msgspec
 import numpy as np
 
 from ..errors import IndexCorrupt, InputError
-from ..protocols import RowPool
 from ..records import NEVER, Match, Row, ScoreParams, SearchRequest, Segment, Term
 from .blend import MOST, Blended, Rows, Words, blend, most_repeated
 from .item_columns import ItemColumns
@@ -26,23 +26,20 @@ from .row_columns import (
     RowTable,
     narrow,
 )
+from .saved_partitions import SavedPartitions
 
 _MIN = -(1 << 63)
 _TRIES = 16  # searches that meet new strings before they leave rows with newer ones out
 
 
-class SearchedPartitions:
+class SearchedPartitions(SavedPartitions):
     """The part of PartitionedIndex that searches."""
 
     _columns: ItemColumns
-    _kinds: dict[str, int]
-    _pool: RowPool
     _texts: TextSource | None
 
-    def _partition(self, owner: int) -> Partition:
-        raise NotImplementedError
-
-    def _give_up(self, owner: int, partition: Partition) -> None: ...
+    @abstractmethod
+    def _partition(self, owner: int) -> Partition: ...
 
     def search(self, requests: Sequence[SearchRequest], k: int, params: ScoreParams) -> list[list[Match]]:
         for attempt in itertools.count():

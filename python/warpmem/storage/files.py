@@ -32,12 +32,15 @@ class FileReader:
         self._faults = faults
         self._progress = progress
         self._names: dict[int, str] = {}
+        self._last = ""
         self.entries: dict[str, int] = dict.fromkeys(codec.FAMILIES, 0)
         self.files: dict[str, str] = {}
 
     def __iter__(self) -> Iterator[Entry]:
         names = sorted(os.listdir(self._path))
         total = 0
+        logs = [name for name in names if _WAL.fullmatch(name)]
+        self._last = max(filter(self._holds, logs), key=lambda name: int(name.split(".")[0]), default="")
         # Tables first: of a deletion in a log, its family is known by the values seen before.
         for read, pattern in ((self._table, _TABLE), (self._log, _WAL)):
             for name in names:
@@ -49,6 +52,10 @@ class FileReader:
                         total += 1
                         if total % _STEP == 0:
                             self._progress(name, total)
+
+    def _holds(self, name: str) -> bool:
+        """Whether anything but unused space stands in a log."""
+        return any(read_file(os.path.join(self._path, name)))
 
     def _table(self, name: str) -> Iterator[Entry]:
         data = read_file(os.path.join(self._path, name))
@@ -62,7 +69,7 @@ class FileReader:
         data = read_file(os.path.join(self._path, name))
         reader = LogReader(data)
         count = 0
-        for entry in read_batches(iter(reader), self._names):
+        for entry in read_batches(iter(reader), self._names, last=name == self._last):
             count += 1
             yield entry
         self.files[name] = f"write-ahead log: {count} whole entries in {len(data)} bytes"

@@ -9,7 +9,9 @@ The format, after LevelDB's log_format.md and RocksDB's wiki "Write Ahead Log Fi
     entry  := kind (u8) [family number (varint)] key [value], each a varint length and bytes
 
 A batch whose checksum holds is taken whole. From one that is damaged the values are taken that their own
-checksums vouch for, and no deletions.
+checksums vouch for, and no deletions. But when it is the last of all logs, and zeros stand where its bytes
+should be or the file ends in it, then it never reached the disk and nobody was told that it is stored: a loss
+of power looks so. Such a batch is left out whole, like the torn end that RocksDB leaves out itself.
 """
 
 from __future__ import annotations
@@ -31,13 +33,16 @@ _PUTS: Final = {1: False, 5: True}  # kind: whether a family number follows
 _DELETIONS: Final = {0: False, 7: False, 4: True, 8: True}
 _NOTHING: Final = 13
 _REMARK: Final = 3
+_ZEROS: Final = bytes(64)
 
 
 class LogRecord(NamedTuple):
-    """One record, its parts joined. whole: every checksum held; else `content` is what there is of it."""
+    """One record, its parts joined. whole: every checksum held; else `content` is what there is of it, and
+    `unwritten` whether zeros stand in it or the file ends in it."""
 
     content: bytes
     whole: bool
+    unwritten: bool = False
 
 
 class LogReader:
@@ -57,7 +62,7 @@ class LogReader:
                     yield LogRecord(b"".join(parts), False)
                 parts = []
             if not whole:
-                yield LogRecord(content, False)
+                yield LogRecord(content, False, self.torn or _ZEROS in content)
             elif kind == _WHOLE:
                 yield LogRecord(content, True)
             elif kind == _FIRST:
@@ -71,7 +76,7 @@ class LogReader:
                 self.damaged += _HEADER + len(content)
         if parts:
             self.torn = True
-            yield LogRecord(b"".join(parts), False)
+            yield LogRecord(b"".join(parts), False, True)
 
     def _parts(self) -> Iterator[tuple[int, bytes, bool]]:
         data, size = self._data, len(self._data)
@@ -121,9 +126,24 @@ def _masked(crc: int) -> int:
     return ((crc >> 15 | crc << 17) + _MASK) & 0xFFFFFFFF
 
 
-def read_batches(records: Iterator[LogRecord], names: dict[int, str]) -> Iterator[Entry]:
+def read_batches(
+    records: Iterator[LogRecord], names: dict[int, str], *, last: bool = False
+) -> Iterator[Entry]:
     """The entries of a write-ahead log's records. `names`: numbers of families, as far as they are known;
-    those of values found here are added."""
+    those of values found here are added. last: no other log was begun after this one."""
+    damaged: list[LogRecord] = []
+    for record in records:
+        if not record.whole:
+            damaged.append(record)
+            continue
+        yield from _read_all(damaged, names)
+        damaged = []
+        yield from _read_batch(record, names)
+    if not (last and any(record.unwritten for record in damaged)):
+        yield from _read_all(damaged, names)
+
+
+def _read_all(records: list[LogRecord], names: dict[int, str]) -> Iterator[Entry]:
     for record in records:
         yield from _read_batch(record, names)
 
