@@ -1,5 +1,5 @@
 """Words as plain Python scores them: BM25 and the words of neighbours, over rows in a dict. Shares no code
-with the package. With `number=float` as exact as float64; with np.float32 rounded where the definition rounds."""
+with the package. `number=float` is as exact as float64; np.float32 rounds where the definition rounds."""
 
 from __future__ import annotations
 

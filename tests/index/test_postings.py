@@ -204,7 +204,7 @@ def test_wrong_types(call: Any) -> None:
     ],
 )
 def test_wrong_values(call: Any) -> None:
-    with pytest.raises(ValueError, match="must"):
+    with pytest.raises(ValueError, match=r"must|expected"):
         call(Postings())
 
 
@@ -212,7 +212,7 @@ def test_a_refused_put_changes_nothing() -> None:
     pair = Pair()
     pair.put(0, 0, 0, "bb")
     for rows, words in (([0, -1], ["x", "x"]), ([0, 1], ["x", "\ud800"])):
-        with pytest.raises(ValueError, match="must"):
+        with pytest.raises(ValueError, match=r"must|expected"):
             pair.postings.put(ids(rows), ids([0, 0]), np.zeros(2, np.uint32), words)
     pair.check("bb x", 1.0, 1.0, 5)
 

@@ -174,7 +174,7 @@ def test_a_deadline_that_has_passed_is_an_error(memory: Memory) -> None:
 
 
 def test_what_this_version_cannot_do_is_said(memory: Memory) -> None:
-    for options in ({"mode": "hybrid"}, {"rerank": object()}, {"ranking": Ranking(lexical=1.0)}):
+    for options in ({"rerank": object()}, {"ranking": Ranking(diversity=1.0)}):
         with pytest.raises(NotSupported):
             memory.search("note", user_id="u", **options)  # type: ignore[arg-type]
     with pytest.raises(NotSupported):
