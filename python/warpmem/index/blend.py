@@ -22,8 +22,8 @@ from ..records import ScopePart, ScoreParams, SearchRequest
 from .owner_words import OwnerWords
 
 MOST = 4096
-_SCANNED = 16
-_WORDED = 64
+_SCANNED = 64
+_WORDED = 128
 _GROWTH = 8
 _SLACK = 1e-5  # of float32 sums, against the bound
 _ALL = (1 << 31) - 1
