@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -39,10 +39,8 @@ class SearchedPartitions:
     _pool: RowPool
     _texts: TextSource | None
 
-    def _partition(self, owner: int) -> Partition:
-        raise NotImplementedError
-
-    def _give_up(self, owner: int, partition: Partition) -> None: ...
+    _partition: Callable[[int], Partition]
+    _give_up: Callable[[int, Partition], None]
 
     def search(self, requests: Sequence[SearchRequest], k: int, params: ScoreParams) -> list[list[Match]]:
         for attempt in itertools.count():
