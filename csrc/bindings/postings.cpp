@@ -15,7 +15,7 @@
 namespace warpmem {
 namespace {
 
-constexpr int64_t kMostRows = int64_t{1} << 31;
+constexpr double kMaxWeight = 1e30;  // so that no score is infinite
 
 std::string_view utf8(PyObject* object, const char* name) {
   if (!PyUnicode_Check(object)) throw py::type_error(std::string(name) + " must be str, not " + Py_TYPE(object)->tp_name);
@@ -26,6 +26,12 @@ std::string_view utf8(PyObject* object, const char* name) {
     throw py::value_error(std::string(name) + " must be Unicode without surrogates");
   }
   return {data, static_cast<size_t>(size)};
+}
+
+float as_weight(const py::object& object, const char* name) {
+  const double value = as_finite(object, name);
+  if (value < 0.0 || value > kMaxWeight) throw py::value_error(std::string(name) + " must be within 0 and 1e30");
+  return static_cast<float>(value);
 }
 
 class NativePostings {
@@ -41,7 +47,7 @@ class NativePostings {
     std::vector<int64_t> own(rows.data(), rows.data() + n);  // read once: others may write to the array
     for (int64_t i = 0; i < n; ++i) {
       texts.push_back(utf8(words[static_cast<size_t>(i)], "words"));
-      if (own[static_cast<size_t>(i)] < 0 || own[static_cast<size_t>(i)] >= kMostRows)
+      if (own[static_cast<size_t>(i)] < 0 || own[static_cast<size_t>(i)] > Postings::kMaxRow)
         throw py::value_error("rows must be within 0 and 2**31 - 1");
     }
     const py::gil_scoped_release release;
@@ -65,10 +71,9 @@ class NativePostings {
   py::tuple score(const py::object& words_arg, const py::object& w_lexical_arg, const py::object& w_adjacent_arg,
                   const py::object& most_arg, const py::object& also_arg) {
     const std::string_view words = utf8(words_arg.ptr(), "words");
-    const auto w_lexical = static_cast<float>(as_finite(w_lexical_arg, "w_lexical"));
-    const auto w_adjacent = static_cast<float>(as_finite(w_adjacent_arg, "w_adjacent"));
-    if (w_lexical < 0.0f || w_adjacent < 0.0f) throw py::value_error("weights must not be negative");
-    const auto most = static_cast<size_t>(as_int64(most_arg, "most", 0, kMostRows));
+    const float w_lexical = as_weight(w_lexical_arg, "w_lexical");
+    const float w_adjacent = as_weight(w_adjacent_arg, "w_adjacent");
+    const auto most = static_cast<size_t>(as_int64(most_arg, "most", 0, Postings::kMaxRow));
     const View<int64_t> also(also_arg, "also", {-1});
     const std::vector<int64_t> own(also.data(), also.data() + also.shape(0));
     Postings::Found found;
@@ -135,7 +140,7 @@ void bind_postings(py::module_& m) {
       .def(py::init<>())
       .def("put", &NativePostings::put, py::arg("rows"), py::arg("runs"), py::arg("ordinals"), py::arg("words"),
            "Add rows, in place of those with the same ids. runs: the number of each row's run, -1 for none. words: as "
-           "index/words.py makes them.")
+           "ingest/words.py makes them.")
       .def("remove", &NativePostings::remove, py::arg("rows"), "Remove rows; returns how many were there.")
       .def(
           "score", &NativePostings::score, py::arg("words"), py::arg("w_lexical"), py::arg("w_adjacent"), py::arg("most"),

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <utility>
 
 namespace warpmem {
@@ -60,6 +61,7 @@ void Postings::put(int64_t row, int64_t run, uint32_t ordinal, std::string_view 
     docs_.resize(static_cast<size_t>(row) + 1);
     lengths_.resize(docs_.size());
   }
+  forget(docs_[static_cast<size_t>(row)], static_cast<uint32_t>(row));
   Doc doc;
   doc.run = run;
   doc.ordinal = ordinal;
@@ -86,7 +88,7 @@ void Postings::put(int64_t row, int64_t run, uint32_t ordinal, std::string_view 
   }
   terms_.resize(to);
   doc.n_terms = static_cast<uint32_t>(to - doc.terms);
-  postings_ += doc.n_terms;
+  live_ += doc.n_terms;
   if (run != kNoRun) {
     std::vector<Place>& places = runs_[run];
     const Place place{ordinal, static_cast<uint32_t>(row)};
@@ -97,14 +99,15 @@ void Postings::put(int64_t row, int64_t run, uint32_t ordinal, std::string_view 
   ++rows_;
   lengths_[static_cast<size_t>(row)] = length;
   length_ += length;
-  if (dead_ > kLeastDead && dead_ > postings_ / 2) compact();
+  const uint64_t dead = terms_.size() - live_;
+  if (dead > kLeastDead && dead > terms_.size() / 2) compact();
 }
 
 bool Postings::remove(int64_t row) noexcept {
   if (!has(row)) return false;
   Doc& doc = docs_[static_cast<size_t>(row)];
   for (uint32_t i = 0; i < doc.n_terms; ++i) --lists_[terms_[doc.terms + i]].live;
-  dead_ += doc.n_terms;
+  live_ -= doc.n_terms;
   if (doc.run != kNoRun) {
     const auto found = runs_.find(doc.run);
     std::vector<Place>& places = found->second;
@@ -114,8 +117,21 @@ bool Postings::remove(int64_t row) noexcept {
   --rows_;
   length_ -= lengths_[static_cast<size_t>(row)];
   lengths_[static_cast<size_t>(row)] = 0;
-  doc = Doc();
+  doc.run = kNoRun;
+  doc.ordinal = 0;
+  doc.live = false;
   return true;
+}
+
+// The postings of a removed row go, because the row comes back: they would count as its own.
+void Postings::forget(Doc& doc, uint32_t row) noexcept {
+  for (uint32_t i = 0; i < doc.n_terms; ++i) {
+    std::vector<Posting>& postings = lists_[terms_[doc.terms + i]].postings;
+    const auto own =
+        std::find_if(postings.rbegin(), postings.rend(), [row](const Posting& posting) { return posting.row == row; });
+    postings.erase(std::next(own).base());
+  }
+  doc.n_terms = 0;
 }
 
 // Forgets the postings of removed rows, and terms that no row holds any more.
@@ -140,13 +156,12 @@ void Postings::compact() {
   std::vector<uint32_t> terms;
   for (Doc& doc : docs_) {
     const uint64_t begin = terms.size();
+    if (!doc.live) doc.n_terms = 0;
     for (uint32_t i = 0; i < doc.n_terms; ++i) terms.push_back(renamed[terms_[doc.terms + i]]);
     doc.terms = begin;
   }
   lists_.swap(lists);
   terms_.swap(terms);
-  postings_ -= dead_;
-  dead_ = 0;
 }
 
 std::vector<float> Postings::lexical_of(std::string_view text) const {
@@ -171,7 +186,7 @@ std::vector<float> Postings::lexical_of(std::string_view text) const {
   const auto share_of = [mean](uint32_t count, uint32_t length) {
     return static_cast<float>(count / (count + kK1 * (1.0 - kB + kB * length / mean)));
   };
-  // Of short rows with few repetitions, so nearly all. A removed row has length 0 and gets nothing.
+  // Of short rows with few repetitions, so nearly all.
   std::vector<float> shares(size_t{kCounts} * kLengths);
   for (uint32_t count = 1; count < kCounts; ++count) {
     for (uint32_t length = 1; length < kLengths; ++length) shares[count * kLengths + length] = share_of(count, length);
@@ -180,6 +195,7 @@ std::vector<float> Postings::lexical_of(std::string_view text) const {
     const auto weight = static_cast<float>(idf / whole);
     for (const Posting& posting : list->postings) {
       const uint32_t length = lengths_[posting.row];
+      if (length == 0) continue;  // a removed row
       const bool known = length < kLengths && posting.count < kCounts;
       sums[posting.row] += weight * (known ? shares[posting.count * kLengths + length] : share_of(posting.count, length));
     }
@@ -242,7 +258,7 @@ Postings::Found Postings::score(std::string_view text, float w_lexical, float w_
 
 int64_t Postings::bytes() const noexcept {
   size_t total = docs_.capacity() * sizeof(Doc) + terms_.capacity() * sizeof(uint32_t) + lists_.capacity() * sizeof(List);
-  total += postings_ * sizeof(Posting) + names_.size() * (sizeof(std::string) + 2 * sizeof(void*) + sizeof(uint32_t));
+  total += terms_.size() * sizeof(Posting) + names_.size() * (sizeof(std::string) + 2 * sizeof(void*) + sizeof(uint32_t));
   return static_cast<int64_t>(total + static_cast<size_t>(rows_) * sizeof(Place));
 }
 

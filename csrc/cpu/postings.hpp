@@ -76,6 +76,7 @@ class Postings {
     }
   };
 
+  void forget(Doc& doc, uint32_t row) noexcept;
   void compact();
   std::vector<float> lexical_of(std::string_view text) const;
   std::vector<float> adjacent_of(const std::vector<float>& lexical) const;
@@ -84,12 +85,11 @@ class Postings {
   std::vector<List> lists_;        // by term
   std::vector<Doc> docs_;          // by row
   std::vector<uint32_t> lengths_;  // by row: in terms, repetitions included; 0 for one that is not there
-  std::vector<uint32_t> terms_;
+  std::vector<uint32_t> terms_;    // of all rows, those of removed ones too, until compact()
   std::unordered_map<int64_t, std::vector<Place>> runs_;
   int64_t rows_ = 0;
   int64_t length_ = 0;  // of all rows
-  uint64_t dead_ = 0;   // postings of removed rows
-  uint64_t postings_ = 0;
+  uint64_t live_ = 0;   // postings of rows that are there; terms_ has an entry for each of these and of those not yet forgotten
 };
 
 }  // namespace warpmem

@@ -22,7 +22,7 @@ fi
 cxx=${CXX:-g++}
 flags="-std=c++17 -g -ffp-contract=off -Wall -Wextra -Wpedantic -Wshadow -Werror -fno-omit-frame-pointer"
 sources="arena dispatch pack_serial pages pool pool_open pool_read pool_save pool_view scan scan_device scan_filter scan_pq scan_task serial workers"
-sources="$sources kmeans kmeans_serial mmr nearest op_dispatch pq pq_serial select_k select_k_serial"
+sources="$sources postings kmeans kmeans_serial mmr nearest op_dispatch pq pq_serial select_k select_k_serial"
 defines=""
 case $(uname -m) in
   x86_64 | amd64)
@@ -76,7 +76,7 @@ if [ $mode = coverage ]; then
   python3 "$root/tools/kernel_coverage.py" "$build"
   exit
 fi
-build_and_run asan "$asan" -O1 test_core test_file test_pool test_pq_pool test_screen test_scan test_kernels test_rows &
+build_and_run asan "$asan" -O1 test_core test_file test_pool test_pq_pool test_screen test_scan test_kernels test_rows test_postings &
 first=$!
 (
   build_and_run tsan -fsanitize=thread -O1 test_file test_pool test_pq_pool test_scan test_kernels test_page_cache_faults test_queue_threads
@@ -105,6 +105,7 @@ first=$!
 "$build/test_scan.asan"
 "$build/test_kernels.asan"
 "$build/test_rows.asan"
+"$build/test_postings.asan"
 "$build/test_file.tsan" beside_a_writer
 "$build/test_pool.tsan" readers_beside_a_writer
 "$build/test_pq_pool.tsan" beside_a_writer

@@ -12,7 +12,7 @@ import pytest
 import warpmem
 from warpmem import Memory, NewItem
 from warpmem.errors import InputError
-from warpmem.index import partitions
+from warpmem.index import searched_partitions
 from warpmem.memory.reader import Reader
 
 DIMENSION = 8
@@ -166,7 +166,7 @@ def test_several_owners_have_codes_of_their_own() -> None:
 @pytest.mark.parametrize("tries", [16, 0])
 def test_strings_that_appear_during_searches(monkeypatch: pytest.MonkeyPatch, tries: int) -> None:
     """A filter that excludes a string excludes it also when the first row with it comes during the scan."""
-    monkeypatch.setattr(partitions, "_TRIES", tries)
+    monkeypatch.setattr(searched_partitions, "_TRIES", tries)
     with warpmem.open(None, dimension=DIMENSION, columns={"lang": "string"}) as memory:
         memory.add("first", user_id="u", metadata={"lang": "en"}, vector=np.ones(DIMENSION))
         memory.search(vector=np.ones(DIMENSION), user_id="u")

@@ -10,6 +10,7 @@ next round asks for more, and the last for every row that has a word: the scan's
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -21,8 +22,8 @@ from ..records import ScopePart, ScoreParams, SearchRequest
 from .owner_words import OwnerWords
 
 MOST = 4096
-_SCANNED = 16
-_WORDED = 64
+_SCANNED = 64
+_WORDED = 128
 _GROWTH = 8
 _SLACK = 1e-5  # of float32 sums, against the bound
 _ALL = (1 << 31) - 1
@@ -53,16 +54,17 @@ class Blended(NamedTuple):
 
 
 class Words(NamedTuple):
-    """An owner's words, how many row ids it had when the search began, and the place of its scope in the
-    request."""
+    """An owner's words, how many row ids it had when the search began, and the places of its scopes in the
+    request, ascending."""
 
     words: OwnerWords
     n_rows: int
-    group: int
+    groups: Sequence[int]
 
 
 Scan = Callable[[Sequence[SearchRequest], int], Sequence[Rows]]
-"""(requests, k) -> what each finds."""
+"""(requests, k) -> what each finds of those with at least the wanted similarity: its k best, or more where
+scopes share an owner."""
 
 
 class _Worded(NamedTuple):
@@ -84,8 +86,8 @@ def blend(
     scan: Scan,
     owners: Callable[[SearchRequest], Mapping[int, Words]],
 ) -> list[list[Blended]]:
-    """The k best of each request, of those with at least params.min_similarity; without a weight for
-    similarity, of those with a word. owners: by number, in the order of the request's parts."""
+    """The k best of each request; without a weight for similarity, of those with a word. owners: by number,
+    in the order of the request's parts."""
     found: list[list[Blended]] = [[] for _ in requests]
     active = [number for number, request in enumerate(requests) if request.parts]
     known = {number: owners(requests[number]) for number in active}
@@ -105,11 +107,11 @@ def blend(
             }
             for number in active
         }
-        lexical = _scores_of(requests, known, words, scan, limit)
+        worded_rows = _scores_of(requests, known, words, scan, limit)
         left = []
         for number in active:
             best = _best(
-                k, params, known[number], words[number], dense[number], lexical[number], scanned, last
+                k, params, known[number], words[number], dense[number], worded_rows[number], scanned, last
             )
             if best is None:
                 left.append(number)
@@ -136,22 +138,23 @@ def _scores_of(
     words: Mapping[int, Mapping[int, _Worded]],
     scan: Scan,
     limit: int,
-) -> dict[int, list[Rows]]:
-    """By request: what the scan says of the best by words."""
-    pieces: list[tuple[int, SearchRequest, int]] = []
+) -> dict[int, list[tuple[int, Rows]]]:
+    """By request: the places of scopes and what the scan says there of the best by words. Where scopes share
+    an owner, of all its rows: that tells in which of them a row stands."""
+    pieces: list[tuple[int, int, SearchRequest, int]] = []
     for number, by_owner in words.items():
         for owner, entry in by_owner.items():
-            n_rows = known[number][owner].n_rows
-            for start in range(0, entry.n, limit):
-                piece = entry.row_ids[start : min(start + limit, entry.n)]
-                pieces.append((number, _only(requests[number], owner, piece, n_rows), len(piece)))
-    found: dict[int, list[Rows]] = {number: [] for number in words}
+            _, n_rows, groups = known[number][owner]
+            rows = entry.row_ids[: entry.n] if len(groups) == 1 else np.unique(entry.row_ids)
+            for start, group in itertools.product(range(0, len(rows), limit), groups):
+                piece = rows[start : start + limit]
+                pieces.append((number, group, _only(requests[number], group, piece, n_rows), len(piece)))
+    found: dict[int, list[tuple[int, Rows]]] = {number: [] for number in words}
     if pieces:
-        most = max(count for _, _, count in pieces)
-        for (number, _, _), rows_found in zip(
-            pieces, scan([request for _, request, _ in pieces], most), strict=True
-        ):
-            found[number].append(rows_found)
+        most = max(count for *_, count in pieces)
+        scanned = scan([request for _, _, request, _ in pieces], most)
+        for (number, group, _, _), rows_found in zip(pieces, scanned, strict=True):
+            found[number].append((group, rows_found))
     return found
 
 
@@ -161,25 +164,32 @@ def _best(
     known: Mapping[int, Words],
     words: Mapping[int, _Worded],
     dense: Rows,
-    lexical: Sequence[Rows],
+    worded: Sequence[tuple[int, Rows]],
     scanned: int,
     last: bool,
 ) -> list[Blended] | None:
     """The k best of what is known; None while another row could be among them."""
-    seen = Rows(*(np.concatenate(column) for column in zip(dense, *lexical, strict=True)))
+    columns = zip(dense, *(rows for _, rows in worded), strict=True)
+    seen = Rows(*(np.concatenate(column) for column in columns))
+    groups = np.repeat(
+        [0, *(group for group, _ in worded)], [len(dense.owners), *(len(rows.owners) for _, rows in worded)]
+    )
     if len(words) == 1:
         ((owner, entry),) = words.items()
         table = _table(known[owner], entry, seen)
     else:
-        table = np.zeros((5, len(seen.owners)))
+        table = np.zeros((4, len(seen.owners)))
         for owner, entry in words.items():
             mine = seen.owners == owner
             table[:, mine] = _table(known[owner], entry, Rows(*(column[mine] for column in seen)))
-    totals, by_words, around, groups, ordinals = table
+    totals, by_words, around, ordinals = table
     final = (seen.scores + totals).astype(np.float32)
-    wanted = seen.similarities >= params.min_similarity
-    if not params.similarity:
-        wanted &= totals > 0
+    wanted = totals > 0 if not params.similarity else np.ones(len(totals), np.bool_)
+    for owner, place in known.items():
+        mine = np.flatnonzero(dense.owners == owner)
+        groups[mine] = place.groups[0]
+        if len(place.groups) > 1:
+            wanted[mine] = False  # they are among the others, with their scopes
     order = np.flatnonzero(wanted)
     order = order[np.lexsort((seen.row_ids[order], ordinals[order], groups[order], -final[order]))]
     best: dict[tuple[int, int], Blended] = {}  # a row may have been found twice
@@ -191,7 +201,7 @@ def _best(
             )
             if len(best) == k:
                 break
-    if not last and (dense is _NONE or len(dense.scores) == scanned):
+    if not last and (dense is _NONE or len(dense.scores) >= scanned):
         bound = (float(dense.scores[-1]) if dense is not _NONE else 0.0) + max(
             entry.least for entry in words.values()
         )
@@ -201,22 +211,21 @@ def _best(
 
 
 def _table(known: Words, entry: _Worded, rows: Rows) -> NDArray[np.float64]:
-    """(5, n): total, lexical, adjacent, group and ordinal of rows of one owner."""
+    """(4, n): total, lexical, adjacent and ordinal of rows of one owner."""
     order = np.argsort(entry.row_ids)
     at = order[np.searchsorted(entry.row_ids, rows.row_ids, sorter=order)]
-    table = np.empty((5, len(at)))
+    table = np.empty((4, len(at)))
     table[0], table[1], table[2] = entry.totals[at], entry.lexical[at], entry.adjacent[at]
-    table[3] = known.group
-    table[4] = known.words.postings.ordinals(np.ascontiguousarray(rows.row_ids))
+    table[3] = known.words.postings.ordinals(np.ascontiguousarray(rows.row_ids))
     return table
 
 
-def _only(request: SearchRequest, owner: int, rows: NDArray[np.int64], n_rows: int) -> SearchRequest:
-    """The request over chosen rows of one owner alone."""
+def _only(request: SearchRequest, group: int, rows: NDArray[np.int64], n_rows: int) -> SearchRequest:
+    """The request over chosen rows of one scope alone."""
     bits = np.zeros((n_rows + 63) // 64 * 64, np.uint8)
     bits[rows[rows < n_rows]] = 1
-    mine = (part for part in request.parts if part.owner == owner)
-    parts = tuple(msgspec.structs.replace(part, bitmap=_both(part, bits)) for part in mine)
+    part = request.parts[group]
+    parts = (msgspec.structs.replace(part, bitmap=_both(part, bits)),)
     return msgspec.structs.replace(request, parts=parts)
 
 

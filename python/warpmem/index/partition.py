@@ -70,6 +70,7 @@ class Partition:
 
     Readers look at `state`, `generation` and `names` without the lock. `waiting` takes the changes that are
     committed during the load; `words` is an OwnerWords once a search asked for it, made under `words_lock`.
+    `changes` is odd while pool and words take in a change, and counts them.
     `codes` numbers the strings of attributes and declared keys; `inexact` are the
     declared keys with a value that no cell can hold.
     """
@@ -77,6 +78,7 @@ class Partition:
     __slots__ = (
         "_places",
         "born",
+        "changes",
         "codes",
         "generation",
         "inexact",
@@ -95,6 +97,7 @@ class Partition:
         self.load_lock = threading.Lock()
         self.words_lock = threading.Lock()
         self.words: Any = None
+        self.changes = 0
         self.state: Literal["cold", "loading", "ready", "dropped"] = "cold"
         self.waiting: list[RowChange] = []
         self.generation = self.born = next_generation()

@@ -32,17 +32,10 @@ from .item_columns import ItemColumns
 from .loading import take_in
 from .owner_words import TextSource
 from .partition import Partition, lists_of, next_generation
-from .row_columns import (
-    N_COLUMNS,
-    RowTable,
-    table,
-)  # fmt: skip
+from .row_columns import N_COLUMNS, RowTable, table
 from .searched_partitions import SearchedPartitions
 
-_MIN = -(1 << 63)
 _SPARE_NAMES = 65_536
-_MAX_SCAN_K = 4096
-_TRIES = 16  # searches that meet new strings before they leave rows with newer ones out
 
 
 class PartitionedIndex(SearchedPartitions):
@@ -184,6 +177,7 @@ class PartitionedIndex(SearchedPartitions):
         made = self._table(owner, partition, add, [row.metadata for row in add])
         # Names come first: a search may return a row the moment the pool publishes it.
         partition.names.extend((row.key, row.version) for row in add)
+        partition.changes += 1
         if removes or n:
             self._pool.apply(
                 removes,
@@ -195,6 +189,7 @@ class PartitionedIndex(SearchedPartitions):
             )
         if partition.words is not None:
             self._change_words(partition, [places[name][1] for name in gone], next_id, add, made)
+        partition.changes += 1
         for name in gone:
             places.pop(name, None)
         for i, (row, list_id) in enumerate(zip(add, made.list_ids.tolist(), strict=True)):

@@ -6,10 +6,9 @@ import itertools
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 
-import msgspec
 import numpy as np
 
-from ..errors import IndexCorrupt, InputError
+from ..errors import IndexCorrupt, InputError, WarpmemError
 from ..records import NEVER, Match, Row, ScoreParams, SearchRequest, Segment, Term
 from .blend import MOST, Blended, Rows, Words, blend, most_repeated
 from .item_columns import ItemColumns
@@ -29,6 +28,7 @@ from .row_columns import (
 from .saved_partitions import SavedPartitions
 
 _MIN = -(1 << 63)
+_MOMENTS = 4  # searches by words that a change overtook before one is taken as it is
 _TRIES = 16  # searches that meet new strings before they leave rows with newer ones out
 
 
@@ -104,27 +104,37 @@ class SearchedPartitions(SavedPartitions):
         partitions: dict[int, Partition],
         bounds: Mapping[int, int],
     ) -> list[list[Match]]:
-        """By words and neighbours too."""
-        similar = msgspec.structs.replace(params, min_similarity=float("-inf"))
+        """By words and neighbours too. It takes several looks at pool and words, so it is made again when a
+        change came between them."""
+        self._check_k(requests, k)
+        moments: dict[int, int] = {}
 
         def scan(asked: Sequence[SearchRequest], most: int) -> list[Rows]:
-            return self._scan(asked, most, similar, partitions, bounds)
+            return self._scan(asked, most, params, partitions, bounds)
 
         def owners(request: SearchRequest) -> dict[int, Words]:
-            found: dict[int, Words] = {}
+            groups: dict[int, list[int]] = {}
             for group, part in enumerate(request.parts):
-                if part.owner not in found:
-                    partition = partitions.setdefault(part.owner, self._partition(part.owner))
-                    words = self._words(part.owner, partition)
-                    found[part.owner] = Words(words, len(partition.names), group)
+                groups.setdefault(part.owner, []).append(group)
+            found: dict[int, Words] = {}
+            for owner, of_owner in groups.items():
+                partition = partitions.setdefault(owner, self._partition(owner))
+                words = self._words(owner, partition)
+                moments.setdefault(owner, partition.changes)
+                found[owner] = Words(words, len(partition.names), of_owner)
             return found
 
         def match(hit: Blended) -> Match:
             key, version = partitions[hit.owner].names[hit.row_id]
             return hit.score, hit.similarity, key, version, hit.lexical, hit.adjacent
 
-        self._check_k(requests, k)
-        return [[match(hit) for hit in hits] for hits in blend(requests, k, params, scan, owners)]
+        for _ in range(_MOMENTS):
+            moments.clear()
+            found = blend(requests, k, params, scan, owners)
+            now = {owner: partitions[owner].changes for owner in moments}
+            if now == moments and not any(moment % 2 for moment in now.values()):
+                break
+        return [[match(hit) for hit in hits] for hits in found]
 
     def _check_k(self, requests: Sequence[SearchRequest], k: int) -> int:
         """How often the most frequent owner of a request stands in it."""
@@ -223,12 +233,15 @@ class SearchedPartitions(SavedPartitions):
                     return known
                 assert self._texts is not None, "an index without texts was asked for words"
                 words = OwnerWords(self._texts)
+                if partition.state != "ready":
+                    return words  # the search will be made again
                 rows = self._placed(owner, partition)
                 partition.words = words
             try:
                 words.build(rows)
             except BaseException:
-                partition.words = None
+                with partition.lock:
+                    partition.words = None
                 raise
             return words
 
@@ -265,5 +278,5 @@ class SearchedPartitions(SavedPartitions):
                 if n
                 else None,
             )
-        except MemoryError:
+        except (MemoryError, WarpmemError):
             partition.words = None

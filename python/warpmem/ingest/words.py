@@ -12,9 +12,12 @@ from .normalize import normalize_text
 # Scripts that are written without spaces, or whose words grow by endings without bound: Han, kana, Hangul,
 # Thai, Lao, Myanmar, Khmer.
 _UNSPACED: Final = (
-    "\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+    "\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
     "\u1100-\u11ff\uac00-\ud7af\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
 )
+
+# What shapes a word and is no part of it: soft hyphens, joiners, variation selectors.
+_INVISIBLE: Final = re.compile("[\u00ad\u034f\u200c\u200d\u2060\ufe00-\ufe0f\ufeff\U000e0100-\U000e01ef]")
 
 
 def words(text: str) -> str:
@@ -25,7 +28,8 @@ def words(text: str) -> str:
     """
     if text.isascii():
         return text.lower()
-    return " ".join(piece for run in _patterns()[0].findall(normalize_text(text)) for piece in _pieces(run))
+    runs = _patterns()[0].findall(normalize_text(_INVISIBLE.sub("", text)))
+    return " ".join(piece for run in runs for piece in _pieces(run))
 
 
 def _pieces(run: str) -> list[str]:
@@ -43,8 +47,9 @@ def _pieces(run: str) -> list[str]:
 
 @functools.cache
 def _patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """(runs of letters, digits and marks; within one: unspaced, other)."""
+    """(runs of letters and digits with their marks, but not what encloses them; within one: unspaced,
+    other)."""
     marks = "".join(
-        re.escape(chr(code)) for code in range(0x10000) if unicodedata.category(chr(code)).startswith("M")
+        re.escape(chr(code)) for code in range(0x10000) if unicodedata.category(chr(code)) in ("Mn", "Mc")
     )
-    return re.compile(rf"(?:[^\W_]|[{marks}])+"), re.compile(rf"([{_UNSPACED}]+)|([^{_UNSPACED}]+)")
+    return re.compile(rf"[^\W_](?:[^\W_]|[{marks}])*"), re.compile(rf"([{_UNSPACED}]+)|([^{_UNSPACED}]+)")

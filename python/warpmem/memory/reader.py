@@ -101,20 +101,21 @@ class Reader:
         k = arguments.check_count(options.k, "k")
         _refuse_unbuilt(options)
         ranking = modes.weights(options.mode, options.ranking)
-        blind = not ranking.similarity and vectors is None and options.min_similarity is None
+        by_words = bool(ranking.lexical or ranking.adjacent)
+        if by_words and queries is None:
+            raise InputError("a search by words needs a query text")
+        blind = by_words and not ranking.similarity and vectors is None and options.min_similarity is None
         compiled = None if options.filters is None else compile_filter(options.filters)
         now = self._log.now() if options.now is None else to_micros(options.now, "now")
         at = now if options.as_of is None else to_micros(options.as_of, "as_of")
         known_at = None if options.known_at is None else to_micros(options.known_at, "known_at")
         kinds = None if options.kinds is None else arguments.check_kinds(options.kinds)
         params = _params(ranking, options.min_similarity, now)
-        if (ranking.lexical and queries is None) or (blind and not ranking.lexical):
-            raise InputError("a search by words needs a query text, and any other a weight for similarity")
         if blind:
             embedded = self._no_vectors(queries or (), len(scopes))
         else:
             embedded = self._query_vectors(queries, vectors, scopes, deadline)
-        words = ("",) * len(scopes) if queries is None or not ranking.lexical else queries
+        words = queries if by_words and queries is not None else ("",) * len(scopes)
         prepared = time.perf_counter()
         deadline.check("the scan")
         spare = 0
