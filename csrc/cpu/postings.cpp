@@ -206,16 +206,13 @@ std::vector<float> Postings::lexical_of(std::string_view text) const {
 
 std::vector<float> Postings::adjacent_of(const std::vector<float>& lexical) const {
   std::vector<float> sums(lexical.size());
+  std::vector<float> values;  // of a run, between two zeros at either end
   for (const auto& [run, places] : runs_) {
     const size_t n = places.size();
+    values.assign(n + 4, 0.0f);
+    for (size_t i = 0; i < n; ++i) values[i + 2] = lexical[places[i].row];
     for (size_t i = 0; i < n; ++i) {
-      const float value = lexical[places[i].row];
-      if (value == 0.0f) continue;
-      for (const size_t reach : {size_t{1}, size_t{2}}) {
-        const float share = reach == 1 ? value : 0.5f * value;
-        if (i >= reach) sums[places[i - reach].row] += share;
-        if (i + reach < n) sums[places[i + reach].row] += share;
-      }
+      sums[places[i].row] = 0.5f * values[i] + values[i + 1] + values[i + 3] + 0.5f * values[i + 4];
     }
   }
   return sums;
