@@ -48,7 +48,8 @@ class WordModel:
         for term in dict.fromkeys(terms_of(query)):
             n = sum(term in doc.terms for doc in self.docs.values())
             if n:
-                idf[term] = math.log(1.0 + (len(self.docs) - n + 0.5) / (n + 0.5))
+                weight = 2.0 if re.search("[0-9]", term) else 1.0
+                idf[term] = weight * math.log(1.0 + (len(self.docs) - n + 0.5) / (n + 0.5))
         whole = 0.0
         for value in idf.values():
             whole += value

@@ -11,6 +11,7 @@ namespace {
 
 constexpr double kK1 = 1.2;
 constexpr double kB = 0.75;
+constexpr double kDigits = 2.0;
 constexpr size_t kPrefix = 4;  // letters
 constexpr char kPrefixMark = '\x01';
 constexpr uint64_t kLeastDead = 4096;
@@ -24,7 +25,7 @@ bool is_word(unsigned char c) { return is_digit(c) || (c >= 'a' && c <= 'z') || 
 
 bool begins_letter(unsigned char c) { return (c & 0xc0) != 0x80; }
 
-// Calls `take(std::string&)` for every term of a text, repetitions included.
+// Calls `take(std::string& term, bool digits)` for every term of a text, repetitions included.
 template <typename Take>
 void for_each_term(std::string_view text, const Take& take) {
   std::string term;
@@ -45,11 +46,11 @@ void for_each_term(std::string_view text, const Take& take) {
     }
     if (at == begin) break;
     term.assign(text.data() + begin, at - begin);
-    take(term);
+    take(term, digits);
     if (letters > kPrefix && !digits) {
       term.assign(1, kPrefixMark);
       term.append(text.data() + begin, prefix);
-      take(term);
+      take(term, false);
     }
   }
 }
@@ -67,7 +68,7 @@ void Postings::put(int64_t row, int64_t run, uint32_t ordinal, std::string_view 
   doc.ordinal = ordinal;
   doc.terms = terms_.size();
   uint32_t length = 0;
-  for_each_term(text, [&](std::string& term) {
+  for_each_term(text, [&](std::string& term, bool) {
     terms_.push_back(names_.try_emplace(std::move(term), static_cast<uint32_t>(names_.size())).first->second);
     ++length;
   });
@@ -171,14 +172,14 @@ std::vector<float> Postings::lexical_of(std::string_view text) const {
   std::vector<std::pair<const List*, double>> terms;
   std::vector<bool> taken(lists_.size());
   double whole = 0.0;
-  for_each_term(text, [&](const std::string& term) {
+  for_each_term(text, [&](const std::string& term, bool digits) {
     const auto known = names_.find(term);
     if (known == names_.end() || taken[known->second]) return;
     taken[known->second] = true;
     const List& list = lists_[known->second];
     if (list.live == 0) return;
     const double n = list.live;
-    const double idf = std::log(1.0 + (static_cast<double>(rows_) - n + 0.5) / (n + 0.5));
+    const double idf = (digits ? kDigits : 1.0) * std::log(1.0 + (static_cast<double>(rows_) - n + 0.5) / (n + 0.5));
     whole += idf;
     terms.emplace_back(&list, idf);
   });
@@ -205,16 +206,13 @@ std::vector<float> Postings::lexical_of(std::string_view text) const {
 
 std::vector<float> Postings::adjacent_of(const std::vector<float>& lexical) const {
   std::vector<float> sums(lexical.size());
+  std::vector<float> values;  // of a run, between two zeros at either end
   for (const auto& [run, places] : runs_) {
     const size_t n = places.size();
+    values.assign(n + 4, 0.0f);
+    for (size_t i = 0; i < n; ++i) values[i + 2] = lexical[places[i].row];
     for (size_t i = 0; i < n; ++i) {
-      const float value = lexical[places[i].row];
-      if (value == 0.0f) continue;
-      for (const size_t reach : {size_t{1}, size_t{2}}) {
-        const float share = reach == 1 ? value : 0.5f * value;
-        if (i >= reach) sums[places[i - reach].row] += share;
-        if (i + reach < n) sums[places[i + reach].row] += share;
-      }
+      sums[places[i].row] = 0.5f * values[i] + values[i + 1] + values[i + 3] + 0.5f * values[i + 4];
     }
   }
   return sums;

@@ -135,4 +135,14 @@ TEST(scores_are_bm25) {
   CHECK(std::abs(found.best[1].lexical - idf(2) * share(1, 1) / whole) < 1e-6);
 }
 
+TEST(a_word_with_a_digit_counts_for_two) {
+  Postings postings;
+  postings.put(0, Postings::kNoRun, 0, "x7");
+  postings.put(1, Postings::kNoRun, 0, "tea");
+  const auto found = postings.score("tea x7", 1.0f, 0.0f, 9, {});
+  CHECK_EQ(found.best.size(), size_t{2});
+  CHECK_EQ(found.best[0].row, 0u);
+  CHECK(std::abs(found.best[0].lexical - 2 * found.best[1].lexical) < 1e-6);
+}
+
 int main(int argc, char** argv) { return check::run_tests(argc, argv); }

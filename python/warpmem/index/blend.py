@@ -22,7 +22,7 @@ from ..records import ScopePart, ScoreParams, SearchRequest
 from .owner_words import OwnerWords
 
 MOST = 4096
-_SCANNED = 64
+_SCANNED = 32
 _WORDED = 128
 _GROWTH = 8
 _SLACK = 1e-5  # of float32 sums, against the bound

@@ -1,8 +1,8 @@
 """What the modes of a search are: presets of weights, and how a ranking joins them.
 
 Tuned on the turns and observations of five LoCoMo conversations (`warpmem eval locomo`) with two embedders,
-which the same weights serve. recall@10 of turns: wordllama .391 dense, .614 lexical, .722 hybrid;
-all-MiniLM-L6-v2 .458, .614, .74.
+which the same weights serve. recall@10 of turns: wordllama .391 dense, .612 lexical, .722 hybrid;
+all-MiniLM-L6-v2 .458, .612, .74.
 """
 
 from __future__ import annotations
