@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <iterator>
 #include <utility>
 
@@ -18,6 +19,7 @@ constexpr uint64_t kLeastDead = 4096;
 constexpr uint32_t kCounts = 4;
 constexpr uint32_t kLengths = 256;
 constexpr size_t kThinOut = 4;
+constexpr size_t kSampled = 16;  // one row in so many
 
 bool is_digit(unsigned char c) { return c >= '0' && c <= '9'; }
 
@@ -53,6 +55,18 @@ void for_each_term(std::string_view text, const Take& take) {
       take(term, false);
     }
   }
+}
+
+// A total that about twice `most` rows exceed, as a sample has it; 0 where that would not help.
+float promising(const std::vector<float>& totals, size_t most) {
+  const size_t rank = 2 * most / kSampled;
+  if (totals.size() < 8 * most || totals.size() < kSampled * 16) return 0.0f;
+  std::vector<float> sample;
+  sample.reserve(totals.size() / kSampled + 1);
+  for (size_t row = 0; row < totals.size(); row += kSampled) sample.push_back(totals[row]);
+  const auto at = sample.begin() + static_cast<std::ptrdiff_t>(rank);
+  std::nth_element(sample.begin(), at, sample.end(), std::greater<float>());
+  return *at;
 }
 
 }  // namespace
@@ -232,22 +246,30 @@ Postings::Found Postings::score(std::string_view text, float w_lexical, float w_
   const auto better = [](const Score& left, const Score& right) {
     return left.total != right.total ? left.total > right.total : left.row < right.row;
   };
+  std::vector<float> totals(lexical.size());
+  for (size_t row = 0; row < totals.size(); ++row) totals[row] = w_lexical * lexical[row] + w_adjacent * adjacent[row];
   // Rows that beat the worst of the best so far are gathered, and thinned out when they are too many.
   std::vector<Score>& best = found.best;
-  float least = 0.0f;
-  for (size_t row = 0; row < lexical.size(); ++row) {
-    const float total = w_lexical * lexical[row] + w_adjacent * adjacent[row];
-    if (!(total > least)) {
-      found.all = found.all && total <= 0.0f;
-      continue;
+  const auto gather = [&](float least) {
+    best.clear();
+    found.all = true;
+    for (size_t row = 0; row < totals.size(); ++row) {
+      const float total = totals[row];
+      if (!(total > least)) {
+        found.all = found.all && total <= 0.0f;
+        continue;
+      }
+      best.push_back(Score{static_cast<uint32_t>(row), total, lexical[row], adjacent[row]});
+      if (most > 0 && best.size() < kThinOut * most) continue;
+      std::nth_element(best.begin(), best.begin() + static_cast<std::ptrdiff_t>(most), best.end(), better);
+      best.resize(most);
+      found.all = false;
+      if (most > 0) least = std::max_element(best.begin(), best.end(), better)->total;
     }
-    best.push_back(Score{static_cast<uint32_t>(row), total, lexical[row], adjacent[row]});
-    if (most > 0 && best.size() < kThinOut * most) continue;
-    std::nth_element(best.begin(), best.begin() + static_cast<std::ptrdiff_t>(most), best.end(), better);
-    best.resize(most);
-    found.all = false;
-    if (most > 0) least = std::max_element(best.begin(), best.end(), better)->total;
-  }
+  };
+  const float promised = promising(totals, most);
+  gather(promised);
+  if (promised > 0.0f && best.size() < most) gather(0.0f);
   std::sort(best.begin(), best.end(), better);
   found.all = found.all && best.size() <= most;
   if (best.size() > most) best.resize(most);

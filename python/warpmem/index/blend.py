@@ -22,7 +22,7 @@ from ..records import ScopePart, ScoreParams, SearchRequest
 from .owner_words import OwnerWords
 
 MOST = 4096
-_SCANNED = 32
+_SCANNED = 20
 _WORDED = 128
 _GROWTH = 8
 _SLACK = 1e-5  # of float32 sums, against the bound
@@ -175,14 +175,14 @@ def _best(
         [0, *(group for group, _ in worded)], [len(dense.owners), *(len(rows.owners) for _, rows in worded)]
     )
     if len(words) == 1:
-        ((owner, entry),) = words.items()
-        table = _table(known[owner], entry, seen)
+        (entry,) = words.values()
+        table = _table(entry, seen)
     else:
-        table = np.zeros((4, len(seen.owners)))
+        table = np.zeros((3, len(seen.owners)))
         for owner, entry in words.items():
             mine = seen.owners == owner
-            table[:, mine] = _table(known[owner], entry, Rows(*(column[mine] for column in seen)))
-    totals, by_words, around, ordinals = table
+            table[:, mine] = _table(entry, Rows(*(column[mine] for column in seen)))
+    totals, by_words, around = table
     final = (seen.scores + totals).astype(np.float32)
     wanted = totals > 0 if not params.similarity else np.ones(len(totals), np.bool_)
     for owner, place in known.items():
@@ -191,7 +191,15 @@ def _best(
         if len(place.groups) > 1:
             wanted[mine] = False  # they are among the others, with their scopes
     order = np.flatnonzero(wanted)
-    order = order[np.lexsort((seen.row_ids[order], ordinals[order], groups[order], -final[order]))]
+    enough = k * (1 + max(len(place.groups) for place in known.values()))  # so often a row may stand in it
+    if len(order) > enough:
+        least = np.partition(final[order], len(order) - enough)[len(order) - enough]
+        order = order[final[order] >= least]
+    ordinals = np.empty(len(order), np.uint32)
+    for owner, place in known.items():
+        mine = np.flatnonzero(seen.owners[order] == owner)
+        ordinals[mine] = place.words.postings.ordinals(seen.row_ids[order[mine]])
+    order = order[np.lexsort((seen.row_ids[order], ordinals, groups[order], -final[order]))]
     best: dict[tuple[int, int], Blended] = {}  # a row may have been found twice
     for at in order.tolist():
         name = int(seen.owners[at]), int(seen.row_ids[at])
@@ -210,14 +218,12 @@ def _best(
     return list(best.values())
 
 
-def _table(known: Words, entry: _Worded, rows: Rows) -> NDArray[np.float64]:
-    """(4, n): total, lexical, adjacent and ordinal of rows of one owner."""
-    order = np.argsort(entry.row_ids)
-    at = order[np.searchsorted(entry.row_ids, rows.row_ids, sorter=order)]
-    table = np.empty((4, len(at)))
-    table[0], table[1], table[2] = entry.totals[at], entry.lexical[at], entry.adjacent[at]
-    table[3] = known.words.postings.ordinals(np.ascontiguousarray(rows.row_ids))
-    return table
+def _table(entry: _Worded, rows: Rows) -> NDArray[np.float64]:
+    """(3, n): total, lexical and adjacent of rows of one owner."""
+    places = np.empty(int(entry.row_ids.max(initial=0)) + 1, np.int64)  # filled in for those rows alone
+    places[entry.row_ids] = np.arange(len(entry.row_ids))
+    at = places[rows.row_ids]
+    return np.stack([entry.totals[at], entry.lexical[at], entry.adjacent[at]]).astype(np.float64)
 
 
 def _only(request: SearchRequest, group: int, rows: NDArray[np.int64], n_rows: int) -> SearchRequest:
