@@ -24,11 +24,12 @@ TEXTS = st.one_of(st.text(max_size=30), st.text(SCRIPTS, max_size=30))
         ("Hello, World! x2", "hello world x2"),
         ("snake_case kebab-case 3.11.7 a@b.org", "snake case kebab case 3 11 7 a b org"),
         ("Don't", "don t"),
-        ("Don\u2019t \u00e9", "don t \u00e9"),
-        ("ÉTÉ e\u0301te\u0301", "été été"),
+        ("Don\u2019t \u00e9", "don t e"),
+        ("ÉTÉ e\u0301te\u0301", "ete ete"),
+        ("café naïve Ångström Май", "cafe naive angstrom маи"),
         ("STRASSE straße", "strasse strasse"),
         ("\uff21\uff22\uff11 \ufb01ne", "ab1 fine"),
-        ("ΣΊΣΥΦΟΣ", "σίσυφοσ"),
+        ("ΣΊΣΥΦΟΣ", "σισυφοσ"),
         ("Привет, МИР", "привет мир"),
         ("東", "東"),
         ("東京都", "東 京 都 東京 京都"),
@@ -42,8 +43,8 @@ TEXTS = st.one_of(st.text(max_size=30), st.text(SCRIPTS, max_size=30))
         ("नमस्ते दुनिया", "नमस्ते दुनिया"),
         ("क\u094d\u200dष क\u094dष", "क्ष क्ष"),
         ("مرحبا ٣", "مرحبا ٣"),
-        ("naïve_東", "naïve 東"),
-        ("co\u00adoperate \ufeffé", "cooperate é"),
+        ("naïve_東", "naive 東"),
+        ("co\u00adoperate \ufeffé", "cooperate e"),
         ("葛\U000e0100飾", "葛 飾 葛飾"),
         ("I \u2764\ufe0f it 👍🏽 \U0001f468\u200d\U0001f469", "i it"),
         ("1\ufe0f\u20e3 st", "1 st"),
@@ -76,7 +77,7 @@ def test_texts_side_by_side_have_the_words_of_both(left: str, right: str) -> Non
 
 @given(st.text(st.characters(max_codepoint=127)))
 def test_ascii_is_parted_as_any_text(text: str) -> None:
-    assert terms_of(words(text + " é")) == [*terms_of(words(text)), "é"]
+    assert terms_of(words(text + " é")) == [*terms_of(words(text)), "e"]
 
 
 @given(st.text("東京都大阪", min_size=1, max_size=8), st.integers(0, 7), st.integers(1, 8))

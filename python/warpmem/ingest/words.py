@@ -19,16 +19,20 @@ _UNSPACED: Final = (
 # What shapes a word and is no part of it: soft hyphens, joiners, variation selectors.
 _INVISIBLE: Final = re.compile("[\u00ad\u034f\u200c\u200d\u2060\ufe00-\ufe0f\ufeff\U000e0100-\U000e01ef]")
 
+_ACCENTS: Final = re.compile("[\u0300-\u036f]")
+
 
 def words(text: str) -> str:
     """What `_cpu.Postings` takes: caseless words, parted by characters that are neither letters nor digits.
 
     A run of characters of a script without spaces becomes its characters and its pairs of neighbours
-    (the overlapping bigrams of most CJK search engines). Combining marks belong to their letters.
+    (the overlapping bigrams of most CJK search engines). Accents are left out, so that "cafe" finds "café";
+    other combining marks belong to their letters.
     """
     if text.isascii():
         return text.lower()
-    runs = _patterns()[0].findall(normalize_text(_INVISIBLE.sub("", text)))
+    apart = unicodedata.normalize("NFD", normalize_text(_INVISIBLE.sub("", text)))
+    runs = _patterns()[0].findall(unicodedata.normalize("NFC", _ACCENTS.sub("", apart)))
     return " ".join(piece for run in runs for piece in _pieces(run))
 
 
