@@ -48,6 +48,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                     first use
     reranker_options, language_model_options
                     the arguments of their classes in warpmem.reason
+    mode            of searches that name neither a mode nor a ranking and give a text alone: "dense",
+                    "lexical", "hybrid"
     tokenizer       what counts the tokens of context(): the path of a tokenizer.json or of its directory,
                     "estimate"; None is the embedder's own where it has one, else the estimate
     read_only       refuse every write, and show the state at opening
@@ -83,6 +85,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     reranker_options: dict[str, Any] = {}
     language_model: LanguageModelName | None = None
     language_model_options: dict[str, Any] = {}
+    mode: Literal["dense", "lexical", "hybrid"] = "dense"
     tokenizer: str | None = None
     read_only: bool = False
     migrate: bool = True

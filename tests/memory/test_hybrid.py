@@ -208,3 +208,19 @@ def test_an_updated_text_is_found_by_its_new_words_and_its_old_ones_then(
     assert texts(memory.search("house", user_id="u", mode="lexical")) == ["the blue house"]
     past = memory.search("tower", user_id="u", mode="lexical", known_at=then)
     assert texts(past) == ["the red tower"]
+
+
+def test_the_mode_of_the_configuration_is_that_of_plain_searches_by_text() -> None:
+    with warpmem.open(embedder="hashing", mode="lexical") as memory:
+        known = memory.add("the invoice INV-20931 is paid", user_id="u")
+        memory.add("a walk in the park", user_id="u")
+        found = memory.search("INV-20931", user_id="u")
+        assert [hit.item.id for hit in found] == [known.id]
+        assert [hit.item.id for hit in memory.search_many(["INV-20931"], scopes=[Scope(user_id="u")])[0]] == [
+            known.id
+        ]
+        for options in ({"mode": "dense"}, {"ranking": Ranking()}, {"vector": [1.0] * 256}):
+            assert len(memory.search("INV-20931", user_id="u", **options)) == 2  # type: ignore[arg-type]
+        assert known.id in memory.context("INV-20931", user_id="u").citations
+    with pytest.raises(InputError, match="mode"):
+        warpmem.open(mode="clever")

@@ -11,6 +11,7 @@ from msgspec import UNSET, UnsetType
 from ..config import Config
 from ..errors import InputError, NotSupported
 from ..ingest.messages import to_new_items
+from ..policy import modes
 from ..policy.context import pack
 from ..policy.schema import Schemas
 from ..protocols import Embedder, Log, Reranker, SearchBackend, TokenCounter
@@ -256,10 +257,10 @@ class Memory(Maintained, Erasable, Portable, Reasoned):
         Order: score descending, then the order of `scopes`, then earlier added first. `filters`: see
         policy/filters.py; applied inside the scan. `as_of`: what was true then; `known_at`: what had been
         recorded by then, in the version of then. `mode`: a preset of weights, see policy/modes.py; "hybrid"
-        goes by meaning, words and words around. `now` stands in for the clock (expiry, recency). `vector`
-        replaces embedding `query`. `deadline`: seconds; DeadlineExceeded afterwards, Overloaded at once where
-        the embedder has too much to do. `return_vectors`: result.vectors: (n, dim) float32 of length 1. k
-        times an owner's scopes <= 4096.
+        goes by meaning, words and words around; None is the configuration's. `now` stands in for the clock
+        (expiry, recency). `vector` replaces embedding `query`. `deadline`: seconds; DeadlineExceeded
+        afterwards, Overloaded at once where the embedder has too much to do. `return_vectors`:
+        result.vectors: (n, dim) float32 of length 1. k times an owner's scopes <= 4096.
 
         `rerank`: a Reranker, or True for the store's own, puts the 50 best in order by what it reads; a
         number up to 1,000 is how many, fewer over many scopes. Equals keep the order above, and so do the
@@ -272,6 +273,7 @@ class Memory(Maintained, Erasable, Portable, Reasoned):
         whose = arguments.search_scopes(
             scopes, arguments.one_scope(scope, user_id, agent_id, run_id, corpus_id)
         )
+        mode = modes.chosen(mode, ranking, query, vector, self._config.mode)
         options = SearchOptions(
             k=k, filters=filters, kinds=kinds, ranking=ranking, min_similarity=min_similarity, as_of=as_of,
             known_at=known_at, mode=mode, rerank=rerank, now=now, deadline=deadline, explain=explain,
@@ -304,6 +306,7 @@ class Memory(Maintained, Erasable, Portable, Reasoned):
         """Query i in scopes[i], all with one scan. `vectors`: (n, dim). Raises as `search`."""
         self._check_open()
         whose = arguments.one_each(scopes, queries)
+        mode = modes.chosen(mode, ranking, queries, vectors, self._config.mode)
         options = SearchOptions(
             k=k, filters=filters, kinds=kinds, ranking=ranking, min_similarity=min_similarity, as_of=as_of,
             known_at=known_at, mode=mode, rerank=rerank, now=now, deadline=deadline, explain=explain,

@@ -38,3 +38,9 @@ def weights(mode: Any, ranking: Any) -> Ranking:
     if any(getattr(ranking, name) != getattr(plain, name) for name in _OWN):
         raise InputError(f"mode {mode!r} sets the weights {', '.join(_OWN)}; leave them out of the ranking")
     return msgspec.structs.replace(ranking, **{name: getattr(preset, name) for name in _OWN})
+
+
+def chosen(mode: Any, ranking: Any, texts: Any, vectors: Any, default: str) -> Any:
+    """The mode of a search: the one it names; `default` where it gives a text and nothing else to go by."""
+    plain = mode is None and ranking is None and vectors is None and texts is not None
+    return default if plain else mode
