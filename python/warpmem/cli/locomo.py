@@ -74,6 +74,8 @@ def run(args: argparse.Namespace) -> int:
         granularity=args.granularity,
         mode=args.mode,
         embedder=args.embedder,
+        config=args.config,
+        rerank=args.rerank,
         captions=args.captions,
     )
     report["settings"]["file"] = path_text(Path(args.file).name)
@@ -119,7 +121,9 @@ def evaluate(
     ks: Sequence[int],
     granularity: str,
     mode: str,
-    embedder: str,
+    embedder: str | None = None,
+    config: str | None = None,
+    rerank: int | None = None,
     captions: bool = True,
 ) -> dict[str, Any]:
     """The report: recall, latency_ms, add_per_s, counts, settings. ks ascending. Raises as Memory does."""
@@ -129,7 +133,7 @@ def evaluate(
     seconds = 0.0
     with (
         tempfile.TemporaryDirectory(prefix="warpmem-eval-") as path,
-        compose.open(path, embedder=embedder) as memory,
+        compose.open(path, embedder=embedder, config=config) as memory,
     ):
         memory.search("warm up", user_id="nobody")  # the embedder's weights load at first use
         for conversation in conversations:
@@ -141,7 +145,7 @@ def evaluate(
         for conversation in conversations:
             for question in conversation.qa:
                 wanted = turn_ids(question.evidence)
-                found, elapsed = _ask(memory, conversation.sample_id, question, ks[-1], mode)
+                found, elapsed = _ask(memory, conversation.sample_id, question, ks[-1], mode, rerank)
                 latencies.append(elapsed * 1e3)
                 if not wanted:
                     continue
@@ -171,6 +175,7 @@ def evaluate(
             "dataset": "locomo",
             "granularity": granularity,
             "mode": mode,
+            "rerank": rerank,
             "k": list(ks),
             "embedder": stats.model_id,
             "dimension": stats.dimension,
@@ -248,11 +253,11 @@ def _session_date(conversation: dict[str, Any], number: int) -> datetime:
 
 
 def _ask(
-    memory: Memory, user_id: str, question: Question, k: int, mode: Any
+    memory: Memory, user_id: str, question: Question, k: int, mode: Any, rerank: int | None
 ) -> tuple[list[list[str]], float]:
     """(turn ids of each hit, seconds)."""
     started = time.perf_counter()
-    result = memory.search(question.question, user_id=user_id, k=k, mode=mode)
+    result = memory.search(question.question, user_id=user_id, k=k, mode=mode, rerank=rerank)
     elapsed = time.perf_counter() - started
     return [hit.item.metadata["turns"] for hit in result], elapsed
 

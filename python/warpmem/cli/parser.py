@@ -395,6 +395,10 @@ def _eval(commands: _Commands) -> None:
         "--mode", choices=("dense", "lexical", "hybrid"), default="dense", help="(default dense)"
     )
     locomo.add_argument(
-        "--embedder", choices=("wordllama", "hashing"), default="wordllama", help="(default wordllama)"
+        "--embedder", choices=("wordllama", "hashing"), help="(default that of --config, or wordllama)"
+    )
+    locomo.add_argument("--config", metavar="FILE", help="a TOML file with the fields of Config")
+    locomo.add_argument(
+        "--rerank", type=int, metavar="N", help="let the reranker of --config order the N best"
     )
     locomo.add_argument("--out", metavar="FILE", help="write the report as JSON")
