@@ -49,7 +49,9 @@ def work(path: str, seconds: float) -> None:
     """Runs in the process of its own: prints a line of JSON a second."""
     import warpmem
 
-    memory: Any = warpmem.open(path, embedder="hashing", memtable_bytes=1 << 20, durability="os")
+    memory: Any = warpmem.open(
+        path, embedder="hashing", memtable_bytes=1 << 20, embedding_cache_bytes=1 << 20, durability="os"
+    )
     ends = time.monotonic() + seconds
     counts = [0] * THREADS
     errors: list[str] = []
