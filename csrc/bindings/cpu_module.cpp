@@ -19,8 +19,8 @@
 #include "pool_file.hpp"
 #include "pool_port.hpp"
 #include "pool_reads.hpp"
-#include "pq_pool.hpp"
 #include "postings.hpp"
+#include "pq_pool.hpp"
 #include "rows.hpp"
 #include "segments.hpp"
 
