@@ -127,6 +127,19 @@ def test_a_server_that_failed_is_left_alone_and_found_again() -> None:
         assert memory.count(user_id="u") == 1
 
 
+def test_how_long_a_server_wants_to_be_left_alone_holds_for_all_who_ask_it() -> None:
+    def full(handler: Handler, payload: Any) -> None:
+        handler.reply(b"{}", 503, Retry_After="30")
+
+    with serving(full) as server:
+        embedders = [tei(server.url) for _ in range(40)]
+        for embedder in embedders:
+            with pytest.raises(Overloaded) as caught:
+                embedder.embed(["a"], role="query")
+        assert 29 < caught.value.retry_after <= 30
+        assert len(server.requests) == 1
+
+
 def test_a_search_is_not_longer_than_its_deadline_when_the_server_says_nothing() -> None:
     with serving(silent) as server, warpmem.open(None, embedder=tei(server.url)) as memory:
         began = time.monotonic()

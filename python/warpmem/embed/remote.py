@@ -166,8 +166,8 @@ class RemoteEmbedder(ABC):
         Raises InvalidText when a text holds no token; EmbeddingError for an answer with another dimension,
         too few or too many rows, NaN, infinity or a zero row; ModelMismatch when the server has other weights
         than at first; ModelUnavailable, Overloaded, DeadlineExceeded and ModelError as ops/http.py says, and
-        Overloaded while the server is not asked because it failed. With a fallback, these are of the server
-        itself, after all others have failed.
+        Overloaded while the server is not asked because it failed or wants to be left alone. With a fallback,
+        these are of the server itself, after all others have failed.
         """
         checked = check_texts(texts)
         deadline = None if timeout is None else time.monotonic() + timeout
