@@ -189,6 +189,16 @@ def test_what_the_first_one_refuses_no_other_is_asked() -> None:
         assert second.requests == []
 
 
+@pytest.mark.parametrize("status", [401, 404, 200])
+def test_a_fallback_that_refuses_hides_no_other(status: int) -> None:
+    with serving(failing) as first, serving(lambda h, p: h.reply(b"{}", status)) as second:
+        embedder = tei(first.url, fallback=[tei(second.url), HashingEmbedder(48)])
+        assert embedder.embed(["a"], role="query").tobytes() == vectors(["a"]).tobytes()
+        assert len(second.requests) == 1
+        with pytest.raises(ModelUnavailable, match=str(first.server_port)):
+            tei(first.url, fallback=[tei(second.url)]).embed(["a"], role="query")
+
+
 def test_another_model_is_no_fallback() -> None:
     with serving(local_servers.tei) as server:
         for other in (HashingEmbedder(64), TEIEmbedder(server.url, "other", dimension=48)):

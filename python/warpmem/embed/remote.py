@@ -20,6 +20,7 @@ from ..errors import (
     EmbeddingError,
     InputError,
     InvalidVector,
+    ModelError,
     ModelMismatch,
     ModelUnavailable,
     Overloaded,
@@ -36,6 +37,8 @@ _SAME: Final = 0.995
 """Least cosine of the probe's two vectors: half precision and other batches stay above 0.999."""
 _IN_TURN: Final = (ModelUnavailable, Overloaded, DeadlineExceeded)
 """After these another may be asked."""
+_NEXT: Final = (ModelError, Overloaded, DeadlineExceeded)
+"""After these of a fallback the next one may: a key that one refuses is no concern of the others."""
 
 
 class _Weights:
@@ -74,8 +77,8 @@ class RemoteEmbedder(ABC):
                      ModelMismatch until the first ones are back. 0 checks every request
     parallel         requests at a time at most; how many of them, the server's answers decide (ops/guard.py)
     fallback         Embedders of the same model_id and dimension that are asked in turn when the server is
-                     down, overloaded or late; else ModelMismatch. Those behind servers are held to the same
-                     weights by the fixed text
+                     down, overloaded or late, the next one also when one fails in another way; else
+                     ModelMismatch. Those behind servers are held to the same weights by the fixed text
     """
 
     def __init__(
@@ -179,7 +182,7 @@ class RemoteEmbedder(ABC):
                 if deadline is not None and isinstance(other, RemoteEmbedder):
                     options["timeout"] = deadline - time.monotonic()
                 if deadline is None or time.monotonic() < deadline:
-                    with contextlib.suppress(*_IN_TURN):
+                    with contextlib.suppress(*_NEXT):
                         return other.embed(checked, role=role, **options)
             raise
 
