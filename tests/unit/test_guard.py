@@ -239,6 +239,17 @@ def test_an_interrupted_request_leaves_nothing_behind() -> None:
     assert virtual.run() == "fine", "the next one looks instead"
 
 
+def test_a_request_that_it_refuses_finds_it_well() -> None:
+    """A text too long for it, asked when it was back, kept everybody away for as long as before."""
+    virtual = Virtual()
+    virtual.fail(DOWN, 5)
+    virtual.now += 1.0
+    virtual.fail(ModelError("refused with 413"))
+    assert not virtual.guard.is_open
+    virtual.fail(DOWN, 5)
+    assert virtual.guard._open_until - virtual.now == pytest.approx(1.0), "not twice as long"
+
+
 def test_one_guard_for_all_who_ask_a_place() -> None:
     one = guard_of("place", 8)
     assert guard_of("place", 3) is one

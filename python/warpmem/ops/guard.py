@@ -18,7 +18,7 @@ import weakref
 from collections.abc import Callable, Hashable
 from typing import Final, TypeVar
 
-from ..errors import DeadlineExceeded, ModelUnavailable, Overloaded
+from ..errors import DeadlineExceeded, ModelError, ModelUnavailable, Overloaded
 
 T = TypeVar("T")
 
@@ -107,6 +107,9 @@ class Guard:
                 out_of_time = deadline is not None and self._clock() + pause >= deadline
                 if again or isinstance(error, DeadlineExceeded) or out_of_time or not self._spend(pause):
                     raise
+            except ModelError:
+                self._refused(probe)
+                raise
             except BaseException:
                 self._leave(probe)  # it says nothing of whether the endpoint is well
                 raise
@@ -152,6 +155,13 @@ class Guard:
                 self._lower(0.9, seconds)
             elif self._inside >= int(self._limit):
                 self._limit = min(float(self.most), self._limit + 1.0 / self._limit)
+        self._leave(probe)
+
+    def _refused(self, probe: bool) -> None:
+        """What it says of the request is not good, but says that it is there."""
+        with self._lock:
+            self._failures = 0
+            self._open = 0.0
         self._leave(probe)
 
     def _failed(self, error: Exception, size: int, seconds: float, probe: bool) -> float:
