@@ -239,7 +239,7 @@ def test_a_fallback_by_configuration_file(tmp_path: Path) -> None:
         assert [payload["model"] for _, payload, _ in second.requests] == ["m"]
     options = {"url": "http://127.0.0.1:9", "model_id": "hashing-48-v1", "dimension": 48}
     made = make_embedder("tei", {**options, "fallback": [{"embedder": "hashing", "dimension": 48}]})
-    assert isinstance(made._fallback[0], HashingEmbedder)  # type: ignore[attr-defined]
+    assert isinstance(made._fallback[0].embedder, HashingEmbedder)  # type: ignore[attr-defined]
     for table, words in (
         ({"embedder": "gpt"}, "'gpt', which there is not"),
         ({"embedder": "hashing", "size": 3}, "'hashing': got an unexpected"),

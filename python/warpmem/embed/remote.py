@@ -29,6 +29,7 @@ from ..ops.digest import digest16
 from ..ops.guard import guard_of
 from ..ops.http import Endpoint
 from ..protocols import Embedder
+from .fallback import fallbacks_of
 from .texts import check_texts
 from .vectors import as_vectors
 
@@ -78,7 +79,8 @@ class RemoteEmbedder(ABC):
     parallel         requests at a time at most; how many of them, the server's answers decide (ops/guard.py)
     fallback         Embedders of the same model_id and dimension that are asked in turn when the server is
                      down, overloaded or late, the next one also when one fails in another way; else
-                     ModelMismatch. Those behind servers are held to the same weights by the fixed text
+                     ModelMismatch. Each serves as many calls at a time as its own `parallel` says. Those
+                     behind servers are held to the same weights by the fixed text
     """
 
     def __init__(
@@ -130,8 +132,8 @@ class RemoteEmbedder(ABC):
             first = self._rows([_PROBE], None)[0]
             self._dimension = len(first)
             self._check(first)
-        self._fallback = _equals(self, fallback)
-        for other in self._fallback:
+        self._fallback = fallbacks_of(self, fallback)
+        for other in (each.embedder for each in self._fallback):
             if isinstance(other, RemoteEmbedder):
                 if other._weights.first is not None:
                     self._weights.compare(other._weights.first, self._model_id)
@@ -147,13 +149,25 @@ class RemoteEmbedder(ABC):
 
     @property
     def parallel(self) -> int:
-        """How many requests the server gets at a time now."""
-        return self._guard.limit
+        """How many requests the server gets at a time now; while it is not asked, how many the first in the
+        fallback that is asked gets."""
+        return self._taken() or self._guard.limit
+
+    def _taken(self) -> int:
+        """How many at a time the first of all that is asked now gets; 0 where none is."""
+        if not self._guard.refuses:
+            return self._guard.limit
+        for each in self._fallback:
+            other = each.embedder
+            taken = other._taken() if isinstance(other, RemoteEmbedder) else each.parallel
+            if taken:
+                return taken
+        return 0
 
     def forget(self) -> None:
         """What those in the fallback remember of texts is dropped; a server's memory is its own."""
         for other in self._fallback:
-            getattr(other, "forget", int)()
+            getattr(other.embedder, "forget", int)()
 
     @abstractmethod
     def _ask(self, texts: list[str], timeout: float | None) -> Sequence[Any] | NDArray[Any]:
@@ -178,12 +192,9 @@ class RemoteEmbedder(ABC):
             return self._own(checked, role, deadline)
         except _IN_TURN:
             for other in self._fallback:
-                options = {}
-                if deadline is not None and isinstance(other, RemoteEmbedder):
-                    options["timeout"] = deadline - time.monotonic()
                 if deadline is None or time.monotonic() < deadline:
                     with contextlib.suppress(*_NEXT):
-                        return other.embed(checked, role=role, **options)
+                        return other.embed(checked, role, deadline)
             raise
 
     def _own(self, texts: list[str], role: str, deadline: float | None) -> NDArray[np.float32]:
@@ -232,17 +243,3 @@ class RemoteEmbedder(ABC):
             return as_vectors(answer, dimension, f"answer of {self._model_id!r}")
         except InvalidVector as error:
             raise EmbeddingError(str(error)) from error
-
-
-def _equals(embedder: RemoteEmbedder, fallback: Any) -> tuple[Embedder, ...]:
-    if isinstance(fallback, (str, bytes)) or not isinstance(fallback, Sequence):
-        raise InputError(f"fallback must be a list of embedders, not {type(fallback).__name__}")
-    for other in fallback:
-        if isinstance(other, type) or not isinstance(other, Embedder):
-            raise InputError(f"fallback must be a list of embedders; one is {type(other).__name__}")
-        if (other.model_id, other.dimension) != (embedder.model_id, embedder.dimension):
-            raise ModelMismatch(
-                f"a fallback is {other.model_id!r} ({other.dimension} dimensions), not {embedder.model_id!r} "
-                f"({embedder.dimension}): their vectors would not go together"
-            )
-    return tuple(fallback)

@@ -88,6 +88,11 @@ class Guard:
         """Whether requests are refused because it failed."""
         return self._failures >= _FAILURES
 
+    @property
+    def refuses(self) -> bool:
+        """Whether it is not asked now, but for the one that is let through to see how it is."""
+        return self.is_open or self._clock() < self._not_before
+
     def run(self, ask: Callable[[float | None], T], name: str, size: int, timeout: float | None) -> T:
         """The answer to one request of so many texts. `ask` gets the seconds that are left of `timeout`.
 
