@@ -17,7 +17,7 @@ import msgspec
 
 import warpmem
 from warpmem import AddResult, Memory, Message, NewItem
-from warpmem.errors import ModelError
+from warpmem.errors import WarpmemError
 
 CONTEXT_TOKENS = 800
 SECONDS = 20.0
@@ -58,7 +58,7 @@ class Agent:
         return [f"{hit.score:.3f}  ({hit.item.kind}) {hit.item.text}" for hit in found]
 
     def answer(self, text: str) -> str:
-        """One turn: look up, ask, remember both sides and the facts. Raises ModelError."""
+        """One turn: look up, ask, remember both sides and the facts. Raises WarpmemError."""
         context = self._memory.context(
             text,
             user_id=self._user_id,
@@ -81,7 +81,7 @@ class Agent:
         return reply
 
     def _learn(self, text: str, source: str) -> None:
-        """Keep what the message tells about the user. A model that cannot say it costs nothing but that."""
+        """Keep what the message tells about the user. Where that fails, it costs nothing but the facts."""
         try:
             answer = self._memory.language_model.complete(
                 [Message(role="system", content=FACTS_TASK), Message(role="user", content=text)],
@@ -89,13 +89,15 @@ class Agent:
                 max_tokens=300,
             )
             facts = msgspec.json.decode(answer, type=Facts).facts
-        except (ModelError, msgspec.DecodeError):
+            items = [
+                NewItem(text=fact, kind="fact", trust=0.5, sources=(source,))
+                for fact in facts
+                if fact.strip()
+            ]
+            if items:
+                self._memory.add_many(items, user_id=self._user_id)
+        except (WarpmemError, msgspec.DecodeError):
             return
-        items = [
-            NewItem(text=fact, kind="fact", trust=0.5, sources=(source,)) for fact in facts if fact.strip()
-        ]
-        if items:
-            self._memory.add_many(items, user_id=self._user_id)
 
 
 def chat(config: str | os.PathLike[str], user_id: str, lines: Iterable[str], **models: Any) -> None:
@@ -107,13 +109,13 @@ def chat(config: str | os.PathLike[str], user_id: str, lines: Iterable[str], **m
         agent = Agent(memory, user_id, f"chat-{memory.stats().sequence}", rerank=rerank)
         for line in lines:
             text = line.strip()
-            if text.startswith("?"):
-                print("\n".join(agent.recall(text[1:].strip() or "?")))
-            elif text:
-                try:
+            try:
+                if text.startswith("?"):
+                    print("\n".join(agent.recall(text[1:].strip() or "?")))
+                elif text:
                     print(agent.answer(text))
-                except ModelError as error:
-                    print(f"(no answer: {error})")
+            except WarpmemError as error:
+                print(f"(no answer: {error})")
 
 
 if __name__ == "__main__":

@@ -46,7 +46,8 @@ class AsyncMemory:
     `threads` calls are under way at a time at most, each in a thread, and a deadline begins when a call gets
     its own. A call that is cancelled before that, or while it waits for its turn at the embedder, leaves the
     queue, frees its thread, and changes nothing. Later than that, cancelling stops the waiting and not the
-    work: what is being embedded is embedded to its end, and a change that was under way is still made.
+    work: what is being embedded is embedded to its end, a change that was under way is still made, and
+    `close` releases the directory.
     """
 
     def __init__(self, memory: Memory, *, threads: int = 64) -> None:
@@ -87,14 +88,17 @@ class AsyncMemory:
     export = _delegate(Memory.export)
     import_ = _delegate(Memory.import_)
     refresh = _delegate(Memory.refresh)
-    _close = _delegate(Memory.close)
 
     async def close(self) -> None:
         """Finish running changes, flush, and release the directory. Idempotent."""
-        await self._close()
-        threads, self._threads = self._threads, None  # what is called now is told that by any thread
-        if threads is not None:
-            threads.shutdown(wait=False)
+        closing = ThreadPoolExecutor(1, "warpmem-close")  # the others may all be busy
+        try:
+            await asyncio.shield(asyncio.get_running_loop().run_in_executor(closing, self.memory.close))
+        finally:
+            threads, self._threads = self._threads, None  # what is called now is told that by any thread
+            for pool in (closing, threads):
+                if pool is not None:
+                    pool.shutdown(wait=False)
 
     async def __aenter__(self) -> Self:
         return self

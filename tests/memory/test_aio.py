@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+import warpmem
 from warpmem import AsyncMemory
-from warpmem.errors import InputError, NotFound, StoreClosed
+from warpmem.errors import InputError, NotFound, StoreClosed, StoreLocked
 
 
 def test_the_same_methods_awaited(tmp_path: Path) -> None:
@@ -128,6 +129,45 @@ def test_threads_are_counted_and_end_with_the_store(tmp_path: Path) -> None:
         if thread.name.startswith("warpmem_"):
             thread.join(5)
             assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_cancelled_close_still_releases_the_directory(tmp_path: Path, begun: bool) -> None:
+    """It waited for a thread as every call does; cancelled there, it left the store open for good."""
+    gate, closing = threading.Event(), threading.Event()
+
+    async def scenario() -> None:
+        memory = await AsyncMemory.open(tmp_path / "store", embedder="hashing", threads=1)
+        await memory.add("kept", user_id="u")
+        assert memory._threads is not None
+        busy = memory._threads.submit(gate.wait, 10)
+        close = memory.memory.close
+
+        def slow() -> None:
+            closing.set()
+            assert gate.wait(10)
+            close()
+
+        memory.memory.close = slow  # type: ignore[method-assign]
+        task = asyncio.create_task(memory.close())
+        await (asyncio.to_thread(closing.wait, 10) if begun else asyncio.sleep(0))
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert memory._threads is None
+        gate.set()
+        assert busy.result(10)
+        await _until(lambda: _is_free(tmp_path / "store"))
+
+    asyncio.run(scenario())
+
+
+def _is_free(path: Path) -> bool:
+    try:
+        with warpmem.open(path, embedder="hashing") as memory:
+            return memory.count(user_id="u") == 1
+    except StoreLocked:
+        return False
 
 
 async def _until(true: Any) -> None:

@@ -14,7 +14,7 @@ import local_servers
 import warpmem
 from warpmem import load_config
 from warpmem.embed.named import make_embedder
-from warpmem.errors import InputError, ModelError
+from warpmem.errors import DeadlineExceeded, InputError, ModelError, Overloaded
 from warpmem.reason.fakes import OverlapReranker, ScriptedLanguageModel
 from warpmem.reason.named import make_language_model, make_reranker
 
@@ -69,6 +69,31 @@ def test_what_was_said_is_known_the_next_time(
     ]
     assert items[2].sources == (items[0].id,) and items[2].trust == 0.5
     assert items[0].scope.run_id == items[1].scope.run_id != items[6].scope.run_id
+
+
+def test_no_fault_of_one_line_ends_the_conversation(
+    agent: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only a ModelError was met; a server with too much to do, or a line without a word, ended it."""
+    model = ScriptedLanguageModel(
+        [
+            Overloaded("full", 2.0),
+            DeadlineExceeded("late"),
+            "Nice.",
+            facts("\u200b"),
+            "Bye.",
+            Overloaded("full", 2.0),
+        ]
+    )
+    lines = ["One.", "Two.", "\u200b", "? \u200b", "Three.", "Four."]
+    agent.chat(
+        EXAMPLES / "cpu.toml", "nadia", lines, path=tmp_path / "agent.db", reranker=OverlapReranker(),
+        language_model=model,
+    )  # fmt: skip
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0] == "(no answer: overloaded: full; try again in 2 s)" and shown[1] == "(no answer: late)"
+    assert all("no answer" in line and "token" in line for line in shown[2:4]), shown
+    assert shown[4:] == ["Nice.", "Bye."]
 
 
 def model_servers(handler: local_servers.Handler, payload: Any) -> None:

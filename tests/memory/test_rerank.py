@@ -220,6 +220,41 @@ def test_a_slow_reranker_keeps_the_deadline(notes: Memory) -> None:
     )
 
 
+def test_making_the_reranker_is_within_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was made before the scan, however long that took, and the search raised DeadlineExceeded."""
+    go, made = threading.Event(), ByNumber()
+
+    def load(*_: Any) -> ByNumber:
+        assert go.wait(20)
+        return made
+
+    monkeypatch.setattr("warpmem.compose.make_reranker", load)
+    with warpmem.open(embedder="hashing", reranker="judge") as memory:
+        memory.add_many(TEXTS, user_id="u")
+        plain = texts(search(memory, k=7))
+        started = time.monotonic()
+        result = search(memory, k=7, rerank=True, deadline=0.4)
+        assert 0.2 < time.monotonic() - started < 5
+        assert result.degraded == ("rerank",) and texts(result) == plain
+        go.set()
+        result = search(memory, k=7, rerank=True, deadline=20)
+        assert result.degraded == () and texts(result) == texts(search(memory, k=7, rerank=made))
+
+
+def test_what_making_the_reranker_raises_is_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> ByNumber:
+        raise MissingDependency("install it")
+
+    monkeypatch.setattr("warpmem.compose.make_reranker", refuse)
+    with warpmem.open(embedder="hashing", reranker="judge") as memory:
+        with pytest.raises(MissingDependency):
+            search(memory, rerank=True)  # nothing to put in order, but time to find out
+        memory.add_many(TEXTS, user_id="u")
+        for deadline in (None, 20):
+            with pytest.raises(MissingDependency, match="install it"):
+                search(memory, rerank=True, deadline=deadline)
+
+
 def test_calls_that_were_given_up_hold_up_a_bounded_number_of_threads(notes: Memory) -> None:
     reranker = Slow()
     try:

@@ -73,11 +73,11 @@ def test_more_at_a_time_while_all_goes_well_and_half_when_it_is_too_much() -> No
     full = Overloaded("answered 429", 7.0)
     together(virtual, 8, lambda: full)
     assert virtual.guard.limit == 4, "what was refused together counts once"
-    virtual.now += 1
-    together(virtual, 4, lambda: full)
-    together(virtual, 2, lambda: full)
-    together(virtual, 1, lambda: full)
+    for count in (4, 2, 1):
+        virtual.now += 7.0
+        together(virtual, count, lambda: full)
     assert virtual.guard.limit == 1
+    virtual.now += 7.0
     together(virtual, 1, lambda: "fine")
     assert virtual.guard.limit == 2
 
@@ -128,8 +128,10 @@ def test_again_after_the_pause_that_the_server_wants_and_not_past_the_deadline()
     asked = virtual.asked
     with pytest.raises(Overloaded):
         virtual.run(FULL, timeout=0.4)
+    virtual.now += 0.5
     with pytest.raises(Overloaded):
         virtual.run(Overloaded("answered 429", 7.0))
+    virtual.now += 7.0
     with pytest.raises(DeadlineExceeded):
         virtual.run(DeadlineExceeded("late"))
     assert virtual.asked == asked + 3
@@ -166,6 +168,29 @@ def test_after_failures_in_a_row_it_is_not_asked_until_one_request_finds_it_well
     assert not virtual.guard.is_open
     virtual.fail(DOWN, 3)
     assert virtual.run() == "fine"
+
+
+@pytest.mark.parametrize(("wanted", "refused"), [(0.5, 0.5), (7.0, 7.0), (86_400.0, 30.0)])
+def test_as_long_as_it_wants_to_be_left_alone_nobody_asks(wanted: float, refused: float) -> None:
+    """Each request was sent to hear the same again."""
+    virtual = Virtual()
+    virtual.fail(Overloaded("answered 503", wanted))
+    for _ in range(200):
+        with pytest.raises(Overloaded, match="host:1 wants to be left alone") as caught:
+            virtual.run()
+    assert caught.value.retry_after == pytest.approx(refused)
+    assert virtual.asked == 1
+    virtual.now += refused
+    assert virtual.run() == "fine"
+
+
+def test_what_it_refuses_of_many_for_a_moment_keeps_no_other_away() -> None:
+    virtual = Virtual()
+    together(virtual, 4, lambda: Overloaded("answered 429", 1.0))
+    virtual.fail(Overloaded("answered 429", 1.0))
+    assert virtual.asked == 1, "fewer at a time is all that they say"
+    with pytest.raises(Overloaded, match="left alone"):
+        virtual.run()
 
 
 def test_it_is_never_left_alone_for_longer_than_half_a_minute() -> None:
@@ -212,6 +237,17 @@ def test_an_interrupted_request_leaves_nothing_behind() -> None:
         virtual.run(interrupt)
     assert virtual.guard._inside == 0
     assert virtual.run() == "fine", "the next one looks instead"
+
+
+def test_a_request_that_it_refuses_finds_it_well() -> None:
+    """A text too long for it, asked when it was back, kept everybody away for as long as before."""
+    virtual = Virtual()
+    virtual.fail(DOWN, 5)
+    virtual.now += 1.0
+    virtual.fail(ModelError("refused with 413"))
+    assert not virtual.guard.is_open
+    virtual.fail(DOWN, 5)
+    assert virtual.guard._open_until - virtual.now == pytest.approx(1.0), "not twice as long"
 
 
 def test_one_guard_for_all_who_ask_a_place() -> None:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import email.utils
 import json
-import shutil
 import socket
-import ssl
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -252,26 +249,6 @@ def test_tls_to_a_server_without(kind: str, server: Server) -> None:
     embedder = make(kind, server.url.replace("http:", "https:"))
     with pytest.raises(ModelUnavailable, match="TLS"):
         embedder.embed(["a"], role="query")
-
-
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes its certificate with openssl")
-def test_tls_trusts_only_what_it_is_told(tmp_path: Path) -> None:
-    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-         "-keyout", key, "-out", certificate, "-days", "2", "-subj", "/CN=test",
-         "-addext", "subjectAltName=IP:127.0.0.1"],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    with serving(local_servers.tei, context) as server:
-        url = server.url.replace("http:", "https:")
-        with pytest.raises(ModelUnavailable, match="TLS: self-signed certificate"):
-            make("tei", url).embed(["a"], role="query")
-        embedder = make("tei", url, ca_file=str(certificate))
-        for _ in range(2):
-            assert embedder.embed(["a"], role="query").tobytes() == vectors(["a"]).tobytes()
 
 
 def test_a_model_swapped_under_the_same_name(kind: str, server: Server) -> None:

@@ -127,6 +127,19 @@ def test_a_server_that_failed_is_left_alone_and_found_again() -> None:
         assert memory.count(user_id="u") == 1
 
 
+def test_how_long_a_server_wants_to_be_left_alone_holds_for_all_who_ask_it() -> None:
+    def full(handler: Handler, payload: Any) -> None:
+        handler.reply(b"{}", 503, Retry_After="30")
+
+    with serving(full) as server:
+        embedders = [tei(server.url) for _ in range(40)]
+        for embedder in embedders:
+            with pytest.raises(Overloaded) as caught:
+                embedder.embed(["a"], role="query")
+        assert 29 < caught.value.retry_after <= 30
+        assert len(server.requests) == 1
+
+
 def test_a_search_is_not_longer_than_its_deadline_when_the_server_says_nothing() -> None:
     with serving(silent) as server, warpmem.open(None, embedder=tei(server.url)) as memory:
         began = time.monotonic()
@@ -176,6 +189,16 @@ def test_what_the_first_one_refuses_no_other_is_asked() -> None:
         assert second.requests == []
 
 
+@pytest.mark.parametrize("status", [401, 404, 200])
+def test_a_fallback_that_refuses_hides_no_other(status: int) -> None:
+    with serving(failing) as first, serving(lambda h, p: h.reply(b"{}", status)) as second:
+        embedder = tei(first.url, fallback=[tei(second.url), HashingEmbedder(48)])
+        assert embedder.embed(["a"], role="query").tobytes() == vectors(["a"]).tobytes()
+        assert len(second.requests) == 1
+        with pytest.raises(ModelUnavailable, match=str(first.server_port)):
+            tei(first.url, fallback=[tei(second.url)]).embed(["a"], role="query")
+
+
 def test_another_model_is_no_fallback() -> None:
     with serving(local_servers.tei) as server:
         for other in (HashingEmbedder(64), TEIEmbedder(server.url, "other", dimension=48)):
@@ -216,7 +239,7 @@ def test_a_fallback_by_configuration_file(tmp_path: Path) -> None:
         assert [payload["model"] for _, payload, _ in second.requests] == ["m"]
     options = {"url": "http://127.0.0.1:9", "model_id": "hashing-48-v1", "dimension": 48}
     made = make_embedder("tei", {**options, "fallback": [{"embedder": "hashing", "dimension": 48}]})
-    assert isinstance(made._fallback[0], HashingEmbedder)  # type: ignore[attr-defined]
+    assert isinstance(made._fallback[0].embedder, HashingEmbedder)  # type: ignore[attr-defined]
     for table, words in (
         ({"embedder": "gpt"}, "'gpt', which there is not"),
         ({"embedder": "hashing", "size": 3}, "'hashing': got an unexpected"),

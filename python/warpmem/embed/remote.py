@@ -20,6 +20,7 @@ from ..errors import (
     EmbeddingError,
     InputError,
     InvalidVector,
+    ModelError,
     ModelMismatch,
     ModelUnavailable,
     Overloaded,
@@ -28,6 +29,7 @@ from ..ops.digest import digest16
 from ..ops.guard import guard_of
 from ..ops.http import Endpoint
 from ..protocols import Embedder
+from .fallback import fallbacks_of
 from .texts import check_texts
 from .vectors import as_vectors
 
@@ -36,6 +38,8 @@ _SAME: Final = 0.995
 """Least cosine of the probe's two vectors: half precision and other batches stay above 0.999."""
 _IN_TURN: Final = (ModelUnavailable, Overloaded, DeadlineExceeded)
 """After these another may be asked."""
+_NEXT: Final = (ModelError, Overloaded, DeadlineExceeded)
+"""After these of a fallback the next one may: a key that one refuses is no concern of the others."""
 
 
 class _Weights:
@@ -74,8 +78,9 @@ class RemoteEmbedder(ABC):
                      ModelMismatch until the first ones are back. 0 checks every request
     parallel         requests at a time at most; how many of them, the server's answers decide (ops/guard.py)
     fallback         Embedders of the same model_id and dimension that are asked in turn when the server is
-                     down, overloaded or late; else ModelMismatch. Those behind servers are held to the same
-                     weights by the fixed text
+                     down, overloaded or late, the next one also when one fails in another way; else
+                     ModelMismatch. Each serves as many calls at a time as its own `parallel` says. Those
+                     behind servers are held to the same weights by the fixed text
     """
 
     def __init__(
@@ -127,8 +132,8 @@ class RemoteEmbedder(ABC):
             first = self._rows([_PROBE], None)[0]
             self._dimension = len(first)
             self._check(first)
-        self._fallback = _equals(self, fallback)
-        for other in self._fallback:
+        self._fallback = fallbacks_of(self, fallback)
+        for other in (each.embedder for each in self._fallback):
             if isinstance(other, RemoteEmbedder):
                 if other._weights.first is not None:
                     self._weights.compare(other._weights.first, self._model_id)
@@ -144,13 +149,25 @@ class RemoteEmbedder(ABC):
 
     @property
     def parallel(self) -> int:
-        """How many requests the server gets at a time now."""
-        return self._guard.limit
+        """How many requests the server gets at a time now; while it is not asked, how many the first in the
+        fallback that is asked gets."""
+        return self._taken() or self._guard.limit
+
+    def _taken(self) -> int:
+        """How many at a time the first of all that is asked now gets; 0 where none is."""
+        if not self._guard.refuses:
+            return self._guard.limit
+        for each in self._fallback:
+            other = each.embedder
+            taken = other._taken() if isinstance(other, RemoteEmbedder) else each.parallel
+            if taken:
+                return taken
+        return 0
 
     def forget(self) -> None:
         """What those in the fallback remember of texts is dropped; a server's memory is its own."""
         for other in self._fallback:
-            getattr(other, "forget", int)()
+            getattr(other.embedder, "forget", int)()
 
     @abstractmethod
     def _ask(self, texts: list[str], timeout: float | None) -> Sequence[Any] | NDArray[Any]:
@@ -166,8 +183,8 @@ class RemoteEmbedder(ABC):
         Raises InvalidText when a text holds no token; EmbeddingError for an answer with another dimension,
         too few or too many rows, NaN, infinity or a zero row; ModelMismatch when the server has other weights
         than at first; ModelUnavailable, Overloaded, DeadlineExceeded and ModelError as ops/http.py says, and
-        Overloaded while the server is not asked because it failed. With a fallback, these are of the server
-        itself, after all others have failed.
+        Overloaded while the server is not asked because it failed or wants to be left alone. With a fallback,
+        these are of the server itself, after all others have failed.
         """
         checked = check_texts(texts)
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -175,12 +192,9 @@ class RemoteEmbedder(ABC):
             return self._own(checked, role, deadline)
         except _IN_TURN:
             for other in self._fallback:
-                options = {}
-                if deadline is not None and isinstance(other, RemoteEmbedder):
-                    options["timeout"] = deadline - time.monotonic()
                 if deadline is None or time.monotonic() < deadline:
-                    with contextlib.suppress(*_IN_TURN):
-                        return other.embed(checked, role=role, **options)
+                    with contextlib.suppress(*_NEXT):
+                        return other.embed(checked, role, deadline)
             raise
 
     def _own(self, texts: list[str], role: str, deadline: float | None) -> NDArray[np.float32]:
@@ -229,17 +243,3 @@ class RemoteEmbedder(ABC):
             return as_vectors(answer, dimension, f"answer of {self._model_id!r}")
         except InvalidVector as error:
             raise EmbeddingError(str(error)) from error
-
-
-def _equals(embedder: RemoteEmbedder, fallback: Any) -> tuple[Embedder, ...]:
-    if isinstance(fallback, (str, bytes)) or not isinstance(fallback, Sequence):
-        raise InputError(f"fallback must be a list of embedders, not {type(fallback).__name__}")
-    for other in fallback:
-        if isinstance(other, type) or not isinstance(other, Embedder):
-            raise InputError(f"fallback must be a list of embedders; one is {type(other).__name__}")
-        if (other.model_id, other.dimension) != (embedder.model_id, embedder.dimension):
-            raise ModelMismatch(
-                f"a fallback is {other.model_id!r} ({other.dimension} dimensions), not {embedder.model_id!r} "
-                f"({embedder.dimension}): their vectors would not go together"
-            )
-    return tuple(fallback)

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 import numpy as np
@@ -22,6 +22,8 @@ from . import arguments
 from .deadline import Deadline
 from .reader import Reader, SearchOptions
 
+T = TypeVar("T")
+
 _THREADS: Final = 32
 """Calls under a deadline at a time, those that were given up included; others wait for their turn."""
 _RETRY_AFTER: Final = 1.0
@@ -30,7 +32,7 @@ _RETRY_AFTER: Final = 1.0
 class Reranking:
     """What `rerank=` means. Thread-safe.
 
-    default    the store's own reranker, made when it is first asked for
+    default    the store's own reranker, made when it is first asked for; under a deadline, within it
     """
 
     def __init__(self, default: Callable[[], Reranker]) -> None:
@@ -53,18 +55,22 @@ class Reranking:
         if not isinstance(wanted, bool) and isinstance(wanted, int):
             depth = arguments.check_count(wanted, "rerank", MAX_RERANK)
             wanted = True
-        if wanted is not True and (isinstance(wanted, type) or not isinstance(wanted, Reranker)):
-            raise InputError(
-                "rerank must be True, a number of hits or a Reranker, not "
-                f"{wanted.__name__ if isinstance(wanted, type) else type(wanted).__name__}"
-            )
+        reranker = self._default
+        if wanted is not True:
+            if isinstance(wanted, type) or not isinstance(wanted, Reranker):
+                raise InputError(
+                    "rerank must be True, a number of hits or a Reranker, not "
+                    f"{wanted.__name__ if isinstance(wanted, type) else type(wanted).__name__}"
+                )
+            reranker = _given(wanted)
         if queries is None:
             raise InputError("a reranker reads the query: give its text beside the vector")
         for query in queries:
             check_text(query)
         deadline = Deadline(options.deadline)
         k = arguments.check_count(options.k, "k")
-        reranker = self._default() if wanted is True else wanted
+        if deadline.left() is None:
+            reranker()  # what it raises is said before anything is searched
         widest = max(map(len, scopes))
         fetched = msgspec.structs.replace(options, k=max(k, min(depth, MAX_K // widest)))
         found = reader.search(queries, vectors, scopes, fetched, deadline)
@@ -75,7 +81,7 @@ class Reranking:
 
     def _reranked(
         self,
-        reranker: Reranker,
+        reranker: Callable[[], Reranker],
         query: str,
         result: SearchResult,
         depth: int,
@@ -97,20 +103,21 @@ class Reranking:
         return SearchResult(hits, result.backend, result.plan, degraded, timings, vectors)
 
     def _scores(
-        self, reranker: Reranker, query: str, texts: list[str], deadline: Deadline
+        self, reranker: Callable[[], Reranker], query: str, texts: list[str], deadline: Deadline
     ) -> NDArray[np.float32]:
-        """One score a text, within the deadline. Raises DeadlineExceeded, Overloaded, ModelError."""
+        """One score a text, within the deadline. Raises DeadlineExceeded, Overloaded, ModelError, and what
+        making the reranker raises."""
         if not texts:
             return np.empty(0, np.float32)
-        left = deadline.left()
-        given: Any = (
-            reranker.rerank(query, texts)
-            if left is None
-            else self._within(left, lambda: reranker.rerank(query, texts))
-        )
-        return as_scores(given, len(texts), reranker.model_id)
 
-    def _within(self, seconds: float, call: Callable[[], Any]) -> Any:
+        def ask() -> NDArray[np.float32]:
+            model = reranker()
+            return as_scores(model.rerank(query, texts), len(texts), model.model_id)
+
+        left = deadline.left()
+        return ask() if left is None else self._within(left, ask)
+
+    def _within(self, seconds: float, call: Callable[[], T]) -> T:
         """What `call` returns or raises within so many seconds. Afterwards it goes on by itself, in a thread
         that the interpreter waits for in the end: torn off, native code would bring the process down."""
         ends = time.monotonic() + seconds
@@ -129,6 +136,10 @@ class Reranking:
         if not future.done():
             raise DeadlineExceeded("the reranker did not answer before the deadline")
         return future.result()
+
+
+def _given(reranker: Reranker) -> Callable[[], Reranker]:
+    return lambda: reranker
 
 
 def _explained(hit: Hit, scores: NDArray[np.float32], place: int) -> Hit:

@@ -5,7 +5,8 @@ How many: one more for every round of good answers, half for one that says it is
 little less for one that takes long for its size (additive increase, multiplicative decrease; Chiu and Jain,
 1989). Again: once, and for one request in ten, so that a failing server does not get many more than a working
 one. None: after failures in a row, until a single request that is let through finds it well (circuit
-breaker).
+breaker); and for as long as it says itself, where it wants more than a second or refused a single request.
+One that refuses some of many for less is helped by fewer at a time.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import weakref
 from collections.abc import Callable, Hashable
 from typing import Final, TypeVar
 
-from ..errors import DeadlineExceeded, ModelUnavailable, Overloaded
+from ..errors import DeadlineExceeded, ModelError, ModelUnavailable, Overloaded
 
 T = TypeVar("T")
 
@@ -74,6 +75,7 @@ class Guard:
         self._failures = 0
         self._open = 0.0
         self._open_until = -float("inf")
+        self._not_before = -float("inf")
         self._probing = False
 
     @property
@@ -86,11 +88,17 @@ class Guard:
         """Whether requests are refused because it failed."""
         return self._failures >= _FAILURES
 
+    @property
+    def refuses(self) -> bool:
+        """Whether it is not asked now, but for the one that is let through to see how it is."""
+        return self.is_open or self._clock() < self._not_before
+
     def run(self, ask: Callable[[float | None], T], name: str, size: int, timeout: float | None) -> T:
         """The answer to one request of so many texts. `ask` gets the seconds that are left of `timeout`.
 
         Raises what `ask` raises, and Overloaded, with the time until it may be tried again, while the
-        endpoint is not asked because it failed. name: of the endpoint, for messages."""
+        endpoint is not asked because it failed or wants to be left alone. name: of the endpoint, for
+        messages."""
         deadline = None if timeout is None else self._clock() + timeout
         for again in (False, True):
             left = None if deadline is None else deadline - self._clock()
@@ -104,6 +112,9 @@ class Guard:
                 out_of_time = deadline is not None and self._clock() + pause >= deadline
                 if again or isinstance(error, DeadlineExceeded) or out_of_time or not self._spend(pause):
                     raise
+            except ModelError:
+                self._refused(probe)
+                raise
             except BaseException:
                 self._leave(probe)  # it says nothing of whether the endpoint is well
                 raise
@@ -125,6 +136,8 @@ class Guard:
                     f"{name} failed {self._failures} times in a row and is not asked",
                     max(_PAUSE, self._open_until - now),
                 )
+            if now < self._not_before:
+                raise Overloaded(f"{name} wants to be left alone", self._not_before - now)
             self._probing = self._probing or probe
             self._inside += 1
             if not again:
@@ -149,6 +162,13 @@ class Guard:
                 self._limit = min(float(self.most), self._limit + 1.0 / self._limit)
         self._leave(probe)
 
+    def _refused(self, probe: bool) -> None:
+        """What it says of the request is not good, but says that it is there."""
+        with self._lock:
+            self._failures = 0
+            self._open = 0.0
+        self._leave(probe)
+
     def _failed(self, error: Exception, size: int, seconds: float, probe: bool) -> float:
         """Seconds after which the request may be made again."""
         with self._lock:
@@ -157,8 +177,12 @@ class Guard:
                 # A deadline that was too short for it is no fault of the endpoint.
                 best = self._best.get(size.bit_length(), 0.0)
                 down = seconds > max(5 * _NOTICEABLE, 2 * _SLOW * best)
+            alone = self._inside == 1 and self._clock() - seconds >= self._lowered
             if not isinstance(error, ModelUnavailable) and (down or isinstance(error, Overloaded)):
                 self._lower(0.5, seconds)
+            if isinstance(error, Overloaded) and (alone or error.retry_after > _LONGEST_PAUSE):
+                wanted = self._clock() + min(error.retry_after, _LONGEST_OPEN)
+                self._not_before = max(self._not_before, wanted)
             self._failures += down
             # Those that were under way when it was found to have failed say nothing new.
             if self.is_open and (probe or self._failures == _FAILURES):

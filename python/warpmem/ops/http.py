@@ -119,7 +119,11 @@ class Endpoint:
             except TimeoutError:
                 raise DeadlineExceeded(f"{self.name} did not answer within {seconds:.4g} s") from None
             except ssl.SSLError as error:
-                why = getattr(error, "verify_message", "") or error.reason or "handshake failed"
+                broke_off = isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError))
+                if reused and broke_off:  # the same, below, without TLS
+                    continue
+                why = getattr(error, "verify_message", "") or error.reason
+                why = why or ("the server broke off" if broke_off else "handshake failed")
                 raise ModelUnavailable(f"{self.name}: TLS: {why}") from error
             except (http.client.RemoteDisconnected, ConnectionError) as error:
                 if reused:  # it was closed while it waited; asking a model twice does no harm

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ModelError
+from ..errors import ModelError, WarpmemError
 from ..types import Message
 from .answers import check_messages
 from .scores import check_pairs
@@ -30,13 +30,13 @@ class Call(msgspec.Struct, frozen=True):
 class ScriptedLanguageModel:
     """Language model that gives the scripted answers one after the other. Thread-safe.
 
-    An answer that is a ModelError is raised in its turn. `calls` holds every call made, also failed ones.
+    An answer that is a WarpmemError is raised in its turn. `calls` holds every call made, also failed ones.
     Raises ModelError when the script is used up.
     """
 
     model_id = "scripted"
 
-    def __init__(self, answers: Sequence[str | ModelError]) -> None:
+    def __init__(self, answers: Sequence[str | WarpmemError]) -> None:
         self._answers = tuple(answers)
         self._lock = threading.Lock()
         self.calls: list[Call] = []
@@ -51,7 +51,7 @@ class ScriptedLanguageModel:
         if turn >= len(self._answers):
             raise ModelError(f"the script has {len(self._answers)} answers, and this is call {turn + 1}")
         answer = self._answers[turn]
-        if isinstance(answer, ModelError):
+        if isinstance(answer, WarpmemError):
             raise answer
         return answer
 
