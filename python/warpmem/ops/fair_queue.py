@@ -151,14 +151,7 @@ class FairQueue:
         lane = self._lanes[request.lane]
         tag = max(lane.now, lane.ends.get(request.owner, 0.0))
         request.finish = lane.ends[request.owner] = tag + request.tokens
-        request.state = "waiting"
-        self._number += 1
-        heapq.heappush(lane.heap, (tag, self._number, request))
-        lane.backlog[request.owner] = lane.backlog.get(request.owner, 0) + request.tokens
-        lane.tokens += request.tokens
-        lane.waiting += 1
-        self.tokens += request.tokens
-        self.bytes += request.bytes
+        self._enter(request)
 
     def cancel(self, request: Request) -> bool:
         """Take a waiting request away; False when it does not wait any more. Its room is free at once."""
@@ -188,6 +181,17 @@ class FairQueue:
         if requests:
             self._account(requests[0].lane, served)
         return Batch(requests, dropped)
+
+    def give_back(self, request: Request, *, wanted: bool) -> None:
+        """A request that was taken and not served: if it is still wanted it waits again, before all that
+        came after it."""
+        self.running -= request.tokens
+        if wanted:
+            request.finish = min(request.finish, self._lanes[request.lane].now + request.tokens)
+            self._enter(request)
+        else:
+            request.state = "cancelled"
+            request.work = None
 
     def done(self, tokens: int, seconds: float) -> None:
         """A batch of so many tokens took so long, and the rate follows. 0 seconds: it failed, which says
@@ -250,6 +254,18 @@ class FairQueue:
             ends[request.owner] = request.finish - request.tokens
             if ends[request.owner] <= now:
                 del ends[request.owner]
+
+    def _enter(self, request: Request) -> None:
+        """A request waits from now on, at the tag where it begins."""
+        lane = self._lanes[request.lane]
+        request.state = "waiting"
+        self._number += 1
+        heapq.heappush(lane.heap, (request.finish - request.tokens, self._number, request))
+        lane.backlog[request.owner] = lane.backlog.get(request.owner, 0) + request.tokens
+        lane.tokens += request.tokens
+        lane.waiting += 1
+        self.tokens += request.tokens
+        self.bytes += request.bytes
 
     def _leave(self, request: Request) -> None:
         """A request does not wait any more: give back what it held."""
