@@ -312,6 +312,21 @@ def test_a_search_that_waits_too_long_is_told_and_an_add_stores_nothing_by_halve
         assert [item.text for item in memory.list(user_id="u")] == ["kept"]
 
 
+def test_searches_with_a_deadline_are_tried_after_a_slow_beginning() -> None:
+    """A model that was slow once, while it was loaded, was refused to every `search_many` with a deadline."""
+    model = Gated()
+    with warpmem.open(None, embedder=model) as memory:
+        model.seconds_a_token = 0.15
+        memory.add("a text almost as long as each of them", user_id="u")
+        model.seconds_a_token = 0.0
+        for n in range(5):
+            queries = [
+                f"what is sought in the round {n} of all these",
+                f"and what besides in the round {n} of these",
+            ]
+            assert len(memory.search_many(queries, scopes=[Scope(user_id="u")] * 2, deadline=1)) == 2
+
+
 def test_no_room_reaches_the_caller() -> None:
     model = Gated()
     with warpmem.open(None, embedder=model) as memory:

@@ -12,7 +12,7 @@ Time is a number of seconds that the caller gives; tests give virtual ones.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Final, NamedTuple
 
 from ..errors import Overloaded
@@ -39,7 +39,7 @@ class Request:
     memory while it waits; deadline: when its answer is of no use any more; kind: only requests of one kind
     share a batch."""
 
-    __slots__ = ("bytes", "deadline", "finish", "kind", "lane", "owner", "state", "tokens", "work")
+    __slots__ = ("bytes", "deadline", "finish", "kind", "lane", "owner", "state", "tokens", "tries", "work")
 
     def __init__(
         self,
@@ -60,6 +60,9 @@ class Request:
         self.deadline = deadline
         self.kind = kind
         self.finish = 0.0
+        self.tries = False
+        """It came when nothing waited or ran: what it takes may be found out, whatever was measured before.
+        Were it refused, a measure that is wrong could never be corrected."""
         self.state = "new"
         """new, waiting, taken, dropped, cancelled"""
 
@@ -137,13 +140,28 @@ class FairQueue:
 
     def offer(self, request: Request, now: float) -> None:
         """Let a request wait. Raises Overloaded when there is no room for it, or it could not be in time."""
+        self.offer_all([request], now)
+
+    def offer_all(self, requests: Sequence[Request], now: float) -> None:
+        """Let all of them wait, or none and Overloaded."""
+        idle = not (self.tokens or self.running)
+        try:
+            for request in requests:
+                request.tries = idle
+                self._offer(request, now)
+        except BaseException:
+            for request in requests:
+                self.cancel(request)
+            raise
+
+    def _offer(self, request: Request, now: float) -> None:
         if self.tokens and self.tokens + request.tokens > self.max_tokens:
             raise self._overloaded(f"{self.tokens} tokens wait, at most {self.max_tokens} may", self.tokens)
         if self.bytes and self.bytes + request.bytes > self.max_bytes:
             raise self._overloaded(f"{self.bytes} bytes wait, at most {self.max_bytes} may", self.tokens)
         wait = self.estimate(request.lane, request.owner, request.tokens)
         left = request.deadline - now
-        if wait > left and self.speed.measured:
+        if wait > left and self.speed.measured and not request.tries:
             raise self._overloaded(
                 f"an answer takes about {wait:.3g} s, and the deadline is in {max(0.0, left):.3g} s",
                 int((wait - left) * self.speed.best),
@@ -220,7 +238,7 @@ class FairQueue:
             if request.state == "cancelled":
                 heapq.heappop(lane.heap)
                 continue
-            if now + self._seconds(request.tokens) > request.deadline:
+            if now + (0.0 if request.tries else self._seconds(request.tokens)) > request.deadline:
                 # Served now it would be late even alone.
                 heapq.heappop(lane.heap)
                 request.state = "dropped"

@@ -156,13 +156,9 @@ class Scheduler:
             for place, (work, cost) in enumerate(zip(works, tokens, strict=True))
         ]
         with self._lock:
-            now = self._clock()
             try:
-                for request in requests:
-                    self._queue.offer(request, now)
-            except BaseException:
-                for request in requests:
-                    self._queue.cancel(request)
+                self._queue.offer_all(requests, self._clock())
+            except Overloaded:
                 self._refused += 1
                 raise
             self._waiters[call] = None
