@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import traceback
+import weakref
 from collections.abc import Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -11,7 +14,7 @@ from typing import Any
 import pytest
 
 from gated_devices import gated, occupy, wait_for
-from warpmem.errors import DeadlineExceeded
+from warpmem.errors import DeadlineExceeded, InputError, ModelError
 from warpmem.ops.scheduler import Scheduler
 
 
@@ -115,3 +118,42 @@ def test_an_interrupt_of_the_serving_thread_is_its_own() -> None:
     assert len(found) == 4
     assert all(works[0] in (2, 4, 6, 8, 10) for works in found)
     assert (scheduler._serving, scheduler._queue.running, len(scheduler._queue)) == (0, 0, 0)
+
+
+class Text(str):
+    """A string that can be asked whether it is still there."""
+
+
+def variables(error: BaseException | None) -> str:
+    """Those of all frames that an exception and what it comes from lead to."""
+    found = ""
+    while error is not None:
+        found += "".join(repr(frame.f_locals) for frame, _ in traceback.walk_tb(error.__traceback__))
+        error = error.__cause__ or error.__context__
+    return found
+
+
+@pytest.mark.parametrize("work", ["broken", "refused"])
+def test_an_error_leads_to_no_text_of_another_and_keeps_none(work: str) -> None:
+    """Its traceback had the frames of the batch with everybody's texts, and its call kept it in a circle."""
+    device, scheduler = gated()
+    texts = [Text("one owner's"), Text("another's"), Text(work)]
+    gone = [weakref.ref(text) for text in texts]
+    gc.disable()
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            first = occupy(pool, scheduler)
+            futures = [pool.submit(scheduler.submit, [text], [1]) for text in texts]
+            wait_for(scheduler, 3)
+            device.open()
+            first.result()
+            errors = [future.exception() for future in futures]
+        assert isinstance(errors[2], ModelError | InputError)
+        for place, error in enumerate(errors):
+            told = variables(error)
+            assert not [text for other, text in enumerate(texts) if other != place and text in told]
+        device.batches.clear()
+        del futures, errors, error, texts
+        assert [reference() for reference in gone] == [None] * 3
+    finally:
+        gc.enable()

@@ -174,9 +174,13 @@ class Scheduler:
                 if call.batch is not None:
                     self._give_back(call.batch)
                 self._wake_one()
-        if call.error is not None:
-            raise call.error
-        return call.results
+        error, call.error = call.error, None
+        if error is None:
+            return call.results
+        try:
+            raise error
+        finally:
+            del error  # its traceback holds this frame: nothing of the texts waits for the garbage collector
 
     def stats(self) -> dict[str, Any]:
         """Counts since the beginning, what waits now, and the measured rate (tokens a second). refused: calls
@@ -246,7 +250,7 @@ class Scheduler:
             return [(result, None) for _, result in zip(works, results, strict=True)]
         except Exception as error:  # noqa: BLE001  it is raised in the threads that wait for it
             if len(works) == 1 or isinstance(error, _NOT_ANSWERING):
-                return [(None, _own(error) if place else error) for place in range(len(works))]
+                return [(None, _own(error)) for _ in works]
         return [self._attempt([request])[0] for request in requests]
 
     # ------------------------------------------------------------------------------ with the lock held
@@ -265,6 +269,7 @@ class Scheduler:
 
     def _settle(self, request: Request, result: Any, error: BaseException | None) -> None:
         call, place, _ = _work(request)
+        request.work = None
         call.settle(place, result, error)
         if call.left == 0 or error is not None:
             call.wake()
@@ -323,10 +328,10 @@ def _work(request: Request) -> tuple[_Call, int, Any]:
 
 
 def _own(error: Exception) -> Exception:
-    """An exception of its own for each thread: several raise it at the same time. Made without its
-    constructor, whose arguments are not known."""
+    """An exception for one thread, of several that raise it at the same time. Traceback, cause and context
+    are of the batch, whose frames hold the texts of others, and stay behind. Made without its constructor,
+    whose arguments are not known."""
     other = type(error).__new__(type(error))
     other.args = error.args
     vars(other).update(vars(error))
-    other.__cause__ = error
     return other
