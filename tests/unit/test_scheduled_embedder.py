@@ -281,6 +281,32 @@ def test_the_time_that_is_left_reaches_an_embedder_that_can_use_it() -> None:
     assert 40 < (seen[3] or 0) <= 50, "those who have longer are not given up for those who have not"
 
 
+def test_a_text_without_a_deadline_takes_nobodys_away() -> None:
+    """One search without a deadline in a batch, and the embedder was given no time at all for any of it."""
+    seen: list[tuple[list[str], float | None]] = []
+
+    class Timed(Gated):
+        def embed(self, texts: Sequence[str], *, role: Any, timeout: float | None = None) -> Any:
+            seen.append((sorted(texts), timeout))
+            return super().embed(texts, role=role)
+
+    model = Timed()
+    scheduled = ScheduledEmbedder(model)
+    with busy(model, scheduled) as pool:
+        found = [
+            pool.submit(scheduled.embed, [text], "query", lane="interactive", timeout=left)
+            for text, left in (("a", 20.0), ("b", None), ("c", 20.0), ("d", None))
+        ]
+        until(waiting(scheduled, 4))
+        model.gate.set()
+        for future in found:
+            future.result()
+    assert sorted((texts, timeout is None) for texts, timeout in seen[1:]) == [
+        (["a", "c"], False),
+        (["b", "d"], True),
+    ]
+
+
 def test_no_scheduler_where_nothing_is_embedded() -> None:
     scheduled = ScheduledEmbedder(GivenVectors(3))
     assert scheduled.stats() == {}

@@ -41,11 +41,12 @@ class _Work(NamedTuple):
 
 
 class _Kind(NamedTuple):
-    """What works of one batch have in common."""
+    """What works of one batch have in common. bounded: all of them have a deadline, and the embedder can
+    make use of it; one that has none would take theirs away from the others."""
 
     embedder: Embedder
     role: Role
-    takes_timeout: bool
+    bounded: bool
 
 
 class ScheduledEmbedder:
@@ -53,12 +54,8 @@ class ScheduledEmbedder:
     embedder is idle, a caller's thread calls it at once. Thread-safe."""
 
     def __init__(self, embedder: Embedder) -> None:
-        takes_timeout = takes_keyword(embedder.embed, "timeout")
         self._embedder = embedder
-        self._kinds: dict[Role, _Kind] = {
-            "document": _Kind(embedder, "document", takes_timeout),
-            "query": _Kind(embedder, "query", takes_timeout),
-        }
+        self._takes_timeout = takes_keyword(embedder.embed, "timeout")
         self._costs = getattr(embedder, "token_costs", None)
         self._scheduler = None if isinstance(embedder, GivenVectors) else _scheduler(embedder)
 
@@ -78,7 +75,7 @@ class ScheduledEmbedder:
         scheduler = self._scheduler
         if scheduler is None or not len(texts):
             return _checked(self._embedder.embed(texts, role=role), self._embedder, len(texts))
-        kind = self._kinds[role]
+        kind = _Kind(self._embedder, role, self._takes_timeout and timeout is not None)
         deadline = None if timeout is None else time.monotonic() + timeout
         costs = _estimate(texts) if self._costs is None else self._costs(texts)
         if len(texts) == 1:
@@ -170,10 +167,9 @@ def _rows(kind: _Kind, works: Sequence[_Work]) -> list[NDArray[np.float32]]:
 
 def _options(kind: _Kind, works: Sequence[_Work]) -> dict[str, Any]:
     """`timeout` until the last of all deadlines, for those who can make use of it."""
-    deadlines = [work.deadline for work in works if work.deadline is not None]
-    if not kind.takes_timeout or len(deadlines) < len(works):
+    if not kind.bounded:
         return {}
-    left = max(deadlines) - time.monotonic()
+    left = max(work.deadline for work in works if work.deadline is not None) - time.monotonic()
     if left <= 0:
         raise DeadlineExceeded("its turn came too late; nothing was changed")
     return {"timeout": left}
