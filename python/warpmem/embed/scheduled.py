@@ -18,6 +18,7 @@ from ..ops.scheduler import Scheduler
 from ..protocols import Embedder
 from .given import GivenVectors
 from .keywords import takes_keyword
+from .texts import estimated_tokens
 
 Role = Literal["document", "query"]
 
@@ -56,7 +57,7 @@ class ScheduledEmbedder:
     def __init__(self, embedder: Embedder) -> None:
         self._embedder = embedder
         self._takes_timeout = takes_keyword(embedder.embed, "timeout")
-        self._costs = getattr(embedder, "token_costs", None)
+        self._costs = getattr(embedder, "token_costs", estimated_tokens)
         self._scheduler = None if isinstance(embedder, GivenVectors) else _scheduler(embedder)
 
     def embed(
@@ -77,7 +78,7 @@ class ScheduledEmbedder:
             return _checked(self._embedder.embed(texts, role=role), self._embedder, len(texts))
         kind = _Kind(self._embedder, role, self._takes_timeout and timeout is not None)
         deadline = None if timeout is None else time.monotonic() + timeout
-        costs = _estimate(texts) if self._costs is None else self._costs(texts)
+        costs = self._costs(texts)
         if len(texts) == 1:
             (rows,) = scheduler.submit(
                 (_Work(texts, 0, 1, deadline),), costs, kind=kind, lane=lane, owner=owner, timeout=timeout,
@@ -183,12 +184,3 @@ def _checked(vectors: Any, embedder: Embedder, count: int) -> NDArray[np.float32
             f"expected float32 vectors of shape {expected}, not {type(vectors).__name__} of {dtype} {shape}"
         )
     return np.asarray(vectors)
-
-
-def _estimate(texts: Sequence[str]) -> list[int]:
-    """A token for four bytes, at least one."""
-    return [max(1, _size(text) // 4) for text in texts]
-
-
-def _size(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
