@@ -3,8 +3,8 @@
 Requests wait in lanes. Lanes are served by priority, but the lower ones keep a floor of what is served.
 Within a lane owners share tokens fairly: a request gets the tag at which its owner's earlier ones end, and
 the smallest tag is served first (start-time fair queueing, Goyal, Vin and Cheng, 1996), so an owner who asks
-for much waits behind himself. A request that cannot be in time is refused when it comes, and dropped when
-its turn comes too late.
+for much waits behind himself. A request that cannot be in time is refused when it comes, unless nothing
+waits or runs then, and dropped when its turn comes too late.
 
 Time is a number of seconds that the caller gives; tests give virtual ones.
 """
