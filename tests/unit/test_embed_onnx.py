@@ -18,6 +18,8 @@ pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 from warpmem.embed.onnx import OnnxEmbedder
+from warpmem.embed.scheduled import ScheduledEmbedder
+from warpmem.embed.torch import TorchEmbedder
 
 TEXTS = ["Nadia moved to Porto.", "x", "ключ", "a longer text, so that the batch is padded"]
 
@@ -68,6 +70,20 @@ def test_long_texts_are_cut_as_the_model_says(tmp_path: Path) -> None:
     text = "0123456789" * 100
     (row,) = OnnxEmbedder(tmp_path).embed([text], role="document")
     np.testing.assert_allclose(row, expected(text, "mean", normalize=True, limit=16), atol=2e-6)
+
+
+def test_what_is_cut_costs_nothing(tmp_path: Path) -> None:
+    """A long document was counted whole, and the model was believed to be many times as fast as it is."""
+    made.model_directory(tmp_path, max_seq_length=16)
+    made.onnx_file(tmp_path / "model.onnx")
+    model = OnnxEmbedder(tmp_path)
+    torch = TorchEmbedder.__new__(TorchEmbedder)  # the extra need not be there for it
+    torch._model = model._model
+    for each in (model, torch):
+        assert each.token_costs(["", "of eight", "0123456789" * 100]) == [1, 2, 16]
+    scheduled = ScheduledEmbedder(model)
+    scheduled.embed(["0123456789" * 100], "document", lane="ingest")
+    assert scheduled.stats()["tokens"]["ingest"] == 16
 
 
 def test_prefixes_are_the_models_own_or_given(tmp_path: Path) -> None:

@@ -212,6 +212,34 @@ def test_what_cannot_be_in_time_is_refused_or_dropped() -> None:
     assert one.state == "dropped"
 
 
+def test_one_slow_batch_does_not_lock_out_those_who_find_nothing_waiting() -> None:
+    """After a first batch of three seconds every list with a deadline was refused, and nothing came to be
+    measured that could have said otherwise."""
+    waiting = queue()
+    serve(waiting, 10, 3.0)
+    both = [request(n, 10, deadline=1.0) for n in range(2)]
+    waiting.offer_all(both, 0.0)
+    with pytest.raises(Overloaded, match="an answer takes about"):
+        waiting.offer(request("later", 10, deadline=1.0), 0.0)
+    served = 0
+    while len(waiting):
+        taken = waiting.take(0.1)
+        assert taken.dropped == []
+        served += len(taken.requests)
+        waiting.done(10 * len(taken.requests), 0.002)
+    assert served == 2
+    late = request("late", 10, deadline=1.0)
+    waiting.offer(late, 0.0)
+    assert waiting.take(1.5).dropped == [late], "a deadline that is over is over"
+
+
+def test_a_list_waits_whole_or_not_at_all() -> None:
+    waiting = queue(max_tokens=25)
+    with pytest.raises(Overloaded, match="at most 25 may"):
+        waiting.offer_all([request(n, 10) for n in range(3)], 0.0)
+    assert (len(waiting), waiting.tokens, waiting.bytes) == (0, 0, 0)
+
+
 def test_a_batch_does_not_grow_until_its_first_member_is_late() -> None:
     waiting = measured(batch_tokens=10_000)
     waiting.offer(request("soon", 100, deadline=0.05), 0.0)

@@ -281,6 +281,32 @@ def test_the_time_that_is_left_reaches_an_embedder_that_can_use_it() -> None:
     assert 40 < (seen[3] or 0) <= 50, "those who have longer are not given up for those who have not"
 
 
+def test_a_text_without_a_deadline_takes_nobodys_away() -> None:
+    """One search without a deadline in a batch, and the embedder was given no time at all for any of it."""
+    seen: list[tuple[list[str], float | None]] = []
+
+    class Timed(Gated):
+        def embed(self, texts: Sequence[str], *, role: Any, timeout: float | None = None) -> Any:
+            seen.append((sorted(texts), timeout))
+            return super().embed(texts, role=role)
+
+    model = Timed()
+    scheduled = ScheduledEmbedder(model)
+    with busy(model, scheduled) as pool:
+        found = [
+            pool.submit(scheduled.embed, [text], "query", lane="interactive", timeout=left)
+            for text, left in (("a", 20.0), ("b", None), ("c", 20.0), ("d", None))
+        ]
+        until(waiting(scheduled, 4))
+        model.gate.set()
+        for future in found:
+            future.result()
+    assert sorted((texts, timeout is None) for texts, timeout in seen[1:]) == [
+        (["a", "c"], False),
+        (["b", "d"], True),
+    ]
+
+
 def test_no_scheduler_where_nothing_is_embedded() -> None:
     scheduled = ScheduledEmbedder(GivenVectors(3))
     assert scheduled.stats() == {}
@@ -310,6 +336,21 @@ def test_a_search_that_waits_too_long_is_told_and_an_add_stores_nothing_by_halve
                 adding.result()
         model.fault = None
         assert [item.text for item in memory.list(user_id="u")] == ["kept"]
+
+
+def test_searches_with_a_deadline_are_tried_after_a_slow_beginning() -> None:
+    """A model that was slow once, while it was loaded, was refused to every `search_many` with a deadline."""
+    model = Gated()
+    with warpmem.open(None, embedder=model) as memory:
+        model.seconds_a_token = 0.15
+        memory.add("a text almost as long as each of them", user_id="u")
+        model.seconds_a_token = 0.0
+        for n in range(5):
+            queries = [
+                f"what is sought in the round {n} of all these",
+                f"and what besides in the round {n} of these",
+            ]
+            assert len(memory.search_many(queries, scopes=[Scope(user_id="u")] * 2, deadline=1)) == 2
 
 
 def test_no_room_reaches_the_caller() -> None:

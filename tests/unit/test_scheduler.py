@@ -6,76 +6,15 @@ import random
 import threading
 import time
 from collections.abc import Hashable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
+from gated_devices import Device, gated, occupy, wait_for
 from warpmem.errors import DeadlineExceeded, InputError, ModelError, ModelUnavailable, Overloaded
 from warpmem.ops.cancel import Cancellation, current
 from warpmem.ops.scheduler import Scheduler
-
-
-class Device:
-    """Doubles numbers; notes its batches and that it is never entered by more threads than it may."""
-
-    def __init__(self, parallel: int = 1, seconds: float = 0.0) -> None:
-        self.seconds = seconds
-        self.parallel = parallel
-        self.batches: list[tuple[Hashable, list[Any]]] = []
-        self.threads: set[int] = set()
-        self._free = threading.Semaphore(parallel)
-        self.gate: threading.Event | None = None
-
-    def open(self) -> None:
-        assert self.gate is not None
-        self.gate.set()
-
-    def run(self, kind: Hashable, works: Sequence[Any]) -> list[Any]:
-        assert self._free.acquire(blocking=False), "too many threads at once"
-        try:
-            if self.gate is not None:
-                assert self.gate.wait(10)
-            if self.seconds:
-                time.sleep(self.seconds)
-            self.batches.append((kind, list(works)))
-            self.threads.add(threading.get_ident())
-            if "refused" in works:
-                raise InputError("refused")
-            if "indigestible" in works:
-                raise ModelError("indigestible")
-            if "broken" in works:
-                raise ModelUnavailable("broken")
-            if "late" in works:
-                raise DeadlineExceeded("late")
-            if "full" in works:
-                raise Overloaded("full", 7.0)
-            return [2 * work for work in works]
-        finally:
-            self._free.release()
-
-
-def gated(**options: Any) -> tuple[Device, Scheduler]:
-    """A device that serves nothing until its gate is opened, and its scheduler."""
-    device = Device()
-    device.gate = threading.Event()
-    return device, Scheduler(device.run, **options)
-
-
-def occupy(pool: ThreadPoolExecutor, scheduler: Scheduler) -> Future[list[Any]]:
-    """The device is busy from now on, with a request of its own."""
-    first = pool.submit(scheduler.submit, [0], [1])
-    while not scheduler._serving:
-        time.sleep(0.001)
-    return first
-
-
-def wait_for(scheduler: Scheduler, waiting: int) -> None:
-    for _ in range(5000):
-        if sum(scheduler.stats()["waiting"].values()) == waiting:
-            return
-        time.sleep(0.001)
-    raise AssertionError(scheduler.stats())
 
 
 def test_an_idle_device_is_used_by_the_callers_own_thread() -> None:
@@ -136,7 +75,6 @@ def test_all_slots_of_an_endpoint_are_used() -> None:
         for future in [pool.submit(scheduler.submit, [n], [1]) for n in range(12)]:
             future.result()
     assert time.monotonic() - began < 0.45, "12 batches of 50 ms on 3 slots take 200 ms"
-    began = time.monotonic()
     assert scheduler.submit(list(range(6)), [1] * 6) == [2 * n for n in range(6)]
 
 
@@ -205,7 +143,7 @@ def test_failing_at_once_is_not_taken_for_being_fast() -> None:
     assert scheduler.stats()["rate"] == rate
 
 
-def test_deadlines_while_waiting_and_at_the_turn() -> None:
+def test_a_deadline_that_passes_while_waiting() -> None:
     device, scheduler = gated()
     with ThreadPoolExecutor(4) as pool:
         first = occupy(pool, scheduler)

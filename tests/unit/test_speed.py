@@ -49,3 +49,21 @@ def test_a_batch_for_so_long() -> None:
 def test_one_slow_batch_is_not_believed_at_once() -> None:
     speed = seen(*[(100, 0.1)] * 10, (100, 10.0))
     assert 700 < speed.best < 1000
+
+
+def test_what_a_size_showed_once_is_not_believed_for_ever() -> None:
+    """A lucky batch, or one from before the device was shared, was the best rate for as long as it ran."""
+    speed = seen((1000, 0.001), *[(100, 0.1)] * 200)
+    assert speed.best == pytest.approx(1e6)
+    for _ in range(400):
+        speed.seen(100, 0.1)
+    assert speed.best == pytest.approx(1000)
+    assert speed.within(1.0) == pytest.approx(1000)
+
+
+def test_a_size_that_was_slow_long_ago_is_hoped_to_be_fast_again() -> None:
+    speed = seen((1000, 60.0), *[(100, 0.1)] * 200)
+    assert speed.seconds(1000, 1000) == pytest.approx(1.0)
+    for _ in range(400):
+        speed.seen(100, 0.1)
+    assert speed.seconds(1000, 1000) < 0.2

@@ -16,7 +16,7 @@ from ..config import MAX_DIMENSION
 from ..errors import InputError, NotSupported
 from ..ops import model_files
 from ..ops.model_files import read_object
-from .texts import check_texts
+from .texts import check_texts, estimated_tokens
 
 Pooling = Literal["mean", "cls", "lasttoken"]
 
@@ -48,6 +48,10 @@ class SentenceModel(msgspec.Struct, frozen=True, kw_only=True):
     lower: bool
     pad_id: int
     prefix: dict[str, str]
+
+    def token_costs(self, texts: Sequence[str]) -> list[int]:
+        """What each text costs (protocols.Embedder): what is cut costs nothing."""
+        return [min(tokens, self.max_tokens) for tokens in estimated_tokens(texts)]
 
     def model_id(self, kind: str, weights: Sequence[Path]) -> str:
         """`kind`, the folder's name, and a digest of weights, tokenizer and all that decides vectors."""

@@ -62,6 +62,10 @@ class OnnxEmbedder:
     def dimension(self) -> int:
         return self._model.dimension
 
+    def token_costs(self, texts: Sequence[str]) -> list[int]:
+        """What each text costs, the model's longest text at most."""
+        return self._model.token_costs(texts)
+
     def embed(self, texts: Sequence[str], *, role: Literal["document", "query"]) -> NDArray[np.float32]:
         """(n, dimension) float32; a row's last bits may depend on its batch. Raises InvalidText when a text
         holds no token, EmbeddingError when ONNX Runtime fails or the model gives another shape or NaN."""

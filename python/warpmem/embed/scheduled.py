@@ -18,6 +18,7 @@ from ..ops.scheduler import Scheduler
 from ..protocols import Embedder
 from .given import GivenVectors
 from .keywords import takes_keyword
+from .texts import estimated_tokens
 
 Role = Literal["document", "query"]
 
@@ -41,11 +42,12 @@ class _Work(NamedTuple):
 
 
 class _Kind(NamedTuple):
-    """What works of one batch have in common."""
+    """What works of one batch have in common. bounded: all of them have a deadline, and the embedder can
+    make use of it; one that has none would take theirs away from the others."""
 
     embedder: Embedder
     role: Role
-    takes_timeout: bool
+    bounded: bool
 
 
 class ScheduledEmbedder:
@@ -53,13 +55,9 @@ class ScheduledEmbedder:
     embedder is idle, a caller's thread calls it at once. Thread-safe."""
 
     def __init__(self, embedder: Embedder) -> None:
-        takes_timeout = takes_keyword(embedder.embed, "timeout")
         self._embedder = embedder
-        self._kinds: dict[Role, _Kind] = {
-            "document": _Kind(embedder, "document", takes_timeout),
-            "query": _Kind(embedder, "query", takes_timeout),
-        }
-        self._costs = getattr(embedder, "token_costs", None)
+        self._takes_timeout = takes_keyword(embedder.embed, "timeout")
+        self._costs = getattr(embedder, "token_costs", estimated_tokens)
         self._scheduler = None if isinstance(embedder, GivenVectors) else _scheduler(embedder)
 
     def embed(
@@ -78,9 +76,9 @@ class ScheduledEmbedder:
         scheduler = self._scheduler
         if scheduler is None or not len(texts):
             return _checked(self._embedder.embed(texts, role=role), self._embedder, len(texts))
-        kind = self._kinds[role]
+        kind = _Kind(self._embedder, role, self._takes_timeout and timeout is not None)
         deadline = None if timeout is None else time.monotonic() + timeout
-        costs = _estimate(texts) if self._costs is None else self._costs(texts)
+        costs = self._costs(texts)
         if len(texts) == 1:
             (rows,) = scheduler.submit(
                 (_Work(texts, 0, 1, deadline),), costs, kind=kind, lane=lane, owner=owner, timeout=timeout,
@@ -170,10 +168,9 @@ def _rows(kind: _Kind, works: Sequence[_Work]) -> list[NDArray[np.float32]]:
 
 def _options(kind: _Kind, works: Sequence[_Work]) -> dict[str, Any]:
     """`timeout` until the last of all deadlines, for those who can make use of it."""
-    deadlines = [work.deadline for work in works if work.deadline is not None]
-    if not kind.takes_timeout or len(deadlines) < len(works):
+    if not kind.bounded:
         return {}
-    left = max(deadlines) - time.monotonic()
+    left = max(work.deadline for work in works if work.deadline is not None) - time.monotonic()
     if left <= 0:
         raise DeadlineExceeded("its turn came too late; nothing was changed")
     return {"timeout": left}
@@ -187,12 +184,3 @@ def _checked(vectors: Any, embedder: Embedder, count: int) -> NDArray[np.float32
             f"expected float32 vectors of shape {expected}, not {type(vectors).__name__} of {dtype} {shape}"
         )
     return np.asarray(vectors)
-
-
-def _estimate(texts: Sequence[str]) -> list[int]:
-    """A token for four bytes, at least one."""
-    return [max(1, _size(text) // 4) for text in texts]
-
-
-def _size(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))

@@ -1,4 +1,4 @@
-"""The check that every embedder makes on its input."""
+"""The check that every embedder makes on its input, and what that costs where the embedder does not say."""
 
 from __future__ import annotations
 
@@ -28,6 +28,15 @@ def check_texts(texts: Sequence[str]) -> list[str]:
     return checked
 
 
+def estimated_tokens(texts: Sequence[str]) -> list[int]:
+    """What each text costs: a token for four bytes, at least one."""
+    return [max(1, _size(text) // 4) for text in texts]
+
+
 def is_blank(text: str) -> bool:
     """Whether a text has no visible character."""
     return all(c.isspace() or unicodedata.category(c) in _BLANK for c in text)
+
+
+def _size(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))

@@ -3,8 +3,8 @@
 Requests wait in lanes. Lanes are served by priority, but the lower ones keep a floor of what is served.
 Within a lane owners share tokens fairly: a request gets the tag at which its owner's earlier ones end, and
 the smallest tag is served first (start-time fair queueing, Goyal, Vin and Cheng, 1996), so an owner who asks
-for much waits behind himself. A request that cannot be in time is refused when it comes, and dropped when
-its turn comes too late.
+for much waits behind himself. A request that cannot be in time is refused when it comes, unless nothing
+waits or runs then, and dropped when its turn comes too late.
 
 Time is a number of seconds that the caller gives; tests give virtual ones.
 """
@@ -12,7 +12,7 @@ Time is a number of seconds that the caller gives; tests give virtual ones.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Final, NamedTuple
 
 from ..errors import Overloaded
@@ -39,7 +39,7 @@ class Request:
     memory while it waits; deadline: when its answer is of no use any more; kind: only requests of one kind
     share a batch."""
 
-    __slots__ = ("bytes", "deadline", "finish", "kind", "lane", "owner", "state", "tokens", "work")
+    __slots__ = ("bytes", "deadline", "finish", "kind", "lane", "owner", "state", "tokens", "tries", "work")
 
     def __init__(
         self,
@@ -60,6 +60,9 @@ class Request:
         self.deadline = deadline
         self.kind = kind
         self.finish = 0.0
+        self.tries = False
+        """It came when nothing waited or ran: what it takes may be found out, whatever was measured before.
+        Were it refused, a measure that is wrong could never be corrected."""
         self.state = "new"
         """new, waiting, taken, dropped, cancelled"""
 
@@ -137,13 +140,28 @@ class FairQueue:
 
     def offer(self, request: Request, now: float) -> None:
         """Let a request wait. Raises Overloaded when there is no room for it, or it could not be in time."""
+        self.offer_all([request], now)
+
+    def offer_all(self, requests: Sequence[Request], now: float) -> None:
+        """Let all of them wait, or none and Overloaded."""
+        idle = not (self.tokens or self.running)
+        try:
+            for request in requests:
+                request.tries = idle
+                self._offer(request, now)
+        except BaseException:
+            for request in requests:
+                self.cancel(request)
+            raise
+
+    def _offer(self, request: Request, now: float) -> None:
         if self.tokens and self.tokens + request.tokens > self.max_tokens:
             raise self._overloaded(f"{self.tokens} tokens wait, at most {self.max_tokens} may", self.tokens)
         if self.bytes and self.bytes + request.bytes > self.max_bytes:
             raise self._overloaded(f"{self.bytes} bytes wait, at most {self.max_bytes} may", self.tokens)
         wait = self.estimate(request.lane, request.owner, request.tokens)
         left = request.deadline - now
-        if wait > left and self.speed.measured:
+        if wait > left and self.speed.measured and not request.tries:
             raise self._overloaded(
                 f"an answer takes about {wait:.3g} s, and the deadline is in {max(0.0, left):.3g} s",
                 int((wait - left) * self.speed.best),
@@ -151,14 +169,7 @@ class FairQueue:
         lane = self._lanes[request.lane]
         tag = max(lane.now, lane.ends.get(request.owner, 0.0))
         request.finish = lane.ends[request.owner] = tag + request.tokens
-        request.state = "waiting"
-        self._number += 1
-        heapq.heappush(lane.heap, (tag, self._number, request))
-        lane.backlog[request.owner] = lane.backlog.get(request.owner, 0) + request.tokens
-        lane.tokens += request.tokens
-        lane.waiting += 1
-        self.tokens += request.tokens
-        self.bytes += request.bytes
+        self._enter(request)
 
     def cancel(self, request: Request) -> bool:
         """Take a waiting request away; False when it does not wait any more. Its room is free at once."""
@@ -189,6 +200,17 @@ class FairQueue:
             self._account(requests[0].lane, served)
         return Batch(requests, dropped)
 
+    def give_back(self, request: Request, *, wanted: bool) -> None:
+        """A request that was taken and not served: if it is still wanted it waits again, before all that
+        came after it."""
+        self.running -= request.tokens
+        if wanted:
+            request.finish = min(request.finish, self._lanes[request.lane].now + request.tokens)
+            self._enter(request)
+        else:
+            request.state = "cancelled"
+            request.work = None
+
     def done(self, tokens: int, seconds: float) -> None:
         """A batch of so many tokens took so long, and the rate follows. 0 seconds: it failed, which says
         nothing of the rate."""
@@ -216,7 +238,7 @@ class FairQueue:
             if request.state == "cancelled":
                 heapq.heappop(lane.heap)
                 continue
-            if now + self._seconds(request.tokens) > request.deadline:
+            if now + (0.0 if request.tries else self._seconds(request.tokens)) > request.deadline:
                 # Served now it would be late even alone.
                 heapq.heappop(lane.heap)
                 request.state = "dropped"
@@ -250,6 +272,18 @@ class FairQueue:
             ends[request.owner] = request.finish - request.tokens
             if ends[request.owner] <= now:
                 del ends[request.owner]
+
+    def _enter(self, request: Request) -> None:
+        """A request waits from now on, at the tag where it begins."""
+        lane = self._lanes[request.lane]
+        request.state = "waiting"
+        self._number += 1
+        heapq.heappush(lane.heap, (request.finish - request.tokens, self._number, request))
+        lane.backlog[request.owner] = lane.backlog.get(request.owner, 0) + request.tokens
+        lane.tokens += request.tokens
+        lane.waiting += 1
+        self.tokens += request.tokens
+        self.bytes += request.bytes
 
     def _leave(self, request: Request) -> None:
         """A request does not wait any more: give back what it held."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, Final
 
 from ..errors import DeadlineExceeded, ModelUnavailable, Overloaded
@@ -28,17 +28,24 @@ _NOT_ANSWERING: Final = (ModelUnavailable, Overloaded, DeadlineExceeded)
 class _Call:
     """What one thread waits for: several requests, all of them or an error."""
 
-    __slots__ = ("_asleep", "error", "left", "results", "serving")
+    __slots__ = ("_asleep", "batch", "error", "left", "results", "waiting")
 
     def __init__(self, count: int) -> None:
         self.left = count
+        self.waiting = count
+        """Its requests that nobody serves yet."""
         self.results: list[Any] = [None] * count
         self.error: BaseException | None = None
-        self.serving = False
-        """Its thread serves a batch now, and will look for the next by itself."""
+        self.batch: list[Request] | None = None
+        """What its thread serves now or is to serve next; then it will look for more by itself."""
         # A bare lock wakes in a fraction of the time that a Semaphore or an Event takes.
         self._asleep = threading.Lock()
         self._asleep.acquire()
+
+    @property
+    def over(self) -> bool:
+        """Its thread has nothing to wait for any more."""
+        return self.left == 0 or self.error is not None
 
     def settle(self, place: int, result: Any, error: BaseException | None) -> None:
         self.results[place] = result
@@ -149,13 +156,9 @@ class Scheduler:
             for place, (work, cost) in enumerate(zip(works, tokens, strict=True))
         ]
         with self._lock:
-            now = self._clock()
             try:
-                for request in requests:
-                    self._queue.offer(request, now)
-            except BaseException:
-                for request in requests:
-                    self._queue.cancel(request)
+                self._queue.offer_all(requests, self._clock())
+            except Overloaded:
                 self._refused += 1
                 raise
             self._waiters[call] = None
@@ -168,10 +171,16 @@ class Scheduler:
                 self._waiters.pop(call, None)
                 for request in requests:
                     self._dropped += self._queue.cancel(request)
+                if call.batch is not None:
+                    self._give_back(call.batch)
                 self._wake_one()
-        if call.error is not None:
-            raise call.error
-        return call.results
+        error, call.error = call.error, None
+        if error is None:
+            return call.results
+        try:
+            raise error
+        finally:
+            del error  # its traceback holds this frame: nothing of the texts waits for the garbage collector
 
     def stats(self) -> dict[str, Any]:
         """Counts since the beginning, what waits now, and the measured rate (tokens a second). refused: calls
@@ -206,27 +215,16 @@ class Scheduler:
         """Until all of a call is settled: serve batches where the device is free, sleep where it is not."""
         while True:
             with self._lock:
-                if call.left == 0 or call.error is not None:
+                if call.over:
                     return
                 if cancellation is not None:
                     cancellation.check()
-                batch = None
-                if self._serving < self._slots():
-                    batch = self._queue.take(self._clock())
-                    for request in batch.dropped:
-                        self._settle(
-                            request, None, DeadlineExceeded("its turn came too late; nothing was changed")
-                        )
-                    self._dropped += len(batch.dropped)
-                    if batch.requests:
-                        self._serving += 1
-                        call.serving = True
-                        self._wake_one()
-            if batch is not None:
-                if batch.requests:
-                    self._serve(batch.requests, call)
-                if batch.requests or batch.dropped:
+                if call.batch is None and call.waiting and self._serving < self._slots() and self._take(call):
                     continue
+                batch = call.batch
+            if batch is not None:
+                self._serve(batch, call)
+                continue
             left = None if deadline == _FOREVER else deadline - self._clock()
             if not call.sleep(left):
                 raise DeadlineExceeded("the deadline passed while the request waited; nothing was changed")
@@ -236,30 +234,23 @@ class Scheduler:
         requests.sort(key=lambda request: request.tokens)
         lane, tokens = LANES[requests[0].lane], sum(request.tokens for request in requests)
         began = self._clock()
-        outcomes: list[tuple[Any, BaseException | None]] = []
-        try:
-            outcomes = self._attempt(requests)
-        finally:
-            with self._lock:
-                mine.serving = False
-                failed = not outcomes or any(error is not None for _, error in outcomes)
-                self._note(lane, len(requests), tokens, self._clock() - began, failed)
-                for place, request in enumerate(requests):
-                    # Without an outcome the thread itself was interrupted.
-                    lost = (
-                        None,
-                        DeadlineExceeded("the thread that served it was interrupted; nothing was changed"),
-                    )
-                    self._settle(request, *(outcomes[place] if place < len(outcomes) else lost))
-                self._wake_one()
+        outcomes = self._attempt(requests)
+        with self._lock:
+            mine.batch = None
+            failed = any(error is not None for _, error in outcomes)
+            self._note(lane, len(requests), tokens, self._clock() - began, failed)
+            for request, (result, error) in zip(requests, outcomes, strict=True):
+                self._settle(request, result, error)
+            self._wake_one()
 
     def _attempt(self, requests: Sequence[Request]) -> list[tuple[Any, BaseException | None]]:
         works = [_work(request)[2] for request in requests]
         try:
-            return [(result, None) for result in self._run(requests[0].kind, works)]
+            results = self._run(requests[0].kind, works)
+            return [(result, None) for _, result in zip(works, results, strict=True)]
         except Exception as error:  # noqa: BLE001  it is raised in the threads that wait for it
             if len(works) == 1 or isinstance(error, _NOT_ANSWERING):
-                return [(None, _own(error) if place else error) for place in range(len(works))]
+                return [(None, _own(error)) for _ in works]
         return [self._attempt([request])[0] for request in requests]
 
     # ------------------------------------------------------------------------------ with the lock held
@@ -278,17 +269,57 @@ class Scheduler:
 
     def _settle(self, request: Request, result: Any, error: BaseException | None) -> None:
         call, place, _ = _work(request)
+        request.work = None
         call.settle(place, result, error)
         if call.left == 0 or error is not None:
             call.wake()
 
+    def _take(self, taker: _Call) -> bool:
+        """Give the next batch to a thread that has a request in it: whoever serves what is not its own may
+        be answered long before it can leave. False when nothing waits."""
+        requests, dropped = self._queue.take(self._clock())
+        for request in dropped:
+            _work(request)[0].waiting -= 1
+            self._settle(request, None, DeadlineExceeded("its turn came too late; nothing was changed"))
+        self._dropped += len(dropped)
+        if requests:
+            self._serving += 1
+            calls = dict.fromkeys(_work(request)[0] for request in requests)
+            for request in requests:
+                _work(request)[0].waiting -= 1
+            # A call of several requests has one thread, which may be at work: then another's, if it waits.
+            theirs = ([taker] if taker in calls else []) + list(calls)
+            free = (call for call in theirs if call.batch is None and not call.over)
+            server = next(free, None) or next(self._idle_calls(), None)
+            if server is None:
+                self._give_back(requests)
+            else:
+                server.batch = requests
+                if server is not taker:
+                    server.wake()
+                self._wake_one()
+        return bool(requests or dropped)
+
+    def _give_back(self, requests: list[Request]) -> None:
+        """A batch that was not served: those who wait for it still do."""
+        self._serving -= 1
+        for request in requests:
+            call = _work(request)[0]
+            wanted = call in self._waiters
+            self._queue.give_back(request, wanted=wanted)
+            call.waiting += wanted
+            self._dropped += not wanted
+
     def _wake_one(self) -> None:
-        """The device is free and something waits: let one of those who wait serve it."""
+        """The device is free and something waits: let one of those who wait for it serve."""
         if self._serving < self._slots() and self._queue.tokens:
-            for call in self._waiters:
-                if call.left and call.error is None and not call.serving:
-                    call.wake()
-                    return
+            call = next(self._idle_calls(), None)
+            if call is not None:
+                call.wake()
+
+    def _idle_calls(self) -> Iterator[_Call]:
+        """Those whose threads have nothing to do but to wait for requests that nobody serves."""
+        return (call for call in self._waiters if call.waiting and call.batch is None and not call.over)
 
 
 def _work(request: Request) -> tuple[_Call, int, Any]:
@@ -297,10 +328,10 @@ def _work(request: Request) -> tuple[_Call, int, Any]:
 
 
 def _own(error: Exception) -> Exception:
-    """An exception of its own for each thread: several raise it at the same time. Made without its
-    constructor, whose arguments are not known."""
+    """An exception for one thread, of several that raise it at the same time. Traceback, cause and context
+    are of the batch, whose frames hold the texts of others, and stay behind. Made without its constructor,
+    whose arguments are not known."""
     other = type(error).__new__(type(error))
     other.args = error.args
     vars(other).update(vars(error))
-    other.__cause__ = error
     return other

@@ -3,7 +3,7 @@
 What a batch costs whatever it holds can be most of a small one and none of a large one: a server may answer
 one text in 50 ms and thirty in 60. So batches are told apart by powers of two of their tokens. A larger batch
 is never taken to be slower by the token than a smaller one, and of a size that was never served the best is
-believed until it is."""
+believed until it is. What a size showed long ago is forgotten: the device may have become another since."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ _SMOOTHING: Final = 0.2
 _CLASSES: Final = 64
 _SHORT: Final = 7
 _GROWTH: Final = 4
+_LATELY: Final = 256
+"""After so many batches the sizes that were not among them count as never served."""
 
 
 class Speed:
@@ -20,7 +22,9 @@ class Speed:
 
     def __init__(self, rate: float) -> None:
         self._first = rate
-        self._rates = [0.0] * _CLASSES  # 0: never served
+        self._rates = [0.0] * _CLASSES  # 0: never served, or not lately
+        self._lately: set[int] = set()
+        self._batches = 0
         self.measured = False
 
     @property
@@ -35,6 +39,11 @@ class Speed:
         known = self._rates[size]
         self._rates[size] = known + _SMOOTHING * (rate - known) if known else rate
         self.measured = True
+        self._lately.add(size)
+        self._batches += 1
+        if self._batches % _LATELY == 0:
+            self._rates = [rate if other in self._lately else 0.0 for other, rate in enumerate(self._rates)]
+            self._lately.clear()
 
     def seconds(self, tokens: int, batch: int) -> float:
         """How long so many tokens take, in batches of `batch` at most."""
