@@ -17,6 +17,7 @@ from durability.damage import make_live_store, make_store
 from warpmem.errors import InputError
 from warpmem.records import LogEntry
 from warpmem.storage import codec
+from warpmem.storage.erasure_values import stub
 from warpmem.storage.rocks import RocksEngine
 from warpmem.storage.values import (
     HistoryValue,
@@ -372,6 +373,25 @@ def test_an_unfinished_erasure_is_no_fault_and_not_ok(template: Path, tmp_path: 
     engine.close()
     report = warpmem.verify(path)
     assert (report.ok, report.complete, report.faults) == (False, False, ())
+
+
+def test_a_deleted_item_may_lack_the_version_before_its_deletion(template: Path, tmp_path: Path) -> None:
+    """As after a repair that did not find it: then its entry in the log is a stub."""
+    path = shutil.copytree(template, tmp_path / "store")
+    engine = RocksEngine(path, min_free_bytes=0)
+    store = Store(engine)
+    item = store.deleted()
+    store.remove("history", codec.history_key(item, 2))
+    entries = {key: decode(store.payload("log", key), LogEntry) for key in store.keys("log")}
+    made = next(key for key, entry in entries.items() if (entry.key, entry.version) == (item, 2))
+    assert entries[made].operation == "update"
+    engine.close()
+    assert "is not there" in str(warpmem.verify(path).faults)
+    engine = RocksEngine(path, min_free_bytes=0)
+    Store(engine).put("log", made, encode(stub(entries[made])))
+    engine.close()
+    report = warpmem.verify(path)
+    assert report.ok, report.faults
 
 
 def test_on_a_full_disk(template: Path, small_disk: Path) -> None:
