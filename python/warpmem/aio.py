@@ -82,6 +82,8 @@ class AsyncMemory:
     changes = _delegate(Memory.changes)
     stats = _delegate(Memory.stats)
     checkpoint = _delegate(Memory.checkpoint)
+    warm = _delegate(Memory.warm)
+    evict = _delegate(Memory.evict)
     reembed = _delegate(Memory.reembed)
     flush = _delegate(Memory.flush)
     backup = _delegate(Memory.backup)

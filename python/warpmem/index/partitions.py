@@ -27,6 +27,7 @@ from ..records import (
     RowChange,
     RowHeader,
 )
+from . import tiers
 from .checkpoint import IndexCheckpoint
 from .item_columns import ItemColumns
 from .loading import take_in
@@ -243,10 +244,24 @@ class PartitionedIndex(SearchedPartitions):
             return None
         return found
 
+    def warm(self, owner: int, *, words: bool, wait: bool) -> int:
+        while True:
+            partition = self._partition(owner)
+            try:
+                if words:
+                    self._words(owner, partition)
+                return tiers.warm(self._pool, np.array(lists_of(owner), np.int64), wait=wait)
+            except IndexCorrupt:
+                with partition.lock:
+                    self._give_up(owner, partition)
+
+    def evict(self, owner: int) -> None:
+        tiers.evict(self._pool, np.array(lists_of(owner), np.int64))
+
     def plan(self) -> str:
         return f"exact scan, {self._backend.name}/{self._pool.isa}, float32 rows in pages of 64"
 
     def stats(self) -> dict[str, int]:
-        tiers: Any = getattr(self._pool, "tiers", dict)()
-        pages = int(tiers.get("pages", 0))
+        device: Any = getattr(self._pool, "tiers", dict)()
+        pages = int(device.get("pages", 0))
         return {**self._pool.stats(), "owners": len(self._partitions), "device_pages": pages}

@@ -13,6 +13,7 @@ from ..errors import InputError, StoreError
 from ..policy.schema import Schemas
 from ..protocols import Embedder, Index, Log, SearchBackend, VectorBuild
 from ..records import StoreIdentity
+from ..types import Scope
 from . import arguments
 from .cache import ItemCache
 from .embedding_cache import EmbeddingCache
@@ -56,6 +57,58 @@ class Maintained:
         """
         self._check_open()
         return self._log.refresh()
+
+    def warm(
+        self,
+        *,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        run_id: str | None = None,
+        corpus_id: str | None = None,
+        scope: Scope | None = None,
+        words: bool | None = None,
+        wait: bool = False,
+    ) -> int:
+        """Load what searches of a scope's owner need before the first of them asks, as at the start of a
+        session: his rows, with `words` what searches by words need (None: where the configuration's mode is
+        such a search), and with the "cuda" backend his rows to the device, however rarely they are asked for.
+
+        wait: until they are there, or there is no room. Returns how many lists are on their way to the
+        device. An owner of whom nothing is known has nothing to load. Raises InvalidScope, InputError.
+        """
+        owner = self._owner_of(user_id, agent_id, run_id, corpus_id, scope)
+        if words is None:
+            words = self._config.mode != "dense"
+        arguments.check_flag(words, "words")
+        arguments.check_flag(wait, "wait")
+        return 0 if owner is None else self._index.warm(owner, words=words, wait=wait)
+
+    def evict(
+        self,
+        *,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        run_id: str | None = None,
+        corpus_id: str | None = None,
+        scope: Scope | None = None,
+    ) -> None:
+        """Forget the device's copy of the rows of a scope's owner, and overwrite it with zeros. They are
+        found as before, by the host. Raises InvalidScope."""
+        owner = self._owner_of(user_id, agent_id, run_id, corpus_id, scope)
+        if owner is not None:
+            self._index.evict(owner)
+
+    def _owner_of(
+        self,
+        user_id: str | None,
+        agent_id: str | None,
+        run_id: str | None,
+        corpus_id: str | None,
+        scope: Scope | None,
+    ) -> int | None:
+        self._check_open()
+        whose = arguments.required(arguments.one_scope(scope, user_id, agent_id, run_id, corpus_id))
+        return self._log.owner(whose.owner)
 
     def checkpoint(self) -> bool:
         """Save the index, so that the next open has it at once; False when this store keeps none. Writers

@@ -164,6 +164,15 @@ class Index(Protocol):
         """(dim,) float32 stored vector of a match; None when its row has left the index."""
         ...
 
+    def warm(self, owner: int, *, words: bool, wait: bool) -> int:
+        """Load an owner's rows, with what searches by words need, and to the device where there is one.
+        Returns how many lists are on their way there. wait: until they are there, or there is no room."""
+        ...
+
+    def evict(self, owner: int) -> None:
+        """Forget the device's copy of an owner's rows."""
+        ...
+
     def plan(self) -> str: ...
     def stats(self) -> dict[str, int]:
         """What the pool counts, `owners` that are loaded, and `device_pages`."""
