@@ -12,7 +12,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from . import errors
-from .aio import AsyncMemory
 from .compose import open
 from .config import Config, load_config
 from .errors import WarpmemError
@@ -41,6 +40,7 @@ from .types import (
 )
 
 if TYPE_CHECKING:
+    from .aio import AsyncMemory
     from .index import VectorIndex
     from .storage.reports import Fault, Lost, RepairReport, VerifyReport
     from .upkeep import backup, backups, repair, restore, verify
@@ -92,6 +92,7 @@ __all__ = [
 
 # Imported when they are asked for: a store does not need them.
 _LATER = {
+    "AsyncMemory": "aio",
     "VectorIndex": "index",
     **dict.fromkeys(("Fault", "Lost", "RepairReport", "VerifyReport"), "storage.reports"),
     **dict.fromkeys(("backup", "backups", "repair", "restore", "verify"), "upkeep"),
