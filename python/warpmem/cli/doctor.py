@@ -24,7 +24,9 @@ from .stores import store_path
 
 _CORE = ("numpy", "msgspec", "rocksdict", "wordllama", "tokenizers", "safetensors")
 _OPTIONAL = {
-    "torch": ("tensors in host memory as vectors, through DLPack", "python -m pip install torch"),
+    "onnxruntime": ("models as ONNX files: embedders, rerankers", "python -m pip install onnxruntime"),
+    "torch": ("the embedder torch; tensors as vectors, through DLPack", "python -m pip install torch"),
+    "transformers": ("language models in this process, with torch", "python -m pip install transformers"),
     "jax": ("arrays in host memory as vectors, through DLPack", "python -m pip install jax"),
     "cupy": ("the search backend cupy, on a CUDA device", "python -m pip install cupy-cuda13x"),
     "numba": ("the search backend numba, compiled at its first use", "python -m pip install numba"),
