@@ -116,9 +116,11 @@ def test_threads_are_counted_and_end_with_the_store(tmp_path: Path) -> None:
             with pytest.raises(InputError, match="threads"):
                 await AsyncMemory.open(tmp_path / "store", embedder="hashing", threads=wrong)
         assert not (tmp_path / "store").exists()
+        others = set(threading.enumerate())  # a store closed before may still be ending its own
         memory = await AsyncMemory.open(tmp_path / "store", embedder="hashing", threads=2)
         await asyncio.gather(*(memory.count(user_id="u") for _ in range(20)))
-        assert sum(thread.name.startswith("warpmem_") for thread in threading.enumerate()) <= 2
+        own = set(threading.enumerate()) - others
+        assert 1 <= sum(thread.name.startswith("warpmem_") for thread in own) <= 2
         await memory.close()
         with pytest.raises(StoreClosed):
             await memory.count(user_id="u")

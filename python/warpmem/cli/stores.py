@@ -10,8 +10,8 @@ from .. import compose
 from ..errors import InputError
 from ..memory import Memory
 from ..types import Scope
-from .parser import is_text
 from .progress import show_task
+from .values import is_text
 
 
 def store_path(args: argparse.Namespace) -> str | None:

@@ -1,0 +1,210 @@
+"""What a Memory answers: searches, contexts, items, listings, histories and changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..config import Config
+from ..policy import modes
+from ..policy.context import pack
+from ..protocols import Reranker, TokenCounter
+from ..types import Change, ContextBlock, ItemPage, MemoryItem, Order, Ranking, Scope, SearchResult, Version
+from . import arguments
+from .reader import SearchOptions
+
+if TYPE_CHECKING:
+    from .browser import Browser
+    from .reranking import Reranking
+    from .serving import Current
+
+
+class Readable:
+    """The part of Memory that reads. See Memory."""
+
+    _config: Config
+    _counter: TokenCounter
+    _current: Current
+    _browser: Browser
+    _reranking: Reranking
+    _check_open: Callable[[], None]
+
+    def search(
+        self,
+        query: str | None = None,
+        *,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        run_id: str | None = None,
+        corpus_id: str | None = None,
+        scope: Scope | None = None,
+        scopes: Sequence[Scope] | None = None,
+        k: int = 10,
+        filters: Mapping[str, Any] | None = None,
+        kinds: Sequence[str] | None = None,
+        ranking: Ranking | None = None,
+        min_similarity: float | None = None,
+        as_of: datetime | None = None,
+        known_at: datetime | None = None,
+        mode: Literal["dense", "lexical", "hybrid"] | None = None,
+        rerank: bool | int | Reranker | None = None,
+        vector: Any = None,
+        now: datetime | None = None,
+        deadline: float | timedelta | None = None,
+        explain: bool = False,
+        return_vectors: Literal["numpy", "dlpack"] | None = None,
+    ) -> SearchResult:
+        """The k best items of the scopes by final score; fewer only when fewer match. Exact.
+
+        Order: score descending, then the order of `scopes`, then earlier added first. `filters`: see
+        policy/filters.py; applied inside the scan. `as_of`: what was true then; `known_at`: what had been
+        recorded by then, in the version of then. `mode`: a preset of weights, see policy/modes.py; "hybrid"
+        goes by meaning, words and words around; None is the configuration's. `now` stands in for the clock
+        (expiry, recency). `vector` replaces embedding `query`. `deadline`: seconds; DeadlineExceeded
+        afterwards, Overloaded at once where the embedder has too much to do. `return_vectors`:
+        result.vectors: (n, dim) float32 of length 1. k times an owner's scopes <= 4096.
+
+        `rerank`: a Reranker, or True for the store's own, puts the 50 best in order by what it reads; a
+        number up to 1,000 is how many, fewer over many scopes. Equals keep the order above, and so do the
+        hits behind; scores stay as they are, and with explain `parts` has its own. Where it is overloaded or
+        the deadline passes meanwhile, `degraded` names "rerank" and the order is that above.
+
+        Raises InputError, Overloaded, and as the embedder and the reranker.
+        """
+        self._check_open()
+        whose = arguments.search_scopes(
+            scopes, arguments.one_scope(scope, user_id, agent_id, run_id, corpus_id)
+        )
+        mode = modes.chosen(mode, ranking, query, vector, self._config.mode)
+        options = SearchOptions(
+            k=k, filters=filters, kinds=kinds, ranking=ranking, min_similarity=min_similarity, as_of=as_of,
+            known_at=known_at, mode=mode, rerank=rerank, now=now, deadline=deadline, explain=explain,
+            return_vectors=return_vectors,
+        )  # fmt: skip
+        with self._current.use() as serving:
+            queries = None if query is None else (query,)
+            return self._reranking.search(serving.reader, queries, vector, (whose,), options)[0]
+
+    def search_many(
+        self,
+        queries: Sequence[str] | None = None,
+        *,
+        scopes: Sequence[Scope],
+        vectors: Any = None,
+        k: int = 10,
+        filters: Mapping[str, Any] | None = None,
+        kinds: Sequence[str] | None = None,
+        ranking: Ranking | None = None,
+        min_similarity: float | None = None,
+        as_of: datetime | None = None,
+        known_at: datetime | None = None,
+        mode: Literal["dense", "lexical", "hybrid"] | None = None,
+        rerank: bool | int | Reranker | None = None,
+        now: datetime | None = None,
+        deadline: float | timedelta | None = None,
+        explain: bool = False,
+        return_vectors: Literal["numpy", "dlpack"] | None = None,
+    ) -> tuple[SearchResult, ...]:
+        """Query i in scopes[i], all with one scan. `vectors`: (n, dim). Raises as `search`."""
+        self._check_open()
+        whose = arguments.one_each(scopes, queries)
+        mode = modes.chosen(mode, ranking, queries, vectors, self._config.mode)
+        options = SearchOptions(
+            k=k, filters=filters, kinds=kinds, ranking=ranking, min_similarity=min_similarity, as_of=as_of,
+            known_at=known_at, mode=mode, rerank=rerank, now=now, deadline=deadline, explain=explain,
+            return_vectors=return_vectors,
+        )  # fmt: skip
+        each = [(entry,) for entry in whose]
+        with self._current.use() as serving:
+            found = self._reranking.search(serving.reader, queries, vectors, each, options) if each else []
+        return tuple(found)
+
+    def context(
+        self,
+        /,
+        query: str | None = None,
+        *,
+        max_tokens: int = 1000,
+        k: int = 50,
+        cite: Literal["id", "number"] = "id",
+        **search: Any,
+    ) -> ContextBlock:
+        """What is known about `query` as text for a prompt, never over `max_tokens` by the store's token
+        counter.
+
+        Takes every argument of `search`. One line an item, best first, its id as the citation (or, shorter,
+        its number in `.citations`); of a key that was superseded only the newest.
+        """
+        return pack(self.search(query, k=k, **search), max_tokens, self._counter, cite)
+
+    def get(self, id: str, *, scope: Scope | None = None) -> MemoryItem:
+        """The current version of an item, whether or not it is still valid. Raises NotFound."""
+        (item,) = self.get_many([id], scope=scope)
+        return arguments.existing(item)
+
+    def get_many(self, ids: Sequence[str], *, scope: Scope | None = None) -> tuple[MemoryItem | None, ...]:
+        """Items by id, in order; None where there is none."""
+        self._check_open()
+        return self._browser.get_many(ids, arguments.check_scope(scope))
+
+    def list(
+        self,
+        scope: Scope | None = None,
+        *,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        run_id: str | None = None,
+        corpus_id: str | None = None,
+        kinds: Sequence[str] | None = None,
+        filters: Mapping[str, Any] | None = None,
+        order: Order = "recorded",
+        reverse: bool = False,
+        limit: int = 100,
+        cursor: str | None = None,
+        include_past: bool = False,
+    ) -> ItemPage:
+        """One page of a scope's items by the time they were first recorded, or by `valid_from`.
+
+        Current and unexpired items only, unless `include_past`. `cursor` is the page's own, of a call with
+        the same order; items added meanwhile neither repeat nor hide others. limit <= 10,000. Raises
+        InputError.
+        """
+        self._check_open()
+        whose = arguments.required(arguments.one_scope(scope, user_id, agent_id, run_id, corpus_id))
+        return self._browser.page(whose, kinds, filters, order, reverse, limit, cursor, include_past)
+
+    def count(
+        self,
+        scope: Scope | None = None,
+        *,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        run_id: str | None = None,
+        corpus_id: str | None = None,
+        kinds: Sequence[str] | None = None,
+        filters: Mapping[str, Any] | None = None,
+        include_past: bool = False,
+    ) -> int:
+        """How many items `list` would give."""
+        self._check_open()
+        whose = arguments.required(arguments.one_scope(scope, user_id, agent_id, run_id, corpus_id))
+        return self._browser.count(whose, kinds, filters, include_past)
+
+    def owners(self, *, after: Scope | None = None, limit: int = 1000) -> tuple[Scope, ...]:
+        """The scopes of the store's owners in order of first use, those after `after`.
+
+        An owner is listed even when all of its items were deleted.
+        """
+        self._check_open()
+        return self._browser.owners(arguments.check_scope(after), limit)
+
+    def history(self, id: str, *, scope: Scope | None = None) -> tuple[Version, ...]:
+        """Every version of an item, oldest first, its deletion included. Raises NotFound."""
+        self._check_open()
+        return self._browser.history(id, arguments.check_scope(scope))
+
+    def changes(self, since: int = 0, *, limit: int = 1000) -> tuple[Change, ...]:
+        """The change feed after cursor `since`, oldest first: each change exactly once, in commit order."""
+        self._check_open()
+        return self._browser.changes(since, limit)

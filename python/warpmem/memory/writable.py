@@ -1,0 +1,161 @@
+"""What a Memory does to remember, correct and hide."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+from msgspec import UNSET, UnsetType
+
+from ..errors import InputError, NotSupported
+from ..ingest.messages import to_new_items
+from ..types import AddResult, Durability, ItemUpdate, MemoryItem, Scope
+from . import arguments
+from .writer import Defaults
+
+if TYPE_CHECKING:
+    from .serving import Current
+
+
+class Writable:
+    """The part of Memory that writes. See Memory."""
+
+    _current: Current
+    _check_open: Callable[[], None]
+
+    def add(
+        self,
+        content: Any,
+        *,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        run_id: str | None = None,
+        corpus_id: str | None = None,
+        scope: Scope | None = None,
+        kind: str | None = None,
+        metadata: dict[str, Any] | None = None,
+        priority: float | None = None,
+        key: str | None = None,
+        valid_from: datetime | None = None,
+        valid_to: datetime | None = None,
+        expires_at: datetime | None = None,
+        vector: Any = None,
+        idempotency_key: str | None = None,
+        infer: Literal["none"] = "none",
+        durability: Durability | None = None,
+    ) -> AddResult | tuple[AddResult, ...]:
+        """Remember `content`: a string, a Message or {"role", "content"}, a NewItem, or a list of them.
+
+        A list gives a tuple of results and is stored whole or not at all. When it returns, the change is as
+        durable as `durability` says and the next search in this process sees it. `kind` defaults to "fact"
+        ("message" for chat messages). `vector`: (dim,) or (n, dim) float, NumPy or DLPack; replaces
+        embedding. An item whose `valid_from` lies ahead is found from then on. Raises InputError, Conflict,
+        EmbeddingError, Overloaded, DiskFull.
+        """
+        self._check_open()
+        if not isinstance(infer, str) or infer != "none":
+            raise NotSupported("this version stores what it is given: infer must be 'none'")
+        items, was_list = to_new_items(content, kind)
+        defaults = Defaults(
+            scope=arguments.one_scope(scope, user_id, agent_id, run_id, corpus_id), kind=kind,
+            metadata=metadata, priority=priority, key=key, valid_from=valid_from, valid_to=valid_to,
+            expires_at=expires_at, vector=vector,
+        )  # fmt: skip
+        if key is not None and len(items) > 1:
+            raise InputError(f"one key cannot name {len(items)} items; give each NewItem its own key")
+        arguments.check_durability(durability)
+        results = self._current.write(
+            lambda serving: serving.writer.add(
+                items, defaults, idempotency_key=idempotency_key, durability=durability
+            ),
+            own_vectors=vector is not None or any(item.vector is not None for item in items),
+        )
+        return results if was_list else results[0]
+
+    def add_many(
+        self,
+        items: Sequence[Any],
+        *,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        run_id: str | None = None,
+        corpus_id: str | None = None,
+        scope: Scope | None = None,
+        kind: str | None = None,
+        vectors: Any = None,
+        idempotency_key: str | None = None,
+        durability: Durability | None = None,
+    ) -> tuple[AddResult, ...]:
+        """Remember up to 10,000 things in one atomic change; NewItem.scope may differ from item to item.
+
+        `vectors`: (n, dim) float for all of them. Raises as `add`.
+        """
+        if isinstance(items, (str, Mapping)) or not isinstance(items, Sequence):
+            raise InputError(f"add_many takes a list, not {type(items).__name__}")
+        results = self.add(
+            list(items), scope=arguments.one_scope(scope, user_id, agent_id, run_id, corpus_id), kind=kind,
+            vector=vectors, idempotency_key=idempotency_key, durability=durability,
+        )  # fmt: skip
+        assert isinstance(results, tuple)
+        return results
+
+    def update(
+        self,
+        id: str,
+        *,
+        text: str | UnsetType = UNSET,
+        metadata: dict[str, Any] | UnsetType = UNSET,
+        priority: float | UnsetType = UNSET,
+        entities: Sequence[str] | UnsetType = UNSET,
+        sources: Sequence[str] | UnsetType = UNSET,
+        trust: float | UnsetType = UNSET,
+        valid_from: datetime | UnsetType = UNSET,
+        valid_to: datetime | UnsetType | None = UNSET,
+        expires_at: datetime | UnsetType | None = UNSET,
+        vector: Any = UNSET,
+        expected_version: int | None = None,
+        scope: Scope | None = None,
+        durability: Durability | None = None,
+    ) -> MemoryItem:
+        """Correct what was known: same id, next version; the old version stays in history and under
+        `known_at`.
+
+        What is not given stays; `metadata` replaces all of it. A changed text is embedded again. Raises
+        NotFound, VersionConflict when `expected_version` is not the current one, InputError.
+        """
+        self._check_open()
+        arguments.check_durability(durability)
+        if expected_version is not None:
+            arguments.check_count(expected_version, "expected_version", (1 << 31) - 1)
+        fields = ItemUpdate(
+            text=text, metadata=metadata, priority=priority, entities=entities, sources=sources, trust=trust,
+            valid_from=valid_from, valid_to=valid_to, expires_at=expires_at, vector=vector,
+        )  # fmt: skip
+        known = arguments.check_scope(scope)
+        return self._current.write(
+            lambda serving: serving.editor.update(id, fields, known, expected_version, durability),
+            own_vectors=vector is not UNSET,
+        )
+
+    def delete(self, id: str, *, scope: Scope | None = None, durability: Durability | None = None) -> None:
+        """Hide and unindex an item at once, in all its versions; its history stays. Raises NotFound."""
+        self._check_open()
+        arguments.check_durability(durability)
+        self._current.now.editor.delete(id, scope=arguments.check_scope(scope), durability=durability)
+
+    def delete_all(
+        self,
+        scope: Scope | None = None,
+        *,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        run_id: str | None = None,
+        corpus_id: str | None = None,
+        durability: Durability | None = None,
+    ) -> int:
+        """Delete every item of a scope in one atomic change; returns how many."""
+        self._check_open()
+        arguments.check_durability(durability)
+        whose = arguments.required(arguments.one_scope(scope, user_id, agent_id, run_id, corpus_id))
+        return self._current.now.editor.delete_all(whose, durability=durability)

@@ -1,0 +1,87 @@
+"""The values that cross warpmem's public API: plain, frozen msgspec structs.
+
+All datetimes are timezone-aware. All ids are opaque strings. Metadata is JSON (None, bool, int, float, str,
+list, dict with str keys).
+"""
+
+from .items import (
+    KINDS as KINDS,
+)
+from .items import (
+    Action as Action,
+)
+from .items import (
+    AddResult as AddResult,
+)
+from .items import (
+    Durability as Durability,
+)
+from .items import (
+    ItemUpdate as ItemUpdate,
+)
+from .items import (
+    MemoryItem as MemoryItem,
+)
+from .items import (
+    Message as Message,
+)
+from .items import (
+    Modality as Modality,
+)
+from .items import (
+    NewItem as NewItem,
+)
+from .items import (
+    Operation as Operation,
+)
+from .items import (
+    Owner as Owner,
+)
+from .items import (
+    Scope as Scope,
+)
+from .ranking import (
+    RankBy as RankBy,
+)
+from .ranking import (
+    Ranking as Ranking,
+)
+from .results import (
+    Change as Change,
+)
+from .results import (
+    ColumnType as ColumnType,
+)
+from .results import (
+    ContextBlock as ContextBlock,
+)
+from .results import (
+    Hit as Hit,
+)
+from .results import (
+    ItemPage as ItemPage,
+)
+from .results import (
+    Metric as Metric,
+)
+from .results import (
+    Neighbors as Neighbors,
+)
+from .results import (
+    Order as Order,
+)
+from .results import (
+    ReembedStatus as ReembedStatus,
+)
+from .results import (
+    SearchResult as SearchResult,
+)
+from .results import (
+    Stats as Stats,
+)
+from .results import (
+    Storage as Storage,
+)
+from .results import (
+    Version as Version,
+)

@@ -1,0 +1,170 @@
+"""What is stored: scopes, items in their versions, and what to add or change."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Literal
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from ..errors import InvalidScope
+
+KINDS = ("fact", "preference", "event", "procedure", "document", "summary", "message")
+"""The kinds every store knows. Any other identifier may be used as a kind too."""
+
+Action = Literal["added", "touched", "superseded", "queued"]
+Durability = Literal["sync", "os"]
+Modality = Literal["text", "code", "log", "image", "audio"]
+Operation = Literal["add", "touch", "update", "close", "delete", "erase"]
+
+
+def _utf8_bytes(value: str, name: str) -> int:
+    try:
+        return len(value.encode("utf-8"))
+    except UnicodeEncodeError as error:
+        raise InvalidScope(f"{name} is not valid Unicode text") from error
+
+
+class Owner(msgspec.Struct, frozen=True):
+    """Whose partition: the first part of every storage key and the list set of every search."""
+
+    type: Literal["user", "agent", "run", "corpus"]
+    id: str
+
+
+class Scope(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose memory it is. At least one id is set; a corpus stands alone.
+
+    The owner is the user if given, else the agent, else the run, else the corpus. The other ids are
+    attributes of each item: a search that names them sees only items that carry the same ids, a search that
+    leaves them unset sees any.
+    """
+
+    user_id: str | None = None
+    agent_id: str | None = None
+    run_id: str | None = None
+    corpus_id: str | None = None
+
+    def __post_init__(self) -> None:
+        values = (self.user_id, self.agent_id, self.run_id, self.corpus_id)
+        if all(value is None for value in values):
+            raise InvalidScope("a scope needs at least one of user_id, agent_id, run_id, corpus_id")
+        for name, value in zip(("user_id", "agent_id", "run_id", "corpus_id"), values, strict=True):
+            if value is None:
+                continue
+            if not isinstance(value, str):
+                raise InvalidScope(f"{name} must be a string, not {type(value).__name__}")
+            if not 0 < _utf8_bytes(value, name) <= 512:
+                raise InvalidScope(f"{name} must be 1 to 512 bytes of UTF-8")
+        if self.corpus_id is not None and any(v is not None for v in values[:3]):
+            raise InvalidScope("corpus_id stands alone; search several scopes with scopes=[...]")
+
+    @property
+    def owner(self) -> Owner:
+        """The partition that this scope lives in."""
+        if self.user_id is not None:
+            return Owner("user", self.user_id)
+        if self.agent_id is not None:
+            return Owner("agent", self.agent_id)
+        if self.run_id is not None:
+            return Owner("run", self.run_id)
+        assert self.corpus_id is not None
+        return Owner("corpus", self.corpus_id)
+
+    def covers(self, other: Scope) -> bool:
+        """Whether an item with scope `other` is visible from this scope."""
+        return (
+            self.owner == other.owner
+            and (self.agent_id is None or self.agent_id == other.agent_id)
+            and (self.run_id is None or self.run_id == other.run_id)
+        )
+
+
+class MemoryItem(msgspec.Struct, frozen=True, kw_only=True):
+    """One remembered thing, in one of its versions.
+
+    `valid_from`, `valid_to`: when it was true in the world (half-open; None is "until further notice").
+    `recorded_at`, `retired_at`: when this version was what the store knew. `created_at`: when the first
+    version was recorded. `touched_at`: when it was last
+    added, repeated or changed. `model_id`: the store's embedding model when this version was recorded.
+    """
+
+    id: str
+    scope: Scope
+    kind: str
+    text: str
+    modality: Modality = "text"
+    blob: str | None = None
+    metadata: dict[str, Any] = {}
+    priority: float = 0.5
+    key: str | None = None
+    entities: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+    trust: float = 1.0
+    version: int = 1
+    model_id: str
+    created_at: datetime
+    touched_at: datetime
+    expires_at: datetime | None = None
+    valid_from: datetime
+    valid_to: datetime | None = None
+    recorded_at: datetime
+    retired_at: datetime | None = None
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True):
+    """A chat message. `at` is when it was said (default: now)."""
+
+    role: str
+    content: str
+    name: str | None = None
+    at: datetime | None = None
+
+
+class NewItem(msgspec.Struct, frozen=True, kw_only=True):
+    """What to add when a string is not enough.
+
+    Unset fields take the call's value, then the default; metadata of call and item are merged.
+    """
+
+    text: str
+    scope: Scope | None = None
+    kind: str | None = None
+    modality: Modality = "text"
+    blob: str | None = None
+    metadata: dict[str, Any] | None = None
+    priority: float | None = None
+    key: str | None = None
+    entities: Sequence[str] = ()
+    sources: Sequence[str] = ()
+    trust: float = 1.0
+    valid_from: datetime | None = None
+    valid_to: datetime | None = None
+    expires_at: datetime | None = None
+    vector: Any = None
+    idempotency_key: str | None = None
+
+
+class ItemUpdate(msgspec.Struct, frozen=True, kw_only=True):
+    """The fields an update may change; what is UNSET stays as it is."""
+
+    text: str | UnsetType = UNSET
+    metadata: dict[str, Any] | UnsetType = UNSET
+    priority: float | UnsetType = UNSET
+    entities: Sequence[str] | UnsetType = UNSET
+    sources: Sequence[str] | UnsetType = UNSET
+    trust: float | UnsetType = UNSET
+    valid_from: datetime | UnsetType = UNSET
+    valid_to: datetime | UnsetType | None = UNSET
+    expires_at: datetime | UnsetType | None = UNSET
+    vector: Any = UNSET
+
+
+class AddResult(msgspec.Struct, frozen=True):
+    """What became of one added item. `replaced` is the id whose validity the new item closed."""
+
+    id: str
+    action: Action
+    replaced: str | None = None

@@ -1,0 +1,73 @@
+"""Weights of scores."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import msgspec
+
+from ..errors import InputError
+
+_MAX_HALF_LIFE = timedelta(days=365_250)
+
+
+class Ranking(msgspec.Struct, frozen=True, kw_only=True):
+    """Weights of the final score, a plain weighted sum that is not renormalised.
+
+    similarity: cosine in [-1, 1]. lexical: BM25 of the query's words in the text, as a share of the best that
+    they could have, in [0, 1). adjacent: lexical of the items just before and after in the same run (of one
+    kind, agent and run), whatever filters say, and half of that of the next but one. priority: the item's
+    own, in [0, 1]. recency: ``2 ** (-max(0, now - valid_from) / half_life)`` in (0, 1]. diversity: reserved.
+    """
+
+    similarity: float = 1.0
+    lexical: float = 0.0
+    adjacent: float = 0.0
+    recency: float = 0.0
+    priority: float = 0.0
+    half_life: timedelta = timedelta(days=30)
+    diversity: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("similarity", "lexical", "adjacent", "recency", "priority", "diversity"):
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0.0 <= value <= 1e6:
+                raise InputError(f"ranking weight {name} must be a number from 0 to 1e6")
+        if not isinstance(self.half_life, timedelta) or self.half_life < timedelta(microseconds=1):
+            raise InputError("ranking half_life must be a timedelta of at least a microsecond")
+
+
+class RankBy(msgspec.Struct, frozen=True, kw_only=True):
+    """Weights of the final score of a `VectorIndex` search, a plain weighted sum that is not renormalised.
+
+    similarity: as the metric has it. recency: ``2 ** (-max(0, now - t) / half_life)`` in (0, 1], where t is
+    the row's value in `recency_column`, a "time" column; a row without one gets 0. priority: the row's value
+    in `priority_column`, a "float64" column; a row without one gets 0. now: an aware datetime; None is the
+    time of the search."""
+
+    similarity: float = 1.0
+    recency: float = 0.0
+    recency_column: str | None = None
+    half_life: timedelta = timedelta(days=30)
+    priority: float = 0.0
+    priority_column: str | None = None
+    now: datetime | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("similarity", "recency", "priority"):
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0.0 <= value <= 1e6:
+                raise InputError(f"ranking weight {name} must be a number from 0 to 1e6")
+        for name in ("recency", "priority"):
+            column = getattr(self, f"{name}_column")
+            if column is not None and not isinstance(column, str):
+                raise InputError(f"ranking {name}_column must be a string, not {type(column).__name__}")
+            if column is None and getattr(self, name):
+                raise InputError(f"ranking by {name} needs {name}_column, the column that holds it")
+        if (
+            not isinstance(self.half_life, timedelta)
+            or not timedelta(microseconds=1) <= self.half_life <= _MAX_HALF_LIFE
+        ):
+            raise InputError("ranking half_life must be a timedelta from a microsecond to 1,000 years")
+        if self.now is not None and not isinstance(self.now, datetime):
+            raise InputError(f"ranking now must be a datetime, not {type(self.now).__name__}")

@@ -1,0 +1,194 @@
+"""What a store and an index answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any, Literal, overload
+
+import msgspec
+
+from .items import Durability, MemoryItem, Operation, Scope
+
+Order = Literal["recorded", "valid_from"]
+Metric = Literal["cosine", "ip", "l2"]
+Storage = Literal["f32", "f16", "int8", "pq"]
+ColumnType = Literal["int64", "float64", "bool", "str", "time"]
+
+
+class Neighbors(msgspec.Struct, frozen=True, eq=False):
+    """What a `VectorIndex` search found: `ids, scores = index.search(...)`.
+
+    ids: (n, k) int64, best first, -1 where there are fewer than k. scores: (n, k) float32, larger is nearer,
+    -inf in the same places. plan: how it was done, when `explain` asked for it, else None.
+    """
+
+    ids: Any
+    scores: Any
+    plan: dict[str, Any] | None = None
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.ids, self.scores))
+
+
+class Hit(msgspec.Struct, frozen=True):
+    """One found item. `parts`: the terms of the score, and with explain=True their weights."""
+
+    item: MemoryItem
+    score: float
+    parts: dict[str, float]
+
+
+class SearchResult(Sequence[Hit]):
+    """Hits, best first, with what was done to get them.
+
+    backend: name of the search backend. plan: the kernel configuration, in words. degraded: what was skipped
+    under load (empty when nothing was). timings: seconds by stage. vectors: (n, dim) float32 of the hits when
+    `return_vectors` asked for them, else None.
+    """
+
+    __slots__ = ("_hits", "backend", "degraded", "plan", "timings", "vectors")
+
+    def __init__(
+        self,
+        hits: tuple[Hit, ...],
+        backend: str,
+        plan: str,
+        degraded: tuple[str, ...] = (),
+        timings: dict[str, float] | None = None,
+        vectors: Any = None,
+    ) -> None:
+        self._hits = hits
+        self.backend = backend
+        self.plan = plan
+        self.degraded = degraded
+        self.timings = timings or {}
+        self.vectors = vectors
+
+    def __len__(self) -> int:
+        return len(self._hits)
+
+    @overload
+    def __getitem__(self, index: int) -> Hit: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Hit, ...]: ...
+    def __getitem__(self, index: int | slice) -> Hit | tuple[Hit, ...]:
+        return self._hits[index]
+
+    def __iter__(self) -> Iterator[Hit]:
+        return iter(self._hits)
+
+    def __eq__(self, other: object) -> bool:
+        return self._hits == other._hits if isinstance(other, SearchResult) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"SearchResult({len(self._hits)} hits, backend={self.backend!r}, plan={self.plan!r})"
+
+    @property
+    def items(self) -> tuple[MemoryItem, ...]:
+        """The items of the hits, best first."""
+        return tuple(hit.item for hit in self._hits)
+
+
+class ContextBlock(msgspec.Struct, frozen=True):
+    """Text for a prompt that is never over its budget.
+
+    citations: item ids in the order of the text. tokens: as counted by `counter`. omitted: hits that did not
+    fit.
+    """
+
+    text: str
+    citations: tuple[str, ...]
+    tokens: int
+    max_tokens: int
+    counter: str
+    omitted: int
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class Version(msgspec.Struct, frozen=True):
+    """One entry of an item's history: what was done, when, and the item as it then was (None when erased)."""
+
+    operation: Operation
+    at: datetime
+    item: MemoryItem | None
+
+
+class Change(msgspec.Struct, frozen=True):
+    """One entry of the change feed. `cursor` resumes after it; `version` is the version it made.
+
+    "erase" tells that something was erased, not what: `id` and `scope` are None, `version` is 0. What was
+    erased leaves such an entry in the place of each of its own.
+    """
+
+    cursor: int
+    at: datetime
+    operation: Operation
+    id: str | None
+    scope: Scope | None
+    version: int
+
+
+class ItemPage(msgspec.Struct, frozen=True):
+    """One page of a listing. `cursor` continues it; None when there is no more."""
+
+    items: tuple[MemoryItem, ...]
+    cursor: str | None
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __iter__(self) -> Iterator[MemoryItem]:
+        return iter(self.items)
+
+
+class ReembedStatus(msgspec.Struct, frozen=True):
+    """A change of the embedding model that is not finished. `vectors`: made so far. `running`: a call of this
+    process is at it, else `reembed` with this model goes on with it. `switched`: the new model is in use,
+    only the old vectors have still to go."""
+
+    model_id: str
+    dimension: int
+    vectors: int
+    started_at: datetime
+    running: bool
+    switched: bool
+
+
+class Stats(msgspec.Struct, frozen=True, kw_only=True):
+    """A snapshot of the store and its index. Sizes in bytes.
+
+    lag_changes, lag_seconds: in a store that follows, how many changes of the process that writes it has not
+    taken in, and how long ago the first of them was made; 0 elsewhere. owners: numbers given out, those of
+    owners that were erased included. pending_erasures: begun, and not finished as long as no process opens
+    the store for writing. models: "embedder": what its scheduler has done for all who share its device or
+    endpoint: by lane ("interactive", "ingest", "background") the requests `served`, their `tokens`, and the
+    requests `waiting` now; `batches`, `busy_seconds`, `rate` (tokens a second of one batch), calls `refused`
+    as Overloaded, requests `dropped` that left unserved; "cache": `vectors`, `bytes`, `capacity`, `hits`,
+    `misses` of the vectors kept of texts.
+    """
+
+    path: str
+    items: int
+    owners: int
+    sequence: int
+    model_id: str
+    dimension: int
+    durability: Durability
+    backend: str
+    backend_reason: str
+    loaded_owners: int
+    index_rows: int
+    index_bytes: int
+    item_cache: dict[str, int]
+    storage: dict[str, int]
+    read_only: bool
+    pending_erasures: int
+    lag_changes: int
+    lag_seconds: float
+    reembed: ReembedStatus | None
+    models: dict[str, dict[str, Any]]
