@@ -266,7 +266,7 @@ PROMISES = (
         for kind in exports.KINDS
     ),
     Promise("isolation", "operations", 0, 100_000, 10_000, isolation_of_owners),
-    Promise("as the model", "steps", 0, 1_000_000, 20_000, as_the_model),
+    Promise("as the model", "steps", 0, 1_000_000, 2_000, as_the_model),
     Promise("power loss", "losses", 200, 5_000, 250, lose_power),
     Promise("power loss, syncs off", "losses", 40, 500, 100, lose_power_without_syncs),
     *(
