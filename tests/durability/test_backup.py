@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import threading
 import uuid
@@ -101,6 +102,21 @@ def test_restore_refuses_what_is_taken_and_what_is_no_backup(store: Path, tmp_pa
     with pytest.raises(StoreCorrupt, match="damaged"):
         warpmem.restore(backup.path, tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("content", ["{", '{"version": 99}'], ids=["damaged", "newer"])
+def test_a_backup_that_cannot_be_read_does_not_stop_new_ones(
+    store: Path, tmp_path: Path, content: str
+) -> None:
+    root = tmp_path / "backups"
+    with open_store(store) as memory:
+        first = memory.backup(root)
+        (Path(first.path) / "warpmem.backup").write_text(content)
+        second = memory.backup(root)
+    with pytest.raises((StoreCorrupt, FormatError), match=re.escape(first.path)):
+        warpmem.backups(root)
+    warpmem.restore(second.path, tmp_path / "new")
+    assert len(texts(tmp_path / "new")) == TEXTS
 
 
 @pytest.mark.parametrize("pattern", ["*.sst", "MANIFEST-*", "CURRENT", "OPTIONS-*", "rocksdict-config.json"])

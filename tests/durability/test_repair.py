@@ -6,9 +6,12 @@ from __future__ import annotations
 import os
 import random
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from rocksdict import BottommostLevelCompaction, CompactOptions
 
@@ -17,7 +20,7 @@ from durability import damage
 from durability.damage import CASES, make_live_store, make_store, read_contents, run_case
 from warpmem.embed.hashing import HashingEmbedder
 from warpmem.errors import FormatError, InputError, StoreCorrupt, StoreError, StoreLocked
-from warpmem.storage import codec
+from warpmem.storage import codec, vector_build
 from warpmem.storage.identity import FORMAT, read_identity
 from warpmem.storage.rocks import RocksEngine
 from warpmem.storage.values import encode
@@ -226,6 +229,44 @@ def test_a_store_whose_model_was_changed(tmp_path: Path) -> None:
     report = warpmem.repair(path, tmp_path / "without-identity")
     assert (report.model_id, report.dimension) == ("hashing-256-v1", 64)
     assert "with the model 'hashing-256-v1'" in report.lost[1].what
+
+
+@pytest.mark.parametrize("flushed", [False, True], ids=["in the log", "in tables"])
+def test_vectors_of_a_model_before_the_last_do_not_come_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flushed: bool
+) -> None:
+    """The family had been emptied by a deletion of a range, which a repair did not see: where the vector in
+    use was damaged, that of the model before the last was taken, since it had the same length."""
+
+    def model(seed: int) -> dict[str, Any]:
+        def embed(texts: Sequence[str]) -> Any:
+            rows = [np.random.default_rng([seed, *text.encode()]).standard_normal(16) for text in texts]
+            return np.array(rows, np.float32)
+
+        return {"embedder": embed, "dimension": 16, "model_id": f"model {seed}"}
+
+    monkeypatch.setattr(vector_build, "_give_back", lambda engine, family: None)
+    path = tmp_path / "store"
+    with warpmem.open(path, **model(1), min_free_bytes=0) as memory:
+        memory.add("something", user_id="ann")
+        for seed in (2, 3):
+            if flushed:
+                memory._log._engine.flush()  # type: ignore[attr-defined]
+            memory.reembed(**model(seed))
+        if flushed:
+            memory._log._engine.flush()  # type: ignore[attr-defined]
+        vector = memory.search(vector=np.ones(16), user_id="ann", return_vectors="numpy").vectors[0]
+        shutil.copytree(path, tmp_path / "copy", ignore=shutil.ignore_patterns("warpmem.lock", "LOCK"))
+    damaged = 0
+    for file in (tmp_path / "copy").glob("*.sst" if flushed else "*.log"):
+        content = file.read_bytes()
+        damaged += content.count(vector.tobytes())
+        file.write_bytes(content.replace(vector.tobytes(), bytes(64)))
+    assert damaged == 1
+    report = warpmem.repair(tmp_path / "copy", tmp_path / "new")
+    assert [loss.what for loss in report.lost if loss.id is not None] and report.items == 0, report
+    with warpmem.open(tmp_path / "new", read_only=True) as memory:
+        assert not memory.search(vector=np.ones(16), user_id="ann")
 
 
 @pytest.mark.parametrize("format", [1, 2])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,16 @@ import pytest
 import warpmem
 from reembedding import Hooked, answers, change, check_vectors, hits
 from warpmem import Memory, NewItem
-from warpmem.errors import Conflict, EmbeddingError, InputError, ModelMismatch, StoreError, StoreReadOnly
+from warpmem.errors import (
+    Conflict,
+    DiskFull,
+    EmbeddingError,
+    InputError,
+    ModelMismatch,
+    StoreError,
+    StoreReadOnly,
+)
+from warpmem.memory.reembed import Reembedding
 from warpmem.ops.clock import FixedClock
 from warpmem.storage.directory import INDEX_NAME
 from warpmem.storage.vector_build import BuildTransaction, VectorBuild
@@ -210,6 +221,77 @@ def test_bad_arguments_change_nothing(memory: Memory) -> None:
             memory.reembed(**arguments)
     assert memory.stats().reembed is None and memory.stats().dimension == OLD
     check_vectors(memory)
+
+
+def test_a_call_that_failed_after_the_switch_is_finished_by_the_next(
+    memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It said that the store had this model already, and the old vectors stayed until the next opening."""
+    memory.add("one", user_id="ann")
+    finish = VectorBuild.finish
+
+    def fail(self: VectorBuild) -> None:
+        monkeypatch.setattr(VectorBuild, "finish", finish)
+        raise DiskFull("no room")
+
+    monkeypatch.setattr(VectorBuild, "finish", fail)
+    with pytest.raises(DiskFull):
+        memory.reembed(Hooked(NEW))
+    status = memory.stats().reembed
+    assert status is not None and status.switched and memory.stats().dimension == NEW
+    assert memory.reembed(Hooked(NEW)) == 1
+    assert memory.stats().reembed is None
+    with pytest.raises(InputError, match="already"):
+        memory.reembed(Hooked(NEW))
+    check_vectors(memory)
+
+
+def test_an_interrupt_right_after_the_switch_does_not_forget_who_still_reads(
+    memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old vectors could then go while a search was still reading them."""
+    memory.add("one", user_id="ann")
+    switch = Reembedding._switch
+
+    def interrupted(*arguments: Any) -> None:
+        switch(*arguments)
+        raise KeyboardInterrupt
+
+    with memory._current.use() as reading:
+        monkeypatch.setattr(Reembedding, "_switch", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            memory.reembed(Hooked(NEW))
+        monkeypatch.undo()
+        again = threading.Thread(target=memory.reembed, args=(Hooked(NEW),))
+        again.start()
+        again.join(0.3)
+        assert again.is_alive(), "it did not wait for a search in the old model"
+        assert reading.vectors.dimension == OLD
+    again.join(10)
+    assert not again.is_alive() and memory.stats().reembed is None
+
+
+def test_an_index_file_that_cannot_be_removed_is_a_typed_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with warpmem.open(tmp_path / "store", embedder=Hooked(OLD)) as memory:
+        memory.add("one", user_id="ann")
+        memory.search("one", user_id="ann")
+        assert memory.checkpoint()
+        unlink = os.unlink
+
+        def refuse(path: Any, *others: Any, **named: Any) -> None:
+            if str(path).endswith(INDEX_NAME):
+                raise PermissionError(13, "Permission denied")
+            unlink(path, *others, **named)
+
+        monkeypatch.setattr(os, "unlink", refuse)
+        with pytest.raises(StoreError, match=r"cannot delete .*Permission denied"):
+            memory.reembed(Hooked(NEW))
+        assert memory.stats().dimension == OLD and len(hits(memory, "one", "ann")) == 1
+        monkeypatch.undo()
+        assert memory.reembed(Hooked(NEW)) == 1
+        check_vectors(memory)
 
 
 def test_one_at_a_time(memory: Memory) -> None:

@@ -180,10 +180,15 @@ class IndexCheckpoint:
                 os.unlink(left)
 
     def discard(self) -> None:
-        """Remove the file, before rows of another model take its place. On the committer thread."""
+        """Remove the file, before rows of another model take its place. On the committer thread. Raises
+        StoreError."""
         self._tidy()
-        with contextlib.suppress(FileNotFoundError):
+        try:
             os.unlink(self._path)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise StoreError(f"cannot delete {self._path!r}: {error.strerror}") from error
 
     def write(self, pool: RowPool, kinds: Mapping[str, int], partitions: Mapping[int, Partition]) -> bool:
         """Save a pool and its ready partitions, between two changes. False in a log without a change, or that

@@ -54,6 +54,8 @@ class Reembedding:
             if self._before is not None:  # a call that was interrupted after it had switched
                 self._current.wait_unused(self._before)
             build = self._log.build_vectors(vectors.model_id, vectors.dimension)
+            if build.job.done:  # a call that failed after it had switched
+                return self._finish(build)
             maker = _Maker(self._log, vectors, given)
             total = build.count() if progress is not None else 0
 
@@ -65,13 +67,15 @@ class Reembedding:
             self._catch_up(build, maker, batch, tell)
             old, new = self._current.now, serving(build)
             self._switch(build, maker, batch, tell, old, new)
-            self._before = old
             tell()
             self._current.wait_unused(old)
-            rows = build.job.rows
-            build.finish()
-            self._before = None
-            return rows
+            return self._finish(build)
+
+    def _finish(self, build: VectorBuild) -> int:
+        rows = build.job.rows
+        build.finish()
+        self._before = None
+        return rows
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
@@ -97,12 +101,17 @@ class Reembedding:
         new: Serving,
     ) -> None:
         ready: dict[VersionName, NDArray[np.float32]] = {}
+
+        def applied() -> None:
+            self._before = old  # here, on the committer thread, where no interrupt comes between
+            self._current.replace(new)
+
         for attempt in range(_TRIES):
             lacking = build.switch(
                 _Last(maker, ready) if attempt + 1 == _TRIES else ready,
                 _TAIL if attempt + 1 < _TRIES else 1 << 62,
                 old.index.discard,
-                lambda: self._current.replace(new),
+                applied,
             )
             if lacking is None:
                 return

@@ -121,7 +121,7 @@ def _copy_out(
     except OSError as error:
         raise typed(error, target) from error
     store = hashlib.blake2b(log.identity.salt, digest_size=16).hexdigest()
-    earlier = [known for known in _read_root(root) if known.store == store]
+    earlier = [known for known in _read_root(root, whole_only=True) if known.store == store]
     made: list[Backup] = []
 
     def finish(whole: str) -> None:
@@ -210,11 +210,14 @@ def _compare_with_earlier(path: str, files: dict[str, tuple[int, str]], earlier:
 
 def list_backups(root: str) -> tuple[Backup, ...]:
     """The backups below a root, oldest first. Directories without a whole `warpmem.backup` are not among
-    them. Raises StoreError when the root cannot be read; a missing one is empty."""
+    them; a missing root is empty. Raises StoreError when the root cannot be read, StoreCorrupt or FormatError
+    for a backup whose `warpmem.backup` is damaged or of a newer format."""
     return tuple(known.backup for known in _read_root(root))
 
 
-def _read_root(root: str) -> list[BackupFile]:
+def _read_root(root: str, *, whole_only: bool = False) -> list[BackupFile]:
+    """What the backups below a root say of themselves, oldest first. whole_only: pass over those that cannot
+    be read, instead of raising StoreCorrupt or FormatError."""
     try:
         names = sorted(os.listdir(root))
     except FileNotFoundError:
@@ -226,8 +229,11 @@ def _read_root(root: str) -> list[BackupFile]:
         path = os.path.join(root, name)
         if name.startswith(".") or not os.path.exists(os.path.join(path, BACKUP_NAME)):
             continue
-        known = read_backup(path)
-        found.append(known)
+        try:
+            found.append(read_backup(path))
+        except (StoreCorrupt, FormatError):
+            if not whole_only:
+                raise
     return sorted(found, key=lambda known: known.backup.at)
 
 

@@ -40,6 +40,7 @@ class Source:
     def __init__(self, scratch: str) -> None:
         self._engine = RocksEngine(scratch, min_free_bytes=0)
         self._waiting: list[tuple[str, bytes, bytes | None]] = []
+        self._cleared: dict[str, int] = {}  # by family, how new the values are that were not cleared away
 
     def close(self) -> None:
         self._engine.close()
@@ -47,6 +48,9 @@ class Source:
     def load(self, entries: Iterable[Entry]) -> None:
         """Take in the entries of a store, then sort its log by item."""
         for family, key, order, value in entries:
+            if key == codec.KEYS_END:
+                self._cleared[family] = max(order, self._cleared.get(family, 0))
+                continue
             if family in _TAGS and len(key) >= KEY_BYTES:
                 place = _ITEM + key[:KEY_BYTES] + _TAGS[family] + key[KEY_BYTES:]
             elif family == "log":
@@ -108,7 +112,7 @@ class Source:
         tag = _TAGS[family]
         start, stop = codec.prefix_range(_ITEM)
         for key, stored in self._engine.scan(_FAMILY, start, stop):
-            if stored and key[1 + KEY_BYTES : 2 + KEY_BYTES] == tag:
+            if stored and key[1 + KEY_BYTES : 2 + KEY_BYTES] == tag and not self._is_cleared(family, key):
                 name = key[1 : 1 + KEY_BYTES] + key[2 + KEY_BYTES : -_ORDER]
                 with contextlib.suppress(StoreCorrupt):
                     found[row_dimension(codec.unseal(family, name, stored))] += 1
@@ -140,12 +144,16 @@ class Source:
             try:
                 if tag in (b"i", b"h", b"l"):
                     _add(found, tag, rest, stored)
-                elif tag == _TAGS[vectors]:
+                elif tag == _TAGS[vectors] and not self._is_cleared(vectors, key):
                     _add_vector(found, vectors, rest, stored, dimension)
             except StoreCorrupt as error:
                 skipped(str(error))
         if found is not None:
             yield found
+
+    def _is_cleared(self, family: str, key: bytes) -> bool:
+        """Whether a sorted value was in its family before that was emptied: it is of another model."""
+        return _TOP - int.from_bytes(key[-_ORDER:], "big") < self._cleared.get(family, 0)
 
     def _put(self, key: bytes, value: bytes) -> None:
         self._waiting.append((_FAMILY, key, value))

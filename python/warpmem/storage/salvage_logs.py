@@ -19,9 +19,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from .codec import FAMILIES
+from .codec import FAMILIES, KEYS_END
 from .crc import crc32c
-from .salvage_tables import DELETION, VALUE, Entry, _varint, family_of
+from .salvage_tables import DELETION, RANGE_DELETION, VALUE, Entry, _varint, family_of
 
 _BLOCK: Final = 32 << 10
 _HEADER: Final = 7
@@ -31,6 +31,7 @@ _BATCH_HEADER: Final = 12
 _MASK: Final = 0xA282EAD8
 _PUTS: Final = {1: False, 5: True}  # kind: whether a family number follows
 _DELETIONS: Final = {0: False, 7: False, 4: True, 8: True}
+_RANGES: Final = {15: False, 14: True}
 _NOTHING: Final = 13
 _REMARK: Final = 3
 _ZEROS: Final = bytes(64)
@@ -157,7 +158,7 @@ def _read_batch(record: LogRecord, names: dict[int, str]) -> Iterator[Entry]:
         if kind == _NOTHING:
             continue
         number = 0
-        if _PUTS.get(kind) or _DELETIONS.get(kind):
+        if _PUTS.get(kind) or _DELETIONS.get(kind) or _RANGES.get(kind):
             number, at = _varint(data, at, size)
         key, at = _bytes(data, at)
         if kind == _REMARK and key is not None:
@@ -166,6 +167,11 @@ def _read_batch(record: LogRecord, names: dict[int, str]) -> Iterator[Entry]:
             name = names.get(number)
             if record.whole and name is not None:
                 yield Entry(name, key, sequence << 8 | DELETION, None)
+        elif kind in _RANGES and key is not None:
+            until, at = _bytes(data, at)
+            name = names.get(number)
+            if record.whole and name is not None and (key, until) == (b"", KEYS_END):
+                yield Entry(name, KEYS_END, sequence << 8 | RANGE_DELETION, None)
         elif kind in _PUTS and key is not None:
             value, at = _bytes(data, at)
             if value is None:

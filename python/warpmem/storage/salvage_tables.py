@@ -8,9 +8,10 @@ The format of a data block, after LevelDB's table_format.md and RocksDB's wiki "
 
     entry := shared (varint) unshared (varint) value_length (varint) key_suffix value
     block := entry* restart (u32)* count (u32), all little-endian; every 16th entry shares nothing
-    key   := user key, u64 little-endian: sequence << 8 | type (1 value, 0 and 7 deletion)
+    key   := user key, u64 little-endian: sequence << 8 | type (1 value, 0 and 7 deletion, 15 of a range)
 
-Stored as it is, or as its length (varint) and LZ4, and then 5 bytes of type and checksum.
+Stored as it is, or as its length (varint) and LZ4, and then 5 bytes of type and checksum. Deletions of ranges
+stand in a block of their own, as it is, and share nothing. A store deletes no range but a whole family.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ import re
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from .codec import FAMILIES, FRAME_BYTES
+from .codec import FAMILIES, FRAME_BYTES, KEYS_END
 from .crc import crc32c
 
-VALUE, DELETION, SINGLE_DELETION = 1, 0, 7
+VALUE, DELETION, SINGLE_DELETION, RANGE_DELETION = 1, 0, 7, 15
 _TRAILER: Final = 5
 _ORDER: Final = 8
 _MAX_BLOCK: Final = 64 << 20
@@ -32,12 +33,15 @@ _FIRST_ENTRY: Final = re.compile(rb"\x00[\x09-\x7f]")
 _FAMILY_NAME: Final = re.compile(
     b"|".join(bytes([len(name)]) + b"[a-z.]{0,22}name(" + name.encode("ascii") + b")" for name in FAMILIES)
 )
+_CLEARED: Final = re.compile(
+    b"".join((b"\x00\x08", bytes([len(KEYS_END)]), bytes([RANGE_DELETION]), b"(.{7})", KEYS_END)), re.DOTALL
+)
 _STARTS: Final = {family: crc32c(family.encode("ascii") + b"\0") for family in FAMILIES}
 
 
 class Entry(NamedTuple):
     """One version of one key. order: RocksDB's sequence << 8 | type, larger is newer. value: sealed, its
-    checksum holds; None for a deletion."""
+    checksum holds; None for a deletion. KEYS_END deleted means all the family had."""
 
     family: str
     key: bytes
@@ -68,6 +72,10 @@ class TableReader:
         self.unreadable = 0
 
     def __iter__(self) -> Iterator[Entry]:
+        if self._certain:
+            for cleared in _CLEARED.finditer(self._data):
+                order = int.from_bytes(cleared[1], "little") << 8 | RANGE_DELETION
+                yield Entry(self._family, KEYS_END, order, None)
         at, end = 0, len(self._data)
         while at < end:
             found, at_next = self._block(at)

@@ -223,11 +223,13 @@ def begin(engine: Engine, run: Run, model_id: str, dimension: int, now: Callable
 
     def change(transaction: BuildTransaction) -> tuple[StoreIdentity, ReembedJob]:
         identity, job = transaction.identity, transaction.job()
-        if (identity.model_id, identity.dimension) == (model_id, dimension):
+        wanted = (model_id, dimension)
+        if (identity.model_id, identity.dimension) == wanted:
+            if job is not None and job.done:  # what is left to do is to tidy up
+                return identity, job
             raise InputError(
                 f"the store's vectors are those of {model_id!r} ({dimension} dimensions) already"
             )
-        wanted = (model_id, dimension)
         if job is None or job.done or (job.model_id, job.dimension) != wanted:
             (other,) = (family for family in codec.VECTOR_FAMILIES if family != identity.vectors)
             transaction.clear(other)
