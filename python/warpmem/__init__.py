@@ -42,6 +42,7 @@ from .types import (
 if TYPE_CHECKING:
     from .aio import AsyncMemory
     from .index import VectorIndex
+    from .memory.training import TrainingRecord, TrainingStream
     from .storage.reports import Fault, Lost, RepairReport, VerifyReport
     from .upkeep import backup, backups, repair, restore, verify
 
@@ -75,6 +76,8 @@ __all__ = [
     "Scope",
     "SearchResult",
     "Stats",
+    "TrainingRecord",
+    "TrainingStream",
     "VectorIndex",
     "VerifyReport",
     "Version",
@@ -94,6 +97,7 @@ __all__ = [
 _LATER = {
     "AsyncMemory": "aio",
     "VectorIndex": "index",
+    **dict.fromkeys(("TrainingRecord", "TrainingStream"), "memory.training"),
     **dict.fromkeys(("Fault", "Lost", "RepairReport", "VerifyReport"), "storage.reports"),
     **dict.fromkeys(("backup", "backups", "repair", "restore", "verify"), "upkeep"),
 }

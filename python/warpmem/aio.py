@@ -88,6 +88,7 @@ class AsyncMemory:
     flush = _delegate(Memory.flush)
     backup = _delegate(Memory.backup)
     export = _delegate(Memory.export)
+    training_stream = _delegate(Memory.training_stream)
     import_ = _delegate(Memory.import_)
     refresh = _delegate(Memory.refresh)
 

@@ -214,7 +214,7 @@ def _choose_embedder(
         raise InputError("model_id= names the vectors of a function or of dimension=")
     if identity is None:
         return WordLlamaEmbedder()
-    for make in (WordLlamaEmbedder, HashingEmbedder):
+    for make in (HashingEmbedder, WordLlamaEmbedder):
         candidate: Embedder = make()
         if candidate.model_id == identity.model_id:
             return candidate

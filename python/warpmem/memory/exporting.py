@@ -83,7 +83,7 @@ def _umask() -> int:
 def _write(memory: Memory, log: Log, scope: Scope | None, stream: IO[bytes], vectors: bool) -> int:
     count = 0
     for whose in all_owners(memory) if scope is None else (scope,):
-        for item in _items(memory, whose):
+        for item in items_of(memory, whose):
             fields = item_fields(item)
             if vectors:
                 vector = log.vector(parse_id(item.id), item.version, log.identity)
@@ -104,10 +104,11 @@ def all_owners(memory: Memory) -> Iterator[Scope]:
         after = page[-1]
 
 
-def _items(memory: Memory, scope: Scope) -> Iterator[MemoryItem]:
+def items_of(memory: Memory, scope: Scope, *, include_past: bool = True) -> Iterator[MemoryItem]:
+    """A scope's items in the order in which they were first recorded."""
     cursor: str | None = None
     while True:
-        page = memory.list(scope, include_past=True, limit=_PAGE, cursor=cursor)
+        page = memory.list(scope, include_past=include_past, limit=_PAGE, cursor=cursor)
         yield from page.items
         cursor = page.cursor
         if cursor is None:

@@ -1,9 +1,9 @@
-"""What takes a Memory's contents elsewhere: backups, and items as JSON lines."""
+"""What takes a Memory's contents elsewhere: backups, items as JSON lines, texts to train with."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from ..errors import InputError
@@ -13,6 +13,7 @@ from . import arguments
 from .digests import Digests
 from .exporting import export
 from .importing import ImportReport, import_file
+from .training import TrainingStream, make_stream
 
 if TYPE_CHECKING:
     from ..protocols import Log
@@ -83,6 +84,37 @@ class Portable:
         return import_file(
             cast("Memory", self), self._log, file, arguments.check_scope(scope), kind, batch=batch,
             skip_errors=skip_errors, again=again, say=say or _ignore, progress=progress or _ignore,
+        )  # fmt: skip
+
+    def training_stream(
+        self,
+        scopes: Sequence[Scope] | None = None,
+        *,
+        kinds: Sequence[str] | None = None,
+        filters: Mapping[str, Any] | None = None,
+        min_trust: float = 0.5,
+        consent: str | None = "consent.training",
+        pairs: bool = False,
+        shard: tuple[int, int] = (0, 1),
+        cursor: str | None = None,
+    ) -> TrainingStream:
+        """An iterator over what is current, as TrainingRecord: texts to train with, each once.
+
+        scopes: None is every owner. Only items whose metadata has True under the path `consent` are given;
+        None asks nobody. `kinds`, `filters`: as for search; min_trust: the least `trust`. pairs: what a user
+        said and the assistant's message after it in the same scope, instead of texts. Texts that differ only
+        in case, whitespace or compatibility forms are one, whoever said them; the first is given.
+
+        shard: (number, how many): the shards of one stream share nothing, whatever is added meanwhile, and
+        are everything together. cursor: of an earlier stream with the same arguments; goes on behind what
+        that gave, also when it is gone by now. A stream holds about 100 bytes for each text of its shard that
+        it has passed, and one that goes on reads what lies before its cursor again to know it. What is
+        added to an owner that was passed is left for the next pass. Raises InputError.
+        """
+        self._check_open()
+        return make_stream(
+            cast("Memory", self), self._log.identity.salt, scopes, kinds, filters, min_trust, consent, pairs,
+            shard, cursor,
         )  # fmt: skip
 
 
