@@ -24,8 +24,12 @@ from warpmem.storage.values import HistoryValue, ItemValue, decode
 
 FILES = ("wal", "sst", "manifest", "current", "index")
 KINDS = ("bit", "byte", "zero", "truncate", "swap", "missing")
-CASES = [(file, kind) for file in FILES for kind in KINDS if (file, kind) != ("wal", "missing")]
-"""All that is tried. A live write-ahead log that is gone whole is a cut at its beginning."""
+CASES = [
+    *((file, kind) for file in FILES for kind in KINDS if (file, kind) != ("wal", "missing")),
+    ("wal", "header"), ("manifest", "header"),
+]  # fmt: skip
+"""All that is tried. A live write-ahead log that is gone whole is a cut at its beginning. "header" is a bit
+of the length or the kind of a record, which RocksDB believes."""
 _PATTERNS = {
     "wal": "*.log", "sst": "*.sst", "manifest": "MANIFEST-*", "current": "CURRENT", "index": "warpmem.index"
 }  # fmt: skip
@@ -144,8 +148,22 @@ def damage(path: Path, file_kind: str, kind: str, rng: random.Random) -> str:
         first, second = bytes(data[block : block + size]), bytes(data[other : other + size])
         if len(first) == len(second):
             data[block : block + size], data[other : other + size] = second, first
+    elif kind == "header":
+        at = rng.choice(headers(data)) + rng.randrange(4, 7)
+        data[at] ^= 1 << rng.randrange(8)
     file.write_bytes(data)
     return f"{file.name} {kind} at {at}"
+
+
+def headers(data: bytes | bytearray) -> list[int]:
+    """Where the records of a log or MANIFEST begin."""
+    found = []
+    for block in range(0, len(data), 32 << 10):
+        at, stop = block, min(block + (32 << 10), len(data))
+        while at + 7 <= stop and data[at + 6]:
+            found.append(at)
+            at += 7 + int.from_bytes(data[at + 4 : at + 6], "little")
+    return found
 
 
 class Case(NamedTuple):

@@ -5,11 +5,15 @@ from __future__ import annotations
 import random
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from durability.changes import MEMTABLE_BYTES, last_sequence, operations, read_all
+from durability.damage import headers
 from warpmem.errors import StoreCorrupt, StoreReadOnly
+from warpmem.storage.crc import crc32c
+from warpmem.storage.log_check import check_logs
 from warpmem.storage.rocks import RocksEngine
 
 CHANGES = 120
@@ -102,6 +106,63 @@ def test_one_flipped_bit(
         outcome_of_flip(template, tmp_path, pattern, random.Random(f"{pattern} {n}")) for n in range(FLIPS)
     ]
     assert outcomes.count("caught") >= least_caught, outcomes
+
+
+@pytest.mark.parametrize(("store", "pattern"), [("in_log", "*.log"), ("in_tables", "MANIFEST-*")])
+@pytest.mark.parametrize("which", [0, 1, -2])
+@pytest.mark.parametrize("place", [4, 5, 6])
+def test_every_bit_of_a_header(
+    request: pytest.FixtureRequest, tmp_path: Path, store: str, pattern: str, which: int, place: int
+) -> None:
+    """One bit of the kind of a log's first record, and RocksDB left out the whole log in silence; of a later
+    one, and nobody could open the store, or verify it, in finite time. Of a length near the end, and all
+    records behind it were left out."""
+    damaged = shutil.copytree(request.getfixturevalue(store), tmp_path / "damaged")
+    (file,) = (file for file in damaged.glob(pattern) if file.stat().st_size)
+    at = headers(file.read_bytes())[which] + place
+    for bit in range(8):
+        flip(file, 8 * at + bit)
+        with pytest.raises(StoreCorrupt):
+            RocksEngine(damaged, read_only=True, min_free_bytes=0)
+        with pytest.raises(StoreCorrupt):
+            RocksEngine(damaged, min_free_bytes=0)
+        flip(file, 8 * at + bit)
+    if store == "in_tables":
+        assert len(open_and_read(damaged)) == CHANGES
+
+
+@pytest.mark.parametrize(
+    ("records", "wrong"),
+    [
+        ([(1, b"one"), (1, b"two")], None),
+        ([(1, b"x" * 40_000), (1, b"two")], None),
+        ([(1, b"one"), (0, b""), (5, b"behind unused space")], None),
+        ([(1, b"one"), (5, b"two")], "byte 10 is of a kind"),
+        ([(131, b"one")], "byte 0 is of a kind"),
+        ([(1, b"one"), (1, b"two", 500)], None),
+        ([(1, b"one"), (1, b"two", 500), (1, b"three")], "byte 10 ends beyond"),
+        ([(1, b"one"), (1, b"two", 500), (1, b"three", 900)], None),
+    ],
+)
+def test_what_a_log_is_refused_for(tmp_path: Path, records: list[Any], wrong: str | None) -> None:
+    """(kind, content, length that is claimed). A torn end is none, whatever it looks like."""
+    data = bytearray()
+    for kind, content, *claimed in records:
+        room = (32 << 10) - 7 - len(data)
+        parts = [content] if len(content) <= room else [content[:room], content[room:]]
+        for number, part in enumerate(parts):
+            body = bytes([kind if len(parts) == 1 else 2 + 2 * number]) + part
+            checksum = crc32c(body)
+            masked = ((checksum >> 15 | checksum << 17) + 0xA282EAD8) & 0xFFFFFFFF
+            length = claimed[0] if claimed else len(part)
+            data += masked.to_bytes(4, "little") + length.to_bytes(2, "little") + body
+    (tmp_path / "000004.log").write_bytes(data)
+    (tmp_path / "LOG").write_bytes(b"\x05" * 100)
+    if wrong is None:
+        check_logs(str(tmp_path))
+    else:
+        with pytest.raises(StoreCorrupt, match=wrong):
+            check_logs(str(tmp_path))
 
 
 def test_a_value_moved_to_another_key_is_caught(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from . import directory
 from .codec import FAMILIES, VECTOR_FAMILIES
+from .log_check import check_logs
 
 _OPTIONS: Final = Path(__file__).with_name("rocksdb_options")
 _CACHE_BYTES: Final = 32 << 20
@@ -104,7 +105,8 @@ def open_database(
 
 
 def list_families(path: str) -> list[str]:
-    """The families of the database at a path."""
+    """The families of the database at a path. Raises StoreCorrupt for what RocksDB would not survive."""
     from rocksdict import Rdict
 
+    check_logs(path)
     return Rdict.list_cf(path)

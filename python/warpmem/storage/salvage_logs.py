@@ -23,8 +23,8 @@ from .codec import FAMILIES, KEYS_END
 from .crc import crc32c
 from .salvage_tables import DELETION, RANGE_DELETION, VALUE, Entry, _varint, family_of
 
-_BLOCK: Final = 32 << 10
-_HEADER: Final = 7
+BLOCK: Final = 32 << 10
+HEADER: Final = 7
 _WHOLE, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
 _EXTRA: Final = frozenset((9, 10, 11, 130, 131))  # records about the file itself, not about the data
 _BATCH_HEADER: Final = 12
@@ -57,7 +57,7 @@ class LogReader:
 
     def __iter__(self) -> Iterator[LogRecord]:
         parts: list[bytes] = []
-        for kind, content, whole in self._parts():
+        for kind, content, whole in self.parts():
             if not whole or kind in (_WHOLE, _FIRST):
                 if parts:
                     yield LogRecord(b"".join(parts), False)
@@ -74,20 +74,21 @@ class LogReader:
                     yield LogRecord(b"".join(parts), True)
                     parts = []
             else:  # its beginning is lost, and with it the places of its entries
-                self.damaged += _HEADER + len(content)
+                self.damaged += HEADER + len(content)
         if parts:
             self.torn = True
             yield LogRecord(b"".join(parts), False, True)
 
-    def _parts(self) -> Iterator[tuple[int, bytes, bool]]:
+    def parts(self) -> Iterator[tuple[int, bytes, bool]]:
+        """(type, content, whether it is whole) of every part, one after the other."""
         data, size = self._data, len(self._data)
-        for block in range(0, size, _BLOCK):
-            at, stop = block, min(block + _BLOCK, size)
-            while at + _HEADER <= stop:
+        for block in range(0, size, BLOCK):
+            at, stop = block, min(block + BLOCK, size)
+            while at + HEADER <= stop:
                 part = self._part(at, stop)
                 if part is not None:
                     yield (*part, True)
-                    at += _HEADER + len(part[1])
+                    at += HEADER + len(part[1])
                     continue
                 if not any(data[at:stop]):
                     # Space that was never written; in the middle of a file that is damage of its own.
@@ -99,24 +100,24 @@ class LogReader:
                     self.torn = True
                 else:
                     self.damaged += following - at
-                yield 0, data[at + _HEADER : following], False
+                yield 0, data[at + HEADER : following], False
                 at = following
 
     def _part(self, at: int, stop: int) -> tuple[int, bytes] | None:
         """(type, content) of the part at `at`, or None where there is none that is whole."""
         data = self._data
         length, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
-        end = at + _HEADER + length
+        end = at + HEADER + length
         if end > stop or not (_WHOLE <= kind <= _LAST or kind in _EXTRA):
             return None
         masked = int.from_bytes(data[at : at + 4], "little")
         if _masked(crc32c(memoryview(data)[at + 6 : end])) != masked:
             return None
-        return kind, data[at + _HEADER : end]
+        return kind, data[at + HEADER : end]
 
     def _following(self, at: int, stop: int) -> int:
         """Where the next whole part of this block begins, or the block's end."""
-        while at + _HEADER <= stop:
+        while at + HEADER <= stop:
             if self._data[at + 6] <= _LAST and self._part(at, stop) is not None:
                 return at
             at += 1
