@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from emulated_cuda import emulated
@@ -109,6 +110,12 @@ def make_pools(dim: int, n_columns: int = N_COLUMNS) -> dict[str, RowPool]:
         pools[name] = backend.pool(dim, n_columns)
         assert pools[name].isa == name, "the instruction set that was forced is the one that runs"
     return pools
+
+
+def without_adding(patch: pytest.MonkeyPatch) -> None:
+    """Backends say that their pools take no added scores, as those of devices do."""
+    for backend in (CpuBackend, NumpyBackend):
+        patch.setattr(backend, "capabilities", backend.capabilities - {"added"})
 
 
 def make_rows(kind: str, n: int, dim: int, seed: int) -> NDArray[np.float32]:

@@ -136,7 +136,7 @@ class NativePool {
                  const py::object& min_similarity, const py::object& w_similarity, const py::object& w_recency,
                  const py::object& w_priority, const py::object& half_life, const py::object& recency_column,
                  const py::object& priority_column, const py::object& now, const py::object& refine, const py::object& explain,
-                 const py::object& ranks_arg, const py::object& device) {
+                 const py::object& ranks_arg, const py::object& device, const py::object& added) {
     const View<float> queries(queries_arg, "queries", {-1, dim()});
     ScanRequest request;
     request.queries = queries.data();
@@ -157,6 +157,8 @@ class NativePool {
     require_finite(request.queries, request.n_queries, dim(), "queries");
     SegmentParser parser(n_columns(), request);
     const SegmentGroups groups = parser.parse(segments_arg.ptr());
+    parser.parse_added(added.ptr());
+    if (!request.segment_added.empty() && pool_.books() != nullptr) throw py::value_error("codes take no added scores");
 
     const std::vector<py::ssize_t> shape{request.n_queries, request.k};
     py::array_t<float> scores(shape);
@@ -183,7 +185,7 @@ class NativePool {
       const auto queries_of = static_cast<int64_t>(groups.begin[g + 1] - groups.begin[g]);
       elements += heads[g] ? heads[g]->slots * pool_.layout().padded * queries_of : 0;
     }
-    const ScanPort* const port = scan_port_of(device, pool_);
+    const ScanPort* const port = request.segment_added.empty() ? scan_port_of(device, pool_) : nullptr;
     const bool shared = port != nullptr && elements >= port->least_work;
     ScanCounters counters;
     {
@@ -377,9 +379,11 @@ PYBIND11_MODULE(_cpu, m) {
            py::arg("w_priority") = zero, py::arg("half_life") = one, py::arg("recency_column") = zero_int,
            py::arg("priority_column") = zero_int, py::arg("now") = zero_int, py::arg("refine") = py::int_(10),
            py::arg("explain") = false, py::arg("ranks") = false, py::arg("device") = py::none(),
+           py::arg("added") = py::none(),
            "The k best rows of each query: (scores, similarities, list_ids, row_ids, counts); with explain a dict of counters "
            "more, "
-           "with ranks also the groups and ordinals of the rows in it. device: a port of warpmem._cuda, which does what it can.")
+           "with ranks also the groups and ordinals of the rows in it. device: a port of warpmem._cuda, which does what it can. "
+           "added: for each segment None or a float32 array by row id, added to scores; the host alone scans then.")
       .def("port", &NativePool::port, "What warpmem._cuda's PageCache needs of this pool: a capsule, which keeps the pool.")
       .def("vectors", &NativePool::vectors, py::arg("list_id"), py::arg("row_ids"), "Stored rows; KeyError when one is absent.")
       .def("lists", &NativePool::lists, "Ids of all lists, ascending.")

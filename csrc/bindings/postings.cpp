@@ -99,6 +99,19 @@ class NativePostings {
                           std::move(adjacent));
   }
 
+  py::tuple sums(const py::object& words_arg, const py::object& w_lexical_arg, const py::object& w_adjacent_arg) {
+    const std::string_view words = utf8(words_arg.ptr(), "words");
+    const float w_lexical = as_weight(w_lexical_arg, "w_lexical");
+    const float w_adjacent = as_weight(w_adjacent_arg, "w_adjacent");
+    Postings::Sums sums;
+    {
+      const py::gil_scoped_release release;
+      const std::lock_guard<std::mutex> lock(mutex_);
+      sums = postings_.sums(words, w_lexical, w_adjacent);
+    }
+    return py::make_tuple(array_of(sums.totals), array_of(sums.lexical), array_of(sums.adjacent));
+  }
+
   py::array_t<uint32_t> ordinals(const py::object& rows_arg) {
     const View<int64_t> rows(rows_arg, "rows", {-1});
     py::array_t<uint32_t> out(rows.shape(0));
@@ -126,6 +139,10 @@ class NativePostings {
   }
 
  private:
+  static py::array_t<float> array_of(const std::vector<float>& values) {
+    return py::array_t<float>(static_cast<py::ssize_t>(values.size()), values.data());
+  }
+
   std::mutex mutex_;
   Postings postings_;
 };
@@ -147,6 +164,8 @@ void bind_postings(py::module_& m) {
           py::arg("also"),
           "(n, all, rows, totals, lexical, adjacent): n best rows by w_lexical * lexical + w_adjacent * adjacent, best first and "
           "above 0, then the rows `also`. all: no other row is above 0.")
+      .def("sums", &NativePostings::sums, py::arg("words"), py::arg("w_lexical"), py::arg("w_adjacent"),
+           "(totals, lexical, adjacent) of all row ids below the first that was never there; totals as `score` weighs them.")
       .def("ordinals", &NativePostings::ordinals, py::arg("rows"), "Ordinals of rows, 0 for those that are not there.")
       .def("stats", &NativePostings::stats, "rows, terms, bytes.");
 }

@@ -27,6 +27,23 @@ class SegmentParser {
     return parse_sequence(argument);
   }
 
+  // None, or for each segment None or an array by row id of what is added to scores.
+  void parse_added(PyObject* argument) {
+    if (argument == Py_None) return;
+    const Items arrays(argument, "added");
+    if (arrays.size() != request_.segment_queries.size()) {
+      throw py::value_error("added must have one entry for each of " + std::to_string(request_.segment_queries.size()) +
+                            " segments, not " + std::to_string(arrays.size()));
+    }
+    request_.segment_added.resize(arrays.size());
+    for (size_t s = 0; s < arrays.size(); ++s) {
+      if (arrays[s] == Py_None) continue;
+      const View<float>& values = added_.emplace_back(arrays[s], "added", std::initializer_list<int64_t>{-1});
+      require_finite(values.data(), 1, values.shape(0), "added");
+      request_.segment_added[s] = Added{values.data(), values.shape(0)};
+    }
+  }
+
  private:
   SegmentGroups parse_table(PyObject* argument) {
     const Items parts(argument, "segments", 4);
@@ -146,6 +163,7 @@ class SegmentParser {
   const int64_t n_columns_;
   ScanRequest& request_;
   std::vector<View<uint64_t>> bitmaps_;  // alive until the scan is done
+  std::vector<View<float>> added_;
 };
 
 }  // namespace warpmem

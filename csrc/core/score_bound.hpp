@@ -67,11 +67,19 @@ WARPMEM_HD inline float extra_bound(const ExtraTerms& terms, bool by_recency, in
   return value < -1e37f ? -1e37f : value;
 }
 
+// An extra and what else is added to a score: above their sum by at least 3e-6 of the latter's magnitude. NaN where the extra is.
+inline float add_bound(const Ranking& r, float extra, float added) {
+  const double part = static_cast<double>(added) / r.w_similarity;
+  const double sum = static_cast<double>(extra) + part + fabs(part) * 3e-6;
+  const auto value = static_cast<float>(sum + fabs(sum) * 1e-6);
+  return value < -1e37f ? -1e37f : value;
+}
+
 // A row whose bound (on similarity + extra) is below this has a final score below `threshold`: the slack exceeds the rounding errors of final_score, under
 // 2^-22 of the magnitudes of its parts. Those of the extra are covered in extra_bound; that of the similarity's part is at most |t| plus those.
-// `least` is a similarity not above the smallest that is wanted.
-WARPMEM_HD inline float score_floor(const Ranking& r, float least, float threshold) {
-  const bool ranked = r.w_recency != 0.0 || r.w_priority != 0.0;
+// `least` is a similarity not above the smallest that is wanted. `added`: extras have something else in them, by add_bound.
+WARPMEM_HD inline float score_floor(const Ranking& r, float least, float threshold, bool added = false) {
+  const bool ranked = added || r.w_recency != 0.0 || r.w_priority != 0.0;
   float floor = threshold;
   if (ranked || r.w_similarity != 1.0) {
     const double t = threshold;

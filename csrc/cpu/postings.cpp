@@ -232,22 +232,30 @@ std::vector<float> Postings::adjacent_of(const std::vector<float>& lexical) cons
   return sums;
 }
 
+Postings::Sums Postings::sums(std::string_view text, float w_lexical, float w_adjacent) const {
+  Sums sums;
+  sums.lexical = lexical_of(text);
+  const size_t n = sums.lexical.size();
+  sums.adjacent = w_adjacent > 0.0f ? adjacent_of(sums.lexical) : std::vector<float>(n);
+  sums.totals.resize(n);
+  for (size_t row = 0; row < n; ++row) sums.totals[row] = w_lexical * sums.lexical[row] + w_adjacent * sums.adjacent[row];
+  return sums;
+}
+
 Postings::Found Postings::score(std::string_view text, float w_lexical, float w_adjacent, size_t most,
                                 const std::vector<int64_t>& also) const {
-  const std::vector<float> lexical = lexical_of(text);
-  const std::vector<float> adjacent = w_adjacent > 0.0f ? adjacent_of(lexical) : std::vector<float>(lexical.size());
-  const auto score_of = [&](size_t row) {
-    return Score{static_cast<uint32_t>(row), w_lexical * lexical[row] + w_adjacent * adjacent[row], lexical[row], adjacent[row]};
-  };
+  const Sums found_sums = sums(text, w_lexical, w_adjacent);
+  const std::vector<float>&totals = found_sums.totals, &lexical = found_sums.lexical, &adjacent = found_sums.adjacent;
   Found found;
   for (const int64_t row : also) {
-    found.also.push_back(row >= 0 && row < row_ids() ? score_of(static_cast<size_t>(row)) : Score{0, 0.0f, 0.0f, 0.0f});
+    const bool known = row >= 0 && row < row_ids();
+    const auto at = static_cast<size_t>(row);
+    found.also.push_back(Score{});
+    if (known) found.also.back() = Score{static_cast<uint32_t>(row), totals[at], lexical[at], adjacent[at]};
   }
   const auto better = [](const Score& left, const Score& right) {
     return left.total != right.total ? left.total > right.total : left.row < right.row;
   };
-  std::vector<float> totals(lexical.size());
-  for (size_t row = 0; row < totals.size(); ++row) totals[row] = w_lexical * lexical[row] + w_adjacent * adjacent[row];
   // Rows that beat the worst of the best so far are gathered, and thinned out when they are too many.
   std::vector<Score>& best = found.best;
   const auto gather = [&](float least) {

@@ -39,10 +39,17 @@ class Postings {
     std::vector<Score> also;
   };
 
+  struct Sums {  // by row, all three of them
+    std::vector<float> totals;
+    std::vector<float> lexical;
+    std::vector<float> adjacent;
+  };
+
   // Adds a row that is not there. run: rows of one run follow one another by ordinal; kNoRun: it follows none.
   void put(int64_t row, int64_t run, uint32_t ordinal, std::string_view text);
   // False when it is not there.
   bool remove(int64_t row) noexcept;
+  Sums sums(std::string_view text, float w_lexical, float w_adjacent) const;
   // The `most` best rows of those with a total above 0, and the scores of the rows in `also`.
   Found score(std::string_view text, float w_lexical, float w_adjacent, size_t most, const std::vector<int64_t>& also) const;
   uint32_t ordinal(int64_t row) const noexcept { return has(row) ? docs_[static_cast<size_t>(row)].ordinal : 0; }

@@ -112,6 +112,7 @@ ScanCounters scan_lists(const Kernels& kernels, const Pool& pool, const ScanRequ
   const Ranking& ranking = request.ranking;
   ScanContext context{kernels, layout, pool.metric() == Metric::kL2, request};
   context.ranked = ranking.w_recency != 0.0 || ranking.w_priority != 0.0;
+  context.added = !request.segment_added.empty();
   context.plain = ranking.w_similarity == 1.0 && ranking.w_recency == 0.0 && ranking.w_priority == 0.0;
   context.min_similarity = not_above(request.min_similarity);
   context.queries = queries.data();

@@ -22,11 +22,20 @@
 
 namespace warpmem {
 
+// What is added to the final scores of rows, by row id; nothing to those of others.
+struct Added {
+  const float* values = nullptr;
+  int64_t n = 0;
+
+  float of(int64_t row_id) const noexcept { return row_id >= 0 && row_id < n ? values[row_id] : 0.0f; }
+};
+
 // One query over one list.
 struct Segment {
   uint32_t query = 0;
   uint32_t group = 0;
   uint32_t filter = 0;
+  Added added;
 };
 
 struct ScanRequest {
@@ -40,13 +49,14 @@ struct ScanRequest {
   std::vector<uint32_t> segment_queries;
   std::vector<uint32_t> segment_groups;
   std::vector<uint32_t> segment_filters;
+  std::vector<Added> segment_added;  // or empty. Of finite numbers; not for a pool with codebooks
   std::vector<Filter> filters;
   std::vector<Term> terms;
   std::vector<int64_t> values;
 
   Segment segment(uint32_t s) const noexcept {
     return Segment{segment_queries[s], segment_groups.empty() ? 0 : segment_groups[s],
-                   segment_filters.empty() ? 0 : segment_filters[s]};
+                   segment_filters.empty() ? 0 : segment_filters[s], segment_added.empty() ? Added{} : segment_added[s]};
   }
 };
 

@@ -1,6 +1,7 @@
-// What a task knows of its rows besides their codes: filters, and what recency and priority add to their scores. See scan_task.hpp.
+// What a task knows of its rows besides their codes: filters, and what else their scores are made of. See scan_task.hpp.
 #include <algorithm>
 
+#include "../core/score_bound.hpp"
 #include "scan_task.hpp"
 
 namespace warpmem {
@@ -155,6 +156,20 @@ void ScanWorker::extras_chunk() noexcept {
                            r.w_recency / r.w_similarity,
                            r.w_priority / r.w_similarity};
     context_.kernels.extras(terms, extras_[p]);
+  }
+}
+
+// masks: the rows of the chunk's pages that are still wanted.
+void ScanWorker::added_chunk(const Segment& segment, const uint64_t* masks) noexcept {
+  for (size_t p = 0; p < n_pages_; ++p) {
+    if (masks[p] == 0) continue;
+    touch(pages_[p], kHeadPlane);
+    const int64_t* const row_ids = layout_.row_ids(pages_[p]);
+    for (uint64_t bits = masks[p]; bits != 0; bits &= bits - 1) {
+      const int slot = __builtin_ctzll(bits);
+      const float extra = context_.ranked ? extras_[p][slot] : 0.0f;
+      sums_[p][slot] = add_bound(context_.request.ranking, extra, segment.added.of(row_ids[slot]));
+    }
   }
 }
 

@@ -81,11 +81,11 @@ float ScanWorker::threshold_of(size_t query) const noexcept {
 }
 
 float ScanWorker::floor_of(float threshold) const noexcept {
-  return score_floor(context_.request.ranking, context_.min_similarity, threshold);
+  return score_floor(context_.request.ranking, context_.min_similarity, threshold, context_.added);
 }
 
 ScreenPage ScanWorker::screened(size_t p) const noexcept {
-  const float* const extra = context_.ranked ? extras_[p] : nullptr;
+  const float* const extra = context_.added ? sums_[p] : context_.ranked ? extras_[p] : nullptr;
   return ScreenPage{pages_[p].coarse, pages_[p].fine, layout_.padded / kLineElements, extra, context_.l2};
 }
 
@@ -106,14 +106,16 @@ void ScanWorker::fetch_fine(const ConstPage& page, uint64_t rows) const noexcept
 
 void ScanWorker::screen_chunk(const ScanTask& task, const ScanList& list) noexcept {
   const int64_t n = task.query_end - task.query_begin;
-  for (int64_t first = 0; first < n; first += kScreenQueries) {
+  const int64_t together = context_.added ? 1 : kScreenQueries;  // extras are the same for all of them
+  for (int64_t first = 0; first < n; first += together) {
     ScreenQuery block[kScreenQueries];
     int64_t at_of[kScreenQueries];
     int count = 0;
-    for (int64_t at = first; at < std::min(n, first + kScreenQueries); ++at) {
+    for (int64_t at = first; at < std::min(n, first + together); ++at) {
       const Segment segment = context_.request.segment(list.segments[task.query_begin + at]);
       const QueryBound& query = context_.bounds[segment.query];
       if (query.codes == nullptr) continue;
+      if (context_.added) added_chunk(segment, masks_.data() + at * kChunkPages);
       const float floor = floor_of(threshold_of(segment.query));
       at_of[count] = at;
       block[count++] =
@@ -209,9 +211,19 @@ void ScanWorker::select(const Segment& segment, int64_t list_id, int64_t at) noe
   }
 }
 
-// Without a screen: every row of the mask.
+// Without a screen: every row of the mask. Where the similarity has no weight, none is compared that is not good enough without it.
 void ScanWorker::score_page(const Segment& segment, int64_t list_id, const ConstPage& page, uint64_t mask) noexcept {
   const double* const wide = context_.queries + static_cast<int64_t>(segment.query) * layout_.padded;
+  if (context_.request.ranking.w_similarity == 0.0) {
+    if (mask != 0) touch(page, kHeadPlane);
+    for (; mask != 0; mask &= mask - 1) {
+      const int slot = __builtin_ctzll(mask);
+      if (whole_of(segment, page, slot, 0.0f) < tops[segment.query].threshold()) continue;
+      ++rows_rescored;
+      offer(segment, list_id, page, slot, exact(page, slot, wide));
+    }
+    return;
+  }
   rows_rescored += __builtin_popcountll(mask);
   float similarities[kPageRows];
   if (layout_.storage == Storage::kF32) {
@@ -256,11 +268,16 @@ float ScanWorker::final_of(const ConstPage& page, int slot, float similarity) co
   return final_score(r, similarity, recency, priority);
 }
 
+float ScanWorker::whole_of(const Segment& segment, const ConstPage& page, int slot, float similarity) const noexcept {
+  const float score = final_of(page, slot, similarity);
+  return context_.added ? add_score(score, segment.added.of(layout_.row_ids(page)[slot])) : score;
+}
+
 void ScanWorker::offer(const Segment& segment, int64_t list_id, const ConstPage& page, int slot, float similarity) noexcept {
   if (!(static_cast<double>(similarity) >= context_.request.min_similarity)) return;
   TopK& top = tops[segment.query];
   touch(page, kHeadPlane);
-  const float score = final_of(page, slot, similarity);
+  const float score = whole_of(segment, page, slot, similarity);
   if (score < top.threshold()) return;
   top.offer(Candidate{score, similarity, segment.group, layout_.ordinals(page)[slot], layout_.row_ids(page)[slot], list_id});
 }

@@ -23,6 +23,7 @@ struct ScanContext {
   const ScanRequest& request;
   bool plain = false;                    // the score is the similarity
   bool ranked = false;                   // recency or priority have a weight
+  bool added = false;                    // segments add something to scores
   float min_similarity = -INFINITY;      // not above the request's
   const double* queries = nullptr;       // (n_queries, padded), zero behind dim
   const QueryBound* bounds = nullptr;    // by query; null: no screen. One without codes is not screened.
@@ -72,6 +73,7 @@ class ScanWorker {
   // scan_filter.cpp
   void filter_chunk(const ScanTask& task, const ScanList& list) noexcept;
   void extras_chunk() noexcept;
+  void added_chunk(const Segment& segment, const uint64_t* masks) noexcept;
   uint64_t test_late(const Segment& segment, int64_t at, size_t p, uint64_t mask) noexcept;
   bool same_filter(uint32_t left, uint32_t right) const noexcept;
   Verdict judge(const Filter& filter, size_t p) const noexcept;
@@ -89,6 +91,7 @@ class ScanWorker {
   float threshold_of(size_t query) const noexcept;
   float floor_of(float threshold) const noexcept;
   float final_of(const ConstPage& page, int slot, float similarity) const noexcept;
+  float whole_of(const Segment& segment, const ConstPage& page, int slot, float similarity) const noexcept;
   float exact(const ConstPage& page, int slot, const double* query) noexcept;
   void offer(const Segment& segment, int64_t list_id, const ConstPage& page, int slot, float similarity) noexcept;
 
@@ -107,6 +110,7 @@ class ScanWorker {
   int64_t late_passed_ = 0;               // and passed
   std::vector<uint16_t> untested_;        // by query of the task: pages whose filter is yet to be tested
   float extras_[kChunkPages][kPageRows];  // see Kernels::extras
+  float sums_[kChunkPages][kPageRows] = {};  // of those and what the segment at hand adds
   uint64_t sparse_[kChunkPages];          // rows that one query takes without a bound
   std::vector<uint64_t> masks_;           // (queries of the task, kChunkPages)
   std::vector<float> bounds_;             // (queries of the task, rows of the chunk)

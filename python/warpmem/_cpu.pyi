@@ -72,6 +72,7 @@ class Pool:
         explain: bool = False,
         ranks: bool = False,
         device: CapsuleType | None = None,
+        added: Sequence[NDArray[np.float32] | None] | None = None,
     ) -> tuple[
         NDArray[np.float32], NDArray[np.float32], NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]
     ]: ...  # with explain or ranks a sixth: dict[str, Any]; ranks: "groups", "ordinals" (q, k) uint32
@@ -125,6 +126,9 @@ class Postings:
     ) -> tuple[
         int, bool, NDArray[np.int64], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]
     ]: ...
+    def sums(
+        self, words: str, w_lexical: float, w_adjacent: float
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]: ...
     def ordinals(self, rows: NDArray[np.int64]) -> NDArray[np.uint32]: ...
     def stats(self) -> dict[str, int]: ...
 

@@ -102,6 +102,76 @@ def test_every_variant_gives_the_same_bits(dim: int, n: int, storage: str, metri
         check_same(every, queries[:3], segments(3, n), 300, min_similarity=low)
 
 
+def added_scores(n: int, n_segments: int, seed: int) -> list[NDArray[np.float32] | None]:
+    """Nothing, little to many rows, much to few, to rows that are not there, and to the first rows alone."""
+    rng = np.random.default_rng(seed)
+    few = np.where(rng.random(n) < 0.03, rng.random(n) * 5.0, 0.0)
+    kinds: list[NDArray[np.float32] | None] = [
+        None,
+        (rng.random(n) * 0.2).astype(np.float32),
+        few.astype(np.float32),
+        (-rng.random(n + 100) * 1e6).astype(np.float32),
+        rng.random(n // 3).astype(np.float32),
+        np.empty(0, np.float32),
+    ]
+    return [kinds[int(i)] for i in rng.integers(0, len(kinds), n_segments)]
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize(("dim", "n"), [(20, 400), (64, 1500)])
+def test_added_scores_give_the_same_bits(dim: int, n: int, storage: str, metric: str) -> None:
+    every = pools(dim, storage, metric)
+    rows = make_rows("random", n, dim, n + dim)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    fill(every, rows, dim)
+    queries = make_rows("random", 12, dim, 7)
+    queries[::2] = rows[:6] + 0.1 * queries[::2]
+    for n_queries in (1, 3, 12):
+        asked = segments(n_queries, n)
+        for seed, ranking in enumerate(({}, RANKED, {"w_similarity": 0.0}, {"w_similarity": -1.0})):
+            added = added_scores(n, len(asked), seed)
+            check_same(every, queries[:n_queries], asked, 10, added=added, **ranking)
+            options = {**ranking, "min_similarity": 0.1}
+            check_same(every, queries[:n_queries], asked, 300, added=added, **options)
+
+
+def test_added_scores_are_added_to_final_scores_and_rounded_again() -> None:
+    """Against the sum made by hand of a scan of all rows without them."""
+    pool = BACKENDS["numpy"].pool(16, 3)
+    rows = make_rows("random", 300, 16, 4)
+    fill({("numpy",): pool}, rows, 5)
+    query = make_rows("random", 1, 16, 6)
+    both: list[Segment] = [(0, 0, 0, [], [], None), (0, 1, 1, [], [], None)]
+    added = [np.linspace(-1, 1, 250).astype(np.float32), None]
+    whole = pool.scan(query, both, 300, **RANKED)
+    count = int(whole[4][0])
+    expected = []
+    for score, list_id, row_id in zip(
+        *(part[0, :count].tolist() for part in (whole[0], *whole[2:4])), strict=True
+    ):
+        more = float(added[0][row_id]) if list_id == 0 and row_id < 250 else 0.0
+        expected.append((np.float32(score + more), list_id, row_id))
+    expected.sort(key=lambda row: -row[0])
+    found = pool.scan(query, both, 7, added=added, **RANKED)
+    assert [*zip(*(part[0].tolist() for part in (found[0], *found[2:4])), strict=True)] == expected[:7]
+
+
+@pytest.mark.parametrize("backend", ["numpy", "serial"])
+def test_added_scores_are_checked(backend: str) -> None:
+    pool: Any = BACKENDS[backend].pool(4, 0)
+    query, segment = np.ones((1, 4), np.float32), (0, 0, 0, [], [], None)
+    fine = np.zeros(3, np.float32)
+    for bad, error in (
+        ([], ValueError), ([fine, fine], ValueError), ([fine.astype(np.float64)], TypeError),
+        ([fine + np.float32(np.nan)], ValueError), ([fine[None]], ValueError), ([[0.0]], TypeError),
+    ):  # fmt: skip
+        with pytest.raises(error):
+            pool.scan(query, [segment], 1, added=bad)
+    with pytest.raises(ValueError, match="takes no added"):
+        BACKENDS["cupy"].pool(4, 0).scan(query, [segment], 1, added=[fine])
+
+
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("storage", STORAGES)
 @pytest.mark.parametrize(

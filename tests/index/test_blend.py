@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import warpmem
+from pools import without_adding
 from warpmem import Ranking, Scope
 from warpmem.errors import InputError, StoreCorrupt
-from warpmem.index import blend
+from warpmem.index import blend, searched_partitions
 from warpmem.index.blend import Rows, Words
 from warpmem.index.owner_words import OwnerWords
 from warpmem.records import ScopePart, ScoreParams, SearchRequest
@@ -95,6 +96,14 @@ def fill(memory: warpmem.Memory, texts: Sequence[str]) -> list[Any]:
     return [memory.add(text, user_id="u", vector=vector, kind="event", valid_from=then) for text in texts]
 
 
+@pytest.fixture(params=["added", "blended"], autouse=True)
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Whether the scan adds what words say, or finds its best apart from those by words."""
+    if request.param == "blended":
+        without_adding(monkeypatch)
+    return str(request.param)
+
+
 def test_scopes_that_share_an_owner_are_searched_to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """The scan finds more than it is asked for then, and that is no sign that it found all."""
     monkeypatch.setattr(blend, "_SCANNED", 1)
@@ -161,26 +170,52 @@ def test_what_is_not_similar_enough_takes_no_place(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("forever", [False, True], ids=["once", "every time"])
 def test_a_change_between_two_looks_shows_no_item_twice(
-    forever: bool, monkeypatch: pytest.MonkeyPatch
+    forever: bool, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with warpmem.open(dimension=DIM) as memory:
         items = fill(memory, ["red tower", "red tea", "red"])
-        score, left = OwnerWords.score, [1]
+        name, left = "sums" if way == "added" else "score", [1]
+        ask = getattr(OwnerWords, name)
 
         def after_a_change(self: OwnerWords, *arguments: Any) -> Any:
             if left or forever:
                 left.clear()
                 memory.update(items[0].id, text="red tower tower", vector=np.eye(DIM)[0])
-            return score(self, *arguments)
+            return ask(self, *arguments)
 
         memory.search("red tower", vector=np.eye(DIM)[0], user_id="u", mode="hybrid")
-        monkeypatch.setattr(OwnerWords, "score", after_a_change)
+        monkeypatch.setattr(OwnerWords, name, after_a_change)
         hits = memory.search("red tower", vector=np.eye(DIM)[0], user_id="u", mode="hybrid")
         assert len({hit.item.id for hit in hits}) == len(hits) == 3
         if not forever:
-            monkeypatch.setattr(OwnerWords, "score", score)
+            monkeypatch.setattr(OwnerWords, name, ask)
             again = memory.search("red tower", vector=np.eye(DIM)[0], user_id="u", mode="hybrid")
             assert [(hit.item, hit.score) for hit in hits] == [(hit.item, hit.score) for hit in again]
+
+
+def test_many_searches_at_once_find_what_each_finds_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where what words say is too much for one scan."""
+    monkeypatch.setattr(searched_partitions, "_MOST_SUMS", 7)
+    rng = random.Random(8)
+    with warpmem.open(dimension=DIM) as memory:
+        for user in ("u", "v"):
+            for _ in range(5):
+                memory.add(
+                    " ".join(rng.choices(["tower", "red", "tea"], k=3)),
+                    user_id=user,
+                    kind="event",
+                    vector=[1] * DIM,
+                )
+        queries = ["red", "tea tower", "none of them", "tower"]
+        scopes = [Scope(user_id=user) for user in ("u", "v", "nobody", "u")]
+        vectors = np.eye(DIM)[:4]
+        for mode in ("lexical", "hybrid"):
+            together = memory.search_many(queries, scopes=scopes, vectors=vectors, mode=mode, k=4)
+            for i, found in enumerate(together):
+                alone = memory.search(queries[i], scope=scopes[i], vector=vectors[i], mode=mode, k=4)
+                assert [(hit.item.id, hit.score, hit.parts) for hit in found] == [
+                    (hit.item.id, hit.score, hit.parts) for hit in alone
+                ]
 
 
 def test_words_that_cannot_be_read_are_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,6 +65,11 @@ class Pair:
         zero = np.zeros(3, np.float32)
         expected = np.array([known.get(row, zero) for row in rows.tolist()], np.float32).reshape(-1, 3)
         assert np.array_equal(np.stack([totals, lexical, adjacent], 1), expected)
+        sums = np.stack(self.postings.sums(query, w_lexical, w_adjacent), 1)
+        assert np.array_equal(
+            sums, np.array([known.get(row, zero) for row in range(len(sums))]).reshape(-1, 3)
+        )
+        assert len(sums) > max(self.rows, default=-1)
         exact = self.model.lexical(query)
         around = self.model.adjacent(exact)
         for row, mine, near in zip(rows.tolist(), lexical, adjacent, strict=True):

@@ -14,6 +14,7 @@ import pytest
 
 import warpmem
 from oracle import exact_dot, round_float32
+from pools import without_adding
 from warpmem import Memory, Ranking, Scope
 from warpmem.index import blend, partitions
 from warpmem.ops.clock import FixedClock, to_datetime
@@ -289,15 +290,18 @@ class Model:
             assert got == wanted, (options, scopes, query)
 
 
-@pytest.fixture(params=[False, True], ids=["as it is", "many rounds"])
+@pytest.fixture(params=["added", "blended", "many rounds"])
 def rounds(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Whether a search begins with one row, so that it goes round often and reaches the last round."""
-    if request.param:
+    """Whether the scan adds what words say, or cannot; and then, whether a search begins with one row, so
+    that it goes round often and reaches the last round."""
+    if request.param != "added":
+        without_adding(monkeypatch)
+    if request.param == "many rounds":
         monkeypatch.setattr(blend, "_SCANNED", 1)
         monkeypatch.setattr(blend, "_WORDED", 1)
         monkeypatch.setattr(blend, "_GROWTH", 2)
         monkeypatch.setattr(blend, "MOST", 24)
-    return bool(request.param)
+    return bool(request.param == "many rounds")
 
 
 @pytest.mark.parametrize("backend", ["cpu", "numpy"])

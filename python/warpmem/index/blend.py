@@ -2,10 +2,11 @@
 
     score = the scan's score + w_lexical * lexical + w_adjacent * adjacent      (csrc/cpu/postings.hpp)
 
-The scan's best and the best by words are asked for apart, and the scan for the scores of the latter. A row in
-neither list scores at most the worst of both together: when the k-th best is above that, it is done (the
-threshold algorithm: Fagin, Lotem and Naor, "Optimal Aggregation Algorithms for Middleware", 2001). Else the
-next round asks for more, and the last for every row that has a word: the scan's best hold the best of others.
+This is for pools that cannot add inside the scan. The scan's best and the best by words are asked for apart,
+and the scan for the scores of the latter. A row in neither list scores at most the worst of both together:
+when the k-th best is above that, it is done (the threshold algorithm: Fagin, Lotem and Naor, "Optimal
+Aggregation Algorithms for Middleware", 2001). Else the next round asks for more, and the last for every row
+that has a word: the scan's best hold the best of others.
 """
 
 from __future__ import annotations
@@ -228,15 +229,18 @@ def _table(entry: _Worded, rows: Rows) -> NDArray[np.float64]:
 
 def _only(request: SearchRequest, group: int, rows: NDArray[np.int64], n_rows: int) -> SearchRequest:
     """The request over chosen rows of one scope alone."""
-    bits = np.zeros((n_rows + 63) // 64 * 64, np.uint8)
-    bits[rows[rows < n_rows]] = 1
+    chosen = np.zeros(n_rows, np.bool_)
+    chosen[rows[rows < n_rows]] = True
     part = request.parts[group]
-    parts = (msgspec.structs.replace(part, bitmap=_both(part, bits)),)
+    parts = (msgspec.structs.replace(part, bitmap=both(part, chosen)),)
     return msgspec.structs.replace(request, parts=parts)
 
 
-def _both(part: ScopePart, bits: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    words: NDArray[np.uint64] = np.packbits(bits, bitorder="little").view(np.uint64)
+def both(part: ScopePart, chosen: NDArray[np.bool_]) -> NDArray[np.uint64]:
+    """The bitmap of a part, of its chosen rows alone: by row id."""
+    octets = np.zeros((len(chosen) + 63) // 64 * 8, np.uint8)
+    octets[: (len(chosen) + 7) // 8] = np.packbits(chosen, bitorder="little")
+    words: NDArray[np.uint64] = octets.view(np.uint64)
     if part.bitmap is not None:
         shared = min(len(words), len(part.bitmap))
         words = words[:shared] & part.bitmap[:shared]

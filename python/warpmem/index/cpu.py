@@ -42,7 +42,7 @@ class CpuBackend:
     """
 
     name = "cpu"
-    capabilities = frozenset({"scan", "filter", "ranking", "file"})
+    capabilities = frozenset({"scan", "filter", "ranking", "added", "file"})
 
     def __init__(self, isa: str = "auto") -> None:
         self._isa = isa

@@ -45,6 +45,8 @@ class CupyPool(NumpyPool):
     """RowPool on the arrays of `xp`. cache_bytes: of lists on the device; the least recently searched leave
     first."""
 
+    _adds = False
+
     def __init__(
         self,
         dim: int,

@@ -46,6 +46,8 @@ class NumbaPool(NumpyPool):
     """RowPool whose scan is compiled by Numba. threads: of one scan; with more than 1, large scans take
     turns."""
 
+    _adds = False
+
     def __init__(
         self, dim: int, n_columns: int, threads: int = 1, *, storage: str = "f32", metric: str = "dot"
     ) -> None:

@@ -19,7 +19,7 @@ from ..protocols import RowPool
 from ..records import Segment, SegmentTable
 from .arguments import check_array, check_finite, integer, members_of, one_of
 from .canonical import canonical_dot, canonical_l2, exp2_neg, key_to_f64, stored_rows
-from .segments import Filter, Segments, check_segments, holds
+from .segments import Filter, Segments, added_of, check_segments, holds
 
 _MAX_K = 4096
 _INT64_MAX = (1 << 63) - 1
@@ -60,6 +60,8 @@ class _Ranking(NamedTuple):
 
 class NumpyPool:
     """RowPool in NumPy. Writers take turns on a lock; a scan sees the lists as they were when it began."""
+
+    _adds = True
 
     def __init__(self, dim: int, n_columns: int, *, storage: str = "f32", metric: str = "dot") -> None:
         self._storage = one_of(storage, "storage", ("f32", "f16", "int8"))
@@ -189,6 +191,7 @@ class NumpyPool:
         recency_column: int = 0,
         priority_column: int = 0,
         now: int = 0,
+        added: Sequence[NDArray[np.float32] | None] | None = None,
     ) -> tuple[
         NDArray[np.float32], NDArray[np.float32], NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]
     ]:
@@ -206,7 +209,7 @@ class NumpyPool:
             now,
         )
         self._check_ranking(ranking)
-        checked = check_segments(segments, len(queries), self._n_columns)
+        checked = check_segments(segments, len(queries), self._n_columns).adding(added, self._adds)
         lists = self._lists  # one moment in time
         n = len(queries)
         scores = np.full((n, k), -np.inf, np.float32)
@@ -269,6 +272,9 @@ class NumpyPool:
         near = similarity.astype(np.float64) >= ranking.min_similarity
         keep, similarity = keep[near], similarity[near]
         score = _final_score(ranking, similarity, rows.columns[keep])
+        if segments.added:
+            more = added_of(segments.added[at], rows.row_ids[keep])
+            score = (score + more).astype(np.float32) + np.float32(0.0)
         if len(keep) > k:
             near = score >= np.partition(score, len(keep) - k)[len(keep) - k]
             keep, similarity, score = keep[near], similarity[near], score[near]
@@ -341,7 +347,7 @@ class PoolBackend:
 class NumpyBackend(PoolBackend):
     """The reference, always available: NumPy is a dependency of warpmem."""
 
-    capabilities = frozenset({"scan", "filter", "ranking"})
+    capabilities = frozenset({"scan", "filter", "ranking", "added"})
 
 
 def found_rows(

@@ -47,6 +47,20 @@ class Placed(NamedTuple):
         )
 
 
+class Sums(NamedTuple):
+    """By row id, each (n,) float32; rows behind the end have 0. totals = w_lexical * lexical + w_adjacent *
+    adjacent."""
+
+    totals: NDArray[np.float32]
+    lexical: NDArray[np.float32]
+    adjacent: NDArray[np.float32]
+
+    def parts(self, row_id: int) -> tuple[float, float]:
+        """(lexical, adjacent) of a row."""
+        known = row_id < len(self.totals)
+        return (float(self.lexical[row_id]), float(self.adjacent[row_id])) if known else (0.0, 0.0)
+
+
 class OwnerWords:
     """Postings of one owner. `build` reads what is there; changes that come meanwhile wait for its end.
 
@@ -80,6 +94,10 @@ class OwnerWords:
             self._source.words(text), w_lexical, w_adjacent, most, np.ascontiguousarray(also)
         )
         return found  # type: ignore[no-any-return]
+
+    def sums(self, text: str, w_lexical: float, w_adjacent: float) -> Sums:
+        """What a query's text says of every row."""
+        return Sums(*self.postings.sums(self._source.words(text), w_lexical, w_adjacent))
 
     def change(self, removed: NDArray[np.int64], added: Placed | None) -> None:
         """Take in one change: row ids that went, then rows that came. In the order of the changes."""

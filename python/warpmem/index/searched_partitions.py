@@ -5,15 +5,17 @@ from __future__ import annotations
 import itertools
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ..errors import IndexCorrupt, InputError, WarpmemError
-from ..records import NEVER, Match, Row, ScoreParams, SearchRequest, Segment, Term
-from .blend import MOST, Blended, Rows, Words, blend, most_repeated
+from ..errors import IndexCorrupt, InputError
+from ..records import NEVER, Match, ScoreParams, SearchRequest, Segment, Term
+from .blend import MOST, Blended, Rows, Words, blend, both, most_repeated
 from .item_columns import ItemColumns
-from .owner_words import OwnerWords, Placed, TextSource
-from .partition import Partition, lists_of
+from .owner_words import Sums
+from .partition import Partition
 from .row_columns import (
     EXPIRES_AT,
     KIND,
@@ -22,119 +24,145 @@ from .row_columns import (
     RETIRED_AT,
     VALID_FROM,
     VALID_TO,
-    RowTable,
     narrow,
 )
-from .saved_partitions import SavedPartitions
+from .worded_partitions import WordedPartitions
 
 _MIN = -(1 << 63)
 _MOMENTS = 4  # searches by words that a change overtook before one is taken as it is
 _TRIES = 16  # searches that meet new strings before they leave rows with newer ones out
+_MOST_SUMS = 1 << 22  # rows of which one scan is told what words say: 48 MiB
+_NO_WORDS = itertools.repeat((0.0, 0.0))
 
 
-class SearchedPartitions(SavedPartitions):
+class _Asked(NamedTuple):
+    """One search. partitions: of the owners that it looked at. bounds: by owner, from which code on strings
+    are too new for filters."""
+
+    requests: Sequence[SearchRequest]
+    k: int
+    params: ScoreParams
+    partitions: dict[int, Partition]
+    bounds: Mapping[int, int]
+
+
+class SearchedPartitions(WordedPartitions):
     """The part of PartitionedIndex that searches."""
 
     _columns: ItemColumns
-    _texts: TextSource | None
 
     @abstractmethod
     def _partition(self, owner: int) -> Partition: ...
 
     def search(self, requests: Sequence[SearchRequest], k: int, params: ScoreParams) -> list[list[Match]]:
         for attempt in itertools.count():
-            partitions: dict[int, Partition] = {}
             known = {
                 part.owner: len(self._partition(part.owner).codes)
                 for request in requests
                 for part in request.parts
                 if part.where is not None
             }
-            bounds = known if attempt >= _TRIES else {}
-            find = self._blended if params.lexical or params.adjacent else self._scanned
+            asked = _Asked(requests, k, params, {}, known if attempt >= _TRIES else {})
             try:
-                found = find(requests, k, params, partitions, bounds)
+                found = self._by_words(asked) if params.lexical or params.adjacent else self._scanned(asked)
             except IndexCorrupt:
                 # The checkpoint is damaged in one of these lists; the log has their rows.
-                for owner, partition in partitions.items():
+                for owner, partition in asked.partitions.items():
                     with partition.lock:
                         self._give_up(owner, partition)
                 continue
             # Rows may carry strings by now that a filter knew nothing of.
-            grown = not bounds and any(len(partitions[owner].codes) != size for owner, size in known.items())
-            if not grown and all(partition.state == "ready" for partition in partitions.values()):
+            grown = not asked.bounds and any(
+                len(asked.partitions[owner].codes) != size for owner, size in known.items()
+            )
+            if not grown and all(partition.state == "ready" for partition in asked.partitions.values()):
                 return found
         raise AssertionError("unreachable")
 
-    def _scanned(
-        self,
-        requests: Sequence[SearchRequest],
-        k: int,
-        params: ScoreParams,
-        partitions: dict[int, Partition],
-        bounds: Mapping[int, int],
-    ) -> list[list[Match]]:
-        """By what the scan knows alone."""
+    def _scanned(self, asked: _Asked, sums: Sequence[Mapping[int, Sums]] = ()) -> list[list[Match]]:
+        """By what one scan knows. sums: by request and owner, what words add."""
         found = []
-        repeats = max(most_repeated(request) for request in requests)
-        for rows in self._scan(requests, k, params, partitions, bounds):
-            names = [
-                partitions[owner].names[row_id]
-                for owner, row_id in zip(rows.owners.tolist(), rows.row_ids.tolist(), strict=True)
-            ]
+        repeats = max(most_repeated(request) for request in asked.requests)
+        for number, rows in enumerate(self._scan(asked, sums)):
+            places = list(zip(rows.owners.tolist(), rows.row_ids.tolist(), strict=True))
+            names = [asked.partitions[owner].names[row_id] for owner, row_id in places]
+            words = [sums[number][owner].parts(row_id) for owner, row_id in places] if sums else _NO_WORDS
             matches = [
-                (score, similarity, key, version, 0.0, 0.0)
-                for score, similarity, (key, version) in zip(
-                    rows.scores.tolist(), rows.similarities.tolist(), names, strict=True
+                (score, similarity, key, version, lexical, adjacent)
+                for score, similarity, (key, version), (lexical, adjacent) in zip(
+                    rows.scores.tolist(), rows.similarities.tolist(), names, words, strict=False
                 )
             ]
             if repeats > 1:
                 best: dict[bytes, Match] = {}
                 for match in matches:
                     best.setdefault(match[2], match)
-                matches = list(best.values())[:k]
+                matches = list(best.values())[: asked.k]
             found.append(matches)
         return found
 
-    def _blended(
-        self,
-        requests: Sequence[SearchRequest],
-        k: int,
-        params: ScoreParams,
-        partitions: dict[int, Partition],
-        bounds: Mapping[int, int],
-    ) -> list[list[Match]]:
+    def _by_words(self, asked: _Asked) -> list[list[Match]]:
         """By words and neighbours too. It takes several looks at pool and words, so it is made again when a
         change came between them."""
-        self._check_k(requests, k)
+        self._check_k(asked.requests, asked.k)
+        search = self._summed if "added" in self._backend.capabilities else self._blended
         moments: dict[int, int] = {}
-
-        def scan(asked: Sequence[SearchRequest], most: int) -> list[Rows]:
-            return self._scan(asked, most, params, partitions, bounds)
-
-        def owners(request: SearchRequest) -> dict[int, Words]:
-            groups: dict[int, list[int]] = {}
-            for group, part in enumerate(request.parts):
-                groups.setdefault(part.owner, []).append(group)
-            found: dict[int, Words] = {}
-            for owner, of_owner in groups.items():
-                partition = partitions.setdefault(owner, self._partition(owner))
-                words = self._words(owner, partition)
-                moments.setdefault(owner, partition.changes)
-                found[owner] = Words(words, len(partition.names), of_owner)
-            return found
-
-        def match(hit: Blended) -> Match:
-            key, version = partitions[hit.owner].names[hit.row_id]
-            return hit.score, hit.similarity, key, version, hit.lexical, hit.adjacent
-
         for _ in range(_MOMENTS):
             moments.clear()
-            found = blend(requests, k, params, scan, owners)
-            now = {owner: partitions[owner].changes for owner in moments}
+            found = search(asked, moments)
+            now = {owner: asked.partitions[owner].changes for owner in moments}
             if now == moments and not any(moment % 2 for moment in now.values()):
                 break
+        return found
+
+    def _summed(self, asked: _Asked, moments: dict[int, int]) -> list[list[Match]]:
+        """Of a pool that adds to scores: one scan, or several where what words say of all rows is much."""
+        found: list[list[Match]] = []
+        sums: list[dict[int, Sums]] = []
+        size = 0
+        for number, request in enumerate(asked.requests, 1):
+            owners = self._owners(asked, request, moments)
+            sums.append(
+                {
+                    owner: entry.words.sums(request.words, asked.params.lexical, asked.params.adjacent)
+                    for owner, entry in owners.items()
+                }
+            )
+            size += sum(len(entry.totals) for entry in sums[-1].values())
+            if size >= _MOST_SUMS or number == len(asked.requests):
+                those = asked.requests[number - len(sums) : number]
+                found += self._scanned(asked._replace(requests=those), sums)
+                sums, size = [], 0
+        return found
+
+    def _blended(self, asked: _Asked, moments: dict[int, int]) -> list[list[Match]]:
+        """Of a pool that does not: by its best and the best by words."""
+
+        def scan(requests: Sequence[SearchRequest], most: int) -> list[Rows]:
+            return self._scan(asked._replace(requests=requests, k=most))
+
+        def match(hit: Blended) -> Match:
+            key, version = asked.partitions[hit.owner].names[hit.row_id]
+            return hit.score, hit.similarity, key, version, hit.lexical, hit.adjacent
+
+        def owners(request: SearchRequest) -> dict[int, Words]:
+            return self._owners(asked, request, moments)
+
+        found = blend(asked.requests, asked.k, asked.params, scan, owners)
         return [[match(hit) for hit in hits] for hits in found]
+
+    def _owners(self, asked: _Asked, request: SearchRequest, moments: dict[int, int]) -> dict[int, Words]:
+        """The words of a request's owners. moments: takes down how far each was when it was first asked."""
+        groups: dict[int, list[int]] = {}
+        for group, part in enumerate(request.parts):
+            groups.setdefault(part.owner, []).append(group)
+        found: dict[int, Words] = {}
+        for owner, of_owner in groups.items():
+            partition = asked.partitions.setdefault(owner, self._partition(owner))
+            words = self._words(owner, partition)
+            moments.setdefault(owner, partition.changes)
+            found[owner] = Words(words, len(partition.names), of_owner)
+        return found
 
     def _check_k(self, requests: Sequence[SearchRequest], k: int) -> int:
         """How often the most frequent owner of a request stands in it."""
@@ -143,27 +171,22 @@ class SearchedPartitions(SavedPartitions):
             raise InputError(f"k = {k} over {repeats} scopes of one owner exceeds {MOST}; ask for fewer")
         return repeats
 
-    def _scan(
-        self,
-        requests: Sequence[SearchRequest],
-        k: int,
-        params: ScoreParams,
-        partitions: dict[int, Partition],
-        bounds: Mapping[int, int],
-    ) -> list[Rows]:
+    def _scan(self, asked: _Asked, sums: Sequence[Mapping[int, Sums]] = ()) -> list[Rows]:
         """The k best rows of each request; one of an owner in several parts may come several times."""
+        params = asked.params
         segments: list[Segment] = []
-        repeats = self._check_k(requests, k)
-        for number, request in enumerate(requests):
-            self._segments(number, request, segments, partitions, bounds)
-        if len(requests) == 1:
-            queries = requests[0].vector.reshape(1, -1)
+        added: list[NDArray[np.float32]] = []
+        repeats = self._check_k(asked.requests, asked.k)
+        for number, request in enumerate(asked.requests):
+            self._segments(asked, number, request, segments, added, sums[number] if sums else None)
+        if len(asked.requests) == 1:
+            queries = asked.requests[0].vector.reshape(1, -1)
         else:
-            queries = np.stack([request.vector for request in requests])
+            queries = np.stack([request.vector for request in asked.requests])
         scores, similarities, lists, rows, counts = self._pool.scan(
             queries,
             segments,
-            repeats * k,
+            repeats * asked.k,
             min_similarity=params.min_similarity,
             w_similarity=params.similarity,
             w_recency=params.recency,
@@ -172,6 +195,7 @@ class SearchedPartitions(SavedPartitions):
             recency_column=VALID_FROM,
             priority_column=PRIORITY,
             now=params.now,
+            **({"added": added} if sums else {}),
         )
         return [
             Rows(scores[i, :n], similarities[i, :n], lists[i, :n] >> 1, rows[i, :n])
@@ -180,20 +204,21 @@ class SearchedPartitions(SavedPartitions):
 
     def _segments(
         self,
+        asked: _Asked,
         number: int,
         request: SearchRequest,
         out: list[Segment],
-        partitions: dict[int, Partition],
-        bounds: Mapping[int, int],
+        added: list[NDArray[np.float32]],
+        sums: Mapping[int, Sums] | None,
     ) -> None:
-        """Append a request's segments. bounds: by owner, from which code on strings are too new for
-        filters."""
+        """Append a request's segments, and what words add in each. Where the similarity has no weight, only
+        rows with a word are looked at."""
         values: list[int] = []
         if request.kinds is not None:
             values = sorted(self._kinds[kind] for kind in set(request.kinds) if kind in self._kinds)
         at, known_at = request.at, request.known_at
         for group, part in enumerate(request.parts):
-            partition = partitions.setdefault(part.owner, self._partition(part.owner))
+            partition = asked.partitions.setdefault(part.owner, self._partition(part.owner))
             if request.kinds is not None and not values:
                 # Loading may have met the kinds for the first time.
                 values = sorted(self._kinds[kind] for kind in set(request.kinds) if kind in self._kinds)
@@ -207,7 +232,7 @@ class SearchedPartitions(SavedPartitions):
             part_values = values
             if part.where is not None:
                 part_values = list(values)
-                bound = bounds.get(part.owner)
+                bound = asked.bounds.get(part.owner)
                 tested = self._columns.terms(part.where, partition.codes, part_values, bound)
                 if tested is None:
                     continue
@@ -216,67 +241,13 @@ class SearchedPartitions(SavedPartitions):
             terms.append((EXPIRES_AT, 0, at + 1, NEVER))
             if known_at is not None:
                 terms.append((RECORDED_AT, 0, _MIN, known_at))
-            out.append((number, 2 * part.owner, group, terms, part_values, part.bitmap))
+            bitmap = part.bitmap
+            if sums is not None and not asked.params.similarity:
+                bitmap = both(part, sums[part.owner].totals > 0)
+            out.append((number, 2 * part.owner, group, terms, part_values, bitmap))
             if at < partition.past_until or (known_at is not None and known_at < partition.past_until):
                 known = NEVER if known_at is None else known_at + 1
                 ended: list[Term] = [*terms, (VALID_TO, 0, at + 1, NEVER), (RETIRED_AT, 0, known, NEVER)]
-                out.append((number, 2 * part.owner + 1, group, ended, part_values, part.bitmap))
-
-    # --------------------------------------------------------------------------------------- words
-
-    def _words(self, owner: int, partition: Partition) -> OwnerWords:
-        """An owner's words, read when they are first asked for. Commits do not wait for it."""
-        with partition.words_lock:
-            with partition.lock:
-                known: OwnerWords | None = partition.words
-                if known is not None:
-                    return known
-                assert self._texts is not None, "an index without texts was asked for words"
-                words = OwnerWords(self._texts)
-                if partition.state != "ready":
-                    return words  # the search will be made again
-                rows = self._placed(owner, partition)
-                partition.words = words
-            try:
-                words.build(rows)
-            except BaseException:
-                with partition.lock:
-                    partition.words = None
-                raise
-            return words
-
-    def _placed(self, owner: int, partition: Partition) -> Placed:
-        """Every live row. For holders of the partition's lock."""
-        found = [(list_id, self._pool.rows(list_id)) for list_id in lists_of(owner)]
-        row_ids = np.concatenate([rows[0] for _, rows in found])
-        return Placed(
-            [partition.names[row_id] for row_id in row_ids.tolist()],
-            row_ids,
-            np.concatenate([np.full(len(rows[0]), list_id, np.int64) for list_id, rows in found]),
-            np.concatenate([rows[1] for _, rows in found]),
-            np.concatenate([rows[2] for _, rows in found]),
-            [None] * len(row_ids),
-        )
-
-    def _change_words(
-        self, partition: Partition, gone: Sequence[int], next_id: int, add: Sequence[Row], made: RowTable
-    ) -> None:
-        """Take a change in, or forget the words: they are read again when they are next asked for."""
-        words = partition.words
-        n = len(add)
-        try:
-            words.change(
-                np.array(gone, np.int64),
-                Placed(
-                    [(row.key, row.version) for row in add],
-                    np.arange(next_id, next_id + n, dtype=np.int64),
-                    made.list_ids,
-                    made.ordinals,
-                    made.columns,
-                    [row.text for row in add],
-                )
-                if n
-                else None,
-            )
-        except (MemoryError, WarpmemError):
-            partition.words = None
+                out.append((number, 2 * part.owner + 1, group, ended, part_values, bitmap))
+            if sums is not None:
+                added += [sums[part.owner].totals] * (len(out) - len(added))

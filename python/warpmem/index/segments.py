@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..records import AND, MEMBERSHIP, NOT, RANGE, Segment, SegmentTable, Term
-from .arguments import check_array, integer, members_of
+from .arguments import check_array, check_finite, integer, members_of
 
 MAX_DEPTH = 64
 """Of the stack that terms are read over."""
@@ -36,6 +36,23 @@ class Segments(NamedTuple):
     groups: NDArray[np.uint32]
     filters: NDArray[np.int64]
     distinct: Sequence[Filter]
+    added: Sequence[NDArray[np.float32] | None] = ()
+
+    def adding(self, added: Sequence[NDArray[np.float32] | None] | None, able: bool) -> Segments:
+        """With what is added to scores in each segment, checked."""
+        if added is None:
+            return self
+        if not able:
+            raise ValueError("this pool takes no added scores")
+        if len(added) != len(self.queries):
+            raise ValueError(
+                f"added must have one entry for each of {len(self.queries)} segments, not {len(added)}"
+            )
+        for values in added:
+            if values is not None:
+                check_array(values, "added", np.float32, (None,))
+                check_finite(values.reshape(1, -1), "added")
+        return self._replace(added=tuple(added))
 
     def grouped(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """Distinct lists, ascending; where each one's segments start in the third, and the end; positions of
@@ -50,6 +67,15 @@ class Segments(NamedTuple):
         ids, starts, order = self.grouped()
         for list_id, start, end in zip(ids.tolist(), starts[:-1].tolist(), starts[1:].tolist(), strict=True):
             yield list_id, order[start:end]
+
+
+def added_of(values: NDArray[np.float32] | None, row_ids: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(n,): what `values` by row id, or nothing, adds to these rows; 0 outside of it."""
+    found = np.zeros(len(row_ids))
+    if values is not None:
+        known = (row_ids >= 0) & (row_ids < len(values))
+        found[known] = values[row_ids[known]]
+    return found
 
 
 def check_segments(segments: Sequence[Segment] | SegmentTable, n_queries: int, n_columns: int) -> Segments:

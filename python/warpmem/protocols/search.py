@@ -56,6 +56,7 @@ class RowPool(Protocol):
         recency_column: int = 0,
         priority_column: int = 0,
         now: int = 0,
+        added: Sequence[NDArray[np.float32] | None] | None = None,
     ) -> tuple[
         NDArray[np.float32], NDArray[np.float32], NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]
     ]:
@@ -64,6 +65,8 @@ class RowPool(Protocol):
         Returns scores, similarities (q, k) float32, list_ids, row_ids (q, k) int64, counts (q,) int32; padded
         with
         -inf and -1. Order: score descending, group, ordinal, row_id ascending. half_life in microseconds.
+        added: for each segment None or an array by row id of what is added to final scores, which are rounded
+        to float32 before and after; ValueError where the backend has no capability "added".
         """
         ...
 
@@ -86,8 +89,8 @@ class RowPool(Protocol):
 
 
 class SearchBackend(Protocol):
-    """A way to compute. `capabilities` is a subset of {"scan", "filter", "ranking", "kmeans", "pq",
-    "file"}."""
+    """A way to compute. `capabilities` is a subset of {"scan", "filter", "ranking", "added",
+    "kmeans", "pq", "file"}."""
 
     name: str
     capabilities: frozenset[str]
