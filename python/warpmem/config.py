@@ -50,6 +50,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                     the arguments of their classes in warpmem.reason
     mode            of searches that name neither a mode nor a ranking and give a text alone: "dense",
                     "lexical", "hybrid"
+    degrade         answer a search by less where a model has too much to do or the deadline is near, and say
+                    so in `degraded`: without its reranker, and a hybrid one without vectors or without words;
+                    False: Overloaded and DeadlineExceeded instead
     tokenizer       what counts the tokens of context(): the path of a tokenizer.json or of its directory,
                     "estimate"; None is the embedder's own where it has one, else the estimate
     read_only       refuse every write, and show the state at opening
@@ -86,6 +89,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     language_model: LanguageModelName | None = None
     language_model_options: dict[str, Any] = {}
     mode: Literal["dense", "lexical", "hybrid"] = "dense"
+    degrade: bool = True
     tokenizer: str | None = None
     read_only: bool = False
     migrate: bool = True

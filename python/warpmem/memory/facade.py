@@ -13,6 +13,7 @@ from .cache import ItemCache
 from .embedding_cache import EmbeddingCache
 from .erasable import Erasable
 from .eraser import Eraser
+from .ladder import Ladder
 from .lifetime import Lifetime
 from .maintenance import Maintained
 from .portable import Portable
@@ -52,7 +53,8 @@ class Memory(Writable, Readable, Maintained, Erasable, Portable, Reasoned):
         self._schemas = schemas
         self._backend_reason = backend_reason
         self._reasoning = reasoning
-        self._reranking = Reranking(reasoning.reranker)
+        self._ladder = Ladder(config.degrade)
+        self._reranking = Reranking(reasoning.reranker, config.degrade)
         self._cache = ItemCache(log, config.item_cache)
         self._embeddings = EmbeddingCache(config.embedding_cache_bytes)
         self._browser = Browser(log, self._cache)

@@ -17,6 +17,7 @@ from ..types import Scope
 from . import arguments
 from .cache import ItemCache
 from .embedding_cache import EmbeddingCache
+from .ladder import Ladder
 from .lifetime import Lifetime
 from .reembed import BATCH, Given, Progress, Reembedding
 from .serving import Current, Parts, Serving
@@ -38,6 +39,7 @@ class Maintained:
     _backend: SearchBackend
     _cache: ItemCache
     _embeddings: EmbeddingCache
+    _ladder: Ladder
     _schemas: Schemas
 
     @property
@@ -160,8 +162,9 @@ class Maintained:
     def _serve(self, identity: StoreIdentity, embedder: Embedder) -> Serving:
         index = self._parts.make_index(identity)
         return Serving(
-            self._log, identity, embedder, index, self._backend, self._cache, self._schemas, self._embeddings
-        )
+            self._log, identity, embedder, index, self._backend, self._cache, self._schemas, self._embeddings,
+            self._ladder,
+        )  # fmt: skip
 
     def close(self) -> None:
         """Finish running changes, flush, and release the directory. Idempotent."""

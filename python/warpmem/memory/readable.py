@@ -62,7 +62,9 @@ class Readable:
         recorded by then, in the version of then. `mode`: a preset of weights, see policy/modes.py; "hybrid"
         goes by meaning, words and words around; None is the configuration's. `now` stands in for the clock
         (expiry, recency). `vector` replaces embedding `query`. `deadline`: seconds; DeadlineExceeded
-        afterwards, Overloaded at once where the embedder has too much to do. `return_vectors`:
+        afterwards, Overloaded at once where the embedder has too much to do. A search by meaning and words
+        together is then answered by words alone, or by meaning alone where words take longer than is left:
+        `degraded` names "dense" or "lexical", and the answer is exact without that part. `return_vectors`:
         result.vectors: (n, dim) float32 of length 1. k times an owner's scopes <= 4096.
 
         `rerank`: a Reranker, or True for the store's own, puts the 50 best in order by what it reads; a

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import itertools
-import threading
 import time
-from collections import OrderedDict
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from ..config import MAX_K
-from ..errors import InputError, NotSupported, StoreCorrupt
+from ..errors import DeadlineExceeded, InputError, NotSupported, Overloaded, StoreCorrupt
 from ..ops.clock import to_micros
+from ..ops.pressure import Pace
 from ..policy import modes
 from ..policy.filters import CompiledFilter, compile_filter
 from ..policy.metadata import check_text
@@ -26,12 +25,12 @@ from ..types import Hit, MemoryItem, Ranking, Scope, SearchResult
 from . import arguments
 from .cache import ItemCache, own
 from .deadline import Deadline
+from .ladder import Ladder
+from .masks import FilterMasks, Mask
 from .vectors import Vectors
 
-_MASKS = 256
 _TRIES = 16
 _SPARE = 64
-_FETCH = 1024
 _MICROSECOND = timedelta(microseconds=1)
 
 
@@ -53,36 +52,20 @@ class SearchOptions(msgspec.Struct, frozen=True, kw_only=True):
     return_vectors: Literal["numpy", "dlpack"] | None = None
 
 
-class _Mask(NamedTuple):
-    """Which of an owner's first `rows` rows pass a filter. Rows never change, so this stays true."""
-
-    generation: int
-    rows: int
-    words: NDArray[np.uint64]
-
-    def bitmap(self, spare: int) -> NDArray[np.uint64]:
-        """The rows that pass and all of the next `spare` rows."""
-        if not spare:
-            return self.words
-        words = np.full((self.rows + spare + 63) // 64, ~np.uint64(0))
-        words[: len(self.words)] = self.words
-        if self.rows % 64:
-            words[self.rows // 64] |= ~np.uint64(0) << np.uint64(self.rows % 64)
-        return words
-
-
 class Reader:
     """Searches. Thread-safe."""
 
-    def __init__(self, log: Log, index: Index, cache: ItemCache, vectors: Vectors, backend: str) -> None:
+    def __init__(
+        self, log: Log, index: Index, cache: ItemCache, vectors: Vectors, backend: str, ladder: Ladder
+    ) -> None:
         self._log = log
         self._index = index
         self._cache = cache
         self._vectors = vectors
         self._backend = backend
+        self._ladder = ladder
         self._dimension = vectors.dimension
-        self._mask_lock = threading.Lock()
-        self._masks: OrderedDict[tuple[int, bytes], _Mask] = OrderedDict()
+        self._masks = FilterMasks(log, index, cache)
 
     # -------------------------------------------------------------------------------------- search
 
@@ -111,16 +94,29 @@ class Reader:
         known_at = None if options.known_at is None else to_micros(options.known_at, "known_at")
         kinds = None if options.kinds is None else arguments.check_kinds(options.kinds)
         params = _params(ranking, options.min_similarity, now)
+        degraded: tuple[str, ...] = ()
+        pace = self._pace(scopes) if by_words and ranking.similarity else None
+        reserve = pace if options.min_similarity is None else None
+        if not blind:
+            try:
+                embedded = self._query_vectors(queries, vectors, scopes, deadline, reserve)
+            except (Overloaded, DeadlineExceeded):
+                if reserve is None or not self._ladder.enabled:
+                    raise
+                ranking = self._ladder.by_words_alone(ranking, deadline)
+                blind, degraded = True, ("dense",)
         if blind:
             embedded = self._no_vectors(queries or (), len(scopes))
-        else:
-            embedded = self._query_vectors(queries, vectors, scopes, deadline)
+        elif pace is not None and (plain := self._ladder.without_words(ranking, deadline, pace)) is not None:
+            ranking, by_words, degraded = plain, False, ("lexical",)
+        if degraded:
+            params = _params(ranking, options.min_similarity, now)
         words = queries if by_words and queries is not None else ("",) * len(scopes)
         prepared = time.perf_counter()
         deadline.check("the scan")
         spare = 0
         for attempt in range(_TRIES):
-            masks: dict[int, _Mask] = {}
+            masks: dict[int, Mask] = {}
             requests = [
                 SearchRequest(
                     embedded[i], self._parts(scopes[i], compiled, masks, spare), at, known_at, kinds, words[i]
@@ -131,6 +127,8 @@ class Reader:
             fetched = max(k, min(k + spare * parts_each, MAX_K // parts_each))
             found = self._index.search(requests, fetched, params)
             scanned = time.perf_counter()
+            if pace is not None and not degraded:
+                pace.seen(scanned - prepared)
             deadline.check("fetching the hits")
             records = self._records(found)
             if compiled is not None and spare:
@@ -155,7 +153,7 @@ class Reader:
             hits, kept = self._hits(matches, records, scopes[i], ranking, params, options.explain, blind)
             done = time.perf_counter()
             timings = {"prepare": prepared - started, "scan": scanned - prepared, "fetch": done - scanned}
-            result = SearchResult(hits, self._backend, plan, (), timings)
+            result = SearchResult(hits, self._backend, plan, degraded, timings)
             if options.return_vectors is not None:
                 result.vectors = self._stored_vectors(kept)
             results.append(result)
@@ -167,7 +165,9 @@ class Reader:
         vectors: Any,
         scopes: Sequence[Sequence[Scope]],
         deadline: Deadline,
+        reserve: Pace | None,
     ) -> NDArray[np.float32]:
+        """reserve: how long what takes their place lasts, where something can."""
         count = len(scopes)
         if vectors is not None:
             if (
@@ -184,7 +184,12 @@ class Reader:
         texts = [check_text(query) for query in queries]
         deadline.check("embedding the query")
         owners = [tuple(scope.owner for scope in each) for each in scopes]
-        return self._vectors.normalize(self._vectors.embed(texts, "query", owners, timeout=deadline.left()))
+        timeout = deadline.left() if reserve is None else self._ladder.time_to_embed(deadline, reserve)
+        return self._vectors.normalize(self._vectors.embed(texts, "query", owners, timeout=timeout))
+
+    def _pace(self, scopes: Sequence[Sequence[Scope]]) -> Pace:
+        numbers = {self._log.owner(scope.owner) for each in scopes for scope in each}
+        return self._ladder.pace(frozenset(number for number in numbers if number is not None))
 
     def _no_vectors(self, queries: Sequence[str], count: int) -> NDArray[np.float32]:
         """Of queries whose similarity has no weight: any direction does."""
@@ -208,7 +213,7 @@ class Reader:
         self,
         scopes: Sequence[Scope],
         compiled: CompiledFilter | None,
-        masks: dict[int, _Mask],
+        masks: dict[int, Mask],
         spare: int,
     ) -> tuple[ScopePart, ...]:
         parts = []
@@ -222,7 +227,7 @@ class Reader:
                     where = compiled.node
                 else:
                     if owner not in masks:
-                        masks[owner] = self._mask(owner, compiled)
+                        masks[owner] = self._masks.get(owner, compiled)
                     bitmap = masks[owner].bitmap(spare)
             parts.append(ScopePart(owner, *_attributes(scope), bitmap, where))
         return tuple(parts)
@@ -279,46 +284,9 @@ class Reader:
             kept.append(match)
         return tuple(hits), kept
 
-    # --------------------------------------------------------------------------------------- masks
-
-    def _mask(self, owner: int, compiled: CompiledFilter) -> _Mask:
-        """The rows whose item version passes a filter."""
-        name = (owner, compiled.canonical)
-        cacheable = "touched_at" not in compiled.fields
-        with self._mask_lock:
-            cached = self._masks.get(name)
-            if cached is not None:
-                self._masks.move_to_end(name)
-        if cacheable and cached is not None and cached.generation == self._index.generation(owner):
-            return cached
-        generation, names = self._index.row_keys(owner)
-        bits = np.zeros((len(names) + 63) // 64 * 64, np.uint8)
-        live = [(row_id, row_name) for row_id, row_name in enumerate(names) if row_name is not None]
-        for start in range(0, len(live), _FETCH):
-            chunk = live[start : start + _FETCH]
-            for (row_id, (key, version)), current in zip(
-                chunk, self._cache.fetch([key for _, (key, _) in chunk]), strict=True
-            ):
-                record = current
-                if record is not None and record.item.version != version:
-                    record = self._log.get_version(key, version)
-                if record is not None and record.item.version == version and compiled.matches(record.item):
-                    bits[row_id] = 1
-        mask = _Mask(generation, len(names), np.packbits(bits, bitorder="little").view(np.uint64))
-        if cacheable:
-            with self._mask_lock:
-                self._masks[name] = mask
-                while len(self._masks) > _MASKS:
-                    self._masks.popitem(last=False)
-        return mask
-
     def forget(self, changes: Sequence[RowChange]) -> None:
-        """Drop the masks of owners of whom something was erased: a filter may have asked for it by name."""
-        erased = {change.owner for change in changes if change.erased}
-        if erased:
-            with self._mask_lock:
-                for name in [name for name in self._masks if name[0] in erased]:
-                    del self._masks[name]
+        """Drop what is known of owners of whom something was erased."""
+        self._masks.forget(changes)
 
 
 def _verified(

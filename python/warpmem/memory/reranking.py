@@ -33,10 +33,12 @@ class Reranking:
     """What `rerank=` means. Thread-safe.
 
     default    the store's own reranker, made when it is first asked for; under a deadline, within it
+    degrade    leave it out where it is overloaded or the deadline passes; else that is an error
     """
 
-    def __init__(self, default: Callable[[], Reranker]) -> None:
+    def __init__(self, default: Callable[[], Reranker], degrade: bool) -> None:
         self._default = default
+        self._degrade = degrade
         self._free = threading.Semaphore(_THREADS)
 
     def search(
@@ -95,6 +97,8 @@ class Reranking:
             scores = self._scores(reranker, query, [hit.item.text for hit in result[:depth]], deadline)
             order[: len(scores)] = np.argsort(-scores, kind="stable").tolist()
         except (DeadlineExceeded, Overloaded):
+            if not self._degrade:
+                raise
             scores = np.empty(0, np.float32)
             degraded += ("rerank",)
         hits = tuple(_explained(result[i], scores, i) if explain else result[i] for i in order[:k])

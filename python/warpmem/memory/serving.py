@@ -18,6 +18,7 @@ from .cache import ItemCache
 from .digests import Digests
 from .editor import Editor
 from .embedding_cache import EmbeddingCache
+from .ladder import Ladder
 from .reader import Reader
 from .vectors import ModelMoved, Vectors
 from .writer import Writer
@@ -50,13 +51,14 @@ class Serving:
         cache: ItemCache,
         schemas: Schemas,
         embeddings: EmbeddingCache,
+        ladder: Ladder,
     ) -> None:
         digests = Digests(identity.salt)
         self.vectors = Vectors(embedder, backend.normalize, identity, embeddings)
         self.embedder = embedder
         self.embeddings = embeddings
         self.index = index
-        self.reader = Reader(log, index, cache, self.vectors, backend.name)
+        self.reader = Reader(log, index, cache, self.vectors, backend.name, ladder)
         self.writer = Writer(log, self.vectors, digests, schemas)
         self.editor = Editor(log, self.vectors, digests, schemas)
         self.users = 0
