@@ -81,6 +81,7 @@ class AsyncMemory:
     history = _delegate(Memory.history)
     changes = _delegate(Memory.changes)
     stats = _delegate(Memory.stats)
+    metrics = _delegate(Memory.metrics)
     checkpoint = _delegate(Memory.checkpoint)
     warm = _delegate(Memory.warm)
     evict = _delegate(Memory.evict)

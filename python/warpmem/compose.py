@@ -29,6 +29,7 @@ from .memory import Memory
 from .memory.cache import texts_of
 from .memory.reasoning import Later, Reasoning
 from .memory.serving import Parts
+from .ops import events
 from .ops.clock import SystemClock
 from .ops.progress import Progress, Report
 from .policy.schema import compile_schemas
@@ -111,6 +112,10 @@ def open(
         )
         if isinstance(log, FollowingLog):
             log.start(settings.follow_ms / 1000, metadata=bool(settings.columns))
+        events.tell(
+            events.INFO, "opened", path=settings.path, model_id=chosen.model_id, dimension=chosen.dimension,
+            backend=backend.name, read_only=log.read_only, **log.totals(),
+        )  # fmt: skip
         return memory
     except BaseException:
         engine.close()

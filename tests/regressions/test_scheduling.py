@@ -50,7 +50,7 @@ def test_who_is_dropped_at_its_turn_leaves_at_once_and_serves_nobody() -> None:
         assert not other.done()
         device.open()
         assert (first.result(), other.result()) == ([0], [4])
-    assert scheduler.stats()["dropped"] == 1
+    assert scheduler.stats()["dropped"]["interactive"] == 1
 
 
 def test_a_thread_serves_only_batches_with_a_request_of_its_own() -> None:

@@ -91,6 +91,9 @@ def list_items(args: argparse.Namespace) -> int:
 def stats(args: argparse.Namespace) -> int:
     """Print the store's counters."""
     with open_store(args, read_only=True) as memory:
+        if args.prometheus:
+            print(memory.metrics(), end="")
+            return 0
         counters = memory.stats()
     if args.json:
         print_json(counters)

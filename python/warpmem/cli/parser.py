@@ -236,7 +236,9 @@ def _import(commands: _Commands) -> None:
 def _stats(commands: _Commands) -> None:
     parser = _command(commands, "stats", "counters of the store")
     _store(parser)
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    shown = parser.add_mutually_exclusive_group()
+    shown.add_argument("--json", action="store_true", help="as JSON")
+    shown.add_argument("--prometheus", action="store_true", help="as Prometheus reads them")
 
 
 def _reembed(commands: _Commands) -> None:

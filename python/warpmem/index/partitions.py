@@ -262,6 +262,8 @@ class PartitionedIndex(SearchedPartitions):
         return f"exact scan, {self._backend.name}/{self._pool.isa}, float32 rows in pages of 64"
 
     def stats(self) -> dict[str, int]:
-        device: Any = getattr(self._pool, "tiers", dict)()
-        pages = int(device.get("pages", 0))
+        pages = int(self.tiers().get("pages", 0))
         return {**self._pool.stats(), "owners": len(self._partitions), "device_pages": pages}
+
+    def tiers(self) -> dict[str, Any]:
+        return tiers.tiers(self._pool)

@@ -67,13 +67,14 @@ class ItemCache:
                 for key in change.keys:
                     self._records.pop(key, None)
 
-    def sizes(self) -> dict[str, int]:
-        """items, capacity, hits, misses."""
+    def sizes(self) -> dict[str, float]:
+        """items, capacity, hits, misses, hit_rate."""
         return {
             "items": len(self._records),
             "capacity": self._capacity,
             "hits": self.hits,
             "misses": self.misses,
+            "hit_rate": self.hits / max(1, self.hits + self.misses),
         }
 
 

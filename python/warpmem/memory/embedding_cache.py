@@ -95,8 +95,8 @@ class EmbeddingCache:
                     del self._vectors[digest]
                     self._bytes -= row.nbytes + _OVERHEAD
 
-    def stats(self) -> dict[str, int]:
-        """vectors, bytes, capacity, hits, misses."""
+    def stats(self) -> dict[str, float]:
+        """vectors, bytes, capacity, hits, misses, hit_rate."""
         with self._lock:
             return {
                 "vectors": len(self._vectors),
@@ -104,4 +104,5 @@ class EmbeddingCache:
                 "capacity": self._most,
                 "hits": self._hits,
                 "misses": self._misses,
+                "hit_rate": self._hits / max(1, self._hits + self._misses),
             }

@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
 from ..errors import InputError, NotFound, StoreError, StoreReadOnly
+from ..ops import events
 from ..ops.clock import to_datetime
 from ..ops.ids import format_id, owner_of, parse_id
 from ..protocols import Log
@@ -65,7 +66,7 @@ class Eraser:
                 checkpoint, files = self._scrub()
             finally:
                 self._forget_texts(owners | {owner_of(key) for key in keys | only})
-            return ErasureReceipt(
+            receipt = ErasureReceipt(
                 id=erasure.hex(),
                 at=to_datetime(self._log.now()),
                 seconds=time.monotonic() - started,
@@ -85,6 +86,11 @@ class Eraser:
                     KnownBackup(path=path, at=to_datetime(at)) for at, path in self._log.erasures.backups()
                 ),
             )
+            events.tell(
+                events.INFO, "erased", items=receipt.items, owners=receipt.owners, files=receipt.files,
+                backups=len(receipt.backups), seconds=receipt.seconds,
+            )  # fmt: skip
+            return receipt
 
     def _scrub(self) -> tuple[Literal["none", "rewritten", "removed"], int]:
         if not self._log.erasures.pending():

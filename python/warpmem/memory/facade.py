@@ -5,9 +5,6 @@ from __future__ import annotations
 from ..config import Config
 from ..policy.schema import Schemas
 from ..protocols import Embedder, Log, SearchBackend, TokenCounter
-from ..types import (
-    Stats,
-)
 from .browser import Browser
 from .cache import ItemCache
 from .embedding_cache import EmbeddingCache
@@ -16,16 +13,18 @@ from .eraser import Eraser
 from .ladder import Ladder
 from .lifetime import Lifetime
 from .maintenance import Maintained
+from .observed import Observed
 from .portable import Portable
 from .readable import Readable
 from .reasoning import Reasoned, Reasoning
 from .reembed import Reembedding
 from .reranking import Reranking
 from .serving import Current, Parts
+from .telemetry import Telemetry
 from .writable import Writable
 
 
-class Memory(Writable, Readable, Maintained, Erasable, Portable, Reasoned):
+class Memory(Writable, Readable, Maintained, Observed, Erasable, Portable, Reasoned):
     """A durable, searchable memory. Thread-safe; use as a context manager or call close().
 
     Methods that name whose data take `user_id=, agent_id=, run_id=, corpus_id=` or `scope=Scope(...)`. There
@@ -53,6 +52,7 @@ class Memory(Writable, Readable, Maintained, Erasable, Portable, Reasoned):
         self._schemas = schemas
         self._backend_reason = backend_reason
         self._reasoning = reasoning
+        self._telemetry = Telemetry()
         self._ladder = Ladder(config.degrade)
         self._reranking = Reranking(reasoning.reranker, config.degrade)
         self._cache = ItemCache(log, config.item_cache)
@@ -65,14 +65,3 @@ class Memory(Writable, Readable, Maintained, Erasable, Portable, Reasoned):
         log.subscribe(self._cache.forget)
         log.subscribe(self._current.apply)
         self._eraser = Eraser(log, self._current)
-
-    def stats(self) -> Stats:
-        """Counters of the store, its index, its models and its caches."""
-        self._check_open()
-        with self._current.use() as serving:
-            rows, vectors = serving.index.stats(), serving.vectors
-        running = self._reembedding.running
-        return self._browser.stats(
-            self._config, vectors.identity, rows, self._backend.name, self._backend_reason, running,
-            vectors.stats(),
-        )  # fmt: skip

@@ -10,6 +10,7 @@ import msgspec
 
 from ..config import Config
 from ..errors import InputError, StoreError
+from ..ops import events
 from ..policy.schema import Schemas
 from ..protocols import Embedder, Index, Log, SearchBackend, VectorBuild
 from ..records import StoreIdentity
@@ -157,7 +158,9 @@ class Maintained:
 
         vectors = Vectors(made, self._backend.normalize, identity)
         with self._current.building(made):
-            return self._reembedding.run(vectors, serving, given, progress, batch)
+            rows = self._reembedding.run(vectors, serving, given, progress, batch)
+        events.tell(events.INFO, "reembedded", rows=rows, model_id=made.model_id)
+        return rows
 
     def _serve(self, identity: StoreIdentity, embedder: Embedder) -> Serving:
         index = self._parts.make_index(identity)
@@ -171,6 +174,7 @@ class Maintained:
         self._lifetime.close(self._save)
 
     def _save(self) -> None:
+        events.tell(events.INFO, "closed", path=self._config.path)
         # The next open can do without.
         with contextlib.suppress(StoreError, MemoryError, OSError):
             if self._config.checkpoint_rows:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from ..errors import InputError
+from ..ops import events
 from ..records import Backup
 from ..types import MemoryItem, Scope
 from . import arguments
@@ -42,7 +43,12 @@ class Portable:
         self._check_open()
         if not isinstance(root, (str, os.PathLike)):
             raise InputError(f"root must be a path, not {type(root).__name__}")
-        return self._log.backup(os.fspath(root), digests_of, verify=verify)
+        made = self._log.backup(os.fspath(root), digests_of, verify=verify)
+        events.tell(
+            events.INFO, "backed up", path=made.path, items=made.items, bytes=made.bytes,
+            seconds=made.seconds, pause_seconds=made.pause_seconds,
+        )  # fmt: skip
+        return made
 
     def export(
         self, file: str | os.PathLike[str] | IO[bytes], *, scope: Scope | None = None, vectors: bool = False
@@ -81,10 +87,15 @@ class Portable:
         self._check_open()
         _check_file(file)
         arguments.check_count(batch, "batch", _MAX_BATCH)
-        return import_file(
+        report = import_file(
             cast("Memory", self), self._log, file, arguments.check_scope(scope), kind, batch=batch,
             skip_errors=skip_errors, again=again, say=say or _ignore, progress=progress or _ignore,
         )  # fmt: skip
+        events.tell(
+            events.INFO, "imported", stored=dict(report.stored), before=report.before, skipped=report.skipped,
+            stopped=report.stopped,
+        )  # fmt: skip
+        return report
 
     def training_stream(
         self,

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..config import Config
+from ..errors import WarpmemError
 from ..policy import modes
 from ..policy.context import pack
 from ..protocols import Reranker, TokenCounter
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from .browser import Browser
     from .reranking import Reranking
     from .serving import Current
+    from .telemetry import Telemetry
 
 
 class Readable:
@@ -28,6 +30,7 @@ class Readable:
     _current: Current
     _browser: Browser
     _reranking: Reranking
+    _telemetry: Telemetry
     _check_open: Callable[[], None]
 
     def search(
@@ -84,9 +87,7 @@ class Readable:
             known_at=known_at, mode=mode, rerank=rerank, now=now, deadline=deadline, explain=explain,
             return_vectors=return_vectors,
         )  # fmt: skip
-        with self._current.use() as serving:
-            queries = None if query is None else (query,)
-            return self._reranking.search(serving.reader, queries, vector, (whose,), options)[0]
+        return self._find(None if query is None else (query,), vector, (whose,), options)[0]
 
     def search_many(
         self,
@@ -118,9 +119,23 @@ class Readable:
             return_vectors=return_vectors,
         )  # fmt: skip
         each = [(entry,) for entry in whose]
-        with self._current.use() as serving:
-            found = self._reranking.search(serving.reader, queries, vectors, each, options) if each else []
-        return tuple(found)
+        return tuple(self._find(queries, vectors, each, options) if each else ())
+
+    def _find(
+        self,
+        queries: Sequence[str] | None,
+        vectors: Any,
+        scopes: Sequence[Sequence[Scope]],
+        options: SearchOptions,
+    ) -> list[SearchResult]:
+        try:
+            with self._current.use() as serving:
+                found = self._reranking.search(serving.reader, queries, vectors, scopes, options)
+        except WarpmemError as error:
+            self._telemetry.failed("search", error)
+            raise
+        self._telemetry.searched(found)
+        return found
 
     def context(
         self,

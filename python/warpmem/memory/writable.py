@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import UNSET, UnsetType
 
-from ..errors import InputError, NotSupported
+from ..errors import InputError, NotSupported, WarpmemError
 from ..ingest.messages import to_new_items
 from ..types import AddResult, Durability, ItemUpdate, MemoryItem, Scope
 from . import arguments
@@ -16,12 +17,14 @@ from .writer import Defaults
 
 if TYPE_CHECKING:
     from .serving import Current
+    from .telemetry import Telemetry
 
 
 class Writable:
     """The part of Memory that writes. See Memory."""
 
     _current: Current
+    _telemetry: Telemetry
     _check_open: Callable[[], None]
 
     def add(
@@ -65,12 +68,18 @@ class Writable:
         if key is not None and len(items) > 1:
             raise InputError(f"one key cannot name {len(items)} items; give each NewItem its own key")
         arguments.check_durability(durability)
-        results = self._current.write(
-            lambda serving: serving.writer.add(
-                items, defaults, idempotency_key=idempotency_key, durability=durability
-            ),
-            own_vectors=vector is not None or any(item.vector is not None for item in items),
-        )
+        began = time.perf_counter()
+        try:
+            results = self._current.write(
+                lambda serving: serving.writer.add(
+                    items, defaults, idempotency_key=idempotency_key, durability=durability
+                ),
+                own_vectors=vector is not None or any(item.vector is not None for item in items),
+            )
+        except WarpmemError as error:
+            self._telemetry.failed("add", error)
+            raise
+        self._telemetry.added(results, time.perf_counter() - began)
         return results if was_list else results[0]
 
     def add_many(

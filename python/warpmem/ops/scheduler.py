@@ -94,8 +94,8 @@ class Scheduler:
         self._tokens = dict.fromkeys(LANES, 0)
         self._batches = 0
         self._busy = 0.0
-        self._refused = 0
-        self._dropped = 0
+        self._refused = dict.fromkeys(LANES, 0)
+        self._dropped = dict.fromkeys(LANES, 0)
 
     @property
     def batch_tokens(self) -> int:
@@ -159,7 +159,7 @@ class Scheduler:
             try:
                 self._queue.offer_all(requests, self._clock())
             except Overloaded:
-                self._refused += 1
+                self._refused[lane] += 1
                 raise
             self._waiters[call] = None
         try:
@@ -170,7 +170,7 @@ class Scheduler:
             with self._lock:
                 self._waiters.pop(call, None)
                 for request in requests:
-                    self._dropped += self._queue.cancel(request)
+                    self._dropped[lane] += self._queue.cancel(request)
                 if call.batch is not None:
                     self._give_back(call.batch)
                 self._wake_one()
@@ -183,8 +183,9 @@ class Scheduler:
             del error  # its traceback holds this frame: nothing of the texts waits for the garbage collector
 
     def stats(self) -> dict[str, Any]:
-        """Counts since the beginning, what waits now, and the measured rate (tokens a second). refused: calls
-        that were Overloaded; dropped: requests that left without having been served."""
+        """Counts since the beginning, what waits now, and the measured rate (tokens a second). By lane:
+        requests served and their tokens, those waiting, calls refused as Overloaded, requests dropped that
+        left unserved."""
         with self._lock:
             return {
                 "served": dict(self._served),
@@ -192,8 +193,8 @@ class Scheduler:
                 "waiting": self._queue.waiting(),
                 "batches": self._batches,
                 "busy_seconds": self._busy,
-                "refused": self._refused,
-                "dropped": self._dropped,
+                "refused": dict(self._refused),
+                "dropped": dict(self._dropped),
                 "rate": self._queue.speed.best,
             }
 
@@ -281,7 +282,7 @@ class Scheduler:
         for request in dropped:
             _work(request)[0].waiting -= 1
             self._settle(request, None, DeadlineExceeded("its turn came too late; nothing was changed"))
-        self._dropped += len(dropped)
+            self._dropped[LANES[request.lane]] += 1
         if requests:
             self._serving += 1
             calls = dict.fromkeys(_work(request)[0] for request in requests)
@@ -308,7 +309,7 @@ class Scheduler:
             wanted = call in self._waiters
             self._queue.give_back(request, wanted=wanted)
             call.waiting += wanted
-            self._dropped += not wanted
+            self._dropped[LANES[request.lane]] += not wanted
 
     def _wake_one(self) -> None:
         """The device is free and something waits: let one of those who wait for it serve."""

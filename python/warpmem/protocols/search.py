@@ -181,6 +181,10 @@ class Index(Protocol):
         """What the pool counts, `owners` that are loaded, and `device_pages`."""
         ...
 
+    def tiers(self) -> dict[str, Any]:
+        """What of the pool lies on a device and what that did (TieredPool.tiers); empty for the host's."""
+        ...
+
     def renew(self) -> Literal["none", "rewritten", "removed"]:
         """After an erasure: nothing of what a checkpoint held before is kept in a file, nor mapped. Tells
         what became of the checkpoint. Raises StoreError."""

@@ -26,6 +26,7 @@ from ..errors import (
     StoreError,
     StoreReadOnly,
 )
+from ..ops import events
 from ..ops.ids import KeyMaker, key_time, owner_of, owner_prefix
 from ..protocols import Clock, Engine, Transaction
 from ..protocols.storage import DigestsOf
@@ -129,7 +130,8 @@ class StoreLog:
     def _sync(self) -> None:
         try:
             self._engine.sync()
-        except StoreError:
+        except StoreError as error:
+            events.tell(events.ERROR, "sync failed", error=type(error).__name__)
             # Whether these changes are on disk is unknown now. They stay readable, so no reader may keep an
             # older version of their items in a cache; the index and the feed do not take them in.
             for transaction in self._unapplied:

@@ -167,10 +167,12 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     taken in, and how long ago the first of them was made; 0 elsewhere. owners: numbers given out, those of
     owners that were erased included. pending_erasures: begun, and not finished as long as no process opens
     the store for writing. models: "embedder": what its scheduler has done for all who share its device or
-    endpoint: by lane ("interactive", "ingest", "background") the requests `served`, their `tokens`, and the
-    requests `waiting` now; `batches`, `busy_seconds`, `rate` (tokens a second of one batch), calls `refused`
-    as Overloaded, requests `dropped` that left unserved; "cache": `vectors`, `bytes`, `capacity`, `hits`,
-    `misses` of the vectors kept of texts.
+    endpoint: by lane ("interactive", "ingest", "background") the requests `served`, their `tokens`, the
+    requests `waiting` now, the calls `refused` as Overloaded and the requests `dropped` that left unserved;
+    `batches`, `busy_seconds`, `rate` (tokens a second of one batch); "cache", of the vectors kept of texts:
+    `vectors`, `bytes`, `capacity`, `hits`, `misses`, `hit_rate` (a share, 0 before the first). item_cache:
+    `items`, `capacity`, `hits`, `misses`, `hit_rate`. device: what of the index lies on a device and what
+    that did; empty on the host.
     """
 
     path: str
@@ -185,7 +187,8 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     loaded_owners: int
     index_rows: int
     index_bytes: int
-    item_cache: dict[str, int]
+    device: dict[str, Any]
+    item_cache: dict[str, float]
     storage: dict[str, int]
     read_only: bool
     pending_erasures: int
