@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import os
-import signal
-import socket
 import subprocess
-import time
 import venv
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
-import local_servers
 import warpmem
 
 QUIET = {
     "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
     "DO_NOT_TRACK": "1",
     "INFINITY_ANONYMOUS_USAGE_STATS": "0",
     "OMP_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
 """No telemetry, no downloads of models, one thread."""
+
+TORCH = "torch==2.13.*"
+"""One release, of which an index with builds for the CPU alone gives that one; PyPI's brings CUDA along."""
 
 
 def environment(root: Path, name: str, packages: Sequence[str], alone: Sequence[str] = ()) -> Path:
@@ -34,7 +33,8 @@ def environment(root: Path, name: str, packages: Sequence[str], alone: Sequence[
     wanted = "\n".join((*packages, *alone))
     if not done.is_file() or done.read_text().strip() != wanted:
         venv.create(folder, with_pip=True, clear=True)
-        install = [python, "-m", "pip", "install", "--quiet"]
+        # Bytecode of what is imported is made then; of all that is installed it would take as long again.
+        install = [python, "-m", "pip", "install", "--quiet", "--no-compile"]
         subprocess.run([*install, *packages], check=True, timeout=1800)
         if alone:
             subprocess.run([*install, "--no-deps", *alone], check=True, timeout=1800)
@@ -55,42 +55,8 @@ def with_warpmem(folder: Path) -> dict[str, str]:
     return {**variables(), "PYTHONPATH": str(folder / "path")}
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
-@contextmanager
-def running(command: Sequence[object], port: int, folder: Path, *, seconds: float = 240) -> Iterator[str]:
-    """A server for as long as the block runs; its URL, once it takes connections on `port`."""
-    address = ("127.0.0.1", port)
-    log = folder / "server.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [str(part) for part in command], cwd=folder, env=variables(), stdout=output, stderr=output
-        )
-        local_servers.started.add(address)
-        try:
-            deadline = time.monotonic() + seconds
-            while True:
-                try:
-                    socket.create_connection(address, timeout=1).close()
-                    break
-                except OSError:
-                    ended = process.poll() is not None
-                    if ended or time.monotonic() > deadline:
-                        raise AssertionError(log.read_text(errors="replace")[-4000:]) from None
-                    time.sleep(0.2)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            local_servers.started.discard(address)
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+def folder_of(python: Path, package: str) -> Path:
+    """Where an environment has a package; it is not imported."""
+    code = "import importlib.util, sys; print(importlib.util.find_spec(sys.argv[1]).origin)"
+    found = subprocess.run([python, "-c", code, package], check=True, capture_output=True, text=True)
+    return Path(found.stdout.strip()).parent
