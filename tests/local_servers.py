@@ -5,12 +5,16 @@ from __future__ import annotations
 import base64
 import http.server
 import json
+import shutil
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from warpmem.embed.hashing import HashingEmbedder
 from warpmem.reason.fakes import OverlapReranker
@@ -87,6 +91,18 @@ def serving(answer: Answer, context: Any = None) -> Iterator[Server]:
             started.discard(address)
             server.shutdown()
             thread.join()
+
+
+def make_certificate(key: Path, certificate: Path) -> None:
+    """For a TLS server on this machine, in PEM; skips the test where there is no openssl."""
+    if shutil.which("openssl") is None:
+        pytest.skip("makes its certificate with openssl")
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+         "-keyout", key, "-out", certificate, "-days", "2", "-subj", "/CN=test",
+         "-addext", "subjectAltName=IP:127.0.0.1"],
+        check=True, capture_output=True,
+    )  # fmt: skip
 
 
 MODEL = HashingEmbedder(48)

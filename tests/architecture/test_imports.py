@@ -34,8 +34,8 @@ print(json.dumps({
 """
 
 _HEAVY = (
-    "cupy", "httpx", "numba", "onnxruntime", "pydantic", "requests", "rocksdict", "safetensors", "tokenizers",
-    "torch", "wordllama", "warpmem._cuda",
+    "cupy", "google.protobuf", "grpc", "httpx", "numba", "onnxruntime", "pydantic", "requests", "rocksdict",
+    "safetensors", "tokenizers", "torch", "wordllama", "warpmem._cuda",
 )  # fmt: skip
 
 

@@ -54,11 +54,15 @@ REMOTE: dict[str, tuple[local_servers.Answer, Callable[[str], Embedder]]] = {
     "tei": (local_servers.tei, lambda url: TEIEmbedder(url, "m", batch=1)),
     "kserve": (local_servers.kserve, lambda url: KServeEmbedder(url, "m", dimension=48)),
 }
+GRPC: dict[str, Callable[[str], Embedder]] = {
+    "kserve-grpc": lambda url: KServeEmbedder(url, "m"),
+    "kserve-grpc-raw": lambda url: KServeEmbedder(url, "m", dimension=48, raw=True, shape="n1", batch=7),
+}
 NETWORKS = frozenset({"onnx"})
 """Equal to the last bits only: what they compute in batches is not added up in one order."""
 
 
-@pytest.fixture(params=[*LOCAL, *REMOTE, *NETWORKS], scope="module")
+@pytest.fixture(params=[*LOCAL, *REMOTE, *GRPC, *NETWORKS], scope="module")
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -70,6 +74,13 @@ def make(name: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Maker]
             answer, around = REMOTE[name]
             url = stack.enter_context(local_servers.serving(answer)).url
             yield lambda: around(url)
+        elif name in GRPC:
+            pytest.importorskip("grpc")
+            pytest.importorskip("google.protobuf")
+            import grpc_servers
+
+            url = stack.enter_context(grpc_servers.serving(grpc_servers.sound)).url
+            yield lambda: GRPC[name](url)
         elif name == "onnx":
             folder = _onnx_model(tmp_path_factory.mktemp("model"))
             yield lambda: OnnxEmbedder(folder, threads=1)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import ssl
-import subprocess
 import threading
 import time
 from pathlib import Path
@@ -28,15 +26,8 @@ def make(url: str, **options: Any) -> TEIEmbedder:
 @pytest.fixture
 def certified(tmp_path: Path) -> tuple[ssl.SSLContext, str]:
     """What a TLS server on this machine presents, and the file with its certificate."""
-    if shutil.which("openssl") is None:
-        pytest.skip("makes its certificate with openssl")
     key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-         "-keyout", key, "-out", certificate, "-days", "2", "-subj", "/CN=test",
-         "-addext", "subjectAltName=IP:127.0.0.1"],
-        check=True, capture_output=True,
-    )  # fmt: skip
+    local_servers.make_certificate(key, certificate)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     return context, str(certificate)

@@ -25,6 +25,7 @@ from .stores import store_path
 _CORE = ("numpy", "msgspec", "rocksdict", "wordllama", "tokenizers", "safetensors")
 _OPTIONAL = {
     "onnxruntime": ("models as ONNX files: embedders, rerankers", "python -m pip install onnxruntime"),
+    "grpcio": ("servers of the open inference protocol over gRPC", "python -m pip install grpcio protobuf"),
     "torch": ("the embedder torch; tensors as vectors, through DLPack", "python -m pip install torch"),
     "transformers": ("language models in this process, with torch", "python -m pip install transformers"),
     "jax": ("arrays in host memory as vectors, through DLPack", "python -m pip install jax"),

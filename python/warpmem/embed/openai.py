@@ -65,14 +65,14 @@ class OpenAIEmbedder(RemoteEmbedder):
         check_not_empty(model, "model")
         if shorten and dimension is None:
             raise InputError("shorten needs the dimension to shorten to")
-        endpoint = Endpoint(url, timeout=timeout, key_env=key_env, key_file=key_file, ca_file=ca_file)
+        self._endpoint = Endpoint(url, timeout=timeout, key_env=key_env, key_file=key_file, ca_file=ca_file)
         self._request: dict[str, Any] = {"model": model}
         if as_base64:
             self._request["encoding_format"] = "base64"
         if shorten:
             self._request["dimensions"] = dimension
         super().__init__(
-            endpoint,
+            self._endpoint,
             model_id=model_id,
             default_id=f"openai:{model}:{dimension}" if shorten else f"openai:{model}",
             dimension=dimension,

@@ -9,7 +9,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,6 @@ from ..errors import (
 )
 from ..ops.digest import digest16
 from ..ops.guard import guard_of
-from ..ops.http import Endpoint
 from ..protocols import Embedder
 from .fallback import fallbacks_of
 from .texts import check_texts
@@ -65,6 +64,15 @@ class _Weights:
             )
 
 
+class Place(Protocol):
+    """Where a server is: host:port for messages, and what requests to the same one have in common."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def base(self) -> str: ...
+
+
 class RemoteEmbedder(ABC):
     """Base of the embedders that ask a server. Thread-safe.
 
@@ -85,7 +93,7 @@ class RemoteEmbedder(ABC):
 
     def __init__(
         self,
-        endpoint: Endpoint,
+        endpoint: Place,
         *,
         model_id: str | None,
         default_id: str = "",
@@ -117,7 +125,7 @@ class RemoteEmbedder(ABC):
             raise InputError("model_id must be a string that is not empty")
         if isinstance(check_seconds, bool) or not isinstance(check_seconds, (int, float)):
             raise InputError("check_seconds must be a number")
-        self._endpoint = endpoint
+        self._place = endpoint
         self._model_id = model_id
         self.place = f"{endpoint.base} {model_id}"
         self._guard = guard_of((os.getpid(), self.place), parallel)
@@ -226,9 +234,9 @@ class RemoteEmbedder(ABC):
     def _rows(self, texts: list[str], deadline: float | None) -> NDArray[np.float32]:
         left = None if deadline is None else deadline - time.monotonic()
         if left is not None and left <= 0:
-            raise DeadlineExceeded(f"the deadline passed before {self._endpoint.name} was asked")
+            raise DeadlineExceeded(f"the deadline passed before {self._place.name} was asked")
         answer = self._guard.run(
-            lambda seconds: self._ask(texts, seconds), self._endpoint.name, len(texts), left
+            lambda seconds: self._ask(texts, seconds), self._place.name, len(texts), left
         )
         if len(answer) != len(texts):
             raise EmbeddingError(

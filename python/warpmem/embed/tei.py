@@ -39,10 +39,10 @@ class TEIEmbedder(RemoteEmbedder):
         key_file: str | None = None,
         ca_file: str | None = None,
     ) -> None:
-        endpoint = Endpoint(url, timeout=timeout, key_env=key_env, key_file=key_file, ca_file=ca_file)
+        self._endpoint = Endpoint(url, timeout=timeout, key_env=key_env, key_file=key_file, ca_file=ca_file)
         self._truncate = bool(truncate)
         super().__init__(
-            endpoint,
+            self._endpoint,
             model_id=model_id,
             dimension=dimension,
             batch=batch,

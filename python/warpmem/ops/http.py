@@ -18,14 +18,15 @@ import threading
 import time
 import weakref
 from typing import Any, Final, TypeVar
-from urllib.parse import urlsplit
 
 import msgspec
 
 from ..errors import DeadlineExceeded, InputError, ModelError, ModelUnavailable, Overloaded
+from .endpoints import Keys, check_timeout, parse_url
 
 T = TypeVar("T")
 
+_PORTS: Final = {"http": 80, "https": 443}
 _MAX_IDLE: Final = 16
 _PIECE: Final = 1 << 16
 _RETRY_AFTER: Final = 1.0
@@ -54,14 +55,10 @@ class Endpoint:
         ca_file: str | None = None,
         max_bytes: int = 64 << 20,
     ) -> None:
-        self._tls, self._host, self._port, self._base = _parse(url)
-        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < 1e6:
-            raise InputError("timeout must be a number of seconds above 0")
-        if key_env is not None and key_file is not None:
-            raise InputError("give key_env or key_file, not both")
-        self._timeout = float(timeout)
-        self._key_env = key_env
-        self._key_file = key_file
+        scheme, self._host, self._port, self._base = parse_url(url, _PORTS)
+        self._tls = scheme == "https"
+        self._timeout = check_timeout(timeout)
+        self._keys = Keys(self.name, key_env, key_file)
         self._max_bytes = max_bytes
         self._context = _context(ca_file) if self._tls else None
         self._lock = threading.Lock()
@@ -90,7 +87,7 @@ class Endpoint:
         """
         body = msgspec.json.encode(payload)
         headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "warpmem"}
-        key = self._key()
+        key = self._keys.read()
         if key is not None:
             headers["Authorization"] = f"Bearer {key}"
         seconds = self._timeout if timeout is None else min(timeout, self._timeout)
@@ -169,23 +166,6 @@ class Endpoint:
                 self._idle.append(connection)
                 return
         connection.drop()
-
-    def _key(self) -> str | None:
-        if self._key_env is not None:
-            key = os.environ.get(self._key_env, "").strip()
-            where = f"the environment variable {self._key_env}"
-        elif self._key_file is not None:
-            where = f"the file {self._key_file}"
-            try:
-                with open(self._key_file, encoding="ascii") as file:
-                    key = file.read(_PIECE).strip()
-            except (OSError, ValueError) as error:
-                raise InputError(f"{where} cannot be read for the key of {self.name}") from error
-        else:
-            return None
-        if not key or not key.isascii() or not key.isprintable():
-            raise InputError(f"{where} holds no key for {self.name}")
-        return key
 
 
 class _Wire:
@@ -304,25 +284,6 @@ def _retry_after(value: str | None) -> float:
         except (ValueError, OverflowError):
             return _RETRY_AFTER
     return min(max(seconds, 0.0), _MAX_RETRY_AFTER) if math.isfinite(seconds) else _RETRY_AFTER
-
-
-def _parse(url: str) -> tuple[bool, str, int, str]:
-    if not isinstance(url, str):
-        raise InputError(f"url must be a string, not {type(url).__name__}")
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-        (parts.hostname or "").encode("idna")
-    except ValueError:  # UnicodeError is one
-        raise InputError("url is not a URL") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InputError("url must begin with http:// or https:// and name a host")
-    if parts.username is not None or parts.query or parts.fragment:
-        raise InputError("url must have no user, query or fragment; keys come from key_env or key_file")
-    if not url.isascii() or any(c.isspace() or not c.isprintable() for c in url):
-        raise InputError("url must be printable ASCII without spaces")
-    tls = parts.scheme == "https"
-    return tls, parts.hostname, port or (443 if tls else 80), parts.path.rstrip("/")
 
 
 def _context(ca_file: str | None) -> ssl.SSLContext:
