@@ -40,6 +40,25 @@ class SegmentTable(NamedTuple):
     values: Sequence[int] = ()
 
 
+SPACES = ("text", "code", "log", "image", "audio")
+"""Modalities by the number of their space. Never renumber one: rows name them so."""
+
+
+class Space(msgspec.Struct, frozen=True, array_like=True):
+    """Vectors of one model, of the items of one modality that is not text; the text space is the identity's.
+    created_at: microseconds."""
+
+    number: int
+    model_id: str
+    dimension: int
+    created_at: int
+
+    @property
+    def name(self) -> str:
+        """Its modality."""
+        return SPACES[self.number]
+
+
 class Record(msgspec.Struct, frozen=True):
     """An item as storage sees it. key: 20 bytes (ops/ids.py). ordinal: its rank within the partition for
     ties."""
@@ -51,7 +70,8 @@ class Record(msgspec.Struct, frozen=True):
 
 class Row(msgspec.Struct, frozen=True):
     """One version of an item as the index sees it. vector: (dim,) float32, canonically normalised. metadata:
-    the item's, where it was asked for. text: the item's, where it is at hand."""
+    the item's, where it was asked for. text: the item's, where it is at hand. space: the number of the one
+    that the vector lies in."""
 
     key: bytes
     version: int
@@ -68,6 +88,7 @@ class Row(msgspec.Struct, frozen=True):
     vector: Any
     metadata: Any = None
     text: str | None = None
+    space: int = 0
 
 
 class RowHeader(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -83,6 +104,12 @@ class RowHeader(msgspec.Struct, frozen=True, array_like=True, gc=False):
     recorded_at: int
     retired_at: int
     expires_at: int
+
+
+class SpaceRowHeader(RowHeader, frozen=True, array_like=True, gc=False):
+    """That of a row in another space than the text's."""
+
+    space: int
 
 
 class RowBlock(NamedTuple):

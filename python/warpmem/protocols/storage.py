@@ -17,6 +17,7 @@ from ..records import (
     Row,
     RowBlock,
     RowChange,
+    Space,
     StoreIdentity,
     VersionName,
 )
@@ -127,6 +128,11 @@ class Transaction(Protocol):
         microseconds; older ones of the owner are forgotten on the way."""
         ...
 
+    def space(self, name: str, model_id: str, dimension: int) -> Space:
+        """The space of a modality, made now if the store has none. Raises ModelMismatch when it holds vectors
+        of another model."""
+        ...
+
     def add(
         self,
         owner: int,
@@ -135,9 +141,11 @@ class Transaction(Protocol):
         *,
         duplicate: bytes | None,
         slot: bytes | None,
+        space: int = 0,
     ) -> Record:
         """Store a first version. `item.id`, ordinal and recorded times are set here. `duplicate` and `slot`
-        are the digests to find it by."""
+        are the digests to find it by. space: the number of the one that the vector lies in, in all versions
+        of the item."""
         ...
 
     def revise(
@@ -304,13 +312,23 @@ class Log(Protocol):
         """(operation, time, record) of every version, oldest first, deletion included."""
         ...
 
-    def rows(self, owner: int, identity: StoreIdentity, metadata: bool = False) -> Iterator[RowBlock]:
-        """Every indexed row of one owner, current and past versions, each once, with their metadata if asked
-        for."""
+    def rows(
+        self, owner: int, identity: StoreIdentity, metadata: bool = False, space: Space | None = None
+    ) -> Iterator[RowBlock]:
+        """Every indexed row of one owner in one space (None: that of the texts), current and past versions,
+        each once, with their metadata if asked for."""
         ...
 
     def item_rows(self, key: bytes, metadata: bool = False) -> Iterator[Row]:
         """The indexed rows of one item."""
+        ...
+
+    def spaces(self) -> Mapping[str, Space]:
+        """By modality, the spaces that the store has beside that of the texts."""
+        ...
+
+    def space_of(self, key: bytes, version: int) -> int:
+        """The number of the space that the vector of a version lies in; 0 too where it has none."""
         ...
 
     def records(

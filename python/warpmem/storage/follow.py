@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from ..errors import ModelMismatch, StoreClosed, StoreCorrupt, StoreError
 from ..ops.replay import row_changes, touched
-from ..records import RowBlock, StoreIdentity
+from ..records import RowBlock, Space, StoreIdentity
 from .identity import read_identity
 from .log import StoreLog, load_state
 from .rocks_follow import FollowingEngine
@@ -67,11 +67,13 @@ class FollowingLog(StoreLog):
                         raise
             raise AssertionError("unreachable")
 
-    def rows(self, owner: int, identity: StoreIdentity, metadata: bool = False) -> Iterator[RowBlock]:
+    def rows(
+        self, owner: int, identity: StoreIdentity, metadata: bool = False, space: Space | None = None
+    ) -> Iterator[RowBlock]:
         """See protocols.Log. Raises ModelMismatch when the store has got another model: the family of the
         one that this process knows is empty then, or another's, and what is read of it is no answer."""
         self._check_model()
-        yield from super().rows(owner, identity, metadata)
+        yield from super().rows(owner, identity, metadata, space)
         self._check_model()
 
     def _check_model(self) -> None:

@@ -30,7 +30,7 @@ from ..ops import events
 from ..ops.ids import KeyMaker, key_time, owner_of, owner_prefix
 from ..protocols import Clock, Engine, Transaction
 from ..protocols.storage import DigestsOf
-from ..records import Backup, LogEntry, Record, ReembedJob, Row, RowBlock, RowChange, StoreIdentity
+from ..records import Backup, LogEntry, Record, ReembedJob, Row, RowBlock, RowChange, Space, StoreIdentity
 from ..types import Durability, Operation, Order, Owner
 from . import codec
 from .committer import Committer
@@ -38,8 +38,9 @@ from .erasing import ErasingTransaction
 from .erasure import StoreErasures
 from .identity import FORMAT, identity_entry, read_identity
 from .rows import Versions, read_blocks
+from .spaces import owner_spaces, read_spaces
 from .transaction import LogState, StoreTransaction, owner_digest
-from .values import HistoryValue, ItemValue, OwnerValue, decode, decode_row, make_record
+from .values import HistoryValue, ItemValue, OwnerValue, decode, decode_row, make_record, row_space
 from .vector_build import BuildTransaction, VectorBuild, begin, read_job, tidy
 
 T = TypeVar("T")
@@ -244,9 +245,23 @@ class StoreLog:
         vector: NDArray[np.float32] = decode_row(key, version, payload, identity.dimension).vector
         return vector
 
-    def rows(self, owner: int, identity: StoreIdentity, metadata: bool = False) -> Iterator[RowBlock]:
+    def rows(
+        self, owner: int, identity: StoreIdentity, metadata: bool = False, space: Space | None = None
+    ) -> Iterator[RowBlock]:
+        if space is not None and space.number not in owner_spaces(self._engine, owner):
+            return iter(())  # the owner's texts need not be gone through
         start, stop = codec.prefix_range(owner_prefix(owner))
-        return read_blocks(self._engine, identity.vectors, start, stop, identity.dimension, metadata=metadata)
+        return read_blocks(
+            self._engine, identity.vectors, start, stop, identity.dimension, metadata=metadata, space=space
+        )
+
+    def spaces(self) -> dict[str, Space]:
+        return read_spaces(self._engine)
+
+    def space_of(self, key: bytes, version: int) -> int:
+        vector_key, family = codec.vector_key(key, version), self._identity.vectors
+        stored = self._engine.get(family, vector_key)
+        return 0 if stored is None else row_space(codec.unseal(family, vector_key, stored))
 
     def item_rows(self, key: bytes, metadata: bool = False) -> Iterator[Row]:
         start, stop = codec.prefix_range(key)

@@ -127,6 +127,7 @@ def _rebuild(
             else:
                 writer.take(found)
         writer.write_duplicates()
+        writer.write_spaces()
         lost += writer.lost
         _write_owners(writer, identity, owners, erased, lost)
         if salted:

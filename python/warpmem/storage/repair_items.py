@@ -25,6 +25,7 @@ class Evidence(msgspec.Struct):
     items    what once stood in family items, newest first, up to a deletion
     removed  the last thing that was done in family items was to delete it
     gone     (tag of the family, version) that were deleted last
+    space    number of the one that its vectors lie in
     """
 
     key: bytes
@@ -34,6 +35,7 @@ class Evidence(msgspec.Struct):
     vectors: dict[int, NDArray[np.float32]] = {}
     gone: set[tuple[bytes, int]] = set()
     log: list[LogEntry] = []
+    space: int = 0
 
 
 class Outcome(msgspec.Struct):
@@ -136,7 +138,7 @@ def _vector(
         other = versions.get(number)
         if number in found.vectors and other is not None and other.text == item.text:
             return found.vectors[number]
-    if embed is None:
+    if embed is None or found.space or not item.text:
         return None
     out.embedded += 1
     return embed(item.text)

@@ -20,7 +20,8 @@ from . import codec
 from .repair_items import Evidence
 from .rocks import RocksEngine
 from .salvage_tables import Entry
-from .values import HistoryValue, ItemValue, decode, encode
+from .spaces import is_space_key
+from .values import HistoryValue, ItemValue, decode, encode, is_text_row, row_space
 
 _BATCH: Final = 1000
 _FAMILY: Final = "items"  # of the scratch engine: one is enough
@@ -96,6 +97,10 @@ class Source:
             if stored:
                 yield key, stored
 
+    def spaces(self) -> list[int]:
+        """Numbers of the spaces that the store knows beside that of the texts."""
+        return [key[-1] for key, _ in self.others("meta") if is_space_key(key)]
+
     def newest_item(self) -> ItemValue | None:
         """The item that was recorded last; None when there is none."""
         newest: ItemValue | None = None
@@ -106,7 +111,7 @@ class Source:
         return newest
 
     def dimensions(self, family: str) -> Counter[int]:
-        """How many vectors of each length a family has, older ones included."""
+        """How many vectors of texts of each length a family has, older ones included."""
         self._flush()
         found: Counter[int] = Counter()
         tag = _TAGS[family]
@@ -115,7 +120,9 @@ class Source:
             if stored and key[1 + KEY_BYTES : 2 + KEY_BYTES] == tag and not self._is_cleared(family, key):
                 name = key[1 : 1 + KEY_BYTES] + key[2 + KEY_BYTES : -_ORDER]
                 with contextlib.suppress(StoreCorrupt):
-                    found[row_dimension(codec.unseal(family, name, stored))] += 1
+                    payload = codec.unseal(family, name, stored)
+                    if is_text_row(payload):
+                        found[row_dimension(payload)] += 1
         return found
 
     def _newest(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -185,8 +192,10 @@ def _add_vector(found: Evidence, family: str, rest: bytes, stored: bytes, dimens
     if _is_newest(found, b"v", rest, stored, found.vectors):
         version = int.from_bytes(rest[:4], "big")
         payload = codec.unseal(family, codec.vector_key(found.key, version), stored)
-        if row_dimension(payload) == dimension:
-            found.vectors[version] = np.frombuffer(payload, "<f4", dimension, len(payload) - 4 * dimension)
+        space, size = row_space(payload), row_dimension(payload)
+        if space or size == dimension:
+            found.space = space
+            found.vectors[version] = np.frombuffer(payload, "<f4", size, len(payload) - 4 * size)
 
 
 def _is_newest(found: Evidence, tag: bytes, rest: bytes, stored: bytes, known: Collection[int]) -> bool:

@@ -7,12 +7,13 @@ from typing import Final
 
 from ..ops.ids import OWNER_BYTES, owner_of
 from ..protocols import Engine
-from ..records import StoreIdentity
+from ..records import SPACES, StoreIdentity
 from ..types import MemoryItem
 from . import codec
 from .repair_items import Embed, Evidence, settle
 from .repair_source import Source
 from .reports import Lost
+from .spaces import owner_spaces_key
 from .values import ItemValue, OwnerValue, encode, encode_row, make_record, make_row
 
 STUB, UNLOGGED, DUPLICATE, CHANGED = b"S", b"U", b"D", b"C"
@@ -44,6 +45,8 @@ class Writer:
         self._progress = progress
         self._waiting: list[tuple[str, bytes, bytes | None]] = []
         self.owners: dict[int, OwnerValue] = {}
+        self._spaces: dict[int, set[int]] = {}
+        self._modalities = {SPACES[number] for number in source.spaces()}
         self.lost: list[Lost] = []
         self.items = self.versions = self.deleted = self.embedded = 0
 
@@ -64,6 +67,8 @@ class Writer:
 
     def take(self, found: Evidence) -> None:
         """Settle one item and write what is left of it."""
+        if not found.vectors:
+            found.space = self._space_of(found)  # its text is not what was embedded
         out = settle(found, self._embed)
         self.lost += out.lost
         self.embedded += out.embedded
@@ -78,8 +83,10 @@ class Writer:
             versions = {version: past.item for version, past in out.history.items() if past.item is not None}
             versions[out.current.version] = out.current
             for version, vector in out.vectors.items():
-                row = make_row(make_record(found.key, versions[version]), vector)
+                row = make_row(make_record(found.key, versions[version]), vector, found.space)
                 self.put(self._identity.vectors, codec.vector_key(found.key, version), encode_row(row))
+            if found.space:
+                self._spaces.setdefault(number, set()).add(found.space)
         elif out.history:
             self.deleted += 1
         for sequence in out.stubs:
@@ -90,6 +97,13 @@ class Writer:
             self._source.note(UNLOGGED, place + entry.version.to_bytes(4, "big"), encode(entry))
         if out.lost or out.stubs or out.unlogged:
             self._source.note(CHANGED, number.to_bytes(4, "big"))
+
+    def _space_of(self, found: Evidence) -> int:
+        """The space that the lost vectors of an item lay in, as its modality tells."""
+        past = (value.item for value in found.versions.values() if value.item is not None)
+        item = next(iter([*found.items, *past]), None)
+        known = item is not None and item.modality in self._modalities
+        return SPACES.index(item.modality) if item is not None and known else 0
 
     def leave_out(self, found: Evidence) -> None:
         """Bring nothing over of one item: what the log tells of it becomes stubs."""
@@ -121,6 +135,11 @@ class Writer:
         self.owners[number] = OwnerValue(
             known.type, known.id, max(known.next_ordinal, value.ordinal + 1), known.items + live
         )
+
+    def write_spaces(self) -> None:
+        """In which spaces each owner has rows. After the last item."""
+        for owner, spaces in self._spaces.items():
+            self.put("lookup", owner_spaces_key(owner), bytes(sorted(spaces)))
 
     def write_duplicates(self) -> None:
         """The ids of the items with one content, under its digest. After the last item."""

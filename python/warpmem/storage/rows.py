@@ -11,33 +11,65 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import StoreCorrupt
 from ..protocols import Engine
-from ..records import RowBlock, RowHeader
+from ..records import RowBlock, RowHeader, Space
 from . import codec
 from .crc import open_rows
-from .values import HistoryValue, ItemValue, decode, decode_row
+from .values import HistoryValue, ItemValue, decode, decode_row, row_space
 
 _ROWS: Final = 4096
 _BYTES: Final = 8 << 20
 _headers = msgspec.msgpack.Decoder(list[RowHeader])
 _ARRAY32: Final = b"\xdd"
+_FIRST: Final = 3
+"""Place of a header's first byte in a sealed value: behind the version and the header's length."""
+_TEXT: Final = b"\x9a"
+"""An array of ten, which only rows of the text space begin with."""
 
 
 def read_blocks(
-    engine: Engine, family: str, start: bytes, stop: bytes, dimension: int, *, metadata: bool
+    engine: Engine,
+    family: str,
+    start: bytes,
+    stop: bytes,
+    dimension: int,
+    *,
+    metadata: bool,
+    space: Space | None = None,
 ) -> Iterator[RowBlock]:
-    """The rows with start <= key < stop, some thousand at a time, as of one moment. Raises StoreCorrupt."""
+    """The rows with start <= key < stop, some thousand at a time, as of one moment: those of the text space,
+    whose dimension it is, or of another one. Raises StoreCorrupt."""
+    number = 0
+    if space is not None:
+        number, dimension = space.number, space.dimension
     size = max(1, min(_ROWS, _BYTES // (4 * dimension)))
     # In this order: a version that leaves `items` is in `history` from the same write on.
     chunks = engine.chunks(family, start, stop, size)
     versions = Versions(engine, start, stop) if metadata else None
     for keys, values in chunks:
+        if number or any(value[_FIRST : _FIRST + 1] != _TEXT for value in values):
+            keys, values = _of_space(family, keys, values, number)
+            if not keys:
+                continue
         headers, vectors = take_apart(family, keys, values, dimension)
         known = None
         if versions is not None:
             names = [codec.read_version_key(family, key) for key in keys]
             known = [versions.metadata(key, version) for key, version in names]
         yield RowBlock(b"".join(keys), headers, vectors, known)
+
+
+def _of_space(
+    family: str, keys: Sequence[bytes], values: Sequence[bytes], number: int
+) -> tuple[list[bytes], list[bytes]]:
+    """The rows of one space; the others are whole too, or a flipped bit would hide one."""
+    chosen = [
+        (key, value)
+        for key, value in zip(keys, values, strict=True)
+        if row_space(codec.unseal(family, key, value)) == number
+    ]
+    return [key for key, _ in chosen], [value for _, value in chosen]
 
 
 def take_apart(
@@ -68,6 +100,8 @@ def _one_by_one(
     headers = []
     for i, (key, value) in enumerate(zip(keys, values, strict=True)):
         row = decode_row(*codec.read_version_key(family, key), codec.unseal(family, key, value), dimension)
+        if len(row.vector) != dimension:
+            raise StoreCorrupt(f"vector of key {key.hex()} has {len(row.vector)} numbers, not {dimension}")
         vectors[i] = row.vector
         headers.append(
             RowHeader(

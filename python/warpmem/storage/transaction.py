@@ -15,9 +15,10 @@ from ..ops.clock import to_datetime, to_micros
 from ..ops.digest import digest16
 from ..ops.ids import KeyMaker, format_id, owner_of, owner_prefix
 from ..protocols import Engine
-from ..records import LogEntry, Record, Row, RowChange, StoreIdentity
+from ..records import SPACES, LogEntry, Record, Row, RowChange, Space, StoreIdentity
 from ..types import MemoryItem, Operation, Owner
 from . import codec
+from .spaces import check_same_model, owner_spaces_key, read_space, space_key
 from .values import (
     HistoryValue,
     ItemValue,
@@ -139,6 +140,18 @@ class StoreTransaction:
             self._write("lookup", key, None)
             self._forgotten[owner] = key + b"\0"  # where the next call of this change goes on
 
+    def space(self, name: str, model_id: str, dimension: int) -> Space:
+        number = SPACES.index(name)
+        key = space_key(number)
+        stored = self._read("meta", key)
+        if stored is None:
+            space = Space(number, model_id, dimension, self._now)
+            self._write("meta", key, encode(space))
+            return space
+        space = read_space(number, stored)
+        check_same_model(space, model_id, dimension)
+        return space
+
     def add(
         self,
         owner: int,
@@ -147,6 +160,7 @@ class StoreTransaction:
         *,
         duplicate: bytes | None,
         slot: bytes | None,
+        space: int = 0,
     ) -> Record:
         key = self._keys.make(owner, self._now)
         counters = self._owner_value(owner)
@@ -167,7 +181,9 @@ class StoreTransaction:
         )
         self.state.items += 1
         self._put_item(record, "add")
-        self._put_row(make_row(record, vector))
+        self._put_row(make_row(record, vector, space))
+        if space:
+            self._note_space(owner, space)
         self._write("listing", self._listing_key(record), b"")
         if duplicate is not None:
             self._remember_duplicate(owner, duplicate, key)
@@ -197,7 +213,7 @@ class StoreTransaction:
             self._write("listing", self._listing_key(old), None)
             self._write("listing", self._listing_key(record), b"")
         self._put_item(record, operation)
-        self._put_row(make_row(record, old_row.vector if vector is None else vector))
+        self._put_row(make_row(record, old_row.vector if vector is None else vector, old_row.space))
         forget, remember = duplicate
         if forget is not None and forget != remember:
             self._forget_duplicate(owner, forget, old.key)
@@ -300,6 +316,12 @@ class StoreTransaction:
         self._write(self._identity.vectors, codec.vector_key(row.key, row.version), encode_row(row))
         _, rows = self._touched(row.key)
         rows[row.key, row.version] = row
+
+    def _note_space(self, owner: int, space: int) -> None:
+        key = owner_spaces_key(owner)
+        known = bytes(self._read("lookup", key) or b"")
+        if space not in known:
+            self._write("lookup", key, bytes(sorted({*known, space})))
 
     def _row(self, key: bytes, version: int) -> Row:
         stored = self._read(self._identity.vectors, codec.vector_key(key, version))

@@ -17,7 +17,17 @@ from numpy.typing import NDArray
 from ..errors import StoreCorrupt
 from ..ops.clock import from_open_end, open_end, to_datetime, to_micros
 from ..ops.ids import format_id
-from ..records import LogEntry, Record, ReembedJob, Row, RowHeader, StoreIdentity
+from ..records import (
+    SPACES,
+    LogEntry,
+    Record,
+    ReembedJob,
+    Row,
+    RowHeader,
+    Space,
+    SpaceRowHeader,
+    StoreIdentity,
+)
 from ..types import MemoryItem, Modality, Operation, Scope
 from .erasure_values import ErasureMark
 
@@ -90,7 +100,7 @@ _decoders: dict[type, msgspec.msgpack.Decoder[Any]] = {
     kind: msgspec.msgpack.Decoder(kind)
     for kind in (
         ItemValue, HistoryValue, RowHeader, OwnerValue, RememberedValue, LogEntry, ReembedJob, StoreIdentity,
-        ErasureMark, BackupNote,
+        ErasureMark, BackupNote, Space, SpaceRowHeader,
     )
 }  # fmt: skip
 
@@ -167,8 +177,8 @@ def _make_record(key: bytes, value: ItemValue) -> Record:
     )
 
 
-def make_row(record: Record, vector: NDArray[np.float32]) -> Row:
-    """The index row of a record."""
+def make_row(record: Record, vector: NDArray[np.float32], space: int = 0) -> Row:
+    """The index row of a record. space: the number of the one that the vector lies in."""
     item = record.item
     return Row(
         key=record.key,
@@ -186,20 +196,22 @@ def make_row(record: Record, vector: NDArray[np.float32]) -> Row:
         vector=vector,
         metadata=item.metadata,
         text=item.text,
+        space=space,
     )
 
 
 _HEADER_LENGTH = struct.Struct("<H")
+_OF_ANOTHER_SPACE = 0x9B
+"""First byte of a header of eleven fields, in msgpack; that of ten is 0x9A."""
 
 
 def encode_row(row: Row) -> bytes:
     """Payload of family vectors: u16 header length, header, float32 values, all little-endian."""
-    header = encode(
-        RowHeader(
-            row.ordinal, row.kind, row.agent_id, row.run_id, row.priority,
-            row.valid_from, row.valid_to, row.recorded_at, row.retired_at, row.expires_at,
-        )
+    fields = (
+        row.ordinal, row.kind, row.agent_id, row.run_id, row.priority,
+        row.valid_from, row.valid_to, row.recorded_at, row.retired_at, row.expires_at,
     )  # fmt: skip
+    header = encode(SpaceRowHeader(*fields, row.space) if row.space else RowHeader(*fields))
     vector = np.ascontiguousarray(row.vector, dtype="<f4")
     return _HEADER_LENGTH.pack(len(header)) + header + vector.tobytes()
 
@@ -212,8 +224,28 @@ def split_row(payload: bytes | memoryview) -> tuple[bytes | memoryview, bytes | 
     return payload[:end], payload[end:]
 
 
+def is_text_row(payload: bytes | memoryview) -> bool:
+    """Whether a payload of family vectors is of the text space, or is none: only there the header is an array
+    of ten."""
+    return len(payload) <= 2 or payload[2] != _OF_ANOTHER_SPACE
+
+
+def row_space(payload: bytes | memoryview) -> int:
+    """The number of the space that a payload of family vectors lies in. Raises StoreCorrupt."""
+    if is_text_row(payload):
+        return 0
+    space = decode(split_row(payload)[0][2:], SpaceRowHeader).space
+    if not 0 < space < len(SPACES):
+        raise StoreCorrupt(f"a vector value is of space {space}, which there is not")
+    return space
+
+
 def decode_row(key: bytes, version: int, payload: bytes | memoryview, dimension: int) -> Row:
-    """The row of a payload of family vectors. Raises StoreCorrupt when its length does not add up."""
+    """The row of a payload of family vectors. dimension: of the text space; in others the payload's length
+    tells it. Raises StoreCorrupt when its length does not add up."""
+    space = row_space(payload)
+    if space:
+        dimension = len(split_row(payload)[1]) // 4
     if len(payload) < 2:
         raise StoreCorrupt(
             f"vector value of key {key.hex()} is {len(payload)} bytes; run a restore from backup"
@@ -223,9 +255,10 @@ def decode_row(key: bytes, version: int, payload: bytes | memoryview, dimension:
         raise StoreCorrupt(
             f"vector value of key {key.hex()} is {len(payload)} bytes, expected {2 + length + 4 * dimension}"
         )
-    header = decode(payload[2 : 2 + length], RowHeader)
+    header: RowHeader = decode(payload[2 : 2 + length], RowHeader)
     vector = np.frombuffer(payload, dtype="<f4", count=dimension, offset=2 + length)
     return Row(
         key, version, header.ordinal, header.kind, header.agent_id, header.run_id, header.priority,
         header.valid_from, header.valid_to, header.recorded_at, header.retired_at, header.expires_at, vector,
+        space=space,
     )  # fmt: skip

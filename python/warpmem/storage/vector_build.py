@@ -23,7 +23,7 @@ from ..types import Durability
 from . import codec
 from .identity import identity_entry
 from .transaction import StoreTransaction
-from .values import decode, encode, split_row
+from .values import decode, encode, is_text_row, split_row
 
 T = TypeVar("T")
 
@@ -63,14 +63,16 @@ class BuildTransaction(StoreTransaction):
         return [
             name
             for name in names
-            if self._read(self._identity.vectors, key := codec.vector_key(*name)) is not None
+            if (current := self._read(self._identity.vectors, key := codec.vector_key(*name))) is not None
+            and is_text_row(current)
             and self._read(family, key) is None
         ]
 
     def bring_up(
         self, family: str, names: Iterable[VersionName], vectors: Mapping[VersionName, NDArray[np.float32]]
     ) -> int:
-        """Make rows of `family` what those in use are; returns how many vectors were new."""
+        """Make rows of `family` what those in use are, those of other spaces than the text's with their
+        vectors; returns how many vectors were new."""
         made = 0
         for name in names:
             key = codec.vector_key(*name)
@@ -79,7 +81,9 @@ class BuildTransaction(StoreTransaction):
                 if built is not None:
                     self._write(family, key, None)
                 continue
-            if built is not None:
+            if not is_text_row(current):
+                values = bytes(split_row(current)[1])
+            elif built is not None:
                 values = bytes(split_row(built)[1])
             elif name in vectors:
                 values = np.ascontiguousarray(vectors[name], "<f4").tobytes()
@@ -116,7 +120,9 @@ class VectorBuild:
         return self._job
 
     def count(self) -> int:
-        return sum(1 for _ in self._engine.scan(self._identity.vectors, b"", codec.KEYS_END))
+        family = self._identity.vectors
+        rows = self._engine.scan(family, b"", codec.KEYS_END)
+        return sum(is_text_row(codec.unseal(family, key, stored)) for key, stored in rows)
 
     def next(self, limit: int, entries: Callable[[int], Iterable[LogEntry]]) -> BuildUnit | None:
         job = self._job
@@ -199,8 +205,10 @@ class VectorBuild:
         built = self._engine.get_many(self._job.vectors, keys)
         return [
             name
-            for name, mine, other in zip(names, current, built, strict=True)
-            if mine is not None and other is None
+            for name, key, mine, other in zip(names, keys, current, built, strict=True)
+            if mine is not None
+            and other is None
+            and is_text_row(codec.unseal(self._identity.vectors, key, mine))
         ]
 
     def _touched(self, entry: LogEntry) -> Iterable[VersionName]:

@@ -12,10 +12,11 @@ import numpy as np
 from ..errors import StoreCorrupt
 from ..ops.ids import KEY_BYTES, OWNER_BYTES, owner_of
 from ..protocols import Engine
-from ..records import NEVER, Row, StoreIdentity
+from ..records import NEVER, SPACES, Row, Space, StoreIdentity
 from ..types import MemoryItem
 from . import codec
 from .reports import Faults
+from .spaces import owner_spaces, read_spaces
 from .values import (
     HistoryValue,
     ItemValue,
@@ -121,10 +122,12 @@ def verify_items(
 ) -> ItemsFound:
     """Compare items with history, vectors, listing, lookup and the counters of `owners`."""
     found = ItemsFound(owners=len(owners))
+    spaces = read_spaces(engine)
     live: Counter[int] = Counter()
     listed = slots = repeated = 0
     for group in groups(engine, identity, faults.note):
         _check_versions(group, faults)
+        _check_spaces(engine, group, spaces, faults)
         found.versions += sum(past.item is not None for past in group.versions.values())
         if group.item is None:
             found.deleted += bool(group.versions)
@@ -195,6 +198,23 @@ def _check_versions(group: Group, faults: Faults) -> None:
             faults.note("vectors", f"version {number} says other things than the item", key)
         elif not abs(float(np.linalg.norm(row.vector)) - 1.0) < _UNIT:
             faults.note("vectors", f"version {number} has a vector that is not of length 1", key)
+
+
+def _check_spaces(engine: Engine, group: Group, spaces: dict[str, Space], faults: Faults) -> None:
+    """All versions lie in one space, which the store knows, and the owner's index would be loaded for it."""
+    for number, row in group.rows.items():
+        key = codec.vector_key(group.key, number)
+        if row.space != next(iter(group.rows.values())).space:
+            faults.note("vectors", f"version {number} lies in another space than others of its item", key)
+        if not row.space:
+            continue
+        space = spaces.get(SPACES[row.space])
+        if space is None or len(row.vector) != space.dimension:
+            expected = "none" if space is None else f"{space.dimension} dimensions"
+            faults.note("vectors", f"version {number} lies in space {row.space} with {len(row.vector)} "
+                        f"dimensions, and the store has {expected} there", key)  # fmt: skip
+        if row.space not in owner_spaces(engine, owner_of(group.key)):
+            faults.note("lookup", f"its owner is not known to have rows in space {row.space}", key)
 
 
 def header(row: Row) -> tuple[Any, ...]:
