@@ -67,6 +67,7 @@ class AsyncMemory:
     add = _delegate(Memory.add)
     add_many = _delegate(Memory.add_many)
     update = _delegate(Memory.update)
+    revert = _delegate(Memory.revert)
     delete = _delegate(Memory.delete)
     delete_all = _delegate(Memory.delete_all)
     erase = _delegate(Memory.erase)

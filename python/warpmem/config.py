@@ -18,6 +18,7 @@ MAX_BATCH = 10_000
 MAX_DIMENSION = 65_536
 IDEMPOTENCY_DAYS = 7
 MAX_DECLARED = 64
+MAX_NAMES = 256
 
 RERANK = 50
 """Hits that `rerank=True` puts in order."""
@@ -68,6 +69,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     write_queue_bytes  bytes of texts and vectors that may, beside one change that is larger
     write_wait_ms   milliseconds that a change may wait for its turn: DeadlineExceeded then, with nothing
                     changed; 0 for as long as it takes
+    near_duplicate  cosine from which an added text may be another wording of a stored one, in whose place it
+                    then comes; it must also name the same names and numbers (policy/similar.py). None, the
+                    default: only equal texts are duplicates
     min_free_bytes  refuse writes when the data directory's disk has less than this free
     memtable_bytes  RocksDB write buffer per column family
     checkpoint_rows close() saves the index once so many of its rows, and a tenth of all, have changed since
@@ -101,6 +105,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     write_queue: int = 4_096
     write_queue_bytes: int = 64 << 20
     write_wait_ms: int = 0
+    near_duplicate: float | None = None
     min_free_bytes: int = 64 << 20
     memtable_bytes: int = 16 << 20
     checkpoint_rows: int = 20_000
@@ -123,6 +128,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 1 << 63:
                 raise InputError(f"{name} must be an integer of at least {least}")
+        if self.near_duplicate is not None and not 0.0 < self.near_duplicate <= 1.0:
+            raise InputError("near_duplicate is a cosine: a number above 0 and up to 1, or None")
         if self.follow and self.path is None:
             raise InputError("follow needs a path: a store in memory has no other process that writes it")
         for model, words in (

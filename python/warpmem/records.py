@@ -68,6 +68,20 @@ class Record(msgspec.Struct, frozen=True):
     item: MemoryItem
 
 
+class Past(NamedTuple):
+    """One entry of an item's history. record: the item as it then was, None for its deletion. reason: why the
+    store decided so, None where the caller did."""
+
+    operation: Operation
+    at: int
+    record: Record | None
+    reason: str | None
+
+
+MAKES_VERSION: frozenset[Operation] = frozenset(("add", "update", "close", "merge", "revert"))
+"""The operations that make a version of an item."""
+
+
 class Row(msgspec.Struct, frozen=True):
     """One version of an item as the index sees it. vector: (dim,) float32, canonically normalised. metadata:
     the item's, where it was asked for. text: the item's, where it is at hand. space: the number of the one

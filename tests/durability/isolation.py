@@ -146,6 +146,7 @@ class Owners:
             lambda: self.memory.get(item_id, scope=scope),
             lambda: self.memory.update(item_id, text="stolen", vector=self.vector(), scope=scope),
             lambda: self.memory.delete(item_id, scope=scope),
+            lambda: self.memory.revert(item_id, 1, scope=scope),
             lambda: self.memory.history(item_id, scope=scope),
             lambda: self.memory.erase([item_id], scope=scope),
         ]

@@ -89,7 +89,9 @@ def test_a_key_closes_its_earlier_value(memory: Memory, clock: FixedClock) -> No
     assert texts(memory, as_of=clock_time(clock) - DAY) == ["Home is Porto"]
     old = memory.get(porto.id)
     assert old.valid_to == memory.get(lisbon.id).valid_from and old.version == 2
-    assert [version.operation for version in memory.history(porto.id)] == ["add", "close"]
+    history = memory.history(porto.id)
+    assert [version.operation for version in history] == ["add", "close"]
+    assert [version.reason for version in history] == [None, "its key has a newer value"]
 
 
 def test_a_key_can_return_to_an_earlier_value(memory: Memory, clock: FixedClock) -> None:

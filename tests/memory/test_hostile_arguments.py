@@ -35,6 +35,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "get": {"id": ""},
     "get_many": {"ids": [""]},
     "update": {"id": "", "priority": 0.5},
+    "revert": {"id": "", "version": 1},
     "delete": {"id": ""},
     "history": {"id": ""},
     "changes": {},

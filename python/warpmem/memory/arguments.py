@@ -6,13 +6,12 @@ import re
 from collections.abc import Sequence
 from typing import Any, get_args
 
-from ..config import MAX_K
+from ..config import MAX_K, MAX_NAMES
 from ..errors import InputError, InvalidScope, NotFound
 from ..types import MemoryItem, Modality, Scope
 
 _KIND = re.compile(r"[a-z][a-z0-9_]{0,63}", re.ASCII)
 _MAX_NAME_BYTES = 512
-_MAX_NAMES = 256
 
 
 def one_scope(
@@ -84,8 +83,8 @@ def check_names(values: Any, name: str) -> tuple[str, ...]:
     """A list of short texts. Raises InputError."""
     if isinstance(values, str) or not isinstance(values, Sequence):
         raise InputError(f"{name} must be a list of strings, not {type(values).__name__}")
-    if len(values) > _MAX_NAMES:
-        raise InputError(f"{name} may hold {_MAX_NAMES} entries, not {len(values)}")
+    if len(values) > MAX_NAMES:
+        raise InputError(f"{name} may hold {MAX_NAMES} entries, not {len(values)}")
     return tuple(check_name(value, f"{name}[{i}]") for i, value in enumerate(values))
 
 

@@ -110,12 +110,12 @@ class Browser:
 
     def history(self, item_id: str, scope: Scope | None) -> tuple[Version, ...]:
         versions = self._log.history(parse_id(item_id))
-        seen = [record.item for _, _, record in versions if record is not None]
+        seen = [past.record.item for past in versions if past.record is not None]
         if not versions or (scope is not None and not any(scope.covers(item.scope) for item in seen)):
             raise NotFound("no such item in this scope")
         return tuple(
-            Version(operation, to_datetime(at), None if record is None else record.item)
-            for operation, at, record in versions
+            Version(operation, to_datetime(at), None if record is None else record.item, reason)
+            for operation, at, record, reason in versions
         )
 
     def changes(self, since: int, limit: int) -> tuple[Change, ...]:

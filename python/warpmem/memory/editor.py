@@ -113,6 +113,51 @@ class Editor:
             return item, self._vectors.normalize(made)[0]
         return item, None
 
+    def revert(
+        self,
+        item_id: str,
+        version: int,
+        scope: Scope | None,
+        expected_version: int | None,
+        durability: Durability | None,
+    ) -> MemoryItem:
+        """Make what an item was in `version` its next version; as it is when that is the current one."""
+        key = parse_id(item_id)
+        wanted = self._version(key, version, scope)
+        vector = self._log.vector(key, version, self._vectors.identity)
+        if vector is None:
+            made = self._vectors.embed([wanted.item.text], "document", [(wanted.item.scope.owner,)])
+            vector = self._vectors.normalize(made)[0]
+
+        def change(transaction: Transaction) -> Record:
+            self._vectors.check_in_use(self._log)
+            record = reconcile.find(transaction, key, scope)
+            if expected_version is not None and expected_version != record.item.version:
+                raise VersionConflict(expected_version, record.item.version)
+            if version == record.item.version:
+                return record
+            then = self._version(key, version, scope).item  # an erasure may have been at its sources
+            self._schemas.check(then.kind, then.metadata)
+            return reconcile.update(
+                transaction,
+                record,
+                msgspec.structs.replace(then, model_id=self._vectors.model_id),
+                vector,
+                based_on=record.item.version,
+                digests=(self._digests.duplicate(record.item), self._digests.duplicate(then)),
+                slot=self._digests.slot(record.item),
+                operation="revert",
+                reason=f"what it was in version {version}",
+            )
+
+        return self._log.transact(change, durability).item
+
+    def _version(self, key: bytes, version: int, scope: Scope | None) -> Record:
+        record = self._log.get_version(key, version)
+        if record is None or (scope is not None and not scope.covers(record.item.scope)):
+            raise NotFound("no such version of an item in this scope")
+        return record
+
     def delete(self, item_id: str, *, scope: Scope | None, durability: Durability | None) -> None:
         """Hide and unindex an item at once. Raises NotFound."""
         key = parse_id(item_id)

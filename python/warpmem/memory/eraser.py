@@ -130,7 +130,7 @@ class Eraser:
                 missing += 1
                 continue
             versions = self._log.history(key)
-            seen = [record.item.scope for _, _, record in versions if record is not None]
+            seen = [past.record.item.scope for past in versions if past.record is not None]
             if not versions or (scope is not None and not any(scope.covers(one) for one in seen)):
                 missing += 1
             keys.add(key)

@@ -166,7 +166,7 @@ class Maintained:
         index = self._parts.make_index(identity)
         return Serving(
             self._log, identity, embedder, index, self._backend, self._cache, self._schemas, self._embeddings,
-            self._ladder,
+            self._ladder, self._config.near_duplicate,
         )  # fmt: skip
 
     def close(self) -> None:

@@ -20,6 +20,7 @@ from .editor import Editor
 from .embedding_cache import EmbeddingCache
 from .ladder import Ladder
 from .reader import Reader
+from .similar import NearDuplicates
 from .vectors import ModelMoved, Vectors
 from .writer import Writer
 
@@ -52,6 +53,7 @@ class Serving:
         schemas: Schemas,
         embeddings: EmbeddingCache,
         ladder: Ladder,
+        near_duplicate: float | None,
     ) -> None:
         digests = Digests(identity.salt)
         self.vectors = Vectors(embedder, backend.normalize, identity, embeddings)
@@ -59,7 +61,8 @@ class Serving:
         self.embeddings = embeddings
         self.index = index
         self.reader = Reader(log, index, cache, self.vectors, backend.name, ladder)
-        self.writer = Writer(log, self.vectors, digests, schemas)
+        near = NearDuplicates(log, index, near_duplicate)
+        self.writer = Writer(log, self.vectors, digests, schemas, near)
         self.editor = Editor(log, self.vectors, digests, schemas)
         self.users = 0
 
@@ -91,6 +94,14 @@ class Current:
                 serving.users -= 1
                 if not serving.users and serving is not self._now:
                     self._unused.notify_all()
+
+    @contextmanager
+    def reading(self, serving: Serving) -> Iterator[None]:
+        """As `use`, for a write that is under way with `serving`. Raises ModelMoved when another is used."""
+        with self.use() as now:
+            if now is not serving:
+                raise ModelMoved("the store's model was changed while a write looked at its vectors")
+            yield
 
     def write(self, change: Callable[[Serving], T], *, own_vectors: bool) -> T:
         """Make a change, once more when the model moved before it was stored. own_vectors: it brings vectors

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from .serving import Current
     from .telemetry import Telemetry
 
+_MAX_VERSION = (1 << 31) - 1
+
 
 class Writable:
     """The part of Memory that writes. See Memory."""
@@ -72,7 +74,11 @@ class Writable:
         try:
             results = self._current.write(
                 lambda serving: serving.writer.add(
-                    items, defaults, idempotency_key=idempotency_key, durability=durability
+                    items,
+                    defaults,
+                    idempotency_key=idempotency_key,
+                    durability=durability,
+                    reading=lambda: self._current.reading(serving),
                 ),
                 own_vectors=vector is not None or any(item.vector is not None for item in items),
             )
@@ -136,7 +142,7 @@ class Writable:
         self._check_open()
         arguments.check_durability(durability)
         if expected_version is not None:
-            arguments.check_count(expected_version, "expected_version", (1 << 31) - 1)
+            arguments.check_count(expected_version, "expected_version", _MAX_VERSION)
         fields = ItemUpdate(
             text=text, metadata=metadata, priority=priority, entities=entities, sources=sources, trust=trust,
             valid_from=valid_from, valid_to=valid_to, expires_at=expires_at, vector=vector,
@@ -145,6 +151,32 @@ class Writable:
         return self._current.write(
             lambda serving: serving.editor.update(id, fields, known, expected_version, durability),
             own_vectors=vector is not UNSET,
+        )
+
+    def revert(
+        self,
+        id: str,
+        version: int,
+        *,
+        expected_version: int | None = None,
+        scope: Scope | None = None,
+        durability: Durability | None = None,
+    ) -> MemoryItem:
+        """Undo what was done to an item since `version`: its next version is what it was then, with the
+        operation "revert" in its history.
+
+        Of a value that ended because its key got a newer one, delete the newer one first; InvalidTime else. A
+        deleted item stays deleted. Raises NotFound, VersionConflict as `update`, SchemaViolation.
+        """
+        self._check_open()
+        arguments.check_durability(durability)
+        arguments.check_count(version, "version", _MAX_VERSION)
+        if expected_version is not None:
+            arguments.check_count(expected_version, "expected_version", _MAX_VERSION)
+        whose = arguments.check_scope(scope)
+        return self._current.write(
+            lambda serving: serving.editor.revert(id, version, whose, expected_version, durability),
+            own_vectors=False,
         )
 
     def delete(self, id: str, *, scope: Scope | None = None, durability: Durability | None = None) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any
 
@@ -13,13 +14,16 @@ from numpy.typing import NDArray
 from ..config import IDEMPOTENCY_DAYS, MAX_BATCH
 from ..errors import InputError
 from ..ops.clock import to_datetime, to_micros
+from ..ops.ids import parse_id
 from ..policy import reconcile
 from ..policy.metadata import check_metadata, check_text
 from ..policy.schema import Schemas
+from ..policy.similar import Near
 from ..protocols import Log, Transaction
 from ..types import AddResult, Durability, MemoryItem, NewItem, Owner, Scope
 from . import arguments
 from .digests import Digests, scope_ids
+from .similar import NearDuplicates
 from .vectors import Vectors
 
 _WINDOW = IDEMPOTENCY_DAYS * 24 * 3600 * 1_000_000
@@ -62,11 +66,14 @@ Calls = Sequence[tuple[_Call | None, Sequence[int]]]
 class Writer:
     """Adds. Thread-safe: all state is in the log."""
 
-    def __init__(self, log: Log, vectors: Vectors, digests: Digests, schemas: Schemas) -> None:
+    def __init__(
+        self, log: Log, vectors: Vectors, digests: Digests, schemas: Schemas, near: NearDuplicates
+    ) -> None:
         self._log = log
         self._vectors = vectors
         self._digests = digests
         self._schemas = schemas
+        self._near = near
 
     def add(
         self,
@@ -75,8 +82,10 @@ class Writer:
         *,
         idempotency_key: str | None,
         durability: Durability | None,
+        reading: Callable[[], AbstractContextManager[None]],
     ) -> tuple[AddResult, ...]:
-        """Store items in one atomic change; nothing is stored when any of them is refused."""
+        """Store items in one atomic change; nothing is stored when any of them is refused. reading: keeps the
+        index readable meanwhile."""
         if len(items) > MAX_BATCH:
             raise InputError(f"one call takes {MAX_BATCH} items, not {len(items)}; split the list")
         if not items:
@@ -88,26 +97,33 @@ class Writer:
             if known is not None:
                 return known
         vectors = self._embed(checked)
-        prepared = [
-            reconcile.Prepared(
-                entry.item,
-                vectors[i],
-                self._digests.duplicate(entry.item),
-                self._digests.slot(entry.item),
-                entry.valid_from_given,
-            )
-            for i, entry in enumerate(checked)
-        ]
+        new = [entry.item for entry in checked]
+        size = vectors.nbytes + sum(len(item.text) for item in new)
+        together = self._near.together(new, vectors)
+        with self._near.alone(new):
+            with reading():
+                stored = self._near.stored(new, vectors)
+            prepared = [
+                reconcile.Prepared(
+                    entry.item,
+                    vectors[i],
+                    self._digests.duplicate(entry.item),
+                    self._digests.slot(entry.item),
+                    entry.valid_from_given,
+                    stored[i],
+                )
+                for i, entry in enumerate(checked)
+            ]
 
-        def change(transaction: Transaction) -> tuple[AddResult, ...]:
-            self._vectors.check_in_use(self._log)
-            results: list[AddResult] = []
-            for call, numbers in calls:
-                results += _add_group(transaction, call, [prepared[i] for i in numbers])
-            return tuple(results)
+            def change(transaction: Transaction) -> tuple[AddResult, ...]:
+                self._vectors.check_in_use(self._log)
+                adding = _Adding(transaction, prepared, together, self._digests.duplicate)
+                results: list[AddResult] = []
+                for call, numbers in calls:
+                    results += _add_group(adding, call, numbers)
+                return tuple(results)
 
-        size = vectors.nbytes + sum(len(entry.item.text) for entry in checked)
-        return self._log.transact(change, durability, size)
+            return self._log.transact(change, durability, size)
 
     # ---------------------------------------------------------------------------------- idempotency
 
@@ -241,15 +257,50 @@ def _replay(transaction: Transaction, calls: Calls) -> tuple[AddResult, ...] | N
     return tuple(results)
 
 
-def _add_group(
-    transaction: Transaction, call: _Call | None, group: Sequence[reconcile.Prepared]
-) -> Sequence[AddResult]:
+class _Adding:
+    """The items of a call on their way into one change: later ones see what became of those before."""
+
+    def __init__(
+        self,
+        transaction: Transaction,
+        prepared: Sequence[reconcile.Prepared],
+        together: Mapping[int, Sequence[tuple[int, float]]],
+        duplicate_of: Callable[[MemoryItem], bytes | None],
+    ) -> None:
+        self.transaction = transaction
+        self._prepared = prepared
+        self._together = together
+        self._duplicate_of = duplicate_of
+        self._stored: dict[int, bytes] = {}
+
+    def add(self, numbers: Sequence[int]) -> list[AddResult]:
+        results = []
+        for number in numbers:
+            entry = self._prepared[number]
+            if number in self._together:
+                near = [*self._before(number), *entry.near]
+                entry = msgspec.structs.replace(entry, near=near)
+            results.append(reconcile.add(self.transaction, entry, self._duplicate_of))
+            self._stored[number] = parse_id(results[-1].id)
+        return results
+
+    def _before(self, number: int) -> Iterator[Near]:
+        """What stands near an item among those before it, unless that became part of another wording."""
+        for earlier, cosine in self._together[number]:
+            key = self._stored.get(earlier)
+            record = None if key is None else self.transaction.get(key)
+            if record is not None and record.item.text == self._prepared[earlier].item.text:
+                yield Near(record.key, record.item.version, cosine)
+
+
+def _add_group(adding: _Adding, call: _Call | None, numbers: Sequence[int]) -> Sequence[AddResult]:
     if call is None:
-        return [reconcile.add(transaction, entry) for entry in group]
+        return adding.add(numbers)
+    transaction = adding.transaction
     known = _known(transaction, call)
     if known is not None:
         return known
-    results = [reconcile.add(transaction, entry) for entry in group]
+    results = adding.add(numbers)
     outcome = [[result.id, result.action, result.replaced] for result in results]
     transaction.remember(transaction.owner(call.owner), call.digest, call.payload, outcome, _WINDOW)
     return results

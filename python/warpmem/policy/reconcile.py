@@ -7,23 +7,29 @@
 - A key names a slot of its full scope. Its items form a chain by `valid_from`; each is valid until the next
   begins, or ends before that by itself. A new item closes the one before it; one that arrives late begins
   and ends between its neighbours.
+- A near-duplicate (policy/similar.py) becomes the next version of the item that it words anew, so both
+  wordings are in history and `revert` brings the first one back. What both name as sources and entities is
+  put together, and the item lives as long as either would.
 - An update corrects what we knew: same item, next version.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from ..config import MAX_NAMES
 from ..errors import IdempotencyConflict, InputError, InvalidTime, NotFound, VersionConflict
 from ..ops.clock import open_end, to_datetime, to_micros
 from ..ops.ids import format_id, owner_of
 from ..protocols import Transaction
 from ..records import NEVER, Record
-from ..types import AddResult, MemoryItem, Scope
+from ..types import AddResult, MemoryItem, Operation, Scope
+from .similar import Near, says_the_same
 
 NEVER_DUPLICATE = frozenset({"message", "event"})
 
@@ -31,7 +37,8 @@ NEVER_DUPLICATE = frozenset({"message", "event"})
 class Prepared(msgspec.Struct, frozen=True):
     """An item ready to be stored: checked, embedded, its digests computed.
 
-    `valid_from_given` tells a time that the caller named from one that defaulted to now.
+    `valid_from_given` tells a time that the caller named from one that defaulted to now. `near`: what is
+    stored near it, nearest first.
     """
 
     item: MemoryItem
@@ -39,6 +46,7 @@ class Prepared(msgspec.Struct, frozen=True):
     duplicate: bytes | None
     slot: bytes | None
     valid_from_given: bool
+    near: Sequence[Near] = ()
 
 
 def is_current(item: MemoryItem, now: int) -> bool:
@@ -49,8 +57,10 @@ def is_current(item: MemoryItem, now: int) -> bool:
     )
 
 
-def add(transaction: Transaction, prepared: Prepared) -> AddResult:
-    """Store one prepared item, or touch the one it repeats."""
+def add(
+    transaction: Transaction, prepared: Prepared, duplicate_of: Callable[[MemoryItem], bytes | None]
+) -> AddResult:
+    """Store one prepared item, or touch the one it repeats. duplicate_of: an item's digest as a duplicate."""
     item = prepared.item
     if not prepared.valid_from_given:
         item = msgspec.structs.replace(item, valid_from=to_datetime(transaction.now))
@@ -64,6 +74,12 @@ def add(transaction: Transaction, prepared: Prepared) -> AddResult:
         known = _repeated(transaction, owner, prepared.duplicate, item)
         if known is not None:
             return _touch(transaction, known, item)
+    for near in prepared.near:
+        known = transaction.get(near.key)
+        if known is None or known.item.version != near.version:
+            continue
+        if says_the_same(known, item, transaction.now):
+            return _merge(transaction, known, prepared, near, duplicate_of(known.item))
     replaced = _close_previous(transaction, item, chain)
     record = transaction.add(owner, item, prepared.vector, duplicate=prepared.duplicate, slot=prepared.slot)
     return AddResult(format_id(record.key), "added" if replaced is None else "superseded", replaced)
@@ -89,10 +105,38 @@ def _repeated(transaction: Transaction, owner: int, digest: bytes, item: MemoryI
 def _touch(transaction: Transaction, known: Record, item: MemoryItem) -> AddResult:
     if open_end(item.expires_at, "expires_at") > open_end(known.item.expires_at, "expires_at"):
         longer = msgspec.structs.replace(known.item, expires_at=item.expires_at)
-        transaction.revise(known, longer, None, operation="update")
+        transaction.revise(known, longer, None, operation="update", reason="a repetition expires later")
     else:
         transaction.touch(known)
     return AddResult(format_id(known.key), "touched")
+
+
+def _merge(
+    transaction: Transaction, known: Record, prepared: Prepared, near: Near, duplicate: bytes | None
+) -> AddResult:
+    old, item = known.item, prepared.item
+    expires = max((old.expires_at, item.expires_at), key=lambda when: open_end(when, "expires_at"))
+    merged = msgspec.structs.replace(
+        old,
+        text=item.text,
+        priority=max(old.priority, item.priority),
+        entities=_united(old.entities, item.entities),
+        sources=_united(old.sources, item.sources),
+        trust=item.trust,
+        model_id=item.model_id,
+        expires_at=expires,
+    )
+    transaction.revise(
+        known, merged, prepared.vector, operation="merge",
+        reason=f"another wording of version {old.version}: cosine {near.similarity:.4f}",
+        duplicate=(duplicate, prepared.duplicate),
+    )  # fmt: skip
+    return AddResult(format_id(known.key), "merged")
+
+
+def _united(one: Sequence[str], other: Sequence[str]) -> tuple[str, ...]:
+    """Both without repetitions; the first names where there would be too many."""
+    return tuple(dict.fromkeys((*one, *other)))[:MAX_NAMES]
 
 
 def _until_next(item: MemoryItem, chain: list[tuple[int, bytes]]) -> MemoryItem:
@@ -112,7 +156,7 @@ def _close_previous(transaction: Transaction, item: MemoryItem, chain: list[tupl
     if old is None or open_end(old.item.valid_to, "valid_to") <= begins:
         return None
     closed = msgspec.structs.replace(old.item, valid_to=item.valid_from)
-    transaction.revise(old, closed, None, operation="close")
+    transaction.revise(old, closed, None, operation="close", reason="its key has a newer value")
     return format_id(old.key)
 
 
@@ -133,6 +177,8 @@ def update(
     based_on: int,
     digests: tuple[bytes | None, bytes | None],
     slot: bytes | None,
+    operation: Operation = "update",
+    reason: str | None = None,
 ) -> Record:
     """Store `item`, made from version `based_on` of `record`, as its next version. Raises VersionConflict."""
     if based_on != record.item.version:
@@ -140,7 +186,7 @@ def update(
     _check_interval(item)
     if slot is not None:
         _check_place(transaction, record, item, slot)
-    return transaction.revise(record, item, vector, operation="update", duplicate=digests)
+    return transaction.revise(record, item, vector, operation=operation, reason=reason, duplicate=digests)
 
 
 def _check_place(transaction: Transaction, record: Record, item: MemoryItem, slot: bytes) -> None:

@@ -12,6 +12,7 @@ from ..records import (
     Backup,
     BuildUnit,
     LogEntry,
+    Past,
     Record,
     ReembedJob,
     Row,
@@ -155,9 +156,11 @@ class Transaction(Protocol):
         vector: NDArray[np.float32] | None,
         *,
         operation: Operation,
+        reason: str | None = None,
         duplicate: tuple[bytes | None, bytes | None] = (None, None),
     ) -> Record:
         """Store the next version of `old`; the old one goes to history. vector None keeps the old vector.
+        reason: why, for history; never the text of a memory.
         duplicate: (digest to forget, digest to remember). An item with a slot keeps its `valid_from`, by
         which delete() finds it there."""
         ...
@@ -308,8 +311,8 @@ class Log(Protocol):
         was `identity`."""
         ...
 
-    def history(self, key: bytes) -> list[tuple[Operation, int, Record | None]]:
-        """(operation, time, record) of every version, oldest first, deletion included."""
+    def history(self, key: bytes) -> list[Past]:
+        """Every version, oldest first, deletion included."""
         ...
 
     def rows(

@@ -30,8 +30,19 @@ from ..ops import events
 from ..ops.ids import KeyMaker, key_time, owner_of, owner_prefix
 from ..protocols import Clock, Engine, Transaction
 from ..protocols.storage import DigestsOf
-from ..records import Backup, LogEntry, Record, ReembedJob, Row, RowBlock, RowChange, Space, StoreIdentity
-from ..types import Durability, Operation, Order, Owner
+from ..records import (
+    Backup,
+    LogEntry,
+    Past,
+    Record,
+    ReembedJob,
+    Row,
+    RowBlock,
+    RowChange,
+    Space,
+    StoreIdentity,
+)
+from ..types import Durability, Order, Owner
 from . import codec
 from .committer import Committer
 from .erasing import ErasingTransaction
@@ -218,8 +229,8 @@ class StoreLog:
         value = decode(codec.unseal("history", history_key, stored), HistoryValue)
         return None if value.item is None else make_record(key, value.item)
 
-    def history(self, key: bytes) -> list[tuple[Operation, int, Record | None]]:
-        found: list[tuple[Operation, int, Record | None]] = []
+    def history(self, key: bytes) -> list[Past]:
+        found: list[Past] = []
         stored_now = self._engine.get("items", key)
         while True:
             past = list(self._engine.scan("history", *codec.prefix_range(key)))
@@ -229,11 +240,13 @@ class StoreLog:
         for history_key, stored in past:
             value = decode(codec.unseal("history", history_key, stored), HistoryValue)
             record = None if value.item is None else make_record(key, value.item)
-            found.append((value.operation, value.at, record))
+            reason = None if value.item is None else value.item.reason
+            found.append(Past(value.operation, value.at, record, reason))
         if stored_now is not None:
             current = decode(codec.unseal("items", key, stored_now), ItemValue)
-            if not any(record and record.item.version == current.version for _, _, record in found):
-                found.append((current.operation, current.recorded_at, make_record(key, current)))
+            if not any(past.record and past.record.item.version == current.version for past in found):
+                now = make_record(key, current)
+                found.append(Past(current.operation, current.recorded_at, now, current.reason))
         return found
 
     def vector(self, key: bytes, version: int, identity: StoreIdentity) -> NDArray[np.float32] | None:

@@ -9,11 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..ops.ids import format_id
-from ..records import NEVER, LogEntry
+from ..records import MAKES_VERSION, NEVER, LogEntry
 from .reports import Lost
 from .values import HistoryValue, ItemValue
-
-MAKES = frozenset(("add", "update", "close"))
 
 Embed = Callable[[str], "NDArray[np.float32]"]
 """text -> its vector, (dim,) float32 of unit length."""
@@ -175,15 +173,15 @@ def _settle_log(found: Evidence, out: Outcome) -> None:
     told: set[int] = set()
     for entry in found.log:
         kept = deleted if entry.operation == "delete" else entry.version in there
-        if entry.operation in MAKES:
+        if entry.operation in MAKES_VERSION:
             # Once is enough: a second entry of one version can only be what damage made of another.
             kept = kept and entry.version not in told
             told.add(entry.version)
         if not kept:
             out.stubs.append(entry.sequence)
-            if entry.operation in MAKES and entry.version not in named:
+            if entry.operation in MAKES_VERSION and entry.version not in named:
                 out.lost.append(Lost("a version", format_id(found.key), entry.version, entry.sequence))
     for number, item in there.items():
         if number not in told:
-            operation = item.operation if item.operation in MAKES else "update"
+            operation = item.operation if item.operation in MAKES_VERSION else "update"
             out.unlogged.append(LogEntry(0, item.recorded_at, operation, found.key, number, item.scope, 0))

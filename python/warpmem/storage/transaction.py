@@ -180,7 +180,7 @@ class StoreTransaction:
             OwnerValue(counters.type, counters.id, counters.next_ordinal + 1, counters.items + 1),
         )
         self.state.items += 1
-        self._put_item(record, "add")
+        self._put_item(record, "add", None)
         self._put_row(make_row(record, vector, space))
         if space:
             self._note_space(owner, space)
@@ -199,6 +199,7 @@ class StoreTransaction:
         vector: NDArray[np.float32] | None,
         *,
         operation: Operation,
+        reason: str | None = None,
         duplicate: tuple[bytes | None, bytes | None] = (None, None),
     ) -> Record:
         owner = owner_of(old.key)
@@ -212,7 +213,7 @@ class StoreTransaction:
         if self._listing_key(old) != self._listing_key(record):
             self._write("listing", self._listing_key(old), None)
             self._write("listing", self._listing_key(record), b"")
-        self._put_item(record, operation)
+        self._put_item(record, operation, reason)
         self._put_row(make_row(record, old_row.vector if vector is None else vector, old_row.space))
         forget, remember = duplicate
         if forget is not None and forget != remember:
@@ -225,7 +226,7 @@ class StoreTransaction:
     def touch(self, record: Record) -> Record:
         item = msgspec.structs.replace(record.item, touched_at=to_datetime(self._now))
         touched = Record(record.key, record.ordinal, item)
-        self._put_item(touched, self._operation(record.key))
+        self._put_item(touched, *self._made_by(record.key))
         self._log("touch", touched)
         return touched
 
@@ -331,13 +332,15 @@ class StoreTransaction:
             )
         return decode_row(key, version, stored, self._identity.dimension)
 
-    def _operation(self, key: bytes) -> Operation:
+    def _made_by(self, key: bytes) -> tuple[Operation, str | None]:
+        """What made the current version, and why."""
         stored = self._read("items", key)
         assert stored is not None
-        return decode(stored, ItemValue).operation
+        value = decode(stored, ItemValue)
+        return value.operation, value.reason
 
-    def _put_item(self, record: Record, operation: Operation) -> None:
-        payload = encode(item_value(record, operation))
+    def _put_item(self, record: Record, operation: Operation, reason: str | None) -> None:
+        payload = encode(item_value(record, operation, reason))
         try:
             decode(payload, ItemValue)  # what cannot be read back would make the whole owner unreadable
         except StoreCorrupt as error:
@@ -348,9 +351,9 @@ class StoreTransaction:
 
     def _retire(self, old: Record, row: Row | None) -> None:
         """Move the current version to history; its row, if given, stays indexed with an end of knowledge."""
-        operation = self._operation(old.key)
+        operation, reason = self._made_by(old.key)
         retired = msgspec.structs.replace(old.item, retired_at=to_datetime(self._now))
-        value = item_value(Record(old.key, old.ordinal, retired), operation)
+        value = item_value(Record(old.key, old.ordinal, retired), operation, reason)
         at = to_micros(old.item.recorded_at, "recorded_at")
         key = codec.history_key(old.key, old.item.version)
         self._write("history", key, encode(HistoryValue(operation, at, value)))

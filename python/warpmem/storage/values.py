@@ -59,6 +59,7 @@ class ItemValue(msgspec.Struct, frozen=True, array_like=True):
     retired_at: int
     ordinal: int
     operation: Operation
+    reason: str | None = None
 
 
 class HistoryValue(msgspec.Struct, frozen=True, array_like=True):
@@ -125,8 +126,8 @@ def make_scope(ids: tuple[str | None, str | None, str | None, str | None]) -> Sc
     return Scope(user_id=ids[0], agent_id=ids[1], run_id=ids[2], corpus_id=ids[3])
 
 
-def item_value(record: Record, operation: Operation) -> ItemValue:
-    """The stored form of a record."""
+def item_value(record: Record, operation: Operation, reason: str | None) -> ItemValue:
+    """The stored form of a record, with what made this version and why."""
     item = record.item
     return ItemValue(
         scope_tuple(item.scope), item.kind, item.text, item.modality, item.blob, item.metadata, item.priority,
@@ -135,6 +136,7 @@ def item_value(record: Record, operation: Operation) -> ItemValue:
         open_end(item.expires_at, "expires_at"), to_micros(item.valid_from, "valid_from"),
         open_end(item.valid_to, "valid_to"), to_micros(item.recorded_at, "recorded_at"),
         open_end(item.retired_at, "retired_at"), record.ordinal, operation,
+        reason,
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..errors import DiskFull, InputError, StoreCorrupt
 from ..protocols import Engine
-from ..records import BuildUnit, LogEntry, ReembedJob, StoreIdentity, VersionName
+from ..records import MAKES_VERSION, BuildUnit, LogEntry, ReembedJob, StoreIdentity, VersionName
 from ..types import Durability
 from . import codec
 from .identity import identity_entry
@@ -217,7 +217,7 @@ class VectorBuild:
             # Those that were built; the others are gone already.
             keys = self._engine.scan(self._job.vectors, *codec.prefix_range(entry.key))
             return [codec.read_version_key(self._job.vectors, key) for key, _ in keys]
-        if entry.operation in ("add", "update", "close"):
+        if entry.operation in MAKES_VERSION:
             return [(entry.key, version) for version in (entry.version - 1, entry.version) if version]
         # "touch" leaves rows alone, and whoever erases does it in both families.
         return ()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from ..errors import StoreCorrupt
 from ..protocols import Engine
-from ..records import LogEntry, StoreIdentity
+from ..records import MAKES_VERSION, LogEntry, StoreIdentity
 from ..types import Owner
 from . import codec
 from .reports import Faults
@@ -16,7 +16,6 @@ from .verify_items import ItemsFound, groups
 
 _END = b"\xff" * 64
 _BATCH = 500
-_MAKES = frozenset(("add", "update", "close"))
 _STEP = {"add": 1, "delete": -1}
 
 
@@ -83,7 +82,7 @@ def verify_log(
                 faults.note("log", f"entry {sequence} counts {entry.items} items, not {live}", key,
                             item=entry.key)  # fmt: skip
             live, counted = entry.items, True
-            made += entry.operation in _MAKES
+            made += entry.operation in MAKES_VERSION
             deleted += entry.operation == "delete"
             waiting.append(entry)
             if len(waiting) >= _BATCH:
@@ -143,7 +142,7 @@ def _name_unlogged(engine: Engine, identity: StoreIdentity, faults: Faults) -> N
             entry = decode(codec.unseal("log", key, stored), LogEntry)
         except StoreCorrupt:
             continue
-        if entry.operation in _MAKES:
+        if entry.operation in MAKES_VERSION:
             logged.add((entry.key, entry.version))
     for group in groups(engine, identity, lambda family, what, key: None):
         versions = [number for number, past in group.versions.items() if past.item is not None]

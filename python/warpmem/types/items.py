@@ -14,10 +14,10 @@ from ..errors import InvalidScope
 KINDS = ("fact", "preference", "event", "procedure", "document", "summary", "message")
 """The kinds every store knows. Any other identifier may be used as a kind too."""
 
-Action = Literal["added", "touched", "superseded", "queued"]
+Action = Literal["added", "touched", "superseded", "merged", "queued"]
 Durability = Literal["sync", "os"]
 Modality = Literal["text", "code", "log", "image", "audio"]
-Operation = Literal["add", "touch", "update", "close", "delete", "erase"]
+Operation = Literal["add", "touch", "update", "close", "merge", "revert", "delete", "erase"]
 
 
 def _utf8_bytes(value: str, name: str) -> int:

@@ -111,12 +111,14 @@ class ContextBlock(msgspec.Struct, frozen=True):
         return self.text
 
 
-class Version(msgspec.Struct, frozen=True):
-    """One entry of an item's history: what was done, when, and the item as it then was (None when erased)."""
+class Version(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One entry of an item's history: what was done, when, and the item as it then was (None when erased).
+    reason: why, where the store decided it and not the caller."""
 
     operation: Operation
     at: datetime
     item: MemoryItem | None
+    reason: str | None = None
 
 
 class Change(msgspec.Struct, frozen=True):

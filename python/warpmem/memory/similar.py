@@ -1,0 +1,101 @@
+"""Near-duplicates at an addition: found by the scan in the scope of each item, and kept from being added by
+two writers at once."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..ops.clock import to_micros
+from ..policy.reconcile import NEVER_DUPLICATE
+from ..policy.similar import Near
+from ..protocols import Index, Log
+from ..records import ScopePart, ScoreParams, SearchRequest
+from ..types import MemoryItem, Owner
+
+_NEAREST: Final = 8
+"""Stored items that an addition is compared with; others are farther."""
+_LOCKS: Final = 64
+_BLOCK: Final = 512
+
+
+class NearDuplicates:
+    """Finds what is near to new items. Thread-safe.
+
+    threshold   cosine from which a text may be another wording of a stored one; None looks for none
+    """
+
+    def __init__(self, log: Log, index: Index, threshold: float | None) -> None:
+        self._log = log
+        self._index = index
+        self._threshold = threshold
+        self._locks = [threading.Lock() for _ in range(_LOCKS)]
+
+    @contextlib.contextmanager
+    def alone(self, items: Sequence[MemoryItem]) -> Iterator[None]:
+        """Meanwhile no other addition for their owners looks or adds: what it would add could not be seen."""
+        owners: set[Owner] = set()
+        if self._threshold is not None:
+            owners = {item.scope.owner for item in items if may_be_near(item)}
+        with contextlib.ExitStack() as held:
+            for number in sorted({hash(owner) % _LOCKS for owner in owners}):
+                held.enter_context(self._locks[number])
+            yield
+
+    def stored(self, items: Sequence[MemoryItem], vectors: NDArray[np.float32]) -> list[tuple[Near, ...]]:
+        """For each item what is stored near it, nearest first. vectors: (n, dim) float32, normalised."""
+        found: list[tuple[Near, ...]] = [()] * len(items)
+        if self._threshold is None:
+            return found
+        asked: list[int] = []
+        requests: list[SearchRequest] = []
+        for number, item in enumerate(items):
+            owner = self._log.owner(item.scope.owner) if may_be_near(item) else None
+            if owner is not None:
+                asked.append(number)
+                requests.append(_request(owner, item, vectors[number]))
+        if requests:
+            params = ScoreParams(min_similarity=self._threshold)
+            for number, matches in zip(asked, self._index.search(requests, _NEAREST, params), strict=True):
+                found[number] = tuple(Near(match[2], match[3], match[1]) for match in matches)
+        return found
+
+    def together(
+        self, items: Sequence[MemoryItem], vectors: NDArray[np.float32]
+    ) -> dict[int, list[tuple[int, float]]]:
+        """By item: (number, cosine) of the items before it in the same call that are near it, nearest
+        first."""
+        near: dict[int, list[tuple[int, float]]] = {}
+        if self._threshold is None or len(items) < 2:
+            return near
+        asked = np.array([i for i, item in enumerate(items) if may_be_near(item)], np.int64)
+        rows = vectors[asked]
+        for start in range(0, len(asked), _BLOCK):
+            cosines = rows[start : start + _BLOCK] @ rows.T
+            for row, other in np.argwhere(cosines >= self._threshold).tolist():
+                if other < start + row:
+                    later, earlier = int(asked[start + row]), int(asked[other])
+                    near.setdefault(later, []).append((earlier, float(cosines[row, other])))
+        for pairs in near.values():
+            pairs.sort(key=lambda pair: (-pair[1], pair[0]))
+            del pairs[_NEAREST:]
+        return near
+
+
+def may_be_near(item: MemoryItem) -> bool:
+    """Whether another wording of an item would add nothing: not so of what repeats by nature, and of values
+    of a key, which their slot decides."""
+    return item.kind not in NEVER_DUPLICATE and item.key is None
+
+
+def _request(owner: int, item: MemoryItem, vector: Any) -> SearchRequest:
+    scope = item.scope
+    agent = scope.agent_id if scope.owner.type == "user" else None
+    run = scope.run_id if scope.owner.type in ("user", "agent") else None
+    at = to_micros(item.valid_from, "valid_from")
+    return SearchRequest(vector, (ScopePart(owner, agent, run),), at, None, (item.kind,))

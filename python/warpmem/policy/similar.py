@@ -1,0 +1,57 @@
+"""What a near-duplicate is, beyond the nearness of its vector, and what becomes of it.
+
+Vectors of "meets at nine" and "meets at ten", or of what two people like, are as near as those of two
+wordings. So a near-duplicate must also name the same names and numbers: words that begin with a capital
+letter, and words with a digit, have to be the same ones in both texts, the same number of times.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import NamedTuple
+
+from ..ops.clock import open_end, to_micros
+from ..records import Record
+from ..types import MemoryItem
+
+_WORD = re.compile(r"[^\W_]+")
+
+
+class Near(NamedTuple):
+    """A stored item near a new one: its key, the version that was compared, and the cosine."""
+
+    key: bytes
+    version: int
+    similarity: float
+
+
+def same_names_and_numbers(one: str, other: str) -> bool:
+    """Whether two texts have the same words with a digit and the same capitalised words."""
+    return _names_and_numbers(one) == _names_and_numbers(other)
+
+
+def _names_and_numbers(text: str) -> Counter[str]:
+    return Counter(
+        word.casefold()
+        for word in _WORD.findall(text)
+        if word[0].isupper() or any(character.isdigit() for character in word)
+    )
+
+
+def says_the_same(known: Record, item: MemoryItem, now: int) -> bool:
+    """Whether `item`, whose vector is near that of `known`, is another wording of it and no more.
+
+    Same scope, kind, metadata, key, modality and blob, same names and numbers, true at the same time as far
+    as both say, and not less trusted."""
+    old = known.item
+    begins = to_micros(item.valid_from, "valid_from")
+    return (
+        (old.scope, old.kind, old.metadata, old.key, old.modality, old.blob)
+        == (item.scope, item.kind, item.metadata, item.key, item.modality, item.blob)
+        and to_micros(old.valid_from, "valid_from") <= begins < open_end(old.valid_to, "valid_to")
+        and open_end(item.valid_to, "valid_to") == open_end(old.valid_to, "valid_to")
+        and open_end(old.expires_at, "expires_at") > max(begins, now)
+        and item.trust >= old.trust
+        and same_names_and_numbers(old.text, item.text)
+    )
