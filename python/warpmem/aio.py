@@ -66,6 +66,7 @@ class AsyncMemory:
 
     add = _delegate(Memory.add)
     add_many = _delegate(Memory.add_many)
+    add_document = _delegate(Memory.add_document)
     update = _delegate(Memory.update)
     revert = _delegate(Memory.revert)
     delete = _delegate(Memory.delete)

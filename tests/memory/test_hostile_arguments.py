@@ -26,6 +26,7 @@ VALUES: list[Any] = [
 REQUIRED: dict[str, dict[str, Any]] = {
     "add": {"content": "text", "user_id": "u"},
     "add_many": {"items": ["text"], "user_id": "u"},
+    "add_document": {"content": "text", "name": "n", "user_id": "u"},
     "search": {"query": "text", "user_id": "u"},
     "search_many": {"queries": ["text"], "scopes": [Scope(user_id="u")]},
     "context": {"query": "text", "user_id": "u"},

@@ -7,6 +7,7 @@ from ..policy.schema import Schemas
 from ..protocols import Embedder, Log, SearchBackend, TokenCounter
 from .browser import Browser
 from .cache import ItemCache
+from .documented import Documented
 from .embedding_cache import EmbeddingCache
 from .erasable import Erasable
 from .eraser import Eraser
@@ -24,7 +25,7 @@ from .telemetry import Telemetry
 from .writable import Writable
 
 
-class Memory(Writable, Readable, Maintained, Observed, Erasable, Portable, Reasoned):
+class Memory(Writable, Documented, Readable, Maintained, Observed, Erasable, Portable, Reasoned):
     """A durable, searchable memory. Thread-safe; use as a context manager or call close().
 
     Methods that name whose data take `user_id=, agent_id=, run_id=, corpus_id=` or `scope=Scope(...)`. There

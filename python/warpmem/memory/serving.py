@@ -16,6 +16,7 @@ from ..protocols import Embedder, Index, Log, SearchBackend
 from ..records import RowChange, StoreIdentity
 from .cache import ItemCache
 from .digests import Digests
+from .documents import Documents
 from .editor import Editor
 from .embedding_cache import EmbeddingCache
 from .ladder import Ladder
@@ -63,6 +64,7 @@ class Serving:
         self.reader = Reader(log, index, cache, self.vectors, backend.name, ladder)
         near = NearDuplicates(log, index, near_duplicate)
         self.writer = Writer(log, self.vectors, digests, schemas, near)
+        self.documents = Documents(log, self.writer, digests)
         self.editor = Editor(log, self.vectors, digests, schemas)
         self.users = 0
 

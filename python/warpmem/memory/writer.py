@@ -103,17 +103,7 @@ class Writer:
         with self._near.alone(new):
             with reading():
                 stored = self._near.stored(new, vectors)
-            prepared = [
-                reconcile.Prepared(
-                    entry.item,
-                    vectors[i],
-                    self._digests.duplicate(entry.item),
-                    self._digests.slot(entry.item),
-                    entry.valid_from_given,
-                    stored[i],
-                )
-                for i, entry in enumerate(checked)
-            ]
+            prepared = self._prepared(checked, vectors, stored)
 
             def change(transaction: Transaction) -> tuple[AddResult, ...]:
                 self._vectors.check_in_use(self._log)
@@ -124,6 +114,34 @@ class Writer:
                 return tuple(results)
 
             return self._log.transact(change, durability, size)
+
+    def check(self, items: Sequence[NewItem], defaults: Defaults) -> list[MemoryItem]:
+        """The items as they would be stored. Raises InputError."""
+        return [entry.item for entry in self._check_all(items, defaults)]
+
+    def prepare(self, items: Sequence[NewItem], defaults: Defaults) -> list[reconcile.Prepared]:
+        """Items checked and embedded, for a change that begins with check_in_use()."""
+        checked = self._check_all(items, defaults)
+        return self._prepared(checked, self._embed(checked), [()] * len(checked))
+
+    def check_in_use(self) -> None:
+        """Inside a change: raises ModelMoved unless what was prepared is of the store's model."""
+        self._vectors.check_in_use(self._log)
+
+    def _prepared(
+        self, checked: Sequence[_Checked], vectors: NDArray[np.float32], near: Sequence[Sequence[Near]]
+    ) -> list[reconcile.Prepared]:
+        return [
+            reconcile.Prepared(
+                entry.item,
+                vectors[i],
+                self._digests.duplicate(entry.item),
+                self._digests.slot(entry.item),
+                entry.valid_from_given,
+                near[i],
+            )
+            for i, entry in enumerate(checked)
+        ]
 
     # ---------------------------------------------------------------------------------- idempotency
 

@@ -14,6 +14,9 @@ from .items import (
     AddResult as AddResult,
 )
 from .items import (
+    DocumentResult as DocumentResult,
+)
+from .items import (
     Durability as Durability,
 )
 from .items import (

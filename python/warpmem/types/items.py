@@ -162,6 +162,19 @@ class ItemUpdate(msgspec.Struct, frozen=True, kw_only=True):
     vector: Any = UNSET
 
 
+class DocumentResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a document. id: the item that stands for it as a whole. chunks: the ids of its chunks in
+    order. How many of them were `added`, `superseded` one that stood in their place, or `moved` without a
+    change of their text, and how many others were `removed`: they ended."""
+
+    id: str
+    chunks: tuple[str, ...]
+    added: int
+    superseded: int
+    moved: int
+    removed: int
+
+
 class AddResult(msgspec.Struct, frozen=True):
     """What became of one added item. `replaced` is the id whose validity the new item closed."""
 
