@@ -17,6 +17,10 @@ from .types import MemoryItem, Operation
 
 NEVER = (1 << 63) - 1
 
+QUARANTINED = -(1 << 63)
+"""In the place of a row's `retired_at`: the current version of an item in quarantine. So it stands among the
+rows whose time is over, and no search by time meets it."""
+
 RANGE, MEMBERSHIP, AND, OR, NOT = range(5)
 
 Term = tuple[int, int, int, int]
@@ -244,7 +248,8 @@ class ScopePart(msgspec.Struct, frozen=True):
 
 class SearchRequest(msgspec.Struct, frozen=True):
     """One query. vector: (dim,) float32, normalised. at: the world time asked for. known_at: the store's
-    knowledge asked for, None for now. kinds: None for any. words: the query's text, for the lexical part."""
+    knowledge asked for, None for now. kinds: None for any. words: the query's text, for the lexical part.
+    quarantined: items in quarantine are met, too."""
 
     vector: Any
     parts: tuple[ScopePart, ...]
@@ -252,6 +257,7 @@ class SearchRequest(msgspec.Struct, frozen=True):
     known_at: int | None = None
     kinds: tuple[str, ...] | None = None
     words: str = ""
+    quarantined: bool = False
 
 
 class ScoreParams(msgspec.Struct, frozen=True):

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import IndexCorrupt, InputError
-from ..records import NEVER, Match, ScoreParams, SearchRequest, Segment, Term
+from ..records import NEVER, QUARANTINED, Match, ScoreParams, SearchRequest, Segment, Term
 from .blend import MOST, Blended, Rows, Words, blend, both, most_repeated
 from .item_columns import ItemColumns
 from .owner_words import Sums
@@ -245,6 +245,13 @@ class SearchedPartitions(WordedPartitions):
             if sums is not None and not asked.params.similarity:
                 bitmap = both(part, sums[part.owner].totals > 0)
             out.append((number, 2 * part.owner, group, terms, part_values, bitmap))
+            if request.quarantined:
+                hidden: list[Term] = [
+                    *terms,
+                    (VALID_TO, 0, at + 1, NEVER),
+                    (RETIRED_AT, 0, QUARANTINED, QUARANTINED),
+                ]
+                out.append((number, 2 * part.owner + 1, group, hidden, part_values, part.bitmap))
             if at < partition.past_until or (known_at is not None and known_at < partition.past_until):
                 known = NEVER if known_at is None else known_at + 1
                 ended: list[Term] = [*terms, (VALID_TO, 0, at + 1, NEVER), (RETIRED_AT, 0, known, NEVER)]

@@ -59,6 +59,7 @@ class Browser:
         limit: int,
         cursor: str | None,
         include_past: bool,
+        quarantined: bool,
     ) -> ItemPage:
         arguments.check_count(limit, "limit", _MAX_PAGE)
         if not isinstance(order, str) or order not in _CURSOR_BYTES:
@@ -67,7 +68,8 @@ class Browser:
         after = None if cursor is None else _parse_cursor(cursor, order)
         items: list[MemoryItem] = []
         last = b""
-        for position, record in self._matching(scope, kinds, filters, order, reverse, after, include_past):
+        matching = self._matching(scope, kinds, filters, order, reverse, after, include_past, quarantined)
+        for position, record in matching:
             if len(items) == limit:
                 return ItemPage(tuple(items), base64.urlsafe_b64encode(last).decode("ascii"))
             items.append(record.item)
@@ -75,9 +77,15 @@ class Browser:
         return ItemPage(tuple(items), None)
 
     def count(
-        self, scope: Scope, kinds: Sequence[str] | None, filters: Mapping[str, Any] | None, include_past: bool
+        self,
+        scope: Scope,
+        kinds: Sequence[str] | None,
+        filters: Mapping[str, Any] | None,
+        include_past: bool,
+        quarantined: bool,
     ) -> int:
-        return sum(1 for _ in self._matching(scope, kinds, filters, "recorded", False, None, include_past))
+        matching = self._matching(scope, kinds, filters, "recorded", False, None, include_past, quarantined)
+        return sum(1 for _ in matching)
 
     def _matching(
         self,
@@ -88,8 +96,10 @@ class Browser:
         reverse: bool,
         after: bytes | None,
         include_past: bool,
+        quarantined: bool,
     ) -> Iterator[tuple[bytes, Record]]:
         arguments.check_flag(include_past, "include_past")
+        arguments.check_flag(quarantined, "quarantined")
         compiled = None if filters is None else compile_filter(filters)
         wanted = None if kinds is None else arguments.check_kinds(kinds)
         owner = self._log.owner(scope.owner)
@@ -104,6 +114,7 @@ class Browser:
                 scope.covers(item.scope)
                 and (wanted is None or item.kind in wanted)
                 and (include_past or is_current(item, now))
+                and (quarantined or not item.quarantined)
                 and (compiled is None or compiled.matches(item))
             ):
                 yield position, record

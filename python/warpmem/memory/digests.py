@@ -27,13 +27,17 @@ class Digests:
             return None
         text = normalize_text(item.text)
         content = [scope_ids(item.scope), item.kind, text, item.metadata, item.key, item.modality, item.blob]
-        return digest16(self._salt, b"duplicate", _json(content))
+        return digest16(self._salt, b"duplicate", _json(content), *_apart(item))
 
     def slot(self, item: MemoryItem) -> bytes | None:
         """Where the other values of this item's key are found; None without a key."""
         if item.key is None:
             return None
-        return digest16(self._salt, b"slot", _json([scope_ids(item.scope), item.key]))
+        return digest16(self._salt, b"slot", _json([scope_ids(item.scope), item.key]), *_apart(item))
+
+    def both(self, item: MemoryItem) -> tuple[bytes | None, bytes | None]:
+        """(duplicate, slot) of an item."""
+        return self.duplicate(item), self.slot(item)
 
     def idempotency(self, key: str) -> bytes:
         """Where the outcome of a call with this key is found."""
@@ -42,6 +46,11 @@ class Digests:
     def payload(self, contents: Sequence[Sequence[Any]]) -> bytes:
         """What an idempotent call said: one list of the fields its caller gave for each item."""
         return digest16(self._salt, b"payload", *(_json(content) for content in contents))
+
+
+def _apart(item: MemoryItem) -> tuple[bytes, ...]:
+    """What keeps items in quarantine from being found by others: they repeat and supersede each other."""
+    return (b"quarantined",) if item.quarantined else ()
 
 
 def scope_ids(scope: Scope) -> list[str | None]:

@@ -112,17 +112,19 @@ class Documents:
 
     def _current(self, owner: int, like: MemoryItem, keys: Sequence[str]) -> list[Record | None]:
         """The value that each key has now."""
-        slots = [self._digests.slot(msgspec.structs.replace(like, key=key)) for key in keys]
+        either = [
+            [
+                self._digests.slot(msgspec.structs.replace(like, key=key, trust=trust))
+                for trust in (like.trust, 0.0 if not like.quarantined else 1.0)
+            ]
+            for key in keys
+        ]  # it may have gone into quarantine since, or come out of it
 
         def read(transaction: Transaction) -> list[Record | None]:
-            found: list[Record | None] = []
-            for slot in slots:
-                assert slot is not None
-                chain = transaction.key_chain(owner, slot)
-                record = transaction.get(chain[-1][1]) if chain else None
-                current = record is not None and reconcile.is_current(record.item, transaction.now)
-                found.append(record if current else None)
-            return found
+            return [
+                next((record for slot in slots if (record := _value(transaction, owner, slot))), None)
+                for slots in either
+            ]
 
         return self._log.transact(read)
 
@@ -138,10 +140,11 @@ class Documents:
         new = [i for i, kept in enumerate(revision.kept) if not kept]
         items = [_whole(document, given)]
         items += [wanted[i].item(f"{document.name}#{numbers[i]}") for i in new]
-        whole, *prepared = self._writer.prepare(items, _defaults(document))
+        given_whole, *prepared = self._writer.prepare(items, _defaults(document))
 
         def change(transaction: Transaction) -> DocumentResult:
             self._writer.check_in_use()
+            whole = self._writer.checked(given_whole)
             counts = dict.fromkeys(("added", "superseded", "moved", "removed"), 0)
             whole_id = self._put_whole(transaction, whole, known)
             ids: dict[int, str] = {}
@@ -151,9 +154,7 @@ class Documents:
                 if place is not None:
                     _unchanged(transaction, old[place][1])
                 item = msgspec.structs.replace(entry.item, sources=sources)
-                result = reconcile.add(
-                    transaction, msgspec.structs.replace(entry, item=item), self._digests.duplicate
-                )
+                result = self._writer.put(transaction, msgspec.structs.replace(entry, item=item))
                 counts["added" if result.replaced is None else "superseded"] += 1
                 ids[i] = result.id
             for i, kept in enumerate(revision.kept):
@@ -181,13 +182,10 @@ class Documents:
     def _put_whole(self, transaction: Transaction, whole: reconcile.Prepared, known: _Known | None) -> str:
         """The id of the item that stands for the document, as it is now. Raises VersionConflict."""
         if known is None:
-            slot = whole.slot
-            assert slot is not None
-            chain = transaction.key_chain(transaction.owner(whole.item.scope.owner), slot)
-            last = transaction.get(chain[-1][1]) if chain else None
-            if last is not None and reconcile.is_current(last.item, transaction.now):
+            last = _value(transaction, transaction.owner(whole.item.scope.owner), whole.slot)
+            if last is not None:
                 raise VersionConflict(0, last.item.version)
-            return reconcile.add(transaction, whole, self._digests.duplicate).id
+            return self._writer.put(transaction, whole).id
         record = _unchanged(transaction, known.whole)
         item = msgspec.structs.replace(
             record.item,
@@ -210,8 +208,8 @@ class Documents:
             item,
             vector,
             based_on=record.item.version,
-            digests=(self._digests.duplicate(record.item), self._digests.duplicate(item)),
-            slot=self._digests.slot(record.item),
+            digests=(self._digests.both(record.item), self._digests.both(item)),
+            earlier=self._log.get_version,
             reason=reason,
         )
 
@@ -274,6 +272,14 @@ def _numbers(revision: Revision, known: _Known | None) -> tuple[list[int], int]:
             numbers.append(given)
             given += 1
     return numbers, given
+
+
+def _value(transaction: Transaction, owner: int, slot: bytes | None) -> Record | None:
+    """The value that a key has now."""
+    assert slot is not None
+    chain = transaction.key_chain(owner, slot)
+    record = transaction.get(chain[-1][1]) if chain else None
+    return record if record is not None and reconcile.is_current(record.item, transaction.now) else None
 
 
 def _unchanged(transaction: Transaction, known: Record) -> Record:

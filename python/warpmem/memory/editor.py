@@ -60,8 +60,7 @@ class Editor:
         self, known: Record, fields: ItemUpdate, scope: Scope | None, durability: Durability | None
     ) -> Record:
         item, vector = self._corrected(known, fields)
-        digests = (self._digests.duplicate(known.item), self._digests.duplicate(item))
-        slot = self._digests.slot(known.item)
+        digests = (self._digests.both(known.item), self._digests.both(item))
 
         def change(transaction: Transaction) -> Record:
             if vector is not None:
@@ -77,7 +76,7 @@ class Editor:
                 vector,
                 based_on=known.item.version,
                 digests=digests,
-                slot=slot,
+                earlier=self._log.get_version,
             )
 
         return self._log.transact(change, durability)
@@ -144,8 +143,8 @@ class Editor:
                 msgspec.structs.replace(then, model_id=self._vectors.model_id),
                 vector,
                 based_on=record.item.version,
-                digests=(self._digests.duplicate(record.item), self._digests.duplicate(then)),
-                slot=self._digests.slot(record.item),
+                digests=(self._digests.both(record.item), self._digests.both(then)),
+                earlier=self._log.get_version,
                 operation="revert",
                 reason=f"what it was in version {version}",
             )

@@ -1,4 +1,4 @@
-"""What a Memory does to forget for good."""
+"""What a Memory does to believe no more, and to forget for good."""
 
 from __future__ import annotations
 
@@ -11,13 +11,37 @@ from . import arguments
 
 if TYPE_CHECKING:
     from .eraser import Eraser
+    from .serving import Current
 
 
 class Erasable:
     """The part of Memory that erases. See Memory."""
 
+    _current: Current
     _eraser: Eraser
     _check_open: Callable[[], None]
+
+    def revoke(self, source: str) -> int:
+        """Believe a source no more: every item of the store that names it in `sources`, or was derived from
+        nothing but such items, goes into quarantine, and so does what comes from it later.
+
+        How many items this call put there. Each owner's items are changed some at a time; a call that did not
+        end is made again. `reinstate` undoes it. A search with `known_at` shows what was known before. Raises
+        InputError.
+        """
+        self._check_open()
+        return self._current.now.revocations.revoke(arguments.check_name(source, "source"))
+
+    def reinstate(self, source: str) -> int:
+        """Believe a source again: its items get the trust back that they had, but for those that name another
+        revoked source. How many."""
+        self._check_open()
+        return self._current.now.revocations.reinstate(arguments.check_name(source, "source"))
+
+    def revoked(self) -> tuple[str, ...]:
+        """The sources that are revoked, oldest first."""
+        self._check_open()
+        return self._current.now.revocations.names()
 
     def erase(
         self,

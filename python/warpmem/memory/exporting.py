@@ -105,10 +105,10 @@ def all_owners(memory: Memory) -> Iterator[Scope]:
 
 
 def items_of(memory: Memory, scope: Scope, *, include_past: bool = True) -> Iterator[MemoryItem]:
-    """A scope's items in the order in which they were first recorded."""
+    """A scope's items in the order in which they were first recorded, those in quarantine among them."""
     cursor: str | None = None
     while True:
-        page = memory.list(scope, include_past=include_past, limit=_PAGE, cursor=cursor)
+        page = memory.list(scope, include_past=include_past, quarantined=True, limit=_PAGE, cursor=cursor)
         yield from page.items
         cursor = page.cursor
         if cursor is None:

@@ -57,6 +57,7 @@ class Readable:
         deadline: float | timedelta | None = None,
         explain: bool = False,
         return_vectors: Literal["numpy", "dlpack"] | None = None,
+        quarantined: bool = False,
     ) -> SearchResult:
         """The k best items of the scopes by final score; fewer only when fewer match. Exact.
 
@@ -68,7 +69,8 @@ class Readable:
         afterwards, Overloaded at once where the embedder has too much to do. A search by meaning and words
         together is then answered by words alone, or by meaning alone where words take longer than is left:
         `degraded` names "dense" or "lexical", and the answer is exact without that part. `return_vectors`:
-        result.vectors: (n, dim) float32 of length 1. k times an owner's scopes <= 4096.
+        result.vectors: (n, dim) float32 of length 1. `quarantined`: items in quarantine (of trust below 0.5)
+        are found too. k times an owner's scopes <= 4096.
 
         `rerank`: a Reranker, or True for the store's own, puts the 50 best in order by what it reads; a
         number up to 1,000 is how many, fewer over many scopes. Equals keep the order above, and so do the
@@ -85,7 +87,7 @@ class Readable:
         options = SearchOptions(
             k=k, filters=filters, kinds=kinds, ranking=ranking, min_similarity=min_similarity, as_of=as_of,
             known_at=known_at, mode=mode, rerank=rerank, now=now, deadline=deadline, explain=explain,
-            return_vectors=return_vectors,
+            return_vectors=return_vectors, quarantined=quarantined,
         )  # fmt: skip
         return self._find(None if query is None else (query,), vector, (whose,), options)[0]
 
@@ -108,6 +110,7 @@ class Readable:
         deadline: float | timedelta | None = None,
         explain: bool = False,
         return_vectors: Literal["numpy", "dlpack"] | None = None,
+        quarantined: bool = False,
     ) -> tuple[SearchResult, ...]:
         """Query i in scopes[i], all with one scan. `vectors`: (n, dim). Raises as `search`."""
         self._check_open()
@@ -116,7 +119,7 @@ class Readable:
         options = SearchOptions(
             k=k, filters=filters, kinds=kinds, ranking=ranking, min_similarity=min_similarity, as_of=as_of,
             known_at=known_at, mode=mode, rerank=rerank, now=now, deadline=deadline, explain=explain,
-            return_vectors=return_vectors,
+            return_vectors=return_vectors, quarantined=quarantined,
         )  # fmt: skip
         each = [(entry,) for entry in whose]
         return tuple(self._find(queries, vectors, each, options) if each else ())
@@ -180,16 +183,20 @@ class Readable:
         limit: int = 100,
         cursor: str | None = None,
         include_past: bool = False,
+        quarantined: bool = False,
     ) -> ItemPage:
         """One page of a scope's items by the time they were first recorded, or by `valid_from`.
 
-        Current and unexpired items only, unless `include_past`. `cursor` is the page's own, of a call with
+        Current and unexpired items only, unless `include_past`; without those in quarantine, unless
+        `quarantined`. `cursor` is the page's own, of a call with
         the same order; items added meanwhile neither repeat nor hide others. limit <= 10,000. Raises
         InputError.
         """
         self._check_open()
         whose = arguments.required(arguments.one_scope(scope, user_id, agent_id, run_id, corpus_id))
-        return self._browser.page(whose, kinds, filters, order, reverse, limit, cursor, include_past)
+        return self._browser.page(
+            whose, kinds, filters, order, reverse, limit, cursor, include_past, quarantined
+        )
 
     def count(
         self,
@@ -202,11 +209,12 @@ class Readable:
         kinds: Sequence[str] | None = None,
         filters: Mapping[str, Any] | None = None,
         include_past: bool = False,
+        quarantined: bool = False,
     ) -> int:
         """How many items `list` would give."""
         self._check_open()
         whose = arguments.required(arguments.one_scope(scope, user_id, agent_id, run_id, corpus_id))
-        return self._browser.count(whose, kinds, filters, include_past)
+        return self._browser.count(whose, kinds, filters, include_past, quarantined)
 
     def owners(self, *, after: Scope | None = None, limit: int = 1000) -> tuple[Scope, ...]:
         """The scopes of the store's owners in order of first use, those after `after`.

@@ -50,6 +50,7 @@ class SearchOptions(msgspec.Struct, frozen=True, kw_only=True):
     deadline: float | timedelta | None = None
     explain: bool = False
     return_vectors: Literal["numpy", "dlpack"] | None = None
+    quarantined: bool = False
 
 
 class Reader:
@@ -119,7 +120,13 @@ class Reader:
             masks: dict[int, Mask] = {}
             requests = [
                 SearchRequest(
-                    embedded[i], self._parts(scopes[i], compiled, masks, spare), at, known_at, kinds, words[i]
+                    embedded[i],
+                    self._parts(scopes[i], compiled, masks, spare),
+                    at,
+                    known_at,
+                    kinds,
+                    words[i],
+                    options.quarantined,
                 )
                 for i in range(len(scopes))
             ]
@@ -309,6 +316,7 @@ def _attributes(scope: Scope) -> tuple[str | None, str | None]:
 
 def _refuse_unbuilt(options: SearchOptions) -> None:
     arguments.check_flag(options.explain, "explain")
+    arguments.check_flag(options.quarantined, "quarantined")
     if isinstance(options.ranking, Ranking) and options.ranking.diversity:
         raise NotSupported("the ranking weight diversity is not available in this version")
     if options.return_vectors is not None and (

@@ -21,6 +21,7 @@ from .editor import Editor
 from .embedding_cache import EmbeddingCache
 from .ladder import Ladder
 from .reader import Reader
+from .revocation import Revocations
 from .similar import NearDuplicates
 from .vectors import ModelMoved, Vectors
 from .writer import Writer
@@ -63,7 +64,8 @@ class Serving:
         self.index = index
         self.reader = Reader(log, index, cache, self.vectors, backend.name, ladder)
         near = NearDuplicates(log, index, near_duplicate)
-        self.writer = Writer(log, self.vectors, digests, schemas, near)
+        self.revocations = Revocations(log, digests)
+        self.writer = Writer(log, self.vectors, digests, schemas, near, self.revocations)
         self.documents = Documents(log, self.writer, digests)
         self.editor = Editor(log, self.vectors, digests, schemas)
         self.users = 0

@@ -46,6 +46,8 @@ class Writable:
         valid_to: datetime | None = None,
         expires_at: datetime | None = None,
         vector: Any = None,
+        sources: Sequence[str] = (),
+        trust: float | None = None,
         idempotency_key: str | None = None,
         infer: Literal["none"] = "none",
         durability: Durability | None = None,
@@ -55,8 +57,9 @@ class Writable:
         A list gives a tuple of results and is stored whole or not at all. When it returns, the change is as
         durable as `durability` says and the next search in this process sees it. `kind` defaults to "fact"
         ("message" for chat messages). `vector`: (dim,) or (n, dim) float, NumPy or DLPack; replaces
-        embedding. An item whose `valid_from` lies ahead is found from then on. Raises InputError, Conflict,
-        EmbeddingError, Overloaded, DiskFull.
+        embedding. `sources`: what it comes from, ids of items and names of origins; `trust`: how far these
+        are believed, from 0 to 1; below 0.5 it is in quarantine. An item whose `valid_from` lies ahead is
+        found from then on. Raises InputError, Conflict, EmbeddingError, Overloaded, DiskFull.
         """
         self._check_open()
         if not isinstance(infer, str) or infer != "none":
@@ -66,6 +69,7 @@ class Writable:
             scope=arguments.one_scope(scope, user_id, agent_id, run_id, corpus_id), kind=kind,
             metadata=metadata, priority=priority, key=key, valid_from=valid_from, valid_to=valid_to,
             expires_at=expires_at, vector=vector,
+            sources=arguments.check_names(sources, "sources"), trust=trust,
         )  # fmt: skip
         if key is not None and len(items) > 1:
             raise InputError(f"one key cannot name {len(items)} items; give each NewItem its own key")

@@ -23,6 +23,7 @@ from ..protocols import Log, Transaction
 from ..types import AddResult, Durability, MemoryItem, NewItem, Owner, Scope
 from . import arguments
 from .digests import Digests, scope_ids
+from .revocation import Revocations
 from .similar import NearDuplicates
 from .vectors import Vectors
 
@@ -41,6 +42,8 @@ class Defaults(msgspec.Struct, frozen=True, kw_only=True):
     valid_to: datetime | None = None
     expires_at: datetime | None = None
     vector: Any = None
+    sources: Sequence[str] = ()
+    trust: float | None = None
 
 
 class _Checked(msgspec.Struct, frozen=True):
@@ -67,13 +70,20 @@ class Writer:
     """Adds. Thread-safe: all state is in the log."""
 
     def __init__(
-        self, log: Log, vectors: Vectors, digests: Digests, schemas: Schemas, near: NearDuplicates
+        self,
+        log: Log,
+        vectors: Vectors,
+        digests: Digests,
+        schemas: Schemas,
+        near: NearDuplicates,
+        revocations: Revocations,
     ) -> None:
         self._log = log
         self._vectors = vectors
         self._digests = digests
         self._schemas = schemas
         self._near = near
+        self._revocations = revocations
 
     def add(
         self,
@@ -107,7 +117,7 @@ class Writer:
 
             def change(transaction: Transaction) -> tuple[AddResult, ...]:
                 self._vectors.check_in_use(self._log)
-                adding = _Adding(transaction, prepared, together, self._digests.duplicate)
+                adding = _Adding(transaction, prepared, together, self.put)
                 results: list[AddResult] = []
                 for call, numbers in calls:
                     results += _add_group(adding, call, numbers)
@@ -127,6 +137,14 @@ class Writer:
     def check_in_use(self) -> None:
         """Inside a change: raises ModelMoved unless what was prepared is of the store's model."""
         self._vectors.check_in_use(self._log)
+
+    def checked(self, prepared: reconcile.Prepared) -> reconcile.Prepared:
+        """Inside a change: what was prepared, without trust where a source of it is revoked."""
+        return self._revocations.checked(prepared)
+
+    def put(self, transaction: Transaction, prepared: reconcile.Prepared) -> AddResult:
+        """Inside a change: store what was prepared."""
+        return reconcile.add(transaction, self.checked(prepared), self._digests.duplicate)
 
     def _prepared(
         self, checked: Sequence[_Checked], vectors: NDArray[np.float32], near: Sequence[Sequence[Near]]
@@ -200,8 +218,8 @@ class Writer:
             priority=arguments.check_share(_first(new.priority, defaults.priority, 0.5), "priority"),
             key=None if key is None else arguments.check_name(key, "key"),
             entities=arguments.check_names(new.entities, "entities"),
-            sources=arguments.check_names(new.sources, "sources"),
-            trust=arguments.check_share(new.trust, "trust"),
+            sources=_sources(new, defaults),
+            trust=arguments.check_share(_first(new.trust, defaults.trust, 1.0), "trust"),
             model_id=self._vectors.model_id,
             created_at=now,
             touched_at=now,
@@ -231,6 +249,13 @@ class Writer:
 def _first(*values: Any) -> Any:
     """The first value that is not None, else None."""
     return next((value for value in values if value is not None), None)
+
+
+def _sources(new: NewItem, defaults: Defaults) -> tuple[str, ...]:
+    own = arguments.check_names(new.sources, "sources")
+    if not defaults.sources:
+        return own
+    return arguments.check_names([*dict.fromkeys((*own, *defaults.sources))], "sources")
 
 
 def _content(entry: _Checked) -> list[Any]:
@@ -283,12 +308,12 @@ class _Adding:
         transaction: Transaction,
         prepared: Sequence[reconcile.Prepared],
         together: Mapping[int, Sequence[tuple[int, float]]],
-        duplicate_of: Callable[[MemoryItem], bytes | None],
+        put: Callable[[Transaction, reconcile.Prepared], AddResult],
     ) -> None:
         self.transaction = transaction
         self._prepared = prepared
         self._together = together
-        self._duplicate_of = duplicate_of
+        self._put = put
         self._stored: dict[int, bytes] = {}
 
     def add(self, numbers: Sequence[int]) -> list[AddResult]:
@@ -298,7 +323,7 @@ class _Adding:
             if number in self._together:
                 near = [*self._before(number), *entry.near]
                 entry = msgspec.structs.replace(entry, near=near)
-            results.append(reconcile.add(self.transaction, entry, self._duplicate_of))
+            results.append(self._put(self.transaction, entry))
             self._stored[number] = parse_id(results[-1].id)
         return results
 

@@ -92,11 +92,11 @@ def _one_line(text: str) -> str:
 
 def _current(hits: Sequence[Hit]) -> list[MemoryItem]:
     """The hits' items in rank order without repeated ids and without older items of a key slot."""
-    newest: dict[tuple[Scope, str], MemoryItem] = {}
+    newest: dict[tuple[Scope, str, bool], MemoryItem] = {}
     for hit in hits:
         item = hit.item
         if item.key is not None:
-            slot = (item.scope, item.key)
+            slot = (item.scope, item.key, item.quarantined)
             known = newest.get(slot)
             if known is None or (item.valid_from, item.recorded_at) > (known.valid_from, known.recorded_at):
                 newest[slot] = item
@@ -104,7 +104,9 @@ def _current(hits: Sequence[Hit]) -> list[MemoryItem]:
     items: list[MemoryItem] = []
     for hit in hits:
         item = hit.item
-        if item.id in seen or (item.key is not None and newest[item.scope, item.key].id != item.id):
+        if item.id in seen or (
+            item.key is not None and newest[item.scope, item.key, item.quarantined].id != item.id
+        ):
             continue
         seen.add(item.id)
         items.append(item)

@@ -11,6 +11,9 @@
   wordings are in history and `revert` brings the first one back. What both name as sources and entities is
   put together, and the item lives as long as either would.
 - An update corrects what we knew: same item, next version.
+- An item in quarantine repeats and supersedes only others like it: duplicates and slots of its kind are apart
+  (memory/digests.py). One that leaves quarantine, or comes into it, changes its slot: it ends what was before
+  it in the new slot, and what it had ended in the old one goes on.
 """
 
 from __future__ import annotations
@@ -31,6 +34,15 @@ from ..records import NEVER, Record
 from ..types import AddResult, MemoryItem, Operation, Scope
 from .similar import Near, says_the_same
 
+Digests = tuple[bytes | None, bytes | None]
+"""Where an item is found: as a duplicate, and among the values of its key."""
+
+Earlier = Callable[[bytes, int], "Record | None"]
+"""(key, version) -> what an item was in that version."""
+
+REVOKED = "its source was revoked"
+"""Why an item has no trust any more."""
+
 NEVER_DUPLICATE = frozenset({"message", "event"})
 
 
@@ -38,7 +50,7 @@ class Prepared(msgspec.Struct, frozen=True):
     """An item ready to be stored: checked, embedded, its digests computed.
 
     `valid_from_given` tells a time that the caller named from one that defaulted to now. `near`: what is
-    stored near it, nearest first.
+    stored near it, nearest first. `given`: the trust it came with, where a revoked source took that away.
     """
 
     item: MemoryItem
@@ -47,6 +59,7 @@ class Prepared(msgspec.Struct, frozen=True):
     slot: bytes | None
     valid_from_given: bool
     near: Sequence[Near] = ()
+    given: float | None = None
 
 
 def is_current(item: MemoryItem, now: int) -> bool:
@@ -81,8 +94,22 @@ def add(
         if says_the_same(known, item, transaction.now):
             return _merge(transaction, known, prepared, near, duplicate_of(known.item))
     replaced = _close_previous(transaction, item, chain)
-    record = transaction.add(owner, item, prepared.vector, duplicate=prepared.duplicate, slot=prepared.slot)
+    record = _store(transaction, owner, item, prepared)
     return AddResult(format_id(record.key), "added" if replaced is None else "superseded", replaced)
+
+
+def _store(transaction: Transaction, owner: int, item: MemoryItem, prepared: Prepared) -> Record:
+    """A first version; and where the trust of the item was taken away, the one it came with before that."""
+    duplicate, slot = prepared.duplicate, prepared.slot
+    if prepared.given is None:
+        return transaction.add(owner, item, prepared.vector, duplicate=duplicate, slot=slot)
+    given = msgspec.structs.replace(item, trust=prepared.given)
+    first = transaction.add(owner, given, prepared.vector, duplicate=None, slot=None)
+    distrusted = msgspec.structs.replace(first.item, trust=item.trust)
+    return transaction.revise(
+        first, distrusted, None, operation="update", reason=REVOKED, duplicate=(None, duplicate),
+        slot=(None, slot),
+    )  # fmt: skip
 
 
 def _repeated(transaction: Transaction, owner: int, digest: bytes, item: MemoryItem) -> Record | None:
@@ -175,24 +202,57 @@ def update(
     vector: NDArray[np.float32] | None,
     *,
     based_on: int,
-    digests: tuple[bytes | None, bytes | None],
-    slot: bytes | None,
+    digests: tuple[Digests, Digests],
+    earlier: Earlier,
     operation: Operation = "update",
     reason: str | None = None,
 ) -> Record:
-    """Store `item`, made from version `based_on` of `record`, as its next version. Raises VersionConflict."""
+    """Store `item`, made from version `based_on` of `record`, as its next version. Raises VersionConflict.
+
+    digests: (of the item as it is, as it will be)."""
     if based_on != record.item.version:
         raise VersionConflict(based_on, record.item.version)
     _check_interval(item)
-    if slot is not None:
-        _check_place(transaction, record, item, slot)
-    return transaction.revise(record, item, vector, operation=operation, reason=reason, duplicate=digests)
+    (forget, leave), (remember, enter) = digests
+    if leave is not None:
+        _check_begin(record, item)
+    if leave is not None and leave == enter:
+        _check_end(transaction, record, item, leave)
+    elif enter is not None:
+        chain = transaction.key_chain(owner_of(record.key), enter)
+        item = _until_next(item, chain)
+        _close_previous(transaction, item, chain)
+    revised = transaction.revise(
+        record, item, vector, operation=operation, reason=reason,
+        duplicate=(forget, remember), slot=(leave, enter),
+    )  # fmt: skip
+    if leave is not None and leave != enter:
+        _reopen_previous(transaction, record, leave, earlier)
+    return revised
 
 
-def _check_place(transaction: Transaction, record: Record, item: MemoryItem, slot: bytes) -> None:
-    """A keyed item may end earlier or later, up to where the next value of its key begins."""
+def _reopen_previous(transaction: Transaction, record: Record, slot: bytes, earlier: Earlier) -> None:
+    """Let the value go on that ended where `record`, which has left the slot, began."""
+    chain = transaction.key_chain(owner_of(record.key), slot)
+    begins = to_micros(record.item.valid_from, "valid_from")
+    before = [key for valid_from, key in chain if valid_from <= begins]
+    old = transaction.get(before[-1]) if before else None
+    if old is None or transaction.made_by(old.key) != "close" or old.item.valid_to != record.item.valid_from:
+        return
+    known = earlier(old.key, old.item.version - 1)
+    if known is None:
+        return
+    item = _until_next(msgspec.structs.replace(old.item, valid_to=known.item.valid_to), chain)
+    transaction.revise(old, item, None, operation="revert", reason="what followed it is no value of its key")
+
+
+def _check_begin(record: Record, item: MemoryItem) -> None:
     if item.valid_from != record.item.valid_from:
         raise InputError("valid_from is a keyed item's place in its key: delete the item and add it anew")
+
+
+def _check_end(transaction: Transaction, record: Record, item: MemoryItem, slot: bytes) -> None:
+    """A keyed item may end earlier or later, up to where the next value of its key begins."""
     begins, ends = to_micros(item.valid_from, "valid_from"), open_end(item.valid_to, "valid_to")
     chain = transaction.key_chain(owner_of(record.key), slot)
     following = chain[chain.index((begins, record.key)) + 1 :]

@@ -112,6 +112,10 @@ class Transaction(Protocol):
         """The item's current version, or None."""
         ...
 
+    def made_by(self, key: bytes) -> Operation:
+        """What made the current version of an item that is there."""
+        ...
+
     def find_duplicates(self, owner: int, digest: bytes) -> list[bytes]:
         """Keys of the live items that were stored under this content digest, in no order."""
         ...
@@ -158,11 +162,12 @@ class Transaction(Protocol):
         operation: Operation,
         reason: str | None = None,
         duplicate: tuple[bytes | None, bytes | None] = (None, None),
+        slot: tuple[bytes | None, bytes | None] = (None, None),
     ) -> Record:
         """Store the next version of `old`; the old one goes to history. vector None keeps the old vector.
         reason: why, for history; never the text of a memory.
-        duplicate: (digest to forget, digest to remember). An item with a slot keeps its `valid_from`, by
-        which delete() finds it there."""
+        duplicate: (digest to forget, digest to remember). slot: (slot to leave, slot to enter), where they
+        differ. An item with a slot keeps its `valid_from`, by which delete() finds it there."""
         ...
 
     def touch(self, record: Record) -> Record:

@@ -31,7 +31,7 @@ def is_space_key(key: bytes) -> bool:
 
 
 def owner_spaces_key(owner: int) -> bytes:
-    """Family lookup: the numbers of the other spaces in which an owner may have rows, a byte each; 5 bytes."""
+    """Family lookup: numbers of the other spaces in which an owner may have rows, a byte each."""
     return owner_prefix(owner) + _TAG
 
 

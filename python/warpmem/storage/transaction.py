@@ -97,6 +97,9 @@ class StoreTransaction:
         self._records[key] = record
         return record
 
+    def made_by(self, key: bytes) -> Operation:
+        return self._made_by(key)[0]
+
     def find_duplicates(self, owner: int, digest: bytes) -> list[bytes]:
         stored = bytes(self._read("lookup", codec.lookup_key(owner, codec.DUPLICATE, digest)) or b"")
         return [owner_prefix(owner) + stored[at : at + _UUID] for at in range(0, len(stored), _UUID)]
@@ -201,6 +204,7 @@ class StoreTransaction:
         operation: Operation,
         reason: str | None = None,
         duplicate: tuple[bytes | None, bytes | None] = (None, None),
+        slot: tuple[bytes | None, bytes | None] = (None, None),
     ) -> Record:
         owner = owner_of(old.key)
         old_row = self._row(old.key, old.item.version)
@@ -220,6 +224,12 @@ class StoreTransaction:
             self._forget_duplicate(owner, forget, old.key)
         if remember is not None:
             self._remember_duplicate(owner, remember, old.key)
+        leave, enter = slot
+        if leave != enter:
+            if leave is not None:
+                self._set_slot(owner, leave, old, live=False)
+            if enter is not None:
+                self._set_slot(owner, enter, record, live=True)
         self._log(operation, record)
         return record
 
@@ -359,11 +369,7 @@ class StoreTransaction:
         self._write("history", key, encode(HistoryValue(operation, at, value)))
         if row is not None:
             self._remove_row(old.key, old.item.version)
-            self._put_row(
-                msgspec.structs.replace(
-                    row, retired_at=self._now, metadata=old.item.metadata, text=old.item.text
-                )
-            )
+            self._put_row(make_row(Record(old.key, old.ordinal, retired), row.vector, row.space))
 
     def _forget_duplicate(self, owner: int, digest: bytes, key: bytes) -> None:
         left = [other for other in self.find_duplicates(owner, digest) if other != key]

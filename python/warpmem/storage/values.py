@@ -18,6 +18,7 @@ from ..errors import StoreCorrupt
 from ..ops.clock import from_open_end, open_end, to_datetime, to_micros
 from ..ops.ids import format_id
 from ..records import (
+    QUARANTINED,
     SPACES,
     LogEntry,
     Record,
@@ -193,13 +194,20 @@ def make_row(record: Record, vector: NDArray[np.float32], space: int = 0) -> Row
         valid_from=to_micros(item.valid_from, "valid_from"),
         valid_to=open_end(item.valid_to, "valid_to"),
         recorded_at=to_micros(item.recorded_at, "recorded_at"),
-        retired_at=open_end(item.retired_at, "retired_at"),
+        retired_at=_row_end(item),
         expires_at=open_end(item.expires_at, "expires_at"),
         vector=vector,
         metadata=item.metadata,
         text=item.text,
         space=space,
     )
+
+
+def _row_end(item: MemoryItem) -> int:
+    """Where the knowledge of a version ends for the index. One in quarantine was never known."""
+    if not item.quarantined:
+        return open_end(item.retired_at, "retired_at")
+    return QUARANTINED if item.retired_at is None else to_micros(item.recorded_at, "recorded_at")
 
 
 _HEADER_LENGTH = struct.Struct("<H")

@@ -14,6 +14,9 @@ from ..errors import InvalidScope
 KINDS = ("fact", "preference", "event", "procedure", "document", "summary", "message")
 """The kinds every store knows. Any other identifier may be used as a kind too."""
 
+TRUSTED = 0.5
+"""The least trust of an item that is believed. One with less is in quarantine."""
+
 Action = Literal["added", "touched", "superseded", "merged", "queued"]
 Durability = Literal["sync", "os"]
 Modality = Literal["text", "code", "log", "image", "audio"]
@@ -89,6 +92,8 @@ class MemoryItem(msgspec.Struct, frozen=True, kw_only=True):
     `recorded_at`, `retired_at`: when this version was what the store knew. `created_at`: when the first
     version was recorded. `touched_at`: when it was last
     added, repeated or changed. `model_id`: the store's embedding model when this version was recorded.
+    `sources`: what it was derived from, ids of items and names of origins. `trust`: how far these are
+    believed; below 0.5 the item is in quarantine.
     """
 
     id: str
@@ -113,6 +118,12 @@ class MemoryItem(msgspec.Struct, frozen=True, kw_only=True):
     recorded_at: datetime
     retired_at: datetime | None = None
 
+    @property
+    def quarantined(self) -> bool:
+        """Whether it is believed so little that searches and listings leave it out, unless they are told
+        otherwise, and that it is no value of its key to anyone but others like it."""
+        return self.trust < TRUSTED
+
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
     """A chat message. `at` is when it was said (default: now)."""
@@ -126,7 +137,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
 class NewItem(msgspec.Struct, frozen=True, kw_only=True):
     """What to add when a string is not enough.
 
-    Unset fields take the call's value, then the default; metadata of call and item are merged.
+    Unset fields take the call's value, then the default; metadata and sources of call and item are merged.
     """
 
     text: str
@@ -139,7 +150,7 @@ class NewItem(msgspec.Struct, frozen=True, kw_only=True):
     key: str | None = None
     entities: Sequence[str] = ()
     sources: Sequence[str] = ()
-    trust: float = 1.0
+    trust: float | None = None
     valid_from: datetime | None = None
     valid_to: datetime | None = None
     expires_at: datetime | None = None

@@ -1,0 +1,179 @@
+"""Sources that are believed no more, and what came from them.
+
+The names stand in one value of the store (family meta, key `revoked`). What names one of them, or was derived
+from nothing but such items, gets trust 0 as its next version, so it is in quarantine, and history says why.
+What comes from a revoked source later is stored in two versions at once, as it was given and with trust 0, so
+that it can be believed again as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from ..errors import StoreCorrupt
+from ..ops.ids import format_id
+from ..policy import reconcile
+from ..protocols import Log, Transaction
+from ..records import Record
+from .digests import Digests
+
+KEY: Final = b"revoked"
+_AGAIN: Final = "its source is believed again"
+_STEP: Final = 256
+
+
+class RevokedSource(msgspec.Struct, frozen=True, array_like=True):
+    """A source that was revoked. at: microseconds."""
+
+    name: str
+    at: int
+
+
+class Revocations:
+    """Revokes and reinstates. Thread-safe: all state is in the log."""
+
+    def __init__(self, log: Log, digests: Digests) -> None:
+        self._log = log
+        self._digests = digests
+
+    def names(self) -> tuple[str, ...]:
+        """The sources that are revoked, oldest first."""
+        return tuple(one.name for one in self._read())
+
+    def _read(self) -> list[RevokedSource]:
+        payload = self._log.kept(KEY)
+        if payload is None:
+            return []
+        try:
+            return msgspec.msgpack.decode(payload, type=list[RevokedSource])
+        except msgspec.MsgspecError as error:
+            raise StoreCorrupt("the list of revoked sources does not decode") from error
+
+    def checked(self, prepared: reconcile.Prepared) -> reconcile.Prepared:
+        """Inside a change: an item on its way into the store, without trust where it names a revoked
+        source."""
+        item = prepared.item
+        if (
+            not item.sources
+            or not item.trust
+            or not {one.name for one in self._read()}.intersection(item.sources)
+        ):
+            return prepared
+        distrusted = msgspec.structs.replace(item, trust=0.0)
+        duplicate, slot = self._digests.both(distrusted)
+        return msgspec.structs.replace(
+            prepared, item=distrusted, duplicate=duplicate, slot=slot, near=(), given=item.trust
+        )
+
+    def revoke(self, source: str) -> int:
+        """Believe a source no more. How many items went into quarantine by this call."""
+        self._keep(lambda known, now: [*_without(known, source), RevokedSource(source, now)])
+        names = set(self.names())
+        return sum(
+            self._correct(keys, lambda record, _: 0.0 if record.item.trust else None, reconcile.REVOKED)
+            for keys in self._owned(names)
+        )
+
+    def reinstate(self, source: str) -> int:
+        """Believe a source again. How many items this call gave the trust back that they had."""
+        self._keep(lambda known, _: _without(known, source))
+        names = set(self.names())
+        count = 0
+        still = {key for keys in self._owned(names) for key in keys} if names else set()
+        for keys in self._owned({source}):
+            count += self._correct([key for key in keys if key not in still], _before, _AGAIN)
+        return count
+
+    def _keep(self, change: Callable[[list[RevokedSource], int], list[RevokedSource]]) -> None:
+        def keep(transaction: Transaction) -> None:
+            left = change(self._read(), transaction.now)
+            transaction.keep(KEY, msgspec.msgpack.encode(left) if left else None)
+
+        self._log.transact(keep)
+
+    def _owned(self, names: set[str]) -> Iterator[list[bytes]]:
+        """Owner by owner: the items that came from these sources, or from nothing but such items."""
+        for number, _ in self._log.owners(0):
+            sources: dict[bytes, Sequence[str]] = {}
+            found: dict[bytes, None] = {}
+            for _, record in self._log.records(number, order="recorded", reverse=False, after=None):
+                if names.intersection(record.item.sources):
+                    found[record.key] = None
+                elif record.item.sources:
+                    sources[record.key] = record.item.sources
+            if found:
+                _spread(found, sources, names)
+                yield list(found)
+
+    def _correct(
+        self,
+        keys: Sequence[bytes],
+        trust: Callable[[Record, Log], float | None],
+        reason: str,
+    ) -> int:
+        """Give items another trust, some at a time."""
+        count = 0
+        for start in range(0, len(keys), _STEP):
+            step = keys[start : start + _STEP]
+
+            def change(transaction: Transaction, step: Sequence[bytes] = step) -> int:
+                changed = 0
+                for key in step:
+                    record = transaction.get(key)
+                    new = None if record is None else trust(record, self._log)
+                    if record is None or new is None:
+                        continue
+                    item = msgspec.structs.replace(record.item, trust=new)
+                    reconcile.update(
+                        transaction,
+                        record,
+                        item,
+                        None,
+                        based_on=record.item.version,
+                        digests=(self._digests.both(record.item), self._digests.both(item)),
+                        earlier=self._log.get_version,
+                        reason=reason,
+                    )
+                    changed += 1
+                return changed
+
+            count += self._log.transact(change)
+        return count
+
+
+def _without(known: Sequence[RevokedSource], source: str) -> list[RevokedSource]:
+    return [one for one in known if one.name != source]
+
+
+def _before(record: Record, log: Log) -> float | None:
+    """The trust that an item had before its source was revoked; None where that is not why it has none."""
+    if record.item.trust:
+        return None
+    trusts: Mapping[int, float] = {}
+    wanted = None
+    for past in log.history(record.key):
+        if past.record is None:
+            continue
+        version = past.record.item.version
+        if past.reason == reconcile.REVOKED:
+            wanted = trusts.get(version - 1)
+        trusts = {version: past.record.item.trust}
+    return wanted
+
+
+def _spread(found: dict[bytes, None], sources: Mapping[bytes, Sequence[str]], names: set[str]) -> None:
+    """Add to `found` what names nothing but items in it and `names`."""
+    ids = {format_id(key) for key in found} | names
+    waiting = dict(sources)
+    grown = True
+    while grown:
+        grown = False
+        for key, named in list(waiting.items()):
+            if ids.issuperset(named):
+                del waiting[key]
+                found[key] = None
+                ids.add(format_id(key))
+                grown = True
