@@ -12,7 +12,8 @@ from ..errors import ModelMismatch, StoreClosed, StoreCorrupt, StoreError
 from ..ops.replay import row_changes, touched
 from ..records import RowBlock, Space, StoreIdentity
 from .identity import read_identity
-from .log import StoreLog, load_state
+from .log import StoreLog
+from .log_state import load_state
 from .rocks_follow import FollowingEngine
 
 _TRIES: Final = 5

@@ -7,7 +7,6 @@ or history.
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
@@ -27,7 +26,7 @@ from ..errors import (
     StoreReadOnly,
 )
 from ..ops import events
-from ..ops.ids import KeyMaker, key_time, owner_of, owner_prefix
+from ..ops.ids import KeyMaker, owner_of, owner_prefix
 from ..protocols import Clock, Engine, Transaction
 from ..protocols.storage import DigestsOf
 from ..records import (
@@ -48,9 +47,10 @@ from .committer import Committer
 from .erasing import ErasingTransaction
 from .erasure import StoreErasures
 from .identity import FORMAT, identity_entry, read_identity
+from .log_state import decode_entry, last_key_time, load_state
 from .rows import Versions, read_blocks
 from .spaces import owner_spaces, read_spaces
-from .transaction import LogState, StoreTransaction, owner_digest
+from .transaction import StoreTransaction, owner_digest
 from .values import HistoryValue, ItemValue, OwnerValue, decode, decode_row, make_record, row_space
 from .vector_build import BuildTransaction, VectorBuild, begin, read_job, tidy
 
@@ -58,7 +58,6 @@ T = TypeVar("T")
 S = TypeVar("S", bound=StoreTransaction)
 
 _OWNER_CACHE = 65_536
-_KEY_SEARCH = 4096
 
 
 class StoreLog:
@@ -76,7 +75,7 @@ class StoreLog:
         self._state = load_state(engine)
         self._applied = self._state.sequence
         self._unapplied: list[StoreTransaction] = []
-        self._keys = KeyMaker(max(self._state.at, _last_key_time(engine)))
+        self._keys = KeyMaker(max(self._state.at, last_key_time(engine)))
         self._epoch = 0
         self._owners: dict[Owner, int] = {}
         self._subscribers: list[Callable[[Sequence[RowChange]], None]] = []
@@ -318,7 +317,7 @@ class StoreLog:
         if expected > last:
             return
         for key, stored in self._engine.scan("log", codec.log_key(expected), codec.log_key(last + 1)):
-            entry = _decode_entry(key, stored)
+            entry = decode_entry(key, stored)
             if entry.sequence != expected:
                 raise StoreCorrupt(f"log entry {expected} is missing, the next is {entry.sequence}")
             expected += 1
@@ -360,36 +359,6 @@ class StoreLog:
     def close(self) -> None:
         self._committer.stop()
         self._engine.close()
-
-
-def _decode_entry(key: bytes, stored: bytes) -> LogEntry:
-    entry = decode(codec.unseal("log", key, stored), LogEntry)
-    if codec.log_key(entry.sequence) != key:
-        raise StoreCorrupt(f"log entry {entry.sequence} stands at key {key.hex()}")
-    return entry
-
-
-def load_state(engine: Engine) -> LogState:
-    """The counters that the last log entry and the last owner number give."""
-    state = LogState()
-    for key, stored in engine.scan("log", b"", b"\xff" * 9, reverse=True):
-        entry = _decode_entry(key, stored)
-        state.sequence, state.at, state.items = entry.sequence, entry.at, entry.items
-        break
-    start, stop = codec.prefix_range(codec.owner_state_key(0)[:1])
-    for key, _ in engine.scan("owners", start, stop, reverse=True):
-        state.owners = int.from_bytes(key[1:], "big")
-        break
-    return state
-
-
-def _last_key_time(engine: Engine) -> int:
-    """When the newest item key was made: later than any clock said when that stood still or went back."""
-    for key, stored in itertools.islice(engine.scan("log", b"", b"\xff" * 9, reverse=True), _KEY_SEARCH):
-        entry = _decode_entry(key, stored)
-        if entry.operation == "add":
-            return key_time(entry.key)
-    return 0
 
 
 def open_log(
