@@ -95,6 +95,7 @@ class AsyncMemory:
     backup = _delegate(Memory.backup)
     export = _delegate(Memory.export)
     training_stream = _delegate(Memory.training_stream)
+    run_jobs = _delegate(Memory.run_jobs)
     import_ = _delegate(Memory.import_)
     refresh = _delegate(Memory.refresh)
 

@@ -25,10 +25,12 @@ from .index.cuda_backend import CudaBackend
 from .index.owner_words import TextSource
 from .index.partitions import PartitionedIndex
 from .ingest.words import words
+from .jobs.runner import Jobs
+from .jobs.tools import Tools
 from .memory import Memory
 from .memory.cache import texts_of
 from .memory.reasoning import Later, Reasoning
-from .memory.serving import Parts
+from .memory.serving import Current, Parts
 from .ops import events
 from .ops.clock import SystemClock
 from .ops.progress import Progress, Report
@@ -106,10 +108,13 @@ def open(
             read_only=settings.read_only or settings.follow,
             kind=FollowingLog if settings.follow else StoreLog,
         )
-        parts = Parts(_other_embedder, functools.partial(_make_index, settings, backend, log, progress))
-        memory = Memory(
-            settings, log, parts, backend, chosen, counter or _counter_of(chosen), compiled, reason, reasoning
+        counter = counter or _counter_of(chosen)
+        parts = Parts(
+            _other_embedder,
+            functools.partial(_make_index, settings, backend, log, progress),
+            functools.partial(_make_jobs, settings, log, counter, reasoning),
         )
+        memory = Memory(settings, log, parts, backend, chosen, counter, compiled, reason, reasoning)
         if isinstance(log, FollowingLog):
             log.start(settings.follow_ms / 1000, metadata=bool(settings.columns))
         events.tell(
@@ -159,6 +164,12 @@ def _make_index(
         lambda owner: Progress(progress, "rows loaded", log.owner_items(owner)),
         TextSource(functools.partial(texts_of, log), words),
     )
+
+
+def _make_jobs(
+    settings: Config, log: Log, counter: TokenCounter, reasoning: Reasoning, current: Current
+) -> Jobs:
+    return Jobs(Tools(log, current, counter, reasoning.language_model), settings)
 
 
 def _make_checkpoint(

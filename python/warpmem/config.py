@@ -21,6 +21,8 @@ IDEMPOTENCY_DAYS = 7
 MAX_DECLARED = 64
 MAX_NAMES = 256
 
+_MAX_DAYS = 36_525
+
 RERANK = 50
 """Hits that `rerank=True` puts in order."""
 MAX_RERANK = 1000
@@ -28,6 +30,64 @@ MAX_RERANK = 1000
 EmbedderName = Literal["wordllama", "hashing", "onnx", "torch", "openai", "tei", "kserve"]
 RerankerName = Literal["tei", "cohere", "onnx", "judge", "overlap"]
 LanguageModelName = Literal["openai", "transformers", "scripted"]
+
+
+class Forgetting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the job "forget" deletes.
+
+    grace_days      after which what has expired goes
+    min_retention   what is worth less goes, by priority * 2 ** (-days since it was last added, repeated or
+                    changed / half_life_days); None: nothing does
+    max_items       of one owner; those of the least retention go. None: any number
+    keep_kinds      kinds that only expiry ends. Values of keys, and what current items name as a source, are
+                    kept too
+    """
+
+    grace_days: float = 30.0
+    min_retention: float | None = None
+    half_life_days: float = 180.0
+    max_items: int | None = None
+    keep_kinds: tuple[str, ...] = ("summary",)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.grace_days <= _MAX_DAYS or not 0 < self.half_life_days <= _MAX_DAYS:
+            raise InputError(f"grace_days and half_life_days must be at most {_MAX_DAYS}, the latter above 0")
+        if self.min_retention is not None and not 0.0 <= self.min_retention <= 1.0:
+            raise InputError("min_retention must be a number from 0 to 1")
+        if self.max_items is not None and self.max_items < 1:
+            raise InputError("max_items must be an integer of at least 1")
+
+
+class Consolidation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the job "consolidate" puts summaries in the place of.
+
+    kinds, older_than_days
+                    events of these kinds, of calendar months that ended so long ago
+    min_events      of one scope in a month; fewer stay as they are
+    events_per_summary
+                    on average; max_events and max_tokens (by the store's token counter) at most
+    by              "extract": the events' own words, repetitions counted; "model": the language model's
+    """
+
+    kinds: tuple[str, ...] = ("event", "message")
+    older_than_days: float = 30.0
+    min_events: int = 8
+    events_per_summary: int = 20
+    max_events: int = 128
+    max_tokens: int = 400
+    by: Literal["extract", "model"] = "extract"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.older_than_days <= _MAX_DAYS:
+            raise InputError(f"older_than_days must be from 0 to {_MAX_DAYS}")
+        for name, least, most in (
+            ("min_events", 2, MAX_BATCH),
+            ("events_per_summary", 2, MAX_NAMES),
+            ("max_events", 2, MAX_NAMES),
+            ("max_tokens", 16, 1 << 16),
+        ):
+            if not least <= getattr(self, name) <= most:
+                raise InputError(f"{name} must be an integer from {least} to {most}")
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -77,6 +137,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     memtable_bytes  RocksDB write buffer per column family
     checkpoint_rows close() saves the index once so many of its rows, and a tenth of all, have changed since
                     it was last saved; 0 leaves that to checkpoint()
+    forgetting, consolidation
+                    what run_jobs() does by itself, and how; None: it does not
+    jobs_minutes    after which a thread of the process that writes runs these jobs again; 0: none does
     columns         metadata keys ("year", "a.b") that searches filter by, and the type of their values; the
                     scan tests them itself. Other types are allowed. May differ from open to open
     """
@@ -110,6 +173,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     min_free_bytes: int = 64 << 20
     memtable_bytes: int = 16 << 20
     checkpoint_rows: int = 20_000
+    forgetting: Forgetting | None = None
+    consolidation: Consolidation | None = None
+    jobs_minutes: int = 0
     columns: dict[str, Literal["boolean", "number", "string"]] = {}
 
     def __post_init__(self) -> None:
@@ -124,6 +190,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             ("checkpoint_rows", 0),
             ("device", 0),
             ("follow_ms", 0),
+            ("jobs_minutes", 0),
             ("vram_bytes", 0),
         ):
             value = getattr(self, name)

@@ -30,6 +30,7 @@ _COMMANDS = {
     "erase": "erasing:erase",
     "stats": "items:stats",
     "reembed": "models:reembed",
+    "jobs": "jobs:run",
     "export": "transfer:export",
     "import": "transfer:import_file",
     "backup": "upkeep:backup",
@@ -76,6 +77,7 @@ def make_parser() -> argparse.ArgumentParser:
     _import(commands)
     _stats(commands)
     _reembed(commands)
+    _jobs(commands)
     _backup(commands)
     _restore(commands)
     _verify(commands)
@@ -251,6 +253,17 @@ def _reembed(commands: _Commands) -> None:
         "--batch", type=positive, default=64, metavar="N", help="texts embedded at a time (default 64)"
     )
     parser.add_argument("--progress", action="store_true", help="show progress though stderr is no terminal")
+
+
+def _jobs(commands: _Commands) -> None:
+    parser = _command(commands, "jobs", "forget and consolidate; interrupted, they go on when called again")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="forget, consolidate (default: what --config configures)"
+    )
+    _store(parser)
+    _config(parser)
+    parser.add_argument("--seconds", type=float, metavar="S", help="stop after so long")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
 
 
 def _backup(commands: _Commands) -> None:

@@ -160,13 +160,15 @@ class Editor:
     def delete(self, item_id: str, *, scope: Scope | None, durability: Durability | None) -> None:
         """Hide and unindex an item at once. Raises NotFound."""
         key = parse_id(item_id)
-        self._log.transact(lambda transaction: self._delete(transaction, key, scope), durability)
+        self._log.transact(lambda transaction: self.remove(transaction, key, scope), durability)
 
-    def _delete(self, transaction: Transaction, key: bytes, scope: Scope | None) -> None:
+    def remove(
+        self, transaction: Transaction, key: bytes, scope: Scope | None, reason: str | None = None
+    ) -> None:
+        """Inside a change: delete an item. reason: the rule that asks for it. Raises NotFound."""
         record = reconcile.find(transaction, key, scope)
-        transaction.delete(
-            record, duplicate=self._digests.duplicate(record.item), slot=self._digests.slot(record.item)
-        )
+        duplicate, slot = self._digests.both(record.item)
+        transaction.delete(record, duplicate=duplicate, slot=slot, reason=reason)
 
     def delete_all(self, scope: Scope, *, durability: Durability | None) -> int:
         """Delete every item that `scope` covers, in one atomic change. Returns how many."""
@@ -181,7 +183,7 @@ class Editor:
                 if scope.covers(record.item.scope)
             ]
             for key in keys:
-                self._delete(transaction, key, scope)
+                self.remove(transaction, key, scope)
             return len(keys)
 
         return self._log.transact(change, durability)

@@ -6,7 +6,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Literal
 
 from ..errors import InputError, NotFound, StoreError, StoreReadOnly
@@ -28,9 +28,15 @@ class Eraser:
     Made after what hears of changes: it begins with what an earlier process left to be finished.
     """
 
-    def __init__(self, log: Log, current: Current) -> None:
+    def __init__(
+        self,
+        log: Log,
+        current: Current,
+        rebuild: Callable[[Collection[bytes], Collection[bytes]], set[bytes]],
+    ) -> None:
         self._log = log
         self._current = current
+        self._rebuild = rebuild
         self._lock = threading.Lock()
         if not log.read_only:
             # On a full disk, for example, the store opens all the same, and the erasure stays pending.
@@ -57,6 +63,8 @@ class Eraser:
                 only, partly = self._log.erasures.derived(owners, keys)
             if derived == "keep":
                 only, partly = set(), only | partly
+            elif partly:
+                only, partly = self._made_anew(owners, keys, only, partly)
             erasure = os.urandom(_ID_BYTES)
             pages = self._current.now.index.stats()["device_pages"]
             counts: Mapping[str, int] = {}
@@ -91,6 +99,17 @@ class Eraser:
                 backups=len(receipt.backups), seconds=receipt.seconds,
             )  # fmt: skip
             return receipt
+
+    def _made_anew(
+        self, owners: Collection[int], keys: set[bytes], only: set[bytes], partly: set[bytes]
+    ) -> tuple[set[bytes], set[bytes]]:
+        """Derived items that go too, and those that stay. A summary that a job has made of what is erased and
+        of other things is made anew of those, and goes; should the erasure fail, both are there."""
+        made = self._rebuild(partly, keys | only)
+        if not made:
+            return only, partly
+        further, partly = self._log.erasures.derived(owners, keys | made)
+        return further | made, partly - made
 
     def _scrub(self) -> tuple[Literal["none", "rewritten", "removed"], int]:
         if not self._log.erasures.pending():

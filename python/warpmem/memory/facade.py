@@ -11,6 +11,7 @@ from .documented import Documented
 from .embedding_cache import EmbeddingCache
 from .erasable import Erasable
 from .eraser import Eraser
+from .jobbing import Jobbing
 from .ladder import Ladder
 from .lifetime import Lifetime
 from .maintenance import Maintained
@@ -25,7 +26,7 @@ from .telemetry import Telemetry
 from .writable import Writable
 
 
-class Memory(Writable, Documented, Readable, Maintained, Observed, Erasable, Portable, Reasoned):
+class Memory(Writable, Documented, Readable, Maintained, Observed, Erasable, Jobbing, Portable, Reasoned):
     """A durable, searchable memory. Thread-safe; use as a context manager or call close().
 
     Methods that name whose data take `user_id=, agent_id=, run_id=, corpus_id=` or `scope=Scope(...)`. There
@@ -65,4 +66,5 @@ class Memory(Writable, Documented, Readable, Maintained, Observed, Erasable, Por
         self._check_open = self._lifetime.check
         log.subscribe(self._cache.forget)
         log.subscribe(self._current.apply)
-        self._eraser = Eraser(log, self._current)
+        self._jobs = parts.make_jobs(self._current)
+        self._eraser = Eraser(log, self._current, self._jobs.rebuild)

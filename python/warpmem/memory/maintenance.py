@@ -18,6 +18,7 @@ from ..types import Scope
 from . import arguments
 from .cache import ItemCache
 from .embedding_cache import EmbeddingCache
+from .jobbing import JobRunner
 from .ladder import Ladder
 from .lifetime import Lifetime
 from .reembed import BATCH, Given, Progress, Reembedding
@@ -42,6 +43,7 @@ class Maintained:
     _embeddings: EmbeddingCache
     _ladder: Ladder
     _schemas: Schemas
+    _jobs: JobRunner
 
     @property
     def _index(self) -> Index:
@@ -171,7 +173,11 @@ class Maintained:
 
     def close(self) -> None:
         """Finish running changes, flush, and release the directory. Idempotent."""
-        self._lifetime.close(self._save)
+        self._lifetime.close(self._finish)
+
+    def _finish(self) -> None:
+        self._jobs.close()
+        self._save()
 
     def _save(self) -> None:
         events.tell(events.INFO, "closed", path=self._config.path)

@@ -19,6 +19,7 @@ from .digests import Digests
 from .documents import Documents
 from .editor import Editor
 from .embedding_cache import EmbeddingCache
+from .jobbing import JobRunner
 from .ladder import Ladder
 from .reader import Reader
 from .revocation import Revocations
@@ -35,10 +36,12 @@ class Parts(NamedTuple):
 
     make_embedder  from what reembed() was given: (embedder, dimension, model_id)
     make_index     of the vectors of the store when it is, was or will be this identity
+    make_jobs      what runs jobs
     """
 
     make_embedder: Callable[[Any, int | None, str | None], Embedder]
     make_index: Callable[[StoreIdentity], Index]
+    make_jobs: Callable[[Current], JobRunner]
 
 
 class Serving:

@@ -174,8 +174,11 @@ class Transaction(Protocol):
         """Note that a duplicate was added: `touched_at` becomes now. Not a new version."""
         ...
 
-    def delete(self, record: Record, *, duplicate: bytes | None, slot: bytes | None) -> None:
-        """Hide and unindex every version; history keeps them."""
+    def delete(
+        self, record: Record, *, duplicate: bytes | None, slot: bytes | None, reason: str | None = None
+    ) -> None:
+        """Hide and unindex every version; history keeps them. reason: why the store decided so, None where
+        the caller did."""
         ...
 
     def keep(self, key: bytes, payload: bytes | None) -> None:

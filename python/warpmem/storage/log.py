@@ -239,7 +239,7 @@ class StoreLog:
         for history_key, stored in past:
             value = decode(codec.unseal("history", history_key, stored), HistoryValue)
             record = None if value.item is None else make_record(key, value.item)
-            reason = None if value.item is None else value.item.reason
+            reason = value.reason if value.item is None else value.item.reason
             found.append(Past(value.operation, value.at, record, reason))
         if stored_now is not None:
             current = decode(codec.unseal("items", key, stored_now), ItemValue)

@@ -240,7 +240,9 @@ class StoreTransaction:
         self._log("touch", touched)
         return touched
 
-    def delete(self, record: Record, *, duplicate: bytes | None, slot: bytes | None) -> None:
+    def delete(
+        self, record: Record, *, duplicate: bytes | None, slot: bytes | None, reason: str | None = None
+    ) -> None:
         owner = owner_of(record.key)
         last = record.item.version
         self._retire(record, None)
@@ -250,7 +252,7 @@ class StoreTransaction:
         self._write("items", record.key, None)
         self._records[record.key] = None
         self._write("listing", self._listing_key(record), None)
-        mark = encode(HistoryValue("delete", self._now, None))
+        mark = encode(HistoryValue("delete", self._now, None, reason))
         self._write("history", codec.history_key(record.key, last + 1), mark)
         if duplicate is not None:
             self._forget_duplicate(owner, duplicate, record.key)

@@ -64,11 +64,13 @@ class ItemValue(msgspec.Struct, frozen=True, array_like=True):
 
 
 class HistoryValue(msgspec.Struct, frozen=True, array_like=True):
-    """Family history: a version that is no longer current, or (item None) the mark of a deletion."""
+    """Family history: a version that is no longer current, or (item None) the mark of a deletion and the rule
+    of the store that asked for it."""
 
     operation: Operation
     at: int
     item: ItemValue | None
+    reason: str | None = None
 
 
 class OwnerValue(msgspec.Struct, frozen=True, array_like=True):

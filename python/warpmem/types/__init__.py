@@ -65,6 +65,9 @@ from .results import (
     ItemPage as ItemPage,
 )
 from .results import (
+    JobReport as JobReport,
+)
+from .results import (
     Metric as Metric,
 )
 from .results import (

@@ -162,6 +162,17 @@ class ReembedStatus(msgspec.Struct, frozen=True):
     switched: bool
 
 
+class JobReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of a job. finished: it has been at every owner since it began with the first; else the next
+    run goes on. owners: how many it has been at in this run. done: how many of what, since it began."""
+
+    job: str
+    finished: bool
+    owners: int
+    done: dict[str, int]
+    seconds: float
+
+
 class Stats(msgspec.Struct, frozen=True, kw_only=True):
     """A snapshot of the store and its index. Sizes in bytes.
 

@@ -1,0 +1,206 @@
+"""Consolidation: old events of a scope become summaries, a month at a time, with provenance.
+
+A month's events are put in clusters by k-means on the vectors they have, and each cluster becomes one item of
+kind "summary" whose `sources` are its events, which are deleted for that. Both are one change, and months do
+not depend on each other: a run that is killed anywhere and goes on ends where one that was not would have.
+Nothing that was said is left out but repetitions in the same words. With a language model the wording is the
+model's, and the events stand in the history of their ids.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config import MAX_NAMES, Consolidation
+from ..errors import ModelError, NotFound, Overloaded
+from ..index.kernels import kmeans
+from ..memory.serving import Serving
+from ..memory.vectors import background
+from ..memory.writer import Defaults
+from ..ops.clock import to_datetime
+from ..ops.ids import parse_id
+from ..protocols import Transaction
+from ..records import Record
+from ..types import MemoryItem, NewItem, Scope
+from .summaries import Line, lines_of, parted
+from .told import tell
+from .tools import Tools, Turn
+
+MADE: Final = "consolidated"
+"""The key of a summary's metadata that tells that this job made it."""
+_LONGEST_STEP: Final = 4096
+_TRIES: Final = 4
+
+
+class Consolidate:
+    """The job "consolidate"."""
+
+    name = "consolidate"
+
+    def __init__(self, options: Consolidation) -> None:
+        self._options = options
+        self._kinds = frozenset(options.kinds)
+
+    def of_owner(self, tools: Tools, owner: int, turn: Turn, counts: Counter[str]) -> None:
+        """See tools.Job."""
+        before = to_datetime(tools.log.now()) - timedelta(days=self._options.older_than_days)
+        for month in self._months(tools, owner, before):
+            by_scope: dict[Scope, list[Record]] = {}
+            for record in month:
+                by_scope.setdefault(record.item.scope, []).append(record)
+            for records in by_scope.values():
+                if len(records) >= self._options.min_events:
+                    turn.check()
+                    self._replace(tools, records, counts)
+
+    def _months(self, tools: Tools, owner: int, before: datetime) -> Iterator[list[Record]]:
+        """The events of each calendar month (UTC) that ended before a time, a bounded number at a time."""
+        month: list[Record] = []
+        of: tuple[int, int] | None = None
+        for _, record in tools.log.records(owner, order="valid_from", reverse=False, after=None):
+            when = record.item.valid_from.astimezone(UTC)
+            if (when.year, when.month) != of or len(month) == _LONGEST_STEP:
+                if month:
+                    yield month
+                month, of = [], (when.year, when.month)
+            if _month_end(when) > before:
+                return
+            if record.item.kind in self._kinds and record.item.key is None and record.item.text:
+                month.append(record)
+        if month:
+            yield month
+
+    def _replace(self, tools: Tools, records: Sequence[Record], counts: Counter[str]) -> None:
+        """Put summaries in the place of the events of one scope and month, in one change."""
+        for _ in range(_TRIES):
+            found, vectors = _with_vectors(tools, records)
+            if len(found) < self._options.min_events:
+                return
+            new = [
+                self._summary(tools, part, counts)
+                for cluster in self._clusters(found, vectors)
+                for part in parted(
+                    lines_of(cluster), tools.counter.count, self._options.max_tokens, self._options.max_events
+                )
+            ]
+            try:
+                made: int = tools.current.write(_Exchange(tools, new, found).run, own_vectors=False)
+            except NotFound:  # one of them was changed or went meanwhile
+                records = [
+                    record for record in tools.log.get_many([one.key for one in found]) if record is not None
+                ]
+                continue
+            counts["events"] += len(found)
+            counts["summaries"] += made
+            return
+
+    def _clusters(self, records: Sequence[Record], vectors: NDArray[np.float32]) -> list[list[MemoryItem]]:
+        k = -(-len(records) // self._options.events_per_summary)
+        _, assigned, _ = kmeans(vectors, k, seed=0, spherical=True)
+        clusters: dict[int, list[MemoryItem]] = {}
+        for record, number in zip(records, assigned.tolist(), strict=True):
+            clusters.setdefault(number, []).append(record.item)
+        return sorted(clusters.values(), key=lambda items: min((item.valid_from, item.id) for item in items))
+
+    def _summary(self, tools: Tools, lines: Sequence[Line], counts: Counter[str]) -> NewItem:
+        text, by = "\n".join(line.text for line in lines), "extract"
+        if self._options.by == "model":
+            try:
+                model = tools.language_model()
+                text, by = tell(model, text, self._options.max_tokens), model.model_id
+            except (ModelError, Overloaded):
+                counts["without the model"] += 1
+        return summary_of([item for line in lines for item in line.items], text, by)
+
+
+def summary_of(items: Sequence[MemoryItem], text: str, by: str) -> NewItem:
+    """The item that stands for others. by: "extract", or the id of the model that worded it."""
+    times = [item.valid_from for item in items]
+    return NewItem(
+        text=text,
+        scope=items[0].scope,
+        kind="summary",
+        metadata={
+            MADE: {
+                "by": by, "events": len(items), "from": min(times).isoformat(), "to": max(times).isoformat(),
+            }
+        },
+        priority=max(item.priority for item in items),
+        entities=tuple(dict.fromkeys(name for item in items for name in item.entities))[:MAX_NAMES],
+        sources=tuple(item.id for item in items),
+        trust=min(item.trust for item in items),
+        valid_from=min(times),
+    )  # fmt: skip
+
+
+def _month_end(when: datetime) -> datetime:
+    year, month = (when.year + 1, 1) if when.month == 12 else (when.year, when.month + 1)
+    return datetime(year, month, 1, tzinfo=UTC)
+
+
+def _with_vectors(tools: Tools, records: Sequence[Record]) -> tuple[list[Record], NDArray[np.float32]]:
+    identity = tools.log.identity
+    found, vectors = [], []
+    for record in records:
+        vector = tools.log.vector(record.key, record.item.version, identity)
+        if vector is not None:
+            found.append(record)
+            vectors.append(vector)
+    return found, np.array(vectors, np.float32).reshape(len(vectors), identity.dimension)
+
+
+class _Exchange(NamedTuple):
+    """Stores summaries and deletes what they stand for."""
+
+    tools: Tools
+    new: Sequence[NewItem]
+    old: Sequence[Record]
+
+    def run(self, serving: Serving) -> int:
+        """How many were stored. Raises NotFound, and nothing is changed, when one of the old is not what it
+        was."""
+        with background():
+            prepared = serving.writer.prepare(self.new, Defaults(scope=None))
+
+        def change(transaction: Transaction) -> int:
+            serving.writer.check_in_use()
+            for record in self.old:
+                now = transaction.get(record.key)
+                if now is None or now.item.version != record.item.version:
+                    raise NotFound("an event was changed while it was being summarised")
+            for entry in prepared:
+                made = serving.writer.put(transaction, entry)
+                for source in entry.item.sources:
+                    serving.editor.remove(transaction, parse_id(source), None, f"summarised in {made.id}")
+            return len(prepared)
+
+        return self.tools.log.transact(change)
+
+
+def rebuild(tools: Tools, summary: MemoryItem, without: frozenset[str]) -> None:
+    """Store a summary of what is left of its sources when some of them are erased, worded without a model:
+    which of a model's words came from which source, nobody knows. The old one is the caller's to remove."""
+    left = []
+    for source in summary.sources:
+        if source not in without:
+            versions = [
+                past.record for past in tools.log.history(parse_id(source)) if past.record is not None
+            ]
+            if versions:
+                left.append(versions[-1].item)
+    if left:
+        text = "\n".join(line.text for line in lines_of(left))
+        new = summary_of(left, text, "extract")
+        tools.current.write(
+            lambda serving: serving.writer.add(
+                [new], Defaults(scope=None), idempotency_key=None, durability=None,
+                reading=lambda: tools.current.reading(serving),
+            ),
+            own_vectors=False,
+        )  # fmt: skip

@@ -1,0 +1,135 @@
+"""Runs jobs over all owners, remembers where each of them is, and goes on there."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from ..config import Config, Consolidation, Forgetting
+from ..errors import Conflict, InputError, StoreClosed, StoreCorrupt, StoreReadOnly, WarpmemError
+from ..ops import events
+from ..ops.ids import format_id, parse_id
+from ..types import JobReport
+from .consolidate import MADE, Consolidate, rebuild
+from .forget import Forget
+from .tools import Job, Stopped, Tools, Turn
+
+KEY: Final = b"job"
+_SAVE_SECONDS: Final = 2.0
+
+
+class JobState(msgspec.Struct, frozen=True, array_like=True):
+    """Where a job is: behind which owner, and what it has done since it began with the first."""
+
+    owner: int
+    counts: dict[str, int]
+
+
+class Jobs:
+    """Implements memory.jobbing.JobRunner. Thread-safe; one run at a time."""
+
+    def __init__(self, tools: Tools, config: Config) -> None:
+        self._tools = tools
+        self._jobs: Mapping[str, Job] = {
+            "consolidate": Consolidate(config.consolidation or Consolidation()),
+            "forget": Forget(config.forgetting or Forgetting()),
+        }
+        wanted = {"consolidate": config.consolidation, "forget": config.forgetting}
+        self._configured = [name for name in self._jobs if wanted[name] is not None]
+        self._running = threading.Lock()
+        self._closing = threading.Event()
+        self._thread: threading.Thread | None = None
+        if config.jobs_minutes and self._configured and not tools.log.read_only:
+            self._thread = threading.Thread(
+                target=self._repeat, args=(60.0 * config.jobs_minutes,), name="warpmem-jobs", daemon=True
+            )
+            self._thread.start()
+
+    def run(self, names: Sequence[str] | None, seconds: float | None) -> tuple[JobReport, ...]:
+        """See Memory.run_jobs."""
+        chosen = self._configured if names is None else list(dict.fromkeys(names))
+        for name in chosen:
+            if name not in self._jobs:
+                raise InputError(f"there is no job {name!r}; the jobs are {', '.join(self._jobs)}")
+        if self._tools.log.read_only:
+            raise StoreReadOnly("the store was opened read-only: open it without to run jobs")
+        if not self._running.acquire(blocking=False):
+            raise Conflict("jobs are running already: wait until they are done")
+        try:
+            turn = Turn(seconds, self._closing)
+            return tuple(self._one(self._jobs[name], turn) for name in chosen)
+        finally:
+            self._running.release()
+
+    def _one(self, job: Job, turn: Turn) -> JobReport:
+        log, began = self._tools.log, time.monotonic()
+        state = self._load(job.name)
+        counts, owners, at, saved = Counter(state.counts), 0, state.owner, began
+        finished = False
+        try:
+            for number, _ in log.owners(state.owner):
+                turn.check()
+                job.of_owner(self._tools, number, turn, counts)
+                at, owners = number, owners + 1
+                if time.monotonic() - saved > _SAVE_SECONDS:
+                    self._save(job.name, JobState(at, dict(counts)))
+                    saved = time.monotonic()
+            finished = True
+        except Stopped:
+            pass
+        finally:
+            self._save(job.name, None if finished else JobState(at, dict(counts)))
+        seconds = time.monotonic() - began
+        events.tell(
+            events.INFO, "job", job=job.name, owners=owners, seconds=seconds, finished=finished, **counts
+        )
+        return JobReport(job=job.name, finished=finished, owners=owners, done=dict(counts), seconds=seconds)
+
+    def _load(self, name: str) -> JobState:
+        payload = self._tools.log.kept(KEY + name.encode("ascii"))
+        if payload is None:
+            return JobState(0, {})
+        try:
+            return msgspec.msgpack.decode(payload, type=JobState)
+        except msgspec.MsgspecError as error:
+            raise StoreCorrupt(f"the place of the job {name!r} does not decode") from error
+
+    def _save(self, name: str, state: JobState | None) -> None:
+        """A loss of it costs no more than looking at some owners again."""
+        payload = None if state is None else msgspec.msgpack.encode(state)
+        key = KEY + name.encode("ascii")
+        if payload != self._tools.log.kept(key):
+            self._tools.log.transact(lambda transaction: transaction.keep(key, payload), "os")
+
+    def rebuild(self, keys: Collection[bytes], erased: Collection[bytes]) -> set[bytes]:
+        """Of these items, which lose some of their sources to an erasure, those that a job has made: each of
+        them made anew without what is erased, and to be erased with it."""
+        without = frozenset(format_id(key) for key in erased)
+        found = set()
+        for record in self._tools.log.get_many(list(keys)):
+            if record is not None and record.item.kind == "summary" and MADE in record.item.metadata:
+                rebuild(self._tools, record.item, without)
+                found.add(parse_id(record.item.id))
+        return found
+
+    def _repeat(self, pause: float) -> None:
+        while not self._closing.wait(pause):
+            try:
+                self.run(None, None)
+            except (StoreClosed, StoreReadOnly):
+                return
+            except WarpmemError as error:
+                events.tell(events.WARNING, "jobs_failed", error=type(error).__name__)
+
+    def close(self) -> None:
+        """Stop between two changes, and wait for that."""
+        self._closing.set()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+        with self._running:
+            pass

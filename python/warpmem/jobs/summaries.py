@@ -1,0 +1,48 @@
+"""Summaries that need no model: every different text once, in the order of time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from ..ingest.normalize import normalize_text
+from ..types import MemoryItem
+
+
+class Line(NamedTuple):
+    """What one or more items say in the same words: those items, and how a summary puts it."""
+
+    items: tuple[MemoryItem, ...]
+    text: str
+
+
+def lines_of(items: Sequence[MemoryItem]) -> list[Line]:
+    """One line for each different text, by when it was said first. A repetition is counted, not repeated."""
+    said: dict[str, list[MemoryItem]] = {}
+    for item in sorted(items, key=lambda item: (item.valid_from, item.id)):
+        said.setdefault(normalize_text(item.text), []).append(item)
+    return [Line(tuple(same), _line(same)) for same in said.values()]
+
+
+def _line(same: Sequence[MemoryItem]) -> str:
+    first, last = same[0].valid_from.date(), same[-1].valid_from.date()
+    text = " ".join(same[0].text.split())
+    when = f"{first}" if first == last else f"{first} to {last}"
+    return f"{when}: {text}" if len(same) == 1 else f"{when}, {len(same)} times: {text}"
+
+
+def parted(
+    lines: Sequence[Line], count: Callable[[str], int], max_tokens: int, max_items: int
+) -> list[list[Line]]:
+    """Lines in as few parts as have room for them, none cut; one that is too long by itself stands alone."""
+    parts: list[list[Line]] = []
+    tokens = items = 0
+    for line in lines:
+        cost = count(line.text) + 1
+        if not parts or tokens + cost > max_tokens or items + len(line.items) > max_items:
+            parts.append([])
+            tokens = items = 0
+        parts[-1].append(line)
+        tokens += cost
+        items += len(line.items)
+    return parts

@@ -1,0 +1,51 @@
+"""What a job works with, and when it has to stop."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from ..memory.serving import Current
+from ..protocols import LanguageModel, Log, TokenCounter
+
+
+class Tools(NamedTuple):
+    """language_model raises InputError when the store has none."""
+
+    log: Log
+    current: Current
+    counter: TokenCounter
+    language_model: Callable[[], LanguageModel]
+
+
+class Stopped(BaseException):
+    """A job's time is over. What it has done stays done, and the next run goes on from there."""
+
+
+class Turn:
+    """How long a run may take. Jobs ask between two changes."""
+
+    def __init__(self, seconds: float | None, closing: threading.Event) -> None:
+        self._ends = None if seconds is None else time.monotonic() + seconds
+        self._closing = closing
+
+    def check(self) -> None:
+        """Raise Stopped when the time is over or the store closes."""
+        if self._closing.is_set() or (self._ends is not None and time.monotonic() >= self._ends):
+            raise Stopped
+
+
+class Job(Protocol):
+    """One kind of upkeep. `name` is how it is called and how its place is remembered."""
+
+    @property
+    def name(self) -> str: ...
+
+    def of_owner(self, tools: Tools, owner: int, turn: Turn, counts: Counter[str]) -> None:
+        """Do all there is to do for one owner, in changes that are each whole: done again, it finds nothing
+        left to do. counts: what was done, by name, added to as it is done. Raises Stopped, and what the store
+        raises."""
+        ...

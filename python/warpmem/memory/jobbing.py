@@ -1,0 +1,54 @@
+"""What a Memory does for what it remembers while nobody asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from datetime import timedelta
+from typing import Protocol
+
+from ..errors import InputError
+from ..types import JobReport
+
+
+class JobRunner(Protocol):
+    """What runs jobs; jobs/runner.py. Thread-safe."""
+
+    def run(self, names: Sequence[str] | None, seconds: float | None) -> tuple[JobReport, ...]: ...
+    def rebuild(self, keys: Collection[bytes], erased: Collection[bytes]) -> set[bytes]:
+        """Of items that lose some of their sources, those that a job has made: made anew without these, and
+        their keys returned, to be erased too."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Jobbing:
+    """The part of Memory that runs jobs. See Memory."""
+
+    _jobs: JobRunner
+    _check_open: Callable[[], None]
+
+    def run_jobs(
+        self, names: Sequence[str] | None = None, *, seconds: float | timedelta | None = None
+    ) -> tuple[JobReport, ...]:
+        """Look after what is remembered, owner by owner; returns a report for each job.
+
+        "forget" deletes what has expired, and by the configuration's `forgetting` what has faded or is too
+        much, but never what current items name as a source. "consolidate" puts summaries in the place of old
+        events, by `consolidation`. Each deletion has its rule as the reason in the item's history. names:
+        these jobs; None: those that are configured.
+
+        seconds: stop after that time, between two changes. What was stopped, or killed, goes on at the owner
+        it was at when it is called again, to the same end. Raises InputError, Conflict while jobs run,
+        StoreReadOnly, DiskFull.
+        """
+        self._check_open()
+        if names is not None and (isinstance(names, str) or not isinstance(names, Sequence)):
+            raise InputError("names must be a list of names of jobs")
+        if isinstance(seconds, timedelta):
+            seconds = seconds.total_seconds()
+        if seconds is not None and (
+            isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds > 0
+        ):
+            raise InputError("seconds must be a positive number or a timedelta")
+        return self._jobs.run(names, seconds)

@@ -1,0 +1,65 @@
+"""What may be forgotten, and by which rule: each removal names its own.
+
+    expired   its time ran out more than `grace` ago
+    faded     its retention has fallen below `min_retention`
+    crowded   its owner has more than `max_items`; those of the least retention go first
+
+retention = priority * 2 ** (-(now - touched_at) / half_life): what matters more, and what was lately added,
+repeated or changed, stays longer. What current items name as a source stays, whatever its retention, and so
+do values of keys and kinds that are to be kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import NamedTuple
+
+from ..ops.clock import open_end, to_micros
+from ..types import MemoryItem
+
+
+class Rules(NamedTuple):
+    """Times in microseconds. None: this rule removes nothing."""
+
+    grace: int
+    min_retention: float | None
+    half_life: int
+    max_items: int | None
+    keep_kinds: Collection[str]
+
+
+def retention(item: MemoryItem, now: int, half_life: int) -> float:
+    """From 0 to the item's priority."""
+    age = max(0, now - to_micros(item.touched_at, "touched_at"))
+    return float(item.priority * 2.0 ** -(age / half_life))
+
+
+def to_forget(
+    items: Sequence[MemoryItem], cited: Collection[str], now: int, rules: Rules
+) -> list[tuple[MemoryItem, str]]:
+    """(item, the rule that allows it), of one owner's items. cited: ids that items name as sources."""
+    found: list[tuple[MemoryItem, str]] = []
+    fading: list[tuple[float, MemoryItem]] = []
+    left = 0
+    for item in items:
+        if open_end(item.expires_at, "expires_at") + rules.grace <= now:
+            found.append((item, "expired"))
+            continue
+        left += 1
+        if item.id not in cited and item.key is None and item.kind not in rules.keep_kinds:
+            fading.append((retention(item, now, rules.half_life), item))
+    fading.sort(key=lambda entry: (entry[0], entry[1].recorded_at, entry[1].id))
+    for worth, item in fading:
+        if rules.min_retention is not None and worth < rules.min_retention:
+            found.append((item, f"faded: retention {worth:.4f} below {rules.min_retention:g}"))
+        elif rules.max_items is not None and left > rules.max_items:
+            found.append((item, f"crowded: {left} items, {rules.max_items} are kept"))
+        else:
+            break
+        left -= 1
+    return found
+
+
+def cited_by(items: Iterable[MemoryItem]) -> set[str]:
+    """All that items name as sources."""
+    return {source for item in items for source in item.sources}
