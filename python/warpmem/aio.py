@@ -86,6 +86,7 @@ class AsyncMemory:
     history = _delegate(Memory.history)
     changes = _delegate(Memory.changes)
     stats = _delegate(Memory.stats)
+    costs = _delegate(Memory.costs)
     metrics = _delegate(Memory.metrics)
     checkpoint = _delegate(Memory.checkpoint)
     warm = _delegate(Memory.warm)

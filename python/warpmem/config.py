@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from .errors import InputError
-from .types import Durability
+from .types import Budget, Durability, Price
 
 MAX_TEXT_BYTES = 1 << 20
 MAX_METADATA_BYTES = 64 << 10
@@ -22,6 +22,9 @@ MAX_DECLARED = 64
 MAX_NAMES = 256
 
 _MAX_DAYS = 36_525
+
+JOBS = ("consolidate", "import", "reembed")
+"""What is done in the background and may have a budget."""
 
 RERANK = 50
 """Hits that `rerank=True` puts in order."""
@@ -123,6 +126,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     migrate         bring a store of an older format up to date when it is opened for writing; else refuse it
     migration_backup
                     directory for the copy that is made of it first; None: `<path>.format-<number>` beside it
+    prices          of models, by model id: per_million_tokens, per_device_second
+    cost_days       days for which the store keeps what was spent by owners; 0 keeps it in memory alone
+    owner_budget    money, device_seconds: work in the background (imports, re-embedding) for an owner who
+                    has spent so much in a day of UTC is Overloaded until it is over
+    owner_limit     the same for everything that needs a model, searches and adds too
+    job_budgets     the same by job ("import", "reembed"), of all owners together
     item_cache      decoded items kept in memory
     embedding_cache_bytes
                     for vectors of texts that were searched for or stored, kept in memory; 0 keeps none
@@ -164,6 +173,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     migration_backup: str | None = None
     follow: bool = False
     follow_ms: int = 100
+    prices: dict[str, Price] = {}
+    cost_days: int = 400
+    owner_budget: Budget = Budget()
+    owner_limit: Budget = Budget()
+    job_budgets: dict[str, Budget] = {}
     item_cache: int = 65_536
     embedding_cache_bytes: int = 32 << 20
     write_queue: int = 4_096
@@ -192,6 +206,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             ("follow_ms", 0),
             ("jobs_minutes", 0),
             ("vram_bytes", 0),
+            ("cost_days", 0),
         ):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 1 << 63:
@@ -207,6 +222,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         ):
             if getattr(self, f"{model}_options") and getattr(self, model) is None:
                 raise InputError(f"{model}_options need {words} by name")
+        unknown = sorted(set(self.job_budgets) - set(JOBS))
+        if unknown:
+            raise InputError(f"job_budgets: {unknown[0]!r} is no job in the background, of {', '.join(JOBS)}")
         if len(self.columns) > MAX_DECLARED or not all(all(name.split(".")) for name in self.columns):
             raise InputError(
                 f"columns must be at most {MAX_DECLARED} paths of metadata keys, like 'a' or 'a.b'"

@@ -390,7 +390,7 @@ def test_lanes_by_what_is_asked_for(tmp_path: Any) -> None:
 
 def test_background_ends_with_its_block() -> None:
     with warpmem.open(None, embedder="hashing") as memory:
-        with background():
+        with background("other"):
             memory.add("one", user_id="u")
         memory.add("two", user_id="u")
         served = memory._current.now.vectors._embedder.stats()["served"]

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any
 
 from ..errors import InputError
-from .values import JsonObject, cutoffs, is_text, moment, names, positive
+from .values import JsonObject, cutoffs, day, is_text, moment, names, positive
 
 EPILOG = """\
 The store is a directory, named by --store or by the environment variable WARPMEM_STORE.
@@ -29,6 +29,7 @@ _COMMANDS = {
     "list": "items:list_items",
     "erase": "erasing:erase",
     "stats": "items:stats",
+    "costs": "costs:costs",
     "reembed": "models:reembed",
     "jobs": "jobs:run",
     "export": "transfer:export",
@@ -76,6 +77,7 @@ def make_parser() -> argparse.ArgumentParser:
     _export(commands)
     _import(commands)
     _stats(commands)
+    _costs(commands)
     _reembed(commands)
     _jobs(commands)
     _backup(commands)
@@ -241,6 +243,18 @@ def _stats(commands: _Commands) -> None:
     shown = parser.add_mutually_exclusive_group()
     shown.add_argument("--json", action="store_true", help="as JSON")
     shown.add_argument("--prometheus", action="store_true", help="as Prometheus reads them")
+
+
+def _costs(commands: _Commands) -> None:
+    parser = _command(commands, "costs", "what models did and cost, by owner")
+    _store(parser)
+    _scope(parser)
+    parser.add_argument("--since", type=day, metavar="DAY", help="the first day of UTC, as 2026-01-31")
+    parser.add_argument(
+        "--by", type=names, default=["scope"], metavar="NAME,...",
+        help="what to tell apart: day, scope, lane, job, model (default scope)",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
 
 
 def _reembed(commands: _Commands) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DeadlineExceeded, EmbeddingError, InputError, InvalidText
-from ..ops.scheduler import Scheduler
+from ..ops.scheduler import Charge, Scheduler
 from ..protocols import Embedder
 from .given import GivenVectors
 from .keywords import takes_keyword
@@ -68,11 +68,12 @@ class ScheduledEmbedder:
         lane: str,
         owner: Hashable = None,
         timeout: float | None = None,
+        charge: Charge | None = None,
     ) -> NDArray[np.float32]:
         """(n, dimension) float32, shape and type checked, values not.
 
-        lane, owner, timeout: see ops/scheduler.py. Raises Overloaded, DeadlineExceeded, and as the embedder;
-        a position in the message counts from the first of `texts`."""
+        lane, owner, timeout, charge: see ops/scheduler.py. Raises Overloaded, DeadlineExceeded, and as the
+        embedder; a position in the message counts from the first of `texts`."""
         scheduler = self._scheduler
         if scheduler is None or not len(texts):
             return _checked(self._embedder.embed(texts, role=role), self._embedder, len(texts))
@@ -82,7 +83,7 @@ class ScheduledEmbedder:
         if len(texts) == 1:
             (rows,) = scheduler.submit(
                 (_Work(texts, 0, 1, deadline),), costs, kind=kind, lane=lane, owner=owner, timeout=timeout,
-                bytes=len(texts[0]),
+                bytes=len(texts[0]), charge=charge,
             )  # fmt: skip
             return rows  # type: ignore[no-any-return]
         found: list[NDArray[np.float32]] = []
@@ -90,7 +91,7 @@ class ScheduledEmbedder:
             left = None if deadline is None else deadline - time.monotonic()
             found += scheduler.submit(
                 works, tokens, kind=kind, lane=lane, owner=owner, timeout=left,
-                bytes=sum(len(text) for work in works for text in work.texts),
+                bytes=sum(len(text) for work in works for text in work.texts), charge=charge,
             )  # fmt: skip
         return found[0] if len(found) == 1 else np.concatenate(found)
 

@@ -165,7 +165,7 @@ class _Exchange(NamedTuple):
     def run(self, serving: Serving) -> int:
         """How many were stored. Raises NotFound, and nothing is changed, when one of the old is not what it
         was."""
-        with background():
+        with background("consolidate"):
             prepared = serving.writer.prepare(self.new, Defaults(scope=None))
 
         def change(transaction: Transaction) -> int:

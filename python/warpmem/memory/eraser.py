@@ -17,6 +17,7 @@ from ..protocols import Log
 from ..records import ErasureReceipt, KnownBackup
 from ..types import Owner, Scope
 from . import arguments
+from .costs import CostLedger
 from .serving import Current
 
 _ID_BYTES = 16
@@ -33,8 +34,10 @@ class Eraser:
         log: Log,
         current: Current,
         rebuild: Callable[[Collection[bytes], Collection[bytes]], set[bytes]],
+        costs: CostLedger,
     ) -> None:
         self._log = log
+        self._costs = costs
         self._current = current
         self._rebuild = rebuild
         self._lock = threading.Lock()
@@ -119,14 +122,15 @@ class Eraser:
         return self._current.now.index.renew(), self._log.erasures.scrub()
 
     def _forget_texts(self, numbers: Collection[int]) -> None:
-        """What was embedded for these owners, and for those whom the store does not know: who was erased, or
-        has only ever searched."""
+        """What was embedded for these owners and what that cost, and for those whom the store does not know:
+        who was erased, or has only ever searched."""
 
         def erased(owner: Owner) -> bool:
             number = self._log.owner(owner)
             return number is None or number in numbers
 
         self._current.now.embeddings.forget(erased)
+        self._costs.forget(erased)
 
     def _covered(self, scope: Scope) -> tuple[set[int], set[bytes]]:
         number = self._log.owner(scope.owner)

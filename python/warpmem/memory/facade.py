@@ -7,6 +7,7 @@ from ..policy.schema import Schemas
 from ..protocols import Embedder, Log, SearchBackend, TokenCounter
 from .browser import Browser
 from .cache import ItemCache
+from .costs import CostLedger
 from .documented import Documented
 from .embedding_cache import EmbeddingCache
 from .erasable import Erasable
@@ -55,8 +56,9 @@ class Memory(Writable, Documented, Readable, Maintained, Observed, Erasable, Job
         self._backend_reason = backend_reason
         self._reasoning = reasoning
         self._telemetry = Telemetry()
+        self._costs = CostLedger(log, config)
         self._ladder = Ladder(config.degrade)
-        self._reranking = Reranking(reasoning.reranker, config.degrade)
+        self._reranking = Reranking(reasoning.reranker, self._costs, degrade=config.degrade)
         self._cache = ItemCache(log, config.item_cache)
         self._embeddings = EmbeddingCache(config.embedding_cache_bytes)
         self._browser = Browser(log, self._cache)
@@ -67,4 +69,4 @@ class Memory(Writable, Documented, Readable, Maintained, Observed, Erasable, Job
         log.subscribe(self._cache.forget)
         log.subscribe(self._current.apply)
         self._jobs = parts.make_jobs(self._current)
-        self._eraser = Eraser(log, self._current, self._jobs.rebuild)
+        self._eraser = Eraser(log, self._current, self._jobs.rebuild, self._costs)

@@ -60,7 +60,7 @@ def import_file(
             refused.append((number, text))
         say(text)
 
-    with _source(file) as stream, background():
+    with _source(file) as stream, background("import"):
         ledger = _ledger(stream, log, scope, kind)
         importer = Importer(
             memory, scope, kind, batch, skip_errors=skip_errors, refused=refuse, say=say,

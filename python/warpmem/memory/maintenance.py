@@ -17,6 +17,7 @@ from ..records import StoreIdentity
 from ..types import Scope
 from . import arguments
 from .cache import ItemCache
+from .costs import CostLedger
 from .embedding_cache import EmbeddingCache
 from .jobbing import JobRunner
 from .ladder import Ladder
@@ -42,6 +43,7 @@ class Maintained:
     _cache: ItemCache
     _embeddings: EmbeddingCache
     _ladder: Ladder
+    _costs: CostLedger
     _schemas: Schemas
     _jobs: JobRunner
 
@@ -50,8 +52,10 @@ class Maintained:
         return self._current.now.index
 
     def flush(self) -> None:
-        """Return when every earlier change is durable, those with durability="os" included."""
+        """Return when every earlier change is durable, those with durability="os" included, and the costs so
+        far."""
         self._check_open()
+        self._costs.store()
         self._log.flush()
 
     def refresh(self) -> int:
@@ -158,7 +162,7 @@ class Maintained:
         def serving(build: VectorBuild) -> Serving:
             return self._serve(build.identity, made)
 
-        vectors = Vectors(made, self._backend.normalize, identity)
+        vectors = Vectors(made, self._backend.normalize, identity, None, self._costs)
         with self._current.building(made):
             rows = self._reembedding.run(vectors, serving, given, progress, batch)
         events.tell(events.INFO, "reembedded", rows=rows, model_id=made.model_id)
@@ -168,7 +172,7 @@ class Maintained:
         index = self._parts.make_index(identity)
         return Serving(
             self._log, identity, embedder, index, self._backend, self._cache, self._schemas, self._embeddings,
-            self._ladder, self._config.near_duplicate,
+            self._ladder, self._costs, self._config.near_duplicate,
         )  # fmt: skip
 
     def close(self) -> None:
@@ -185,6 +189,7 @@ class Maintained:
         with contextlib.suppress(StoreError, MemoryError, OSError):
             if self._config.checkpoint_rows:
                 self._index.checkpoint(self._config.checkpoint_rows)
+        self._costs.store()
 
     def __enter__(self) -> Self:
         return self

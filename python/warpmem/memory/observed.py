@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from datetime import date, datetime
 from typing import TYPE_CHECKING
 
 from ..config import Config
 from ..ops.metrics import exposition
 from ..protocols import Log, SearchBackend
-from ..types import Stats
-from . import exposing
+from ..types import Cost, Scope, Stats
+from . import arguments, costing, exposing
+from .costing import CostBy
 
 if TYPE_CHECKING:
     from .browser import Browser
+    from .costs import CostLedger
     from .reembed import Reembedding
     from .serving import Current
     from .telemetry import Telemetry
@@ -29,6 +32,7 @@ class Observed:
     _current: Current
     _reembedding: Reembedding
     _telemetry: Telemetry
+    _costs: CostLedger
     _check_open: Callable[[], None]
 
     def stats(self) -> Stats:
@@ -41,6 +45,29 @@ class Observed:
             self._config, vectors.identity, rows, device, self._backend.name, self._backend_reason, running,
             vectors.stats(),
         )  # fmt: skip
+
+    def costs(
+        self,
+        scope: Scope | None = None,
+        *,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        run_id: str | None = None,
+        corpus_id: str | None = None,
+        since: date | datetime | None = None,
+        by: CostBy | Sequence[CostBy] = "scope",
+    ) -> tuple[Cost, ...]:
+        """What models did and cost, added up by what `by` names: any of "day", "scope", "lane", "job" and
+        "model". In order of these.
+
+        scope: that of one owner (a user, or an agent, run or corpus that is one), else all of them. since:
+        the first day, of UTC; None is all that the store keeps (`cost_days`). What happens within a minute
+        before a crash may be missing; read-only processes tell what they spent themselves besides. Raises
+        InputError.
+        """
+        self._check_open()
+        whose = arguments.one_scope(scope, user_id, agent_id, run_id, corpus_id)
+        return costing.costs(self._log, self._costs, whose, since, by)
 
     def metrics(self) -> str:
         """Counters since the store was opened, and its state, in Prometheus' text format 0.0.4. Labels are

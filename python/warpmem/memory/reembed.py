@@ -136,7 +136,7 @@ class _Maker:
             return {}
         texts = [item.text for item in items.values()]
         owners = [(item.scope.owner,) for item in items.values()]
-        with background():
+        with background("reembed"):
             try:
                 rows = self._vectors.embed(texts, "document", owners)
             except InputError:

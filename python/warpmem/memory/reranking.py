@@ -13,12 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import MAX_K, MAX_RERANK, RERANK
+from ..embed.texts import estimated_tokens
 from ..errors import DeadlineExceeded, InputError, Overloaded
 from ..policy.metadata import check_text
 from ..protocols import Reranker
 from ..reason.scores import as_scores
-from ..types import Hit, Scope, SearchResult
+from ..types import Hit, Owner, Scope, SearchResult
 from . import arguments
+from .costs import CostLedger
 from .deadline import Deadline
 from .reader import Reader, SearchOptions
 
@@ -33,11 +35,13 @@ class Reranking:
     """What `rerank=` means. Thread-safe.
 
     default    the store's own reranker, made when it is first asked for; under a deadline, within it
+    costs      where its time goes
     degrade    leave it out where it is overloaded or the deadline passes; else that is an error
     """
 
-    def __init__(self, default: Callable[[], Reranker], degrade: bool) -> None:
+    def __init__(self, default: Callable[[], Reranker], costs: CostLedger, *, degrade: bool) -> None:
         self._default = default
+        self._costs = costs
         self._degrade = degrade
         self._free = threading.Semaphore(_THREADS)
 
@@ -77,14 +81,15 @@ class Reranking:
         fetched = msgspec.structs.replace(options, k=max(k, min(depth, MAX_K // widest)))
         found = reader.search(queries, vectors, scopes, fetched, deadline)
         return [
-            self._reranked(reranker, query, result, depth, k, deadline, options.explain)
-            for query, result in zip(queries, found, strict=True)
+            self._reranked(reranker, query, whose[0].owner, result, depth, k, deadline, options.explain)
+            for query, whose, result in zip(queries, scopes, found, strict=True)
         ]
 
     def _reranked(
         self,
         reranker: Callable[[], Reranker],
         query: str,
+        owner: Owner,
         result: SearchResult,
         depth: int,
         k: int,
@@ -94,7 +99,8 @@ class Reranking:
         started = time.perf_counter()
         order, degraded = list(range(len(result))), result.degraded
         try:
-            scores = self._scores(reranker, query, [hit.item.text for hit in result[:depth]], deadline)
+            texts = [hit.item.text for hit in result[:depth]]
+            scores = self._scores(reranker, query, owner, texts, deadline)
             order[: len(scores)] = np.argsort(-scores, kind="stable").tolist()
         except (DeadlineExceeded, Overloaded):
             if not self._degrade:
@@ -107,16 +113,31 @@ class Reranking:
         return SearchResult(hits, result.backend, result.plan, degraded, timings, vectors)
 
     def _scores(
-        self, reranker: Callable[[], Reranker], query: str, texts: list[str], deadline: Deadline
+        self,
+        reranker: Callable[[], Reranker],
+        query: str,
+        owner: Owner,
+        texts: list[str],
+        deadline: Deadline,
     ) -> NDArray[np.float32]:
         """One score a text, within the deadline. Raises DeadlineExceeded, Overloaded, ModelError, and what
         making the reranker raises."""
         if not texts:
             return np.empty(0, np.float32)
+        self._costs.check((owner,), "interactive", "rerank")
 
         def ask() -> NDArray[np.float32]:
             model = reranker()
-            return as_scores(model.rerank(query, texts), len(texts), model.model_id)
+            began = time.perf_counter()
+            try:
+                return as_scores(model.rerank(query, texts), len(texts), model.model_id)
+            finally:
+                sizes = [len(text.encode(errors="surrogatepass")) for text in (query, *texts)]
+                self._costs.spend(
+                    (owner, "interactive", "rerank", model.model_id), seconds=time.perf_counter() - began,
+                    tokens=sum(estimated_tokens([query])) * len(texts) + sum(estimated_tokens(texts)),
+                    size=sum(sizes), calls=1,
+                )  # fmt: skip
 
         left = deadline.left()
         return ask() if left is None else self._within(left, ask)

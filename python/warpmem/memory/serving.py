@@ -15,6 +15,7 @@ from ..policy.schema import Schemas
 from ..protocols import Embedder, Index, Log, SearchBackend
 from ..records import RowChange, StoreIdentity
 from .cache import ItemCache
+from .costs import CostLedger
 from .digests import Digests
 from .documents import Documents
 from .editor import Editor
@@ -58,10 +59,11 @@ class Serving:
         schemas: Schemas,
         embeddings: EmbeddingCache,
         ladder: Ladder,
+        costs: CostLedger,
         near_duplicate: float | None,
     ) -> None:
         digests = Digests(identity.salt)
-        self.vectors = Vectors(embedder, backend.normalize, identity, embeddings)
+        self.vectors = Vectors(embedder, backend.normalize, identity, embeddings, costs)
         self.embedder = embedder
         self.embeddings = embeddings
         self.index = index

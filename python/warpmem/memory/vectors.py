@@ -16,15 +16,16 @@ from ..errors import EmbeddingError, InputError, InvalidVector, ModelMismatch
 from ..protocols import Embedder, Log
 from ..records import StoreIdentity
 from ..types import Owner
+from .costs import CostLedger
 from .embedding_cache import EmbeddingCache, key
 
-_background: Final[ContextVar[bool]] = ContextVar("background", default=False)
+_background: Final[ContextVar[str | None]] = ContextVar("background", default=None)
 
 
 @contextmanager
-def background() -> Iterator[None]:
-    """What this thread embeds within the block gives way to everybody else."""
-    before = _background.set(True)
+def background(job: str) -> Iterator[None]:
+    """What this thread embeds within the block gives way to everybody else. job: whose cost it is."""
+    before = _background.set(job)
     try:
         yield
     finally:
@@ -47,11 +48,13 @@ class Vectors:
         normalize: Callable[[NDArray[np.float32]], NDArray[np.float32]],
         identity: StoreIdentity,
         cache: EmbeddingCache | None = None,
+        costs: CostLedger | None = None,
     ) -> None:
         self.identity = identity
         self._embedder = ScheduledEmbedder(embedder)
         self._normalize = normalize
         self._cache = cache if cache is not None and cache.keeps else None
+        self._costs = costs
         self.dimension = embedder.dimension
         self.model_id = embedder.model_id
 
@@ -74,14 +77,18 @@ class Vectors:
     ) -> NDArray[np.float32]:
         """(n, dimension) float32, finite, no zero row: what the protocol promises.
 
-        owners: whose each text is; the first text's first one is charged for all. timeout: seconds until the
-        vectors are of no use. Queries go before documents, and both before what is done in the background.
-        Texts that their owners had embedded before may come from the cache. Raises EmbeddingError,
-        Overloaded, DeadlineExceeded, and as the embedder."""
+        owners: whose each text is; in the queue the first text's first one stands for all. timeout: seconds
+        until the vectors are of no use. Queries go before documents, and both before what is done in the
+        background. Texts that their owners had embedded before may come from the cache. Raises
+        EmbeddingError, Overloaded, DeadlineExceeded, and as the embedder."""
         if self._cache is None or not owners or _background.get():
             return self._made(texts, role, owners, timeout)
         keys = [key(whose, self.model_id, role, text) for whose, text in zip(owners, texts, strict=True)]
         known, epoch = self._cache.get(keys)
+        if self._costs is not None:
+            for row, whose in zip(known, owners, strict=True):
+                if row is not None:
+                    self._costs.spend((whose[0], *_purpose(role), self.model_id), hits=1)
         missing = [i for i, row in enumerate(known) if row is None]
         if len(missing) == len(keys):
             made = self._made(texts, role, owners, timeout)
@@ -114,9 +121,13 @@ class Vectors:
         owners: Sequence[Sequence[Owner]] | None,
         timeout: float | None,
     ) -> NDArray[np.float32]:
-        lane = "background" if _background.get() else "interactive" if role == "query" else "ingest"
-        owner = owners[0][0] if owners else None
-        out = self._embedder.embed(texts, role, lane=lane, owner=owner, timeout=timeout)
+        lane, job = _purpose(role)
+        owner = charge = None
+        if owners:
+            owner = owners[0][0]
+            if self._costs is not None:
+                charge = self._costs.account(texts, [whose[0] for whose in owners], lane, job, self.model_id)
+        out = self._embedder.embed(texts, role, lane=lane, owner=owner, timeout=timeout, charge=charge)
         if not np.isfinite(out).all() or not out.any(axis=1).all():
             raise EmbeddingError("the embedder returned a vector with NaN, infinity, or zeros only")
         return out
@@ -134,3 +145,11 @@ class Vectors:
             return self._normalize(np.ascontiguousarray(vectors))
         except ValueError as error:
             raise InvalidVector(f"a vector cannot be normalised: {error}") from error
+
+
+def _purpose(role: Literal["document", "query"]) -> tuple[str, str]:
+    """(lane, job) of what this thread embeds."""
+    job = _background.get()
+    if job is not None:
+        return "background", job
+    return ("interactive", "search") if role == "query" else ("ingest", "add")

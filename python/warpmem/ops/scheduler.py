@@ -21,6 +21,10 @@ Run = Callable[[Hashable, Sequence[Any]], Sequence[Any]]
 (ModelUnavailable, Overloaded, DeadlineExceeded), that is the error of all of them; anything else may be the
 fault of one, and each is tried alone."""
 
+Charge = Callable[[int, float], None]
+"""(tokens, seconds): what works of one call had of a batch, whose time is shared by tokens. Told also of
+batches that failed, or that nobody waits for any more; must not raise."""
+
 _FOREVER: Final = float("inf")
 _NOT_ANSWERING: Final = (ModelUnavailable, Overloaded, DeadlineExceeded)
 
@@ -28,9 +32,10 @@ _NOT_ANSWERING: Final = (ModelUnavailable, Overloaded, DeadlineExceeded)
 class _Call:
     """What one thread waits for: several requests, all of them or an error."""
 
-    __slots__ = ("_asleep", "batch", "error", "left", "results", "waiting")
+    __slots__ = ("_asleep", "batch", "charge", "error", "left", "results", "waiting")
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, charge: Charge | None) -> None:
+        self.charge = charge
         self.left = count
         self.waiting = count
         """Its requests that nobody serves yet."""
@@ -118,12 +123,13 @@ class Scheduler:
         owner: Hashable = None,
         timeout: float | None = None,
         bytes: int = 0,
+        charge: Charge | None = None,
     ) -> list[Any]:
         """Have all works served and return their results in order.
 
         tokens: the cost of each. kind: works of different kinds never share a batch. owner: whose share of
         the lane they use. timeout: seconds until the results are of no use. bytes: what the works hold while
-        they wait.
+        they wait. charge: told of each batch that some of the works were in.
 
         Raises Overloaded before anything was done, DeadlineExceeded, also when the caller has given up
         (cancel.py), and what `run` raises. An exception in the waiting thread (KeyboardInterrupt) takes what
@@ -139,9 +145,9 @@ class Scheduler:
                     self._serving += 1
                     self._queue.running += tokens[0]
             if idle:
-                return self._serve_at_once(works, tokens[0], kind, lane)
+                return self._serve_at_once(works, tokens[0], kind, lane, charge)
         deadline = _FOREVER if timeout is None else self._clock() + timeout
-        call = _Call(len(works))
+        call = _Call(len(works), charge)
         each = bytes // max(1, len(works))
         requests = [
             Request(
@@ -200,7 +206,9 @@ class Scheduler:
 
     # -------------------------------------------------------------------------------------- serving
 
-    def _serve_at_once(self, works: Sequence[Any], tokens: int, kind: Hashable, lane: str) -> list[Any]:
+    def _serve_at_once(
+        self, works: Sequence[Any], tokens: int, kind: Hashable, lane: str, charge: Charge | None
+    ) -> list[Any]:
         began = self._clock()
         failed = True
         try:
@@ -208,9 +216,12 @@ class Scheduler:
             failed = False
             return results
         finally:
+            seconds = self._clock() - began
             with self._lock:
-                self._note(lane, 1, tokens, self._clock() - began, failed)
+                self._note(lane, 1, tokens, seconds, failed)
                 self._wake_one()
+            if charge is not None:
+                charge(tokens, seconds)
 
     def _wait(self, call: _Call, deadline: float, cancellation: Cancellation | None) -> None:
         """Until all of a call is settled: serve batches where the device is free, sleep where it is not."""
@@ -236,10 +247,12 @@ class Scheduler:
         lane, tokens = LANES[requests[0].lane], sum(request.tokens for request in requests)
         began = self._clock()
         outcomes = self._attempt(requests)
+        seconds = self._clock() - began
+        _charge(requests, tokens, seconds)  # before anybody is told that it is done
         with self._lock:
             mine.batch = None
             failed = any(error is not None for _, error in outcomes)
-            self._note(lane, len(requests), tokens, self._clock() - began, failed)
+            self._note(lane, len(requests), tokens, seconds, failed)
             for request, (result, error) in zip(requests, outcomes, strict=True):
                 self._settle(request, result, error)
             self._wake_one()
@@ -326,6 +339,16 @@ class Scheduler:
 def _work(request: Request) -> tuple[_Call, int, Any]:
     work: tuple[_Call, int, Any] = request.work  # type: ignore[assignment]
     return work
+
+
+def _charge(requests: Sequence[Request], tokens: int, seconds: float) -> None:
+    parts: dict[_Call, int] = {}
+    for request in requests:
+        call = _work(request)[0]
+        parts[call] = parts.get(call, 0) + request.tokens
+    for call, part in parts.items():
+        if call.charge is not None:
+            call.charge(part, seconds * part / tokens)
 
 
 def _own(error: Exception) -> Exception:

@@ -386,6 +386,10 @@ class Log(Protocol):
         """What Transaction.keep put under a key."""
         ...
 
+    def kept_between(self, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """(key, value) of what it put there, start <= key < stop, ascending."""
+        ...
+
     def backup(self, root: str, digests: DigestsOf, *, verify: bool) -> Backup:
         """Make a backup in a new directory below `root` while changes go on. Raises NotSupported in a store
         in memory, StoreReadOnly, StoreCorrupt when what was copied does not verify, DiskFull, StoreError."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from ..ops import costs
 from ..ops.ids import format_id, owner_of, owner_prefix
 from ..records import LogEntry, ReembedJob, RowChange
 from ..types import Owner
@@ -51,6 +52,12 @@ class ErasingTransaction(StoreTransaction):
                 self._write("owners", name_key, None)
             self._put_owner(number, OwnerValue("user", "", value.next_ordinal, value.items))
             self._erased[number] = None
+
+    def forget_costs(self, owners: Container[int]) -> None:
+        """Remove the daily totals of owners."""
+        for key, _ in self._engine.scan("meta", *codec.prefix_range(costs.PREFIX)):
+            if costs.spender(key) in owners:
+                self._write("meta", key, None)
 
     def erase_owner(self, number: int, limit: int) -> bool:
         """Remove up to `limit` values of an owner that was hidden; whether that was all."""

@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, Final, TypeVar
 
+from ..ops import costs
 from ..ops.ids import KEY_BYTES, format_id, owner_of, owner_prefix, parse_id
 from ..protocols import Engine
 from ..records import LogEntry
@@ -164,6 +165,7 @@ class StoreErasures:
         ranges: list[Range] = [
             ("owners", codec.owner_name_key(b""), codec.prefix_range(codec.owner_state_key(0)[:1])[1]),
             ("jobs", b"", _END),
+            ("meta", *codec.prefix_range(costs.PREFIX)),
         ]
         ranges += _owned_ranges(what)
         for owner in sorted(what.owners):
@@ -174,6 +176,8 @@ class StoreErasures:
             while not run(some):
                 pass
         self._forget_lookups(what, run)
+        if what.owners:
+            run(functools.partial(ErasingTransaction.forget_costs, owners=what.owners))
         run(ErasingTransaction.move_job)
         ranges += self._forget_sources(what, run)
         ranges += self._erase_entries(what, run)

@@ -351,6 +351,10 @@ class StoreLog:
         stored = self._engine.get("meta", key)
         return None if stored is None else bytes(codec.unseal("meta", key, stored))
 
+    def kept_between(self, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
+        for key, stored in self._engine.scan("meta", start, stop):
+            yield key, bytes(codec.unseal("meta", key, stored))
+
     def backup(self, root: str, digests: DigestsOf, *, verify: bool) -> Backup:
         from .backup import make_backup  # nobody else needs it, nor what it imports to verify
 

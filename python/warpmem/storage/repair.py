@@ -20,6 +20,7 @@ from typing import Final
 import msgspec
 
 from ..errors import FormatError, StoreCorrupt, StoreError, StoreLocked
+from ..ops.costs import spender
 from ..protocols.storage import DigestsOf
 from ..records import ReembedJob, StoreIdentity
 from ..types import Owner
@@ -132,7 +133,7 @@ def _rebuild(
         _write_owners(writer, identity, owners, erased, lost)
         if salted:
             _write_remembered(writer, source, erased)
-        _write_rest(writer, source, identity)
+        _write_rest(writer, source, identity, erased)
         sequence, stubs = write_log(writer, source, lost)
         writer.flush()
         engine.sync()
@@ -246,11 +247,11 @@ def _write_remembered(writer: Writer, source: Source, erased: Erased) -> None:
                 writer.put("lookup", codec.remembered_key(owner, value.at, digest), b"")
 
 
-def _write_rest(writer: Writer, source: Source, identity: StoreIdentity) -> None:
-    """The identity, and all that is not made anew as it is."""
+def _write_rest(writer: Writer, source: Source, identity: StoreIdentity, erased: Erased) -> None:
+    """The identity, and all that is not made anew as it is; no costs of owners that are being erased."""
     writer.put("meta", IDENTITY_KEY, encode(identity))
     for family in codec.FAMILIES:
         if family not in _REBUILT:
             for key, stored in source.others(family):
-                if (family, key) != ("meta", IDENTITY_KEY):
+                if (family, key) != ("meta", IDENTITY_KEY) and spender(key) not in erased.owners:
                     writer.put_sealed(family, key, stored)

@@ -21,7 +21,7 @@ from .identity import read_identity
 from .reports import Faults, VerifyReport
 from .rocks import RocksEngine
 from .verify_items import ItemsFound, verify_items
-from .verify_log import verify_log, verify_owners
+from .verify_log import verify_costs, verify_log, verify_owners
 
 Progress = Callable[[str, int], None]
 """progress(what is being read, how many entries of it so far), about every thousand entries."""
@@ -73,6 +73,7 @@ def verify_store(
                 complete = True
                 owners = verify_owners(engine, identity, faults)
                 found = verify_items(engine, identity, owners, digests, faults, progress)
+                verify_costs(engine, owners, faults)
                 verify_log(engine, identity, found, faults, progress)
         except StoreCorrupt as error:
             # In a block that only a single read meets: a filter, for example.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from ..errors import StoreCorrupt
+from ..ops import costs
 from ..protocols import Engine
 from ..records import MAKES_VERSION, LogEntry, StoreIdentity
 from ..types import Owner
@@ -43,6 +44,19 @@ def verify_owners(engine: Engine, identity: StoreIdentity, faults: Faults) -> di
     if owners and max(owners) != len(owners):
         faults.note("owners", f"{len(owners)} owners, but numbers up to {max(owners)}")
     return owners
+
+
+def verify_costs(engine: Engine, owners: Collection[int], faults: Faults) -> None:
+    """Daily totals can be read, and are of owners that there are."""
+    for key, stored in engine.scan("meta", *codec.prefix_range(costs.PREFIX)):
+        try:
+            _, owner = costs.read_cost_key(key)
+            costs.read_lines(codec.unseal("meta", key, stored))
+        except StoreCorrupt as error:
+            faults.note("meta", str(error), key)
+            continue
+        if owner != costs.NOBODY and owner not in owners:
+            faults.note("meta", f"costs of owner {owner}, whom there is not", key)
 
 
 def verify_log(

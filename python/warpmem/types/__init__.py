@@ -4,6 +4,9 @@ All datetimes are timezone-aware. All ids are opaque strings. Metadata is JSON (
 list, dict with str keys).
 """
 
+from .costs import Budget as Budget
+from .costs import Cost as Cost
+from .costs import Price as Price
 from .items import (
     KINDS as KINDS,
 )
