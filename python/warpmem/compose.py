@@ -33,9 +33,20 @@ from .memory.reasoning import Later, Reasoning
 from .memory.serving import Current, Parts
 from .ops import events
 from .ops.clock import SystemClock
+from .ops.otel import OpenTelemetryTracer
 from .ops.progress import Progress, Report
 from .policy.schema import compile_schemas
-from .protocols import Clock, Embedder, Engine, LanguageModel, Log, Reranker, SearchBackend, TokenCounter
+from .protocols import (
+    Clock,
+    Embedder,
+    Engine,
+    LanguageModel,
+    Log,
+    Reranker,
+    SearchBackend,
+    TokenCounter,
+    Tracer,
+)
 from .reason.named import make_language_model, make_reranker
 from .reason.tokens import EstimateTokenCounter, TokenizerCounter, tokenizer_file
 from .records import StoreIdentity
@@ -92,6 +103,7 @@ def open(
     reasoning = _make_reasoning(settings, reranker, language_model)
     counter = token_counter or _make_counter(settings)
     compiled = compile_schemas({} if schemas is None else schemas)
+    tracer = _make_tracer(settings)
     backend, reason = make_backend(settings)
     engine = _make_engine(settings)
     try:
@@ -114,7 +126,7 @@ def open(
             functools.partial(_make_index, settings, backend, log, progress),
             functools.partial(_make_jobs, settings, log, counter, reasoning),
         )
-        memory = Memory(settings, log, parts, backend, chosen, counter, compiled, reason, reasoning)
+        memory = Memory(settings, log, parts, backend, chosen, counter, compiled, reason, reasoning, tracer)
         if isinstance(log, FollowingLog):
             log.start(settings.follow_ms / 1000, metadata=bool(settings.columns))
         events.tell(
@@ -279,6 +291,10 @@ def _make_reasoning(settings: Config, reranker: Any, language_model: Any) -> Rea
 
     model = Later(make_model)
     return Reasoning(model, Later(make_ranker))
+
+
+def _make_tracer(settings: Config) -> Tracer | None:
+    return OpenTelemetryTracer() if settings.tracing == "otel" else None
 
 
 def _make_counter(settings: Config) -> TokenCounter | None:

@@ -131,7 +131,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     owner_budget    money, device_seconds: work in the background (imports, re-embedding) for an owner who
                     has spent so much in a day of UTC is Overloaded until it is over
     owner_limit     the same for everything that needs a model, searches and adds too
-    job_budgets     the same by job ("import", "reembed"), of all owners together
+    job_budgets     the same by job ("consolidate", "import", "reembed"), of all owners together
+    tracing         "otel": spans by OpenTelemetry (extra "otel") for searches, adds and their parts, with
+                    sizes and never a text; the program sets up the tracer provider
     item_cache      decoded items kept in memory
     embedding_cache_bytes
                     for vectors of texts that were searched for or stored, kept in memory; 0 keeps none
@@ -178,6 +180,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     owner_budget: Budget = Budget()
     owner_limit: Budget = Budget()
     job_budgets: dict[str, Budget] = {}
+    tracing: Literal["otel"] | None = None
     item_cache: int = 65_536
     embedding_cache_bytes: int = 32 << 20
     write_queue: int = 4_096

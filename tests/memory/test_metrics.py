@@ -86,6 +86,18 @@ def test_what_was_done_is_counted() -> None:
     assert found['warpmem_cache_misses_total{cache="items"}'] == 5
 
 
+def test_documents_are_counted_too() -> None:
+    with warpmem.open(None, embedder="hashing") as memory:
+        memory.add_document("one\n\ntwo", name="a", user_id="a")
+        memory.add_document("one\n\nthree", name="a", user_id="a")
+        with pytest.raises(InputError):
+            memory.add_document("", name="a", user_id="a")
+        found = read(memory.metrics())
+    assert found["warpmem_add_seconds_count"] == 2
+    assert found['warpmem_added_total{action="added"}'] == 1
+    assert found['warpmem_added_total{action="superseded"}'] == 1
+
+
 def test_no_label_names_anybody_or_anything_of_theirs() -> None:
     with used() as memory:
         text = memory.metrics()

@@ -26,6 +26,7 @@ _CORE = ("numpy", "msgspec", "rocksdict", "wordllama", "tokenizers", "safetensor
 _OPTIONAL = {
     "onnxruntime": ("models as ONNX files: embedders, rerankers", "python -m pip install onnxruntime"),
     "grpcio": ("servers of the open inference protocol over gRPC", "python -m pip install grpcio protobuf"),
+    "opentelemetry-api": ("spans of searches and adds", "python -m pip install opentelemetry-api"),
     "torch": ("the embedder torch; tensors as vectors, through DLPack", "python -m pip install torch"),
     "transformers": ("language models in this process, with torch", "python -m pip install transformers"),
     "jax": ("arrays in host memory as vectors, through DLPack", "python -m pip install jax"),

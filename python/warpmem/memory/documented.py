@@ -19,7 +19,9 @@ from . import arguments
 from .documents import Document
 
 if TYPE_CHECKING:
+    from ..protocols import Tracer
     from .serving import Current
+    from .telemetry import Telemetry
 
 _MAX_TOKENS = 1 << 16
 
@@ -29,6 +31,8 @@ class Documented:
 
     _counter: TokenCounter
     _current: Current
+    _telemetry: Telemetry
+    _tracer: Tracer | None
     _check_open: Callable[[], None]
 
     def add_document(
@@ -75,9 +79,12 @@ class Documented:
             scope=whose, kind=kind, metadata=given, priority=priority,
             sources=arguments.check_names(sources, "sources"), trust=arguments.check_share(trust, "trust"),
         )  # fmt: skip
-        return self._current.write(
-            lambda serving: serving.documents.add(document, durability), own_vectors=False
-        )
+        with self._telemetry.adding(len(document.chunks), self._tracer) as added:
+            result = self._current.write(
+                lambda serving: serving.documents.add(document, durability), own_vectors=False
+            )
+            added.update(added=result.added, superseded=result.superseded)
+        return result
 
 
 def _read(content: Any, name: str | None) -> tuple[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..config import Config
 from ..policy.schema import Schemas
-from ..protocols import Embedder, Log, SearchBackend, TokenCounter
+from ..protocols import Embedder, Log, SearchBackend, TokenCounter, Tracer
 from .browser import Browser
 from .cache import ItemCache
 from .costs import CostLedger
@@ -46,6 +46,7 @@ class Memory(Writable, Documented, Readable, Maintained, Observed, Erasable, Job
         schemas: Schemas,
         backend_reason: str,
         reasoning: Reasoning,
+        tracer: Tracer | None = None,
     ) -> None:
         self._config = config
         self._log = log
@@ -56,9 +57,10 @@ class Memory(Writable, Documented, Readable, Maintained, Observed, Erasable, Job
         self._backend_reason = backend_reason
         self._reasoning = reasoning
         self._telemetry = Telemetry()
+        self._tracer = tracer
         self._costs = CostLedger(log, config)
         self._ladder = Ladder(config.degrade)
-        self._reranking = Reranking(reasoning.reranker, self._costs, degrade=config.degrade)
+        self._reranking = Reranking(reasoning.reranker, self._costs, tracer, degrade=config.degrade)
         self._cache = ItemCache(log, config.item_cache)
         self._embeddings = EmbeddingCache(config.embedding_cache_bytes)
         self._browser = Browser(log, self._cache)

@@ -12,7 +12,7 @@ from ..config import Config
 from ..errors import InputError, StoreError
 from ..ops import events
 from ..policy.schema import Schemas
-from ..protocols import Embedder, Index, Log, SearchBackend, VectorBuild
+from ..protocols import Embedder, Index, Log, SearchBackend, Tracer, VectorBuild
 from ..records import StoreIdentity
 from ..types import Scope
 from . import arguments
@@ -44,6 +44,7 @@ class Maintained:
     _embeddings: EmbeddingCache
     _ladder: Ladder
     _costs: CostLedger
+    _tracer: Tracer | None
     _schemas: Schemas
     _jobs: JobRunner
 
@@ -162,7 +163,7 @@ class Maintained:
         def serving(build: VectorBuild) -> Serving:
             return self._serve(build.identity, made)
 
-        vectors = Vectors(made, self._backend.normalize, identity, None, self._costs)
+        vectors = Vectors(made, self._backend.normalize, identity, None, self._costs, self._tracer)
         with self._current.building(made):
             rows = self._reembedding.run(vectors, serving, given, progress, batch)
         events.tell(events.INFO, "reembedded", rows=rows, model_id=made.model_id)
@@ -172,7 +173,7 @@ class Maintained:
         index = self._parts.make_index(identity)
         return Serving(
             self._log, identity, embedder, index, self._backend, self._cache, self._schemas, self._embeddings,
-            self._ladder, self._costs, self._config.near_duplicate,
+            self._ladder, self._costs, self._config.near_duplicate, self._tracer,
         )  # fmt: skip
 
     def close(self) -> None:

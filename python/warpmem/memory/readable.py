@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..config import Config
 from ..errors import WarpmemError
+from ..ops.tracing import NO_SPAN
 from ..policy import modes
 from ..policy.context import pack
-from ..protocols import Reranker, TokenCounter
+from ..protocols import Reranker, TokenCounter, Tracer
 from ..types import Change, ContextBlock, ItemPage, MemoryItem, Order, Ranking, Scope, SearchResult, Version
 from . import arguments
 from .reader import SearchOptions
@@ -31,6 +32,7 @@ class Readable:
     _browser: Browser
     _reranking: Reranking
     _telemetry: Telemetry
+    _tracer: Tracer | None
     _check_open: Callable[[], None]
 
     def search(
@@ -131,9 +133,16 @@ class Readable:
         scopes: Sequence[Sequence[Scope]],
         options: SearchOptions,
     ) -> list[SearchResult]:
+        tracer = self._tracer
         try:
-            with self._current.use() as serving:
+            with (
+                NO_SPAN if tracer is None else tracer.span("search", queries=len(scopes)) as span,
+                self._current.use() as serving,
+            ):
                 found = self._reranking.search(serving.reader, queries, vectors, scopes, options)
+                if tracer is not None:
+                    skipped = ",".join(sorted({part for result in found for part in result.degraded}))
+                    span.set(hits=sum(map(len, found)), degraded=skipped)
         except WarpmemError as error:
             self._telemetry.failed("search", error)
             raise

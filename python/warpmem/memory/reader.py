@@ -16,10 +16,11 @@ from ..config import MAX_K
 from ..errors import DeadlineExceeded, InputError, NotSupported, Overloaded, StoreCorrupt
 from ..ops.clock import to_micros
 from ..ops.pressure import Pace
+from ..ops.tracing import NO_SPAN
 from ..policy import modes
 from ..policy.filters import CompiledFilter, compile_filter
 from ..policy.metadata import check_text
-from ..protocols import Index, Log
+from ..protocols import Index, Log, Tracer
 from ..records import Match, Record, RowChange, ScopePart, ScoreParams, SearchRequest
 from ..types import Hit, MemoryItem, Ranking, Scope, SearchResult
 from . import arguments
@@ -57,7 +58,14 @@ class Reader:
     """Searches. Thread-safe."""
 
     def __init__(
-        self, log: Log, index: Index, cache: ItemCache, vectors: Vectors, backend: str, ladder: Ladder
+        self,
+        log: Log,
+        index: Index,
+        cache: ItemCache,
+        vectors: Vectors,
+        backend: str,
+        ladder: Ladder,
+        tracer: Tracer | None,
     ) -> None:
         self._log = log
         self._index = index
@@ -65,6 +73,7 @@ class Reader:
         self._vectors = vectors
         self._backend = backend
         self._ladder = ladder
+        self._tracer = tracer
         self._dimension = vectors.dimension
         self._masks = FilterMasks(log, index, cache)
 
@@ -132,7 +141,9 @@ class Reader:
             ]
             parts_each = max(1, *(len(request.parts) for request in requests))
             fetched = max(k, min(k + spare * parts_each, MAX_K // parts_each))
-            found = self._index.search(requests, fetched, params)
+            tracer = self._tracer
+            with NO_SPAN if tracer is None else tracer.span("scan", queries=len(requests), k=fetched):
+                found = self._index.search(requests, fetched, params)
             scanned = time.perf_counter()
             if pace is not None and not degraded:
                 pace.seen(scanned - prepared)

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from ..config import MAX_K, MAX_RERANK, RERANK
 from ..embed.texts import estimated_tokens
 from ..errors import DeadlineExceeded, InputError, Overloaded
+from ..ops.tracing import NO_SPAN
 from ..policy.metadata import check_text
-from ..protocols import Reranker
+from ..protocols import Reranker, Tracer
 from ..reason.scores import as_scores
 from ..types import Hit, Owner, Scope, SearchResult
 from . import arguments
@@ -39,9 +40,12 @@ class Reranking:
     degrade    leave it out where it is overloaded or the deadline passes; else that is an error
     """
 
-    def __init__(self, default: Callable[[], Reranker], costs: CostLedger, *, degrade: bool) -> None:
+    def __init__(
+        self, default: Callable[[], Reranker], costs: CostLedger, tracer: Tracer | None, *, degrade: bool
+    ) -> None:
         self._default = default
         self._costs = costs
+        self._tracer = tracer
         self._degrade = degrade
         self._free = threading.Semaphore(_THREADS)
 
@@ -139,8 +143,9 @@ class Reranking:
                     size=sum(sizes), calls=1,
                 )  # fmt: skip
 
-        left = deadline.left()
-        return ask() if left is None else self._within(left, ask)
+        left, tracer = deadline.left(), self._tracer
+        with NO_SPAN if tracer is None else tracer.span("rerank", texts=len(texts)):
+            return ask() if left is None else self._within(left, ask)
 
     def _within(self, seconds: float, call: Callable[[], T]) -> T:
         """What `call` returns or raises within so many seconds. Afterwards it goes on by itself, in a thread

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
 from ..policy.schema import Schemas
-from ..protocols import Embedder, Index, Log, SearchBackend
+from ..protocols import Embedder, Index, Log, SearchBackend, Tracer
 from ..records import RowChange, StoreIdentity
 from .cache import ItemCache
 from .costs import CostLedger
@@ -61,13 +61,14 @@ class Serving:
         ladder: Ladder,
         costs: CostLedger,
         near_duplicate: float | None,
+        tracer: Tracer | None,
     ) -> None:
         digests = Digests(identity.salt)
-        self.vectors = Vectors(embedder, backend.normalize, identity, embeddings, costs)
+        self.vectors = Vectors(embedder, backend.normalize, identity, embeddings, costs, tracer)
         self.embedder = embedder
         self.embeddings = embeddings
         self.index = index
-        self.reader = Reader(log, index, cache, self.vectors, backend.name, ladder)
+        self.reader = Reader(log, index, cache, self.vectors, backend.name, ladder, tracer)
         near = NearDuplicates(log, index, near_duplicate)
         self.revocations = Revocations(log, digests)
         self.writer = Writer(log, self.vectors, digests, schemas, near, self.revocations)

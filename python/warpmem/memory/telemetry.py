@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 from ..errors import Overloaded, WarpmemError
 from ..ops import events
 from ..ops.metrics import Family, Histogram, Sample
-from ..types import AddResult, SearchResult
+from ..ops.tracing import NO_SPAN
+from ..protocols import Tracer
+from ..types import SearchResult
 
 _STAGES: Final = ("prepare", "scan", "fetch", "rerank")
 
@@ -55,13 +59,21 @@ class Telemetry:
                 stages=dict(timings), backend=results[0].backend, skipped=list(degraded),
             )  # fmt: skip
 
-    def added(self, results: Sequence[AddResult], seconds: float) -> None:
-        """A list of items was stored."""
+    @contextmanager
+    def adding(self, items: int, tracer: Tracer | None) -> Iterator[Counter[str]]:
+        """While items are being added: the block counts what that did in what it is given."""
+        began, done = time.perf_counter(), Counter[str]()
+        try:
+            with NO_SPAN if tracer is None else tracer.span("add", items=items):
+                yield done
+        except WarpmemError as error:
+            self.failed("add", error)
+            raise
+        seconds = time.perf_counter() - began
         with self._lock:
             self._adds.observe(seconds)
-            self._actions.update(result.action for result in results)
-        if events.wanted(events.DEBUG):
-            events.tell(events.DEBUG, "add", count=len(results), seconds=seconds)
+            self._actions.update(done)
+        events.tell(events.DEBUG, "add", count=items, seconds=seconds)
 
     def failed(self, call: str, error: WarpmemError) -> None:
         """A call raised."""

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from ..embed.scheduled import ScheduledEmbedder
 from ..embed.vectors import as_vectors
 from ..errors import EmbeddingError, InputError, InvalidVector, ModelMismatch
-from ..protocols import Embedder, Log
+from ..ops.tracing import NO_SPAN
+from ..protocols import Embedder, Log, Tracer
 from ..records import StoreIdentity
 from ..types import Owner
 from .costs import CostLedger
@@ -49,12 +50,14 @@ class Vectors:
         identity: StoreIdentity,
         cache: EmbeddingCache | None = None,
         costs: CostLedger | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self.identity = identity
         self._embedder = ScheduledEmbedder(embedder)
         self._normalize = normalize
         self._cache = cache if cache is not None and cache.keeps else None
         self._costs = costs
+        self._tracer = tracer
         self.dimension = embedder.dimension
         self.model_id = embedder.model_id
 
@@ -127,7 +130,9 @@ class Vectors:
             owner = owners[0][0]
             if self._costs is not None:
                 charge = self._costs.account(texts, [whose[0] for whose in owners], lane, job, self.model_id)
-        out = self._embedder.embed(texts, role, lane=lane, owner=owner, timeout=timeout, charge=charge)
+        tracer = self._tracer
+        with NO_SPAN if tracer is None else tracer.span("embed", texts=len(texts), lane=lane, job=job):
+            out = self._embedder.embed(texts, role, lane=lane, owner=owner, timeout=timeout, charge=charge)
         if not np.isfinite(out).all() or not out.any(axis=1).all():
             raise EmbeddingError("the embedder returned a vector with NaN, infinity, or zeros only")
         return out

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import UNSET, UnsetType
 
-from ..errors import InputError, NotSupported, WarpmemError
+from ..errors import InputError, NotSupported
 from ..ingest.messages import to_new_items
 from ..types import AddResult, Durability, ItemUpdate, MemoryItem, Scope
 from . import arguments
 from .writer import Defaults
 
 if TYPE_CHECKING:
+    from ..protocols import Tracer
     from .serving import Current
     from .telemetry import Telemetry
 
@@ -27,6 +27,7 @@ class Writable:
 
     _current: Current
     _telemetry: Telemetry
+    _tracer: Tracer | None
     _check_open: Callable[[], None]
 
     def add(
@@ -74,8 +75,7 @@ class Writable:
         if key is not None and len(items) > 1:
             raise InputError(f"one key cannot name {len(items)} items; give each NewItem its own key")
         arguments.check_durability(durability)
-        began = time.perf_counter()
-        try:
+        with self._telemetry.adding(len(items), self._tracer) as added:
             results = self._current.write(
                 lambda serving: serving.writer.add(
                     items,
@@ -86,10 +86,7 @@ class Writable:
                 ),
                 own_vectors=vector is not None or any(item.vector is not None for item in items),
             )
-        except WarpmemError as error:
-            self._telemetry.failed("add", error)
-            raise
-        self._telemetry.added(results, time.perf_counter() - began)
+            added.update(result.action for result in results)
         return results if was_list else results[0]
 
     def add_many(

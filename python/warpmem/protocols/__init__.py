@@ -10,8 +10,10 @@
     Erasures        storage/erasure.py
     RowPool, SearchBackend            index/cpu.py, index/numpy_ref.py, index/ivf_pool.py
     Index           index/partitions.py
+    Tracer, Span    ops/otel.py
 
-models.py, storage.py and search.py hold the contracts; the values that cross them are in records.py.
+models.py, storage.py, search.py and tracing.py hold the contracts; the values that cross them are in
+records.py.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from __future__ import annotations
 from .models import Clock, Embedder, LanguageModel, Reranker, TokenCounter
 from .search import FileBackend, Index, RowPool, SearchBackend
 from .storage import Engine, Erasures, Log, Transaction, VectorBuild
+from .tracing import Span, Tracer
 
 __all__ = [
     "Clock",
@@ -32,7 +35,9 @@ __all__ = [
     "Reranker",
     "RowPool",
     "SearchBackend",
+    "Span",
     "TokenCounter",
+    "Tracer",
     "Transaction",
     "VectorBuild",
 ]
