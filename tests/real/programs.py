@@ -81,7 +81,11 @@ class Program:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._addresses[0][1]}"
+        return f"http://127.0.0.1:{self.ports[0]}"
+
+    @property
+    def ports(self) -> list[int]:
+        return [port for _, port in self._addresses]
 
     def __enter__(self) -> Program:
         local_servers.started.update(self._addresses)

@@ -1,4 +1,4 @@
-"""MLServer with a model of our own, over a real socket."""
+"""MLServer with a model of our own, over real sockets: HTTP and gRPC."""
 
 from __future__ import annotations
 
@@ -41,19 +41,38 @@ def mlserver(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[p
         yield program
 
 
+def embedder_of(
+    program: programs.Program, over: str, model: str = "letters", **options: Any
+) -> KServeEmbedder:
+    if over != "http":
+        pytest.importorskip("grpc")
+    url = program.url if over == "http" else f"grpc://127.0.0.1:{program.ports[1]}"
+    raw = {"raw": True} if over == "raw grpc" else {}
+    return KServeEmbedder(url, model, **{"timeout": 60, **raw, **options})
+
+
+TRANSPORTS = ["http", "grpc", "raw grpc"]
+
+
 @pytest.mark.parametrize("shape", ["n", "n1"])
-def test_a_kserve_server(mlserver: programs.Program, shape: Any) -> None:
-    embedder = KServeEmbedder(mlserver.url, "letters", shape=shape, timeout=60)
-    rows = embedder.embed(["abba", "cab", "deed"], role="document")
-    assert rows[:, :5].tolist() == [[3, 3, 1, 1, 1], [2, 2, 2, 1, 1], [1, 1, 1, 3, 3]]
+@pytest.mark.parametrize("over", TRANSPORTS)
+def test_a_kserve_server(mlserver: programs.Program, over: str, shape: Any) -> None:
+    embedder = embedder_of(mlserver, over, shape=shape)
+    rows = embedder.embed(["abba", "cab", "deed", "aé😀"], role="document")
+    assert rows[:, :5].tolist() == [[3, 3, 1, 1, 1], [2, 2, 2, 1, 1], [1, 1, 1, 3, 3], [2, 1, 1, 1, 1]]
     assert embedder.dimension == 16
-    for options in ({"model": "no-such-model"}, {"model": "letters", "output": "no-such-output"}):
+
+
+@pytest.mark.parametrize("over", TRANSPORTS)
+def test_what_a_kserve_server_does_not_have_is_a_model_error(mlserver: programs.Program, over: str) -> None:
+    for options in ({"model": "no-such-model"}, {"output": "no-such-output"}):
         with pytest.raises(ModelError):
-            KServeEmbedder(mlserver.url, **options, dimension=16).embed(["a"], role="query")
+            embedder_of(mlserver, over, **options, dimension=16).embed(["a"], role="query")
 
 
-def test_a_kserve_server_that_is_killed_heals(mlserver: programs.Program) -> None:
-    embedder = KServeEmbedder(mlserver.url, "letters", timeout=20)
+@pytest.mark.parametrize("over", ["http", "grpc"])
+def test_a_kserve_server_that_is_killed_heals(mlserver: programs.Program, over: str) -> None:
+    embedder = embedder_of(mlserver, over, timeout=20)
     mlserver.kill()
     for _ in range(8):
         with pytest.raises(programs.NOT_THERE):
