@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 import numpy as np
 
 from ..errors import EmbeddingError, InputError
+from ..ops.digest import digest16
 from ..ops.http import Endpoint
 from ..ops.texts import check_not_empty
 from ..protocols import Embedder
-from .remote import RemoteEmbedder
+from .remote import RemoteEmbedder, Role
 
 
 class _Row(msgspec.Struct):
@@ -37,7 +38,10 @@ class OpenAIEmbedder(RemoteEmbedder):
     dimension   of the vectors; None asks the server
     shorten     send `dimension` along: models of the Matryoshka kind then give vectors of that size
     as_base64   ask for base64 instead of decimal numbers; a server may answer in either form
-    model_id    None: made of `model`, the prefixes, and the dimension if it is shortened
+    extra       other fields of every request, like {"truncate": "END"}
+    query_extra, document_extra
+                those of requests for texts of that role, like {"input_type": "query"}
+    model_id    None: made of `model`, the prefixes, the dimension if it is shortened, and the other fields
 
     The others are those of ops/http.py's Endpoint and of RemoteEmbedder.
     """
@@ -50,6 +54,9 @@ class OpenAIEmbedder(RemoteEmbedder):
         dimension: int | None = None,
         shorten: bool = False,
         as_base64: bool = True,
+        extra: Mapping[str, Any] | None = None,
+        query_extra: Mapping[str, Any] | None = None,
+        document_extra: Mapping[str, Any] | None = None,
         model_id: str | None = None,
         batch: int = 32,
         query_prefix: str = "",
@@ -66,15 +73,24 @@ class OpenAIEmbedder(RemoteEmbedder):
         if shorten and dimension is None:
             raise InputError("shorten needs the dimension to shorten to")
         self._endpoint = Endpoint(url, timeout=timeout, key_env=key_env, key_file=key_file, ca_file=ca_file)
-        self._request: dict[str, Any] = {"model": model}
+        request: dict[str, Any] = {"model": model}
         if as_base64:
-            self._request["encoding_format"] = "base64"
+            request["encoding_format"] = "base64"
         if shorten:
-            self._request["dimensions"] = dimension
+            request["dimensions"] = dimension
+        default_id = f"openai:{model}:{dimension}" if shorten else f"openai:{model}"
+        fields = {"extra": extra, "query_extra": query_extra, "document_extra": document_extra}
+        if any(fields.values()):
+            default_id += f":{_digest(fields)}"
+        self._tells_role = query_extra != document_extra
+        self._requests: dict[Role, dict[str, Any]] = {
+            "query": {**(extra or {}), **(query_extra or {}), **request},
+            "document": {**(extra or {}), **(document_extra or {}), **request},
+        }
         super().__init__(
             self._endpoint,
             model_id=model_id,
-            default_id=f"openai:{model}:{dimension}" if shorten else f"openai:{model}",
+            default_id=default_id,
             dimension=dimension,
             batch=batch,
             query_prefix=query_prefix,
@@ -85,7 +101,11 @@ class OpenAIEmbedder(RemoteEmbedder):
         )
 
     def _ask(self, texts: list[str], timeout: float | None) -> list[Any]:
-        data = self._endpoint.post("/embeddings", {**self._request, "input": texts}, _Answer, timeout).data
+        return self._ask_as(texts, "document", timeout)
+
+    def _ask_as(self, texts: list[str], role: Role, timeout: float | None) -> list[Any]:
+        request = {**self._requests[role], "input": texts}
+        data = self._endpoint.post("/embeddings", request, _Answer, timeout).data
         rows: list[Any] = [None] * len(data)
         for row in data:
             if not 0 <= row.index < len(rows) or rows[row.index] is not None:
@@ -102,3 +122,13 @@ class OpenAIEmbedder(RemoteEmbedder):
             return np.frombuffer(base64.b64decode(embedding, validate=True), "<f4")
         except (binascii.Error, ValueError) as error:
             raise EmbeddingError(f"{self.model_id!r}: a vector is not float32 numbers in base64") from error
+
+
+def _digest(fields: Mapping[str, Any]) -> str:
+    for name, given in fields.items():
+        if given is not None and not isinstance(given, Mapping):
+            raise InputError(f"{name} must be a dict, not {type(given).__name__}")
+    try:
+        return digest16(b"", msgspec.json.encode(fields, order="sorted"))[:4].hex()
+    except (TypeError, ValueError) as error:
+        raise InputError("extra, query_extra and document_extra must hold what JSON has") from error

@@ -32,6 +32,8 @@ from .fallback import fallbacks_of
 from .texts import check_texts
 from .vectors import as_vectors
 
+Role = Literal["document", "query"]
+
 _PROBE: Final = "The same words give the same vector as long as the model is the same."
 _SAME: Final = 0.995
 """Least cosine of the probe's two vectors: half precision and other batches stay above 0.999."""
@@ -91,6 +93,8 @@ class RemoteEmbedder(ABC):
                      behind servers are held to the same weights by the fixed text
     """
 
+    _tells_role = False
+
     def __init__(
         self,
         endpoint: Place,
@@ -137,7 +141,7 @@ class RemoteEmbedder(ABC):
         self._checked = -float("inf")
         self._dimension = dimension or 0
         if dimension is None:
-            first = self._rows([_PROBE], None)[0]
+            first = self._rows([_PROBE], "document", None)[0]
             self._dimension = len(first)
             self._check(first)
         self._fallback = fallbacks_of(self, fallback)
@@ -182,9 +186,11 @@ class RemoteEmbedder(ABC):
         """One request: what the server gave for each of `texts`, in their order, a row of numbers
         each. What is wrong with the rows is found by the caller. timeout: as of Endpoint.post."""
 
-    def embed(
-        self, texts: Sequence[str], *, role: Literal["document", "query"], timeout: float | None = None
-    ) -> NDArray[np.float32]:
+    def _ask_as(self, texts: list[str], role: Role, timeout: float | None) -> Sequence[Any] | NDArray[Any]:
+        """The same of a server that is told the role; `_tells_role` is True then."""
+        return self._ask(texts, timeout)
+
+    def embed(self, texts: Sequence[str], *, role: Role, timeout: float | None = None) -> NDArray[np.float32]:
         """(n, dimension) float32. timeout: seconds for all of it, where less are left than the endpoint's own
         for each request.
 
@@ -205,38 +211,38 @@ class RemoteEmbedder(ABC):
                         return other.embed(checked, role, deadline)
             raise
 
-    def _own(self, texts: list[str], role: str, deadline: float | None) -> NDArray[np.float32]:
+    def _own(self, texts: list[str], role: Role, deadline: float | None) -> NDArray[np.float32]:
         rows = np.empty((len(texts), self._dimension), np.float32)
         prefix = self._prefix[role]
         for start in range(0, len(texts), self._batch):
             group = [prefix + text for text in texts[start : start + self._batch]]
-            rows[start : start + len(group)] = self._answer(group, deadline)
+            rows[start : start + len(group)] = self._answer(group, role, deadline)
         return rows
 
-    def _answer(self, group: list[str], deadline: float | None) -> NDArray[np.float32]:
+    def _answer(self, group: list[str], role: Role, deadline: float | None) -> NDArray[np.float32]:
         with self._lock:
             due = time.monotonic() - self._checked >= self._check_seconds
         if not due:
-            return self._rows(group, deadline)
-        if len(group) < self._batch:
-            rows = self._rows([*group, _PROBE], deadline)
+            return self._rows(group, role, deadline)
+        if len(group) < self._batch and (role == "document" or not self._tells_role):
+            rows = self._rows([*group, _PROBE], role, deadline)
             self._check(rows[-1])
             return rows[:-1]
-        # In a request of its own: none may be too large.
-        self._check(self._rows([_PROBE], deadline)[0])
-        return self._rows(group, deadline)
+        # In a request of its own: none may be too large, and in another role the vector is another.
+        self._check(self._rows([_PROBE], "document", deadline)[0])
+        return self._rows(group, role, deadline)
 
     def _check(self, vector: NDArray[np.float32]) -> None:
         self._weights.compare(vector, self._model_id)
         with self._lock:
             self._checked = time.monotonic()
 
-    def _rows(self, texts: list[str], deadline: float | None) -> NDArray[np.float32]:
+    def _rows(self, texts: list[str], role: Role, deadline: float | None) -> NDArray[np.float32]:
         left = None if deadline is None else deadline - time.monotonic()
         if left is not None and left <= 0:
             raise DeadlineExceeded(f"the deadline passed before {self._place.name} was asked")
         answer = self._guard.run(
-            lambda seconds: self._ask(texts, seconds), self._place.name, len(texts), left
+            lambda seconds: self._ask_as(texts, role, seconds), self._place.name, len(texts), left
         )
         if len(answer) != len(texts):
             raise EmbeddingError(
