@@ -249,7 +249,7 @@ class ScopePart(msgspec.Struct, frozen=True):
 class SearchRequest(msgspec.Struct, frozen=True):
     """One query. vector: (dim,) float32, normalised. at: the world time asked for. known_at: the store's
     knowledge asked for, None for now. kinds: None for any. words: the query's text, for the lexical part.
-    quarantined: items in quarantine are met, too."""
+    quarantined: items in quarantine are met, too. but: kinds that are left out."""
 
     vector: Any
     parts: tuple[ScopePart, ...]
@@ -258,6 +258,7 @@ class SearchRequest(msgspec.Struct, frozen=True):
     kinds: tuple[str, ...] | None = None
     words: str = ""
     quarantined: bool = False
+    but: tuple[str, ...] = ()
 
 
 class ScoreParams(msgspec.Struct, frozen=True):

@@ -13,7 +13,7 @@ import pytest
 
 import warpmem
 from warpmem import Memory, Ranking, Scope
-from warpmem.errors import InputError, InvalidText, InvalidVector, NotSupported
+from warpmem.errors import InputError, InvalidText, InvalidVector
 from warpmem.ops.clock import FixedClock, to_datetime
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -158,8 +158,6 @@ def test_texts_that_are_none(memory: Memory) -> None:
         query: Any = 3
         with pytest.raises(InputError):
             memory.search(query, user_id="u", mode=mode)
-    with pytest.raises(NotSupported):
-        memory.search("x", user_id="u", ranking=Ranking(diversity=1.0))
 
 
 # --------------------------------------------------------------------------------------- what is gone

@@ -175,8 +175,6 @@ def test_a_deadline_that_has_passed_is_an_error(memory: Memory) -> None:
 
 def test_what_this_version_cannot_do_is_said(memory: Memory) -> None:
     with pytest.raises(NotSupported):
-        memory.search("note", user_id="u", ranking=Ranking(diversity=1.0))
-    with pytest.raises(NotSupported):
         memory.add("note", user_id="u", infer="llm")  # type: ignore[arg-type]
 
 

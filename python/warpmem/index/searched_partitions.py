@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import IndexCorrupt, InputError
-from ..records import NEVER, QUARANTINED, Match, ScoreParams, SearchRequest, Segment, Term
+from ..records import NEVER, NOT, QUARANTINED, Match, ScoreParams, SearchRequest, Segment, Term
 from .blend import MOST, Blended, Rows, Words, blend, both, most_repeated
 from .item_columns import ItemColumns
 from .owner_words import Sums
@@ -54,7 +54,36 @@ class SearchedPartitions(WordedPartitions):
     @abstractmethod
     def _partition(self, owner: int) -> Partition: ...
 
-    def search(self, requests: Sequence[SearchRequest], k: int, params: ScoreParams) -> list[list[Match]]:
+    def search(
+        self, requests: Sequence[SearchRequest], k: int, params: ScoreParams | Sequence[ScoreParams]
+    ) -> list[list[Match]]:
+        if isinstance(params, ScoreParams):
+            return self._search(requests, k, params)
+        alike: dict[ScoreParams, list[int]] = {}
+        for place, own in enumerate(params):
+            alike.setdefault(own, []).append(place)
+        owners = {part.owner for request in requests for part in request.parts}
+        found: list[list[Match]] = [[] for _ in requests]
+        for _ in range(_MOMENTS):
+            before = {owner: self._partition(owner).changes for owner in owners}
+            for own, places in alike.items():
+                answers = self._search([requests[place] for place in places], k, own)
+                for place, matches in zip(places, answers, strict=True):
+                    found[place] = matches
+            now = {owner: self._partition(owner).changes for owner in owners}
+            if len(alike) == 1 or (now == before and not any(moment % 2 for moment in now.values())):
+                break
+        return found
+
+    def mmr(
+        self, vectors: NDArray[np.float32], relevance: NDArray[np.float32], k: int, weight: float
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        from . import kernels  # few searches need them, and every import would wait
+
+        values, places = kernels.mmr(vectors[None], relevance[None], k, weight=weight)
+        return values[0], places[0]
+
+    def _search(self, requests: Sequence[SearchRequest], k: int, params: ScoreParams) -> list[list[Match]]:
         for attempt in itertools.count():
             known = {
                 part.owner: len(self._partition(part.owner).codes)
@@ -229,9 +258,12 @@ class SearchedPartitions(WordedPartitions):
                 continue
             if request.kinds is not None:
                 terms.append((KIND, 1, 0, len(values)))
-            part_values = values
+            part_values = list(values)
+            but = sorted(self._kinds[kind] for kind in set(request.but) if kind in self._kinds)
+            if but:
+                terms += [(KIND, 1, len(part_values), len(part_values) + len(but)), (0, NOT, 0, 0)]
+                part_values += but
             if part.where is not None:
-                part_values = list(values)
                 bound = asked.bounds.get(part.owner)
                 tested = self._columns.terms(part.where, partition.codes, part_values, bound)
                 if tested is None:
@@ -251,7 +283,7 @@ class SearchedPartitions(WordedPartitions):
                     (VALID_TO, 0, at + 1, NEVER),
                     (RETIRED_AT, 0, QUARANTINED, QUARANTINED),
                 ]
-                out.append((number, 2 * part.owner + 1, group, hidden, part_values, part.bitmap))
+                out.append((number, 2 * part.owner + 1, group, hidden, part_values, bitmap))
             if at < partition.past_until or (known_at is not None and known_at < partition.past_until):
                 known = NEVER if known_at is None else known_at + 1
                 ended: list[Term] = [*terms, (VALID_TO, 0, at + 1, NEVER), (RETIRED_AT, 0, known, NEVER)]

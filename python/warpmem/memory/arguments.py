@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from ..config import MAX_K, MAX_NAMES
 from ..errors import InputError, InvalidScope, NotFound
-from ..types import MemoryItem, Modality, Scope
+from ..types import MemoryItem, Modality, Scope, ScopeWeight
 
 _KIND = re.compile(r"[a-z][a-z0-9_]{0,63}", re.ASCII)
 _MAX_NAME_BYTES = 512
@@ -123,6 +123,20 @@ def search_scopes(scopes: Any, scope: Scope | None) -> tuple[Scope, ...]:
     if not whose:
         raise InvalidScope("scopes must not be empty: there is no default scope")
     return whose
+
+
+def weighted_scopes(
+    scopes: Any, scope: Scope | None
+) -> tuple[tuple[Scope, ...], tuple[ScopeWeight, ...] | None]:
+    """The scopes of one search as `search_scopes` has them, and their weights where one has some. Raises
+    InvalidScope."""
+    if not isinstance(scopes, (list, tuple)) or not any(isinstance(entry, ScopeWeight) for entry in scopes):
+        return search_scopes(scopes, scope), None
+    shares = tuple(entry if isinstance(entry, ScopeWeight) else ScopeWeight(entry) for entry in scopes)
+    whose = search_scopes([share.scope for share in shares], scope)
+    if len(whose) < len(shares):
+        raise InvalidScope("a scope with a weight stands in scopes twice")
+    return whose, shares
 
 
 def one_each(scopes: Any, queries: Any) -> tuple[Scope, ...]:

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from typing import Final
 
-import msgspec
-
 from ..ops import cancel
 from ..ops.pressure import Pace, embedding_time, too_late
+from ..policy import modes
 from ..types import Ranking
 from .deadline import Deadline
 
@@ -50,11 +49,11 @@ class Ladder:
         if cancellation is not None:
             cancellation.check()
         deadline.check("the search by words")
-        return msgspec.structs.replace(ranking, similarity=0.0)
+        return modes.replaced(ranking, similarity=0.0)
 
     def without_words(self, ranking: Ranking, deadline: Deadline, pace: Pace) -> Ranking | None:
         """The weights of a hybrid search that would be too late with its words; None where it is in time."""
         if not (self.enabled and too_late(deadline.left(), pace)):
             return None
         pace.left_out()
-        return msgspec.structs.replace(ranking, lexical=0.0, adjacent=0.0)
+        return modes.replaced(ranking, lexical=0.0, adjacent=0.0)

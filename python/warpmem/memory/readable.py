@@ -12,7 +12,18 @@ from ..ops.tracing import NO_SPAN
 from ..policy import modes
 from ..policy.context import pack
 from ..protocols import Reranker, TokenCounter, Tracer
-from ..types import Change, ContextBlock, ItemPage, MemoryItem, Order, Ranking, Scope, SearchResult, Version
+from ..types import (
+    Change,
+    ContextBlock,
+    ItemPage,
+    MemoryItem,
+    Order,
+    Ranking,
+    Scope,
+    ScopeWeight,
+    SearchResult,
+    Version,
+)
 from . import arguments
 from .reader import SearchOptions
 
@@ -44,7 +55,7 @@ class Readable:
         run_id: str | None = None,
         corpus_id: str | None = None,
         scope: Scope | None = None,
-        scopes: Sequence[Scope] | None = None,
+        scopes: Sequence[Scope | ScopeWeight] | None = None,
         k: int = 10,
         filters: Mapping[str, Any] | None = None,
         kinds: Sequence[str] | None = None,
@@ -63,7 +74,8 @@ class Readable:
     ) -> SearchResult:
         """The k best items of the scopes by final score; fewer only when fewer match. Exact.
 
-        Order: score descending, then the order of `scopes`, then earlier added first. `filters`: see
+        Order: score descending, then the order of `scopes`, then earlier added first. `scopes` may hold
+        ScopeWeight, which gives a scope a weight and a quota. `ranking`: see Ranking. `filters`: see
         policy/filters.py; applied inside the scan. `as_of`: what was true then; `known_at`: what had been
         recorded by then, in the version of then. `mode`: a preset of weights, see policy/modes.py; "hybrid"
         goes by meaning, words and words around; None is the configuration's. `now` stands in for the clock
@@ -82,14 +94,14 @@ class Readable:
         Raises InputError, Overloaded, and as the embedder and the reranker.
         """
         self._check_open()
-        whose = arguments.search_scopes(
+        whose, shares = arguments.weighted_scopes(
             scopes, arguments.one_scope(scope, user_id, agent_id, run_id, corpus_id)
         )
         mode = modes.chosen(mode, ranking, query, vector, self._config.mode)
         options = SearchOptions(
             k=k, filters=filters, kinds=kinds, ranking=ranking, min_similarity=min_similarity, as_of=as_of,
             known_at=known_at, mode=mode, rerank=rerank, now=now, deadline=deadline, explain=explain,
-            return_vectors=return_vectors, quarantined=quarantined,
+            return_vectors=return_vectors, quarantined=quarantined, shares=shares,
         )  # fmt: skip
         return self._find(None if query is None else (query,), vector, (whose,), options)[0]
 

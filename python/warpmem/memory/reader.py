@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import MAX_K
-from ..errors import DeadlineExceeded, InputError, NotSupported, Overloaded, StoreCorrupt
+from ..errors import DeadlineExceeded, InputError, Overloaded, StoreCorrupt
 from ..ops.clock import to_micros
 from ..ops.pressure import Pace
 from ..ops.tracing import NO_SPAN
@@ -21,22 +21,24 @@ from ..policy import modes
 from ..policy.filters import CompiledFilter, compile_filter
 from ..policy.metadata import check_text
 from ..protocols import Index, Log, Tracer
-from ..records import Match, Record, RowChange, ScopePart, ScoreParams, SearchRequest
-from ..types import Hit, MemoryItem, Ranking, Scope, SearchResult
-from . import arguments
+from ..records import Match, Record, RowChange, ScopePart, SearchRequest
+from ..types import Hit, Ranking, Scope, ScopeWeight, SearchResult
+from . import arguments, diversity
 from .cache import ItemCache, own
 from .deadline import Deadline
+from .division import Division, Joined
 from .ladder import Ladder
 from .masks import FilterMasks, Mask
+from .scoring import least_similarity, params_of, parts_of
 from .vectors import Vectors
 
 _TRIES = 16
 _SPARE = 64
-_MICROSECOND = timedelta(microseconds=1)
 
 
 class SearchOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What search and search_many take beside queries and scopes; see Memory.search."""
+    """What search and search_many take beside queries and scopes; see Memory.search. shares: the scopes of a
+    single search with their weights."""
 
     k: int = 10
     filters: Any = None
@@ -52,6 +54,7 @@ class SearchOptions(msgspec.Struct, frozen=True, kw_only=True):
     explain: bool = False
     return_vectors: Literal["numpy", "dlpack"] | None = None
     quarantined: bool = False
+    shares: Sequence[ScopeWeight] | None = None
 
 
 class Reader:
@@ -92,20 +95,20 @@ class Reader:
         started = time.perf_counter()
         deadline = deadline or Deadline(options.deadline)
         k = arguments.check_count(options.k, "k")
-        _refuse_unbuilt(options)
+        _check_forms(options)
         ranking = modes.weights(options.mode, options.ranking)
-        by_words = bool(ranking.lexical or ranking.adjacent)
-        if by_words and queries is None:
+        depth = diversity.candidates(k) if ranking.diversity else k
+        kinds = None if options.kinds is None else arguments.check_kinds(options.kinds)
+        division = Division(ranking, kinds, options.shares)
+        if division.by_words and queries is None:
             raise InputError("a search by words needs a query text")
-        blind = by_words and not ranking.similarity and vectors is None and options.min_similarity is None
+        blind = division.words_alone and vectors is None and options.min_similarity is None
         compiled = None if options.filters is None else compile_filter(options.filters)
         now = self._log.now() if options.now is None else to_micros(options.now, "now")
         at = now if options.as_of is None else to_micros(options.as_of, "as_of")
         known_at = None if options.known_at is None else to_micros(options.known_at, "known_at")
-        kinds = None if options.kinds is None else arguments.check_kinds(options.kinds)
-        params = _params(ranking, options.min_similarity, now)
         degraded: tuple[str, ...] = ()
-        pace = self._pace(scopes) if by_words and ranking.similarity else None
+        pace = self._pace(scopes) if division.hybrid else None
         reserve = pace if options.min_similarity is None else None
         if not blind:
             try:
@@ -118,10 +121,13 @@ class Reader:
         if blind:
             embedded = self._no_vectors(queries or (), len(scopes))
         elif pace is not None and (plain := self._ladder.without_words(ranking, deadline, pace)) is not None:
-            ranking, by_words, degraded = plain, False, ("lexical",)
+            ranking, degraded = plain, ("lexical",)
         if degraded:
-            params = _params(ranking, options.min_similarity, now)
-        words = queries if by_words and queries is not None else ("",) * len(scopes)
+            division = Division(ranking, kinds, options.shares)
+        pieces = [division.pieces(each) for each in scopes]
+        least = least_similarity(options.min_similarity)
+        params = [params_of(piece.ranking, least, now) for each in pieces for piece in each]
+        words = queries if division.by_words and queries is not None else ("",) * len(scopes)
         prepared = time.perf_counter()
         deadline.check("the scan")
         spare = 0
@@ -129,28 +135,24 @@ class Reader:
             masks: dict[int, Mask] = {}
             requests = [
                 SearchRequest(
-                    embedded[i],
-                    self._parts(scopes[i], compiled, masks, spare),
-                    at,
-                    known_at,
-                    kinds,
-                    words[i],
-                    options.quarantined,
+                    embedded[i], self._parts(piece.scopes, compiled, masks, spare), at, known_at, piece.kinds,
+                    words[i], options.quarantined, piece.but,
                 )
-                for i in range(len(scopes))
-            ]
+                for i, each in enumerate(pieces)
+                for piece in each
+            ]  # fmt: skip
             parts_each = max(1, *(len(request.parts) for request in requests))
-            fetched = max(k, min(k + spare * parts_each, MAX_K // parts_each))
+            fetched = max(depth, min(depth + spare * parts_each, MAX_K // parts_each))
             tracer = self._tracer
             with NO_SPAN if tracer is None else tracer.span("scan", queries=len(requests), k=fetched):
-                found = self._index.search(requests, fetched, params)
+                found = self._index.search(requests, fetched, params[0] if len(params) == 1 else params)
             scanned = time.perf_counter()
             if pace is not None and not degraded:
                 pace.seen(scanned - prepared)
             deadline.check("fetching the hits")
             records = self._records(found)
             if compiled is not None and spare:
-                found = [_verified(matches, records, compiled, k) for matches in found]
+                found = [_verified(matches, records, compiled, depth) for matches in found]
             # A row that came after its owner's mask was made may be the new version of one that passed. Then
             # the scan is made again, lets such rows through, and they are looked at afterwards.
             grown = [
@@ -167,8 +169,10 @@ class Reader:
             spare = max(spare, _SPARE, 2 * newest)
         results = []
         plan = self._index.plan()
-        for i, matches in enumerate(found):
-            hits, kept = self._hits(matches, records, scopes[i], ranking, params, options.explain, blind)
+        answers = iter(found)
+        for i, each in enumerate(pieces):
+            joined = division.joined(each, list(itertools.islice(answers, len(each))), records, depth)
+            hits, kept = self._hits(joined, records, scopes[i], ranking, k, now, options.explain, blind)
             done = time.perf_counter()
             timings = {"prepare": prepared - started, "scan": scanned - prepared, "fetch": done - scanned}
             result = SearchResult(hits, self._backend, plan, degraded, timings)
@@ -268,11 +272,12 @@ class Reader:
 
     def _hits(
         self,
-        matches: Sequence[Match],
+        joined: Joined,
         records: dict[tuple[bytes, int], Record],
         scopes: Sequence[Scope],
         ranking: Ranking,
-        params: ScoreParams,
+        k: int,
+        now: int,
         explain: bool,
         blind: bool,
     ) -> tuple[tuple[Hit, ...], list[Match]]:
@@ -280,12 +285,15 @@ class Reader:
         kept = []
         covered: dict[int, bool] = {}  # by identity: items of one scope share one object
         plain = ranking == modes.PRESETS["dense"] and not explain
-        for match in matches:
+        matches = [match for match in joined.matches if match[2:4] in records]
+        order: Sequence[int] = range(len(matches))
+        if ranking.diversity:
+            vectors = self._stored_vectors(matches)
+            order, different = diversity.choose(self._index, matches, vectors, k, ranking.diversity)
+        for position, place in enumerate(order):
+            match = matches[place]
             score, similarity, key, version = match[:4]
-            record = records.get((key, version))
-            if record is None:
-                continue
-            item = record.item
+            item = records[key, version].item
             seen = covered.get(id(item.scope))
             if seen is None:
                 seen = covered[id(item.scope)] = any(scope.covers(item.scope) for scope in scopes)
@@ -293,11 +301,15 @@ class Reader:
                 raise StoreCorrupt(
                     f"the index returned item {item.id} outside the scopes of the search; reopen the store"
                 )
-            parts = (
-                {"similarity": similarity}
-                if plain
-                else _parts_of(item, match, ranking, params, explain, blind)
-            )
+            if plain:
+                parts = {"similarity": similarity}
+            else:
+                by = ranking.by_kind.get(item.kind, ranking)
+                parts = parts_of(item, match, by, now, explain, blind)
+            if explain and ranking.diversity:
+                parts |= different[position]
+            if explain and joined.weights is not None:
+                parts["weight_scope"] = joined.weights[place]
             hits.append(Hit(own(item), score, parts))
             kept.append(match)
         return tuple(hits), kept
@@ -325,52 +337,10 @@ def _attributes(scope: Scope) -> tuple[str | None, str | None]:
     return (scope.agent_id if kind == "user" else None, scope.run_id if kind in ("user", "agent") else None)
 
 
-def _refuse_unbuilt(options: SearchOptions) -> None:
+def _check_forms(options: SearchOptions) -> None:
     arguments.check_flag(options.explain, "explain")
     arguments.check_flag(options.quarantined, "quarantined")
-    if isinstance(options.ranking, Ranking) and options.ranking.diversity:
-        raise NotSupported("the ranking weight diversity is not available in this version")
     if options.return_vectors is not None and (
         not isinstance(options.return_vectors, str) or options.return_vectors not in ("numpy", "dlpack")
     ):
         raise InputError("return_vectors must be 'numpy', 'dlpack' or None")
-
-
-def _params(ranking: Ranking, min_similarity: float | None, now: int) -> ScoreParams:
-    least = float("-inf")
-    if min_similarity is not None:
-        if isinstance(min_similarity, bool) or not isinstance(min_similarity, (int, float)):
-            raise InputError(f"min_similarity must be a number, not {type(min_similarity).__name__}")
-        if not -2.0 <= min_similarity <= 2.0:
-            raise InputError("min_similarity is a cosine: from -1 to 1")
-        least = float(min_similarity)
-    return ScoreParams(
-        float(ranking.similarity),
-        float(ranking.recency),
-        float(ranking.priority),
-        float(ranking.half_life // _MICROSECOND),
-        now,
-        least,
-        float(ranking.lexical),
-        float(ranking.adjacent),
-    )
-
-
-def _parts_of(
-    item: MemoryItem, match: Match, ranking: Ranking, params: ScoreParams, explain: bool, blind: bool
-) -> dict[str, float]:
-    """What the score is made of; the similarity only where the query was embedded."""
-    parts = {} if blind else {"similarity": match[1]}
-    if ranking.lexical:
-        parts["lexical"] = match[4]
-    if ranking.adjacent:
-        parts["adjacent"] = match[5]
-    if ranking.recency or explain:
-        age = max(0, params.now - to_micros(item.valid_from, "valid_from"))
-        parts["recency"] = 2.0 ** -(age / params.half_life)
-    if ranking.priority or explain:
-        parts["priority"] = item.priority
-    if explain:
-        for name in ("similarity", "lexical", "adjacent", "recency", "priority"):
-            parts[f"weight_{name}"] = float(getattr(ranking, name))
-    return parts

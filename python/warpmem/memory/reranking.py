@@ -19,7 +19,7 @@ from ..ops.tracing import NO_SPAN
 from ..policy.metadata import check_text
 from ..protocols import Reranker, Tracer
 from ..reason.scores import as_scores
-from ..types import Hit, Owner, Scope, SearchResult
+from ..types import Hit, Owner, Ranking, Scope, SearchResult
 from . import arguments
 from .costs import CostLedger
 from .deadline import Deadline
@@ -82,8 +82,9 @@ class Reranking:
         if deadline.left() is None:
             reranker()  # what it raises is said before anything is searched
         widest = max(map(len, scopes))
-        fetched = msgspec.structs.replace(options, k=max(k, min(depth, MAX_K // widest)))
-        found = reader.search(queries, vectors, scopes, fetched, deadline)
+        if not (isinstance(options.ranking, Ranking) and options.ranking.diversity):
+            options = msgspec.structs.replace(options, k=max(k, min(depth, MAX_K // widest)))
+        found = reader.search(queries, vectors, scopes, options, deadline)
         return [
             self._reranked(reranker, query, whose[0].owner, result, depth, k, deadline, options.explain)
             for query, whose, result in zip(queries, scopes, found, strict=True)

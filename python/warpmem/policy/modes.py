@@ -28,7 +28,7 @@ def weights(mode: Any, ranking: Any) -> Ranking:
     if ranking is not None and not isinstance(ranking, Ranking):
         raise InputError(f"ranking must be a warpmem.Ranking, not {type(ranking).__name__}")
     if mode is None:
-        return PRESETS["dense"] if ranking is None else ranking
+        return ranking or PRESETS["dense"]
     if not isinstance(mode, str) or mode not in PRESETS:
         raise InputError(f"mode must be one of {', '.join(map(repr, PRESETS))}")
     preset = PRESETS[mode]
@@ -37,7 +37,15 @@ def weights(mode: Any, ranking: Any) -> Ranking:
     plain = PRESETS["dense"]
     if any(getattr(ranking, name) != getattr(plain, name) for name in _OWN):
         raise InputError(f"mode {mode!r} sets the weights {', '.join(_OWN)}; leave them out of the ranking")
-    return msgspec.structs.replace(ranking, **{name: getattr(preset, name) for name in _OWN})
+    for of_kind in ranking.by_kind.values():
+        weights(mode, of_kind)
+    return replaced(ranking, **{name: getattr(preset, name) for name in _OWN})
+
+
+def replaced(ranking: Ranking, **own: float) -> Ranking:
+    """With some weights in place of its own, and of those of kinds."""
+    by_kind = {kind: replaced(of_kind, **own) for kind, of_kind in ranking.by_kind.items()}
+    return msgspec.structs.replace(ranking, by_kind=by_kind, **own)
 
 
 def chosen(mode: Any, ranking: Any, texts: Any, vectors: Any, default: str) -> Any:

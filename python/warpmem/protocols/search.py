@@ -144,8 +144,18 @@ class Index(Protocol):
         """Take in committed changes; visible to the next search. Owners not loaded are left alone."""
         ...
 
-    def search(self, requests: Sequence[SearchRequest], k: int, params: ScoreParams) -> list[list[Match]]:
-        """The k best matches of each request, exactly. An item appears once per request."""
+    def search(
+        self, requests: Sequence[SearchRequest], k: int, params: ScoreParams | Sequence[ScoreParams]
+    ) -> list[list[Match]]:
+        """The k best matches of each request, exactly. An item appears once per request. params: of all, or
+        of each."""
+        ...
+
+    def mmr(
+        self, vectors: NDArray[np.float32], relevance: NDArray[np.float32], k: int, weight: float
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """k relevant and different ones of n <= 1,024 candidates (index/kernels.py): values, positions (k,)
+        in the order of choice. vectors (n, dim), relevance (n,)."""
         ...
 
     def row_keys(self, owner: int) -> tuple[int, Sequence[tuple[bytes, int] | None]]:

@@ -52,6 +52,9 @@ from .ranking import (
 from .ranking import (
     Ranking as Ranking,
 )
+from .ranking import (
+    ScopeWeight as ScopeWeight,
+)
 from .results import (
     Change as Change,
 )

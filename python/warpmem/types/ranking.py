@@ -6,9 +6,13 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from ..errors import InputError
+from ..errors import InputError, InvalidScope
+from .items import Scope
 
 _MAX_HALF_LIFE = timedelta(days=365_250)
+
+
+_WEIGHTS = ("similarity", "lexical", "adjacent", "recency", "priority")
 
 
 class Ranking(msgspec.Struct, frozen=True, kw_only=True):
@@ -17,7 +21,14 @@ class Ranking(msgspec.Struct, frozen=True, kw_only=True):
     similarity: cosine in [-1, 1]. lexical: BM25 of the query's words in the text, as a share of the best that
     they could have, in [0, 1). adjacent: lexical of the items just before and after in the same run (of one
     kind, agent and run), whatever filters say, and half of that of the next but one. priority: the item's
-    own, in [0, 1]. recency: ``2 ** (-max(0, now - valid_from) / half_life)`` in (0, 1]. diversity: reserved.
+    own, in [0, 1]. recency: ``2 ** (-max(0, now - valid_from) / half_life)`` in (0, 1].
+
+    by_kind: rankings of their own for items of these kinds; all weights are theirs. The k best are those of
+    all kinds together, so the weights of one should give scores like the others'.
+
+    diversity: from 0 to 1. Above 0, hits are chosen one after the other from the max(4 k, 50) best, 1,024 at
+    most (so k <= 1,024): each has the largest (1 - diversity) * score - diversity * its largest cosine with a
+    hit before it (maximal marginal relevance, Carbonell and Goldstein, 1998). Scores stay as they are.
     """
 
     similarity: float = 1.0
@@ -27,14 +38,46 @@ class Ranking(msgspec.Struct, frozen=True, kw_only=True):
     priority: float = 0.0
     half_life: timedelta = timedelta(days=30)
     diversity: float = 0.0
+    by_kind: dict[str, Ranking] = {}
 
     def __post_init__(self) -> None:
-        for name in ("similarity", "lexical", "adjacent", "recency", "priority", "diversity"):
+        for name in _WEIGHTS:
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0.0 <= value <= 1e6:
                 raise InputError(f"ranking weight {name} must be a number from 0 to 1e6")
         if not isinstance(self.half_life, timedelta) or self.half_life < timedelta(microseconds=1):
             raise InputError("ranking half_life must be a timedelta of at least a microsecond")
+        diversity = self.diversity
+        if not isinstance(diversity, (int, float)) or isinstance(diversity, bool) or not 0 <= diversity <= 1:
+            raise InputError("ranking diversity must be a number from 0 to 1")
+        if not isinstance(self.by_kind, dict):
+            raise InputError(f"ranking by_kind must be a dict, not {type(self.by_kind).__name__}")
+        for kind, ranking in self.by_kind.items():
+            if not isinstance(kind, str) or not isinstance(ranking, Ranking):
+                raise InputError("ranking by_kind must hold a warpmem.Ranking for each kind")
+            if ranking.by_kind or ranking.diversity:
+                raise InputError("a ranking inside by_kind has no by_kind and no diversity of its own")
+
+
+class ScopeWeight(msgspec.Struct, frozen=True):
+    """One of the scopes of a search: what it counts beside the others, and how many of the hits it may give.
+
+    Scores of its items are multiplied by `weight`, above 0. Hits are taken best first; an item that several
+    of the scopes cover counts once, for the one in which it scores most and whose `quota` is not used up."""
+
+    scope: Scope
+    weight: float = 1.0
+    quota: int | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.scope, Scope):
+            raise InvalidScope(f"scopes must hold warpmem.Scope, not {type(self.scope).__name__}")
+        weight = self.weight
+        if not isinstance(weight, (int, float)) or isinstance(weight, bool) or not 0.0 < weight <= 1e6:
+            raise InputError("the weight of a scope must be a number above 0, up to 1e6")
+        quota = self.quota
+        if quota is not None and (not isinstance(quota, int) or isinstance(quota, bool) or quota < 1):
+            raise InputError("the quota of a scope must be an integer from 1, or None")
 
 
 class RankBy(msgspec.Struct, frozen=True, kw_only=True):

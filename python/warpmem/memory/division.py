@@ -1,0 +1,130 @@
+"""A search whose kinds or scopes are weighed differently: what the index is asked, and one answer of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from ..records import Match, Record
+from ..types import Ranking, Scope, ScopeWeight
+from . import arguments
+
+
+class Piece(NamedTuple):
+    """A part of a search that one ranking serves. kinds: None for any; but: kinds left out. share: which of
+    the weighted scopes it is, None for all."""
+
+    scopes: Sequence[Scope]
+    ranking: Ranking
+    kinds: tuple[str, ...] | None
+    but: tuple[str, ...] = ()
+    share: int | None = None
+
+
+class Joined(NamedTuple):
+    """The best of all pieces, with their weighted scores; weights: of their scopes, where these have some."""
+
+    matches: Sequence[Match]
+    weights: Sequence[float] | None
+
+
+class Division:
+    """How a search is divided.
+
+    by_words: some ranking asks for words. words_alone: all do, and none for similarity. hybrid: all ask for
+    both.
+
+    The k best of each piece hold the k best of the search: where quotas refuse
+    one of a scope's k best, other hits have taken all places or the scope has given all that it may."""
+
+    def __init__(
+        self, ranking: Ranking, kinds: tuple[str, ...] | None, shares: Sequence[ScopeWeight] | None
+    ) -> None:
+        self._rankings = _rankings(ranking, kinds)
+        self._shares = shares
+        wordy = [bool(own.lexical or own.adjacent) for own, *_ in self._rankings]
+        similar = [bool(own.similarity) for own, *_ in self._rankings]
+        self.by_words = any(wordy)
+        self.words_alone = all(wordy) and not any(similar)
+        self.hybrid = all(wordy) and all(similar)
+
+    def pieces(self, scopes: Sequence[Scope]) -> list[Piece]:
+        """Of one query over its scopes; where these are weighted, in their order."""
+        if self._shares is None:
+            return [Piece(scopes, *own) for own in self._rankings]
+        return [
+            Piece((share.scope,), *own, place)
+            for place, share in enumerate(self._shares)
+            for own in self._rankings
+        ]
+
+    def joined(
+        self,
+        pieces: Sequence[Piece],
+        found: Sequence[Sequence[Match]],
+        records: Mapping[tuple[bytes, int], Record],
+        k: int,
+    ) -> Joined:
+        """The k best of what was found of each piece, in the order that one scan would give: score, place of
+        the scope, then earlier added first."""
+        if len(pieces) == 1 and self._shares is None:
+            return Joined(found[0], None)
+        candidates = []
+        for piece, matches in zip(pieces, found, strict=True):
+            weight = 1.0 if piece.share is None or self._shares is None else self._shares[piece.share].weight
+            for match in matches:
+                record = records.get(match[2:4])
+                if record is None:
+                    continue
+                place = piece.share
+                if place is None:
+                    place = next(i for i, scope in enumerate(piece.scopes) if scope.covers(record.item.scope))
+                candidates.append((-weight * match[0], place, record.ordinal, match, weight))
+        candidates.sort(key=lambda candidate: candidate[:3])
+        best = self._within_quotas(candidates, k)
+        if self._shares is None:
+            return Joined([match for match, _ in best], None)
+        return Joined(
+            [(weight * match[0], *match[1:]) for match, weight in best], [weight for _, weight in best]
+        )
+
+    def _within_quotas(
+        self, candidates: Iterable[tuple[float, int, int, Match, float]], k: int
+    ) -> list[tuple[Match, float]]:
+        left = [k if share.quota is None else share.quota for share in self._shares or ()]
+        best: dict[bytes, tuple[Match, float]] = {}
+        for _, place, _, match, weight in candidates:
+            if match[2] in best or (left and not left[place]):
+                continue
+            best[match[2]] = match, weight
+            if left:
+                left[place] -= 1
+            if len(best) == k:
+                break
+        return list(best.values())
+
+
+def _rankings(
+    ranking: Ranking, kinds: tuple[str, ...] | None
+) -> list[tuple[Ranking, tuple[str, ...] | None, tuple[str, ...]]]:
+    """(ranking, kinds, kinds left out) of each group of kinds that are scored alike."""
+    named = arguments.check_kinds(list(ranking.by_kind)) if ranking.by_kind else ()
+    groups: list[tuple[Ranking, list[str]]] = []
+    for kind in named:
+        if kinds is not None and kind not in kinds:
+            continue
+        own = ranking.by_kind[kind]
+        for other, members in groups:
+            if other == own:
+                members.append(kind)
+                break
+        else:
+            groups.append((own, [kind]))
+    found: list[tuple[Ranking, tuple[str, ...] | None, tuple[str, ...]]] = [
+        (own, tuple(members), ()) for own, members in groups
+    ]
+    if kinds is None:
+        found.append((ranking, None, named))
+    elif others := tuple(kind for kind in kinds if kind not in named):
+        found.append((ranking, others, ()))
+    return found
