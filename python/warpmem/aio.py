@@ -81,6 +81,7 @@ class AsyncMemory:
     get = _delegate(Memory.get)
     get_many = _delegate(Memory.get_many)
     list = _delegate(Memory.list)
+    timeline = _delegate(Memory.timeline)
     count = _delegate(Memory.count)
     owners = _delegate(Memory.owners)
     history = _delegate(Memory.history)

@@ -6,11 +6,12 @@ import base64
 import binascii
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from ..config import Config
 from ..errors import InputError, NotFound
-from ..ops.clock import to_datetime
+from ..ops.clock import to_datetime, to_micros
 from ..ops.ids import format_id, parse_id
 from ..policy.filters import compile_filter
 from ..policy.reconcile import is_current
@@ -66,15 +67,35 @@ class Browser:
             raise InputError("order must be 'recorded' or 'valid_from'")
         arguments.check_flag(reverse, "reverse")
         after = None if cursor is None else _parse_cursor(cursor, order)
-        items: list[MemoryItem] = []
-        last = b""
-        matching = self._matching(scope, kinds, filters, order, reverse, after, include_past, quarantined)
-        for position, record in matching:
-            if len(items) == limit:
-                return ItemPage(tuple(items), base64.urlsafe_b64encode(last).decode("ascii"))
-            items.append(record.item)
-            last = position
-        return ItemPage(tuple(items), None)
+        found = self._matching(scope, kinds, filters, order, reverse, after, include_past, quarantined)
+        return _page(found, limit)
+
+    def timeline(
+        self,
+        scope: Scope,
+        since: datetime | None,
+        until: datetime | None,
+        kinds: Sequence[str] | None,
+        key: str | None,
+        reverse: bool,
+        limit: int,
+        cursor: str | None,
+    ) -> ItemPage:
+        arguments.check_count(limit, "limit", _MAX_PAGE)
+        arguments.check_flag(reverse, "reverse")
+        first = None if since is None else to_micros(since, "since")
+        last = None if until is None else to_micros(until, "until")
+        if first is not None and last is not None and last <= first:
+            raise InputError(f"until must be after since, not {until} after {since}")
+        filters: dict[str, Any] = {}
+        if first is not None or last is not None:
+            filters["valid"] = {"during": [since, until]}
+        if key is not None:
+            filters["key"] = arguments.check_name(key, "key")
+        after = None if cursor is None else _parse_cursor(cursor, "valid_from")
+        end = None if reverse else until
+        found = self._matching(scope, kinds, filters, "valid_from", reverse, after, True, False, end)
+        return _page(found, limit)
 
     def count(
         self,
@@ -97,7 +118,9 @@ class Browser:
         after: bytes | None,
         include_past: bool,
         quarantined: bool,
+        until: datetime | None = None,
     ) -> Iterator[tuple[bytes, Record]]:
+        """until: where nothing begins earlier, in the order of `valid_from`, there is no more."""
         arguments.check_flag(include_past, "include_past")
         arguments.check_flag(quarantined, "quarantined")
         compiled = None if filters is None else compile_filter(filters)
@@ -110,6 +133,8 @@ class Browser:
         now = self._log.now()
         for position, record in self._log.records(owner, order=order, reverse=reverse, after=after):
             item = record.item
+            if until is not None and item.valid_from >= until:
+                return
             if (
                 scope.covers(item.scope)
                 and (wanted is None or item.kind in wanted)
@@ -200,6 +225,17 @@ class Browser:
             return None
         started = to_datetime(job.started_at)
         return ReembedStatus(job.model_id, job.dimension, job.rows, started, running, job.done)
+
+
+def _page(found: Iterator[tuple[bytes, Record]], limit: int) -> ItemPage:
+    items: list[MemoryItem] = []
+    last = b""
+    for position, record in found:
+        if len(items) == limit:
+            return ItemPage(tuple(items), base64.urlsafe_b64encode(last).decode("ascii"))
+        items.append(record.item)
+        last = position
+    return ItemPage(tuple(items), None)
 
 
 def _parse_cursor(cursor: str, order: Order) -> bytes:

@@ -219,6 +219,34 @@ class Readable:
             whose, kinds, filters, order, reverse, limit, cursor, include_past, quarantined
         )
 
+    def timeline(
+        self,
+        scope: Scope | None = None,
+        *,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        run_id: str | None = None,
+        corpus_id: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        kinds: Sequence[str] | None = None,
+        key: str | None = None,
+        reverse: bool = False,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> ItemPage:
+        """One page of what was true in a scope and when, oldest first by `valid_from`, or newest with
+        `reverse`.
+
+        Everything that was true at some time from `since` on and before `until`, what was superseded or has
+        expired included; an item's `valid_from` and `valid_to` say when. `key`: only the values of this key,
+        one after the other. Corrected items stand there as they are now known. `cursor` and `limit`: as in
+        `list`. Raises InputError.
+        """
+        self._check_open()
+        whose = arguments.required(arguments.one_scope(scope, user_id, agent_id, run_id, corpus_id))
+        return self._browser.timeline(whose, since, until, kinds, key, reverse, limit, cursor)
+
     def count(
         self,
         scope: Scope | None = None,

@@ -1,9 +1,10 @@
 """The grammar of filters, over any set of fields: a filter is checked once and comes out as a tree.
 
     filter     = {} | {entry, ...}                          all entries hold; {} matches everything
-    entry      = "and": [filter, ...] | "or": [filter, ...] | "not": filter | field: condition
+    entry      = "and": [filter, ...] | "or": [filter, ...] | "not": filter | field: condition | span: bounds
     condition  = scalar                                     short for {"eq": scalar}
                | {operator: operand, ...}                   at least one; all hold
+    bounds     = {"before": time, "after": time, "during": [time | null, time | null]}    at least one
 
 policy/filters.py says what the operators mean and evaluates trees over items; index/filter_terms.py turns
 them into terms over the columns of a pool.
@@ -23,6 +24,7 @@ MAX_NODES = 10_000
 
 OPERATORS = ("eq", "ne", "gt", "gte", "lt", "lte", "in", "nin", "contains", "icontains", "exists")
 COMPARISONS = ("gt", "gte", "lt", "lte")
+SPAN_OPERATORS = ("before", "after", "during")
 
 _REFUSED: dict[Family, frozenset[str]] = {
     "string": frozenset(),
@@ -78,10 +80,12 @@ class ParsedFilter(NamedTuple):
 
 class Vocabulary(NamedTuple):
     """What a filter may talk about. family: (field, path) -> its family. operand: (family, value, path) ->
-    the checked scalar. Both raise InvalidFilter."""
+    the checked scalar. Both raise InvalidFilter. spans: names that stand for two fields, the time when
+    something begins and the one when it ends, which is missing where it does not."""
 
     family: Callable[[str, str], Family]
     operand: Callable[[Family, Any, str], Any]
+    spans: Mapping[str, tuple[str, str]] = {}
 
 
 def parse_filter(filters: Mapping[str, Any] | None, vocabulary: Vocabulary) -> ParsedFilter:
@@ -120,6 +124,8 @@ class _Parser:
             elif name == "not":
                 part, text = self.expression(value, here, depth + 1)
                 parts.append((Not(part), f"!({text})"))
+            elif name in self._vocabulary.spans:
+                parts.append(self.span(name, value, here))
             else:
                 parts.append(self.condition(name, value, here))
         return _all_of(parts)
@@ -155,6 +161,48 @@ class _Parser:
             tests.append((operator, checked))
             canonical.append(json.dumps([name, operator, text], separators=(",", ":")))
         return Condition(name, family, tuple(tests)), _join("&", canonical)
+
+    def span(self, name: str, value: Any, path: str) -> tuple[Node, str]:
+        """What begins and ends within bounds, as conditions on both fields."""
+        if not isinstance(value, Mapping) or not value:
+            raise InvalidFilter(path, f"expected an object with {', '.join(SPAN_OPERATORS)}")
+        begins, ends = self._vocabulary.spans[name]
+        latest: list[Any] = []
+        earliest: list[Any] = []
+        parts: list[tuple[Node, str]] = []
+        for operator, operand in value.items():
+            here = f"{path}.{operator}"
+            if operator not in SPAN_OPERATORS:
+                raise InvalidFilter(here, f"unknown operator; the operators are {', '.join(SPAN_OPERATORS)}")
+            if operator == "during":
+                first, last = self.bounds(operand, here)
+                if first is not None:
+                    still = [
+                        self.condition(ends, {"exists": False}, here),
+                        self.condition(ends, {"gt": first}, here),
+                    ]
+                    parts.append(_any_of(still))
+                latest += [] if last is None else [last]
+            else:
+                time = self._vocabulary.operand("time", operand, here)
+                (latest if operator == "before" else earliest).append(time)
+        if earliest and latest and min(latest) <= max(earliest):
+            raise InvalidFilter(path, f"nothing begins before {min(latest)} and not before {max(earliest)}")
+        parts += [self.condition(begins, {"lt": time}, path) for time in latest]
+        parts += [self.condition(begins, {"gte": time}, path) for time in earliest]
+        return _all_of(parts)
+
+    def bounds(self, value: Any, path: str) -> tuple[Any, Any]:
+        """[first, last]: checked times, None where there is no bound."""
+        if not isinstance(value, (list, tuple)) or len(value) != 2 or value[0] is value[1] is None:
+            raise InvalidFilter(path, "expected [first, last], one of which may be null")
+        first, last = (
+            None if time is None else self._vocabulary.operand("time", time, f"{path}[{i}]")
+            for i, time in enumerate(value)
+        )
+        if first is not None and last is not None and last <= first:
+            raise InvalidFilter(path, f"the end {last} is not after the beginning {first}")
+        return first, last
 
     def operand(self, family: Family, operator: str, operand: Any, path: str) -> tuple[Any, Any]:
         """(checked operand, operand for the canonical text)."""

@@ -1,10 +1,12 @@
 """Filters: a closed grammar over one item, compiled once into closures.
 
     filter     = {} | {entry, ...}                          all entries hold; {} matches everything
-    entry      = "and": [filter, ...] | "or": [filter, ...] | "not": filter | field: condition
+    entry      = "and": [filter, ...] | "or": [filter, ...] | "not": filter
+               | field: condition | "valid": bounds
     condition  = scalar                                     short for {"eq": scalar}
                | {operator: operand, ...}                   at least one; all hold
     field      = "metadata.<key>[.<key>...]" | an item field (ITEM_FIELDS)
+    bounds     = {"before": time, "after": time, "during": [time | null, time | null]}
 
     operator       operand                 holds when the field is present and ...
     eq  ne         scalar                  equals it; does not equal it
@@ -19,6 +21,10 @@ strings. A boolean is not a number; 1 equals 1.0; integers and floats compare ex
 code point. `null` in metadata is a present value that equals null and is never ordered. An item field that
 is None (no key, no end, no agent) is missing instead, so null is refused there; `entities` and `sources` are
 always present. Time fields take ISO 8601 strings with an offset, or aware datetimes.
+
+`valid` is the time in which an item is true, from valid_from to valid_to. before: it begins before that time.
+after: it begins then or later. during: it is true at some time from the first on and before the last. Bounds
+that nothing can meet are refused. It narrows what is looked at; a search sees what is true at `as_of`.
 
 A metadata key that itself holds a dot, and an element of a list by its number, cannot be addressed.
 """
@@ -97,11 +103,13 @@ def _family(name: str, path: str) -> Family:
         return "json"
     if name not in ITEM_FIELDS:
         known = ", ".join(ITEM_FIELDS)
-        raise InvalidFilter(path, f"unknown field; write metadata.<key>, or one of {known}, or and, or, not")
+        raise InvalidFilter(
+            path, f"unknown field; write metadata.<key>, or one of {known}, or valid, and, or, not"
+        )
     return ITEM_FIELDS[name]
 
 
-_VOCABULARY = Vocabulary(_family, check_operand)
+_VOCABULARY = Vocabulary(_family, check_operand, {"valid": ("valid_from", "valid_to")})
 
 
 # ------------------------------------------------------------------------------------ tests over an item
