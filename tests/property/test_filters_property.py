@@ -1,4 +1,4 @@
-"""Random filters against an evaluator written straight from the grammar's table, sharing no code with it."""
+"""Random filters against tests/filter_oracle.py."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from filter_oracle import evaluate
 from warpmem.policy.filters import compile_filter
 from warpmem.types import MemoryItem, Scope
 
 T0 = datetime(2026, 3, 4, 9, tzinfo=UTC)
-GONE = object()
 
 numbers = st.integers(-3, 3) | st.sampled_from([0.0, 1.0, 2.5, -1.5, 2**53, 2**53 + 1, float(2**53)])
 strings = st.sampled_from(["", "a", "A", "ab", "B", "ß", "SS", "1"])
@@ -40,72 +40,6 @@ filters = st.recursive(
     ),
     max_leaves=8,
 )
-
-
-def same(a: Any, b: Any) -> bool:
-    if type(a) is bool or type(b) is bool or a is None or b is None:
-        return a is b
-    return bool(a == b)
-
-
-def look_up(item: dict[str, Any], field: str) -> Any:
-    here: Any = item
-    for part in field.split("."):
-        if not isinstance(here, dict) or part not in here:
-            return GONE
-        here = here[part]
-    return here
-
-
-def holds(op: str, operand: Any, value: Any) -> bool:
-    if op == "exists":
-        return (value is not GONE) == operand
-    if value is GONE:
-        return False
-    if op == "eq":
-        return same(value, operand)
-    if op == "ne":
-        return not same(value, operand)
-    if op == "in":
-        return any(same(value, one) for one in operand)
-    if op == "nin":
-        return not any(same(value, one) for one in operand)
-    if op in ("contains", "icontains"):
-        fold = str.casefold if op == "icontains" else (lambda s: s)
-        if isinstance(value, str):
-            return isinstance(operand, str) and fold(operand) in fold(value)
-        if not isinstance(value, list):
-            return False
-        if op == "icontains":
-            return any(isinstance(one, str) and fold(one) == fold(operand) for one in value)
-        return any(same(one, operand) for one in value)
-    strings_ = isinstance(value, str) and isinstance(operand, str)
-    numbers_ = (
-        not isinstance(value, bool) and isinstance(value, (int, float)) and not isinstance(operand, str)
-    )
-    if not (strings_ or numbers_):
-        return False
-    order = (value > operand) - (value < operand)
-    return {"gt": order > 0, "gte": order >= 0, "lt": order < 0, "lte": order <= 0}[op]
-
-
-def evaluate(node: dict[str, Any], item: dict[str, Any]) -> bool:
-    for name, value in node.items():
-        if name == "and":
-            ok = all(evaluate(part, item) for part in value)
-        elif name == "or":
-            ok = any(evaluate(part, item) for part in value)
-        elif name == "not":
-            ok = not evaluate(value, item)
-        else:
-            found = look_up(item, name)
-            if isinstance(value, dict):
-                ok = all(holds(op, operand, found) for op, operand in value.items())
-            else:
-                ok = holds("eq", value, found)
-        if not ok:
-            return False
-    return True
 
 
 def make_item(meta: dict[str, Any], kind: str, key: str | None) -> MemoryItem:
