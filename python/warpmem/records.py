@@ -247,9 +247,10 @@ class ScopePart(msgspec.Struct, frozen=True):
 
 
 class SearchRequest(msgspec.Struct, frozen=True):
-    """One query. vector: (dim,) float32, normalised. at: the world time asked for. known_at: the store's
-    knowledge asked for, None for now. kinds: None for any. words: the query's text, for the lexical part.
-    quarantined: items in quarantine are met, too. but: kinds that are left out."""
+    """One query. vector: (dim,) float32, normalised. at: the world time asked for, or the last of a period
+    that begins with `since`. known_at: the store's knowledge asked for, None for now. kinds: None for any.
+    words: the query's text, for the lexical part. quarantined: items in quarantine are met, too. but: kinds
+    that are left out."""
 
     vector: Any
     parts: tuple[ScopePart, ...]
@@ -259,6 +260,7 @@ class SearchRequest(msgspec.Struct, frozen=True):
     words: str = ""
     quarantined: bool = False
     but: tuple[str, ...] = ()
+    since: int | None = None
 
 
 class ScoreParams(msgspec.Struct, frozen=True):

@@ -23,6 +23,8 @@ from word_model import WordModel
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
+MICROSECOND = timedelta(microseconds=1)
+LONG_AGO = datetime.min.replace(tzinfo=UTC)
 FOREVER = datetime.max.replace(tzinfo=UTC)
 DIM = 4
 WORDS = ["alpha", "alphabet", "beta", "x7", "2024", "to", "tower", "towers", "cafe", "red"]
@@ -208,6 +210,11 @@ class Model:
         back, known_back = self.pick(0, 0, 0, 3, 9), self.pick(None, None, None, 0, 5)
         at = now - back * HOUR
         known_at = None if known_back is None else now - known_back * HOUR
+        during = self.pick(None, None, None, (9, 3), (4, -2), (None, 5), (2, None))
+        since, until = at, at + MICROSECOND
+        if during is not None:
+            first, end = (None if hours is None else now - hours * HOUR for hours in during)
+            since, until, back = first or LONG_AGO, end or FOREVER, 0
         options: dict[str, Any] = {
             "k": k,
             "kinds": kinds,
@@ -215,6 +222,7 @@ class Model:
             "min_similarity": least,
             "as_of": at if back else None,
             "known_at": known_at,
+            "during": None if during is None else (first, end),
             "vector": vector,
             **weights,
         }
@@ -242,8 +250,8 @@ class Model:
             if (
                 not groups
                 or not known
-                or not row.valid_from <= at < row.valid_to
-                or row.expires_at <= at
+                or not (row.valid_from < until and since < row.valid_to)
+                or row.expires_at <= since
                 or (kinds is not None and row.kind not in kinds)
                 or (least_n is not None and row.n < least_n)
                 or (least is not None and similarity < np.float32(least))

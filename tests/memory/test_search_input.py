@@ -48,7 +48,10 @@ def memory() -> Iterator[Memory]:
         {"min_similarity": float("nan")}, {"kinds": []}, {"kinds": "fact"}, {"kinds": ["No"]}, {"k": 0},
         {"k": 4097}, {"explain": 1}, {"return_vectors": "torch"}, {"return_vectors": True}, {"rerank": 0},
         {"rerank": "yes"}, {"vector": [1, 2]}, {"vector": [0.0] * DIM}, {"vector": "v"}, {"deadline": -1},
-        {"as_of": "2026-01-01"}, {"known_at": 3}, {"now": THEN.date()},
+        {"during": THEN}, {"during": (THEN,)}, {"during": (THEN, THEN)}, {"during": (None, None)},
+        {"during": (THEN, THEN - timedelta(1))}, {"during": (THEN, "2027")},
+        {"during": (THEN, None), "as_of": THEN}, {"as_of": "2026-01-01"}, {"known_at": 3},
+        {"now": THEN.date()},
     ],
 )  # fmt: skip
 def test_refused_arguments(memory: Memory, options: dict[str, Any]) -> None:
@@ -81,7 +84,7 @@ def test_times_without_a_zone_or_against_each_other(memory: Memory) -> None:
     for name in ("since", "until"):
         with pytest.raises(InvalidTime):
             memory.timeline(user_id="u", **{name: naive})  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="after since"):
+    with pytest.raises(InputError, match="end after it begins"):
         memory.timeline(user_id="u", since=THEN, until=THEN - timedelta(1))
     for bounds in ({"during": [THEN, THEN]}, {"before": THEN, "after": THEN}):
         with pytest.raises(InvalidFilter):

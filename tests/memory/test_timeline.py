@@ -144,6 +144,9 @@ def test_bounds_of_valid_times(memory: Memory, clock: FixedClock) -> None:
         assert [item.text.removeprefix("Home is ") for item in found] == places, bounds
         rest = memory.list(user_id="u", filters={"not": {"valid": bounds}}, include_past=True).items
         assert len(found) + len(rest) == 4
+        if bounds.keys() == {"during"} and not isinstance(bounds["during"][1], str):
+            hits = memory.search("home", user_id="u", during=bounds["during"])
+            assert {hit.item.id for hit in hits} == {item.id for item in found}
         for at in (moment[5], moment[15], moment[29]):
             hits = memory.search("home", user_id="u", filters={"valid": bounds}, as_of=at)
             current = [item.id for item in found if item.valid_from <= at < (item.valid_to or FOREVER)]

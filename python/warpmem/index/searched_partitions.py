@@ -246,6 +246,7 @@ class SearchedPartitions(WordedPartitions):
         if request.kinds is not None:
             values = sorted(self._kinds[kind] for kind in set(request.kinds) if kind in self._kinds)
         at, known_at = request.at, request.known_at
+        since = at if request.since is None else request.since
         for group, part in enumerate(request.parts):
             partition = asked.partitions.setdefault(part.owner, self._partition(part.owner))
             if request.kinds is not None and not values:
@@ -270,7 +271,7 @@ class SearchedPartitions(WordedPartitions):
                     continue
                 terms += tested
             terms.append((VALID_FROM, 0, _MIN, at))
-            terms.append((EXPIRES_AT, 0, at + 1, NEVER))
+            terms.append((EXPIRES_AT, 0, since + 1, NEVER))
             if known_at is not None:
                 terms.append((RECORDED_AT, 0, _MIN, known_at))
             bitmap = part.bitmap
@@ -280,13 +281,13 @@ class SearchedPartitions(WordedPartitions):
             if request.quarantined:
                 hidden: list[Term] = [
                     *terms,
-                    (VALID_TO, 0, at + 1, NEVER),
+                    (VALID_TO, 0, since + 1, NEVER),
                     (RETIRED_AT, 0, QUARANTINED, QUARANTINED),
                 ]
                 out.append((number, 2 * part.owner + 1, group, hidden, part_values, bitmap))
-            if at < partition.past_until or (known_at is not None and known_at < partition.past_until):
+            if since < partition.past_until or (known_at is not None and known_at < partition.past_until):
                 known = NEVER if known_at is None else known_at + 1
-                ended: list[Term] = [*terms, (VALID_TO, 0, at + 1, NEVER), (RETIRED_AT, 0, known, NEVER)]
+                ended: list[Term] = [*terms, (VALID_TO, 0, since + 1, NEVER), (RETIRED_AT, 0, known, NEVER)]
                 out.append((number, 2 * part.owner + 1, group, ended, part_values, bitmap))
             if sums is not None:
                 added += [sums[part.owner].totals] * (len(out) - len(added))

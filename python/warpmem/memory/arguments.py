@@ -8,6 +8,8 @@ from typing import Any, get_args
 
 from ..config import MAX_K, MAX_NAMES
 from ..errors import InputError, InvalidScope, NotFound
+from ..ops.clock import to_micros
+from ..records import NEVER
 from ..types import MemoryItem, Modality, Scope, ScopeWeight
 
 _KIND = re.compile(r"[a-z][a-z0-9_]{0,63}", re.ASCII)
@@ -94,6 +96,19 @@ def check_count(value: Any, name: str, most: int = MAX_K) -> int:
         shown = value if isinstance(value, int) else type(value).__name__
         raise InputError(f"{name} must be an integer from 1 to {most}, not {shown}")
     return value
+
+
+def check_period(value: Any, name: str) -> tuple[int, int]:
+    """The first and the last microsecond of (first, end), each an aware datetime or None for no bound. Raises
+    InputError."""
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise InputError(f"{name} must be (first, end), two datetimes of which one may be None")
+    first, end = value
+    since = -NEVER if first is None else to_micros(first, f"{name}[0]")
+    until = NEVER if end is None else to_micros(end, f"{name}[1]")
+    if until <= since or (first is None and end is None):
+        raise InputError(f"{name} must end after it begins, not at {end} after {first}")
+    return since, until - 1
 
 
 def check_kinds(kinds: Any) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..config import Config
 from ..errors import InputError, NotFound
-from ..ops.clock import to_datetime, to_micros
+from ..ops.clock import to_datetime
 from ..ops.ids import format_id, parse_id
 from ..policy.filters import compile_filter
 from ..policy.reconcile import is_current
@@ -83,12 +83,9 @@ class Browser:
     ) -> ItemPage:
         arguments.check_count(limit, "limit", _MAX_PAGE)
         arguments.check_flag(reverse, "reverse")
-        first = None if since is None else to_micros(since, "since")
-        last = None if until is None else to_micros(until, "until")
-        if first is not None and last is not None and last <= first:
-            raise InputError(f"until must be after since, not {until} after {since}")
         filters: dict[str, Any] = {}
-        if first is not None or last is not None:
+        if since is not None or until is not None:
+            arguments.check_period((since, until), "(since, until)")
             filters["valid"] = {"during": [since, until]}
         if key is not None:
             filters["key"] = arguments.check_name(key, "key")

@@ -78,7 +78,8 @@ class Division:
                     continue
                 place = piece.share
                 if place is None:
-                    place = next(i for i, scope in enumerate(piece.scopes) if scope.covers(record.item.scope))
+                    covering = (i for i, scope in enumerate(piece.scopes) if scope.covers(record.item.scope))
+                    place = next(covering, len(piece.scopes))
                 candidates.append((-weight * match[0], place, record.ordinal, match, weight))
         candidates.sort(key=lambda candidate: candidate[:3])
         best = self._within_quotas(candidates, k)

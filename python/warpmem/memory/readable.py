@@ -63,6 +63,7 @@ class Readable:
         min_similarity: float | None = None,
         as_of: datetime | None = None,
         known_at: datetime | None = None,
+        during: tuple[datetime | None, datetime | None] | None = None,
         mode: Literal["dense", "lexical", "hybrid"] | None = None,
         rerank: bool | int | Reranker | None = None,
         vector: Any = None,
@@ -77,14 +78,15 @@ class Readable:
         Order: score descending, then the order of `scopes`, then earlier added first. `scopes` may hold
         ScopeWeight, which gives a scope a weight and a quota. `ranking`: see Ranking. `filters`: see
         policy/filters.py; applied inside the scan. `as_of`: what was true then; `known_at`: what had been
-        recorded by then, in the version of then. `mode`: a preset of weights, see policy/modes.py; "hybrid"
-        goes by meaning, words and words around; None is the configuration's. `now` stands in for the clock
-        (expiry, recency). `vector` replaces embedding `query`. `deadline`: seconds; DeadlineExceeded
-        afterwards, Overloaded at once where the embedder has too much to do. A search by meaning and words
-        together is then answered by words alone, or by meaning alone where words take longer than is left:
-        `degraded` names "dense" or "lexical", and the answer is exact without that part. `return_vectors`:
-        result.vectors: (n, dim) float32 of length 1. `quarantined`: items in quarantine (of trust below 0.5)
-        are found too. k times an owner's scopes <= 4096.
+        recorded by then, in the version of then. `during=(first, end)`: what was true at some time from the
+        first on and before the end, instead of at one; either may be None. `mode`: a preset of weights, see
+        policy/modes.py; "hybrid" goes by meaning, words and words around; None is the configuration's.
+        `now` stands in for the clock (expiry, recency). `vector` replaces embedding `query`. `deadline`:
+        seconds; DeadlineExceeded afterwards, Overloaded at once where the embedder has too much to do. A
+        search by meaning and words together is then answered by words alone, or by meaning alone where
+        words take longer than is left: `degraded` names "dense" or "lexical", and the answer is exact
+        without that part. `return_vectors`: result.vectors: (n, dim) float32 of length 1. `quarantined`:
+        items in quarantine (of trust below 0.5) are found too. k times an owner's scopes <= 4096.
 
         `rerank`: a Reranker, or True for the store's own, puts the 50 best in order by what it reads; a
         number up to 1,000 is how many, fewer over many scopes. Equals keep the order above, and so do the
@@ -100,8 +102,8 @@ class Readable:
         mode = modes.chosen(mode, ranking, query, vector, self._config.mode)
         options = SearchOptions(
             k=k, filters=filters, kinds=kinds, ranking=ranking, min_similarity=min_similarity, as_of=as_of,
-            known_at=known_at, mode=mode, rerank=rerank, now=now, deadline=deadline, explain=explain,
-            return_vectors=return_vectors, quarantined=quarantined, shares=shares,
+            known_at=known_at, during=during, mode=mode, rerank=rerank, now=now, deadline=deadline,
+            explain=explain, return_vectors=return_vectors, quarantined=quarantined, shares=shares,
         )  # fmt: skip
         return self._find(None if query is None else (query,), vector, (whose,), options)[0]
 
@@ -118,6 +120,7 @@ class Readable:
         min_similarity: float | None = None,
         as_of: datetime | None = None,
         known_at: datetime | None = None,
+        during: tuple[datetime | None, datetime | None] | None = None,
         mode: Literal["dense", "lexical", "hybrid"] | None = None,
         rerank: bool | int | Reranker | None = None,
         now: datetime | None = None,
@@ -132,8 +135,8 @@ class Readable:
         mode = modes.chosen(mode, ranking, queries, vectors, self._config.mode)
         options = SearchOptions(
             k=k, filters=filters, kinds=kinds, ranking=ranking, min_similarity=min_similarity, as_of=as_of,
-            known_at=known_at, mode=mode, rerank=rerank, now=now, deadline=deadline, explain=explain,
-            return_vectors=return_vectors, quarantined=quarantined,
+            known_at=known_at, during=during, mode=mode, rerank=rerank, now=now, deadline=deadline,
+            explain=explain, return_vectors=return_vectors, quarantined=quarantined,
         )  # fmt: skip
         each = [(entry,) for entry in whose]
         return tuple(self._find(queries, vectors, each, options) if each else ())

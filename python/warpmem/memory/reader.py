@@ -47,6 +47,7 @@ class SearchOptions(msgspec.Struct, frozen=True, kw_only=True):
     min_similarity: float | None = None
     as_of: datetime | None = None
     known_at: datetime | None = None
+    during: tuple[datetime | None, datetime | None] | None = None
     mode: str | None = None
     rerank: Any = None
     now: datetime | None = None
@@ -97,7 +98,10 @@ class Reader:
         k = arguments.check_count(options.k, "k")
         _check_forms(options)
         ranking = modes.weights(options.mode, options.ranking)
-        depth = diversity.candidates(k) if ranking.diversity else k
+        depth = k
+        if ranking.diversity:
+            widest = 1 if options.shares else max(map(len, scopes))
+            depth = max(k, min(diversity.candidates(k), MAX_K // widest))
         kinds = None if options.kinds is None else arguments.check_kinds(options.kinds)
         division = Division(ranking, kinds, options.shares)
         if division.by_words and queries is None:
@@ -106,6 +110,11 @@ class Reader:
         compiled = None if options.filters is None else compile_filter(options.filters)
         now = self._log.now() if options.now is None else to_micros(options.now, "now")
         at = now if options.as_of is None else to_micros(options.as_of, "as_of")
+        since = None
+        if options.during is not None:
+            if options.as_of is not None:
+                raise InputError("give as_of or during, not both")
+            since, at = arguments.check_period(options.during, "during")
         known_at = None if options.known_at is None else to_micros(options.known_at, "known_at")
         degraded: tuple[str, ...] = ()
         pace = self._pace(scopes) if division.hybrid else None
@@ -136,7 +145,7 @@ class Reader:
             requests = [
                 SearchRequest(
                     embedded[i], self._parts(piece.scopes, compiled, masks, spare), at, known_at, piece.kinds,
-                    words[i], options.quarantined, piece.but,
+                    words[i], options.quarantined, piece.but, since,
                 )
                 for i, each in enumerate(pieces)
                 for piece in each

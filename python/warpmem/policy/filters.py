@@ -24,7 +24,8 @@ always present. Time fields take ISO 8601 strings with an offset, or aware datet
 
 `valid` is the time in which an item is true, from valid_from to valid_to. before: it begins before that time.
 after: it begins then or later. during: it is true at some time from the first on and before the last. Bounds
-that nothing can meet are refused. It narrows what is looked at; a search sees what is true at `as_of`.
+that nothing can meet are refused. It narrows what is looked at: a search sees what is true at
+`as_of`, or at some time of its own `during`.
 
 A metadata key that itself holds a dot, and an element of a list by its number, cannot be addressed.
 """
