@@ -13,7 +13,7 @@ import warpmem
 from warpmem import Memory, NewItem
 from warpmem.errors import InputError
 from warpmem.index import searched_partitions
-from warpmem.memory.reader import Reader
+from warpmem.memory.masks import FilterMasks
 
 DIMENSION = 8
 DECLARED = {"year": "number", "lang": "string", "done": "boolean", "a.b": "number"}
@@ -76,13 +76,13 @@ def found(memory: Memory, filters: Any, **options: Any) -> list[tuple[str, int, 
 def masks(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """Canonical texts of the filters that were evaluated on items."""
     seen: list[bytes] = []
-    mask = Reader._mask
+    mask = FilterMasks.get
 
-    def counted(self: Reader, owner: int, compiled: Any) -> Any:
+    def counted(self: FilterMasks, owner: int, compiled: Any) -> Any:
         seen.append(compiled.canonical)
         return mask(self, owner, compiled)
 
-    monkeypatch.setattr(Reader, "_mask", counted)
+    monkeypatch.setattr(FilterMasks, "get", counted)
     return seen
 
 
