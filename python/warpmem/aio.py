@@ -67,6 +67,7 @@ class AsyncMemory:
     add = _delegate(Memory.add)
     add_many = _delegate(Memory.add_many)
     add_document = _delegate(Memory.add_document)
+    extract = _delegate(Memory.extract)
     update = _delegate(Memory.update)
     revert = _delegate(Memory.revert)
     delete = _delegate(Memory.delete)

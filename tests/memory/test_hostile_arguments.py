@@ -37,6 +37,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "get_many": {"ids": [""]},
     "update": {"id": "", "priority": 0.5},
     "revert": {"id": "", "version": 1},
+    "extract": {"ids": []},
     "revoke": {"source": "web"},
     "reinstate": {"source": "web"},
     "delete": {"id": ""},

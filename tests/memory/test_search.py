@@ -12,7 +12,7 @@ import pytest
 
 import warpmem
 from warpmem import Memory, NewItem, Ranking, Scope, SearchResult
-from warpmem.errors import DeadlineExceeded, InputError, InvalidScope, NotSupported
+from warpmem.errors import DeadlineExceeded, InputError, InvalidScope
 from warpmem.ops.clock import FixedClock, to_datetime
 
 DAY = timedelta(days=1)
@@ -171,11 +171,6 @@ def test_a_deadline_that_has_passed_is_an_error(memory: Memory) -> None:
     assert len(memory.search("note", user_id="u", deadline=60)) == 1
     with pytest.raises(InputError):
         memory.search("note", user_id="u", deadline=0)
-
-
-def test_what_this_version_cannot_do_is_said(memory: Memory) -> None:
-    with pytest.raises(NotSupported):
-        memory.add("note", user_id="u", infer="llm")  # type: ignore[arg-type]
 
 
 def test_scope_and_ids_together_are_refused(memory: Memory) -> None:

@@ -20,6 +20,7 @@ from .digests import Digests
 from .documents import Documents
 from .editor import Editor
 from .embedding_cache import EmbeddingCache
+from .inferring import Inferring
 from .jobbing import JobRunner
 from .ladder import Ladder
 from .reader import Reader
@@ -73,6 +74,7 @@ class Serving:
         self.revocations = Revocations(log, digests)
         self.writer = Writer(log, self.vectors, digests, schemas, near, self.revocations)
         self.documents = Documents(log, self.writer, digests)
+        self.inferring = Inferring(log, self.reader, self.writer, digests, self.revocations)
         self.editor = Editor(log, self.vectors, digests, schemas)
         self.users = 0
 

@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import UNSET, UnsetType
 
-from ..errors import InputError, NotSupported
+from ..errors import InputError
 from ..ingest.messages import to_new_items
+from ..ops.ids import parse_id
 from ..types import AddResult, Durability, ItemUpdate, MemoryItem, Scope
 from . import arguments
+from .inferring import stated
 from .writer import Defaults
 
 if TYPE_CHECKING:
-    from ..protocols import Tracer
+    from ..protocols import LanguageModel, TokenCounter, Tracer
+    from .browser import Browser
+    from .reasoning import Reasoning
     from .serving import Current
     from .telemetry import Telemetry
 
@@ -25,7 +29,10 @@ _MAX_VERSION = (1 << 31) - 1
 class Writable:
     """The part of Memory that writes. See Memory."""
 
+    _browser: Browser
+    _counter: TokenCounter
     _current: Current
+    _reasoning: Reasoning
     _telemetry: Telemetry
     _tracer: Tracer | None
     _check_open: Callable[[], None]
@@ -50,7 +57,7 @@ class Writable:
         sources: Sequence[str] = (),
         trust: float | None = None,
         idempotency_key: str | None = None,
-        infer: Literal["none"] = "none",
+        infer: Literal["none", "rules", "llm"] = "none",
         durability: Durability | None = None,
     ) -> AddResult | tuple[AddResult, ...]:
         """Remember `content`: a string, a Message or {"role", "content"}, a NewItem, or a list of them.
@@ -60,12 +67,28 @@ class Writable:
         ("message" for chat messages). `vector`: (dim,) or (n, dim) float, NumPy or DLPack; replaces
         embedding. `sources`: what it comes from, ids of items and names of origins; `trust`: how far these
         are believed, from 0 to 1; below 0.5 it is in quarantine. An item whose `valid_from` lies ahead is
-        found from then on. Raises InputError, Conflict, EmbeddingError, Overloaded, DiskFull.
+        found from then on.
+
+        `infer`: "rules" stores each sentence that states something as a fact of its own, too, in the same
+        change, but for those of assistants, tools and systems. "llm" has the language model make typed
+        memories of the messages, when they are stored, and compare them with what is known: what is said
+        again is not stored again, what changed ends what it was. `sources` of a memory begin with the
+        message. A plain string is then a message. When the model fails its error is raised and the messages
+        are stored: `extract` tries again.
+
+        Raises InputError, Conflict, EmbeddingError, Overloaded, DiskFull; with a model as the model.
         """
         self._check_open()
-        if not isinstance(infer, str) or infer != "none":
-            raise NotSupported("this version stores what it is given: infer must be 'none'")
+        if not isinstance(infer, str) or infer not in ("none", "rules", "llm"):
+            raise InputError("infer must be 'none', 'rules' or 'llm'")
         items, was_list = to_new_items(content, kind)
+        model = None
+        if infer != "none":
+            if key is not None or vector is not None or any(item.key is not None for item in items):
+                raise InputError("what memories are made of has neither key nor vector: leave them out")
+            kind = kind or "message"
+        if infer == "llm":
+            model = self._reasoning.language_model()
         defaults = Defaults(
             scope=arguments.one_scope(scope, user_id, agent_id, run_id, corpus_id), kind=kind,
             metadata=metadata, priority=priority, key=key, valid_from=valid_from, valid_to=valid_to,
@@ -83,11 +106,33 @@ class Writable:
                     idempotency_key=idempotency_key,
                     durability=durability,
                     reading=lambda: self._current.reading(serving),
+                    states=stated if infer == "rules" else lambda _: (),
                 ),
                 own_vectors=vector is not None or any(item.vector is not None for item in items),
             )
             added.update(result.action for result in results)
+        if model is not None:
+            self._infer([parse_id(result.id) for result in results if result.action == "added"], model)
         return results if was_list else results[0]
+
+    def extract(self, ids: Sequence[str], *, scope: Scope | None = None) -> tuple[AddResult, ...]:
+        """Have the language model make memories of items that are stored already, messages as a rule, as
+        `add(infer="llm")` does: after a failure, or with a better model. What became of each.
+
+        Raises NotFound, ModelError and as the language model; what was made by then stays.
+        """
+        self._check_open()
+        items = self._browser.get_many(ids, arguments.check_scope(scope))
+        found = [parse_id(arguments.existing(item).id) for item in items]
+        return tuple(self._infer(found, self._reasoning.language_model()))
+
+    def _infer(self, keys: Sequence[bytes], model: LanguageModel) -> list[AddResult]:
+        return self._current.write(
+            lambda serving: serving.inferring.extract(
+                keys, model, self._counter, lambda: self._current.reading(serving)
+            ),
+            own_vectors=False,
+        )
 
     def add_many(
         self,

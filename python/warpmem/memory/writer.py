@@ -18,7 +18,7 @@ from ..ops.ids import parse_id
 from ..policy import reconcile
 from ..policy.metadata import check_metadata, check_text
 from ..policy.schema import Schemas
-from ..policy.similar import Near
+from ..policy.similar import Near, united
 from ..protocols import Log, Transaction
 from ..types import AddResult, Durability, MemoryItem, NewItem, Owner, Scope
 from . import arguments
@@ -93,9 +93,10 @@ class Writer:
         idempotency_key: str | None,
         durability: Durability | None,
         reading: Callable[[], AbstractContextManager[None]],
+        states: Callable[[MemoryItem], Sequence[str]] = lambda _: (),
     ) -> tuple[AddResult, ...]:
         """Store items in one atomic change; nothing is stored when any of them is refused. reading: keeps the
-        index readable meanwhile."""
+        index readable meanwhile. states: what an item says, to be stored as facts of their own, too."""
         if len(items) > MAX_BATCH:
             raise InputError(f"one call takes {MAX_BATCH} items, not {len(items)}; split the list")
         if not items:
@@ -106,6 +107,11 @@ class Writer:
             known = self._log.transact(lambda transaction: _replay(transaction, calls), durability)
             if known is not None:
                 return known
+        followers: dict[int, list[int]] = {}
+        for number, entry in enumerate(tuple(checked)):
+            facts = [self._check(fact, Defaults(scope=None), None) for fact in _facts(entry, states)]
+            followers[number] = list(range(len(checked), len(checked) + len(facts)))
+            checked += facts
         vectors = self._embed(checked)
         new = [entry.item for entry in checked]
         size = vectors.nbytes + sum(len(item.text) for item in new)
@@ -117,7 +123,7 @@ class Writer:
 
             def change(transaction: Transaction) -> tuple[AddResult, ...]:
                 self._vectors.check_in_use(self._log)
-                adding = _Adding(transaction, prepared, together, self.put)
+                adding = _Adding(transaction, prepared, together, self.put, followers)
                 results: list[AddResult] = []
                 for call, numbers in calls:
                     results += _add_group(adding, call, numbers)
@@ -251,6 +257,21 @@ def _first(*values: Any) -> Any:
     return next((value for value in values if value is not None), None)
 
 
+def _facts(entry: _Checked, states: Callable[[MemoryItem], Sequence[str]]) -> list[NewItem]:
+    item = entry.item
+    said_by: dict[str, Any] = {
+        name: item.metadata[name] for name in ("role", "name") if name in item.metadata
+    }
+    return [
+        NewItem(
+            text=text, scope=item.scope, kind="fact", metadata=said_by, priority=item.priority,
+            sources=item.sources, trust=item.trust, expires_at=item.expires_at,
+            valid_from=item.valid_from if entry.valid_from_given else None,
+        )
+        for text in states(item)
+    ]  # fmt: skip
+
+
 def _sources(new: NewItem, defaults: Defaults) -> tuple[str, ...]:
     own = arguments.check_names(new.sources, "sources")
     if not defaults.sources:
@@ -309,23 +330,34 @@ class _Adding:
         prepared: Sequence[reconcile.Prepared],
         together: Mapping[int, Sequence[tuple[int, float]]],
         put: Callable[[Transaction, reconcile.Prepared], AddResult],
+        followers: Mapping[int, Sequence[int]],
     ) -> None:
         self.transaction = transaction
         self._prepared = prepared
         self._together = together
         self._put = put
+        self._followers = followers
         self._stored: dict[int, bytes] = {}
 
     def add(self, numbers: Sequence[int]) -> list[AddResult]:
         results = []
         for number in numbers:
-            entry = self._prepared[number]
-            if number in self._together:
-                near = [*self._before(number), *entry.near]
-                entry = msgspec.structs.replace(entry, near=near)
-            results.append(self._put(self.transaction, entry))
-            self._stored[number] = parse_id(results[-1].id)
+            results.append(self._add(number, ()))
+            for follower in self._followers.get(number, ()):
+                self._add(follower, (results[-1].id,))
         return results
+
+    def _add(self, number: int, sources: tuple[str, ...]) -> AddResult:
+        entry = self._prepared[number]
+        if sources:
+            item = msgspec.structs.replace(entry.item, sources=united(sources, entry.item.sources))
+            entry = msgspec.structs.replace(entry, item=item)
+        if number in self._together:
+            near = [*self._before(number), *entry.near]
+            entry = msgspec.structs.replace(entry, near=near)
+        result = self._put(self.transaction, entry)
+        self._stored[number] = parse_id(result.id)
+        return result
 
     def _before(self, number: int) -> Iterator[Near]:
         """What stands near an item among those before it, unless that became part of another wording."""

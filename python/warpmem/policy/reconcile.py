@@ -25,14 +25,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import MAX_NAMES
 from ..errors import IdempotencyConflict, InputError, InvalidTime, NotFound, VersionConflict
 from ..ops.clock import open_end, to_datetime, to_micros
 from ..ops.ids import format_id, owner_of
 from ..protocols import Transaction
 from ..records import NEVER, Record
 from ..types import AddResult, MemoryItem, Operation, Scope
-from .similar import Near, says_the_same
+from .similar import Near, says_the_same, united
 
 Digests = tuple[bytes | None, bytes | None]
 """Where an item is found: as a duplicate, and among the values of its key."""
@@ -147,8 +146,8 @@ def _merge(
         old,
         text=item.text,
         priority=max(old.priority, item.priority),
-        entities=_united(old.entities, item.entities),
-        sources=_united(old.sources, item.sources),
+        entities=united(old.entities, item.entities),
+        sources=united(old.sources, item.sources),
         trust=item.trust,
         model_id=item.model_id,
         expires_at=expires,
@@ -159,11 +158,6 @@ def _merge(
         duplicate=(duplicate, prepared.duplicate),
     )  # fmt: skip
     return AddResult(format_id(known.key), "merged")
-
-
-def _united(one: Sequence[str], other: Sequence[str]) -> tuple[str, ...]:
-    """Both without repetitions; the first names where there would be too many."""
-    return tuple(dict.fromkeys((*one, *other)))[:MAX_NAMES]
 
 
 def _until_next(item: MemoryItem, chain: list[tuple[int, bytes]]) -> MemoryItem:

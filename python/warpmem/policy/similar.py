@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from typing import NamedTuple
 
+from ..config import MAX_NAMES
 from ..ops.clock import open_end, to_micros
 from ..records import Record
 from ..types import MemoryItem
@@ -37,6 +39,11 @@ def _names_and_numbers(text: str) -> Counter[str]:
         for word in _WORD.findall(text)
         if word[0].isupper() or any(character.isdigit() for character in word)
     )
+
+
+def united(one: Sequence[str], other: Sequence[str]) -> tuple[str, ...]:
+    """Both without repetitions; the first names where there would be too many."""
+    return tuple(dict.fromkeys((*one, *other)))[:MAX_NAMES]
 
 
 def says_the_same(known: Record, item: MemoryItem, now: int) -> bool:

@@ -12,6 +12,7 @@ import msgspec
 from ..errors import InputError, ModelError
 from ..ops.jsonschema import Check, Violation, compile_json_schema
 from ..ops.texts import check_text
+from ..protocols import LanguageModel
 from ..types import Message
 
 _MAX_TOKENS: Final = 1 << 20
@@ -63,14 +64,48 @@ class AnsweringModel(ABC):
         wrong = _fault(first, check)
         if wrong is None:
             return first
-        again = Message(role="user", content=f"That answer is wrong: {wrong[0]}{wrong[1]}. {told}")
-        asked += [Message(role="assistant", content=first[:_MAX_QUOTED] or "?"), again]
+        asked += _mending(first, wrong, told)
         second = json_of(self._ask(asked, schema, max_tokens))
         wrong = _fault(second, check)
         if wrong is not None:
             # Not where: a path may hold names that the model made up of what it had read.
             raise ModelError(f"{self.model_id!r} answered twice against the schema: {wrong[1]}")
         return second
+
+
+def ask_json(
+    model: LanguageModel, messages: Sequence[Message], schema: Mapping[str, Any], max_tokens: int
+) -> Any:
+    """What a model answers, decoded, following `schema`: for models of any make.
+
+    An answer that does not follow it goes back once with what is wrong, as AnsweringModel does, whose models
+    never come to that here. Raises ModelError when the second does not either, and as the model.
+    """
+    check, shown = _compile(schema)
+    asked = list(messages)
+    reason = ""
+    for _ in range(2):
+        answer = model.complete(asked, schema=schema, max_tokens=max_tokens)
+        if not isinstance(answer, str):
+            raise ModelError(f"{model.model_id!r} answered with {type(answer).__name__}, not with a text")
+        text = json_of(answer)
+        wrong = _fault(text, check)
+        if wrong is None:
+            return msgspec.json.decode(text)
+        reason = wrong[1]
+        asked = [
+            *messages,
+            *_mending(text, wrong, f"Answer with JSON that follows this JSON Schema: {shown}"),
+        ]
+    raise ModelError(f"{model.model_id!r} answered twice against the schema: {reason}")
+
+
+def _mending(answer: str, wrong: tuple[str, str], told: str) -> list[Message]:
+    """A wrong answer and what is wrong about it, as the model gets to see them."""
+    return [
+        Message(role="assistant", content=answer[:_MAX_QUOTED] or "?"),
+        Message(role="user", content=f"That answer is wrong: {wrong[0]}{wrong[1]}. {told}"),
+    ]
 
 
 def check_messages(messages: Sequence[Message]) -> list[Message]:

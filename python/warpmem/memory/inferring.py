@@ -1,0 +1,183 @@
+"""What is said, made into memories: facts by rules, in the change that stores the message, or by a language
+model, which reads windows of stored messages and is shown what is known already."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Final
+
+from ..errors import InputError, InvalidText, ModelError
+from ..ingest.statements import statements
+from ..ops.ids import parse_id
+from ..policy import reconcile
+from ..policy.similar import united
+from ..policy.verdicts import KEYS, Claim, Hands, settle
+from ..protocols import LanguageModel, Log, TokenCounter, Transaction
+from ..reason.extraction import KINDS, Extraction, Said, extract
+from ..records import Record
+from ..types import AddResult, MemoryItem, NewItem
+from .digests import Digests
+from .reader import Reader, SearchOptions
+from .revocation import Revocations
+from .writer import Defaults, Writer
+
+_LOCKS: Final = 64
+_WINDOW_MESSAGES: Final = 32
+_WINDOW_TOKENS: Final = 4000
+_MESSAGE_CHARACTERS: Final = 8000
+_NEAREST: Final = 6
+"""Known items that are shown for each message."""
+_SHOWN: Final = 32
+"""Known items that are shown at all."""
+_OTHERS: Final = frozenset(("assistant", "system", "tool", "developer", "function"))
+"""Roles whose messages state nothing about the owner by rule."""
+
+
+def stated(item: MemoryItem) -> Sequence[str]:
+    """What a message states, by rule."""
+    return () if item.metadata.get("role") in _OTHERS else statements(item.text)
+
+
+class Inferring:
+    """Extracts memories by a language model. Thread-safe: one window of an owner at a time."""
+
+    def __init__(
+        self, log: Log, reader: Reader, writer: Writer, digests: Digests, revocations: Revocations
+    ) -> None:
+        self._log = log
+        self._reader = reader
+        self._writer = writer
+        self._digests = digests
+        self._hands = Hands(writer.put, revocations.checked, digests.both, log.get_version)
+        self._locks = [threading.Lock() for _ in range(_LOCKS)]
+
+    def extract(
+        self,
+        keys: Sequence[bytes],
+        model: LanguageModel,
+        counter: TokenCounter,
+        reading: Callable[[], AbstractContextManager[None]],
+    ) -> list[AddResult]:
+        """What became of the claims of these items, window by window; each window is one change.
+
+        Raises ModelError where the model's answer is none, and as the model; what was done before stays."""
+        found = [record for record in self._log.get_many(keys) if record is not None]
+        results: list[AddResult] = []
+        for window in _windows(found, counter):
+            with self._locks[hash(window[0].item.scope.owner) % _LOCKS]:
+                results += self._window(window, model, reading)
+        return results
+
+    def _window(
+        self,
+        window: Sequence[Record],
+        model: LanguageModel,
+        reading: Callable[[], AbstractContextManager[None]],
+    ) -> list[AddResult]:
+        with reading():
+            known = self._known(window)
+        extraction = extract(model, [_said(record.item) for record in window], known)
+        claims = self._claims(window, known, extraction)
+
+        def change(transaction: Transaction) -> list[AddResult]:
+            self._writer.check_in_use()
+            there = [transaction.get(record.key) is not None for record in window]
+            return [settle(transaction, claim, self._hands) for number, claim in claims if there[number]]
+
+        size = sum(len(claim.prepared.item.text) + claim.prepared.vector.nbytes for _, claim in claims)
+        return self._log.transact(change, None, size)
+
+    def _known(self, window: Sequence[Record]) -> list[MemoryItem]:
+        """What is known about what the messages say, nearest first."""
+        scope = window[0].item.scope
+        texts = [record.item.text for record in window]
+        options = SearchOptions(
+            k=_NEAREST, kinds=KINDS, quarantined=any(record.item.quarantined for record in window)
+        )
+        try:
+            found = self._reader.search(texts, None, [(scope,)] * len(texts), options)
+        except InvalidText:  # a message without a token: nothing is near to it
+            return []
+        nearest: dict[str, tuple[float, MemoryItem]] = {}
+        for hit in (hit for result in found for hit in result):
+            best = nearest.get(hit.item.id)
+            if hit.item.scope == scope and (best is None or hit.score > best[0]):
+                nearest[hit.item.id] = hit.score, hit.item
+        ranked = sorted(nearest.values(), key=lambda entry: -entry[0])
+        return [item for _, item in ranked[:_SHOWN]]
+
+    def _claims(
+        self, window: Sequence[Record], known: Sequence[MemoryItem], extraction: Extraction
+    ) -> list[tuple[int, Claim]]:
+        """(number of its message, claim) of each. Raises ModelError for texts that cannot be stored."""
+        advice: list[tuple[int, NewItem, str, int | None]] = []
+        for memory in extraction.memories:
+            key = None if memory.key is None else f"{KEYS}{memory.key}"
+            item = _item(window[memory.message - 1], memory.text, memory.kind, memory.entities, key=key)
+            advice.append((memory.message - 1, item, memory.verdict, memory.item))
+        for relation in extraction.relations:
+            text = f"{relation.subject} {relation.relation} {relation.object}"
+            said = {"relation": relation.relation}
+            names = tuple(dict.fromkeys((relation.subject, relation.object)))
+            item = _item(window[relation.message - 1], text, "fact", names, metadata=said)
+            advice.append((relation.message - 1, item, "new", None))
+        if not advice:
+            return []
+        try:
+            prepared = self._writer.prepare(
+                [item for _, item, _, _ in advice], Defaults(scope=window[0].item.scope)
+            )
+        except InputError as error:
+            raise ModelError(
+                f"the model gave a memory that cannot be stored: {type(error).__name__}"
+            ) from None
+        return [
+            (number, self._claim(one, verdict, None if shown is None else known[shown - 1]))
+            for (number, _, verdict, shown), one in zip(advice, prepared, strict=True)
+        ]
+
+    def _claim(self, prepared: reconcile.Prepared, verdict: Any, about: MemoryItem | None) -> Claim:
+        if about is None or verdict == "new":
+            return Claim(prepared)
+        key = parse_id(about.id)
+        vector = self._log.vector(key, about.version, self._log.identity)
+        near = 0.0 if vector is None else float(vector @ prepared.vector)
+        return Claim(prepared, verdict, key, about.version, near)
+
+
+def _windows(found: Sequence[Record], counter: TokenCounter) -> Iterator[list[Record]]:
+    """The messages of each scope in order, as many together as a window holds. What is trusted differently,
+    or comes from elsewhere, is not read together: it could speak through the others."""
+    alike: dict[Any, list[Record]] = {}
+    for record in found:
+        item = record.item
+        alike.setdefault((item.scope, item.trust, item.sources), []).append(record)
+    for records in alike.values():
+        window: list[Record] = []
+        used = 0
+        for record in records:
+            cost = counter.count(record.item.text[:_MESSAGE_CHARACTERS])
+            if window and (len(window) == _WINDOW_MESSAGES or used + cost > _WINDOW_TOKENS):
+                yield window
+                window, used = [], 0
+            window.append(record)
+            used += cost
+        yield window
+
+
+def _said(item: MemoryItem) -> Said:
+    name, role = item.metadata.get("name"), item.metadata.get("role")
+    speaker = name if isinstance(name, str) else role if isinstance(role, str) else item.kind
+    return Said(speaker, item.valid_from.isoformat(), item.text[:_MESSAGE_CHARACTERS])
+
+
+def _item(message: Record, text: str, kind: str, entities: Sequence[str], **fields: Any) -> NewItem:
+    """A claim as an item: scope, trust, time and sources are the message's."""
+    said = message.item
+    return NewItem(
+        text=text, kind=kind, scope=said.scope, entities=tuple(dict.fromkeys(entities)),
+        sources=united((said.id,), said.sources), trust=said.trust, valid_from=said.valid_from,
+        expires_at=said.expires_at, **fields,
+    )  # fmt: skip
