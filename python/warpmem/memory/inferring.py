@@ -27,9 +27,9 @@ _LOCKS: Final = 64
 _WINDOW_MESSAGES: Final = 32
 _WINDOW_TOKENS: Final = 4000
 _MESSAGE_CHARACTERS: Final = 8000
-_NEAREST: Final = 6
+_NEAREST: Final = 10
 """Known items that are shown for each message."""
-_SHOWN: Final = 32
+_SHOWN: Final = 48
 """Known items that are shown at all."""
 _OTHERS: Final = frozenset(("assistant", "system", "tool", "developer", "function"))
 """Roles whose messages state nothing about the owner by rule."""

@@ -33,6 +33,12 @@ def same_names_and_numbers(one: str, other: str) -> bool:
     return _names_and_numbers(one) == _names_and_numbers(other)
 
 
+def shared_words(one: str, other: str) -> float:
+    """Words that both texts have, as a share of all words of both (Jaccard index); from 0 to 1."""
+    words, others = (set(_WORD.findall(text.casefold())) for text in (one, other))
+    return len(words & others) / max(1, len(words | others))
+
+
 def _names_and_numbers(text: str) -> Counter[str]:
     return Counter(
         word.casefold()

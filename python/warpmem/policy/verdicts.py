@@ -26,13 +26,16 @@ from ..protocols import Transaction
 from ..records import Record
 from ..types import AddResult, MemoryItem
 from . import reconcile
-from .similar import same_names_and_numbers, united
+from .similar import same_names_and_numbers, shared_words, united
 
 KEYS: Final = "said:"
 """How keys begin that a model gave."""
 
-SIMILAR: Final = 0.25
-"""The least cosine of a claim and an item that it may be about."""
+SIMILAR: Final = 0.35
+"""The cosine from which a claim may be about an item."""
+SHARED: Final = 0.4
+"""The share of all words of both that both have, from which it may be, too: "lives in Lisbon" and "lives in
+Utrecht" can be far apart."""
 SAME: Final = 0.9
 """The cosine from which two texts may say the same although they write names and numbers differently."""
 
@@ -75,7 +78,11 @@ def _about(transaction: Transaction, claim: Claim, item: MemoryItem) -> Record |
     if record is None or record.item.version != claim.version:
         return None
     known = record.item
-    related = claim.similarity >= SIMILAR or (known.key is not None and known.key == item.key)
+    related = (
+        claim.similarity >= SIMILAR
+        or shared_words(known.text, item.text) >= SHARED
+        or (known.key is not None and known.key == item.key)
+    )
     if (
         not related
         or known.scope != item.scope
