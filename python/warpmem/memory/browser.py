@@ -12,7 +12,7 @@ from typing import Any
 from ..config import Config
 from ..errors import InputError, NotFound
 from ..ops.clock import to_datetime
-from ..ops.ids import format_id, parse_id
+from ..ops.ids import format_id, owner_of, parse_id
 from ..policy.filters import compile_filter
 from ..policy.reconcile import is_current
 from ..protocols import Log
@@ -22,6 +22,7 @@ from . import arguments
 from .cache import ItemCache, own
 
 _MAX_PAGE = 10_000
+_AHEAD = 8
 _CURSOR_BYTES = {"recorded": 20, "valid_from": 28}
 
 
@@ -140,6 +141,30 @@ class Browser:
                 and (compiled is None or compiled.matches(item))
             ):
                 yield position, record
+
+    def following(
+        self, items: Sequence[MemoryItem], filters: Mapping[str, Any] | None, now: int
+    ) -> dict[str, MemoryItem]:
+        """By id, what was added next in the item's run (of one kind, agent and run), if it is near among all
+        that the owner added, is current at `now`, not in quarantine, and passes the filters."""
+        compiled = None if filters is None else compile_filter(filters)
+        found: dict[str, MemoryItem] = {}
+        for item in items:
+            if item.scope.run_id is None:
+                continue
+            key = parse_id(item.id)
+            ahead = self._log.records(owner_of(key), order="recorded", reverse=False, after=key)
+            for _, record in itertools.islice(ahead, _AHEAD):
+                other = record.item
+                if other.scope == item.scope and other.kind == item.kind:
+                    if (
+                        is_current(other, now)
+                        and not other.quarantined
+                        and (compiled is None or compiled.matches(other))
+                    ):
+                        found[item.id] = own(other)
+                    break
+        return found
 
     def history(self, item_id: str, scope: Scope | None) -> tuple[Version, ...]:
         versions = self._log.history(parse_id(item_id))

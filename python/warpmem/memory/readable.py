@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ..config import Config
 from ..errors import WarpmemError
+from ..ops.clock import to_micros
 from ..ops.tracing import NO_SPAN
 from ..policy import modes
-from ..policy.context import pack
-from ..protocols import Reranker, TokenCounter, Tracer
+from ..policy.context import check, pack
+from ..protocols import Log, Reranker, TokenCounter, Tracer
 from ..types import (
     Change,
     ContextBlock,
@@ -25,19 +26,28 @@ from ..types import (
     Version,
 )
 from . import arguments
+from .condensing import check_way, condensed
 from .reader import SearchOptions
 
 if TYPE_CHECKING:
     from .browser import Browser
+    from .reasoning import Reasoning
     from .reranking import Reranking
     from .serving import Current
     from .telemetry import Telemetry
+
+_NEAR: Final = 10
+"""Hits beside which the message that follows may stand."""
+_LOOKING: Final = ("as_of", "known_at", "during", "min_similarity")
+"""Arguments of a search that say of each item whether it is found, and of its neighbour nothing."""
 
 
 class Readable:
     """The part of Memory that reads. See Memory."""
 
     _config: Config
+    _log: Log
+    _reasoning: Reasoning
     _counter: TokenCounter
     _current: Current
     _browser: Browser
@@ -172,15 +182,36 @@ class Readable:
         max_tokens: int = 1000,
         k: int = 50,
         cite: Literal["id", "number"] = "id",
+        compress: Literal["sentences", "model"] | None = None,
         **search: Any,
     ) -> ContextBlock:
         """What is known about `query` as text for a prompt, never over `max_tokens` by the store's token
-        counter.
+        counter; "" where there is nothing or not even one item fits.
 
-        Takes every argument of `search`. One line an item, best first, its id as the citation (or, shorter,
-        its number in `.citations`); of a key that was superseded only the newest.
+        Takes every argument of `search`. What goes in is worth most for its tokens, the best hit in any case
+        where it fits; the message that follows one of the ten best in its run may go in beside it, and of a
+        key that was superseded only the newest does. A line an item, its id as the citation (or, shorter, its
+        number in `.citations`), under a heading with the date; all of it quoted in a tag that no text can
+        close, see policy/context.py. `compress`: an item that takes more than an eighth of the budget shows
+        only those of its sentences that speak of the query, picked by words and similarity or, "model", by
+        the store's language model; a sentence is never cut. Raises as `search`, and ModelError.
         """
-        return pack(self.search(query, k=k, **search), max_tokens, self._counter, cite)
+        check(max_tokens, cite)
+        check_way(compress, query)
+        result = self.search(query, k=k, **search)
+        hits = [hit.item for hit in result]
+        following: dict[str, MemoryItem] = {}
+        if not any(search.get(name) is not None for name in _LOOKING):
+            now = search.get("now")
+            at = self._log.now() if now is None else to_micros(now, "now")
+            near = [item for item in hits[:_NEAR] if item.kind == "message"]
+            following = self._browser.following(near, search.get("filters"), at)
+        shown: dict[str, str] = {}
+        if compress is not None and query is not None:
+            model = self._reasoning.language_model if compress == "model" else None
+            with self._current.use() as serving:
+                shown = condensed(query, hits, max_tokens, self._counter, serving, model)
+        return pack(result, max_tokens, self._counter, cite, following=following, shown=shown)
 
     def get(self, id: str, *, scope: Scope | None = None) -> MemoryItem:
         """The current version of an item, whether or not it is still valid. Raises NotFound."""

@@ -1,93 +1,258 @@
-"""Packing hits into a prompt: greedy in rank order, one line per item, never over the token budget.
+"""Packing hits into a prompt: by value for their tokens, as quoted data, never over the token budget.
 
-A line is ``[<id>] (<kind>, <date of valid_from in UTC>) text``; with cite="number" the bracket holds the
-item's place in `citations`, counted from 1, which costs fewer tokens. Whitespace and control characters
-inside a text collapse to single spaces, so an item is always exactly one line and a remembered text cannot
-pose as another item: whatever it says, even ``[id] (fact, ...)``, stands after its own item's id. Only the
-first bracket of a line is a citation.
+    <memories>
+    2023-05-08, message:
+    [<id>] Caroline: I went to a support group yesterday.
+    [<id>] Melanie: How was it?
+    2026-03-04, fact:
+    [<id>] Caroline lives in Porto.
+    </memories>
+
+Items of one kind and day (of valid_from, in UTC) share a heading; those of one run are a passage, in the
+order in which they were said. The passage of the best hit comes first. With cite="number" the bracket holds
+the item's place in `citations`, counted from 1, which costs fewer tokens.
+
+Whitespace and control characters inside a text collapse to single spaces, so an item is always exactly one
+line, and only the first bracket of a line is a citation. Whatever a text says, it is a quotation: it cannot
+begin a line, and the tag around the block is one that none of the texts holds, ``memories-1`` where one says
+``</memories>``.
+
+What goes in is chosen greedily by worth for cost. An item's worth is the tokens of its text, an eighth of the
+budget at most, divided by its place among the hits: any part of a text may hold the answer, and later hits do
+so less often. Its cost is the tokens it adds, its heading included where nothing else has brought that. The
+best hit goes first. `bench/locomo` compares what this finds with what the order of the hits does.
 """
 
 from __future__ import annotations
 
+import heapq
 import re
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Mapping, Sequence
 from datetime import UTC
-from typing import Any, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from ..errors import InputError
 from ..protocols import TokenCounter
 from ..types import ContextBlock, Hit, MemoryItem, Scope
 
-_BREAKS = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+_BREAKS: Final = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+_SHARE: Final = 8
+"""An item is long when its text takes more than this part of the budget."""
+_FOLLOWS: Final = 3
+"""What follows a hit in its run stands so many times as far behind as the hit itself."""
+_JOIN_SLACK: Final = 2
+"""Tokens that joining two lines may save at most, against counting them apart. Only decides when an exact
+recount is worth its time, never whether a line fits."""
 
-_JOIN_SLACK = 2
-"""Tokens that joining two lines may save at most, against counting them apart (a leading-space or start token
-and a merged line break). Only decides when an exact recount is worth its time, never whether a line fits."""
+
+_Passage = tuple[Scope | None, str, str]
+"""What shares a heading: the scope where it is of a run, the kind, and the day."""
+
+
+class _Line(NamedTuple):
+    """One item that may go in. heading: the tokens that the heading of its passage costs."""
+
+    item: MemoryItem
+    text: str
+    place: float
+    passage: _Passage
+    heading: int
+    cost: int
+    worth: float
 
 
 def pack(
-    hits: Sequence[Hit], max_tokens: int, counter: TokenCounter, cite: Literal["id", "number"] = "id"
+    hits: Sequence[Hit],
+    max_tokens: int,
+    counter: TokenCounter,
+    cite: Literal["id", "number"] = "id",
+    *,
+    following: Mapping[str, MemoryItem] | None = None,
+    shown: Mapping[str, str] | None = None,
 ) -> ContextBlock:
-    """The best hits that fit into `max_tokens`, as counted by `counter` on the text as a whole.
+    """What fits of the hits into `max_tokens`, as counted by `counter` on the text as a whole; "" where not
+    even one does.
 
-    Of several items in one key slot (same scope and key) only the newest by valid_from takes part; an item
-    that does not fit is left out and a later, shorter one may still fit. `omitted` counts the items left out
-    for want of room. Raises InputError when max_tokens is not a positive int, or on another `cite`.
+    following: by a hit's id the item that came next in its run, which may go in beside it. shown: by an
+    item's id a text in place of its own. Of several items in one key slot (same scope and key) only the
+    newest by valid_from takes part; an item that does not fit is left out and others may still fit. `omitted`
+    counts the hits left out for want of room. Raises InputError when max_tokens is not a positive int, or on
+    another `cite`.
     """
-    given: Any = max_tokens
-    if not isinstance(given, int) or isinstance(given, bool):
-        raise InputError(f"max_tokens must be an integer, not {type(given).__name__}")
-    if max_tokens < 1:
-        raise InputError(f"max_tokens must be at least 1, not {max_tokens}")
-    if not isinstance(cite, str) or cite not in ("id", "number"):
-        raise InputError("cite must be 'id' or 'number'")
+    check(max_tokens, cite)
     items = _current(hits)
-    lines: list[str] = []
-    ids: list[str] = []
-    used = 0  # tokens of `lines`; since the last recount a sum over lines, which may be too high
-    since = 0
-    for item in items:
-        line = format_line(item, item.id if cite == "id" else str(len(lines) + 1))
-        cost = counter.count(f"\n{line}" if lines else line)
-        over = used + cost - max_tokens
-        if over > 0:
-            if not lines or over > _JOIN_SLACK * (since + 1):
-                continue
-            exact = counter.count("\n".join((*lines, line)))
-            if exact > max_tokens:
-                if since:
-                    used, since = counter.count("\n".join(lines)), 0
-                continue
-            used, since = exact, 0
-        else:
-            used, since = used + cost, since + 1
-        lines.append(line)
-        ids.append(item.id)
-    text = "\n".join(lines)
-    tokens = counter.count(text)
-    while lines and tokens > max_tokens:  # a counter may find more in the whole than in the parts
-        lines.pop()
-        ids.pop()
-        text = "\n".join(lines)
-        tokens = counter.count(text)
+    lines = _lines(items, following or {}, shown or {}, max_tokens, counter, cite)
+    block = _Block(_tag([line.text for line in lines]), cite, counter)
+    chosen = _chosen(lines, max_tokens, block)
+    tokens = block.count(chosen)
+    while tokens > max_tokens:  # a counter may find more in the whole than in the parts
+        chosen.pop()
+        tokens = block.count(chosen)
+    text, ids = block.render(chosen)
+    cited = set(ids)
     return ContextBlock(
         text=text,
         citations=tuple(ids),
         tokens=tokens,
         max_tokens=max_tokens,
         counter=counter.name,
-        omitted=len(items) - len(ids),
+        omitted=sum(item.id not in cited for item in items),
     )
 
 
-def format_line(item: MemoryItem, label: str) -> str:
-    """One item as one line, cited as `label`."""
-    day = item.valid_from.astimezone(UTC).date().isoformat()
-    return f"[{label}] ({_one_line(item.kind)}, {day}) {_one_line(item.text)}"
+def check(max_tokens: Any, cite: Any) -> None:
+    """Raises InputError when max_tokens is not a positive int, or on a `cite` that is none."""
+    if not isinstance(max_tokens, int) or isinstance(max_tokens, bool):
+        raise InputError(f"max_tokens must be an integer, not {type(max_tokens).__name__}")
+    if max_tokens < 1:
+        raise InputError(f"max_tokens must be at least 1, not {max_tokens}")
+    if not isinstance(cite, str) or cite not in ("id", "number"):
+        raise InputError("cite must be 'id' or 'number'")
 
 
-def _one_line(text: str) -> str:
+def long(max_tokens: int) -> int:
+    """The tokens of text beyond which an item is long for this budget."""
+    return max(1, max_tokens // _SHARE)
+
+
+def one_line(text: str) -> str:
+    """A text without line breaks and control characters."""
     return _BREAKS.sub(" ", text).strip()
+
+
+class _Block:
+    """How chosen lines are written and counted."""
+
+    def __init__(self, tag: str, cite: str, counter: TokenCounter) -> None:
+        self._tag = tag
+        self._by_number = cite == "number"
+        self._counter = counter
+
+    def render(self, lines: Sequence[_Line]) -> tuple[str, list[str]]:
+        """(text, ids in its order)."""
+        passages: dict[_Passage, list[_Line]] = {}
+        for line in sorted(lines, key=lambda line: line.place):
+            passages.setdefault(line.passage, []).append(line)
+        written: list[str] = []
+        ids: list[str] = []
+        for passage, members in passages.items():
+            written.append(_heading(passage))
+            if passage[0] is not None:
+                members.sort(key=lambda line: line.item.id)  # ids of one owner sort by time
+            for line in members:
+                ids.append(line.item.id)
+                label = str(len(ids)) if self._by_number else line.item.id
+                written.append(f"[{label}] {line.text}")
+        if not ids:
+            return "", ids
+        return "\n".join((f"<{self._tag}>", *written, f"</{self._tag}>")), ids
+
+    def count(self, lines: Sequence[_Line]) -> int:
+        return self._counter.count(self.render(lines)[0])
+
+
+def _lines(
+    items: Sequence[MemoryItem],
+    following: Mapping[str, MemoryItem],
+    shown: Mapping[str, str],
+    max_tokens: int,
+    counter: TokenCounter,
+    cite: str,
+) -> list[_Line]:
+    """What may go in, best first."""
+    places: dict[str, float] = {item.id: place for place, item in enumerate(items, 1)}
+    known = {item.id: item for item in items}
+    for place, item in enumerate(items, 1):
+        after = following.get(item.id)
+        if after is not None and (after.key is None or after.id in known):
+            known.setdefault(after.id, after)
+            places[after.id] = min(places.get(after.id, float("inf")), _FOLLOWS * place)
+    most = long(max_tokens)
+    headings: dict[_Passage, int] = {}
+    anchor = counter.count("x")
+
+    def added(text: str) -> int:
+        return max(1, counter.count(f"x\n{text}") - anchor)
+
+    label = items[0].id if items and cite == "id" else "10"
+    bare = added(f"[{label}]")
+    lines = []
+    for item in sorted(known.values(), key=lambda item: places[item.id]):
+        passage = _passage(item)
+        if passage not in headings:
+            headings[passage] = added(_heading(passage))
+        text = one_line(shown.get(item.id, item.text))
+        cost = added(f"[{item.id if cite == 'id' else label}] {text}")
+        content = max(1, cost - bare)
+        at = places[item.id]
+        lines.append(_Line(item, text, at, passage, headings[passage], cost, min(content, most) / at))
+    return lines
+
+
+def _chosen(lines: Sequence[_Line], max_tokens: int, block: _Block) -> list[_Line]:
+    """The lines that go in, in the order in which they were chosen."""
+    chosen: list[_Line] = []
+    taken: set[int] = set()
+    opened: set[_Passage] = set()
+    used = since = 0  # tokens of the block; since the last recount a sum over lines, which may be too high
+
+    def cost(line: _Line) -> int:
+        return line.cost + (0 if line.passage in opened else line.heading)
+
+    def entry(number: int) -> tuple[bool, float, int, bool]:
+        line = lines[number]
+        return number > 0, -line.worth / cost(line), number, line.passage in opened
+
+    members: dict[_Passage, list[int]] = {}
+    for number, line in enumerate(lines):
+        members.setdefault(line.passage, []).append(number)
+    heap = [entry(number) for number in range(len(lines))]
+    heapq.heapify(heap)
+    while heap:
+        _, _, number, cheap = heapq.heappop(heap)
+        line = lines[number]
+        if number in taken or cheap != (line.passage in opened):
+            continue  # it stands there once more
+        over = used + cost(line) - max_tokens
+        if over > 0 and over > _JOIN_SLACK * (since + 1):
+            continue
+        if over > 0 or not chosen:
+            exact = block.count([*chosen, line])
+            if exact > max_tokens:
+                if since:
+                    used, since = block.count(chosen), 0
+                continue
+            used, since = exact, 0
+        else:
+            used, since = used + cost(line), since + 1
+        chosen.append(line)
+        taken.add(number)
+        if line.passage not in opened:
+            opened.add(line.passage)
+            for other in members[line.passage]:
+                if other not in taken:
+                    heapq.heappush(heap, entry(other))
+    return chosen
+
+
+def _passage(item: MemoryItem) -> _Passage:
+    day = item.valid_from.astimezone(UTC).date().isoformat()
+    return (None if item.scope.run_id is None else item.scope, one_line(item.kind), day)
+
+
+def _heading(passage: _Passage) -> str:
+    return f"{passage[2]}, {passage[1]}:"
+
+
+def _tag(texts: Sequence[str]) -> str:
+    """A name for the block's tags that no text can open or close."""
+    said = "".join(unicodedata.normalize("NFKC", "".join(text.split())).casefold() for text in texts)
+    name, number = "memories", 0
+    while f"<{name}" in said or f"</{name}" in said:
+        number += 1
+        name = f"memories-{number}"
+    return name
 
 
 def _current(hits: Sequence[Hit]) -> list[MemoryItem]:

@@ -130,6 +130,16 @@ def json_of(answer: str) -> str:
     return text
 
 
+def object_schema(**properties: Any) -> dict[str, Any]:
+    """The JSON Schema of an object with these properties, all of them and no others."""
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
 def _compile(schema: Mapping[str, Any]) -> tuple[Check, str]:
     if not isinstance(schema, Mapping):
         raise InputError(f"schema must be a JSON Schema as a dict, not {type(schema).__name__}")

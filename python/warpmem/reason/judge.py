@@ -13,7 +13,7 @@ from ..errors import InputError, ModelError
 from ..ops.model_files import check_batch
 from ..protocols import LanguageModel
 from ..types import Message
-from .answers import json_of
+from .answers import json_of, object_schema
 from .scores import by_index, check_pairs
 
 _BEST: Final = 10
@@ -85,20 +85,11 @@ class JudgeReranker:
 def _schema(count: int) -> dict[str, Any]:
     number = {"type": "integer", "minimum": 1, "maximum": count}
     score = {"type": "number", "minimum": 0, "maximum": _BEST}
-    return _object(
+    return object_schema(
         scores={
             "type": "array",
-            "items": _object(number=number, score=score),
+            "items": object_schema(number=number, score=score),
             "minItems": count,
             "maxItems": count,
         }
     )
-
-
-def _object(**properties: Any) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties),
-        "additionalProperties": False,
-    }

@@ -1,0 +1,145 @@
+"""Memory.context as a user sees it: neighbours of messages, filters, sentences of long items."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import warpmem
+from warpmem import Memory, Scope
+from warpmem.errors import InputError, ModelError
+from warpmem.ops.clock import FixedClock, to_datetime
+from warpmem.policy.sentences import GAP, sentences
+from warpmem.reason.fakes import ScriptedLanguageModel
+
+CHAT = [
+    ("ana", "What did you think of the violin concert?"),
+    ("bo", "Wonderful, I cried twice."),
+    ("ana", "Shall we cook tonight?"),
+    ("bo", "Yes, lentils."),
+]
+LONG = " ".join(
+    [
+        "The harbour was built in 1890 by two brothers from the north.",
+        "It has a mill, a church and some fields around it.",
+        *(f"In the year {1900 + i} the council met and nothing else came of it." for i in range(60)),
+        "The lighthouse keeper was called Halcyon Bramble.",
+        "Dr. Vey wrote all of this down.",
+    ]
+)
+
+
+def open_memory(**options: Any) -> Memory:
+    memory = warpmem.open(clock=FixedClock(to_datetime(1_780_000_000_000_000)), **options)
+    for name, text in CHAT:
+        memory.add(
+            {"role": "user", "name": name, "content": text}, user_id="u", run_id="chat", metadata={"by": name}
+        )
+    memory.add("The violin needs new strings.", user_id="u")
+    return memory
+
+
+@pytest.fixture
+def memory() -> Iterator[Memory]:
+    with open_memory() as opened:
+        yield opened
+
+
+def test_the_answer_stands_beside_its_question(memory: Memory) -> None:
+    block = memory.context("violin concert", user_id="u", mode="lexical")
+    quoted = [line.partition("] ")[2] for line in block.text.splitlines() if line.startswith("[")]
+    at = next(i for i, text in enumerate(quoted) if "violin concert" in text)
+    assert "I cried twice" in quoted[at + 1]
+    assert not any("lentils" in text for text in quoted)
+    assert [item.text in block.text for item in memory.get_many(block.citations) if item] == [True] * 3
+
+
+def test_a_neighbour_passes_the_filters_and_is_of_the_same_run(memory: Memory) -> None:
+    def cited(**options: Any) -> str:
+        return memory.context("violin concert", user_id="u", mode="lexical", **options).text
+
+    assert "cried" not in cited(filters={"metadata.by": "ana"})
+    assert "cried" in cited(filters={"metadata.by": {"exists": True}})
+    assert "cried" not in cited(kinds=["fact"])
+    now = memory.list(user_id="u").items[0].recorded_at
+    assert "cried" not in cited(as_of=now)  # what was true then is searched, and its neighbours are not
+    memory.add({"role": "user", "content": "The violin concert again"}, user_id="u", run_id="one")
+    memory.add({"role": "user", "content": "Elsewhere, another chat"}, user_id="u", run_id="two")
+    assert "Elsewhere" not in cited()
+
+
+def test_a_neighbour_that_went_is_not_shown(memory: Memory) -> None:
+    (answer,) = (item for item in memory.list(user_id="u").items if "cried" in item.text)
+    memory.delete(answer.id)
+    assert "cried" not in memory.context("violin concert", user_id="u", mode="lexical").text
+
+
+def test_a_neighbour_in_quarantine_is_not_shown(memory: Memory) -> None:
+    (answer,) = (item for item in memory.list(user_id="u").items if "cried" in item.text)
+    memory.update(answer.id, trust=0.0)
+    assert "cried" not in memory.context("violin concert", user_id="u", mode="lexical").text
+
+
+def test_a_neighbour_is_of_the_same_owner() -> None:
+    with warpmem.open() as memory:
+        for user, text in (("a", "The violin concert"), ("b", "A secret of b")):
+            memory.add({"role": "user", "content": text}, scope=Scope(user_id=user, run_id="r"))
+        assert "secret" not in memory.context("violin", user_id="a", mode="lexical").text
+
+
+def test_long_items_are_cut_to_their_sentences() -> None:
+    with open_memory() as memory:
+        long = memory.add(LONG, user_id="u", kind="document")
+        question = "What was the lighthouse keeper called?"
+        assert long.id not in memory.context(question, user_id="u", max_tokens=300).citations
+        block = memory.context(question, user_id="u", max_tokens=300, compress="sentences")
+        (line,) = (line for line in block.text.splitlines() if long.id in line)
+        assert "The lighthouse keeper was called Halcyon Bramble." in line
+        shown = line.partition("] ")[2]
+        kept = [piece.strip() for piece in shown.split(GAP) if piece.strip()]
+        assert all(sentence in sentences(LONG) for piece in kept for sentence in sentences(piece))
+        assert len(shown) < len(LONG) / 4 and block.tokens <= 300
+        whole = memory.context(question, user_id="u", max_tokens=8000, compress="sentences")
+        assert "lentils" in whole.text  # what is not long stays as it is
+
+
+def test_sentences_without_an_embedder_go_by_words() -> None:
+    with warpmem.open(dimension=4) as memory:
+        memory.add(LONG, user_id="u", vector=[1, 0, 0, 0])
+        block = memory.context(
+            "the lighthouse keeper", user_id="u", mode="lexical", max_tokens=400, compress="sentences"
+        )
+        assert "Halcyon Bramble" in block.text and GAP in block.text
+
+
+def test_a_language_model_picks_the_sentences() -> None:
+    answer = json.dumps({"passages": [{"number": 1, "sentences": [2, 1]}]})
+    with open_memory(language_model=ScriptedLanguageModel([answer, "none"])) as memory:
+        memory.add(LONG, user_id="u", kind="document")
+        block = memory.context(
+            "the harbour", user_id="u", max_tokens=300, kinds=["document"], compress="model"
+        )
+        assert block.text.splitlines()[2].endswith(f"{' '.join(sentences(LONG)[:2])} {GAP}")
+        with pytest.raises(ModelError):
+            memory.context("the harbour", user_id="u", max_tokens=300, kinds=["document"], compress="model")
+
+
+def test_what_compress_may_be(memory: Memory) -> None:
+    for wrong in ("words", 1, True, ["sentences"]):
+        with pytest.raises(InputError, match="compress must be None or one of 'sentences', 'model'"):
+            memory.context("x", user_id="u", compress=wrong)  # type: ignore[arg-type]
+    vector = memory.search("violin", user_id="u", return_vectors="numpy").vectors[0]
+    with pytest.raises(InputError, match="compress needs a query text"):
+        memory.context(vector=vector, user_id="u", compress="sentences")
+    memory.add(LONG, user_id="u", kind="document")
+    with pytest.raises(InputError, match="language model"):
+        memory.context("the harbour", user_id="u", max_tokens=300, compress="model")
+
+
+def test_a_budget_below_one_item_is_an_empty_answer(memory: Memory) -> None:
+    block = memory.context("violin", user_id="u", max_tokens=3)
+    assert (block.text, block.citations, block.tokens) == ("", (), 0)
+    assert block.omitted == len(memory.search("violin", user_id="u", k=50))
