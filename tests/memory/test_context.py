@@ -134,9 +134,8 @@ def test_what_compress_may_be(memory: Memory) -> None:
     vector = memory.search("violin", user_id="u", return_vectors="numpy").vectors[0]
     with pytest.raises(InputError, match="compress needs a query text"):
         memory.context(vector=vector, user_id="u", compress="sentences")
-    memory.add(LONG, user_id="u", kind="document")
     with pytest.raises(InputError, match="language model"):
-        memory.context("the harbour", user_id="u", max_tokens=300, compress="model")
+        memory.context("the harbour", user_id="u", compress="model")
 
 
 def test_a_budget_below_one_item_is_an_empty_answer(memory: Memory) -> None:

@@ -91,6 +91,18 @@ def test_turns(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "category 5       0.500   0.500           2" in text
 
 
+def test_context(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = report(file, "--k", "1", "--context", "1000")["context"]
+    assert (found["max_tokens"], found["items"]) == (1000, 4.0)  # all of a conversation
+    assert found["recall"]["overall"] == pytest.approx((1 + 1 + 1 + 0.5) / 4)
+    assert found["recall"]["by_category"]["5"] == 0.5
+    assert found["counter"] == "estimate" and 0 < found["tokens"] <= 1000
+    assert "context of 1000 tokens: recall 0.875, 4.0 items" in capsys.readouterr().out
+    less = report(file, "--k", "1", "--context", "50", "--mode", "hybrid")["context"]
+    assert 0 < less["recall"]["overall"] < 0.875 and less["tokens"] <= 50
+    assert report(file, "--k", "1", "--context", "3")["context"]["recall"]["overall"] == 0.0
+
+
 def test_captions_can_be_left_out(file: Path) -> None:
     found = report(file, "--k", "1", "--no-captions")
     assert found["settings"]["text"] == "speaker: text"

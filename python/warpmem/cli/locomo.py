@@ -8,7 +8,8 @@ One user for each conversation. Granularity "turn" stores every turn as a messag
 date as valid_from. A session is a run, stored by one add_many. Every question is then searched once, in its
 own conversation, with as many hits as the largest k. recall@k is the share of a question's evidence ids among
 those of the first k hits, averaged over the questions that have evidence. Evidence that names no turn of its
-conversation counts as not found.
+conversation counts as not found. With --context the same share is taken of the items that context() cites by
+number within so many tokens.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ import msgspec
 from .. import __version__, compose
 from ..errors import InputError
 from ..memory import Memory
+from ..protocols import Embedder, Reranker
 from ..types import NewItem
 from .output import path_text, to_json
 
@@ -77,6 +79,7 @@ def run(args: argparse.Namespace) -> int:
         config=args.config,
         rerank=args.rerank,
         captions=args.captions,
+        context=args.context,
     )
     report["settings"]["file"] = path_text(Path(args.file).name)
     if args.out is not None:
@@ -121,12 +124,15 @@ def evaluate(
     ks: Sequence[int],
     granularity: str,
     mode: str,
-    embedder: str | None = None,
+    embedder: str | Embedder | None = None,
     config: str | None = None,
-    rerank: int | None = None,
+    rerank: int | Reranker | None = None,
     captions: bool = True,
+    context: int | None = None,
 ) -> dict[str, Any]:
-    """The report: recall, latency_ms, add_per_s, counts, settings. ks ascending. Raises as Memory does."""
+    """The report: recall, latency_ms, add_per_s, counts, settings, and with `context` tokens what is found
+    within them. ks ascending. Raises as Memory does."""
+    packed = None if context is None else _Packed(context)
     shares: dict[int, dict[str, list[float]]] = {k: defaultdict(list) for k in ks}
     latencies: list[float] = []
     stored = 0
@@ -137,7 +143,7 @@ def evaluate(
     ):
         memory.search("warm up", user_id="nobody")  # the embedder's weights load at first use
         for conversation in conversations:
-            for number, items in _sessions(conversation, granularity, captions):
+            for number, items in sessions(conversation, granularity, captions):
                 started = time.perf_counter()
                 user, run = conversation.sample_id, f"session {number}"
                 stored += len(memory.add_many(items, user_id=user, run_id=run))
@@ -149,6 +155,8 @@ def evaluate(
                 latencies.append(elapsed * 1e3)
                 if not wanted:
                     continue
+                if packed is not None:
+                    packed.ask(memory, conversation.sample_id, question, mode, rerank)
                 for k in ks:
                     share = len(wanted & set().union(*found[:k])) / len(wanted)
                     shares[k]["overall"].append(share)
@@ -159,6 +167,7 @@ def evaluate(
         raise InputError("the file holds no question")
     categories = sorted({name for by_name in shares.values() for name in by_name} - {"overall"})
     return {
+        **({} if packed is None else {"context": packed.report()}),
         "recall": {
             "overall": {str(k): _mean(shares[k]["overall"]) for k in ks},
             "by_category": {name: {str(k): _mean(shares[k][name]) for k in ks} for name in categories},
@@ -175,7 +184,7 @@ def evaluate(
             "dataset": "locomo",
             "granularity": granularity,
             "mode": mode,
-            "rerank": rerank,
+            "rerank": rerank.model_id if isinstance(rerank, Reranker) else rerank,
             "k": list(ks),
             "embedder": stats.model_id,
             "dimension": stats.dimension,
@@ -198,7 +207,7 @@ def _text_form(granularity: str, captions: bool) -> str:
     return "speaker: text [image: caption]" if captions else "speaker: text"
 
 
-def _sessions(
+def sessions(
     conversation: Conversation, granularity: str, captions: bool
 ) -> Iterator[tuple[int, list[NewItem]]]:
     """(number, items) of each session, in order."""
@@ -253,7 +262,7 @@ def _session_date(conversation: dict[str, Any], number: int) -> datetime:
 
 
 def _ask(
-    memory: Memory, user_id: str, question: Question, k: int, mode: Any, rerank: int | None
+    memory: Memory, user_id: str, question: Question, k: int, mode: Any, rerank: int | Reranker | None
 ) -> tuple[list[list[str]], float]:
     """(turn ids of each hit, seconds)."""
     started = time.perf_counter()
@@ -262,7 +271,55 @@ def _ask(
     return [hit.item.metadata["turns"] for hit in result], elapsed
 
 
-def _mean(values: Sequence[float]) -> float:
+class _Packed:
+    """Contexts of so many tokens: what they hold of the evidence, by category."""
+
+    def __init__(self, max_tokens: int) -> None:
+        self._max_tokens = max_tokens
+        self._counter = ""
+        self._shares: dict[str, list[float]] = defaultdict(list)
+        self._items: list[int] = []
+        self._tokens: list[int] = []
+        self._milliseconds: list[float] = []
+
+    def ask(
+        self, memory: Memory, user_id: str, question: Question, mode: Any, rerank: int | Reranker | None
+    ) -> None:
+        """Pack one context and note it. The question has evidence."""
+        started = time.perf_counter()
+        block = memory.context(
+            question.question,
+            user_id=user_id,
+            mode=mode,
+            rerank=rerank,
+            max_tokens=self._max_tokens,
+            cite="number",
+        )
+        self._milliseconds.append((time.perf_counter() - started) * 1e3)
+        wanted = turn_ids(question.evidence)
+        cited = [item.metadata["turns"] for item in memory.get_many(block.citations) if item is not None]
+        for name in ("overall", str(question.category)):
+            self._shares[name].append(len(wanted & set().union(*cited)) / len(wanted))
+        self._counter = block.counter
+        self._items.append(len(block.citations))
+        self._tokens.append(block.tokens)
+
+    def report(self) -> dict[str, Any]:
+        names = sorted(self._shares.keys() - {"overall"})
+        return {
+            "max_tokens": self._max_tokens,
+            "counter": self._counter,
+            "recall": {
+                "overall": _mean(self._shares["overall"]),
+                "by_category": {name: _mean(self._shares[name]) for name in names},
+            },
+            "items": _mean(self._items),
+            "tokens": _mean(self._tokens),
+            "latency_ms": {"p50": statistics.median(self._milliseconds) if self._milliseconds else 0.0},
+        }
+
+
+def _mean(values: Sequence[float] | Sequence[int]) -> float:
     return statistics.fmean(values) if values else 0.0
 
 
@@ -292,4 +349,10 @@ def table(report: dict[str, Any]) -> list[str]:
         f"search p50 {latency['p50']:.3f} ms, p95 {latency['p95']:.3f} ms (embedding included); "
         f"{report['add_per_s']:,.0f} adds/s"
     )
+    if "context" in report:
+        packed = report["context"]
+        lines.append(
+            f"context of {packed['max_tokens']} tokens: recall {packed['recall']['overall']:.3f}, "
+            f"{packed['items']:.1f} items, p50 {packed['latency_ms']['p50']:.3f} ms"
+        )
     return lines

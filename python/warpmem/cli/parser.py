@@ -359,4 +359,7 @@ def _eval(commands: _Commands) -> None:
     locomo.add_argument(
         "--rerank", type=int, metavar="N", help="let the reranker of --config order the N best"
     )
+    locomo.add_argument(
+        "--context", type=int, metavar="TOKENS", help="also pack a context of so many for each question"
+    )
     locomo.add_argument("--out", metavar="FILE", help="write the report as JSON")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -43,7 +43,7 @@ def condensed(
     max_tokens: int,
     counter: TokenCounter,
     serving: Serving,
-    model: Callable[[], LanguageModel] | None,
+    model: LanguageModel | None,
 ) -> dict[str, str]:
     """By id, the sentences that stand for an item whose text is long for the budget; never a part of one.
 
@@ -63,7 +63,7 @@ def condensed(
     if model is not None:
         looked = [_most(by_words) for _, _, by_words in cut]
         passages = [[parts[i] for i in kept] for (_, parts, _), kept in zip(cut, looked, strict=True)]
-        picked = pick_sentences(model(), query, passages)
+        picked = pick_sentences(model, query, passages)
         chosen = [{kept[i] for i in some} for kept, some in zip(looked, picked, strict=True)]
     else:
         chosen = [

@@ -194,10 +194,12 @@ class Readable:
         number in `.citations`), under a heading with the date; all of it quoted in a tag that no text can
         close, see policy/context.py. `compress`: an item that takes more than an eighth of the budget shows
         only those of its sentences that speak of the query, picked by words and similarity or, "model", by
-        the store's language model; a sentence is never cut. Raises as `search`, and ModelError.
+        the store's language model; a sentence is never cut. `deadline` is the search's. Raises as `search`,
+        InputError where there is no language model, and as that.
         """
         check(max_tokens, cite)
         check_way(compress, query)
+        model = self._reasoning.language_model() if compress == "model" else None
         result = self.search(query, k=k, **search)
         hits = [hit.item for hit in result]
         following: dict[str, MemoryItem] = {}
@@ -208,7 +210,6 @@ class Readable:
             following = self._browser.following(near, search.get("filters"), at)
         shown: dict[str, str] = {}
         if compress is not None and query is not None:
-            model = self._reasoning.language_model if compress == "model" else None
             with self._current.use() as serving:
                 shown = condensed(query, hits, max_tokens, self._counter, serving, model)
         return pack(result, max_tokens, self._counter, cite, following=following, shown=shown)

@@ -1,0 +1,120 @@
+"""Latency and rates beside mem0, one call of each in turn, so that a slow moment hits both.
+
+mem0's vectors are given to it, warpmem embeds each text and query itself. Both sync every add: mem0's two
+SQLite databases at `synchronous=FULL`, warpmem's log with `durability="sync"`.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from conversations import stored
+from processes import Peer
+
+import warpmem
+from warpmem.cli.locomo import Conversation
+from warpmem.ops.clock import SystemClock
+from warpmem.protocols import Transaction
+from warpmem.storage.log import open_log
+from warpmem.storage.rocks import RocksEngine
+from warpmem.types import MemoryItem, Owner, Scope
+
+DIMENSION = 256
+_VECTOR = np.full(DIMENSION, DIMENSION**-0.5, np.float32)
+_NOW = datetime(2026, 6, 1, tzinfo=UTC)
+ONE_BY_ONE, BATCHES, BATCH, SEARCHES = 200, 5, 100, 150
+
+
+def rates(conversations: Sequence[Conversation], mem0: dict[str, Peer], folder: Path) -> dict[str, Any]:
+    """Both sides hold all turns already, mem0 those of the recall run; what is added here is of new users."""
+    with warpmem.open(folder / "rates") as memory:
+        for conversation in conversations:
+            texts = [item.text for item in stored(conversation, "turn")]
+            memory.add(texts, user_id=conversation.sample_id, kind="message", run_id="r")
+        asked = [(one.sample_id, question.question) for one in conversations for question in one.qa]
+        asked = asked[:: max(1, len(asked) // SEARCHES)]
+        memory.search("warm up", user_id=asked[0][0], mode="hybrid")
+        searches = {name: _search(peer) for name, peer in mem0.items()}
+        times = _turns(
+            {
+                "warpmem": lambda at: _timed(
+                    lambda: memory.search(at[1], user_id=at[0], mode="hybrid", k=10)
+                ),
+                **searches,
+            },
+            asked,
+        )
+        search = {name: statistics.median(values) * 1e3 for name, values in times.items()}
+        texts = [item.text for item in stored(conversations[0], "turn")]
+        ones = texts[:ONE_BY_ONE]
+        log = open_log(
+            RocksEngine(folder / "log"), SystemClock(), model_id="given", dimension=DIMENSION,
+            durability="sync", max_queue=16, read_only=False,
+        )  # fmt: skip
+        times = _turns(
+            {
+                "warpmem": lambda text: _timed(lambda: memory.add(text, user_id="one", kind="message")),
+                "the log alone": lambda text: _timed(lambda: log.transact(_put(text), "sync")),
+                **{
+                    name: lambda text, peer=peer: peer("add", user="one", texts=[text], numbers=[0])
+                    for name, peer in mem0.items()
+                },
+            },
+            ones,
+        )
+        log.close()
+        one = {name: len(values) / sum(values) for name, values in times.items()}
+        batches = [texts[i * BATCH % 300 : i * BATCH % 300 + BATCH] for i in range(BATCHES)]
+        times = _turns(
+            {
+                "warpmem": lambda some: _timed(lambda: memory.add(some, user_id="many", kind="message")),
+                **{
+                    name: lambda some, peer=peer: peer("add_batch", user="many", texts=some)
+                    for name, peer in mem0.items()
+                },
+            },
+            batches,
+        )
+        many = {name: BATCH * len(values) / sum(values) for name, values in times.items()}
+    return {"search_p50_ms": search, "adds_per_s": one, "batched_adds_per_s": many, "batch": BATCH}
+
+
+def _search(peer: Peer) -> Callable[[tuple[str, str]], float]:
+    def call(at: tuple[str, str]) -> float:
+        seconds: float = peer("search", user=at[0], query=at[1], k=10)[1]
+        return seconds
+
+    return call
+
+
+def _put(text: str) -> Callable[[Transaction], None]:
+    """A change that stores a text with a vector, without anything that decides."""
+    item = MemoryItem(
+        id="", scope=Scope(user_id="one"), kind="message", text=text, model_id="given", created_at=_NOW,
+        touched_at=_NOW, recorded_at=_NOW, valid_from=_NOW,
+    )  # fmt: skip
+
+    def put(transaction: Transaction) -> None:
+        transaction.add(transaction.owner(Owner("user", "one")), item, _VECTOR, duplicate=None, slot=None)
+
+    return put
+
+
+def _timed(call: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+def _turns(calls: dict[str, Callable[[Any], float]], arguments: Sequence[Any]) -> dict[str, list[float]]:
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for argument in arguments:
+        for name, call in calls.items():
+            times[name].append(call(argument))
+    return times

@@ -1,0 +1,106 @@
+"""bench/locomo: how recall is counted, how plain lines are packed, and which bounds are met."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.append(str(Path(__file__).parents[2] / "bench" / "locomo"))
+
+import conversations
+import tables
+from conversations import Stored
+
+from warpmem.cli.locomo import Conversation, Question
+
+
+class Words:
+    name = "words"
+
+    def count(self, text: str) -> int:
+        return len(text.split())
+
+
+def item(text: str, *turns: str) -> Stored:
+    return Stored(text, frozenset(turns), "message", "2023-05-08")
+
+
+ASKED = (
+    Question("one", 1, ("D1:1",)),
+    Question("two", 1, ("D1:1; D1:2",)),
+    Question("three", 4, ("D1:3",)),
+    Question("none", 5, ()),
+)
+ONE = [Conversation("c", {}, ASKED)]
+HITS = [item("a", "D1:1"), item("b", "D1:9"), item("c", "D1:2")]
+
+
+def test_recall_by_category_over_questions_with_evidence() -> None:
+    found = conversations.recall(ONE, lambda conversation, question: HITS)
+    assert found["overall"]["1"] == pytest.approx((1 + 0.5 + 0) / 3)
+    assert found["by_category"] == {
+        "1": {"1": 0.75, "5": 1.0, "10": 1.0, "20": 1.0},
+        "4": dict.fromkeys(("1", "5", "10", "20"), 0.0),
+    }
+
+
+def test_plain_lines_stay_in_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conversations, "BUDGET", 9)  # a line has three words beside its text
+    long = item("x " * 7, "D1:3")
+    assert conversations.in_order([HITS[0], long, HITS[2]], Words()) == [HITS[0], HITS[2]]
+    packed = conversations.recall_in_order(ONE, lambda conversation, question: [HITS[0], long], Words())
+    assert packed["items"] == 1.0
+    assert packed["recall"]["by_category"] == {"1": 0.75, "4": 0.0}
+
+
+def row(system: str, embedder: str, granularity: str, recall: float, category: float) -> dict[str, Any]:
+    ks = ("1", "5", "10", "20")
+    by_category = {"1": dict.fromkeys(ks, category)}
+    found = {"overall": dict.fromkeys(ks, recall), "by_category": by_category}
+    return {"system": system, "embedder": embedder, "granularity": granularity, "recall": found}
+
+
+def report(theirs: float, category: float, seconds: float) -> dict[str, Any]:
+    rows = [
+        row("warpmem hybrid", embedder, granularity, 0.7, 0.7)
+        for embedder in ("wordllama", "minilm")
+        for granularity in ("turn", "observation")
+    ]
+    rows.append(row("mem0", "wordllama", "turn", theirs, category))
+    rates = {
+        "search_p50_ms": {"warpmem": 1.0, "mem0": seconds},
+        "adds_per_s": {"warpmem": 100.0, "mem0": 50.0, "the log alone": 105.0},
+        "batched_adds_per_s": {"warpmem": 1000.0, "mem0": 50.0},
+        "batch": 100,
+    }
+    held = {"recall_at_10": {"wordllama, turn": {"held out": 0.6, "preset": 0.7}}, "grid": []}
+    return {
+        "rows": rows, "rates": rates, "counts": {"overall": 100, "1": 100}, "budget": 1000,
+        "leave_one_out": {**held, "weights": {"c": {"lexical": 4.0, "adjacent": 1.6}}},
+        "keyword_probes": ["recall@1 of rare words: dense 0.600 lexical 1.000 hybrid 0.940"],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("theirs", "category", "seconds", "unmet"),
+    [
+        (0.6, 0.72, 10.0, {"hybrid recall@10, minilm", "rare words"}),
+        (0.6, 0.73, 9.0, {"hybrid recall@10, minilm", "rare words", "hybrid, wordllama", "search p50"}),
+        (0.7, 0.5, 10.0, {"hybrid recall@10, minilm", "rare words", "hybrid, wordllama"}),
+    ],
+)
+def test_bounds(theirs: float, category: float, seconds: float, unmet: set[str]) -> None:
+    found = tables.bounds(report(theirs, category, seconds))
+    missed = [bound for bound, _, met in found if met == "no"]
+    assert len(missed) == len(unmet)
+    assert all(any(bound.startswith(start) for bound in missed) for start in unmet)
+
+
+def test_the_report_as_markdown() -> None:
+    text = tables.markdown(report(0.6, 0.7, 10.0))
+    assert "| mem0 | wordllama (default) | 0.600 | 0.600 | 0.600 | 0.600 | 0.700 |  |  |" in text
+    assert "| warpmem | 1.00 | 100.00 | 1,000.00 |" in text
+    assert "without c: lexical 4, adjacent 1.6." in text
