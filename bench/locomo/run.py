@@ -83,6 +83,8 @@ class Evaluation:
         self.queries = list(dict.fromkeys(question.question for one in conversations for question in one.qa))
         default = WordLlamaEmbedder()
         self.counter = TokenizerCounter(default.tokenizer_path(), "llama-2")
+        self.config = folder / "warpmem.toml"  # the same tokenizer for a store of vectors that are known
+        self.config.write_text(f"tokenizer = {json.dumps(str(default.tokenizer_path()))}\n")
         (folder / "texts.json").write_text(json.dumps([*self.texts, *self.queries]))
         np.save(
             folder / "wordllama.npy",
@@ -129,7 +131,7 @@ class Evaluation:
     def _evaluate(self, name: str, granularity: str, mode: str, reranker: Late | None) -> None:
         report = locomo.evaluate(
             self.conversations, ks=KS, granularity=granularity, mode=mode, embedder=self.known(name),
-            rerank=reranker, context=BUDGET if mode == "hybrid" else None,
+            config=str(self.config), rerank=reranker, context=BUDGET if mode == "hybrid" else None,
         )  # fmt: skip
         self.counts = report["counts"]["with_evidence"]
         system = f"warpmem {mode}" + ("" if reranker is None else " + late interaction")

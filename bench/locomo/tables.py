@@ -105,6 +105,12 @@ def bounds(report: dict[str, Any]) -> list[list[str]]:
                     figure_text,
                     ahead > 0 and worst >= -_QUESTIONS - 1e-9,
                 )
+    for (system, embedder, granularity), row in rows.items():
+        ours = rows.get(("warpmem hybrid", embedder, granularity), {}).get("context")
+        if ours is not None and row.get("context") is not None and not system.endswith("late interaction"):
+            ahead = ours["recall"]["overall"] - row["context"]["recall"]["overall"]
+            if system != "warpmem hybrid":
+                note(f"context, {embedder}, {granularity}s, ahead of {system}", f"{ahead:+.3f}", ahead > 0)
     found = report["rates"]
     for name in found["search_p50_ms"]:
         if name == "warpmem":

@@ -26,6 +26,7 @@ best hit goes first. `bench/locomo` compares what this finds with what the order
 from __future__ import annotations
 
 import heapq
+import itertools
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -37,6 +38,7 @@ from ..protocols import TokenCounter
 from ..types import ContextBlock, Hit, MemoryItem, Scope
 
 _BREAKS: Final = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+_TAGS: Final = re.compile(r"</?memories(?:-([0-9]{1,9}))?")
 _SHARE: Final = 8
 """An item is long when its text takes more than this part of the budget."""
 _FOLLOWS: Final = 3
@@ -248,11 +250,11 @@ def _heading(passage: _Passage) -> str:
 def _tag(texts: Sequence[str]) -> str:
     """A name for the block's tags that no text can open or close."""
     said = "".join(unicodedata.normalize("NFKC", "".join(text.split())).casefold() for text in texts)
-    name, number = "memories", 0
-    while f"<{name}" in said or f"</{name}" in said:
-        number += 1
-        name = f"memories-{number}"
-    return name
+    found = _TAGS.findall(said)
+    if not found:
+        return "memories"
+    begun = {digits[:length] for digits in found for length in range(1, len(digits) + 1)}
+    return next(f"memories-{number}" for number in itertools.count(1) if str(number) not in begun)
 
 
 def _current(hits: Sequence[Hit]) -> list[MemoryItem]:
