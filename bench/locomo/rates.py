@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from conversations import stored
 from processes import Peer
 
 import warpmem
+from conversations import stored
 from warpmem.cli.locomo import Conversation
 from warpmem.ops.clock import SystemClock
 from warpmem.protocols import Transaction

@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from conversations import BUDGET, GRANULARITIES, KS, Stored, as_stored, fill, recall, recall_in_order, stored
 from numpy.typing import NDArray
 from processes import HERE, PACKAGES, Peer, environment
 from rates import rates
@@ -34,6 +33,7 @@ from tables import markdown
 from weights import leave_one_out
 
 import warpmem
+from conversations import BUDGET, GRANULARITIES, KS, Stored, as_stored, fill, recall, recall_in_order, stored
 from warpmem.cli import locomo
 from warpmem.cli.locomo import Conversation, Question
 from warpmem.embed.callable import CallableEmbedder

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -14,6 +14,7 @@ from .config import Config, load_config, make_config
 from .embed.callable import CallableEmbedder
 from .embed.given import GivenVectors
 from .embed.hashing import HashingEmbedder
+from .embed.modalities import check_embedders, make_embedders
 from .embed.named import make_embedder
 from .embed.wordllama import WordLlamaEmbedder
 from .errors import InputError, ModelMismatch
@@ -49,7 +50,7 @@ from .protocols import (
 )
 from .reason.named import make_language_model, make_reranker
 from .reason.tokens import EstimateTokenCounter, TokenizerCounter, tokenizer_file
-from .records import StoreIdentity
+from .records import RowBlock, Space, StoreIdentity
 from .storage.directory import INDEX_NAME
 from .storage.follow import FollowingLog
 from .storage.identity import read_identity
@@ -64,6 +65,7 @@ def open(
     path: str | os.PathLike[str] | None = None,
     *,
     embedder: Embedder | Callable[[Sequence[str]], Any] | str | None = None,
+    embedders: Mapping[str, Any] | None = None,
     dimension: int | None = None,
     model_id: str | None = None,
     reranker: Reranker | str | None = None,
@@ -80,7 +82,10 @@ def open(
     embedder: "wordllama" (default: embedded, offline), another of Config's names (with embedder_options), an
     Embedder, or a function from texts to an
     (n, d) array (then `dimension` and `model_id` are needed). `dimension` alone makes a store whose vectors
-    all come with `vector=`. An existing store is opened with its own model when none is named. reranker,
+    all come with `vector=`. An existing store is opened with its own model when none is named. embedders: by
+    modality, "text" (the same as embedder=), "code", "log", "image" or "audio": an object, a name, or
+    {"name": ..., "options": {...}}; images and audio need a MediaEmbedder. The store remembers their models
+    once it has such items. reranker,
     language_model: objects, or names as Config has them (with reranker_options, language_model_options); the
     store makes them when it first needs them. schemas: kind -> JSON Schema (subset, policy/schema.py) or
     msgspec type for the metadata of that kind. token_counter: instead of Config's `tokenizer`. config: a
@@ -91,6 +96,11 @@ def open(
     Raises InputError, ModelMismatch, StoreLocked, StoreCorrupt, FormatError, StoreReadOnly, DiskFull,
     BackendUnavailable.
     """
+    others = dict({} if embedders is None else check_embedders(embedders))
+    if "text" in others:
+        if embedder is not None:
+            raise InputError("give embedder= or embedders={'text': ...}, not both")
+        embedder = others.pop("text")
     models = {"embedder": embedder, "reranker": reranker, "language_model": language_model}
     settings = _settings(path, config, models, options)
     model = None if isinstance(embedder, str) else embedder
@@ -102,6 +112,7 @@ def open(
         raise InputError(f"token_counter must have a method count(), not be {type(token_counter).__name__}")
     reasoning = _make_reasoning(settings, reranker, language_model)
     counter = token_counter or _make_counter(settings)
+    made = make_embedders({**_by_modality(settings), **others})
     compiled = compile_schemas({} if schemas is None else schemas)
     tracer = _make_tracer(settings)
     backend, reason = make_backend(settings)
@@ -125,6 +136,8 @@ def open(
             _other_embedder,
             functools.partial(_make_index, settings, backend, log, progress),
             functools.partial(_make_jobs, settings, log, counter, reasoning),
+            made,
+            functools.partial(_make_space_index, settings, backend, log, progress),
         )
         memory = Memory(settings, log, parts, backend, chosen, counter, compiled, reason, reasoning, tracer)
         if isinstance(log, FollowingLog):
@@ -137,6 +150,10 @@ def open(
     except BaseException:
         engine.close()
         raise
+
+
+def _by_modality(settings: Config) -> dict[str, Any]:
+    return {str(modality): choice for modality, choice in settings.embedders.items()}
 
 
 def _settings(
@@ -182,6 +199,25 @@ def _make_jobs(
     settings: Config, log: Log, counter: TokenCounter, reasoning: Reasoning, current: Current
 ) -> Jobs:
     return Jobs(Tools(log, current, counter, reasoning.language_model), settings)
+
+
+def _make_space_index(
+    settings: Config, backend: SearchBackend, log: Log, progress: Report | None, space: Space
+) -> PartitionedIndex:
+    def load(owner: int) -> Iterator[RowBlock]:
+        # Of the family that is in use now: these rows move along when the texts get another model.
+        return log.rows(owner, log.identity, metadata=bool(settings.columns), space=space)
+
+    return PartitionedIndex(
+        backend,
+        space.dimension,
+        load,
+        None,
+        settings.columns,
+        lambda owner: Progress(progress, "rows loaded", None),
+        TextSource(functools.partial(texts_of, log), words),
+        space.number,
+    )
 
 
 def _make_checkpoint(

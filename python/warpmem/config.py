@@ -93,6 +93,13 @@ class Consolidation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
                 raise InputError(f"{name} must be an integer from {least} to {most}")
 
 
+class EmbedderChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An embedder by name, with the arguments of its class in warpmem.embed."""
+
+    name: EmbedderName
+    options: dict[str, Any] = {}
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything a store can be told, apart from objects that only Python can hold.
 
@@ -107,6 +114,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                     "kserve"; None is the store's own, and "wordllama" for a new store
     embedder_options
                     the arguments of its class in warpmem.embed, like url and model
+    embedders       by modality ("code", "log", "image", "audio"), an embedder's name and options of its own:
+                    items of that modality have their vectors in a space of theirs. Others go to the texts
     reranker        orders hits anew for searches that ask for it: behind a server "tei", "cohere", with an
                     extra "onnx", by the language model "judge", for tests "overlap"; made at first use
     language_model  behind a server "openai", with an extra "transformers", for tests "scripted"; made at
@@ -163,6 +172,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     vram_bytes: int = 0
     embedder: EmbedderName | None = None
     embedder_options: dict[str, Any] = {}
+    embedders: dict[Literal["code", "log", "image", "audio"], EmbedderChoice] = {}
     reranker: RerankerName | None = None
     reranker_options: dict[str, Any] = {}
     language_model: LanguageModelName | None = None

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from .errors import ModelMismatch
 from .types import MemoryItem, Operation
 
 NEVER = (1 << 63) - 1
@@ -61,6 +62,14 @@ class Space(msgspec.Struct, frozen=True, array_like=True):
     def name(self) -> str:
         """Its modality."""
         return SPACES[self.number]
+
+    def check(self, model_id: str, dimension: int) -> None:
+        """Raises ModelMismatch unless it holds vectors of this model."""
+        if (self.model_id, self.dimension) != (model_id, dimension):
+            raise ModelMismatch(
+                f"the store's {self.name} vectors are of {self.model_id!r} ({self.dimension} dimensions), "
+                f"not of {model_id!r} ({dimension}): open it with that model for {self.name}"
+            )
 
 
 class Record(msgspec.Struct, frozen=True):

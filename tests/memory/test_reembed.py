@@ -46,7 +46,7 @@ def built_anew(memory: Memory) -> list[Any]:
     fresh.__dict__.update(memory.__dict__)
     serving = memory._serve(memory._log.identity, current.now.embedder)
     assert parts is memory._parts
-    fresh._current = type(current)(memory._log, serving)
+    fresh._current = type(current)(memory._log, serving, memory._spaces)
     return answers(fresh)
 
 

@@ -10,10 +10,10 @@ import pytest
 
 sys.path.append(str(Path(__file__).parents[2] / "bench" / "locomo"))
 
-import conversations
 import tables
-from conversations import Stored
 
+import conversations
+from conversations import Stored
 from warpmem.cli.locomo import Conversation, Question
 
 

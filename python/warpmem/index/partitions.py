@@ -51,16 +51,18 @@ class PartitionedIndex(SearchedPartitions):
         columns: Mapping[str, str] | None = None,
         progress: Callable[[int], Progress] | None = None,
         texts: TextSource | None = None,
+        space: int = 0,
     ) -> None:
         """load: owner -> its rows, with metadata if there are `columns`, the declared metadata keys and their
         types ("number", "string", "boolean"). progress: owner -> who is told how far loading its rows is.
-        texts: for searches by words and neighbours."""
+        texts: for searches by words and neighbours. space: the number of the one whose rows it takes in."""
         self._backend = backend
         self._dimension = dimension
         self._load_rows = load
         self._progress = progress or (lambda owner: Progress(None, "", None))
         self._checkpoint = checkpoint
         self._texts = texts
+        self._space = space
         self._columns = ItemColumns(columns or {}, N_COLUMNS)
         self._n_columns = N_COLUMNS + len(self._columns)
         self._lock = threading.Lock()
@@ -168,6 +170,7 @@ class PartitionedIndex(SearchedPartitions):
     def _change(
         self, owner: int, partition: Partition, remove: Sequence[tuple[bytes, int]], add: Sequence[Row]
     ) -> None:
+        add = [row for row in add if row.space == self._space]
         places = partition.places(owner, self._pool)
         gone = [name for name in remove if name in places]
         # A row that is added again takes a new row id, so that the old place must go.

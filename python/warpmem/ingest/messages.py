@@ -58,7 +58,8 @@ def _from_message(message: Message, where: str, kind: str | None) -> NewItem:
         metadata["name"] = message.name
     if message.at is not None:
         to_micros(message.at, f"{where}: at")
-    return NewItem(text=message.content, kind=kind or "message", metadata=metadata, valid_from=message.at)
+    kind = "message" if kind is None else kind
+    return NewItem(text=message.content, kind=kind, metadata=metadata, valid_from=message.at)
 
 
 def _parse(value: Mapping[Any, Any], where: str) -> Message:

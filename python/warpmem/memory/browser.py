@@ -214,6 +214,7 @@ class Browser:
         reason: str,
         reembedding: bool,
         models: Mapping[str, Mapping[str, Any]],
+        spaces: dict[str, dict[str, Any]],
     ) -> Stats:
         lag_changes, lag_seconds = self._log.lag()
         totals = self._log.totals()
@@ -239,6 +240,7 @@ class Browser:
             lag_seconds=lag_seconds,
             reembed=self._reembed(reembedding),
             models={name: dict(counters) for name, counters in models.items()},
+            spaces=spaces,
         )
 
     def _reembed(self, running: bool) -> ReembedStatus | None:

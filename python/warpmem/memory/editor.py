@@ -12,13 +12,14 @@ from ..errors import InputError, NotFound, VersionConflict
 from ..ops.clock import to_micros
 from ..ops.ids import parse_id
 from ..policy import reconcile
-from ..policy.metadata import check_metadata, check_text
+from ..policy.metadata import check_caption, check_metadata, check_text
 from ..policy.schema import Schemas
 from ..protocols import Log, Transaction
 from ..records import Record
 from ..types import Durability, ItemUpdate, MemoryItem, Scope
 from . import arguments
 from .digests import Digests
+from .spaces import MEDIA, OtherSpace, Spaces
 from .vectors import Vectors
 
 _TRIES = 64
@@ -27,11 +28,14 @@ _TRIES = 64
 class Editor:
     """Updates and deletes. Thread-safe: all state is in the log."""
 
-    def __init__(self, log: Log, vectors: Vectors, digests: Digests, schemas: Schemas) -> None:
+    def __init__(
+        self, log: Log, vectors: Vectors, digests: Digests, schemas: Schemas, spaces: Spaces
+    ) -> None:
         self._log = log
         self._vectors = vectors
         self._digests = digests
         self._schemas = schemas
+        self._spaces = spaces
 
     def update(
         self,
@@ -59,11 +63,12 @@ class Editor:
     def _revise(
         self, known: Record, fields: ItemUpdate, scope: Scope | None, durability: Durability | None
     ) -> Record:
-        item, vector = self._corrected(known, fields)
+        space = self._space(known)
+        item, vector = self._corrected(known, fields, space)
         digests = (self._digests.both(known.item), self._digests.both(item))
 
         def change(transaction: Transaction) -> Record:
-            if vector is not None:
+            if vector is not None and space is None:
                 self._vectors.check_in_use(self._log)
             record = reconcile.find(transaction, known.key, scope)
             corrected = item
@@ -81,7 +86,16 @@ class Editor:
 
         return self._log.transact(change, durability)
 
-    def _corrected(self, record: Record, fields: ItemUpdate) -> tuple[MemoryItem, NDArray[np.float32] | None]:
+    def _space(self, record: Record) -> OtherSpace | None:
+        """Where the item's vectors lie; None: among those of the texts, as they may in any modality."""
+        space = self._spaces.of(record.item.modality)
+        if space is None or self._log.space_of(record.key, record.item.version) != space.number:
+            return None
+        return space
+
+    def _corrected(
+        self, record: Record, fields: ItemUpdate, space: OtherSpace | None
+    ) -> tuple[MemoryItem, NDArray[np.float32] | None]:
         given: dict[str, Any] = {
             name: value
             for name in fields.__struct_fields__
@@ -90,7 +104,8 @@ class Editor:
         vector = given.pop("vector", None)
         if not given and vector is None:
             raise InputError("an update names at least one field to change")
-        checks = {"text": check_text, "metadata": check_metadata}
+        is_caption = space is not None and space.name in MEDIA and record.item.blob is not None
+        checks = {"text": check_caption if is_caption else check_text, "metadata": check_metadata}
         for name, check in checks.items():
             if name in given:
                 given[name] = check(given[name])
@@ -105,12 +120,16 @@ class Editor:
                 to_micros(given[name], name)
         item = msgspec.structs.replace(record.item, **given)
         self._schemas.check(item.kind, item.metadata)
+        owners = [(item.scope.owner,)]
         if vector is not None:
-            return item, self._vectors.normalize(self._vectors.given(vector, 1))[0]
-        if item.text != record.item.text:
-            made = self._vectors.embed([item.text], "document", [(item.scope.owner,)])
-            return item, self._vectors.normalize(made)[0]
-        return item, None
+            found = (self._vectors if space is None else space).given(vector, 1)
+        elif item.text == record.item.text or is_caption:
+            return item, None
+        elif space is None:
+            found = self._vectors.embed([item.text], "document", owners)
+        else:
+            found = space.of_texts([item.text], owners)
+        return item, self._vectors.normalize(found)[0]
 
     def revert(
         self,
@@ -123,13 +142,16 @@ class Editor:
         """Make what an item was in `version` its next version; as it is when that is the current one."""
         key = parse_id(item_id)
         wanted = self._version(key, version, scope)
+        space = self._space(wanted)
+        model_id = self._vectors.model_id if space is None else space.model_id
         vector = self._log.vector(key, version, self._vectors.identity)
         if vector is None:
             made = self._vectors.embed([wanted.item.text], "document", [(wanted.item.scope.owner,)])
             vector = self._vectors.normalize(made)[0]
 
         def change(transaction: Transaction) -> Record:
-            self._vectors.check_in_use(self._log)
+            if space is None:
+                self._vectors.check_in_use(self._log)
             record = reconcile.find(transaction, key, scope)
             if expected_version is not None and expected_version != record.item.version:
                 raise VersionConflict(expected_version, record.item.version)
@@ -140,7 +162,7 @@ class Editor:
             return reconcile.update(
                 transaction,
                 record,
-                msgspec.structs.replace(then, model_id=self._vectors.model_id),
+                msgspec.structs.replace(then, model_id=model_id),
                 vector,
                 based_on=record.item.version,
                 digests=(self._digests.both(record.item), self._digests.both(then)),

@@ -23,6 +23,7 @@ from .reasoning import Reasoned, Reasoning
 from .reembed import Reembedding
 from .reranking import Reranking
 from .serving import Current, Parts
+from .spaces import Spaces
 from .telemetry import Telemetry
 from .writable import Writable
 
@@ -64,7 +65,11 @@ class Memory(Writable, Documented, Readable, Maintained, Observed, Erasable, Job
         self._cache = ItemCache(log, config.item_cache)
         self._embeddings = EmbeddingCache(config.embedding_cache_bytes)
         self._browser = Browser(log, self._cache)
-        self._current = Current(log, self._serve(log.identity, embedder))
+        self._spaces = Spaces(
+            log, parts.embedders, parts.make_space_index, backend, self._cache, self._embeddings,
+            config.degrade,
+        )  # fmt: skip
+        self._current = Current(log, self._serve(log.identity, embedder), self._spaces)
         self._reembedding = Reembedding(log, self._current)
         self._lifetime = Lifetime(self, log.close)
         self._check_open = self._lifetime.check

@@ -3,7 +3,9 @@
     {"text": ..., "user_id": ..., "kind": ..., "key": ..., "metadata": {...}, "valid_from": ..., ...}
         an item; all fields of an exported line are taken, of which id, version and the times of recording
         mean nothing to the new store. "vector" (base64 of float32) counts where "model_id" is the store's
-        model; else the text is embedded again. A line with a "check" must be what it was (line_check.py)
+        model for the line's modality; else the text is embedded again, and an image or audio for which the
+        store has a model is refused, since its content is not at hand. A line with a "check" must be what it
+        was (line_check.py)
     {"role": ..., "content": ..., "at": ..., "user_id": ...}
         a chat message (ingest/messages.py)
 
@@ -137,8 +139,7 @@ class Importer:
         self._seen: Counter[bytes] = Counter()
         self._checks = Checks()
         self._exported: set[str] = set()
-        self._model_id: str | None = None
-        self._dimension = 0
+        self._models: dict[str, tuple[str, int]] | None = None
         self.since: datetime | None = None
         self.actions: Counter[str] = Counter()
         self.skipped = 0
@@ -238,20 +239,23 @@ class Importer:
         return Entry(number, item, given.id is not None)
 
     def _vector(self, given: ItemLine) -> Any:
-        """The line's vector, where it is of this store's model: (dim,) float32."""
+        """The line's vector, where it is of this store's model for its modality: (dim,) float32."""
         if given.vector is None:
             return None
-        if self._model_id is None:
+        if self._models is None:
             stats = self._memory.stats()
-            self._model_id, self._dimension = stats.model_id, stats.dimension
-        if given.model_id != self._model_id:
+            self._models = {"text": (stats.model_id, stats.dimension)}
+            for modality, space in stats.spaces.items():
+                self._models[modality] = (space["model_id"], space["dimension"])
+        model_id, dimension = self._models.get(given.modality, self._models["text"])
+        if given.model_id != model_id:
             return None
         try:
             data = base64.b64decode(given.vector, validate=True)
         except (binascii.Error, ValueError):
             raise InvalidVector("vector is not base64") from None
-        if len(data) != 4 * self._dimension:
-            raise InvalidVector(f"vector has {len(data)} bytes, expected {4 * self._dimension}")
+        if len(data) != 4 * dimension:
+            raise InvalidVector(f"vector has {len(data)} bytes, expected {4 * dimension}")
         return np.frombuffer(data, "<f4")
 
     def _message(self, number: int, line: bytes, raw: dict[str, Any]) -> Entry:

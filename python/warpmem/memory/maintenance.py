@@ -24,6 +24,7 @@ from .ladder import Ladder
 from .lifetime import Lifetime
 from .reembed import BATCH, Given, Progress, Reembedding
 from .serving import Current, Parts, Serving
+from .spaces import Spaces
 from .vectors import Vectors
 
 _MAX_BATCH = 4096
@@ -47,6 +48,7 @@ class Maintained:
     _tracer: Tracer | None
     _schemas: Schemas
     _jobs: JobRunner
+    _spaces: Spaces
 
     @property
     def _index(self) -> Index:
@@ -91,7 +93,10 @@ class Maintained:
             words = self._config.mode != "dense"
         arguments.check_flag(words, "words")
         arguments.check_flag(wait, "wait")
-        return 0 if owner is None else self._index.warm(owner, words=words, wait=wait)
+        if owner is None:
+            return 0
+        indexes = (self._index, *(space.index for space in self._spaces if space.exists()))
+        return sum(index.warm(owner, words=words, wait=wait) for index in indexes)
 
     def evict(
         self,
@@ -106,7 +111,8 @@ class Maintained:
         found as before, by the host. Raises InvalidScope."""
         owner = self._owner_of(user_id, agent_id, run_id, corpus_id, scope)
         if owner is not None:
-            self._index.evict(owner)
+            for index in (self._index, *(space.index for space in self._spaces)):
+                index.evict(owner)
 
     def _owner_of(
         self,
@@ -173,7 +179,7 @@ class Maintained:
         index = self._parts.make_index(identity)
         return Serving(
             self._log, identity, embedder, index, self._backend, self._cache, self._schemas, self._embeddings,
-            self._ladder, self._costs, self._config.near_duplicate, self._tracer,
+            self._ladder, self._costs, self._config.near_duplicate, self._tracer, self._spaces,
         )  # fmt: skip
 
     def close(self) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .costs import CostLedger
     from .reembed import Reembedding
     from .serving import Current
+    from .spaces import Spaces
     from .telemetry import Telemetry
 
 
@@ -31,6 +32,7 @@ class Observed:
     _browser: Browser
     _current: Current
     _reembedding: Reembedding
+    _spaces: Spaces
     _telemetry: Telemetry
     _costs: CostLedger
     _check_open: Callable[[], None]
@@ -43,7 +45,7 @@ class Observed:
         running = self._reembedding.running
         return self._browser.stats(
             self._config, vectors.identity, rows, device, self._backend.name, self._backend_reason, running,
-            vectors.stats(),
+            vectors.stats(), self._spaces.stats(),
         )  # fmt: skip
 
     def costs(

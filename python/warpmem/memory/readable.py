@@ -7,7 +7,8 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ..config import Config
-from ..errors import WarpmemError
+from ..errors import InputError, WarpmemError
+from ..ingest.media import to_media
 from ..ops.clock import to_micros
 from ..ops.tracing import NO_SPAN
 from ..policy import modes
@@ -27,13 +28,15 @@ from ..types import (
 )
 from . import arguments
 from .condensing import check_way, condensed
-from .reader import SearchOptions
+from .joint import JointReader, MediaReader, Searching
+from .reader import Reader, SearchOptions
 
 if TYPE_CHECKING:
     from .browser import Browser
     from .reasoning import Reasoning
     from .reranking import Reranking
     from .serving import Current
+    from .spaces import Spaces
     from .telemetry import Telemetry
 
 _NEAR: Final = 10
@@ -52,6 +55,7 @@ class Readable:
     _current: Current
     _browser: Browser
     _reranking: Reranking
+    _spaces: Spaces
     _telemetry: Telemetry
     _tracer: Tracer | None
     _check_open: Callable[[], None]
@@ -77,6 +81,8 @@ class Readable:
         mode: Literal["dense", "lexical", "hybrid"] | None = None,
         rerank: bool | int | Reranker | None = None,
         vector: Any = None,
+        image: Any = None,
+        audio: Any = None,
         now: datetime | None = None,
         deadline: float | timedelta | None = None,
         explain: bool = False,
@@ -103,6 +109,11 @@ class Readable:
         hits behind; scores stay as they are, and with explain `parts` has its own. Where it is overloaded or
         the deadline passes meanwhile, `degraded` names "rerank" and the order is that above.
 
+        With embedders for other modalities, a text is asked of every space whose embedder embeds texts, and
+        of the others by its words if the search weighs words; the k best are those of all together, and
+        `hit.space` tells where. A `vector` is one of the text space. `image`, `audio`: bytes, the path of a
+        file or a URI, in place of `query`; asks the space of such items alone.
+
         Raises InputError, Overloaded, and as the embedder and the reranker.
         """
         self._check_open()
@@ -115,7 +126,21 @@ class Readable:
             known_at=known_at, during=during, mode=mode, rerank=rerank, now=now, deadline=deadline,
             explain=explain, return_vectors=return_vectors, quarantined=quarantined, shares=shares,
         )  # fmt: skip
-        return self._find(None if query is None else (query,), vector, (whose,), options)[0]
+        like = None
+        if image is not None or audio is not None:
+            if query is not None or vector is not None or (image is not None and audio is not None):
+                raise InputError("search for a text or vector, or for one image or audio")
+            like = self._like("audio", audio) if image is None else self._like("image", image)
+        return self._find(None if query is None else (query,), vector, (whose,), options, like)[0]
+
+    def _joint(self, texts: Reader) -> Searching:
+        return JointReader(texts, self._spaces, self._log) if self._spaces else texts
+
+    def _like(self, modality: str, value: Any) -> MediaReader:
+        space = self._spaces.of(modality)
+        if space is None:
+            raise InputError(f"this store has no embedder for {modality}: name it in open(embedders=)")
+        return MediaReader(space, to_media(value, modality))
 
     def search_many(
         self,
@@ -157,6 +182,7 @@ class Readable:
         vectors: Any,
         scopes: Sequence[Sequence[Scope]],
         options: SearchOptions,
+        like: MediaReader | None = None,
     ) -> list[SearchResult]:
         tracer = self._tracer
         try:
@@ -164,7 +190,8 @@ class Readable:
                 NO_SPAN if tracer is None else tracer.span("search", queries=len(scopes)) as span,
                 self._current.use() as serving,
             ):
-                found = self._reranking.search(serving.reader, queries, vectors, scopes, options)
+                reader = self._joint(serving.reader) if like is None else like
+                found = self._reranking.search(reader, queries, vectors, scopes, options)
                 if tracer is not None:
                     skipped = ",".join(sorted({part for result in found for part in result.degraded}))
                     span.set(hits=sum(map(len, found)), degraded=skipped)

@@ -70,6 +70,7 @@ class Reader:
         backend: str,
         ladder: Ladder,
         tracer: Tracer | None,
+        space: str = "text",
     ) -> None:
         self._log = log
         self._index = index
@@ -78,6 +79,7 @@ class Reader:
         self._backend = backend
         self._ladder = ladder
         self._tracer = tracer
+        self._space = space
         self._dimension = vectors.dimension
         self._masks = FilterMasks(log, index, cache)
 
@@ -236,7 +238,9 @@ class Reader:
         for i, match in enumerate(matches):
             vector = self._index.vector(match)
             if vector is None:
-                vector = self._log.vector(match[2], match[3], self._vectors.identity)
+                # Vectors of the other spaces move along when the texts get another model.
+                identity = self._vectors.identity if self._space == "text" else self._log.identity
+                vector = self._log.vector(match[2], match[3], identity)
             out[i] = 0.0 if vector is None else vector
         return out
 
@@ -319,7 +323,7 @@ class Reader:
                 parts |= different[position]
             if explain and joined.weights is not None:
                 parts["weight_scope"] = joined.weights[place]
-            hits.append(Hit(own(item), score, parts))
+            hits.append(Hit(own(item), score, parts, self._space))
             kept.append(match)
         return tuple(hits), kept
 

@@ -23,7 +23,8 @@ from ..types import Hit, Owner, Ranking, Scope, SearchResult
 from . import arguments
 from .costs import CostLedger
 from .deadline import Deadline
-from .reader import Reader, SearchOptions
+from .joint import Searching
+from .reader import SearchOptions
 
 T = TypeVar("T")
 
@@ -51,7 +52,7 @@ class Reranking:
 
     def search(
         self,
-        reader: Reader,
+        reader: Searching,
         queries: Sequence[str] | None,
         vectors: Any,
         scopes: Sequence[Sequence[Scope]],
@@ -104,7 +105,7 @@ class Reranking:
         started = time.perf_counter()
         order, degraded = list(range(len(result))), result.degraded
         try:
-            texts = [hit.item.text for hit in result[:depth]]
+            texts = [_shown(hit) for hit in result[:depth]]
             scores = self._scores(reranker, query, owner, texts, deadline)
             order[: len(scores)] = np.argsort(-scores, kind="stable").tolist()
         except (DeadlineExceeded, Overloaded):
@@ -167,6 +168,11 @@ class Reranking:
         if not future.done():
             raise DeadlineExceeded("the reranker did not answer before the deadline")
         return future.result()
+
+
+def _shown(hit: Hit) -> str:
+    """What a reranker reads: an image without a caption has only its name."""
+    return hit.item.text or hit.item.blob or hit.item.modality
 
 
 def _given(reranker: Reranker) -> Callable[[], Reranker]:

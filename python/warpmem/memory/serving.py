@@ -7,13 +7,13 @@ with one model too, and finds out inside its change whether that is still the st
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
 from ..policy.schema import Schemas
 from ..protocols import Embedder, Index, Log, SearchBackend, Tracer
-from ..records import RowChange, StoreIdentity
+from ..records import RowChange, Space, StoreIdentity
 from .cache import ItemCache
 from .costs import CostLedger
 from .digests import Digests
@@ -26,6 +26,7 @@ from .ladder import Ladder
 from .reader import Reader
 from .revocation import Revocations
 from .similar import NearDuplicates
+from .spaces import Spaces
 from .vectors import ModelMoved, Vectors
 from .writer import Writer
 
@@ -39,11 +40,16 @@ class Parts(NamedTuple):
     make_embedder  from what reembed() was given: (embedder, dimension, model_id)
     make_index     of the vectors of the store when it is, was or will be this identity
     make_jobs      what runs jobs
+    embedders      by modality, those beside that of the texts
+    make_space_index
+                   of the vectors of another space
     """
 
     make_embedder: Callable[[Any, int | None, str | None], Embedder]
     make_index: Callable[[StoreIdentity], Index]
     make_jobs: Callable[[Current], JobRunner]
+    embedders: Mapping[str, Any]
+    make_space_index: Callable[[Space], Index]
 
 
 class Serving:
@@ -63,6 +69,7 @@ class Serving:
         costs: CostLedger,
         near_duplicate: float | None,
         tracer: Tracer | None,
+        spaces: Spaces,
     ) -> None:
         digests = Digests(identity.salt)
         self.vectors = Vectors(embedder, backend.normalize, identity, embeddings, costs, tracer)
@@ -72,19 +79,20 @@ class Serving:
         self.reader = Reader(log, index, cache, self.vectors, backend.name, ladder, tracer)
         near = NearDuplicates(log, index, near_duplicate)
         self.revocations = Revocations(log, digests)
-        self.writer = Writer(log, self.vectors, digests, schemas, near, self.revocations)
+        self.writer = Writer(log, self.vectors, digests, schemas, near, self.revocations, spaces)
         self.documents = Documents(log, self.writer, digests)
         self.inferring = Inferring(log, self.reader, self.writer, digests, self.revocations)
-        self.editor = Editor(log, self.vectors, digests, schemas)
+        self.editor = Editor(log, self.vectors, digests, schemas, spaces)
         self.users = 0
 
 
 class Current:
     """The Serving of now. Thread-safe."""
 
-    def __init__(self, log: Log, first: Serving) -> None:
+    def __init__(self, log: Log, first: Serving, spaces: Spaces) -> None:
         self._log = log
         self._now = first
+        self._spaces = spaces
         self._lock = threading.Lock()
         self._unused = threading.Condition(self._lock)
         self._building: list[Embedder] = []
@@ -132,6 +140,7 @@ class Current:
         """Take in committed changes."""
         self._now.index.apply(changes)
         self._now.reader.forget(changes)
+        self._spaces.apply(changes)
         if self._log.read_only and any(change.erased for change in changes):
             # Whose they were only the process knows that erases.
             self._now.embeddings.forget(lambda owner: True)
@@ -155,7 +164,8 @@ class Current:
     def forget_texts(self) -> None:
         """Let every embedder at work drop what it remembers of texts, if it has a method `forget`."""
         with self._lock:
-            embedders = [self._now.embedder, *self._building]
+            others = [space.embedder for space in self._spaces]
+            embedders = [self._now.embedder, *self._building, *others]
         for embedder in embedders:
             forget: Callable[[], object] = getattr(embedder, "forget", lambda: None)
             forget()

@@ -37,25 +37,30 @@ class NearDuplicates:
         self._locks = [threading.Lock() for _ in range(_LOCKS)]
 
     @contextlib.contextmanager
-    def alone(self, items: Sequence[MemoryItem]) -> Iterator[None]:
+    def alone(self, items: Sequence[MemoryItem | None]) -> Iterator[None]:
         """Meanwhile no other addition for their owners looks or adds: what it would add could not be seen."""
         owners: set[Owner] = set()
         if self._threshold is not None:
-            owners = {item.scope.owner for item in items if may_be_near(item)}
+            owners = {item.scope.owner for item in items if item is not None and may_be_near(item)}
         with contextlib.ExitStack() as held:
             for number in sorted({hash(owner) % _LOCKS for owner in owners}):
                 held.enter_context(self._locks[number])
             yield
 
-    def stored(self, items: Sequence[MemoryItem], vectors: NDArray[np.float32]) -> list[tuple[Near, ...]]:
-        """For each item what is stored near it, nearest first. vectors: (n, dim) float32, normalised."""
+    def stored(
+        self, items: Sequence[MemoryItem | None], vectors: Sequence[Any] | NDArray[np.float32]
+    ) -> list[tuple[Near, ...]]:
+        """For each item what is stored near it, nearest first; None stands for one that has nothing near.
+        vectors: (dim,) float32 each, normalised."""
         found: list[tuple[Near, ...]] = [()] * len(items)
         if self._threshold is None:
             return found
         asked: list[int] = []
         requests: list[SearchRequest] = []
         for number, item in enumerate(items):
-            owner = self._log.owner(item.scope.owner) if may_be_near(item) else None
+            if item is None or not may_be_near(item):
+                continue
+            owner = self._log.owner(item.scope.owner)
             if owner is not None:
                 asked.append(number)
                 requests.append(_request(owner, item, vectors[number]))
@@ -66,15 +71,18 @@ class NearDuplicates:
         return found
 
     def together(
-        self, items: Sequence[MemoryItem], vectors: NDArray[np.float32]
+        self, items: Sequence[MemoryItem | None], vectors: Sequence[Any] | NDArray[np.float32]
     ) -> dict[int, list[tuple[int, float]]]:
         """By item: (number, cosine) of the items before it in the same call that are near it, nearest
         first."""
         near: dict[int, list[tuple[int, float]]] = {}
         if self._threshold is None or len(items) < 2:
             return near
-        asked = np.array([i for i, item in enumerate(items) if may_be_near(item)], np.int64)
-        rows = vectors[asked]
+        chosen = [i for i, item in enumerate(items) if item is not None and may_be_near(item)]
+        if len(chosen) < 2:
+            return near
+        asked = np.array(chosen, np.int64)
+        rows = np.stack([vectors[i] for i in chosen])
         for start in range(0, len(asked), _BLOCK):
             cosines = rows[start : start + _BLOCK] @ rows.T
             for row, other in np.argwhere(cosines >= self._threshold).tolist():

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from msgspec import UNSET, UnsetType
 
 from ..errors import InputError
+from ..ingest.media import one_of_a_modality
 from ..ingest.messages import to_new_items
 from ..ops.ids import parse_id
 from ..types import AddResult, Durability, ItemUpdate, MemoryItem, Scope
@@ -39,8 +40,13 @@ class Writable:
 
     def add(
         self,
-        content: Any,
+        content: Any = None,
         *,
+        image: Any = None,
+        audio: Any = None,
+        code: str | None = None,
+        log: str | None = None,
+        blob: str | None = None,
         user_id: str | None = None,
         agent_id: str | None = None,
         run_id: str | None = None,
@@ -77,11 +83,17 @@ class Writable:
         are stored: `extract` tries again.
 
         Raises InputError, Conflict, EmbeddingError, Overloaded, DiskFull; with a model as the model.
+
+        `image`, `audio`: bytes, the path of a file or a URI, for the embedder that open() was given for it;
+        `content` is the caption then, and may be left out. Stored are its vector and a reference: `blob`, or
+        the path or URI, or "sha256:" and the digest of the bytes. Without such an embedder the caption is
+        embedded as any text. `code`, `log`: the text of an item of that modality, in place of `content`.
         """
         self._check_open()
         if not isinstance(infer, str) or infer not in ("none", "rules", "llm"):
             raise InputError("infer must be 'none', 'rules' or 'llm'")
-        items, was_list = to_new_items(content, kind)
+        other = one_of_a_modality(content, image=image, audio=audio, code=code, log=log, blob=blob)
+        items, was_list = ([other], False) if other is not None else to_new_items(content, kind)
         model = None
         if infer != "none":
             if key is not None or vector is not None or any(item.key is not None for item in items):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any
@@ -11,23 +11,23 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import IDEMPOTENCY_DAYS, MAX_BATCH
+from ..config import MAX_BATCH
 from ..errors import InputError
+from ..ingest.media import media_reference, to_media
 from ..ops.clock import to_datetime, to_micros
-from ..ops.ids import parse_id
 from ..policy import reconcile
-from ..policy.metadata import check_metadata, check_text
+from ..policy.metadata import check_caption, check_metadata, check_text
 from ..policy.schema import Schemas
-from ..policy.similar import Near, united
+from ..policy.similar import Near
 from ..protocols import Log, Transaction
-from ..types import AddResult, Durability, MemoryItem, NewItem, Owner, Scope
+from ..types import AddResult, Durability, Media, MemoryItem, NewItem, Scope
 from . import arguments
+from .adding import Adding, Call, Calls, add_group, replay
 from .digests import Digests, scope_ids
 from .revocation import Revocations
 from .similar import NearDuplicates
+from .spaces import MEDIA, OtherSpace, Spaces
 from .vectors import Vectors
-
-_WINDOW = IDEMPOTENCY_DAYS * 24 * 3600 * 1_000_000
 
 
 class Defaults(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,23 +47,18 @@ class Defaults(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Checked(msgspec.Struct, frozen=True):
-    """A new item that passed every check, whether valid_from was named, and the vector it came with."""
+    """A new item that passed every check, whether valid_from was named, and the vector it came with. space:
+    where it goes; None: to the texts. media: what is embedded instead of the text."""
 
     item: MemoryItem
     valid_from_given: bool
     vector: Any
+    space: OtherSpace | None = None
+    media: Media | None = None
 
 
-class _Call(msgspec.Struct, frozen=True):
-    """An idempotent call: whose, under which key, with which content."""
-
-    owner: Owner
-    digest: bytes
-    payload: bytes
-
-
-Calls = Sequence[tuple[_Call | None, Sequence[int]]]
-"""The idempotent calls that a list of items is made of, each with the numbers of its items."""
+Rows = NDArray[np.float32] | Sequence[NDArray[np.float32]]
+"""A vector for each item, of one dimension in an array."""
 
 
 class Writer:
@@ -77,6 +72,7 @@ class Writer:
         schemas: Schemas,
         near: NearDuplicates,
         revocations: Revocations,
+        spaces: Spaces,
     ) -> None:
         self._log = log
         self._vectors = vectors
@@ -84,6 +80,7 @@ class Writer:
         self._schemas = schemas
         self._near = near
         self._revocations = revocations
+        self._spaces = spaces
 
     def add(
         self,
@@ -104,7 +101,7 @@ class Writer:
         checked = self._check_all(items, defaults)
         calls = self._calls(items, checked, idempotency_key)
         if any(call is not None for call, _ in calls):
-            known = self._log.transact(lambda transaction: _replay(transaction, calls), durability)
+            known = self._log.transact(lambda transaction: replay(transaction, calls), durability)
             if known is not None:
                 return known
         followers: dict[int, list[int]] = {}
@@ -113,8 +110,9 @@ class Writer:
             followers[number] = list(range(len(checked), len(checked) + len(facts)))
             checked += facts
         vectors = self._embed(checked)
-        new = [entry.item for entry in checked]
-        size = vectors.nbytes + sum(len(item.text) for item in new)
+        size = sum(row.nbytes for row in vectors) + sum(len(entry.item.text) for entry in checked)
+        # What lies in another space has no wording.
+        new = [entry.item if entry.space is None else None for entry in checked]
         together = self._near.together(new, vectors)
         with self._near.alone(new):
             with reading():
@@ -122,11 +120,12 @@ class Writer:
             prepared = self._prepared(checked, vectors, stored)
 
             def change(transaction: Transaction) -> tuple[AddResult, ...]:
-                self._vectors.check_in_use(self._log)
-                adding = _Adding(transaction, prepared, together, self.put, followers)
+                if any(item is not None for item in new):
+                    self._vectors.check_in_use(self._log)
+                adding = Adding(transaction, prepared, together, self.put, followers)
                 results: list[AddResult] = []
                 for call, numbers in calls:
-                    results += _add_group(adding, call, numbers)
+                    results += add_group(adding, call, numbers)
                 return tuple(results)
 
             return self._log.transact(change, durability, size)
@@ -149,11 +148,13 @@ class Writer:
         return self._revocations.checked(prepared)
 
     def put(self, transaction: Transaction, prepared: reconcile.Prepared) -> AddResult:
-        """Inside a change: store what was prepared."""
+        """Inside a change: store what was prepared. Raises ModelMismatch when its space has another model."""
+        if prepared.space:
+            self._spaces.register(transaction, prepared.space)
         return reconcile.add(transaction, self.checked(prepared), self._digests.duplicate)
 
     def _prepared(
-        self, checked: Sequence[_Checked], vectors: NDArray[np.float32], near: Sequence[Sequence[Near]]
+        self, checked: Sequence[_Checked], vectors: Rows, near: Sequence[Sequence[Near]]
     ) -> list[reconcile.Prepared]:
         return [
             reconcile.Prepared(
@@ -163,6 +164,7 @@ class Writer:
                 self._digests.slot(entry.item),
                 entry.valid_from_given,
                 near[i],
+                space=0 if entry.space is None else entry.space.number,
             )
             for i, entry in enumerate(checked)
         ]
@@ -172,10 +174,10 @@ class Writer:
     def _calls(
         self, items: Sequence[NewItem], checked: Sequence[_Checked], idempotency_key: str | None
     ) -> Calls:
-        def call(key: str, numbers: Sequence[int]) -> _Call:
+        def call(key: str, numbers: Sequence[int]) -> Call:
             name = arguments.check_name(key, "idempotency_key")
             payload = self._digests.payload([_content(checked[i]) for i in numbers])
-            return _Call(checked[numbers[0]].item.scope.owner, self._digests.idempotency(name), payload)
+            return Call(checked[numbers[0]].item.scope.owner, self._digests.idempotency(name), payload)
 
         keys = [item.idempotency_key for item in items]
         if idempotency_key is None:
@@ -194,12 +196,22 @@ class Writer:
         if defaults.vector is not None:
             if any(item.vector is not None for item in items):
                 raise InputError("give vector to the call or to its items, not both")
-            given = list(self._vectors.given(defaults.vector, len(items)))
+            given = list(self._given(defaults.vector, items))
         return [self._check(item, defaults, vector) for item, vector in zip(items, given, strict=True)]
 
     def _check(self, new: NewItem, defaults: Defaults, vector: Any) -> _Checked:
         scope = arguments.required(arguments.check_scope(new.scope) or defaults.scope)
-        text = check_text(new.text)
+        modality = arguments.check_modality(new.modality)
+        space = self._spaces.of(modality)
+        blob = new.blob
+        if new.media is not None:
+            if modality not in MEDIA:
+                raise InputError(f"media is for the modalities {' and '.join(MEDIA)}, not {modality!r}")
+            reference = media_reference(new.media, modality)
+            blob = reference if blob is None else blob
+        blob = None if blob is None else arguments.check_name(blob, "blob")
+        named = space is not None and modality in MEDIA and blob is not None
+        text = check_caption(new.text) if named else check_text(new.text)
         kind = arguments.check_kind(_first(new.kind, defaults.kind, "fact"))
         metadata = check_metadata({} if defaults.metadata is None else defaults.metadata)
         if new.metadata is not None:
@@ -218,15 +230,15 @@ class Writer:
             scope=scope,
             kind=kind,
             text=text,
-            modality=arguments.check_modality(new.modality),
-            blob=None if new.blob is None else arguments.check_name(new.blob, "blob"),
+            modality=modality,
+            blob=blob,
             metadata=metadata,
             priority=arguments.check_share(_first(new.priority, defaults.priority, 0.5), "priority"),
             key=None if key is None else arguments.check_name(key, "key"),
             entities=arguments.check_names(new.entities, "entities"),
             sources=_sources(new, defaults),
             trust=arguments.check_share(_first(new.trust, defaults.trust, 1.0), "trust"),
-            model_id=self._vectors.model_id,
+            model_id=self._vectors.model_id if space is None else space.model_id,
             created_at=now,
             touched_at=now,
             recorded_at=now,
@@ -235,11 +247,38 @@ class Writer:
             expires_at=expires_at,
         )
         if new.vector is not None:
-            vector = self._vectors.given(new.vector, 1)[0]
-        return _Checked(item, valid_from is not None, vector)
+            vector = (self._vectors if space is None else space).given(new.vector, 1)[0]
+        media = None
+        if space is not None and modality in MEDIA and vector is None:
+            if new.media is None:
+                raise InputError(f"an item of modality {modality!r} comes with media= or vector=")
+            media = to_media(new.media, modality)
+        return _Checked(item, valid_from is not None, vector, space, media)
 
-    def _embed(self, checked: Sequence[_Checked]) -> NDArray[np.float32]:
-        """(n, dimension) float32, normalised: the vectors that were given, and those of the other texts."""
+    def _given(self, vectors: Any, items: Sequence[NewItem]) -> NDArray[np.float32]:
+        """(n, dimension) float32 of what came with a call whose items are of one space."""
+        modalities = {arguments.check_modality(item.modality) for item in items}
+        spaces = {modality: self._spaces.of(modality) for modality in modalities}
+        if len({id(space) for space in spaces.values()}) > 1:
+            raise InputError("one list of vectors is of one space: give each NewItem its own vector")
+        space = next(iter(spaces.values()))
+        return (self._vectors if space is None else space).given(vectors, len(items))
+
+    def _embed(self, checked: Sequence[_Checked]) -> Rows:
+        """(dimension,) float32 each, normalised: the vectors that were given, and those that are made."""
+        if all(entry.space is None for entry in checked):
+            return self._embed_texts(checked)
+        rows: list[Any] = [None] * len(checked)
+        for space in {id(entry.space): entry.space for entry in checked}.values():
+            numbers = [i for i, entry in enumerate(checked) if entry.space is space]
+            group = [checked[i] for i in numbers]
+            made = self._embed_texts(group) if space is None else _embedded(space, group)
+            for i, row in zip(numbers, made, strict=True):
+                rows[i] = row
+        return rows
+
+    def _embed_texts(self, checked: Sequence[_Checked]) -> NDArray[np.float32]:
+        """(n, dimension) float32, normalised, in the space of the texts."""
         out = np.empty((len(checked), self._vectors.dimension), np.float32)
         wanted = [i for i, entry in enumerate(checked) if entry.vector is None]
         for i, entry in enumerate(checked):
@@ -250,6 +289,23 @@ class Writer:
             owners = [(item.scope.owner,) for item in items]
             out[wanted] = self._vectors.embed([item.text for item in items], "document", owners)
         return self._vectors.normalize(out)
+
+
+def _embedded(space: OtherSpace, checked: Sequence[_Checked]) -> NDArray[np.float32]:
+    """(n, dimension) float32, normalised, in another space."""
+    out = np.empty((len(checked), space.dimension), np.float32)
+    owners = [(entry.item.scope.owner,) for entry in checked]
+    given = [i for i, entry in enumerate(checked) if entry.vector is not None]
+    shown = [i for i, entry in enumerate(checked) if entry.media is not None]
+    told = [i for i in range(len(checked)) if i not in {*given, *shown}]
+    for i in given:
+        out[i] = checked[i].vector
+    if shown:
+        media = [entry.media for entry in checked if entry.media is not None]
+        out[shown] = space.of_media(media, "document", [owners[i] for i in shown])
+    if told:
+        out[told] = space.of_texts([checked[i].item.text for i in told], [owners[i] for i in told])
+    return space.normalize(out)
 
 
 def _first(*values: Any) -> Any:
@@ -302,80 +358,3 @@ def _content(entry: _Checked) -> list[Any]:
         item.expires_at,
         None if entry.vector is None else entry.vector.tobytes(),
     ]
-
-
-def _known(transaction: Transaction, call: _Call) -> list[AddResult] | None:
-    owner = transaction.owner(call.owner)
-    known = reconcile.idempotent_result(transaction, owner, call.digest, call.payload, _WINDOW)
-    return None if known is None else [AddResult(*fields) for fields in known]
-
-
-def _replay(transaction: Transaction, calls: Calls) -> tuple[AddResult, ...] | None:
-    """The remembered results when every call was made before: then there is nothing to embed."""
-    results: list[AddResult] = []
-    for call, _ in calls:
-        known = None if call is None else _known(transaction, call)
-        if known is None:
-            return None
-        results += known
-    return tuple(results)
-
-
-class _Adding:
-    """The items of a call on their way into one change: later ones see what became of those before."""
-
-    def __init__(
-        self,
-        transaction: Transaction,
-        prepared: Sequence[reconcile.Prepared],
-        together: Mapping[int, Sequence[tuple[int, float]]],
-        put: Callable[[Transaction, reconcile.Prepared], AddResult],
-        followers: Mapping[int, Sequence[int]],
-    ) -> None:
-        self.transaction = transaction
-        self._prepared = prepared
-        self._together = together
-        self._put = put
-        self._followers = followers
-        self._stored: dict[int, bytes] = {}
-
-    def add(self, numbers: Sequence[int]) -> list[AddResult]:
-        results = []
-        for number in numbers:
-            results.append(self._add(number, ()))
-            for follower in self._followers.get(number, ()):
-                self._add(follower, (results[-1].id,))
-        return results
-
-    def _add(self, number: int, sources: tuple[str, ...]) -> AddResult:
-        entry = self._prepared[number]
-        if sources:
-            item = msgspec.structs.replace(entry.item, sources=united(sources, entry.item.sources))
-            entry = msgspec.structs.replace(entry, item=item)
-        if number in self._together:
-            near = [*self._before(number), *entry.near]
-            entry = msgspec.structs.replace(entry, near=near)
-        result = self._put(self.transaction, entry)
-        self._stored[number] = parse_id(result.id)
-        return result
-
-    def _before(self, number: int) -> Iterator[Near]:
-        """What stands near an item among those before it, unless that became part of another wording."""
-        for earlier, cosine in self._together[number]:
-            key = self._stored.get(earlier)
-            record = None if key is None else self.transaction.get(key)
-            if record is not None and record.item.text == self._prepared[earlier].item.text:
-                yield Near(record.key, record.item.version, cosine)
-
-
-def _add_group(adding: _Adding, call: _Call | None, numbers: Sequence[int]) -> Sequence[AddResult]:
-    if call is None:
-        return adding.add(numbers)
-    transaction = adding.transaction
-    known = _known(transaction, call)
-    if known is not None:
-        return known
-    results = adding.add(numbers)
-    outcome = [[result.id, result.action, result.replaced] for result in results]
-    transaction.remember(transaction.owner(call.owner), call.digest, call.payload, outcome, _WINDOW)
-    return results

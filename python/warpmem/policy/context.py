@@ -184,7 +184,7 @@ def _lines(
         passage = _passage(item)
         if passage not in headings:
             headings[passage] = added(_heading(passage))
-        text = one_line(shown.get(item.id, item.text))
+        text = one_line(shown.get(item.id, item.text) or f"{item.modality} {item.blob}")  # without a caption
         cost = added(f"[{item.id if cite == 'id' else label}] {text}")
         content = max(1, cost - bare)
         at = places[item.id]

@@ -97,6 +97,11 @@ def _shown(key: Any) -> str:
     return text if len(text) <= _SHOWN_KEY else text[:_SHOWN_KEY] + "..."
 
 
+def check_caption(text: Any) -> str:
+    """As check_text, of what need not say anything."""
+    return "" if isinstance(text, str) and not text else check_text(text)
+
+
 def check_text(text: Any) -> str:
     """The text as a plain str.
 

@@ -50,6 +50,7 @@ class Prepared(msgspec.Struct, frozen=True):
 
     `valid_from_given` tells a time that the caller named from one that defaulted to now. `near`: what is
     stored near it, nearest first. `given`: the trust it came with, where a revoked source took that away.
+    `space`: the number of the one that the vector lies in.
     """
 
     item: MemoryItem
@@ -59,6 +60,7 @@ class Prepared(msgspec.Struct, frozen=True):
     valid_from_given: bool
     near: Sequence[Near] = ()
     given: float | None = None
+    space: int = 0
 
 
 def is_current(item: MemoryItem, now: int) -> bool:
@@ -101,9 +103,11 @@ def _store(transaction: Transaction, owner: int, item: MemoryItem, prepared: Pre
     """A first version; and where the trust of the item was taken away, the one it came with before that."""
     duplicate, slot = prepared.duplicate, prepared.slot
     if prepared.given is None:
-        return transaction.add(owner, item, prepared.vector, duplicate=duplicate, slot=slot)
+        return transaction.add(
+            owner, item, prepared.vector, duplicate=duplicate, slot=slot, space=prepared.space
+        )
     given = msgspec.structs.replace(item, trust=prepared.given)
-    first = transaction.add(owner, given, prepared.vector, duplicate=None, slot=None)
+    first = transaction.add(owner, given, prepared.vector, duplicate=None, slot=None, space=prepared.space)
     distrusted = msgspec.structs.replace(first.item, trust=item.trust)
     return transaction.revise(
         first, distrusted, None, operation="update", reason=REVOKED, duplicate=(None, duplicate),

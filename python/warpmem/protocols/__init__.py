@@ -2,6 +2,7 @@
 
     Clock           ops/clock.py
     Embedder        embed/            TokenCounter    reason/
+    MediaEmbedder   embed/openai.py
     LanguageModel   reason/           Reranker        reason/
     Engine          storage/rocks.py, storage/memory.py      (bytes)
     Log             storage/log.py                           (records)
@@ -18,7 +19,7 @@ records.py.
 
 from __future__ import annotations
 
-from .models import Clock, Embedder, LanguageModel, Reranker, TokenCounter
+from .models import Clock, Embedder, LanguageModel, MediaEmbedder, Reranker, TokenCounter
 from .search import FileBackend, Index, RowPool, SearchBackend
 from .storage import Engine, Erasures, Log, Transaction, VectorBuild
 from .tracing import Span, Tracer
@@ -32,6 +33,7 @@ __all__ = [
     "Index",
     "LanguageModel",
     "Log",
+    "MediaEmbedder",
     "Reranker",
     "RowPool",
     "SearchBackend",

@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from ..types import Message
+from ..types import Media, Message
 
 
 class Clock(Protocol):
@@ -43,6 +43,28 @@ class Embedder(Protocol):
 
         Raises InvalidText when a text holds no token, EmbeddingError or another ModelError when the model
         fails; behind a server also Overloaded, DeadlineExceeded and ModelMismatch.
+        """
+        ...
+
+
+@runtime_checkable
+class MediaEmbedder(Protocol):
+    """Turns images or audio into vectors. Thread-safe. One that turns texts into vectors of the same space
+    is an Embedder besides, and searches by text find what it embedded. What an Embedder may have it may
+    too, but for `token_costs`."""
+
+    @property
+    def model_id(self) -> str: ...
+    @property
+    def dimension(self) -> int: ...
+
+    def embed_media(
+        self, media: Sequence[Media], *, role: Literal["document", "query"]
+    ) -> NDArray[np.float32]:
+        """(n, dimension) float32, finite, no all-zero row; row i depends on media[i] alone.
+
+        Raises InputError for what it cannot read, EmbeddingError or another ModelError when the model fails;
+        behind a server also Overloaded, DeadlineExceeded and ModelMismatch.
         """
         ...
 

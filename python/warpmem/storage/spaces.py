@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from ..errors import ModelMismatch, StoreCorrupt
+from ..errors import StoreCorrupt
 from ..ops.ids import owner_prefix
 from ..protocols import Engine
 from ..records import SPACES, Space
@@ -57,12 +57,3 @@ def owner_spaces(engine: Engine, owner: int) -> bytes:
     key = owner_spaces_key(owner)
     stored = engine.get("lookup", key)
     return b"" if stored is None else bytes(codec.unseal("lookup", key, stored))
-
-
-def check_same_model(space: Space, model_id: str, dimension: int) -> None:
-    """Raises ModelMismatch unless the space holds vectors of this model."""
-    if (space.model_id, space.dimension) != (model_id, dimension):
-        raise ModelMismatch(
-            f"the store's {space.name} vectors are of {space.model_id!r} ({space.dimension} dimensions), "
-            f"not of {model_id!r} ({dimension}): open it with that model for {space.name}"
-        )

@@ -18,7 +18,7 @@ from ..protocols import Engine
 from ..records import SPACES, LogEntry, Record, Row, RowChange, Space, StoreIdentity
 from ..types import MemoryItem, Operation, Owner
 from . import codec
-from .spaces import check_same_model, owner_spaces_key, read_space, space_key
+from .spaces import owner_spaces_key, read_space, space_key
 from .values import (
     HistoryValue,
     ItemValue,
@@ -152,7 +152,7 @@ class StoreTransaction:
             self._write("meta", key, encode(space))
             return space
         space = read_space(number, stored)
-        check_same_model(space, model_id, dimension)
+        space.check(model_id, dimension)
         return space
 
     def add(

@@ -26,6 +26,9 @@ from .items import (
     ItemUpdate as ItemUpdate,
 )
 from .items import (
+    Media as Media,
+)
+from .items import (
     MemoryItem as MemoryItem,
 )
 from .items import (

@@ -134,10 +134,22 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     at: datetime | None = None
 
 
+class Media(msgspec.Struct, frozen=True):
+    """An image or audio on its way to a model: its bytes, or where they are. len(): bytes, 1 at least."""
+
+    data: bytes | None = None
+    uri: str | None = None
+
+    def __len__(self) -> int:
+        return max(1, len(self.data or b""))
+
+
 class NewItem(msgspec.Struct, frozen=True, kw_only=True):
     """What to add when a string is not enough.
 
     Unset fields take the call's value, then the default; metadata and sources of call and item are merged.
+    `media`: the image or audio that `modality` says it is: bytes, the path of a file, or a URI; `blob` refers
+    to it, by its path, URI or digest if nothing is given. Its bytes are not stored; `text` is its caption.
     """
 
     text: str
@@ -156,6 +168,7 @@ class NewItem(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: datetime | None = None
     vector: Any = None
     idempotency_key: str | None = None
+    media: Any = None
 
 
 class ItemUpdate(msgspec.Struct, frozen=True, kw_only=True):

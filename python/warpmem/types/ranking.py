@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Any, get_args
 
 import msgspec
 
 from ..errors import InputError, InvalidScope
-from .items import Scope
+from .items import Modality, Scope
 
 _MAX_HALF_LIFE = timedelta(days=365_250)
 
@@ -29,6 +30,8 @@ class Ranking(msgspec.Struct, frozen=True, kw_only=True):
     diversity: from 0 to 1. Above 0, hits are chosen one after the other from the max(4 k, 50) best, 1,024 at
     most (so k <= 1,024): each has the largest (1 - diversity) * score - diversity * its largest cosine with a
     hit before it (maximal marginal relevance, Carbonell and Goldstein, 1998). Scores stay as they are.
+    spaces: by modality ("text" included), what similarity counts in its space, as a factor of its weight; 1
+    where it is not named, 0 leaves the space out. Models differ in what their cosines mean.
     """
 
     similarity: float = 1.0
@@ -39,12 +42,14 @@ class Ranking(msgspec.Struct, frozen=True, kw_only=True):
     half_life: timedelta = timedelta(days=30)
     diversity: float = 0.0
     by_kind: dict[str, Ranking] = {}
+    spaces: dict[str, float] = {}
 
     def __post_init__(self) -> None:
         for name in _WEIGHTS:
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0.0 <= value <= 1e6:
                 raise InputError(f"ranking weight {name} must be a number from 0 to 1e6")
+        _check_spaces(self.spaces)
         if not isinstance(self.half_life, timedelta) or self.half_life < timedelta(microseconds=1):
             raise InputError("ranking half_life must be a timedelta of at least a microsecond")
         diversity = self.diversity
@@ -78,6 +83,14 @@ class ScopeWeight(msgspec.Struct, frozen=True):
         quota = self.quota
         if quota is not None and (not isinstance(quota, int) or isinstance(quota, bool) or quota < 1):
             raise InputError("the quota of a scope must be an integer from 1, or None")
+
+
+def _check_spaces(spaces: Any) -> None:
+    if not isinstance(spaces, dict) or not spaces.keys() <= set(get_args(Modality)):
+        raise InputError(f"ranking spaces must be a dict of {', '.join(get_args(Modality))} to factors")
+    for name, factor in spaces.items():
+        if not isinstance(factor, (int, float)) or isinstance(factor, bool) or not 0.0 <= factor <= 1e6:
+            raise InputError(f"ranking spaces: the factor of {name} must be a number from 0 to 1e6")
 
 
 class RankBy(msgspec.Struct, frozen=True, kw_only=True):

@@ -32,11 +32,13 @@ class Neighbors(msgspec.Struct, frozen=True, eq=False):
 
 
 class Hit(msgspec.Struct, frozen=True):
-    """One found item. `parts`: the terms of the score, and with explain=True their weights."""
+    """One found item. `parts`: the terms of the score, and with explain=True their weights. `space`: whose
+    model's vectors were compared, "text" or the item's modality."""
 
     item: MemoryItem
     score: float
     parts: dict[str, float]
+    space: str = "text"
 
 
 class SearchResult(Sequence[Hit]):
@@ -185,7 +187,8 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     `batches`, `busy_seconds`, `rate` (tokens a second of one batch); "cache", of the vectors kept of texts:
     `vectors`, `bytes`, `capacity`, `hits`, `misses`, `hit_rate` (a share, 0 before the first). item_cache:
     `items`, `capacity`, `hits`, `misses`, `hit_rate`. device: what of the index lies on a device and what
-    that did; empty on the host.
+    that did; empty on the host. spaces: by modality, those beside that of the texts: `model_id`, `dimension`,
+    and the `rows` that are loaded.
     """
 
     path: str
@@ -209,3 +212,4 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     lag_seconds: float
     reembed: ReembedStatus | None
     models: dict[str, dict[str, Any]]
+    spaces: dict[str, dict[str, Any]] = {}

@@ -1,0 +1,146 @@
+"""Searches over several spaces, and those by an image or audio over one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from ..errors import InputError
+from ..ops.clock import to_datetime
+from ..policy import modes
+from ..protocols import Log
+from ..types import Hit, Media, Ranking, Scope, SearchResult
+from . import arguments
+from .deadline import Deadline
+from .reader import Reader, SearchOptions
+from .spaces import OtherSpace, Spaces
+
+
+class Searching(Protocol):
+    """What answers searches: the Reader of one space, or several together."""
+
+    def search(
+        self,
+        queries: Sequence[str] | None,
+        vectors: Any,
+        scopes: Sequence[Sequence[Scope]],
+        options: SearchOptions,
+        deadline: Deadline | None = None,
+    ) -> list[SearchResult]: ...
+
+
+class JointReader:
+    """Texts and every other space in which the query means something. Thread-safe.
+
+    A space whose embedder embeds texts is asked by similarity; another one by words alone, if the search
+    weighs words. A vector is of the text space, which alone is asked then. Each space gives its k best, and
+    the k best of those are the k best of all.
+    """
+
+    def __init__(self, texts: Reader, spaces: Spaces, log: Log) -> None:
+        self._texts = texts
+        self._spaces = spaces
+        self._log = log
+
+    def search(
+        self,
+        queries: Sequence[str] | None,
+        vectors: Any,
+        scopes: Sequence[Sequence[Scope]],
+        options: SearchOptions,
+        deadline: Deadline | None = None,
+    ) -> list[SearchResult]:
+        """As Reader.search."""
+        ranking = modes.weights(options.mode, options.ranking)
+        asked: list[tuple[Reader, Ranking]] = []
+        if ranking.spaces.get("text", 1.0):
+            asked.append((self._texts, _of_space(ranking, "text")))
+        if vectors is None and queries is not None:
+            for space in self._spaces:
+                weights = _weights(space, ranking, options)
+                if weights is not None and space.exists():
+                    asked.append((space.reader, weights))
+        if not asked:
+            raise InputError("the ranking leaves out every space that this search could be asked of")
+        if len(asked) > 1 and options.return_vectors is not None:
+            raise InputError(
+                "return_vectors is for one space: leave the others out with Ranking(spaces={...: 0})"
+            )
+        # For all of them one moment and one time that is left.
+        now = to_datetime(self._log.now()) if options.now is None else options.now
+        deadline = deadline or Deadline(options.deadline)
+        found = [
+            reader.search(
+                queries, vectors, scopes,
+                msgspec.structs.replace(options, mode=None, ranking=weights, now=now), deadline,
+            )
+            for reader, weights in asked
+        ]  # fmt: skip
+        if len(found) == 1:
+            return found[0]
+        return [_merged(results, whose, options.k) for *results, whose in zip(*found, scopes, strict=True)]
+
+
+class MediaReader:
+    """The space of an image or audio, asked for what is like it."""
+
+    def __init__(self, space: OtherSpace, media: Media) -> None:
+        self._space = space
+        self._media = media
+
+    def search(
+        self,
+        queries: Sequence[str] | None,
+        vectors: Any,
+        scopes: Sequence[Sequence[Scope]],
+        options: SearchOptions,
+        deadline: Deadline | None = None,
+    ) -> list[SearchResult]:
+        """As Reader.search, of one query."""
+        deadline = deadline or Deadline(options.deadline)
+        ranking = _of_space(modes.weights(options.mode, options.ranking), self._space.name)
+        deadline.check("embedding the query")
+        owners = [tuple(scope.owner for scope in each) for each in scopes]
+        made = self._space.of_media([self._media] * len(scopes), "query", owners, deadline.left())
+        self._space.exists()
+        options = msgspec.structs.replace(options, mode=None, ranking=ranking)
+        return self._space.reader.search(None, made, scopes, options, deadline)
+
+
+def _weights(space: OtherSpace, ranking: Ranking, options: SearchOptions) -> Ranking | None:
+    """Those of a text query in a space; None where it is not asked."""
+    if not ranking.spaces.get(space.name, 1.0):
+        return None
+    if space.embeds_texts:
+        return _of_space(ranking, space.name)
+    if not (ranking.lexical or ranking.adjacent) or options.min_similarity is not None:
+        return None
+    return msgspec.structs.replace(ranking, similarity=0.0, spaces={})
+
+
+def _of_space(ranking: Ranking, name: str) -> Ranking:
+    if not ranking.spaces:
+        return ranking
+    factor = ranking.spaces.get(name, 1.0)
+    return msgspec.structs.replace(ranking, similarity=ranking.similarity * factor, spaces={})
+
+
+def _merged(results: Sequence[SearchResult], scopes: Sequence[Scope], k: Any) -> SearchResult:
+    """The k best by score, then by the order of the scopes, then earlier added first: within an owner ids
+    are in that order."""
+
+    def place(hit: Hit) -> tuple[float, int, str]:
+        rank = next(i for i, scope in enumerate(scopes) if scope.covers(hit.item.scope))
+        return -hit.score, rank, hit.item.id
+
+    hits = sorted((hit for result in results for hit in result), key=place)
+    timings: dict[str, float] = {}
+    for result in results:
+        for stage, seconds in result.timings.items():
+            timings[stage] = timings.get(stage, 0.0) + seconds
+    first = results[0]
+    degraded = dict.fromkeys(what for result in results for what in result.degraded)
+    kept = tuple(hits[: arguments.check_count(k, "k")])
+    return SearchResult(kept, first.backend, first.plan, tuple(degraded), timings)
