@@ -1,6 +1,7 @@
 """Any server with OpenAI's `/v1/embeddings`: vLLM, TEI, NIM, Ollama, infinity, and those in front of TPUs.
 
 The API: https://platform.openai.com/docs/api-reference/embeddings
+Images go as Jina's API and SGLang take them, `{"image": ...}` in `input`: https://jina.ai/embeddings
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import EmbeddingError, InputError
 from ..ops.digest import digest16
 from ..ops.http import Endpoint
 from ..ops.texts import check_not_empty
 from ..protocols import Embedder
+from ..types import Media
 from .remote import RemoteEmbedder, Role
 
 
@@ -31,7 +34,7 @@ class _Answer(msgspec.Struct):
 
 
 class OpenAIEmbedder(RemoteEmbedder):
-    """Embedder behind `url` + "/embeddings".
+    """Embedder behind `url` + "/embeddings"; a MediaEmbedder where the server's model reads images.
 
     url         with the version, for example "http://127.0.0.1:8000/v1"
     model       the server's name for the model
@@ -100,11 +103,30 @@ class OpenAIEmbedder(RemoteEmbedder):
             fallback=fallback,
         )
 
+    def embed_media(
+        self, media: Sequence[Media], *, role: Role, timeout: float | None = None
+    ) -> NDArray[np.float32]:
+        """(n, dimension) float32 of images, which go as base64 or by their URI. Raises as `embed`."""
+
+        def ask(some: list[Media], left: float | None) -> list[Any]:
+            return self._ask_images(some, role, left)
+
+        return self._of_media(media, ask, timeout)
+
+    def _ask_images(self, media: list[Media], role: Role, timeout: float | None) -> list[Any]:
+        shown = [
+            {"image": one.uri if one.data is None else base64.b64encode(one.data).decode()} for one in media
+        ]
+        return self._answered(shown, role, timeout)
+
     def _ask(self, texts: list[str], timeout: float | None) -> list[Any]:
         return self._ask_as(texts, "document", timeout)
 
     def _ask_as(self, texts: list[str], role: Role, timeout: float | None) -> list[Any]:
-        request = {**self._requests[role], "input": texts}
+        return self._answered(texts, role, timeout)
+
+    def _answered(self, wanted: Sequence[Any], role: Role, timeout: float | None) -> list[Any]:
+        request = {**self._requests[role], "input": wanted}
         data = self._endpoint.post("/embeddings", request, _Answer, timeout).data
         rows: list[Any] = [None] * len(data)
         for row in data:

@@ -8,8 +8,8 @@ import os
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any, Final, Literal, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,11 +28,13 @@ from ..errors import (
 from ..ops.digest import digest16
 from ..ops.guard import guard_of
 from ..protocols import Embedder
+from ..types import Media
 from .fallback import fallbacks_of
 from .texts import check_texts
 from .vectors import as_vectors
 
 Role = Literal["document", "query"]
+W = TypeVar("W")
 
 _PROBE: Final = "The same words give the same vector as long as the model is the same."
 _SAME: Final = 0.995
@@ -211,6 +213,23 @@ class RemoteEmbedder(ABC):
                         return other.embed(checked, role, deadline)
             raise
 
+    def _of_media(
+        self,
+        media: Sequence[Media],
+        ask: Callable[[list[Media], float | None], Sequence[Any] | NDArray[Any]],
+        timeout: float | None,
+    ) -> NDArray[np.float32]:
+        """(n, dimension) float32, batch by batch, with the guard and the checks of texts. The fixed text
+        watches the weights as it does there. Others are not asked in the server's place."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        rows = np.empty((len(media), self._dimension), np.float32)
+        for start in range(0, len(media), self._batch):
+            group = list(media[start : start + self._batch])
+            if self._due():
+                self._check(self._rows([_PROBE], "document", deadline)[0])
+            rows[start : start + len(group)] = self._checked_answer(group, ask, deadline)
+        return rows
+
     def _own(self, texts: list[str], role: Role, deadline: float | None) -> NDArray[np.float32]:
         rows = np.empty((len(texts), self._dimension), np.float32)
         prefix = self._prefix[role]
@@ -220,9 +239,7 @@ class RemoteEmbedder(ABC):
         return rows
 
     def _answer(self, group: list[str], role: Role, deadline: float | None) -> NDArray[np.float32]:
-        with self._lock:
-            due = time.monotonic() - self._checked >= self._check_seconds
-        if not due:
+        if not self._due():
             return self._rows(group, role, deadline)
         if len(group) < self._batch and (role == "document" or not self._tells_role):
             rows = self._rows([*group, _PROBE], role, deadline)
@@ -232,21 +249,33 @@ class RemoteEmbedder(ABC):
         self._check(self._rows([_PROBE], "document", deadline)[0])
         return self._rows(group, role, deadline)
 
+    def _due(self) -> bool:
+        with self._lock:
+            return time.monotonic() - self._checked >= self._check_seconds
+
     def _check(self, vector: NDArray[np.float32]) -> None:
         self._weights.compare(vector, self._model_id)
         with self._lock:
             self._checked = time.monotonic()
 
     def _rows(self, texts: list[str], role: Role, deadline: float | None) -> NDArray[np.float32]:
+        return self._checked_answer(texts, lambda some, left: self._ask_as(some, role, left), deadline)
+
+    def _checked_answer(
+        self,
+        wanted: list[W],
+        ask: Callable[[list[W], float | None], Sequence[Any] | NDArray[Any]],
+        deadline: float | None,
+    ) -> NDArray[np.float32]:
+        """The answer to one request, checked."""
         left = None if deadline is None else deadline - time.monotonic()
         if left is not None and left <= 0:
             raise DeadlineExceeded(f"the deadline passed before {self._place.name} was asked")
-        answer = self._guard.run(
-            lambda seconds: self._ask_as(texts, role, seconds), self._place.name, len(texts), left
-        )
-        if len(answer) != len(texts):
+        answer = self._guard.run(lambda seconds: ask(wanted, seconds), self._place.name, len(wanted), left)
+        if len(answer) != len(wanted):
+            what = "text" if isinstance(wanted[0], str) else "image"
             raise EmbeddingError(
-                f"{self._model_id!r}: expected {len(texts)} rows, one per text, not {len(answer)}"
+                f"{self._model_id!r}: expected {len(wanted)} rows, one per {what}, not {len(answer)}"
             )
         dimension = self._dimension or len(answer[0])
         if not 1 <= dimension <= MAX_DIMENSION:
