@@ -154,6 +154,18 @@ def test_a_model_without_words_is_asked_by_the_words_of_captions() -> None:
         assert {hit.space for hit in hits} == {"text"}
 
 
+def test_a_store_of_given_vectors_is_asked_for_its_images() -> None:
+    with opened(embedder=None, dimension=8) as memory:
+        memory.add("something red", vector=np.eye(8)[0], user_id="u")
+        memory.add("a red bridge", image=picture(RED), user_id="u")
+        memory.add(image=picture(BLUE), user_id="u")
+        assert {hit.space for hit in memory.search("red", user_id="u")} == {"image"}
+        hits = memory.search("red", user_id="u", mode="hybrid")
+        assert {hit.item.text for hit in hits} == {"something red", "a red bridge", ""}
+        with pytest.raises(InputError, match="no embedder"):
+            memory.search("red", user_id="u", ranking=Ranking(spaces={"image": 0}))
+
+
 def test_code_and_logs_are_texts_of_their_own_models() -> None:
     with opened(embedders={"code": HashingEmbedder(48), "log": HashingEmbedder(16)}) as memory:
         memory.add(code="def fold(items): ...", user_id="u")

@@ -146,6 +146,23 @@ def test_a_repair_does_not_make_a_text_of_an_image(tmp_path: Path) -> None:
     assert [lost.id for lost in report.lost] == [result.id]  # type: ignore[union-attr]
 
 
+def test_a_repair_finds_out_what_was_known_of_the_models(tmp_path: Path) -> None:
+    """The newest item names the model of an identity that is lost, unless it is an image."""
+    with opened(tmp_path / "store") as memory:
+        memory.add("red", user_id="u")
+        memory.add("caption", image=picture(RED), user_id="u")
+        engine: Any = memory._log._engine  # type: ignore[attr-defined]
+        for key, _ in list(engine.scan("meta", b"", b"\xff" * 64)):
+            engine.write([("meta", key, None)])
+        engine.write([("lookup", key, None) for key, _ in list(engine.scan("lookup", b"", b"\xff" * 64))])
+        engine.sync()
+    report = warpmem.repair(tmp_path / "store", tmp_path / "repaired", embedder=TEXTS)
+    assert [lost.what for lost in report.lost if "image space" in lost.what]
+    assert warpmem.verify(tmp_path / "repaired").ok
+    with opened(tmp_path / "repaired") as memory:
+        assert {hit.space for hit in memory.search("red", user_id="u")} == {"text", "image"}
+
+
 def test_a_follower_sees_images(tmp_path: Path) -> None:
     with opened(tmp_path) as writer:
         writer.add("a text", user_id="u")

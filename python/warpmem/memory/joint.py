@@ -37,10 +37,13 @@ class JointReader:
     A space whose embedder embeds texts is asked by similarity; another one by words alone, if the search
     weighs words. A vector is of the text space, which alone is asked then. Each space gives its k best, and
     the k best of those are the k best of all.
+
+    texts   of the text space; embeds_texts: whether its embedder does, else its vectors are given
     """
 
-    def __init__(self, texts: Reader, spaces: Spaces, log: Log) -> None:
+    def __init__(self, texts: Reader, spaces: Spaces, log: Log, *, embeds_texts: bool) -> None:
         self._texts = texts
+        self._embeds_texts = embeds_texts
         self._spaces = spaces
         self._log = log
 
@@ -55,13 +58,17 @@ class JointReader:
         """As Reader.search."""
         ranking = modes.weights(options.mode, options.ranking)
         asked: list[tuple[Reader, Ranking]] = []
-        if ranking.spaces.get("text", 1.0):
-            asked.append((self._texts, _of_space(ranking, "text")))
+        own = ranking.spaces.get("text", 1.0) != 0
         if vectors is None and queries is not None:
             for space in self._spaces:
-                weights = _weights(space, ranking, options)
+                weights = _weights(space.name, space.embeds_texts, ranking, options)
                 if weights is not None and space.exists():
                     asked.append((space.reader, weights))
+            texts = _weights("text", self._embeds_texts, ranking, options)
+            if texts is not None:
+                asked.insert(0, (self._texts, texts))
+        if own and not asked:  # it knows what is wrong
+            asked.append((self._texts, _of_space(ranking, "text")))
         if not asked:
             raise InputError("the ranking leaves out every space that this search could be asked of")
         if len(asked) > 1 and options.return_vectors is not None:
@@ -109,12 +116,12 @@ class MediaReader:
         return self._space.reader.search(None, made, scopes, options, deadline)
 
 
-def _weights(space: OtherSpace, ranking: Ranking, options: SearchOptions) -> Ranking | None:
+def _weights(name: str, embeds_texts: bool, ranking: Ranking, options: SearchOptions) -> Ranking | None:
     """Those of a text query in a space; None where it is not asked."""
-    if not ranking.spaces.get(space.name, 1.0):
+    if not ranking.spaces.get(name, 1.0):
         return None
-    if space.embeds_texts:
-        return _of_space(ranking, space.name)
+    if embeds_texts:
+        return _of_space(ranking, name)
     if not (ranking.lexical or ranking.adjacent) or options.min_similarity is not None:
         return None
     return msgspec.structs.replace(ranking, similarity=0.0, spaces={})

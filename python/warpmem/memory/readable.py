@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ..config import Config
+from ..embed.given import GivenVectors
 from ..errors import InputError, WarpmemError
 from ..ingest.media import to_media
 from ..ops.clock import to_micros
@@ -29,13 +30,13 @@ from ..types import (
 from . import arguments
 from .condensing import check_way, condensed
 from .joint import JointReader, MediaReader, Searching
-from .reader import Reader, SearchOptions
+from .reader import SearchOptions
 
 if TYPE_CHECKING:
     from .browser import Browser
     from .reasoning import Reasoning
     from .reranking import Reranking
-    from .serving import Current
+    from .serving import Current, Serving
     from .spaces import Spaces
     from .telemetry import Telemetry
 
@@ -133,8 +134,11 @@ class Readable:
             like = self._like("audio", audio) if image is None else self._like("image", image)
         return self._find(None if query is None else (query,), vector, (whose,), options, like)[0]
 
-    def _joint(self, texts: Reader) -> Searching:
-        return JointReader(texts, self._spaces, self._log) if self._spaces else texts
+    def _joint(self, serving: Serving) -> Searching:
+        if not self._spaces:
+            return serving.reader
+        embeds_texts = not isinstance(serving.embedder, GivenVectors)
+        return JointReader(serving.reader, self._spaces, self._log, embeds_texts=embeds_texts)
 
     def _like(self, modality: str, value: Any) -> MediaReader:
         space = self._spaces.of(modality)
@@ -190,7 +194,7 @@ class Readable:
                 NO_SPAN if tracer is None else tracer.span("search", queries=len(scopes)) as span,
                 self._current.use() as serving,
             ):
-                reader = self._joint(serving.reader) if like is None else like
+                reader = self._joint(serving) if like is None else like
                 found = self._reranking.search(reader, queries, vectors, scopes, options)
                 if tracer is not None:
                     skipped = ",".join(sorted({part for result in found for part in result.degraded}))

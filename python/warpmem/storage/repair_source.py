@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import StoreCorrupt
 from ..ops.ids import KEY_BYTES
-from ..records import LogEntry, RowHeader
+from ..records import SPACES, LogEntry, RowHeader
 from . import codec
 from .repair_items import Evidence
 from .rocks import RocksEngine
@@ -102,10 +102,13 @@ class Source:
         return [key[-1] for key, _ in self.others("meta") if is_space_key(key)]
 
     def newest_item(self) -> ItemValue | None:
-        """The item that was recorded last; None when there is none."""
+        """The item of the text space that was recorded last; None when there is none."""
         newest: ItemValue | None = None
+        others = {SPACES[number] for number in self.spaces()}
         for found in self.items("vectors", 0, lambda what: None):
             for item in found.items:
+                if found.space or item.modality in others:
+                    continue
                 if newest is None or item.recorded_at > newest.recorded_at:
                     newest = item
         return newest

@@ -7,13 +7,13 @@ from typing import Final
 
 from ..ops.ids import OWNER_BYTES, owner_of
 from ..protocols import Engine
-from ..records import SPACES, StoreIdentity
+from ..records import SPACES, Space, StoreIdentity
 from ..types import MemoryItem
 from . import codec
-from .repair_items import Embed, Evidence, settle
+from .repair_items import Embed, Evidence, Outcome, settle
 from .repair_source import Source
 from .reports import Lost
-from .spaces import owner_spaces_key
+from .spaces import owner_spaces_key, space_key
 from .values import ItemValue, OwnerValue, encode, encode_row, make_record, make_row
 
 STUB, UNLOGGED, DUPLICATE, CHANGED = b"S", b"U", b"D", b"C"
@@ -46,6 +46,7 @@ class Writer:
         self._waiting: list[tuple[str, bytes, bytes | None]] = []
         self.owners: dict[int, OwnerValue] = {}
         self._spaces: dict[int, set[int]] = {}
+        self._models: dict[int, Space] = {}
         self._modalities = {SPACES[number] for number in source.spaces()}
         self.lost: list[Lost] = []
         self.items = self.versions = self.deleted = self.embedded = 0
@@ -86,7 +87,7 @@ class Writer:
                 row = make_row(make_record(found.key, versions[version]), vector, found.space)
                 self.put(self._identity.vectors, codec.vector_key(found.key, version), encode_row(row))
             if found.space:
-                self._spaces.setdefault(number, set()).add(found.space)
+                self._see_space(number, found.space, out)
         elif out.history:
             self.deleted += 1
         for sequence in out.stubs:
@@ -136,8 +137,19 @@ class Writer:
             known.type, known.id, max(known.next_ordinal, value.ordinal + 1), known.items + live
         )
 
+    def _see_space(self, owner: int, number: int, out: Outcome) -> None:
+        assert out.current is not None
+        self._spaces.setdefault(owner, set()).add(number)
+        dimension = len(out.vectors[out.current.version])
+        known = Space(number, out.current.model_id, dimension, out.current.created_at)
+        self._models.setdefault(number, known)
+
     def write_spaces(self) -> None:
-        """In which spaces each owner has rows. After the last item."""
+        """In which spaces each owner has rows, and what is known of a space no more. After the last item."""
+        for number, space in self._models.items():
+            if space.name not in self._modalities:
+                self.lost.append(Lost(f"what is known of the {space.name} space: made anew, from its items"))
+                self.put("meta", space_key(number), encode(space))
         for owner, spaces in self._spaces.items():
             self.put("lookup", owner_spaces_key(owner), bytes(sorted(spaces)))
 
