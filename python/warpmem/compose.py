@@ -23,13 +23,15 @@ from .index.backends import choose
 from .index.checkpoint import IndexCheckpoint
 from .index.cpu import CpuBackend
 from .index.cuda_backend import CudaBackend
+from .index.owner_names import NameSource
 from .index.owner_words import TextSource
 from .index.partitions import PartitionedIndex
+from .ingest.names import tokens
 from .ingest.words import words
 from .jobs.runner import Jobs
 from .jobs.tools import Tools
 from .memory import Memory
-from .memory.cache import texts_of
+from .memory.cache import entities_of, texts_of
 from .memory.reasoning import Later, Reasoning
 from .memory.serving import Current, Parts
 from .ops import events
@@ -192,6 +194,7 @@ def _make_index(
         settings.columns,
         lambda owner: Progress(progress, "rows loaded", log.owner_items(owner)),
         TextSource(functools.partial(texts_of, log), words),
+        naming=NameSource(functools.partial(entities_of, log), tokens),
     )
 
 
@@ -216,7 +219,8 @@ def _make_space_index(
         settings.columns,
         lambda owner: Progress(progress, "rows loaded", None),
         TextSource(functools.partial(texts_of, log), words),
-        space.number,
+        space=space.number,
+        naming=NameSource(functools.partial(entities_of, log), tokens),
     )
 
 

@@ -97,7 +97,8 @@ MAKES_VERSION: frozenset[Operation] = frozenset(("add", "update", "close", "merg
 
 class Row(msgspec.Struct, frozen=True):
     """One version of an item as the index sees it. vector: (dim,) float32, canonically normalised. metadata:
-    the item's, where it was asked for. text: the item's, where it is at hand. space: the number of the one
+    the item's, where it was asked for. text, entities: the item's, where they are at
+    hand. space: the number of the one
     that the vector lies in."""
 
     key: bytes
@@ -116,6 +117,7 @@ class Row(msgspec.Struct, frozen=True):
     metadata: Any = None
     text: str | None = None
     space: int = 0
+    entities: Sequence[str] | None = None
 
 
 class RowHeader(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -197,6 +199,19 @@ VersionName = tuple[bytes, int]
 """(item key, version)."""
 
 
+class NamedEntity(NamedTuple):
+    """An entity as an index knows it. form: of its canonical name, by which entities are sorted. The rest as
+    in types.Entity; record: the item version that is its own record."""
+
+    form: str
+    name: str
+    aliases: tuple[str, ...]
+    items: int
+    first: int
+    last: int
+    record: VersionName | None
+
+
 class ReembedJob(msgspec.Struct, frozen=True, array_like=True):
     """A change of the embedding model that is not finished; FORMATS.md says what each field means."""
 
@@ -258,8 +273,8 @@ class ScopePart(msgspec.Struct, frozen=True):
 class SearchRequest(msgspec.Struct, frozen=True):
     """One query. vector: (dim,) float32, normalised. at: the world time asked for, or the last of a period
     that begins with `since`. known_at: the store's knowledge asked for, None for now. kinds: None for any.
-    words: the query's text, for the lexical part. quarantined: items in quarantine are met, too. but: kinds
-    that are left out."""
+    words: the query's text, for its words and the entities it names. quarantined: items in quarantine are
+    met, too. but: kinds that are left out."""
 
     vector: Any
     parts: tuple[ScopePart, ...]
@@ -283,10 +298,12 @@ class ScoreParams(msgspec.Struct, frozen=True):
     min_similarity: float = float("-inf")
     lexical: float = 0.0
     adjacent: float = 0.0
+    entities: float = 0.0
 
 
-Match = tuple[float, float, bytes, int, float, float]
-"""(score, similarity, item key, version, lexical, adjacent), the last two 0 where they have no weight."""
+Match = tuple[float, float, bytes, int, float, float, float]
+"""(score, similarity, item key, version, lexical, adjacent, entities), the last three 0 where they have no
+weight."""
 
 
 class KnownBackup(msgspec.Struct, frozen=True, kw_only=True):

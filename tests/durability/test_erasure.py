@@ -13,7 +13,7 @@ import pytest
 
 import warpmem
 from durability.canaries import Canaries
-from warpmem import NewItem
+from warpmem import NewItem, Ranking
 from warpmem.embed.hashing import HashingEmbedder, _hash
 from warpmem.memory.cache import ItemCache
 from warpmem.memory.embedding_cache import EmbeddingCache
@@ -137,6 +137,41 @@ def test_items_of_an_owner_who_stays(store: Path) -> None:
     assert holding == [], "the marks named them until all else was gone"
     assert canaries.in_objects() == []
     memory.close()
+
+
+def test_entities_go_with_their_sources(store: Path) -> None:
+    """Names that are kept in memory for searches, records of entities and relations in all their versions."""
+    canaries = Canaries(random.Random("entities"))
+    word = canaries.word
+    with warpmem.open(store, **OPTIONS) as memory:
+        source = memory.add("x", user_id="ann", entities=[word("entity"), "somebody"])
+        assert isinstance(source, warpmem.AddResult)
+        memory.add("y", user_id="ann", entities=["somebody"])
+        assert len(memory.entities(user_id="ann")) == 2  # from here on names are kept up
+        memory.name_entity(
+            word("name"), aliases=[word("alias"), word("entity")], kind=word("kind"), user_id="ann",
+            sources=[source.id],
+        )  # fmt: skip
+        for other in ("somebody", word("other")):
+            memory.relate(
+                word("alias"), word("predicate"), other, functional=True, user_id="ann", sources=[source.id]
+            )
+        memory.checkpoint()
+        query = f"who is {word('alias')}?"
+        assert len(memory.entities(user_id="ann", query=query)) == 1
+        assert len(memory.relations(user_id="ann", entity=word("entity"), include_past=True)) == 2
+        assert memory.search(query, user_id="ann", ranking=Ranking(lexical=1.0, entities=1.0))
+        del query
+        assert canaries.in_files(store) and canaries.in_objects(), "this test would see nothing"
+        receipt = memory.erase([source.id])
+        assert canaries.in_files(store) == []
+        assert canaries.in_objects() == []
+        assert (receipt.items, len(receipt.derived)) == (4, 3)
+        assert [entity.name for entity in memory.entities(user_id="ann")] == ["somebody"]
+        assert len(memory.relations(user_id="ann", include_past=True)) == 0
+        assert len(memory.entities(user_id="ann", query=word("alias"))) == 0
+        assert memory.search(word("alias"), user_id="ann", ranking=Ranking(entities=1.0))
+    assert warpmem.verify(store).ok
 
 
 def test_a_walk_does_not_keep_what_is_erased(tmp_path: Path) -> None:

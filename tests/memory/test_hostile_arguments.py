@@ -12,14 +12,15 @@ import numpy as np
 import pytest
 
 import warpmem
-from warpmem import Memory, Message, NewItem, Ranking, Scope
+from warpmem import Memory, Message, NewEntity, NewItem, NewRelation, Ranking, Scope
 from warpmem.errors import WarpmemError
 
 VALUES: list[Any] = [
     None, 0, 5, -1, 10**400, 1.5, float("nan"), True, "", "x", "\ud800", "a\0b", b"x", [], ["x"], [[]], {},
     {"x": {}}, (), set(), object(), np.ones(3), np.ones(256), np.float32(1), datetime(2026, 1, 1),
     datetime(2026, 1, 1, tzinfo=UTC), datetime.max.replace(tzinfo=UTC), Scope(user_id="u"), Ranking(),
-    Message(role="user", content="x"), NewItem(text="x"), Memory, len, iter(()),
+    Message(role="user", content="x"), NewItem(text="x"), NewEntity(name="x"),
+    NewRelation(subject="x", predicate="y", object="z"), Memory, len, iter(()),
 ]  # fmt: skip
 """Wrong for nearly every argument."""
 
@@ -30,6 +31,10 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "search": {"query": "text", "user_id": "u"},
     "search_many": {"queries": ["text"], "scopes": [Scope(user_id="u")]},
     "context": {"query": "text", "user_id": "u"},
+    "name_entity": {"name": "Ada", "user_id": "u"},
+    "relate": {"subject": "Ada", "predicate": "knows", "object": "Bob", "user_id": "u"},
+    "entities": {"user_id": "u"},
+    "relations": {"user_id": "u"},
     "list": {"user_id": "u"},
     "count": {"user_id": "u"},
     "delete_all": {"user_id": "nobody"},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -10,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .cpu import make_postings
+from .owner_rows import OwnerRows, Placed
 from .partition import Name
 from .row_columns import AGENT, KIND, RUN
 
 NO_RUN = -1
-_BATCH = 1024
 
 
 class TextSource(NamedTuple):
@@ -23,28 +22,6 @@ class TextSource(NamedTuple):
 
     load: Callable[[Sequence[Name]], Sequence[str | None]]
     words: Callable[[str], str]
-
-
-class Placed(NamedTuple):
-    """n rows that came: names, row_ids (n,) int64, list_ids (n,) int64, ordinals (n,) uint32, columns (n,
-    n_columns) int64, and their texts where they are known."""
-
-    names: Sequence[Name]
-    row_ids: NDArray[np.int64]
-    list_ids: NDArray[np.int64]
-    ordinals: NDArray[np.uint32]
-    columns: NDArray[np.int64]
-    texts: Sequence[str | None]
-
-    def part(self, rows: slice) -> Placed:
-        return Placed(
-            self.names[rows],
-            self.row_ids[rows],
-            self.list_ids[rows],
-            self.ordinals[rows],
-            self.columns[rows],
-            self.texts[rows],
-        )
 
 
 class Sums(NamedTuple):
@@ -61,30 +38,16 @@ class Sums(NamedTuple):
         return (float(self.lexical[row_id]), float(self.adjacent[row_id])) if known else (0.0, 0.0)
 
 
-class OwnerWords:
-    """Postings of one owner. `build` reads what is there; changes that come meanwhile wait for its end.
+class OwnerWords(OwnerRows):
+    """Postings of one owner.
 
     A row follows another when both are current and of one kind, agent and run."""
 
     def __init__(self, source: TextSource) -> None:
+        super().__init__()
         self.postings = make_postings()
         self._source = source
-        self._lock = threading.Lock()
         self._runs: dict[tuple[int, ...], int] = {}
-        self._waiting: list[tuple[NDArray[np.int64], Placed | None]] | None = []
-
-    def build(self, rows: Placed) -> None:
-        """Take in the rows there were when this object began to be told of changes."""
-        for start in range(0, len(rows.names), _BATCH):
-            self._put(rows.part(slice(start, start + _BATCH)))
-        while True:
-            with self._lock:
-                waiting, self._waiting = self._waiting or [], []
-                if not waiting:
-                    self._waiting = None
-                    return
-            for removed, added in waiting:
-                self._take(removed, added)
 
     def score(
         self, text: str, w_lexical: float, w_adjacent: float, most: int, also: NDArray[np.int64]
@@ -99,19 +62,8 @@ class OwnerWords:
         """What a query's text says of every row."""
         return Sums(*self.postings.sums(self._source.words(text), w_lexical, w_adjacent))
 
-    def change(self, removed: NDArray[np.int64], added: Placed | None) -> None:
-        """Take in one change: row ids that went, then rows that came. In the order of the changes."""
-        with self._lock:
-            if self._waiting is not None:
-                self._waiting.append((removed, added))
-                return
-        self._take(removed, added)
-
-    def _take(self, removed: NDArray[np.int64], added: Placed | None) -> None:
-        if len(removed):
-            self.postings.remove(removed)
-        if added is not None:
-            self._put(added)
+    def _remove(self, row_ids: NDArray[np.int64]) -> None:
+        self.postings.remove(row_ids)
 
     def _put(self, rows: Placed) -> None:
         texts = list(rows.texts)

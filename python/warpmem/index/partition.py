@@ -69,8 +69,8 @@ class Partition:
     """One owner. Changed under `lock`, and while it is "loading" by the loading thread alone.
 
     Readers look at `state`, `generation` and `names` without the lock. `waiting` takes the changes that are
-    committed during the load; `words` is an OwnerWords once a search asked for it, made under `words_lock`.
-    `changes` is odd while pool and words take in a change, and counts them.
+    committed during the load; `words` is an OwnerWords once a search asked for it, `entities` an OwnerNames,
+    both made under `words_lock`. `changes` is odd while pool and these take in a change, and counts them.
     `codes` numbers the strings of attributes and declared keys; `inexact` are the
     declared keys with a value that no cell can hold.
     """
@@ -80,6 +80,7 @@ class Partition:
         "born",
         "changes",
         "codes",
+        "entities",
         "generation",
         "inexact",
         "load_lock",
@@ -97,6 +98,7 @@ class Partition:
         self.load_lock = threading.Lock()
         self.words_lock = threading.Lock()
         self.words: Any = None
+        self.entities: Any = None
         self.changes = 0
         self.state: Literal["cold", "loading", "ready", "dropped"] = "cold"
         self.waiting: list[RowChange] = []

@@ -31,15 +31,16 @@ from . import tiers
 from .checkpoint import IndexCheckpoint
 from .item_columns import ItemColumns
 from .loading import take_in
+from .named_partitions import NamedPartitions
+from .owner_names import NameSource
 from .owner_words import TextSource
 from .partition import Partition, lists_of, next_generation
 from .row_columns import N_COLUMNS, RowTable, table
-from .searched_partitions import SearchedPartitions
 
 _SPARE_NAMES = 65_536
 
 
-class PartitionedIndex(SearchedPartitions):
+class PartitionedIndex(NamedPartitions):
     """Implements protocols.Index."""
 
     def __init__(
@@ -52,10 +53,12 @@ class PartitionedIndex(SearchedPartitions):
         progress: Callable[[int], Progress] | None = None,
         texts: TextSource | None = None,
         space: int = 0,
+        naming: NameSource | None = None,
     ) -> None:
         """load: owner -> its rows, with metadata if there are `columns`, the declared metadata keys and their
         types ("number", "string", "boolean"). progress: owner -> who is told how far loading its rows is.
-        texts: for searches by words and neighbours. space: the number of the one whose rows it takes in."""
+        texts: for searches by words and neighbours. space: the number of the one whose rows it takes in.
+        naming: for entities."""
         self._backend = backend
         self._dimension = dimension
         self._load_rows = load
@@ -63,6 +66,7 @@ class PartitionedIndex(SearchedPartitions):
         self._checkpoint = checkpoint
         self._texts = texts
         self._space = space
+        self._naming = naming
         self._columns = ItemColumns(columns or {}, N_COLUMNS)
         self._n_columns = N_COLUMNS + len(self._columns)
         self._lock = threading.Lock()
@@ -191,8 +195,8 @@ class PartitionedIndex(SearchedPartitions):
                 made.columns,
                 np.array([row.vector for row in add], np.float32).reshape(n, self._dimension),
             )
-        if partition.words is not None:
-            self._change_words(partition, [places[name][1] for name in gone], next_id, add, made)
+        if partition.words is not None or partition.entities is not None:
+            self._change_kept(partition, [places[name][1] for name in gone], next_id, add, made)
         partition.changes += 1
         for name in gone:
             places.pop(name, None)

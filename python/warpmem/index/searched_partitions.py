@@ -29,13 +29,13 @@ from .row_columns import (
 from .worded_partitions import WordedPartitions
 
 _MIN = -(1 << 63)
-_MOMENTS = 4  # searches by words that a change overtook before one is taken as it is
+MOMENTS = 4  # searches of several looks that a change overtook before one is taken as it is
 _TRIES = 16  # searches that meet new strings before they leave rows with newer ones out
 _MOST_SUMS = 1 << 22  # rows of which one scan is told what words say: 48 MiB
 _NO_WORDS = itertools.repeat((0.0, 0.0))
 
 
-class _Asked(NamedTuple):
+class Asked(NamedTuple):
     """One search. partitions: of the owners that it looked at. bounds: by owner, from which code on strings
     are too new for filters."""
 
@@ -64,7 +64,7 @@ class SearchedPartitions(WordedPartitions):
             alike.setdefault(own, []).append(place)
         owners = {part.owner for request in requests for part in request.parts}
         found: list[list[Match]] = [[] for _ in requests]
-        for _ in range(_MOMENTS):
+        for _ in range(MOMENTS):
             before = {owner: self._partition(owner).changes for owner in owners}
             for own, places in alike.items():
                 answers = self._search([requests[place] for place in places], k, own)
@@ -91,9 +91,9 @@ class SearchedPartitions(WordedPartitions):
                 for part in request.parts
                 if part.where is not None
             }
-            asked = _Asked(requests, k, params, {}, known if attempt >= _TRIES else {})
+            asked = Asked(requests, k, params, {}, known if attempt >= _TRIES else {})
             try:
-                found = self._by_words(asked) if params.lexical or params.adjacent else self._scanned(asked)
+                found = self._find(asked)
             except IndexCorrupt:
                 # The checkpoint is damaged in one of these lists; the log has their rows.
                 for owner, partition in asked.partitions.items():
@@ -108,7 +108,12 @@ class SearchedPartitions(WordedPartitions):
                 return found
         raise AssertionError("unreachable")
 
-    def _scanned(self, asked: _Asked, sums: Sequence[Mapping[int, Sums]] = ()) -> list[list[Match]]:
+    def _find(self, asked: Asked) -> list[list[Match]]:
+        """One try."""
+        by_words = asked.params.lexical or asked.params.adjacent
+        return self._by_words(asked) if by_words else self._scanned(asked)
+
+    def _scanned(self, asked: Asked, sums: Sequence[Mapping[int, Sums]] = ()) -> list[list[Match]]:
         """By what one scan knows. sums: by request and owner, what words add."""
         found = []
         repeats = max(most_repeated(request) for request in asked.requests)
@@ -117,7 +122,7 @@ class SearchedPartitions(WordedPartitions):
             names = [asked.partitions[owner].names[row_id] for owner, row_id in places]
             words = [sums[number][owner].parts(row_id) for owner, row_id in places] if sums else _NO_WORDS
             matches = [
-                (score, similarity, key, version, lexical, adjacent)
+                (score, similarity, key, version, lexical, adjacent, 0.0)
                 for score, similarity, (key, version), (lexical, adjacent) in zip(
                     rows.scores.tolist(), rows.similarities.tolist(), names, words, strict=False
                 )
@@ -130,13 +135,13 @@ class SearchedPartitions(WordedPartitions):
             found.append(matches)
         return found
 
-    def _by_words(self, asked: _Asked) -> list[list[Match]]:
+    def _by_words(self, asked: Asked) -> list[list[Match]]:
         """By words and neighbours too. It takes several looks at pool and words, so it is made again when a
         change came between them."""
         self._check_k(asked.requests, asked.k)
         search = self._summed if "added" in self._backend.capabilities else self._blended
         moments: dict[int, int] = {}
-        for _ in range(_MOMENTS):
+        for _ in range(MOMENTS):
             moments.clear()
             found = search(asked, moments)
             now = {owner: asked.partitions[owner].changes for owner in moments}
@@ -144,7 +149,7 @@ class SearchedPartitions(WordedPartitions):
                 break
         return found
 
-    def _summed(self, asked: _Asked, moments: dict[int, int]) -> list[list[Match]]:
+    def _summed(self, asked: Asked, moments: dict[int, int]) -> list[list[Match]]:
         """Of a pool that adds to scores: one scan, or several where what words say of all rows is much."""
         found: list[list[Match]] = []
         sums: list[dict[int, Sums]] = []
@@ -164,7 +169,7 @@ class SearchedPartitions(WordedPartitions):
                 sums, size = [], 0
         return found
 
-    def _blended(self, asked: _Asked, moments: dict[int, int]) -> list[list[Match]]:
+    def _blended(self, asked: Asked, moments: dict[int, int]) -> list[list[Match]]:
         """Of a pool that does not: by its best and the best by words."""
 
         def scan(requests: Sequence[SearchRequest], most: int) -> list[Rows]:
@@ -172,7 +177,7 @@ class SearchedPartitions(WordedPartitions):
 
         def match(hit: Blended) -> Match:
             key, version = asked.partitions[hit.owner].names[hit.row_id]
-            return hit.score, hit.similarity, key, version, hit.lexical, hit.adjacent
+            return hit.score, hit.similarity, key, version, hit.lexical, hit.adjacent, 0.0
 
         def owners(request: SearchRequest) -> dict[int, Words]:
             return self._owners(asked, request, moments)
@@ -180,7 +185,7 @@ class SearchedPartitions(WordedPartitions):
         found = blend(asked.requests, asked.k, asked.params, scan, owners)
         return [[match(hit) for hit in hits] for hits in found]
 
-    def _owners(self, asked: _Asked, request: SearchRequest, moments: dict[int, int]) -> dict[int, Words]:
+    def _owners(self, asked: Asked, request: SearchRequest, moments: dict[int, int]) -> dict[int, Words]:
         """The words of a request's owners. moments: takes down how far each was when it was first asked."""
         groups: dict[int, list[int]] = {}
         for group, part in enumerate(request.parts):
@@ -200,7 +205,7 @@ class SearchedPartitions(WordedPartitions):
             raise InputError(f"k = {k} over {repeats} scopes of one owner exceeds {MOST}; ask for fewer")
         return repeats
 
-    def _scan(self, asked: _Asked, sums: Sequence[Mapping[int, Sums]] = ()) -> list[Rows]:
+    def _scan(self, asked: Asked, sums: Sequence[Mapping[int, Sums]] = ()) -> list[Rows]:
         """The k best rows of each request; one of an owner in several parts may come several times."""
         params = asked.params
         segments: list[Segment] = []
@@ -233,7 +238,7 @@ class SearchedPartitions(WordedPartitions):
 
     def _segments(
         self,
-        asked: _Asked,
+        asked: Asked,
         number: int,
         request: SearchRequest,
         out: list[Segment],

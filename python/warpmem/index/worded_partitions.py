@@ -1,17 +1,23 @@
-"""The words of the partitioned index: read when a search first asks, kept in step by commits."""
+"""What the partitioned index keeps of owners beside their rows, words and names: read when a search first
+asks, kept in step by commits."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
+from typing import Literal, TypeVar
 
 import numpy as np
 
 from ..errors import WarpmemError
 from ..records import Row
-from .owner_words import OwnerWords, Placed, TextSource
+from .owner_rows import OwnerRows, Placed
+from .owner_words import OwnerWords, TextSource
 from .partition import Partition, lists_of
 from .row_columns import RowTable
 from .saved_partitions import SavedPartitions
+
+Kept = TypeVar("Kept", bound=OwnerRows)
 
 
 class WordedPartitions(SavedPartitions):
@@ -20,58 +26,65 @@ class WordedPartitions(SavedPartitions):
     _texts: TextSource | None
 
     def _words(self, owner: int, partition: Partition) -> OwnerWords:
-        """An owner's words, read when they are first asked for. Commits do not wait for it."""
+        assert self._texts is not None, "an index without texts was asked for words"
+        return self._kept(owner, partition, "words", functools.partial(OwnerWords, self._texts))
+
+    def _kept(
+        self, owner: int, partition: Partition, name: Literal["words", "entities"], make: Callable[[], Kept]
+    ) -> Kept:
+        """What is kept under a name, read when it is first asked for. Commits do not wait for it."""
         with partition.words_lock:
             with partition.lock:
-                known: OwnerWords | None = partition.words
+                known: Kept | None = getattr(partition, name)
                 if known is not None:
                     return known
-                assert self._texts is not None, "an index without texts was asked for words"
-                words = OwnerWords(self._texts)
+                kept = make()
                 if partition.state != "ready":
-                    return words  # the search will be made again
+                    return kept  # the search will be made again
                 rows = self._placed(owner, partition)
-                partition.words = words
+                setattr(partition, name, kept)
             try:
-                words.build(rows)
+                kept.build(rows)
             except BaseException:
                 with partition.lock:
-                    partition.words = None
+                    setattr(partition, name, None)
                 raise
-            return words
+            return kept
 
     def _placed(self, owner: int, partition: Partition) -> Placed:
-        """Every live row. For holders of the partition's lock."""
+        """Every live row, by its id. For holders of the partition's lock."""
         found = [(list_id, self._pool.rows(list_id)) for list_id in lists_of(owner)]
         row_ids = np.concatenate([rows[0] for _, rows in found])
+        order = np.argsort(row_ids)
+        unknown = [None] * len(row_ids)
         return Placed(
-            [partition.names[row_id] for row_id in row_ids.tolist()],
-            row_ids,
-            np.concatenate([np.full(len(rows[0]), list_id, np.int64) for list_id, rows in found]),
-            np.concatenate([rows[1] for _, rows in found]),
-            np.concatenate([rows[2] for _, rows in found]),
-            [None] * len(row_ids),
+            [partition.names[row_id] for row_id in row_ids[order].tolist()],
+            row_ids[order],
+            np.concatenate([np.full(len(rows[0]), list_id, np.int64) for list_id, rows in found])[order],
+            np.concatenate([rows[1] for _, rows in found])[order],
+            np.concatenate([rows[2] for _, rows in found])[order],
+            unknown,
+            unknown,
         )
 
-    def _change_words(
+    def _change_kept(
         self, partition: Partition, gone: Sequence[int], next_id: int, add: Sequence[Row], made: RowTable
     ) -> None:
-        """Take a change in, or forget the words: they are read again when they are next asked for."""
-        words = partition.words
-        n = len(add)
-        try:
-            words.change(
-                np.array(gone, np.int64),
-                Placed(
-                    [(row.key, row.version) for row in add],
-                    np.arange(next_id, next_id + n, dtype=np.int64),
-                    made.list_ids,
-                    made.ordinals,
-                    made.columns,
-                    [row.text for row in add],
-                )
-                if n
-                else None,
-            )
-        except (MemoryError, WarpmemError):
-            partition.words = None
+        """Take a change in, or forget what is kept: it is read again when it is next asked for."""
+        removed = np.array(gone, np.int64)
+        added = Placed(
+            [(row.key, row.version) for row in add],
+            np.arange(next_id, next_id + len(add), dtype=np.int64),
+            made.list_ids,
+            made.ordinals,
+            made.columns,
+            [row.text for row in add],
+            [row.entities for row in add],
+        )
+        for name in ("words", "entities"):
+            kept: OwnerRows | None = getattr(partition, name)
+            try:
+                if kept is not None:
+                    kept.change(removed, added if add else None)
+            except (MemoryError, WarpmemError):
+                setattr(partition, name, None)

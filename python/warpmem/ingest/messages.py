@@ -2,6 +2,7 @@
 
     "text"                                          an item
     NewItem(...)                                    itself
+    NewEntity(...), NewRelation(...)                what ingest/graph.py makes of them
     Message(role=..., content=...)                  an item of kind "message"
     {"role": ..., "content": ..., "name"?, "at"?}   the same; the chat format of OpenAI-compatible servers
     a list or tuple of these                        several items
@@ -19,10 +20,14 @@ from typing import Any
 
 from ..errors import InputError, InvalidText, InvalidTime, NotSupported
 from ..ops.clock import to_micros
-from ..types import Message, NewItem
+from ..types import Message, NewEntity, NewItem, NewRelation
+from .graph import entity_item, relation_item
 
 _MESSAGE_KEYS = frozenset(("role", "content", "name", "at", "timestamp"))
-_TAKEN = "a string, a NewItem, a Message, a mapping with role and content, or a list of those"
+_TAKEN = (
+    "a string, a NewItem, a NewEntity, a NewRelation, a Message, a mapping with role and content, "
+    "or a list of those"
+)
 
 
 def to_new_items(content: Any, kind: str | None = None) -> tuple[list[NewItem], bool]:
@@ -38,6 +43,10 @@ def _to_item(value: Any, where: str, kind: str | None) -> NewItem:
         return value
     if isinstance(value, str):
         return NewItem(text=value)
+    if isinstance(value, NewEntity):
+        return entity_item(value)
+    if isinstance(value, NewRelation):
+        return relation_item(value)
     if isinstance(value, Message):
         return _from_message(value, where, kind)
     if isinstance(value, Mapping):

@@ -11,7 +11,7 @@ from .normalize import normalize_text
 
 # Scripts that are written without spaces, or whose words grow by endings without bound: Han, kana, Hangul,
 # Thai, Lao, Myanmar, Khmer.
-_UNSPACED: Final = (
+UNSPACED: Final = (
     "\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
     "\u1100-\u11ff\uac00-\ud7af\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
 )
@@ -50,10 +50,14 @@ def _pieces(run: str) -> list[str]:
 
 
 @functools.cache
-def _patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """(runs of letters and digits with their marks, but not what encloses them; within one: unspaced,
-    other)."""
-    marks = "".join(
+def marks() -> str:
+    """Combining marks that belong to their letters, for a character class; not those that enclose them."""
+    return "".join(
         re.escape(chr(code)) for code in range(0x10000) if unicodedata.category(chr(code)) in ("Mn", "Mc")
     )
-    return re.compile(rf"[^\W_](?:[^\W_]|[{marks}])*"), re.compile(rf"([{_UNSPACED}]+)|([^{_UNSPACED}]+)")
+
+
+@functools.cache
+def _patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """(runs of letters and digits with their marks; within one: unspaced, other)."""
+    return re.compile(rf"[^\W_](?:[^\W_]|[{marks()}])*"), re.compile(rf"([{UNSPACED}]+)|([^{UNSPACED}]+)")

@@ -9,11 +9,11 @@ from typing import Any, get_args
 from ..config import MAX_K, MAX_NAMES
 from ..errors import InputError, InvalidScope, NotFound
 from ..ops.clock import to_micros
+from ..ops.texts import check_name as check_name
 from ..records import NEVER
 from ..types import MemoryItem, Modality, Scope, ScopeWeight
 
 _KIND = re.compile(r"[a-z][a-z0-9_]{0,63}", re.ASCII)
-_MAX_NAME_BYTES = 512
 
 
 def one_scope(
@@ -66,19 +66,6 @@ def check_share(value: Any, name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.0 <= value <= 1.0:
         raise InputError(f"{name} must be a number from 0 to 1")
     return float(value)
-
-
-def check_name(value: Any, name: str) -> str:
-    """A short text used as a name: 1 to 512 bytes of UTF-8. Raises InputError."""
-    if not isinstance(value, str):
-        raise InputError(f"{name} must be a string, not {type(value).__name__}")
-    try:
-        size = len(value.encode("utf-8"))
-    except UnicodeEncodeError as error:
-        raise InputError(f"{name} is not valid Unicode text") from error
-    if not 1 <= size <= _MAX_NAME_BYTES:
-        raise InputError(f"{name} must be 1 to {_MAX_NAME_BYTES} bytes of UTF-8, not {size}")
-    return value
 
 
 def check_names(values: Any, name: str) -> tuple[str, ...]:
@@ -182,3 +169,9 @@ def existing(item: MemoryItem | None) -> MemoryItem:
     if item is None:
         raise NotFound("no such item in this scope")
     return item
+
+
+def attributes(scope: Scope) -> tuple[str | None, str | None]:
+    """(agent_id, run_id) that narrow within the owner; the id that is the owner itself does not."""
+    kind = scope.owner.type
+    return (scope.agent_id if kind == "user" else None, scope.run_id if kind in ("user", "agent") else None)

@@ -95,10 +95,20 @@ def _plain(value: Any) -> Any:
 
 def texts_of(log: Log, names: Sequence[VersionName]) -> list[str | None]:
     """The texts of item versions; None for one that was erased."""
+    return [None if item is None else item.text for item in versions_of(log, names)]
+
+
+def entities_of(log: Log, names: Sequence[VersionName]) -> list[Sequence[str] | None]:
+    """What item versions name; None for one that was erased."""
+    return [None if item is None else item.entities for item in versions_of(log, names)]
+
+
+def versions_of(log: Log, names: Sequence[VersionName]) -> list[MemoryItem | None]:
+    """Item versions; None for one that was erased."""
     found = log.get_many([key for key, _ in names])
-    texts: list[str | None] = []
+    items: list[MemoryItem | None] = []
     for (key, version), record in zip(names, found, strict=True):
         if record is None or record.item.version != version:
             record = log.get_version(key, version)
-        texts.append(None if record is None else record.item.text)
-    return texts
+        items.append(None if record is None else record.item)
+    return items

@@ -31,8 +31,8 @@ class Joined(NamedTuple):
 class Division:
     """How a search is divided.
 
-    by_words: some ranking asks for words. words_alone: all do, and none for similarity. hybrid: all ask for
-    both.
+    by_text: some ranking asks for words or entities. text_alone: all do, and none for similarity. hybrid: all
+    ask for words and similarity.
 
     The k best of each piece hold the k best of the search: where quotas refuse
     one of a scope's k best, other hits have taken all places or the scope has given all that it may."""
@@ -44,8 +44,9 @@ class Division:
         self._shares = shares
         wordy = [bool(own.lexical or own.adjacent) for own, *_ in self._rankings]
         similar = [bool(own.similarity) for own, *_ in self._rankings]
-        self.by_words = any(wordy)
-        self.words_alone = all(wordy) and not any(similar)
+        text = [words or bool(own.entities) for words, (own, *_) in zip(wordy, self._rankings, strict=True)]
+        self.by_text = any(text)
+        self.text_alone = all(text) and not any(similar)
         self.hybrid = all(wordy) and all(similar)
 
     def pieces(self, scopes: Sequence[Scope]) -> list[Piece]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError, NotFound, VersionConflict
+from ..ingest.graph import named_by
 from ..ops.clock import to_micros
 from ..ops.ids import parse_id
 from ..policy import reconcile
@@ -119,6 +120,9 @@ class Editor:
             if given.get(name) is not None or (name == "valid_from" and name in given):
                 to_micros(given[name], name)
         item = msgspec.structs.replace(record.item, **given)
+        if "metadata" in given or "entities" in given:
+            named = named_by(item.kind, item.metadata, given.get("entities", ()))
+            item = msgspec.structs.replace(item, entities=named or item.entities)
         self._schemas.check(item.kind, item.metadata)
         owners = [(item.scope.owner,)]
         if vector is not None:

@@ -7,11 +7,13 @@ from ..policy.schema import Schemas
 from ..protocols import Embedder, Log, SearchBackend, TokenCounter, Tracer
 from .browser import Browser
 from .cache import ItemCache
+from .connected import Connected
 from .costs import CostLedger
 from .documented import Documented
 from .embedding_cache import EmbeddingCache
 from .erasable import Erasable
 from .eraser import Eraser
+from .graph import Graph
 from .jobbing import Jobbing
 from .ladder import Ladder
 from .lifetime import Lifetime
@@ -28,7 +30,18 @@ from .telemetry import Telemetry
 from .writable import Writable
 
 
-class Memory(Writable, Documented, Readable, Maintained, Observed, Erasable, Jobbing, Portable, Reasoned):
+class Memory(
+    Writable,
+    Documented,
+    Readable,
+    Connected,
+    Maintained,
+    Observed,
+    Erasable,
+    Jobbing,
+    Portable,
+    Reasoned,
+):
     """A durable, searchable memory. Thread-safe; use as a context manager or call close().
 
     Methods that name whose data take `user_id=, agent_id=, run_id=, corpus_id=` or `scope=Scope(...)`. There
@@ -69,6 +82,7 @@ class Memory(Writable, Documented, Readable, Maintained, Observed, Erasable, Job
             log, parts.embedders, parts.make_space_index, backend, self._cache, self._embeddings,
             config.degrade,
         )  # fmt: skip
+        self._graph = Graph(log)
         self._current = Current(log, self._serve(log.identity, embedder), self._spaces)
         self._reembedding = Reembedding(log, self._current)
         self._lifetime = Lifetime(self, log.close)

@@ -106,9 +106,9 @@ class Reader:
             depth = max(k, min(diversity.candidates(k), MAX_K // widest))
         kinds = None if options.kinds is None else arguments.check_kinds(options.kinds)
         division = Division(ranking, kinds, options.shares)
-        if division.by_words and queries is None:
-            raise InputError("a search by words needs a query text")
-        blind = division.words_alone and vectors is None and options.min_similarity is None
+        if division.by_text and queries is None:
+            raise InputError("a search by words or entities needs a query text")
+        blind = division.text_alone and vectors is None and options.min_similarity is None
         compiled = None if options.filters is None else compile_filter(options.filters)
         now = self._log.now() if options.now is None else to_micros(options.now, "now")
         at = now if options.as_of is None else to_micros(options.as_of, "as_of")
@@ -138,7 +138,7 @@ class Reader:
         pieces = [division.pieces(each) for each in scopes]
         least = least_similarity(options.min_similarity)
         params = [params_of(piece.ranking, least, now) for each in pieces for piece in each]
-        words = queries if division.by_words and queries is not None else ("",) * len(scopes)
+        words = queries if division.by_text and queries is not None else ("",) * len(scopes)
         prepared = time.perf_counter()
         deadline.check("the scan")
         spare = 0
@@ -264,7 +264,7 @@ class Reader:
                     if owner not in masks:
                         masks[owner] = self._masks.get(owner, compiled)
                     bitmap = masks[owner].bitmap(spare)
-            parts.append(ScopePart(owner, *_attributes(scope), bitmap, where))
+            parts.append(ScopePart(owner, *arguments.attributes(scope), bitmap, where))
         return tuple(parts)
 
     def _records(self, found: Sequence[Sequence[Match]]) -> dict[tuple[bytes, int], Record]:
@@ -342,12 +342,6 @@ def _verified(
         if (record := records.get(match[2:4])) is not None and compiled.matches(record.item)
     )
     return list(itertools.islice(passed, k))
-
-
-def _attributes(scope: Scope) -> tuple[str | None, str | None]:
-    """(agent_id, run_id) that narrow within the owner; the id that is the owner itself does not."""
-    kind = scope.owner.type
-    return (scope.agent_id if kind == "user" else None, scope.run_id if kind in ("user", "agent") else None)
 
 
 def _check_forms(options: SearchOptions) -> None:

@@ -11,7 +11,7 @@ from ..records import Match, ScoreParams
 from ..types import MemoryItem, Ranking
 
 _MICROSECOND: Final = timedelta(microseconds=1)
-_PARTS: Final = ("similarity", "lexical", "adjacent", "recency", "priority")
+_PARTS: Final = ("similarity", "lexical", "adjacent", "entities", "recency", "priority")
 
 
 def least_similarity(value: float | None) -> float:
@@ -36,6 +36,7 @@ def params_of(ranking: Ranking, least: float, now: int) -> ScoreParams:
         least,
         float(ranking.lexical),
         float(ranking.adjacent),
+        float(ranking.entities),
     )
 
 
@@ -49,6 +50,8 @@ def parts_of(
         parts["lexical"] = match[4]
     if ranking.adjacent:
         parts["adjacent"] = match[5]
+    if ranking.entities:
+        parts["entities"] = match[6]
     if ranking.recency or explain:
         age = max(0, now - to_micros(item.valid_from, "valid_from"))
         parts["recency"] = 2.0 ** -(age / float(ranking.half_life // _MICROSECOND))

@@ -60,20 +60,22 @@ class Writable:
         valid_to: datetime | None = None,
         expires_at: datetime | None = None,
         vector: Any = None,
+        entities: Sequence[str] = (),
         sources: Sequence[str] = (),
         trust: float | None = None,
         idempotency_key: str | None = None,
         infer: Literal["none", "rules", "llm"] = "none",
         durability: Durability | None = None,
     ) -> AddResult | tuple[AddResult, ...]:
-        """Remember `content`: a string, a Message or {"role", "content"}, a NewItem, or a list of them.
+        """Remember `content`: a string, a Message or {"role", "content"}, a NewItem, a NewEntity, a
+        NewRelation, or a list of them.
 
         A list gives a tuple of results and is stored whole or not at all. When it returns, the change is as
         durable as `durability` says and the next search in this process sees it. `kind` defaults to "fact"
         ("message" for chat messages). `vector`: (dim,) or (n, dim) float, NumPy or DLPack; replaces
-        embedding. `sources`: what it comes from, ids of items and names of origins; `trust`: how far these
-        are believed, from 0 to 1; below 0.5 it is in quarantine. An item whose `valid_from` lies ahead is
-        found from then on.
+        embedding. `entities`: names of what it is about. `sources`: what it comes from, ids of items and
+        names of origins; `trust`: how far these are believed, from 0 to 1; below 0.5 it is in quarantine. An
+        item whose `valid_from` lies ahead is found from then on.
 
         `infer`: "rules" stores each sentence that states something as a fact of its own, too, in the same
         change, but for those of assistants, tools and systems. "llm" has the language model make typed
@@ -104,7 +106,7 @@ class Writable:
         defaults = Defaults(
             scope=arguments.one_scope(scope, user_id, agent_id, run_id, corpus_id), kind=kind,
             metadata=metadata, priority=priority, key=key, valid_from=valid_from, valid_to=valid_to,
-            expires_at=expires_at, vector=vector,
+            expires_at=expires_at, vector=vector, entities=entities,
             sources=arguments.check_names(sources, "sources"), trust=trust,
         )  # fmt: skip
         if key is not None and len(items) > 1:

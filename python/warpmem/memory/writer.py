@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ..config import MAX_BATCH
 from ..errors import InputError
+from ..ingest.graph import named_by
 from ..ingest.media import media_reference, to_media
 from ..ops.clock import to_datetime, to_micros
 from ..policy import reconcile
@@ -44,6 +45,7 @@ class Defaults(msgspec.Struct, frozen=True, kw_only=True):
     vector: Any = None
     sources: Sequence[str] = ()
     trust: float | None = None
+    entities: Sequence[str] = ()
 
 
 class _Checked(msgspec.Struct, frozen=True):
@@ -224,6 +226,7 @@ class Writer:
         for when, name in ((valid_from, "valid_from"), (valid_to, "valid_to"), (expires_at, "expires_at")):
             if when is not None:
                 to_micros(when, name)
+        entities = named_by(kind, metadata, arguments.check_names(new.entities, "entities"))
         now = to_datetime(self._log.now())
         item = MemoryItem(
             id="",
@@ -235,7 +238,7 @@ class Writer:
             metadata=metadata,
             priority=arguments.check_share(_first(new.priority, defaults.priority, 0.5), "priority"),
             key=None if key is None else arguments.check_name(key, "key"),
-            entities=arguments.check_names(new.entities, "entities"),
+            entities=entities or arguments.check_names(defaults.entities, "entities"),
             sources=_sources(new, defaults),
             trust=arguments.check_share(_first(new.trust, defaults.trust, 1.0), "trust"),
             model_id=self._vectors.model_id if space is None else space.model_id,

@@ -2,7 +2,8 @@
 
 - A duplicate repeats an item of the same scope, kind, normalised text, metadata, key, modality and blob, at a
   time when that item is valid and before it has expired. It is touched; if the repetition would live longer,
-  the item's expiry moves out (an update). Priority, entities and sources of a repetition are dropped.
+  the item's expiry moves out (an update). Priority, entities and sources of a repetition are dropped; but an
+  entity's record or a relation that has sources gets those of its repetition besides.
   Messages and events are history, where repetition counts: they are never duplicates.
 - A key names a slot of its full scope. Its items form a chain by `valid_from`; each is valid until the next
   begins, or ends before that by itself. A new item closes the one before it; one that arrives late begins
@@ -31,6 +32,7 @@ from ..ops.ids import format_id, owner_of
 from ..protocols import Transaction
 from ..records import NEVER, Record
 from ..types import AddResult, MemoryItem, Operation, Scope
+from ..types.graph import ENTITY, RELATION
 from .similar import Near, says_the_same, united
 
 Digests = tuple[bytes | None, bytes | None]
@@ -43,6 +45,7 @@ REVOKED = "its source was revoked"
 """Why an item has no trust any more."""
 
 NEVER_DUPLICATE = frozenset({"message", "event"})
+_JOINS_SOURCES = frozenset({ENTITY, RELATION})
 
 
 class Prepared(msgspec.Struct, frozen=True):
@@ -133,9 +136,16 @@ def _repeated(transaction: Transaction, owner: int, digest: bytes, item: MemoryI
 
 
 def _touch(transaction: Transaction, known: Record, item: MemoryItem) -> AddResult:
+    said: dict[str, Any] = {}
     if open_end(item.expires_at, "expires_at") > open_end(known.item.expires_at, "expires_at"):
-        longer = msgspec.structs.replace(known.item, expires_at=item.expires_at)
-        transaction.revise(known, longer, None, operation="update", reason="a repetition expires later")
+        said["expires_at"] = item.expires_at
+    sources = united(known.item.sources, item.sources)
+    if item.kind in _JOINS_SOURCES and known.item.sources and sources != known.item.sources:
+        said["sources"] = sources
+    if said:
+        reason = "a repetition has other sources" if "sources" in said else "a repetition expires later"
+        more = msgspec.structs.replace(known.item, **said)
+        transaction.revise(known, more, None, operation="update", reason=reason)
     else:
         transaction.touch(known)
     return AddResult(format_id(known.key), "touched")

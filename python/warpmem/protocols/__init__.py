@@ -11,6 +11,7 @@
     Erasures        storage/erasure.py
     RowPool, SearchBackend            index/cpu.py, index/numpy_ref.py, index/ivf_pool.py
     Index           index/partitions.py
+    EntityNames     index/seen_names.py
     Tracer, Span    ops/otel.py
 
 models.py, storage.py, search.py and tracing.py hold the contracts; the values that cross them are in
@@ -20,7 +21,7 @@ records.py.
 from __future__ import annotations
 
 from .models import Clock, Embedder, LanguageModel, MediaEmbedder, Reranker, TokenCounter
-from .search import FileBackend, Index, RowPool, SearchBackend
+from .search import EntityNames, FileBackend, Index, RowPool, SearchBackend
 from .storage import Engine, Erasures, Log, Transaction, VectorBuild
 from .tracing import Span, Tracer
 
@@ -28,6 +29,7 @@ __all__ = [
     "Clock",
     "Embedder",
     "Engine",
+    "EntityNames",
     "Erasures",
     "FileBackend",
     "Index",

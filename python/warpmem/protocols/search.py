@@ -8,7 +8,17 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..records import Match, RowChange, ScoreParams, SearchRequest, Segment, SegmentTable
+from ..records import (
+    Match,
+    NamedEntity,
+    RowChange,
+    ScopePart,
+    ScoreParams,
+    SearchRequest,
+    Segment,
+    SegmentTable,
+    VersionName,
+)
 
 
 class RowPool(Protocol):
@@ -137,6 +147,23 @@ class FileBackend(SearchBackend, Protocol):
         ...
 
 
+class EntityNames(Protocol):
+    """The entities of one owner as one scope sees them at one moment; see types.Entity."""
+
+    def entities(self, after: str | None, limit: int, query: str | None) -> list[NamedEntity]:
+        """Up to `limit` by form, those after one. query: only those that a text names."""
+        ...
+
+    def relations(self, name: str | None, after: int, *, past: bool) -> list[tuple[int, VersionName]]:
+        """(ordinal, item version) of relations in the order of their ordinals, from above `after` on: those
+        of the entity of a name, or all. past: whenever they are true."""
+        ...
+
+    def title(self, name: str) -> str:
+        """The canonical name of the entity that has a name."""
+        ...
+
+
 class Index(Protocol):
     """Every owner's rows, derived from the log and rebuilt from it at will. Thread-safe."""
 
@@ -175,6 +202,10 @@ class Index(Protocol):
 
     def vector(self, match: Match) -> NDArray[np.float32] | None:
         """(dim,) float32 stored vector of a match; None when its row has left the index."""
+        ...
+
+    def names(self, part: ScopePart, at: int, known_at: int | None) -> EntityNames | None:
+        """The entities of a scope at a moment (as in SearchRequest); None when it can have none."""
         ...
 
     def warm(self, owner: int, *, words: bool, wait: bool) -> int:

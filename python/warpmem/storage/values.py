@@ -202,6 +202,7 @@ def make_row(record: Record, vector: NDArray[np.float32], space: int = 0) -> Row
         metadata=item.metadata,
         text=item.text,
         space=space,
+        entities=item.entities,
     )
 
 

@@ -7,6 +7,24 @@ list, dict with str keys).
 from .costs import Budget as Budget
 from .costs import Cost as Cost
 from .costs import Price as Price
+from .graph import (
+    Entity as Entity,
+)
+from .graph import (
+    EntityPage as EntityPage,
+)
+from .graph import (
+    NewEntity as NewEntity,
+)
+from .graph import (
+    NewRelation as NewRelation,
+)
+from .graph import (
+    Relation as Relation,
+)
+from .graph import (
+    RelationPage as RelationPage,
+)
 from .items import (
     KINDS as KINDS,
 )

@@ -11,8 +11,9 @@ from msgspec import UNSET, UnsetType
 
 from ..errors import InvalidScope
 
-KINDS = ("fact", "preference", "event", "procedure", "document", "summary", "message")
-"""The kinds every store knows. Any other identifier may be used as a kind too."""
+KINDS = ("fact", "preference", "event", "procedure", "document", "summary", "message", "entity", "relation")
+"""The kinds every store knows. Any other identifier may be used as a kind too. Metadata of the last two has
+what NewEntity and NewRelation put there."""
 
 TRUSTED = 0.5
 """The least trust of an item that is believed. One with less is in quarantine."""

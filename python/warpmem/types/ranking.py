@@ -13,7 +13,7 @@ from .items import Modality, Scope
 _MAX_HALF_LIFE = timedelta(days=365_250)
 
 
-_WEIGHTS = ("similarity", "lexical", "adjacent", "recency", "priority")
+_WEIGHTS = ("similarity", "lexical", "adjacent", "entities", "recency", "priority")
 
 
 class Ranking(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,8 +21,10 @@ class Ranking(msgspec.Struct, frozen=True, kw_only=True):
 
     similarity: cosine in [-1, 1]. lexical: BM25 of the query's words in the text, as a share of the best that
     they could have, in [0, 1). adjacent: lexical of the items just before and after in the same run (of one
-    kind, agent and run), whatever filters say, and half of that of the next but one. priority: the item's
-    own, in [0, 1]. recency: ``2 ** (-max(0, now - valid_from) / half_life)`` in (0, 1].
+    kind, agent and run), whatever filters say, and half of that of the next but one. entities: the share of
+    the entities whose names stand in the query (the first 16) that the item names too, in [0, 1]; one counts
+    by half where the item names only another that it has a relation with (of the newest 64). priority: the
+    item's own, in [0, 1]. recency: ``2 ** (-max(0, now - valid_from) / half_life)`` in (0, 1].
 
     by_kind: rankings of their own for items of these kinds; all weights are theirs. The k best are those of
     all kinds together, so the weights of one should give scores like the others'.
@@ -37,6 +39,7 @@ class Ranking(msgspec.Struct, frozen=True, kw_only=True):
     similarity: float = 1.0
     lexical: float = 0.0
     adjacent: float = 0.0
+    entities: float = 0.0
     recency: float = 0.0
     priority: float = 0.0
     half_life: timedelta = timedelta(days=30)
