@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..types import AddResult, Ranking
-from .output import hit_fields, item_fields, item_line, print_json, score_terms
+from .output import hit_fields, item_fields, item_line, print_json, print_more, score_terms
 from .stores import open_store, scope_of
 
 
@@ -23,6 +23,7 @@ def add(args: argparse.Namespace) -> int:
             key=args.key,
             priority=args.priority,
             metadata=args.metadata,
+            entities=args.entities or (),
             valid_from=args.valid_from,
             expires_at=args.expires_at,
         )
@@ -43,7 +44,7 @@ def search(args: argparse.Namespace) -> int:
             as_of=args.as_of,
             known_at=args.known_at,
             min_similarity=args.min_similarity,
-            ranking=Ranking(recency=args.recency, priority=args.priority),
+            ranking=Ranking(recency=args.recency, priority=args.priority, entities=args.entities),
             rerank=args.rerank,
             explain=args.explain,
         )
@@ -80,11 +81,7 @@ def list_items(args: argparse.Namespace) -> int:
             print_json(item_fields(item))
         else:
             print(item_line(item))
-    if page.cursor is not None:
-        if args.json:
-            print_json({"cursor": page.cursor})
-        else:
-            print(f"more: --cursor {page.cursor}")
+    print_more(page.cursor, json=args.json)
     return 0
 
 

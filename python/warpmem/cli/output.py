@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from ..memory.exporting import item_fields as item_fields
-from ..types import Hit, MemoryItem
+from ..types import Entity, Hit, MemoryItem, Relation
 
 _BREAKS = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
@@ -64,12 +64,38 @@ def item_line(item: MemoryItem) -> str:
     return f"{item.id}  {item.kind}, {day(item.valid_from)}{until}:{key} {one_line(item.text)}"
 
 
+def entity_line(entity: Entity) -> str:
+    """An entity on one line: its names and kind, how many items name it, from when to when."""
+    kind = f" ({one_line(entity.kind)})" if entity.kind is not None else ""
+    aliases = f", also {', '.join(map(one_line, entity.aliases))}" if entity.aliases else ""
+    return (
+        f"{one_line(entity.name)}{kind}{aliases}: {entity.items} items, {day(entity.first)} to "
+        f"{day(entity.last)}"
+    )
+
+
+def relation_line(relation: Relation) -> str:
+    """A relation on one line: its id, since when, until when, subject, predicate and object."""
+    until = f" to {day(relation.valid_to)}" if relation.valid_to is not None else ""
+    triple = " | ".join(map(one_line, (relation.subject, relation.predicate, relation.object)))
+    return f"{relation.id}  {day(relation.valid_from)}{until}: {triple}"
+
+
+def print_more(cursor: str | None, *, json: bool) -> None:
+    """Print how a listing is continued, if it is."""
+    if cursor is not None:
+        if json:
+            print_json({"cursor": cursor})
+        else:
+            print(f"more: --cursor {cursor}")
+
+
 def score_terms(hit: Hit) -> str:
     """The score as its weighted sum, from the parts of an explained search."""
     parts = hit.parts
     terms = [
         f"{parts[f'weight_{name}']:g} x {name} {parts[name]:.4f}"
-        for name in ("similarity", "recency", "priority")
+        for name in ("similarity", "entities", "recency", "priority")
         if parts.get(f"weight_{name}")
     ]
     reranked = f"; rerank {parts['rerank']:.4f}" if "rerank" in parts else ""

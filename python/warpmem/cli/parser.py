@@ -27,6 +27,8 @@ _COMMANDS = {
     "add": "items:add",
     "search": "items:search",
     "list": "items:list_items",
+    "entities": "graph:entities",
+    "relations": "graph:relations",
     "erase": "erasing:erase",
     "stats": "items:stats",
     "costs": "costs:costs",
@@ -73,6 +75,8 @@ def make_parser() -> argparse.ArgumentParser:
     _add(commands)
     _search(commands)
     _list(commands)
+    _entities(commands)
+    _relations(commands)
     _erase(commands)
     _export(commands)
     _import(commands)
@@ -126,6 +130,17 @@ def _scope(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--corpus", metavar="ID", help="corpus_id; stands alone")
 
 
+def _moments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--as-of", type=moment, metavar="TIME", help="what was true then")
+    parser.add_argument("--known-at", type=moment, metavar="TIME", help="what had been recorded by then")
+
+
+def _page(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--limit", type=int, default=100, metavar="N", help="length of a page (default 100)")
+    parser.add_argument("--cursor", help="continue after a page: the cursor it printed")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line, the cursor on the last")
+
+
 def _demo(commands: _Commands) -> None:
     parser = _command(commands, "demo", "store a bundled sample, search it, and reopen it; offline")
     parser.add_argument("--keep", metavar="DIR", help="make the demo's store in DIR and leave it there")
@@ -141,6 +156,7 @@ def _add(commands: _Commands) -> None:
     parser.add_argument("--key", help="name of a slot: a later text with this key supersedes this one")
     parser.add_argument("--priority", type=float, metavar="P", help="0 to 1 (default 0.5)")
     parser.add_argument("--metadata", action=JsonObject, metavar="JSON", help="a JSON object")
+    parser.add_argument("--entities", type=names, metavar="NAME,...", help="whom and what it is about")
     parser.add_argument(
         "--valid-from", type=moment, metavar="TIME", help="since when it is true (default: now)"
     )
@@ -158,13 +174,15 @@ def _search(commands: _Commands) -> None:
     parser.add_argument(
         "--filter", action=JsonObject, metavar="JSON", help='such as {"metadata.level": {"gte": 3}}'
     )
-    parser.add_argument("--as-of", type=moment, metavar="TIME", help="what was true then")
-    parser.add_argument("--known-at", type=moment, metavar="TIME", help="what had been recorded by then")
+    _moments(parser)
     parser.add_argument(
         "--recency", type=float, default=0.0, metavar="W", help="weight of recency (default 0)"
     )
     parser.add_argument(
         "--priority", type=float, default=0.0, metavar="W", help="weight of priority (default 0)"
+    )
+    parser.add_argument(
+        "--entities", type=float, default=0.0, metavar="W", help="weight of shared entities (default 0)"
     )
     parser.add_argument("--min-similarity", type=float, metavar="S", help="leave out what is less similar")
     parser.add_argument(
@@ -189,10 +207,28 @@ def _list(commands: _Commands) -> None:
         "--order", choices=("recorded", "valid_from"), default="recorded", help="(default recorded)"
     )
     parser.add_argument("--reverse", action="store_true", help="latest first")
-    parser.add_argument("--limit", type=int, default=100, metavar="N", help="length of a page (default 100)")
-    parser.add_argument("--cursor", help="continue after a page: the cursor it printed")
     parser.add_argument("--include-past", action="store_true", help="also what is superseded or expired")
-    parser.add_argument("--json", action="store_true", help="one JSON object a line, the cursor on the last")
+    _page(parser)
+
+
+def _entities(commands: _Commands) -> None:
+    parser = _command(commands, "entities", "list whom and what a scope's memories name, page by page")
+    _store(parser)
+    _scope(parser)
+    parser.add_argument("--query", metavar="TEXT", help="only those with a name that stands in this text")
+    _moments(parser)
+    _page(parser)
+
+
+def _relations(commands: _Commands) -> None:
+    parser = _command(commands, "relations", "list a scope's relations, or those of one entity, page by page")
+    parser.add_argument("entity", nargs="?", metavar="NAME", help="any name of the entity")
+    _store(parser)
+    _scope(parser)
+    parser.add_argument("--predicate", metavar="TEXT", help="only this predicate, in any case")
+    _moments(parser)
+    parser.add_argument("--include-past", action="store_true", help="whenever they are true")
+    _page(parser)
 
 
 def _erase(commands: _Commands) -> None:
