@@ -128,10 +128,32 @@ def test_a_model_makes_memories_of_messages(store: Store) -> None:
     assert home.valid_from == store.memory.get(results[1].id).valid_from
     assert (tea.kind, tea.key) == ("preference", None)
     assert (relation.text, relation.entities) == ("Ann works with Ben", ("Ann", "Ben"))
-    assert relation.metadata == {"relation": "works with"}
+    assert (relation.kind, relation.sources) == ("relation", (results[1].id, "chat"))
+    (known,) = store.memory.relations(user_id="u", entity="ben")
+    assert (known.id, known.subject, known.predicate) == (relation.id, "Ann", "works with")
     shown = store.model.shown[0]
     assert [message["speaker"] for message in shown["messages"]] == ["assistant", "user"]
     assert not any(result.id in str(shown) for result in results)
+
+
+def test_a_relation_that_two_messages_tell_goes_with_the_second(store: Store) -> None:
+    store.answers += [
+        {
+            "memories": [],
+            "relations": [{"subject": "Ann", "relation": "works with", "object": "Ben", "message": 1}],
+        }
+    ] * 2
+    told = [
+        store.memory.add({"role": "user", "content": text}, user_id="u", infer="llm")
+        for text in ("I'm Ann, and I work with Ben.", "Ben and I are colleagues.")
+    ]
+    first, second = (one.id for one in told if isinstance(one, warpmem.AddResult))
+    (relation,) = store.memory.relations(user_id="u")
+    assert relation.sources == (first, second)
+    store.memory.erase([first])
+    assert [one.sources for one in store.memory.relations(user_id="u")] == [(second,)]
+    store.memory.erase([second])
+    assert len(store.memory.relations(user_id="u", include_past=True)) == 0
 
 
 def test_one_call_for_a_window(store: Store) -> None:

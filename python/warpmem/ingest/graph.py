@@ -21,7 +21,7 @@ from .names import fold_name
 
 _MAX_ALIASES: Final = 255
 _NAMES: Final = ("name", "aliases", "kind")
-_ENDS: Final = ("subject", "predicate", "object")
+_TRIPLE: Final = ("subject", "predicate", "object")
 
 
 def entity_item(entity: NewEntity) -> NewItem:
@@ -53,7 +53,7 @@ def entity_item(entity: NewEntity) -> NewItem:
 
 def relation_item(relation: NewRelation) -> NewItem:
     """The item that a relation is. Raises InputError."""
-    facts = {name: getattr(relation, name) for name in _ENDS}
+    facts = relation_facts(relation.subject, relation.predicate, relation.object)
     _names_of_relation(facts)
     if not isinstance(relation.functional, bool):
         raise InputError(f"functional must be True or False, not {type(relation.functional).__name__}")
@@ -61,7 +61,7 @@ def relation_item(relation: NewRelation) -> NewItem:
         text=" ".join(facts.values()) if relation.text is None else relation.text,
         scope=relation.scope,
         kind=RELATION,
-        metadata=_joined(facts, relation.metadata, _ENDS),
+        metadata=_joined(facts, relation.metadata, _TRIPLE),
         priority=relation.priority,
         key=_key(RELATION, relation.subject, relation.predicate) if relation.functional else None,
         sources=relation.sources,
@@ -72,6 +72,11 @@ def relation_item(relation: NewRelation) -> NewItem:
         vector=relation.vector,
         idempotency_key=relation.idempotency_key,
     )
+
+
+def relation_facts(subject: str, predicate: str, object: str) -> dict[str, Any]:
+    """The metadata of a relation."""
+    return dict(zip(_TRIPLE, (subject, predicate, object), strict=True))
 
 
 def named_by(kind: str, metadata: Mapping[str, Any], given: tuple[str, ...]) -> tuple[str, ...]:
@@ -101,7 +106,7 @@ def _names_of_entity(facts: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _names_of_relation(facts: Mapping[str, Any]) -> tuple[str, ...]:
-    subject, _, object_ = (_name(facts.get(name), f"a relation's {name}") for name in _ENDS)
+    subject, _, object_ = (_name(facts.get(name), f"a relation's {name}") for name in _TRIPLE)
     return subject, object_
 
 

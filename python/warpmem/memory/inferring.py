@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Final
 
 from ..errors import InputError, InvalidText, ModelError
+from ..ingest.graph import relation_facts
 from ..ingest.statements import statements
 from ..ops.ids import parse_id
 from ..policy import reconcile
@@ -18,6 +19,7 @@ from ..protocols import LanguageModel, Log, TokenCounter, Transaction
 from ..reason.extraction import KINDS, Extraction, Said, extract
 from ..records import Record
 from ..types import AddResult, MemoryItem, NewItem
+from ..types.graph import RELATION
 from .digests import Digests
 from .reader import Reader, SearchOptions
 from .revocation import Revocations
@@ -119,9 +121,8 @@ class Inferring:
             advice.append((memory.message - 1, item, memory.verdict, memory.item))
         for relation in extraction.relations:
             text = f"{relation.subject} {relation.relation} {relation.object}"
-            said = {"relation": relation.relation}
-            names = tuple(dict.fromkeys((relation.subject, relation.object)))
-            item = _item(window[relation.message - 1], text, "fact", names, metadata=said)
+            said = relation_facts(relation.subject, relation.relation, relation.object)
+            item = _item(window[relation.message - 1], text, RELATION, (), metadata=said)
             advice.append((relation.message - 1, item, "new", None))
         if not advice:
             return []
