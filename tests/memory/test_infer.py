@@ -12,7 +12,7 @@ import pytest
 import warpmem
 from scripted_extraction import ReadingModel, Shown, memory
 from warpmem import Memory, NewItem, Scope
-from warpmem.errors import InputError, ModelError, ModelUnavailable, NotFound
+from warpmem.errors import InputError, ModelError, ModelUnavailable, NotFound, StoreReadOnly
 from warpmem.ops.clock import FixedClock
 from warpmem.reason.fakes import ScriptedLanguageModel
 
@@ -357,6 +357,10 @@ def test_what_was_inferred_survives_and_the_store_is_whole(tmp_path: Path, clock
         for city in ("Porto", "Lisbon", "Faro"):
             clock.advance(DAY)
             opened.add(f"I live in {city}", user_id="u", infer="llm")
-    with warpmem.open(path, embedder="hashing", clock=clock) as opened:
+    model = ReadingModel(read)
+    with warpmem.open(path, embedder="hashing", read_only=True, language_model=model) as opened:
         assert [item.text for item in opened.list(user_id="u", kinds=["fact"])] == ["Ann lives in Faro."]
+        with pytest.raises(StoreReadOnly):
+            opened.extract([opened.list(user_id="u", kinds=["message"]).items[0].id])
+    assert not model.shown
     assert warpmem.verify(path).ok

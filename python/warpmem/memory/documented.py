@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from ..config import MAX_DOCUMENT_BYTES
 from ..errors import InputError, InvalidText
-from ..ingest.blocks import Format, check_format, format_of
-from ..ingest.chunks import chunks
 from ..ops.texts import check_text
 from ..policy.metadata import check_metadata
 from ..protocols import TokenCounter
@@ -19,6 +17,7 @@ from . import arguments
 from .documents import Document
 
 if TYPE_CHECKING:
+    from ..ingest.blocks import Format
     from ..protocols import Tracer
     from .serving import Current
     from .telemetry import Telemetry
@@ -64,6 +63,9 @@ class Documented:
         order, are the document; `metadata["document"]` of each has its name, `start` and `end` in characters
         and the `path` of its headings. Raises InputError, and as `add`.
         """
+        from ..ingest.blocks import check_format, format_of  # patterns that nothing else needs
+        from ..ingest.chunks import chunks
+
         self._check_open()
         arguments.check_durability(durability)
         whose = arguments.required(arguments.one_scope(scope, user_id, agent_id, run_id, corpus_id))

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from ..config import MAX_BATCH, MAX_NAMES
 from ..errors import InputError, VersionConflict
-from ..ingest.blocks import Format, log_facts
-from ..ingest.chunks import Chunk
 from ..ops.clock import to_datetime
 from ..ops.ids import format_id
 from ..policy import reconcile
@@ -26,6 +24,10 @@ from ..records import Record
 from ..types import DocumentResult, Durability, MemoryItem, Modality, NewItem, Scope
 from .digests import Digests
 from .writer import Defaults, Writer
+
+if TYPE_CHECKING:
+    from ..ingest.blocks import Format
+    from ..ingest.chunks import Chunk
 
 _TRIES: Final = 16
 _STEP: Final = 256
@@ -224,6 +226,8 @@ class _Wanted:
         if chunk.path:
             place["path"] = list(chunk.path)
         if document.format == "log":
+            from ..ingest.blocks import log_facts
+
             place |= log_facts(self._text)
         self.metadata = {**document.metadata, "document": place}
         self.said = (self._text, chunk.path, document.kind)

@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
-from ..errors import InputError, InvalidText, ModelError
+from ..errors import InputError, InvalidText, ModelError, StoreReadOnly
 from ..ingest.graph import relation_facts
-from ..ingest.statements import statements
 from ..ops.ids import parse_id
 from ..policy import reconcile
 from ..policy.similar import united
@@ -39,6 +38,8 @@ _OTHERS: Final = frozenset(("assistant", "system", "tool", "developer", "functio
 
 def stated(item: MemoryItem) -> Sequence[str]:
     """What a message states, by rule."""
+    from ..ingest.statements import statements  # patterns that nothing else needs
+
     return () if item.metadata.get("role") in _OTHERS else statements(item.text)
 
 
@@ -65,6 +66,8 @@ class Inferring:
         """What became of the claims of these items, window by window; each window is one change.
 
         Raises ModelError where the model's answer is none, and as the model; what was done before stays."""
+        if self._log.read_only:
+            raise StoreReadOnly("the store was opened read-only: open it without to make memories")
         found = [record for record in self._log.get_many(keys) if record is not None]
         results: list[AddResult] = []
         for window in _windows(found, counter):

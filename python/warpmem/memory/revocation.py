@@ -38,29 +38,27 @@ class Revocations:
     def __init__(self, log: Log, digests: Digests) -> None:
         self._log = log
         self._digests = digests
+        self._last: tuple[bytes | None, frozenset[str]] = (None, frozenset())
+
+    def _revoked(self) -> frozenset[str]:
+        """The names; decoded once for each state of the list."""
+        payload = self._log.kept(KEY)
+        if payload != self._last[0]:
+            self._last = payload, frozenset(one.name for one in _decode(payload))
+        return self._last[1]
 
     def names(self) -> tuple[str, ...]:
         """The sources that are revoked, oldest first."""
         return tuple(one.name for one in self._read())
 
     def _read(self) -> list[RevokedSource]:
-        payload = self._log.kept(KEY)
-        if payload is None:
-            return []
-        try:
-            return msgspec.msgpack.decode(payload, type=list[RevokedSource])
-        except msgspec.MsgspecError as error:
-            raise StoreCorrupt("the list of revoked sources does not decode") from error
+        return _decode(self._log.kept(KEY))
 
     def checked(self, prepared: reconcile.Prepared) -> reconcile.Prepared:
         """Inside a change: an item on its way into the store, without trust where it names a revoked
         source."""
         item = prepared.item
-        if (
-            not item.sources
-            or not item.trust
-            or not {one.name for one in self._read()}.intersection(item.sources)
-        ):
+        if not item.sources or not item.trust or self._revoked().isdisjoint(item.sources):
             return prepared
         distrusted = msgspec.structs.replace(item, trust=0.0)
         duplicate, slot = self._digests.both(distrusted)
@@ -142,6 +140,15 @@ class Revocations:
 
             count += self._log.transact(change)
         return count
+
+
+def _decode(payload: bytes | None) -> list[RevokedSource]:
+    if payload is None:
+        return []
+    try:
+        return msgspec.msgpack.decode(payload, type=list[RevokedSource])
+    except msgspec.MsgspecError as error:
+        raise StoreCorrupt("the list of revoked sources does not decode") from error
 
 
 def _without(known: Sequence[RevokedSource], source: str) -> list[RevokedSource]:
