@@ -150,6 +150,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     write_queue_bytes  bytes of texts and vectors that may, beside one change that is larger
     write_wait_ms   milliseconds that a change may wait for its turn: DeadlineExceeded then, with nothing
                     changed; 0 for as long as it takes
+    message_days    after which messages that memories were made of (`add(infer=...)`) expire, where their
+                    call does not say; what was made of them stays. 0: they are kept
     near_duplicate  cosine from which an added text may be another wording of a stored one, in whose place it
                     then comes; it must also name the same names and numbers (policy/similar.py). None, the
                     default: only equal texts are duplicates
@@ -196,6 +198,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     write_queue: int = 4_096
     write_queue_bytes: int = 64 << 20
     write_wait_ms: int = 0
+    message_days: int = 0
     near_duplicate: float | None = None
     min_free_bytes: int = 64 << 20
     memtable_bytes: int = 16 << 20
@@ -218,6 +221,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             ("device", 0),
             ("follow_ms", 0),
             ("jobs_minutes", 0),
+            ("message_days", 0),
             ("vram_bytes", 0),
             ("cost_days", 0),
         ):

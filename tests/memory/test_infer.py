@@ -95,6 +95,27 @@ def test_rules_and_an_idempotency_key(memory: Memory) -> None:
     assert (memory.count(user_id="u"), memory.count(user_id="u", kinds=["message"])) == (2, 1)
 
 
+def test_messages_expire_and_what_was_made_of_them_stays(clock: FixedClock) -> None:
+    model = ReadingModel(lambda shown: {"memories": [memory("Ann lives in Porto.")]})
+    with warpmem.open(embedder="hashing", clock=clock, language_model=model, message_days=30) as opened:
+        for infer in ("rules", "llm"):
+            opened.add("I live in Porto now.", user_id=infer, infer=infer, idempotency_key="k")  # type: ignore[arg-type]
+        last = opened.add("I live in Faro now.", user_id="rules", infer="rules", expires_at=EIGHT + 90 * DAY)
+        opened.add("kept", user_id="rules", kind="message")
+        clock.advance(DAY)
+        again = opened.add("I live in Porto now.", user_id="rules", infer="rules", idempotency_key="k")
+        assert isinstance(last, warpmem.AddResult) and again != last
+        clock.advance(30 * DAY)
+        left = [(item.kind, item.text) for item in opened.list(user_id="rules")]
+        assert left == [
+            ("fact", "I live in Porto now."),
+            ("message", "I live in Faro now."),
+            ("fact", "I live in Faro now."),
+            ("message", "kept"),
+        ]
+        assert [item.kind for item in opened.list(user_id="llm")] == ["fact"]
+
+
 def test_erasing_a_message_erases_what_it_alone_stated(memory: Memory) -> None:
     first = memory.add("I moved to Porto last week.", user_id="u", infer="rules")
     receipt = memory.erase([first.id])

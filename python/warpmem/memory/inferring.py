@@ -182,6 +182,5 @@ def _item(message: Record, text: str, kind: str, entities: Sequence[str], **fiel
     said = message.item
     return NewItem(
         text=text, kind=kind, scope=said.scope, entities=tuple(dict.fromkeys(entities)),
-        sources=united((said.id,), said.sources), trust=said.trust, valid_from=said.valid_from,
-        expires_at=said.expires_at, **fields,
+        sources=united((said.id,), said.sources), trust=said.trust, valid_from=said.valid_from, **fields,
     )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import UNSET, UnsetType
@@ -18,6 +18,7 @@ from .inferring import stated
 from .writer import Defaults
 
 if TYPE_CHECKING:
+    from ..config import Config
     from ..protocols import LanguageModel, TokenCounter, Tracer
     from .browser import Browser
     from .reasoning import Reasoning
@@ -31,6 +32,7 @@ class Writable:
     """The part of Memory that writes. See Memory."""
 
     _browser: Browser
+    _config: Config
     _counter: TokenCounter
     _current: Current
     _reasoning: Reasoning
@@ -81,8 +83,8 @@ class Writable:
         change, but for those of assistants, tools and systems. "llm" has the language model make typed
         memories of the messages, when they are stored, and compare them with what is known: what is said
         again is not stored again, what changed ends what it was. `sources` of a memory begin with the
-        message. A plain string is then a message. When the model fails its error is raised and the messages
-        are stored: `extract` tries again.
+        message. A plain string is then a message. `expires_at` is the message's alone. When the model fails
+        its error is raised and the messages are stored: `extract` tries again.
 
         Raises InputError, Conflict, EmbeddingError, Overloaded, DiskFull; with a model as the model.
 
@@ -121,6 +123,7 @@ class Writable:
                     durability=durability,
                     reading=lambda: self._current.reading(serving),
                     states=stated if infer == "rules" else lambda _: (),
+                    retention=None if infer == "none" else self._retention(),
                 ),
                 own_vectors=vector is not None or any(item.vector is not None for item in items),
             )
@@ -139,6 +142,10 @@ class Writable:
         items = self._browser.get_many(ids, arguments.check_scope(scope))
         found = [parse_id(arguments.existing(item).id) for item in items]
         return tuple(self._infer(found, self._reasoning.language_model()))
+
+    def _retention(self) -> timedelta | None:
+        days = self._config.message_days
+        return timedelta(days=days) if days else None
 
     def _infer(self, keys: Sequence[bytes], model: LanguageModel) -> list[AddResult]:
         return self._current.write(

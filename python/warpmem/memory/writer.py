@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -93,9 +93,11 @@ class Writer:
         durability: Durability | None,
         reading: Callable[[], AbstractContextManager[None]],
         states: Callable[[MemoryItem], Sequence[str]] = lambda _: (),
+        retention: timedelta | None = None,
     ) -> tuple[AddResult, ...]:
         """Store items in one atomic change; nothing is stored when any of them is refused. reading: keeps the
-        index readable meanwhile. states: what an item says, to be stored as facts of their own, too."""
+        index readable meanwhile. states: what an item says, to be stored as facts of their own, too.
+        retention: after which items expire that do not say when."""
         if len(items) > MAX_BATCH:
             raise InputError(f"one call takes {MAX_BATCH} items, not {len(items)}; split the list")
         if not items:
@@ -107,6 +109,8 @@ class Writer:
             if known is not None:
                 return known
         followers: dict[int, list[int]] = {}
+        if retention is not None:
+            checked = [_expiring(entry, retention) for entry in checked]
         for number, entry in enumerate(tuple(checked)):
             facts = [self._check(fact, Defaults(scope=None), None) for fact in _facts(entry, states)]
             followers[number] = list(range(len(checked), len(checked) + len(facts)))
@@ -324,11 +328,19 @@ def _facts(entry: _Checked, states: Callable[[MemoryItem], Sequence[str]]) -> li
     return [
         NewItem(
             text=text, scope=item.scope, kind="fact", metadata=said_by, priority=item.priority,
-            sources=item.sources, trust=item.trust, expires_at=item.expires_at,
+            sources=item.sources, trust=item.trust,
             valid_from=item.valid_from if entry.valid_from_given else None,
         )
         for text in states(item)
     ]  # fmt: skip
+
+
+def _expiring(entry: _Checked, retention: timedelta) -> _Checked:
+    item = entry.item
+    if item.expires_at is not None:
+        return entry
+    item = msgspec.structs.replace(item, expires_at=item.created_at + retention)
+    return msgspec.structs.replace(entry, item=item)
 
 
 def _sources(new: NewItem, defaults: Defaults) -> tuple[str, ...]:
