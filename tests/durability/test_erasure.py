@@ -16,6 +16,7 @@ from durability.canaries import Canaries
 from warpmem import NewItem, Ranking
 from warpmem.embed.hashing import HashingEmbedder, _hash
 from warpmem.memory.cache import ItemCache
+from warpmem.memory.costs import CostLedger
 from warpmem.memory.embedding_cache import EmbeddingCache
 from warpmem.memory.reader import Reader
 from warpmem.ops.ids import parse_id
@@ -220,11 +221,14 @@ def test_without_a_step_the_bytes_are_found(
     memory.close()
 
 
-@pytest.mark.parametrize("cache", ["embedder", "embeddings", "items", "masks", "scopes"])
+@pytest.mark.parametrize("cache", ["costs", "embedder", "embeddings", "items", "masks", "scopes"])
 def test_caches_that_are_not_told_are_found(
     cache: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kinds = {"embedder": HashingEmbedder, "embeddings": EmbeddingCache, "items": ItemCache, "masks": Reader}
+    kinds = {
+        "costs": CostLedger, "embedder": HashingEmbedder, "embeddings": EmbeddingCache, "items": ItemCache,
+        "masks": Reader,
+    }  # fmt: skip
     canaries = Canaries(random.Random(cache))
     with monkeypatch.context() as patch:
         if cache == "scopes":

@@ -16,7 +16,7 @@ from durability.canaries import Canaries
 from warpmem import Budget, Memory, NewItem, Price, Scope
 from warpmem.cli import main
 from warpmem.embed.hashing import HashingEmbedder
-from warpmem.errors import InputError, InvalidTime, StoreCorrupt, StoreReadOnly
+from warpmem.errors import InputError, InvalidTime, StoreClosed, StoreCorrupt, StoreReadOnly
 from warpmem.memory.costs import CostLedger
 from warpmem.ops.clock import FixedClock
 from warpmem.ops.costs import PREFIX, cost_key
@@ -348,6 +348,18 @@ def test_verify_knows_them(tmp_path: Path, clock: FixedClock, key: bytes, payloa
         memory._log.transact(lambda transaction: transaction.keep(key, payload))
     (fault,) = warpmem.verify(path).faults
     assert fault.family == "meta" and what in fault.what
+
+
+def test_a_batch_of_others_does_not_fail_for_a_store_that_is_closed(
+    tmp_path: Path, clock: FixedClock
+) -> None:
+    """What a batch took is told to every store that had a text in it, by whichever thread served it."""
+    memory = open_store(tmp_path / "store", clock, owner_limit=Budget(money=1e6))
+    memory.close()
+    with pytest.raises(StoreClosed):
+        memory._log.kept(cost_key(20_454, 1))
+    memory._costs.spend((warpmem.Owner("user", "late"), "interactive", "search", "m"), 1, 0.5, 3, 1)
+    assert sum(amounts.tokens for amounts in memory._costs._new.values()) == 1
 
 
 def test_damaged_totals_stop_nobody(clock: FixedClock) -> None:

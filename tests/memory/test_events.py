@@ -110,7 +110,7 @@ def test_fields_are_told_beside_the_name(heard: Records) -> None:
     assert (search["queries"], search["hits"], search["skipped"]) == (1, 2, ["rerank"])
     assert set(search["stages"]) == {"prepare", "scan", "fetch", "rerank"}
     (degraded,) = heard.of("degraded")
-    assert (degraded["levelname"], degraded["skipped"]) == ("INFO", ["rerank"])
+    assert (degraded["levelname"], degraded["skipped"]) == ("DEBUG", ["rerank"])
     assert all(record.name == "warpmem" for record in heard.all if "event" in vars(record))
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from ..config import Config
-from ..errors import StoreCorrupt, WarpmemError
+from ..errors import StoreCorrupt, StoreError, WarpmemError
 from ..ops import events
 from ..ops.costs import (
     NOBODY,
@@ -133,24 +133,24 @@ class CostLedger:
             known.add(amounts)
 
     def _known(self, day: int, who: Owner | str) -> Iterator[Amounts]:
-        """What the store has of an owner or a job today, for budgets."""
-        if isinstance(who, Owner):
-            yield from (line.amounts for line in self._read(cost_key(day, self._number(who))))
-            return
+        """What the store has of an owner or a job today, for budgets. What cannot be read is nothing: whoever
+        spends is in the middle of a batch that others wait for."""
         try:
-            for _, lines in self._stored(day, day):
-                yield from (line.amounts for line in lines if line.job == who)
-        except StoreCorrupt:
-            events.tell(events.WARNING, "costs unreadable")
+            if isinstance(who, Owner):
+                yield from (line.amounts for line in self._read(cost_key(day, self._number(who))))
+            else:
+                for _, lines in self._stored(day, day):
+                    yield from (line.amounts for line in lines if line.job == who)
+        except StoreError as error:
+            events.tell(events.WARNING, "costs unreadable", error=type(error).__name__)
 
     def _read(self, key: bytes) -> list[CostLine]:
-        """An owner's day. One that is damaged begins anew, as verify would have told: it is no reason to
-        refuse a search."""
+        """An owner's day. One that is damaged begins anew, as verify would have told."""
         try:
             payload = self._log.kept(key)
             return [] if payload is None else read_lines(payload)
         except StoreCorrupt:
-            events.tell(events.WARNING, "costs unreadable")
+            events.tell(events.WARNING, "costs unreadable", error="StoreCorrupt")
             return []
 
     # -------------------------------------------------------------------------------------- storing

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
-from ..errors import Overloaded, WarpmemError
+from ..errors import WarpmemError
 from ..ops import events
 from ..ops.metrics import Family, Histogram, Sample
 from ..ops.tracing import NO_SPAN
@@ -52,7 +52,7 @@ class Telemetry:
             if degraded:
                 self._degraded.update(part for result in results for part in result.degraded)
         if degraded:
-            events.tell(events.INFO, "degraded", skipped=list(degraded), queries=len(results))
+            events.tell(events.DEBUG, "degraded", skipped=list(degraded), queries=len(results))
         if events.wanted(events.DEBUG):
             events.tell(
                 events.DEBUG, "search", queries=len(results), hits=sum(map(len, results)), seconds=total,
@@ -80,8 +80,7 @@ class Telemetry:
         name = type(error).__name__
         with self._lock:
             self._errors[call, name] += 1
-        level = events.INFO if isinstance(error, Overloaded) else events.DEBUG
-        events.tell(level, "failed", call=call, error=name)
+        events.tell(events.DEBUG, "failed", call=call, error=name)
 
     def families(self) -> list[Family]:
         """What was counted."""

@@ -50,8 +50,12 @@ def verify_costs(engine: Engine, owners: Collection[int], faults: Faults) -> Non
     """Daily totals can be read, and are of owners that there are."""
     for key, stored in engine.scan("meta", *codec.prefix_range(costs.PREFIX)):
         try:
+            payload = codec.unseal("meta", key, stored)
+        except StoreCorrupt:  # noted when the families were read
+            continue
+        try:
             _, owner = costs.read_cost_key(key)
-            costs.read_lines(codec.unseal("meta", key, stored))
+            costs.read_lines(payload)
         except StoreCorrupt as error:
             faults.note("meta", str(error), key)
             continue
