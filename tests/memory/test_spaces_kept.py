@@ -4,6 +4,7 @@ copies, exports, verify, repair and followers."""
 from __future__ import annotations
 
 import io
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,42 @@ def test_the_texts_get_another_model_and_images_keep_theirs(tmp_path: Path) -> N
     assert warpmem.verify(tmp_path).ok
     with opened(tmp_path, embedder=HashingEmbedder(64)) as memory:
         assert len(memory.search(image=picture(RED), user_id="u")) == 4
+
+
+def test_images_that_come_while_the_texts_get_another_model(tmp_path: Path) -> None:
+    done = threading.Event()
+    added: list[str] = []
+
+    def write(memory: Memory) -> None:
+        n = 0
+        while not done.is_set() or n < 20:
+            result: Any = memory.add(f"caption {n}", image=picture(RED, seed=n), blob=f"b{n}", user_id="u")
+            added.append(result.id)
+            if n % 3 == 0:
+                memory.update(result.id, text=f"corrected {n}")
+            if n % 5 == 0:
+                memory.delete(added.pop())
+            memory.add(f"text {n}", user_id="u")
+            n += 1
+
+    with opened(tmp_path) as memory:
+        for n in range(200):
+            memory.add(f"early {n}", user_id="u")
+        writer = threading.Thread(target=write, args=(memory,))
+        writer.start()
+        try:
+            for dimension in (64, 16, 32):
+                memory.reembed(HashingEmbedder(dimension), batch=16)
+                assert {hit.space for hit in memory.search(image=picture(RED), user_id="u")} <= {"image"}
+        finally:
+            done.set()
+            writer.join()
+        hits = memory.search(image=picture(RED), user_id="u", k=1000)
+        assert sorted(hit.item.id for hit in hits) == sorted(added)
+    assert warpmem.verify(tmp_path).ok
+    with opened(tmp_path) as memory:
+        again = memory.search(image=picture(RED), user_id="u", k=1000)
+        assert [(hit.item.id, hit.score) for hit in again] == [(hit.item.id, hit.score) for hit in hits]
 
 
 def test_export_and_import_with_vectors(tmp_path: Path) -> None:

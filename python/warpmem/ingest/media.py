@@ -10,6 +10,7 @@ from ..errors import InputError
 from ..types import Media, NewItem
 
 MAX_MEDIA_BYTES: Final = 32 << 20
+MAX_CALL_BYTES: Final = 256 << 20
 _WHAT: Final = "bytes, the path of a file or a URI"
 
 
@@ -55,10 +56,11 @@ def to_media(value: Any, name: str) -> Media:
         raise InputError(f"{name} must be {_WHAT}, not {type(value).__name__}")
     try:
         with open(value, "rb") as file:
-            return Media(data=_checked(file.read(MAX_MEDIA_BYTES + 1), name))
+            data = file.read(MAX_MEDIA_BYTES + 1)
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or "it is no path"
         raise InputError(f"the file of {name} cannot be read: {why}") from error
+    return Media(data=_checked(data, name))
 
 
 def _checked(data: bytes, name: str) -> bytes:

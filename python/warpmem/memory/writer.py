@@ -14,20 +14,21 @@ from numpy.typing import NDArray
 from ..config import MAX_BATCH
 from ..errors import InputError
 from ..ingest.graph import named_by
-from ..ingest.media import media_reference, to_media
+from ..ingest.media import MAX_CALL_BYTES, media_reference, to_media
 from ..ops.clock import to_datetime, to_micros
 from ..policy import reconcile
 from ..policy.metadata import check_caption, check_metadata, check_text
 from ..policy.schema import Schemas
 from ..policy.similar import Near
 from ..protocols import Log, Transaction
-from ..types import AddResult, Durability, Media, MemoryItem, NewItem, Scope
+from ..types import AddResult, Durability, MemoryItem, NewItem, Scope
 from . import arguments
 from .adding import Adding, Call, Calls, add_group, replay
-from .digests import Digests, scope_ids
+from .checked import Checked, content, embed_elsewhere
+from .digests import Digests
 from .revocation import Revocations
 from .similar import NearDuplicates
-from .spaces import MEDIA, OtherSpace, Spaces
+from .spaces import MEDIA, Spaces
 from .vectors import Vectors
 
 
@@ -46,17 +47,6 @@ class Defaults(msgspec.Struct, frozen=True, kw_only=True):
     sources: Sequence[str] = ()
     trust: float | None = None
     entities: Sequence[str] = ()
-
-
-class _Checked(msgspec.Struct, frozen=True):
-    """A new item that passed every check, whether valid_from was named, and the vector it came with. space:
-    where it goes; None: to the texts. media: what is embedded instead of the text."""
-
-    item: MemoryItem
-    valid_from_given: bool
-    vector: Any
-    space: OtherSpace | None = None
-    media: Media | None = None
 
 
 Rows = NDArray[np.float32] | Sequence[NDArray[np.float32]]
@@ -160,7 +150,7 @@ class Writer:
         return reconcile.add(transaction, self.checked(prepared), self._digests.duplicate)
 
     def _prepared(
-        self, checked: Sequence[_Checked], vectors: Rows, near: Sequence[Sequence[Near]]
+        self, checked: Sequence[Checked], vectors: Rows, near: Sequence[Sequence[Near]]
     ) -> list[reconcile.Prepared]:
         return [
             reconcile.Prepared(
@@ -178,11 +168,11 @@ class Writer:
     # ---------------------------------------------------------------------------------- idempotency
 
     def _calls(
-        self, items: Sequence[NewItem], checked: Sequence[_Checked], idempotency_key: str | None
+        self, items: Sequence[NewItem], checked: Sequence[Checked], idempotency_key: str | None
     ) -> Calls:
         def call(key: str, numbers: Sequence[int]) -> Call:
             name = arguments.check_name(key, "idempotency_key")
-            payload = self._digests.payload([_content(checked[i]) for i in numbers])
+            payload = self._digests.payload([content(checked[i]) for i in numbers])
             return Call(checked[numbers[0]].item.scope.owner, self._digests.idempotency(name), payload)
 
         keys = [item.idempotency_key for item in items]
@@ -197,15 +187,23 @@ class Writer:
 
     # ---------------------------------------------------------------------------------------- checks
 
-    def _check_all(self, items: Sequence[NewItem], defaults: Defaults) -> list[_Checked]:
+    def _check_all(self, items: Sequence[NewItem], defaults: Defaults) -> list[Checked]:
         given: Sequence[Any] = [None] * len(items)
         if defaults.vector is not None:
             if any(item.vector is not None for item in items):
                 raise InputError("give vector to the call or to its items, not both")
             given = list(self._given(defaults.vector, items))
-        return [self._check(item, defaults, vector) for item, vector in zip(items, given, strict=True)]
+        checked: list[Checked] = []
+        size = 0
+        for item, vector in zip(items, given, strict=True):
+            checked.append(self._check(item, defaults, vector))
+            media = checked[-1].media
+            size += 0 if media is None else len(media)
+            if size > MAX_CALL_BYTES:
+                raise InputError(f"one call takes {MAX_CALL_BYTES} bytes of images and audio; split the list")
+        return checked
 
-    def _check(self, new: NewItem, defaults: Defaults, vector: Any) -> _Checked:
+    def _check(self, new: NewItem, defaults: Defaults, vector: Any) -> Checked:
         scope = arguments.required(arguments.check_scope(new.scope) or defaults.scope)
         modality = arguments.check_modality(new.modality)
         space = self._spaces.of(modality)
@@ -260,7 +258,7 @@ class Writer:
             if new.media is None:
                 raise InputError(f"an item of modality {modality!r} comes with media= or vector=")
             media = to_media(new.media, modality)
-        return _Checked(item, valid_from is not None, vector, space, media)
+        return Checked(item, valid_from is not None, vector, space, media)
 
     def _given(self, vectors: Any, items: Sequence[NewItem]) -> NDArray[np.float32]:
         """(n, dimension) float32 of what came with a call whose items are of one space."""
@@ -271,7 +269,7 @@ class Writer:
         space = next(iter(spaces.values()))
         return (self._vectors if space is None else space).given(vectors, len(items))
 
-    def _embed(self, checked: Sequence[_Checked]) -> Rows:
+    def _embed(self, checked: Sequence[Checked]) -> Rows:
         """(dimension,) float32 each, normalised: the vectors that were given, and those that are made."""
         if all(entry.space is None for entry in checked):
             return self._embed_texts(checked)
@@ -279,12 +277,12 @@ class Writer:
         for space in {id(entry.space): entry.space for entry in checked}.values():
             numbers = [i for i, entry in enumerate(checked) if entry.space is space]
             group = [checked[i] for i in numbers]
-            made = self._embed_texts(group) if space is None else _embedded(space, group)
+            made = self._embed_texts(group) if space is None else embed_elsewhere(space, group)
             for i, row in zip(numbers, made, strict=True):
                 rows[i] = row
         return rows
 
-    def _embed_texts(self, checked: Sequence[_Checked]) -> NDArray[np.float32]:
+    def _embed_texts(self, checked: Sequence[Checked]) -> NDArray[np.float32]:
         """(n, dimension) float32, normalised, in the space of the texts."""
         out = np.empty((len(checked), self._vectors.dimension), np.float32)
         wanted = [i for i, entry in enumerate(checked) if entry.vector is None]
@@ -298,29 +296,12 @@ class Writer:
         return self._vectors.normalize(out)
 
 
-def _embedded(space: OtherSpace, checked: Sequence[_Checked]) -> NDArray[np.float32]:
-    """(n, dimension) float32, normalised, in another space."""
-    out = np.empty((len(checked), space.dimension), np.float32)
-    owners = [(entry.item.scope.owner,) for entry in checked]
-    given = [i for i, entry in enumerate(checked) if entry.vector is not None]
-    shown = [i for i, entry in enumerate(checked) if entry.media is not None]
-    told = [i for i in range(len(checked)) if i not in {*given, *shown}]
-    for i in given:
-        out[i] = checked[i].vector
-    if shown:
-        media = [entry.media for entry in checked if entry.media is not None]
-        out[shown] = space.of_media(media, "document", [owners[i] for i in shown])
-    if told:
-        out[told] = space.of_texts([checked[i].item.text for i in told], [owners[i] for i in told])
-    return space.normalize(out)
-
-
 def _first(*values: Any) -> Any:
     """The first value that is not None, else None."""
     return next((value for value in values if value is not None), None)
 
 
-def _facts(entry: _Checked, states: Callable[[MemoryItem], Sequence[str]]) -> list[NewItem]:
+def _facts(entry: Checked, states: Callable[[MemoryItem], Sequence[str]]) -> list[NewItem]:
     item = entry.item
     said_by: dict[str, Any] = {
         name: item.metadata[name] for name in ("role", "name") if name in item.metadata
@@ -348,28 +329,3 @@ def _sources(new: NewItem, defaults: Defaults) -> tuple[str, ...]:
     if not defaults.sources:
         return own
     return arguments.check_names([*dict.fromkeys((*own, *defaults.sources))], "sources")
-
-
-def _content(entry: _Checked) -> list[Any]:
-    """What identifies an added item's content, in an order that is never changed: the fields a caller gives.
-
-    Times that default to now, what the store sets, and vectors that are embedded are left out.
-    """
-    item = entry.item
-    return [
-        scope_ids(item.scope),
-        item.kind,
-        item.text,
-        item.modality,
-        item.blob,
-        item.metadata,
-        item.priority,
-        item.key,
-        item.entities,
-        item.sources,
-        item.trust,
-        item.valid_from if entry.valid_from_given else None,
-        item.valid_to,
-        item.expires_at,
-        None if entry.vector is None else entry.vector.tobytes(),
-    ]
