@@ -3,17 +3,16 @@ What protocols.Embedder says that an embedder may have, is used here."""
 
 from __future__ import annotations
 
-import os
 import threading
 import time
-import weakref
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DeadlineExceeded, EmbeddingError, InputError, InvalidText
+from ..ops.devices import scheduler_of
 from ..ops.scheduler import Charge, Scheduler
 from ..protocols import Embedder
 from .given import GivenVectors
@@ -27,7 +26,6 @@ _PART: Final = 2048
 _WAITING: Final = 4
 """How many batches of one call wait at most: more would be no faster and take the room of others."""
 
-_schedulers: Final[weakref.WeakValueDictionary[Hashable, Scheduler]] = weakref.WeakValueDictionary()
 _lock: Final = threading.Lock()
 
 
@@ -49,6 +47,16 @@ class _Kind(NamedTuple):
     role: Role
     bounded: bool
 
+    def serve(self, works: Sequence[_Work]) -> list[NDArray[np.float32]]:
+        try:
+            return _rows(self, works)
+        except InputError as error:
+            work = works[0]
+            if len(works) > 1 or len(work.texts) == work.total:
+                raise
+            again = InvalidText if isinstance(error, InvalidText) else InputError
+            raise again(f"{error}, counted from text {work.first + 1} of {work.total}") from error
+
 
 class ScheduledEmbedder:
     """Calls of an embedder by many threads: in batches, in lanes, fairly between owners, in time. While the
@@ -59,6 +67,11 @@ class ScheduledEmbedder:
         self._takes_timeout = takes_keyword(embedder.embed, "timeout")
         self._costs = getattr(embedder, "token_costs", estimated_tokens)
         self._scheduler = None if isinstance(embedder, GivenVectors) else _scheduler(embedder)
+
+    @property
+    def embeds(self) -> bool:
+        """False where every vector comes from the caller."""
+        return self._scheduler is not None
 
     def embed(
         self,
@@ -123,30 +136,13 @@ def _waves(
 
 
 def _scheduler(embedder: Embedder) -> Scheduler:
-    """The one of the embedder's device or endpoint; its own where it names none. A fork has others: the
-    threads of its parent that were at work are not there to finish."""
-    place = (os.getpid(), getattr(embedder, "place", None) or ("object", id(embedder)))
-    with _lock:
-        found = _schedulers.get(place)
-        if found is None:
-            parallel = getattr(embedder, "parallel", None)
-            found = Scheduler(
-                _serve, parallel=(lambda: 1) if parallel is None else lambda: getattr(embedder, "parallel", 1)
-            )
-            _schedulers[place] = found
-        return found
+    """The one of the embedder's device or endpoint; its own where it names none."""
+    parallel = None if getattr(embedder, "parallel", None) is None else _parallel(embedder)
+    return scheduler_of(getattr(embedder, "place", None) or ("object", id(embedder)), parallel)
 
 
-def _serve(kind: Hashable, works: Sequence[_Work]) -> list[NDArray[np.float32]]:
-    assert isinstance(kind, _Kind)
-    try:
-        return _rows(kind, works)
-    except InputError as error:
-        work = works[0]
-        if len(works) > 1 or len(work.texts) == work.total:
-            raise
-        again = InvalidText if isinstance(error, InvalidText) else InputError
-        raise again(f"{error}, counted from text {work.first + 1} of {work.total}") from error
+def _parallel(embedder: Any) -> Callable[[], int]:
+    return lambda: getattr(embedder, "parallel", 1)
 
 
 def _rows(kind: _Kind, works: Sequence[_Work]) -> list[NDArray[np.float32]]:

@@ -173,13 +173,7 @@ class Scheduler:
             with waking:
                 self._wait(call, deadline, cancellation)
         finally:
-            with self._lock:
-                self._waiters.pop(call, None)
-                for request in requests:
-                    self._dropped[lane] += self._queue.cancel(request)
-                if call.batch is not None:
-                    self._give_back(call.batch)
-                self._wake_one()
+            self._depart(call, requests)
         error, call.error = call.error, None
         if error is None:
             return call.results
@@ -187,6 +181,42 @@ class Scheduler:
             raise error
         finally:
             del error  # its traceback holds this frame: nothing of the texts waits for the garbage collector
+
+    @contextlib.contextmanager
+    def turn(self, lane: str, *, owner: Hashable = None) -> Iterator[None]:
+        """The device for the calling thread's own work: within the block it is nobody else's, so that should
+        take no longer than a batch of the lane may. What it took says nothing of the rate. Raises as submit,
+        before the block."""
+        number = LANES.index(lane)
+        cancellation = current.get()
+        call = _Call(1)
+        with self._lock:
+            tokens = self._queue.limit(number)
+            request = Request(
+                (call, 0, None),
+                lane=number,
+                owner=owner,
+                tokens=tokens,
+                bytes=0,
+                deadline=_FOREVER,
+                kind=call,
+            )
+            self._queue.offer_all([request], self._clock())
+            self._waiters[call] = None
+        try:
+            waking = contextlib.nullcontext() if cancellation is None else cancellation.waking(call.wake)
+            with waking:
+                self._next_batch(call, _FOREVER, cancellation)
+            call.waiting = call.left = 0
+            began = self._clock()
+            try:
+                yield
+            finally:
+                with self._lock:
+                    call.batch = None
+                    self._note(lane, 1, tokens, self._clock() - began, failed=True)
+        finally:
+            self._depart(call, [request])
 
     def stats(self) -> dict[str, Any]:
         """Counts since the beginning, what waits now, and the measured rate (tokens a second). By lane:
@@ -223,20 +253,36 @@ class Scheduler:
             if charge is not None:
                 charge(tokens, seconds)
 
+    def _depart(self, call: _Call, requests: Sequence[Request]) -> None:
+        """A call waits no longer, and these of its requests are not wanted any more."""
+        with self._lock:
+            self._waiters.pop(call, None)
+            for request in requests:
+                self._dropped[LANES[request.lane]] += self._queue.cancel(request)
+            if call.batch is not None:
+                self._give_back(call.batch)
+            self._wake_one()
+
     def _wait(self, call: _Call, deadline: float, cancellation: Cancellation | None) -> None:
-        """Until all of a call is settled: serve batches where the device is free, sleep where it is not."""
+        """Until all of a call is settled: serve batches where the device is free."""
+        while (batch := self._next_batch(call, deadline, cancellation)) is not None:
+            self._serve(batch, call)
+
+    def _next_batch(
+        self, call: _Call, deadline: float, cancellation: Cancellation | None
+    ) -> list[Request] | None:
+        """What a call's thread is to serve next, for which it sleeps; None when the call is settled."""
         while True:
             with self._lock:
                 if call.over:
-                    return
+                    return None
                 if cancellation is not None:
                     cancellation.check()
                 if call.batch is None and call.waiting and self._serving < self._slots() and self._take(call):
                     continue
                 batch = call.batch
             if batch is not None:
-                self._serve(batch, call)
-                continue
+                return batch
             left = None if deadline == _FOREVER else deadline - self._clock()
             if not call.sleep(left):
                 raise DeadlineExceeded("the deadline passed while the request waited; nothing was changed")
