@@ -316,7 +316,7 @@ def _facts(entry: Checked, states: Callable[[MemoryItem], Sequence[str]]) -> lis
     ]  # fmt: skip
 
 
-def _expiring(entry: Checked, retention: timedelta) -> _Checked:
+def _expiring(entry: Checked, retention: timedelta) -> Checked:
     item = entry.item
     if item.expires_at is not None:
         return entry

@@ -189,7 +189,7 @@ class Scheduler:
         before the block."""
         number = LANES.index(lane)
         cancellation = current.get()
-        call = _Call(1)
+        call = _Call(1, None)
         with self._lock:
             tokens = self._queue.limit(number)
             request = Request(
