@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 from processes import Peer
+from turns import stored
 
 import warpmem
-from conversations import stored
 from warpmem.cli.locomo import Conversation
 from warpmem.ops.clock import SystemClock
 from warpmem.protocols import Transaction

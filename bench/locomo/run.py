@@ -30,10 +30,10 @@ from numpy.typing import NDArray
 from processes import HERE, PACKAGES, Peer, environment
 from rates import rates
 from tables import markdown
+from turns import BUDGET, GRANULARITIES, KS, Stored, as_stored, fill, recall, recall_in_order, stored
 from weights import leave_one_out
 
 import warpmem
-from conversations import BUDGET, GRANULARITIES, KS, Stored, as_stored, fill, recall, recall_in_order, stored
 from warpmem.cli import locomo
 from warpmem.cli.locomo import Conversation, Question
 from warpmem.embed.callable import CallableEmbedder

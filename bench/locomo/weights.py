@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from turns import GRANULARITIES, fill, questions
 
 import warpmem
-from conversations import GRANULARITIES, fill, questions
 from warpmem import Ranking
 from warpmem.cli.locomo import Conversation
 from warpmem.protocols import Embedder

@@ -67,15 +67,16 @@ class Consolidation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     kinds, older_than_days
                     events of these kinds, of calendar months that ended so long ago
     min_events      of one scope in a month; fewer stay as they are
-    events_per_summary
-                    on average; max_events and max_tokens (by the store's token counter) at most
+    lines_per_summary
+                    different things that are said in one, on average; max_events and max_tokens (by the
+                    store's token counter) at most
     by              "extract": the events' own words, repetitions counted; "model": the language model's
     """
 
     kinds: tuple[str, ...] = ("event", "message")
     older_than_days: float = 30.0
     min_events: int = 8
-    events_per_summary: int = 20
+    lines_per_summary: int = 6
     max_events: int = 128
     max_tokens: int = 400
     by: Literal["extract", "model"] = "extract"
@@ -85,7 +86,7 @@ class Consolidation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             raise InputError(f"older_than_days must be from 0 to {_MAX_DAYS}")
         for name, least, most in (
             ("min_events", 2, MAX_BATCH),
-            ("events_per_summary", 2, MAX_NAMES),
+            ("lines_per_summary", 1, MAX_NAMES),
             ("max_events", 2, MAX_NAMES),
             ("max_tokens", 16, 1 << 16),
         ):

@@ -161,7 +161,7 @@ def test_what_is_young_few_keyed_or_of_another_scope_stays_apart(clock: FixedClo
 def test_a_language_model_words_summaries_and_is_not_believed(clock: FixedClock) -> None:
     answers = [json.dumps({"summary": "Three drinks."}), "no JSON", json.dumps({"summary": "x" * 100_000})]
     model = ScriptedLanguageModel(answers)
-    options = Consolidation(by="model", min_events=3, events_per_summary=2)
+    options = Consolidation(by="model", min_events=3, lines_per_summary=2)
     with opened(None, clock, consolidation=options, language_model=model) as memory:
         for month in range(3):
             for n in range(3):

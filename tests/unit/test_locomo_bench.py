@@ -11,9 +11,9 @@ import pytest
 sys.path.append(str(Path(__file__).parents[2] / "bench" / "locomo"))
 
 import tables
+import turns
+from turns import Stored
 
-import conversations
-from conversations import Stored
 from warpmem.cli.locomo import Conversation, Question
 
 
@@ -39,7 +39,7 @@ HITS = [item("a", "D1:1"), item("b", "D1:9"), item("c", "D1:2")]
 
 
 def test_recall_by_category_over_questions_with_evidence() -> None:
-    found = conversations.recall(ONE, lambda conversation, question: HITS)
+    found = turns.recall(ONE, lambda conversation, question: HITS)
     assert found["overall"]["1"] == pytest.approx((1 + 0.5 + 0) / 3)
     assert found["by_category"] == {
         "1": {"1": 0.75, "5": 1.0, "10": 1.0, "20": 1.0},
@@ -48,10 +48,10 @@ def test_recall_by_category_over_questions_with_evidence() -> None:
 
 
 def test_plain_lines_stay_in_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conversations, "BUDGET", 9)  # a line has three words beside its text
+    monkeypatch.setattr(turns, "BUDGET", 9)  # a line has three words beside its text
     long = item("x " * 7, "D1:3")
-    assert conversations.in_order([HITS[0], long, HITS[2]], Words()) == [HITS[0], HITS[2]]
-    packed = conversations.recall_in_order(ONE, lambda conversation, question: [HITS[0], long], Words())
+    assert turns.in_order([HITS[0], long, HITS[2]], Words()) == [HITS[0], HITS[2]]
+    packed = turns.recall_in_order(ONE, lambda conversation, question: [HITS[0], long], Words())
     assert packed["items"] == 1.0
     assert packed["recall"]["by_category"] == {"1": 0.75, "4": 0.0}
 

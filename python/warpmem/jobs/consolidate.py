@@ -1,10 +1,10 @@
 """Consolidation: old events of a scope become summaries, a month at a time, with provenance.
 
-A month's events are put in clusters by k-means on the vectors they have, and each cluster becomes one item of
-kind "summary" whose `sources` are its events, which are deleted for that. Both are one change, and months do
-not depend on each other: a run that is killed anywhere and goes on ends where one that was not would have.
-Nothing that was said is left out but repetitions in the same words. With a language model the wording is the
-model's, and the events stand in the history of their ids.
+What was said in a month is put in clusters by k-means on the vectors it has, and each cluster becomes one
+item of kind "summary" whose `sources` are its events, which are deleted for that. Both are one change, and
+months do not depend on each other: a run that is killed anywhere and goes on ends where one that was not
+would have. Nothing that was said is left out but repetitions in the same words. With a language model the
+wording is the model's, and the events stand in the history of their ids.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Consolidate:
                 self._summary(tools, part, counts)
                 for cluster in self._clusters(found, vectors)
                 for part in parted(
-                    lines_of(cluster), tools.counter.count, self._options.max_tokens, self._options.max_events
+                    cluster, tools.counter.count, self._options.max_tokens, self._options.max_events
                 )
             ]
             try:
@@ -100,13 +100,17 @@ class Consolidate:
             counts["summaries"] += made
             return
 
-    def _clusters(self, records: Sequence[Record], vectors: NDArray[np.float32]) -> list[list[MemoryItem]]:
-        k = -(-len(records) // self._options.events_per_summary)
-        _, assigned, _ = kmeans(vectors, k, seed=0, spherical=True)
-        clusters: dict[int, list[MemoryItem]] = {}
-        for record, number in zip(records, assigned.tolist(), strict=True):
-            clusters.setdefault(number, []).append(record.item)
-        return sorted(clusters.values(), key=lambda items: min((item.valid_from, item.id) for item in items))
+    def _clusters(self, records: Sequence[Record], vectors: NDArray[np.float32]) -> list[list[Line]]:
+        """The different things that were said, in clusters, each in the order of time."""
+        lines = lines_of([record.item for record in records])
+        row_of = {record.item.id: row for row, record in enumerate(records)}
+        rows = vectors[[row_of[line.items[0].id] for line in lines]]
+        k = -(-len(lines) // self._options.lines_per_summary)
+        _, assigned, _ = kmeans(rows, k, seed=0, spherical=True)
+        clusters: dict[int, list[Line]] = {}
+        for line, number in zip(lines, assigned.tolist(), strict=True):
+            clusters.setdefault(number, []).append(line)
+        return list(clusters.values())
 
     def _summary(self, tools: Tools, lines: Sequence[Line], counts: Counter[str]) -> NewItem:
         text, by = "\n".join(line.text for line in lines), "extract"
