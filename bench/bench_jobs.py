@@ -86,7 +86,7 @@ def run_of(owners: int) -> dict[str, float]:
 
 def test_time_and_memory_grow_with_the_events(report: Callable[[str], None]) -> None:
     runs = {owners: run_of(owners) for owners in SIZES}
-    for owners, run in runs.items():
+    for run in runs.values():
         report(f"{run['events']:,.0f} events: {run['seconds']:.2f} s, {run['grown'] / 2**20:.1f} MiB more")
     first, last = runs[SIZES[0]], runs[SIZES[-1]]
     out = os.environ.get("WARPMEM_BENCH_OUT")
