@@ -173,3 +173,19 @@ def test_an_export_holds_the_quarantine(tmp_path: Path, memory: Memory, clock: F
     with warpmem.open(embedder="hashing", clock=clock) as other:
         other.import_(tmp_path / "file")
         assert (other.count(user_id="u"), other.count(user_id="u", quarantined=True)) == (0, 1)
+
+
+def test_of_values_that_begin_at_one_time_the_one_stored_last_holds(
+    memory: Memory, clock: FixedClock
+) -> None:
+    """An older item that came to be believed ended a younger one, and later values met both."""
+    older = add(memory, "Home is Oslo", 0.25, key="home")
+    younger = add(memory, "Home is Porto", key="home")
+    clock.advance(DAY)
+    memory.update(older.id, trust=1.0)
+    assert found(memory, "home") == ["Home is Porto"]
+    assert memory.get(older.id).valid_to == memory.get(older.id).valid_from
+    memory.update(younger.id, trust=0.0)
+    assert found(memory, "home") == []
+    memory.update(older.id, valid_to=None)
+    assert found(memory, "home") == ["Home is Oslo"]

@@ -44,6 +44,9 @@ Earlier = Callable[[bytes, int], "Record | None"]
 REVOKED = "its source was revoked"
 """Why an item has no trust any more."""
 
+_NEWEST = b"\xff" * 20
+"""In the place of the key of an item that has none yet: of those that begin at one time it is the last."""
+
 NEVER_DUPLICATE = frozenset({"message", "event"})
 _JOINS_SOURCES = frozenset({ENTITY, RELATION})
 
@@ -174,19 +177,21 @@ def _merge(
     return AddResult(format_id(known.key), "merged")
 
 
-def _until_next(item: MemoryItem, chain: list[tuple[int, bytes]]) -> MemoryItem:
+def _until_next(item: MemoryItem, chain: list[tuple[int, bytes]], key: bytes = _NEWEST) -> MemoryItem:
     """`item`, ended where the next value of its key begins."""
     begins = to_micros(item.valid_from, "valid_from")
-    following = [valid_from for valid_from, _ in chain if valid_from > begins]
+    following = [place[0] for place in chain if place > (begins, key)]
     if following and following[0] < open_end(item.valid_to, "valid_to"):
         return msgspec.structs.replace(item, valid_to=to_datetime(following[0]))
     return item
 
 
-def _close_previous(transaction: Transaction, item: MemoryItem, chain: list[tuple[int, bytes]]) -> str | None:
+def _close_previous(
+    transaction: Transaction, item: MemoryItem, chain: list[tuple[int, bytes]], key: bytes = _NEWEST
+) -> str | None:
     """End the value before `item` where `item` begins; its id if that changed it."""
     begins = to_micros(item.valid_from, "valid_from")
-    before = [key for valid_from, key in chain if valid_from <= begins]
+    before = [place[1] for place in chain if place < (begins, key)]
     old = transaction.get(before[-1]) if before else None
     if old is None or open_end(old.item.valid_to, "valid_to") <= begins:
         return None
@@ -228,8 +233,8 @@ def update(
         _check_end(transaction, record, item, leave)
     elif enter is not None:
         chain = transaction.key_chain(owner_of(record.key), enter)
-        item = _until_next(item, chain)
-        _close_previous(transaction, item, chain)
+        item = _until_next(item, chain, record.key)
+        _close_previous(transaction, item, chain, record.key)
     revised = transaction.revise(
         record, item, vector, operation=operation, reason=reason,
         duplicate=(forget, remember), slot=(leave, enter),
@@ -243,14 +248,14 @@ def _reopen_previous(transaction: Transaction, record: Record, slot: bytes, earl
     """Let the value go on that ended where `record`, which has left the slot, began."""
     chain = transaction.key_chain(owner_of(record.key), slot)
     begins = to_micros(record.item.valid_from, "valid_from")
-    before = [key for valid_from, key in chain if valid_from <= begins]
+    before = [place[1] for place in chain if place < (begins, record.key)]
     old = transaction.get(before[-1]) if before else None
     if old is None or transaction.made_by(old.key) != "close" or old.item.valid_to != record.item.valid_from:
         return
     known = earlier(old.key, old.item.version - 1)
     if known is None:
         return
-    item = _until_next(msgspec.structs.replace(old.item, valid_to=known.item.valid_to), chain)
+    item = _until_next(msgspec.structs.replace(old.item, valid_to=known.item.valid_to), chain, old.key)
     transaction.revise(old, item, None, operation="revert", reason="what followed it is no value of its key")
 
 
