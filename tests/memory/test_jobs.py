@@ -158,6 +158,20 @@ def test_what_is_young_few_keyed_or_of_another_scope_stays_apart(clock: FixedClo
         assert len(live(memory)) == 2 + 2 + 5 + 5
 
 
+def test_what_is_in_quarantine_takes_nothing_else_there(clock: FixedClock) -> None:
+    """A summary was as little trusted as the least of its events, so one false event hid a month."""
+    with opened(None, clock, consolidation=Consolidation(min_events=3)) as memory:
+        for hour in range(6):
+            when = START + timedelta(hours=hour)
+            trust = 0.25 if hour == 3 else 1.0
+            item = NewItem(text=f"drank tea {hour}", kind="event", valid_from=when, trust=trust)
+            memory.add(item, user_id="ann")
+        memory.run_jobs(["consolidate"])
+        (summary,) = live(memory)
+        assert summary.kind == "summary" and summary.trust == 1.0 and "tea 3" not in summary.text
+        assert memory.count(user_id="ann", quarantined=True, kinds=["event"]) == 1
+
+
 def test_a_language_model_words_summaries_and_is_not_believed(clock: FixedClock) -> None:
     answers = [json.dumps({"summary": "Three drinks."}), "no JSON", json.dumps({"summary": "x" * 100_000})]
     model = ScriptedLanguageModel(answers)

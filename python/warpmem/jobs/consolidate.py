@@ -71,7 +71,9 @@ class Consolidate:
                 month, of = [], (when.year, when.month)
             if _month_end(when) > before:
                 return
-            if record.item.kind in self._kinds and record.item.key is None and record.item.text:
+            item = record.item
+            # One in quarantine would take the summary of all the others there.
+            if item.kind in self._kinds and item.key is None and item.text and not item.quarantined:
                 month.append(record)
         if month:
             yield month
