@@ -121,6 +121,16 @@ def test_what_is_expected_of_a_device_gives_way_to_what_it_does() -> None:
     assert waiting.limit(0) == waiting.limit(1) == CAPACITY / 10
 
 
+def test_batches_that_slow_each_other_down_are_not_cut_short_for_it() -> None:
+    """Ten are served at a time by what serves one: each takes ten times as long, and one ends as often as if
+    they came one after the other."""
+    waiting = queue(batch_tokens=16_000, rate=CAPACITY)
+    waiting.slots = 10
+    serve(waiting, 1000, 10 * 1000 / CAPACITY)
+    assert waiting.limit(0) == CAPACITY / 10
+    assert waiting.limit(1) == CAPACITY / 100
+
+
 def test_a_rate_that_small_batches_showed_is_soon_that_of_large_ones() -> None:
     """A call that takes 40 ms whatever it holds: seen one text at a time it seems slow, and then deadlines
     would keep its batches small for ever."""

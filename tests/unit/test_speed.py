@@ -46,6 +46,16 @@ def test_a_batch_for_so_long() -> None:
     assert flat.within(1.0) >= 4 * 16, "and larger ones are tried while these take no time"
 
 
+def test_a_server_that_takes_long_whatever_it_is_asked_gets_more_each_time() -> None:
+    """It got one text at a time for ever: a longer batch was held to take longer than it may, and never
+    tried."""
+    speed, sizes = Speed(20_000.0), [7]
+    for _ in range(6):
+        speed.seen(sizes[-1], 0.15)
+        sizes.append(int(speed.within(0.1)) // 7 * 7)
+    assert sizes == sorted(sizes) and sizes[-1] >= 32 * sizes[0]
+
+
 def test_one_slow_batch_is_not_believed_at_once() -> None:
     speed = seen(*[(100, 0.1)] * 10, (100, 10.0))
     assert 700 < speed.best < 1000

@@ -28,7 +28,9 @@ UNIT: Final = 0.02
 """Seconds that a batch of the last lane may take, so that it never keeps the first one waiting for long."""
 
 _LONGEST: Final = (0.1, 0.1, UNIT)
-"""Seconds that a batch may take, by lane: who comes a moment after it began waits for all of it."""
+"""Seconds that a batch may take, by lane: who comes a moment after it began waits for all of it. Where
+several are served at a time, one of the first lane waits for the first of them to end, and its batches may
+each take as many times longer: they slow each other down, and shorter ones would only be more of them."""
 
 _ASIDE: Final = 16
 """How many requests of other kinds a batch may step over."""
@@ -134,7 +136,8 @@ class FairQueue:
 
     def limit(self, lane: int) -> int:
         """The most tokens of a batch of a lane, at the measured rate."""
-        return max(1, int(min(self.batch_tokens, self.speed.within(_LONGEST[lane]))))
+        seconds = _LONGEST[lane] * (1 if lane else self.slots)
+        return max(1, int(min(self.batch_tokens, self.speed.within(seconds))))
 
     # ------------------------------------------------------------------------------------ changing
 

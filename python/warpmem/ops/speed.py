@@ -67,6 +67,6 @@ class Speed:
         if not took:
             return seconds * self._first
         short = min((each for size, each in took if size <= _SHORT), default=0.0)
-        tokens = max(seconds, short) * self.best
+        tokens = max(seconds, 2 * short) * self.best
         largest, each = took[-1]
         return max(tokens, float(_GROWTH << largest)) if each < seconds / 2 else tokens
