@@ -13,6 +13,7 @@ import pytest
 
 import warpmem
 from warpmem import AddResult, AsyncMemory, Memory, NewEntity, NewItem, NewRelation, Ranking
+from warpmem.embed.hashing import HashingEmbedder
 from warpmem.errors import InputError, InvalidScope, NotFound
 from warpmem.index import seen_names
 from warpmem.memory import writer
@@ -403,6 +404,25 @@ def test_they_are_there_after_a_reopen_a_reembedding_and_an_import(tmp_path: Pat
         ]
         memory.relate("Ada", "lives in", "Oslo", functional=True, user_id="ann")
         assert triples(memory, "ada") == ["Ada Lovelace lives in Oslo"]
+
+
+def test_items_in_spaces_of_their_own_name_entities_too() -> None:
+    models = {"embedder": HashingEmbedder(32), "embedders": {"code": HashingEmbedder(16)}}
+    with warpmem.open(**models) as memory:
+        memory.name_entity("Ada Lovelace", aliases=["Ada"], user_id="ann")
+        add(memory, "likes tea", "Ada")
+        memory.add(
+            [
+                NewItem(text="def engine(): pass", modality="code", entities=["ada", "Engine"]),
+                NewRelation(subject="Ada", predicate="writes", object="Engine"),
+            ],
+            user_id="ann",
+        )
+        ada, engine = memory.entities(user_id="ann")
+        assert (ada.name, ada.aliases, ada.items) == ("Ada Lovelace", ("Ada",), 3)
+        assert (engine.name, engine.items) == ("Engine", 2)
+        assert names(memory, query="the engine of Ada") == ["Ada Lovelace", "Engine"]
+        assert triples(memory, "ENGINE") == ["Ada Lovelace writes Engine"]
 
 
 def test_asyncio() -> None:

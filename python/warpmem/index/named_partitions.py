@@ -23,7 +23,7 @@ from .blend import both
 from .owner_names import NameSource, OwnerNames
 from .partition import Partition
 from .searched_partitions import MOMENTS, Asked, SearchedPartitions
-from .seen_names import SeenNames, Sight
+from .seen_names import SeenNames, Sight, View
 
 
 class _Piece(NamedTuple):
@@ -65,11 +65,8 @@ class NamedPartitions(SearchedPartitions):
             if name is not None and code is None:
                 return None
             codes.append(code)
-        return SeenNames(
-            self._names(part.owner, partition),
-            Sight(codes[0], codes[1], since, at, known_at),
-            partition.names,
-        )
+        sight = Sight(codes[0], codes[1], since, at, known_at)
+        return SeenNames(View(self._names(part.owner, partition), sight, partition.names))
 
     def _names(self, owner: int, partition: Partition) -> OwnerNames:
         assert self._naming is not None, "an index without a source of names was asked for entities"

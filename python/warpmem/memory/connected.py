@@ -18,8 +18,10 @@ from ..types import (
 from . import arguments
 
 if TYPE_CHECKING:
+    from ..protocols import Index
     from .graph import Graph
-    from .serving import Current
+    from .serving import Current, Serving
+    from .spaces import Spaces
 
 
 class Connected:
@@ -32,6 +34,7 @@ class Connected:
 
     _current: Current
     _graph: Graph
+    _spaces: Spaces
     _check_open: Callable[[], None]
     add: Callable[..., Any]
 
@@ -119,6 +122,10 @@ class Connected:
         assert isinstance(result, AddResult)
         return result
 
+    def _indexes(self, serving: Serving) -> list[Index]:
+        """That of the texts, and those of the other spaces."""
+        return [serving.index, *(space.index for space in self._spaces if space.exists())]
+
     def entities(
         self,
         scope: Scope | None = None,
@@ -142,7 +149,7 @@ class Connected:
         self._check_open()
         whose = arguments.required(arguments.one_scope(scope, user_id, agent_id, run_id, corpus_id))
         with self._current.use() as serving:
-            return self._graph.entities(serving.index, whose, query, as_of, known_at, limit, cursor)
+            return self._graph.entities(self._indexes(serving), whose, query, as_of, known_at, limit, cursor)
 
     def relations(
         self,
@@ -171,5 +178,5 @@ class Connected:
         whose = arguments.required(arguments.one_scope(scope, user_id, agent_id, run_id, corpus_id))
         with self._current.use() as serving:
             return self._graph.relations(
-                serving.index, whose, entity, predicate, as_of, known_at, include_past, limit, cursor
+                self._indexes(serving), whose, entity, predicate, as_of, known_at, include_past, limit, cursor
             )

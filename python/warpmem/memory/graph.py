@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import itertools
+from collections.abc import Sequence
 from datetime import datetime
 
 from ..errors import InputError
@@ -31,7 +32,7 @@ class Graph:
 
     def entities(
         self,
-        index: Index,
+        indexes: Sequence[Index],
         scope: Scope,
         query: str | None,
         as_of: datetime | None,
@@ -43,7 +44,7 @@ class Graph:
         after = None if cursor is None else _parse_cursor(cursor)
         if query is not None:
             check_text(query)
-        names = self._names(index, scope, as_of, known_at)
+        names = self._names(indexes, scope, as_of, known_at)
         found = [] if names is None else names.entities(after, limit + 1, query)
         page = found[:limit]
         records = versions_of(self._log, [entity.record for entity in page if entity.record is not None])
@@ -53,7 +54,7 @@ class Graph:
 
     def relations(
         self,
-        index: Index,
+        indexes: Sequence[Index],
         scope: Scope,
         entity: str | None,
         predicate: str | None,
@@ -69,7 +70,7 @@ class Graph:
         if entity is not None:
             check_name(entity, "entity")
         wanted = None if predicate is None else fold_name(check_name(predicate, "predicate"))
-        names = self._names(index, scope, as_of, known_at)
+        names = self._names(indexes, scope, as_of, known_at)
         if names is None:
             return RelationPage((), None)
         found = iter(names.relations(entity, after, past=past))
@@ -88,14 +89,16 @@ class Graph:
         return RelationPage(tuple(relations), None)
 
     def _names(
-        self, index: Index, scope: Scope, as_of: datetime | None, known_at: datetime | None
+        self, indexes: Sequence[Index], scope: Scope, as_of: datetime | None, known_at: datetime | None
     ) -> EntityNames | None:
         at = self._log.now() if as_of is None else to_micros(as_of, "as_of")
         known = None if known_at is None else to_micros(known_at, "known_at")
         owner = self._log.owner(scope.owner)
         if owner is None:
             return None
-        return index.names(ScopePart(owner, *arguments.attributes(scope)), at, known)
+        part = ScopePart(owner, *arguments.attributes(scope))
+        found = [names for index in indexes if (names := index.names(part, at, known)) is not None]
+        return found[0].joined(found[1:]) if found else None
 
 
 def _entity(found: NamedEntity, recorded: dict[str, MemoryItem]) -> Entity:

@@ -163,6 +163,10 @@ class EntityNames(Protocol):
         """The canonical name of the entity that has a name."""
         ...
 
+    def joined(self, others: Sequence[Any]) -> EntityNames:
+        """With the names that other indexes of the same kind hold of the same owner."""
+        ...
+
 
 class Index(Protocol):
     """Every owner's rows, derived from the log and rebuilt from it at will. Thread-safe."""
