@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from ..config import MAX_NAMES, Consolidation
 from ..errors import ModelError, NotFound, Overloaded
 from ..index.kernels import kmeans
+from ..memory.paid import Paid
 from ..memory.serving import Serving
 from ..memory.vectors import background
 from ..memory.writer import Defaults
@@ -118,7 +119,9 @@ class Consolidate:
         text, by = "\n".join(line.text for line in lines), "extract"
         if self._options.by == "model":
             try:
-                model = tools.language_model()
+                owner = lines[0].items[0].scope.owner
+                costs = tools.current.now.costs
+                model = Paid(tools.language_model(), costs, owner, "background", "consolidate")
                 text, by = tell(model, text, self._options.max_tokens), model.model_id
             except (ModelError, Overloaded):
                 counts["without the model"] += 1

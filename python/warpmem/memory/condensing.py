@@ -15,6 +15,7 @@ from ..policy.sentences import best, joined, sentences
 from ..protocols import LanguageModel, TokenCounter
 from ..reason.extract import pick_sentences
 from ..types import MemoryItem
+from .paid import Paid
 from .serving import Serving
 
 WAYS: Final = ("sentences", "model")
@@ -63,7 +64,8 @@ def condensed(
     if model is not None:
         looked = [_most(by_words) for _, _, by_words in cut]
         passages = [[parts[i] for i in kept] for (_, parts, _), kept in zip(cut, looked, strict=True)]
-        picked = pick_sentences(model, query, passages)
+        paid = Paid(model, serving.costs, items[0].scope.owner, "interactive", "context")
+        picked = pick_sentences(paid, query, passages)
         chosen = [{kept[i] for i in some} for kept, some in zip(looked, picked, strict=True)]
     else:
         chosen = [

@@ -11,7 +11,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Final
+from typing import Any, Final
 
 from ..config import Config
 from ..errors import StoreCorrupt, StoreError, WarpmemError
@@ -75,7 +75,7 @@ class CostLedger:
                 self._budgets.check(self._log.now(), owners, lane, job)
 
     def account(
-        self, texts: Sequence[str], owners: Sequence[Owner], lane: str, job: str, model: str
+        self, texts: Sequence[Any], owners: Sequence[Owner], lane: str, job: str, model: str
     ) -> Callable[[int, float], None]:
         """What is to be told of each batch that texts of one call were in: their tokens and seconds. owners:
         whose each text is. Raises Overloaded as `check`."""
@@ -239,5 +239,8 @@ def _fields(amounts: Amounts) -> tuple[float, int, int, int, int, float]:
     return amounts.seconds, amounts.tokens, amounts.bytes, amounts.calls, amounts.hits, amounts.money
 
 
-def _size(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
+def _size(piece: Any) -> int:
+    """Bytes of a text, or of Media."""
+    if not isinstance(piece, str) or piece.isascii():
+        return len(piece)
+    return len(piece.encode(errors="surrogatepass"))

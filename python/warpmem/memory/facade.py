@@ -80,7 +80,7 @@ class Memory(
         self._browser = Browser(log, self._cache)
         self._spaces = Spaces(
             log, parts.embedders, parts.make_space_index, backend, self._cache, self._embeddings,
-            config.degrade,
+            config.degrade, self._costs, tracer,
         )  # fmt: skip
         self._graph = Graph(log)
         self._current = Current(log, self._serve(log.identity, embedder), self._spaces)

@@ -19,7 +19,9 @@ from ..reason.extraction import KINDS, Extraction, Said, extract
 from ..records import Record
 from ..types import AddResult, MemoryItem, NewItem
 from ..types.graph import RELATION
+from .costs import CostLedger
 from .digests import Digests
+from .paid import Paid
 from .reader import Reader, SearchOptions
 from .revocation import Revocations
 from .writer import Defaults, Writer
@@ -47,12 +49,19 @@ class Inferring:
     """Extracts memories by a language model. Thread-safe: one window of an owner at a time."""
 
     def __init__(
-        self, log: Log, reader: Reader, writer: Writer, digests: Digests, revocations: Revocations
+        self,
+        log: Log,
+        reader: Reader,
+        writer: Writer,
+        digests: Digests,
+        revocations: Revocations,
+        costs: CostLedger,
     ) -> None:
         self._log = log
         self._reader = reader
         self._writer = writer
         self._digests = digests
+        self._costs = costs
         self._hands = Hands(writer.put, revocations.checked, digests.both, log.get_version)
         self._locks = [threading.Lock() for _ in range(_LOCKS)]
 
@@ -83,6 +92,7 @@ class Inferring:
     ) -> list[AddResult]:
         with reading():
             known = self._known(window)
+        model = Paid(model, self._costs, window[0].item.scope.owner, "ingest", "infer")
         extraction = extract(model, [_said(record.item) for record in window], known)
         claims = self._claims(window, known, extraction)
 

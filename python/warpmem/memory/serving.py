@@ -73,6 +73,7 @@ class Serving:
     ) -> None:
         digests = Digests(identity.salt)
         self.vectors = Vectors(embedder, backend.normalize, identity, embeddings, costs, tracer)
+        self.costs = costs
         self.embedder = embedder
         self.embeddings = embeddings
         self.index = index
@@ -81,7 +82,7 @@ class Serving:
         self.revocations = Revocations(log, digests)
         self.writer = Writer(log, self.vectors, digests, schemas, near, self.revocations, spaces)
         self.documents = Documents(log, self.writer, digests)
-        self.inferring = Inferring(log, self.reader, self.writer, digests, self.revocations)
+        self.inferring = Inferring(log, self.reader, self.writer, digests, self.revocations, costs)
         self.editor = Editor(log, self.vectors, digests, schemas, spaces)
         self.users = 0
 

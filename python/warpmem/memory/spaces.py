@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from ..embed.given import GivenVectors
 from ..embed.media import MediaAsTexts
 from ..errors import InputError
-from ..protocols import Embedder, Index, Log, MediaEmbedder, SearchBackend, Transaction
+from ..protocols import Embedder, Index, Log, MediaEmbedder, SearchBackend, Tracer, Transaction
 from ..records import SPACES, RowChange, Space
 from ..types import Media, Owner
 from .cache import ItemCache
+from .costs import CostLedger
 from .embedding_cache import EmbeddingCache
 from .ladder import Ladder
 from .reader import Reader
@@ -46,20 +47,24 @@ class OtherSpace:
         cache: ItemCache,
         embeddings: EmbeddingCache,
         degrades: bool,
+        costs: CostLedger,
+        tracer: Tracer | None,
     ) -> None:
         self.name, self.number = space.name, space.number
         self.model_id, self.dimension = space.model_id, space.dimension
         self.embedder = embedder
         self.embeds_texts = isinstance(embedder, Embedder) and not isinstance(embedder, GivenVectors)
         texts = embedder if self.embeds_texts else GivenVectors(space.dimension, space.model_id)
-        self._texts = Vectors(texts, backend.normalize, log.identity, embeddings)
+        self._texts = Vectors(texts, backend.normalize, log.identity, embeddings, costs, tracer)
         self._media: Vectors | None = None
         if isinstance(embedder, MediaEmbedder):
-            self._media = Vectors(MediaAsTexts(embedder), backend.normalize, log.identity)
+            self._media = Vectors(
+                MediaAsTexts(embedder), backend.normalize, log.identity, None, costs, tracer
+            )
         self._log = log
         self._space, self._make_index = space, make_index
         self._cache, self._backend = cache, backend.name
-        self._ladder = Ladder(degrades)
+        self._ladder, self._tracer = Ladder(degrades), tracer
         self._lock = threading.Lock()
         self._index: Index | None = None
         self._reader: Reader | None = None
@@ -79,8 +84,9 @@ class OtherSpace:
         with self._lock:
             if self._reader is None:
                 self._reader = Reader(
-                    self._log, index, self._cache, self._texts, self._backend, self._ladder, None, self.name
-                )
+                    self._log, index, self._cache, self._texts, self._backend, self._ladder, self._tracer,
+                    self.name,
+                )  # fmt: skip
             return self._reader
 
     def exists(self) -> bool:
@@ -146,6 +152,8 @@ class Spaces:
         cache: ItemCache,
         embeddings: EmbeddingCache,
         degrades: bool,
+        costs: CostLedger,
+        tracer: Tracer | None,
     ) -> None:
         self._all: dict[str, OtherSpace] = {}
         known = log.spaces()
@@ -159,7 +167,7 @@ class Spaces:
                 space = Space(number, embedder.model_id, embedder.dimension, 0)
             space.check(embedder.model_id, embedder.dimension)
             self._all[name] = OtherSpace(
-                space, embedder, log, make_index, backend, cache, embeddings, degrades
+                space, embedder, log, make_index, backend, cache, embeddings, degrades, costs, tracer
             )
 
     def __bool__(self) -> bool:
