@@ -233,20 +233,6 @@ def test_bad_searches(memory: Memory) -> None:
             Ranking(spaces=spaces)  # type: ignore[arg-type]
 
 
-def test_how_much_a_call_takes(memory: Memory, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("warpmem.ingest.media.MAX_MEDIA_BYTES", 250)
-    monkeypatch.setattr("warpmem.memory.writer.MAX_CALL_BYTES", 500)
-    items = [NewItem(text="", modality="image", media=picture(RED, seed=n)) for n in range(3)]
-    memory.add_many(items[:2], user_id="u")
-    with pytest.raises(InputError, match="takes 500 bytes of images"):
-        memory.add_many(items, user_id="u")
-    large = tmp_path / "large.ppm"
-    large.write_bytes(picture(RED, size=9))
-    with pytest.raises(InputError, match="has more than 250 bytes"):
-        memory.add(image=large, user_id="u")
-    assert memory.count(user_id="u") == 2
-
-
 def test_vectors_that_come_along(memory: Memory) -> None:
     memory.add(image=picture(RED), vector=np.eye(24)[3], user_id="u")
     with pytest.raises(InvalidVector):
@@ -333,56 +319,3 @@ def test_by_configuration_file(tmp_path: Path) -> None:
 
 def test_media_counts_its_bytes() -> None:
     assert (len(Media(data=b"abc")), len(Media(uri="https://example.org/a"))) == (3, 1)
-
-
-def test_an_image_of_little_trust_is_in_quarantine(memory: Memory) -> None:
-    memory.add(image=picture(RED), blob="seen", user_id="u")
-    memory.add(image=picture(RED, seed=1), blob="doubted", sources=["the forger"], user_id="u")
-    memory.add(image=picture(RED, seed=2), blob="distrusted", trust=0.1, user_id="u")
-
-    def blobs(**options: Any) -> set[str | None]:
-        return {hit.item.blob for hit in memory.search(image=picture(RED), user_id="u", **options)}
-
-    assert blobs() == {"seen", "doubted"}
-    memory.revoke("the forger")
-    assert blobs() == {"seen"}
-    memory.add(image=picture(RED, seed=3), blob="later", sources=["the forger"], user_id="u")
-    assert blobs() == {"seen"}
-    assert blobs(quarantined=True) == {"seen", "doubted", "distrusted", "later"}
-
-
-def test_an_image_goes_back_to_an_earlier_version(memory: Memory) -> None:
-    result = memory.add("Porto", image=picture(RED), user_id="u")
-    assert isinstance(result, warpmem.types.AddResult)
-    first = memory.search(image=picture(RED), user_id="u")[0].score
-    memory.update(result.id, text="Lisbon", vector=np.eye(24)[0])
-    reverted = memory.revert(result.id, 1)
-    hit = memory.search(image=picture(RED), user_id="u")[0]
-    assert (hit.item.text, hit.score, hit.space) == ("Porto", first, "image")
-    assert reverted.model_id == "colours-and-words-2"
-
-
-def test_only_texts_have_other_wordings() -> None:
-    with opened(near_duplicate=0.5) as memory:
-        memory.add("the green lorry is in Porto", image=picture(GREEN), user_id="u")
-        items = [
-            NewItem(text="the red lorry is in Porto"),
-            NewItem(text="the red lorry is in Porto", modality="image", media=picture(RED)),
-            NewItem(text="the red lorry is now in Porto"),
-            NewItem(text="the red lorry is in Porto", modality="image", media=picture(RED, seed=1)),
-        ]
-        results = memory.add_many(items, user_id="u")
-        assert [result.action for result in results] == ["added", "added", "merged", "added"]
-        assert len(memory.search(image=picture(RED), user_id="u")) == 3
-
-
-def test_a_document_of_code_lies_among_code(tmp_path: Path) -> None:
-    file = tmp_path / "fold.py"
-    file.write_text("def fold(items):\n    return sum(items)\n")
-    with opened(tmp_path / "store", embedders={"code": HashingEmbedder(48)}) as memory:
-        memory.add_document(file, user_id="u")
-        hits = memory.search("def fold(items):", user_id="u")
-        assert {hit.space for hit in hits} <= {"code", "text"}
-        assert "code" in {hit.space for hit in hits}
-        assert all((hit.item.modality == "code") == (hit.space == "code") for hit in hits)
-    assert warpmem.verify(tmp_path / "store").ok

@@ -25,7 +25,7 @@ from .reasoning import Reasoned, Reasoning
 from .reembed import Reembedding
 from .reranking import Reranking
 from .serving import Current, Parts
-from .spaces import Spaces
+from .spaces import SpaceParts, Spaces
 from .telemetry import Telemetry
 from .writable import Writable
 
@@ -78,10 +78,11 @@ class Memory(
         self._cache = ItemCache(log, config.item_cache)
         self._embeddings = EmbeddingCache(config.embedding_cache_bytes)
         self._browser = Browser(log, self._cache)
-        self._spaces = Spaces(
-            log, parts.embedders, parts.make_space_index, backend, self._cache, self._embeddings,
-            config.degrade, self._costs, tracer,
+        common = SpaceParts(
+            log, parts.make_space_index, backend, self._cache, self._embeddings, self._costs, tracer,
+            config.degrade,
         )  # fmt: skip
+        self._spaces = Spaces(parts.embedders, common)
         self._graph = Graph(log)
         self._current = Current(log, self._serve(log.identity, embedder), self._spaces)
         self._reembedding = Reembedding(log, self._current)

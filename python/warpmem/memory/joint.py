@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -11,7 +12,7 @@ from ..errors import InputError
 from ..ops.clock import to_datetime
 from ..policy import modes
 from ..protocols import Log
-from ..types import Hit, Media, Ranking, Scope, SearchResult
+from ..types import Hit, Media, Ranking, Scope, ScopeWeight, SearchResult
 from . import arguments
 from .deadline import Deadline
 from .reader import Reader, SearchOptions
@@ -71,10 +72,8 @@ class JointReader:
             asked.append((self._texts, _of_space(ranking, "text")))
         if not asked:
             raise InputError("the ranking leaves out every space that this search could be asked of")
-        if len(asked) > 1 and options.return_vectors is not None:
-            raise InputError(
-                "return_vectors is for one space: leave the others out with Ranking(spaces={...: 0})"
-            )
+        if len(asked) > 1:
+            _check_joinable(ranking, options)
         # For all of them one moment and one time that is left.
         now = to_datetime(self._log.now()) if options.now is None else options.now
         deadline = deadline or Deadline(options.deadline)
@@ -87,7 +86,10 @@ class JointReader:
         ]  # fmt: skip
         if len(found) == 1:
             return found[0]
-        return [_merged(results, whose, options.k) for *results, whose in zip(*found, scopes, strict=True)]
+        return [
+            _merged(results, whose, options.k, options.shares)
+            for *results, whose in zip(*found, scopes, strict=True)
+        ]
 
 
 class MediaReader:
@@ -122,27 +124,67 @@ def _weights(name: str, embeds_texts: bool, ranking: Ranking, options: SearchOpt
         return None
     if embeds_texts:
         return _of_space(ranking, name)
-    if not (ranking.lexical or ranking.adjacent) or options.min_similarity is not None:
+    wordy = all(own.lexical or own.adjacent for own in (ranking, *ranking.by_kind.values()))
+    if not wordy or options.min_similarity is not None:
         return None
-    return msgspec.structs.replace(ranking, similarity=0.0, spaces={})
+    return _scaled(ranking, 0.0)
 
 
 def _of_space(ranking: Ranking, name: str) -> Ranking:
-    if not ranking.spaces:
-        return ranking
-    factor = ranking.spaces.get(name, 1.0)
-    return msgspec.structs.replace(ranking, similarity=ranking.similarity * factor, spaces={})
+    return _scaled(ranking, ranking.spaces.get(name, 1.0)) if ranking.spaces else ranking
 
 
-def _merged(results: Sequence[SearchResult], scopes: Sequence[Scope], k: Any) -> SearchResult:
+def _scaled(ranking: Ranking, factor: float) -> Ranking:
+    """The weights with so much of the similarity, those of its kinds too."""
+    by_kind = {kind: _scaled(own, factor) for kind, own in ranking.by_kind.items()}
+    return msgspec.structs.replace(
+        ranking, similarity=ranking.similarity * factor, spaces={}, by_kind=by_kind
+    )
+
+
+def _check_joinable(ranking: Ranking, options: SearchOptions) -> None:
+    """Raises InputError for what has no meaning over several spaces."""
+    what = None
+    if options.return_vectors is not None:
+        what = "return_vectors"
+    elif ranking.diversity:
+        what = "diversity"  # vectors of two models have no cosine
+    if what is not None:
+        raise InputError(f"{what} is for one space: leave the others out with Ranking(spaces={{...: 0}})")
+    shares = options.shares or ()
+    owners = {share.scope.owner for share in shares}
+    if any(share.quota is not None for share in shares) and len(owners) < len(shares):
+        raise InputError(
+            "quotas of scopes of one owner are for one space: leave the others out with "
+            "Ranking(spaces={...: 0})"
+        )
+
+
+def _merged(
+    results: Sequence[SearchResult],
+    scopes: Sequence[Scope],
+    k: Any,
+    shares: Sequence[ScopeWeight] | None,
+) -> SearchResult:
     """The k best by score, then by the order of the scopes, then earlier added first: within an owner ids
-    are in that order."""
+    are in that order. No scope gives more than its quota."""
 
-    def place(hit: Hit) -> tuple[float, int, str]:
-        rank = next(i for i, scope in enumerate(scopes) if scope.covers(hit.item.scope))
-        return -hit.score, rank, hit.item.id
+    def rank(hit: Hit) -> int:
+        return next(i for i, scope in enumerate(scopes) if scope.covers(hit.item.scope))
 
-    hits = sorted((hit for result in results for hit in result), key=place)
+    hits = sorted(
+        (hit for result in results for hit in result), key=lambda hit: (-hit.score, rank(hit), hit.item.id)
+    )
+    if shares is not None and any(share.quota is not None for share in shares):
+        given: Counter[int] = Counter()
+        within = []
+        for hit in hits:
+            place = rank(hit)
+            quota = shares[place].quota
+            given[place] += 1
+            if quota is None or given[place] <= quota:
+                within.append(hit)
+        hits = within
     timings: dict[str, float] = {}
     for result in results:
         for stage, seconds in result.timings.items():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,23 @@ MEDIA: Final = ("image", "audio")
 """Modalities whose content is not their text."""
 
 
+class SpaceParts(NamedTuple):
+    """What all spaces of a store have in common; make_index: of the vectors of one. degrades: see Ladder."""
+
+    log: Log
+    make_index: Callable[[Space], Index]
+    backend: SearchBackend
+    cache: ItemCache
+    embeddings: EmbeddingCache
+    costs: CostLedger
+    tracer: Tracer | None
+    degrades: bool
+
+    def vectors(self, embedder: Embedder, cache: EmbeddingCache | None) -> Vectors:
+        """Those of an embedder, charged and traced as those of texts are."""
+        return Vectors(embedder, self.backend.normalize, self.log.identity, cache, self.costs, self.tracer)
+
+
 class OtherSpace:
     """One modality's model at work. Thread-safe.
 
@@ -37,34 +54,20 @@ class OtherSpace:
     embeds_texts  whether a query's text has a place among its vectors
     """
 
-    def __init__(
-        self,
-        space: Space,
-        embedder: Any,
-        log: Log,
-        make_index: Callable[[Space], Index],
-        backend: SearchBackend,
-        cache: ItemCache,
-        embeddings: EmbeddingCache,
-        degrades: bool,
-        costs: CostLedger,
-        tracer: Tracer | None,
-    ) -> None:
+    def __init__(self, space: Space, embedder: Any, parts: SpaceParts) -> None:
         self.name, self.number = space.name, space.number
         self.model_id, self.dimension = space.model_id, space.dimension
         self.embedder = embedder
         self.embeds_texts = isinstance(embedder, Embedder) and not isinstance(embedder, GivenVectors)
         texts = embedder if self.embeds_texts else GivenVectors(space.dimension, space.model_id)
-        self._texts = Vectors(texts, backend.normalize, log.identity, embeddings, costs, tracer)
+        self._texts = parts.vectors(texts, parts.embeddings)
         self._media: Vectors | None = None
         if isinstance(embedder, MediaEmbedder):
-            self._media = Vectors(
-                MediaAsTexts(embedder), backend.normalize, log.identity, None, costs, tracer
-            )
-        self._log = log
-        self._space, self._make_index = space, make_index
-        self._cache, self._backend = cache, backend.name
-        self._ladder, self._tracer = Ladder(degrades), tracer
+            self._media = parts.vectors(MediaAsTexts(embedder), None)
+        self._space = space
+        self._parts = parts
+        self._log = parts.log
+        self._ladder = Ladder(parts.degrades)
         self._lock = threading.Lock()
         self._index: Index | None = None
         self._reader: Reader | None = None
@@ -75,7 +78,7 @@ class OtherSpace:
         """Made when it is first asked for."""
         with self._lock:
             if self._index is None:
-                self._index = self._make_index(self._space)
+                self._index = self._parts.make_index(self._space)
             return self._index
 
     @property
@@ -83,9 +86,10 @@ class OtherSpace:
         index = self.index
         with self._lock:
             if self._reader is None:
+                parts = self._parts
                 self._reader = Reader(
-                    self._log, index, self._cache, self._texts, self._backend, self._ladder, self._tracer,
-                    self.name,
+                    parts.log, index, parts.cache, self._texts, parts.backend.name, self._ladder,
+                    parts.tracer, self.name,
                 )  # fmt: skip
             return self._reader
 
@@ -143,20 +147,9 @@ class Spaces:
     Raises ModelMismatch when it remembers another model.
     """
 
-    def __init__(
-        self,
-        log: Log,
-        embedders: Mapping[str, Any],
-        make_index: Callable[[Space], Index],
-        backend: SearchBackend,
-        cache: ItemCache,
-        embeddings: EmbeddingCache,
-        degrades: bool,
-        costs: CostLedger,
-        tracer: Tracer | None,
-    ) -> None:
+    def __init__(self, embedders: Mapping[str, Any], parts: SpaceParts) -> None:
         self._all: dict[str, OtherSpace] = {}
-        known = log.spaces()
+        known = parts.log.spaces()
         for number, name in enumerate(SPACES[1:], 1):
             embedder, space = embedders.get(name), known.get(name)
             if embedder is None:
@@ -166,9 +159,7 @@ class Spaces:
             elif space is None:
                 space = Space(number, embedder.model_id, embedder.dimension, 0)
             space.check(embedder.model_id, embedder.dimension)
-            self._all[name] = OtherSpace(
-                space, embedder, log, make_index, backend, cache, embeddings, degrades, costs, tracer
-            )
+            self._all[name] = OtherSpace(space, embedder, parts)
 
     def __bool__(self) -> bool:
         return bool(self._all)
