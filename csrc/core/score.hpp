@@ -148,9 +148,11 @@ WARPMEM_HD inline float final_score(const Ranking& r, float similarity, int64_t 
   return static_cast<float>(s) + 0.0f;  // -0 becomes +0
 }
 
-// A final score and what is added to it from outside: rounded once more.
+// A final score and what is added to it from outside: rounded once more. Never NaN, whatever `added` became since it was checked.
 WARPMEM_HD inline float add_score(float score, float added) {
-  return static_cast<float>(static_cast<double>(score) + static_cast<double>(added)) + 0.0f;
+  const double s = static_cast<double>(score) + static_cast<double>(added);
+  if (s != s) return -INFINITY;
+  return static_cast<float>(s) + 0.0f;
 }
 
 }  // namespace warpmem

@@ -32,7 +32,9 @@ struct Result {
 
 constexpr int64_t kDim = 70;
 
-Result scan_all(const Kernels& kernels, const Pool& pool, const Vector& queries, int64_t k, bool ranked, Workers* workers) {
+// added: of every other segment, by row id; empty for nothing.
+Result scan_all(const Kernels& kernels, const Pool& pool, const Vector& queries, int64_t k, bool ranked, Workers* workers,
+                const Vector& added = {}) {
   ScanRequest request;
   request.queries = queries.data();
   request.n_queries = static_cast<int64_t>(queries.size()) / kDim;
@@ -55,6 +57,9 @@ Result scan_all(const Kernels& kernels, const Pool& pool, const Vector& queries,
       request.segment_queries.push_back(static_cast<uint32_t>(q));
       request.segment_filters.push_back(q % 3 == 2 ? 1 : 0);
       list_ids.push_back(list_id);
+      if (added.empty()) continue;
+      const bool some = list_ids.size() % 2 == 0;
+      request.segment_added.push_back(some ? Added{added.data(), static_cast<int64_t>(added.size())} : Added{});
     }
   }
   const SegmentGroups groups = group_segments(list_ids.data(), list_ids.size());
@@ -154,6 +159,8 @@ TEST(screened_scans_equal_plain_ones) {
   Random random(8);
   Vector queries;
   for (int64_t i = 0; i < 70 * kDim; ++i) queries.push_back(static_cast<float>(normal(random)));
+  Vector some;  // added to scores of the first rows: much to few
+  for (int64_t i = 0; i < 4000; ++i) some.push_back(i % 37 == 0 ? static_cast<float>(normal(random)) * 20.0f : 0.0f);
   Workers workers(3);
   for (const Storage storage : {Storage::kF32, Storage::kF16, Storage::kInt8}) {
     for (const Metric metric : {Metric::kDot, Metric::kL2}) {
@@ -163,12 +170,14 @@ TEST(screened_scans_equal_plain_ones) {
       Removes removes;
       for (int64_t i = 0; i < 4500; i += 3) removes.emplace_back(i % 10 == 0 ? 1 : 0, i);
       for (Pool* pool : {&plain, &screened}) pool->apply(pool->lock_writer(), removes, Appends{});
-      for (const bool ranked : {false, true}) {
-        const Result expected = scan_all(*find_kernels("serial"), plain, queries, 10, ranked, nullptr);
+      for (const int way : {0, 1, 2, 3}) {
+        const bool ranked = way % 2 == 1;
+        const Vector added = way < 2 ? Vector{} : some;
+        const Result expected = scan_all(*find_kernels("serial"), plain, queries, 10, ranked, nullptr, added);
         CHECK(!expected.counters.screened);
         for (const Kernels* kernels : supported_kernels()) {
           for (Workers* shared : {static_cast<Workers*>(nullptr), &workers}) {
-            const Result found = scan_all(*kernels, screened, queries, 10, ranked, shared);
+            const Result found = scan_all(*kernels, screened, queries, 10, ranked, shared, added);
             CHECK(found == expected);
             CHECK(found.counters.screened && found.counters.rows_seen >= expected.counters.rows_seen);  // filters may come later
             CHECK(found.counters.rows_rescored * 2 < found.counters.rows_seen);
