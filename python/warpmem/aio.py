@@ -66,6 +66,7 @@ class AsyncMemory:
 
     add = _delegate(Memory.add)
     add_many = _delegate(Memory.add_many)
+    embed_pending = _delegate(Memory.embed_pending)
     add_document = _delegate(Memory.add_document)
     extract = _delegate(Memory.extract)
     update = _delegate(Memory.update)

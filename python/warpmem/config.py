@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from .errors import InputError
-from .types import Budget, Durability, Price
+from .types import Budget, Durability, EmbedWhen, Price
 
 MAX_TEXT_BYTES = 1 << 20
 MAX_METADATA_BYTES = 64 << 10
@@ -113,6 +113,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     vram_bytes      of its memory the index may take; 0 is half of what is free at opening
     embedder        "wordllama", "hashing", with an extra "onnx", "torch", behind a server "openai", "tei",
                     "kserve"; None is the store's own, and "wordllama" for a new store
+    embed           of texts that are added or changed: "now", before they are stored; "later", which stores
+                    them at once, found by words until they have their vectors; "auto": now, and later when
+                    the embedder is down, overloaded or fails
+    background_work
+                    what is to be done later is done by a thread of the process that has the store open for
+                    writing; False leaves it to embed_pending()
     embedder_options
                     the arguments of its class in warpmem.embed, like url and model
     embedders       by modality ("code", "log", "image", "audio"), an embedder's name and options of its own:
@@ -176,6 +182,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     embedder: EmbedderName | None = None
     embedder_options: dict[str, Any] = {}
     embedders: dict[Literal["code", "log", "image", "audio"], EmbedderChoice] = {}
+    embed: EmbedWhen = "now"
+    background_work: bool = True
     reranker: RerankerName | None = None
     reranker_options: dict[str, Any] = {}
     language_model: LanguageModelName | None = None

@@ -212,6 +212,26 @@ class NamedEntity(NamedTuple):
     record: VersionName | None
 
 
+def probe_key(vectors: str) -> bytes:
+    """Key in family meta of the vector of a fixed text, by the weights that made the vectors of a family."""
+    return b"probe" + vectors.encode("ascii")
+
+
+WorkKind = Literal["embed"]
+"""What is still to be done for a version of an item. "embed": its vector, whose place zeros keep until then
+(ops/blank.py)."""
+
+
+class Work(msgspec.Struct, frozen=True):
+    """Something that waits to be done for one version of an item. since: when it began to wait. refused: the
+    model that cannot do it, which is not asked again; empty while none was asked."""
+
+    key: bytes
+    version: int
+    since: int
+    refused: str = ""
+
+
 class ReembedJob(msgspec.Struct, frozen=True, array_like=True):
     """A change of the embedding model that is not finished; FORMATS.md says what each field means."""
 

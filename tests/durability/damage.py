@@ -38,9 +38,10 @@ USERS = ("ann", "bob", "cem")
 
 
 def make_store(path: Path, seed: int, *, items: int = 60, memtable_bytes: int = 64 << 10) -> None:
-    """A store with keys, updates, deletions, duplicates and idempotent calls, closed cleanly, with an index
-    checkpoint."""
-    with warpmem.open(path, embedder="hashing", min_free_bytes=0, memtable_bytes=memtable_bytes) as memory:
+    """A store with keys, updates, deletions, duplicates, idempotent calls and items that wait for their
+    vectors, or have waited, closed cleanly, with an index checkpoint."""
+    options = {"min_free_bytes": 0, "memtable_bytes": memtable_bytes, "background_work": False}
+    with warpmem.open(path, embedder="hashing", **options) as memory:
         fill(memory, random.Random(seed), items)
         memory.checkpoint()
 
@@ -49,7 +50,7 @@ def make_live_store(path: Path, seed: int, *, items: int = 60) -> None:
     """A store as a crash leaves it: the last changes are in the write-ahead log alone."""
     live = path.with_name(f"{path.name}-live")
     make_store(live, seed, items=items // 2)
-    memory = warpmem.open(live, embedder="hashing", min_free_bytes=0)
+    memory = warpmem.open(live, embedder="hashing", min_free_bytes=0, background_work=False)
     fill(memory, random.Random(seed + 1), items - items // 2)
     memory.flush()
     shutil.copytree(live, path)
@@ -60,6 +61,8 @@ def make_live_store(path: Path, seed: int, *, items: int = 60) -> None:
 def fill(memory: warpmem.Memory, rng: random.Random, items: int) -> None:
     ids: list[str] = []
     for n in range(items):
+        if n == items // 2:
+            memory.embed_pending()
         what = rng.random()
         if ids and what < 0.2:
             memory.update(rng.choice(ids), text=f"updated {n} {rng.randrange(1 << 30)}", durability="os")
@@ -72,6 +75,7 @@ def fill(memory: warpmem.Memory, rng: random.Random, items: int) -> None:
                 key=f"key-{rng.randrange(5)}" if rng.random() < 0.3 else None,
                 idempotency_key=f"call-{n}" if rng.random() < 0.2 else None,
                 durability="os",
+                embed="later" if rng.random() < 0.2 else "now",
             )
             assert isinstance(result, warpmem.AddResult)
             ids.append(result.id)
@@ -241,7 +245,9 @@ def check_repair(store: Path, repaired: Path, expected: Contents, *, last_file: 
         assert known.get(version) == text, "repair invented a version"
     listed = {(loss.id, loss.version) for loss in report.lost}
     sequences = {
-        (entry.key, entry.version): n for n, entry in expected.log.items() if entry.operation != "touch"
+        (entry.key, entry.version): n
+        for n, entry in expected.log.items()
+        if entry.operation not in ("touch", "embed")
     }
     stubs = {n for n, entry in found.log.items() if entry.operation == "erase"}
     end = max((n for n, entry in found.log.items() if entry == expected.log.get(n)), default=0)

@@ -26,6 +26,7 @@ from durability import (
     memories,
     migrations,
     power,
+    queues,
     reembeds,
     shim,
     soak,
@@ -84,6 +85,11 @@ def kill_switch(folder: Path, first: int, count: int) -> Counter[str]:
     """Kill -9 of a store between the switch to another model and the end of the old vectors."""
     found = reembeds.run_reembed_kills(folder, kills=count, seed=first, switching=True)
     return Counter({"kills": count}) + found
+
+
+def kill_queue(folder: Path, first: int, count: int) -> Counter[str]:
+    """Kill -9 of a store that embeds later: no work is lost, and none is done twice."""
+    return Counter({"kills": count}) + queues.run_queue_kills(folder, kills=count, seed=first)
 
 
 def kill_migration(folder: Path, first: int, count: int) -> Counter[str]:
@@ -149,25 +155,29 @@ def as_the_model(folder: Path, first: int, count: int) -> Counter[str]:
 # --------------------------------------------------------------------------------------- power losses
 
 
-def lose_power(folder: Path, first: int, count: int) -> Counter[str]:
+def lose_power(child: str, check: Callable[[str, Sequence[bytes]], object]) -> Slice:
     """Power losses: everything acknowledged is there, at once or after a repair."""
-    outcomes: Counter[str] = Counter()
-    rng = random.Random(first)
 
-    def check(path: str, acknowledged: Sequence[bytes]) -> None:
-        outcomes["lossy"] += power.lose_power(path, rng) > 0
-        try:
-            memories.check(path, acknowledged)
-        except StoreCorrupt:
-            repair(path)
-            memories.check(path, acknowledged)
-            outcomes["repaired"] += 1
+    def run(folder: Path, first: int, count: int) -> Counter[str]:
+        outcomes: Counter[str] = Counter()
+        rng = random.Random(first)
 
-    found = run_kills(
-        "durability.power:child", check, folder, kills=count, seed=first, fresh_every=10, longest=0.25,
-        environment=shim.environment(),
-    )  # fmt: skip
-    return outcomes + Counter({"losses": count, "acknowledged": found})
+        def look(path: str, acknowledged: Sequence[bytes]) -> None:
+            outcomes["lossy"] += power.lose_power(path, rng) > 0
+            try:
+                check(path, acknowledged)
+            except StoreCorrupt:
+                repair(path)
+                check(path, acknowledged)
+                outcomes["repaired"] += 1
+
+        found = run_kills(
+            f"durability.power:{child}", look, folder, kills=count, seed=first, fresh_every=10, longest=0.25,
+            environment=shim.environment(),
+        )  # fmt: skip
+        return outcomes + Counter({"losses": count, "acknowledged": found})
+
+    return run
 
 
 def lose_power_without_syncs(folder: Path, first: int, count: int) -> Counter[str]:
@@ -253,6 +263,7 @@ PROMISES = (
     Promise("kill -9, backup", "kills", 0, 1_000, 50, kill_backup),
     Promise("kill -9, re-embedding", "kills", 0, 1_000, 50, kill_reembedding),
     Promise("kill -9, switch of models", "kills", 0, 500, 50, kill_switch),
+    Promise("kill -9, queue", "kills", 0, 1_000, 50, kill_queue),
     Promise("kill -9, erasure", "kills", 0, 1_000, 50, kill_erasure),
     Promise("kill -9, migration", "kills", 0, 500, 50, kill_migration),
     Promise("kill -9, import", "kills", 0, 500, 50, kill_import),
@@ -267,7 +278,8 @@ PROMISES = (
     ),
     Promise("isolation", "operations", 0, 100_000, 10_000, isolation_of_owners),
     Promise("as the model", "steps", 0, 1_000_000, 2_000, as_the_model),
-    Promise("power loss", "losses", 200, 5_000, 250, lose_power),
+    Promise("power loss", "losses", 200, 5_000, 250, lose_power("child", memories.check)),
+    Promise("power loss, queue", "losses", 20, 1_000, 50, lose_power("child_that_queues", queues.check)),
     Promise("power loss, syncs off", "losses", 40, 500, 100, lose_power_without_syncs),
     *(
         Promise(faults.name(kind), "calls", 10, 1_000, 100, failing_call(kind))

@@ -161,6 +161,13 @@ FAULTS: dict[str, tuple[Callable[[Store], None], str, str]] = {
             s, s.keys("vectors")[0], lambda r: msgspec.structs.replace(r, vector=np.zeros(DIMENSION, "<f4"))
         ),
         "vectors",
+        "nothing says that it is to get one",
+    ),
+    "a vector that is not of length 1": (
+        lambda s: row(
+            s, s.keys("vectors")[0], lambda r: msgspec.structs.replace(r, vector=np.ones(DIMENSION, "<f4"))
+        ),
+        "vectors",
         "not of length 1",
     ),
     "a vector with other times": (

@@ -16,6 +16,7 @@ import warpmem
 from oracle import exact_dot, round_float32
 from pools import without_adding
 from warpmem import Memory, Ranking, Scope
+from warpmem.embed.callable import CallableEmbedder
 from warpmem.index import blend, partitions
 from warpmem.ops.clock import FixedClock, to_datetime
 from warpmem.policy import modes
@@ -60,6 +61,15 @@ class Version:
     valid_to: datetime = FOREVER
     retired_at: datetime = FOREVER
     expires_at: datetime = FOREVER
+    waits: bool = False
+
+
+def vector_of(text: str) -> list[int]:
+    """What the model of stores that embed later makes of a text."""
+    rng = random.Random(text)
+    while not any(vector := [rng.randint(-1, 1) for _ in range(DIM)]):
+        pass
+    return vector
 
 
 def unit(vector: Sequence[int]) -> Any:
@@ -68,10 +78,13 @@ def unit(vector: Sequence[int]) -> Any:
 
 
 class Model:
-    """A store beside the versions it holds."""
+    """A store beside the versions it holds. queue: some items are stored without their vectors."""
 
-    def __init__(self, path: Path | None, seed: int, backend: Any, columns: bool) -> None:
+    def __init__(
+        self, path: Path | None, seed: int, backend: Any, columns: bool, queue: bool = False
+    ) -> None:
         self.random = random.Random(seed)
+        self.queue = queue
         self.clock = FixedClock(START)
         self.path, self.backend = path, backend
         self.columns = {"n": "number"} if columns else {}
@@ -82,9 +95,13 @@ class Model:
         self.open()
 
     def open(self) -> None:
+        model: dict[str, Any] = {"dimension": DIM}
+        if self.queue:
+            embedder = CallableEmbedder(lambda texts: np.array([*map(vector_of, texts)]), "by text", DIM)
+            model = {"embedder": embedder, "background_work": False}
         self.memory = warpmem.open(
             self.path,
-            dimension=DIM,
+            **model,
             clock=self.clock,
             durability="os",
             backend=self.backend,
@@ -140,9 +157,12 @@ class Model:
             recorded_at=now,
             expires_at=expires or FOREVER,
         )
+        how: dict[str, Any] = {"vector": row.vector}
+        if self.queue and self.random.random() < 0.7:
+            row.vector, row.waits, how = vector_of(row.text), True, {"embed": "later"}
         result: Any = self.memory.add(
             row.text, user_id=user, agent_id=agent, run_id=run, kind=kind, key=key, metadata={"n": row.n},
-            priority=row.priority, vector=row.vector, expires_at=expires,
+            priority=row.priority, expires_at=expires, **how,
         )  # fmt: skip
         row.id = result.id
         if result.action == "touched":
@@ -165,8 +185,13 @@ class Model:
         if self.current():
             row, text = self.random.choice(self.current()), self.text()
             vector = self.pick(row.vector, self.vector())
+            if row.waits and self.random.random() < 0.5:
+                n = self.random.randint(0, 3)
+                self.memory.update(row.id, metadata={"n": n})
+                self.revise(row, n=n)
+                return
             self.memory.update(row.id, text=text, vector=vector)
-            self.revise(row, text=text, vector=vector)
+            self.revise(row, text=text, vector=vector, waits=False)
 
     def delete(self) -> None:
         if self.current():
@@ -175,7 +200,12 @@ class Model:
             self.rows = [row for row in self.rows if row.id != gone]
 
     def rarely(self) -> None:
-        if self.random.random() < 0.5 and self.current():
+        if self.queue and self.random.random() < 0.3:
+            waiting = [row for row in self.rows if row.waits]
+            assert self.memory.embed_pending() == len(waiting)
+            for row in waiting:
+                row.waits = False
+        elif self.random.random() < 0.5 and self.current():
             gone = self.random.choice(self.current()).id
             self.memory.erase([gone])
             self.rows = [row for row in self.rows if row.id != gone]
@@ -247,6 +277,7 @@ class Model:
                 else row.recorded_at <= known_at < row.retired_at
             )
             similarity = round_float32(exact_dot(direction, [float(x) for x in unit(row.vector)]))
+            similarity = np.float32(0.0) if row.waits else similarity
             if (
                 not groups
                 or not known
@@ -258,7 +289,7 @@ class Model:
             ):
                 continue
             total, lexical, adjacent = totals[row.user][row.id, row.version]
-            if not ranking.similarity and not total:
+            if (row.waits or not ranking.similarity) and not total:
                 continue
             age = max(timedelta(0), now - row.valid_from) / ranking.half_life
             scan = round_float32(
@@ -314,12 +345,13 @@ def rounds(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> b
 
 @pytest.mark.parametrize("backend", ["cpu", "numpy"])
 @pytest.mark.parametrize("columns", [False, True], ids=["bitmap", "columns"])
+@pytest.mark.parametrize("queue", [False, True], ids=["embedded", "some later"])
 @pytest.mark.parametrize("seed", range(3))
 def test_the_best_of_random_histories(
-    seed: int, columns: bool, backend: str, rounds: bool, monkeypatch: pytest.MonkeyPatch
+    seed: int, queue: bool, columns: bool, backend: str, rounds: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(partitions, "_SPARE_NAMES", 8)  # partitions are dropped and rebuilt all the time
-    model = Model(None, seed, backend, columns)
+    model = Model(None, seed, backend, columns, queue)
     if rounds:
         model.most_k = 8
     for _ in range(60):
@@ -329,10 +361,11 @@ def test_the_best_of_random_histories(
     model.close()
 
 
+@pytest.mark.parametrize("queue", [False, True], ids=["embedded", "some later"])
 @pytest.mark.parametrize("seed", range(3))
-def test_the_best_of_random_histories_on_disk(seed: int, tmp_path: Path) -> None:
+def test_the_best_of_random_histories_on_disk(seed: int, queue: bool, tmp_path: Path) -> None:
     """Reopened now and then, from the index's checkpoint or the log; a follower finds the same."""
-    model = Model(tmp_path / "store", 100 + seed, "cpu", bool(seed % 2))
+    model = Model(tmp_path / "store", 100 + seed, "cpu", bool(seed % 2), queue)
     for _ in range(80):
         model.change()
         if model.follower is None and model.random.random() < 0.3:

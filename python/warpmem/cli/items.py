@@ -6,6 +6,8 @@ import argparse
 import sys
 from typing import Any
 
+import msgspec
+
 from ..errors import InputError
 from ..types import AddResult, Ranking
 from .output import hit_fields, item_fields, item_line, print_json, print_more, score_terms
@@ -15,7 +17,7 @@ from .stores import open_store, scope_of
 def add(args: argparse.Namespace) -> int:
     """Remember one text."""
     text = read_stdin().removesuffix("\n") if args.text == "-" else args.text
-    with open_store(args, read_only=False) as memory:
+    with open_store(args, read_only=False, background_work=False) as memory:
         result = memory.add(
             text,
             scope=scope_of(args),
@@ -26,6 +28,7 @@ def add(args: argparse.Namespace) -> int:
             entities=args.entities or (),
             valid_from=args.valid_from,
             expires_at=args.expires_at,
+            embed=args.embed,
         )
     assert isinstance(result, AddResult)
     print(result.id, result.action, *([f"replaced {result.replaced}"] if result.replaced else []))
@@ -100,6 +103,9 @@ def stats(args: argparse.Namespace) -> int:
         if name == "models":
             for part, counts in value.items():
                 print(f"{part:15} {_counters(counts)}")
+        elif name == "pending":
+            for kind, work in value.items():
+                print(f"{'to ' + kind:15} {_counters(msgspec.structs.asdict(work))}")
         else:
             print(f"{name:15} {_counters(value) if isinstance(value, dict) else value}")
     return 0

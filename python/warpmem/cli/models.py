@@ -1,4 +1,4 @@
-"""The command that changes a store's embedding model."""
+"""The commands that change a store's embedding model and embed what waits for it."""
 
 from __future__ import annotations
 
@@ -37,4 +37,13 @@ def reembed(args: argparse.Namespace) -> int:
         f"{after.model_id} ({after.dimension})",
         file=sys.stderr,
     )
+    return 0
+
+
+def embed_pending(args: argparse.Namespace) -> int:
+    """Embed what was stored to be embedded later."""
+    with open_store(args, read_only=False, background_work=False) as memory:
+        made = memory.embed_pending()
+        left = memory.stats().pending["embed"].waiting
+    print(f"{made} embedded" + (f", {left} that the model refuses" if left else ""))
     return 0

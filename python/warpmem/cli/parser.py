@@ -34,6 +34,7 @@ _COMMANDS = {
     "costs": "costs:costs",
     "reembed": "models:reembed",
     "jobs": "jobs:run",
+    "embed-pending": "models:embed_pending",
     "export": "transfer:export",
     "import": "transfer:import_file",
     "backup": "upkeep:backup",
@@ -84,6 +85,7 @@ def make_parser() -> argparse.ArgumentParser:
     _costs(commands)
     _reembed(commands)
     _jobs(commands)
+    _embed_pending(commands)
     _backup(commands)
     _restore(commands)
     _verify(commands)
@@ -161,6 +163,11 @@ def _add(commands: _Commands) -> None:
         "--valid-from", type=moment, metavar="TIME", help="since when it is true (default: now)"
     )
     parser.add_argument("--expires-at", type=moment, metavar="TIME", help="when it stops being found")
+    parser.add_argument(
+        "--embed",
+        choices=("now", "later", "auto"),
+        help="before it is stored, by embed-pending, or later when the embedder fails (default: the store's)",
+    )
 
 
 def _search(commands: _Commands) -> None:
@@ -314,6 +321,12 @@ def _jobs(commands: _Commands) -> None:
     _config(parser)
     parser.add_argument("--seconds", type=float, metavar="S", help="stop after so long")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
+
+
+def _embed_pending(commands: _Commands) -> None:
+    parser = _command(commands, "embed-pending", "embed what was added to be embedded later")
+    _store(parser)
+    _config(parser)
 
 
 def _backup(commands: _Commands) -> None:

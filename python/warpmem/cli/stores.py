@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from typing import Any
 
 from .. import compose
 from ..errors import InputError
@@ -30,14 +31,15 @@ def required_path(args: argparse.Namespace) -> str:
     return path
 
 
-def open_store(args: argparse.Namespace, *, read_only: bool) -> Memory:
+def open_store(args: argparse.Namespace, *, read_only: bool, **options: Any) -> Memory:
     """Open the command's store, by the configuration file where the command takes one and it is given.
-    Reading takes no lock and creates nothing. Raises StoreError, InputError."""
+    Reading takes no lock and creates nothing. options: as compose.open. Raises StoreError, InputError."""
     return compose.open(
         required_path(args),
         config=getattr(args, "config", None),
         read_only=read_only,
         progress=show_task if sys.stderr.isatty() else None,
+        **options,
     )
 
 

@@ -21,7 +21,6 @@ from ..errors import (
     InputError,
     InvalidVector,
     ModelError,
-    ModelMismatch,
     ModelUnavailable,
     Overloaded,
 )
@@ -32,40 +31,15 @@ from ..types import Media
 from .fallback import fallbacks_of
 from .texts import check_texts
 from .vectors import as_vectors
+from .weights import PROBE, Weights
 
 Role = Literal["document", "query"]
 W = TypeVar("W")
 
-_PROBE: Final = "The same words give the same vector as long as the model is the same."
-_SAME: Final = 0.995
-"""Least cosine of the probe's two vectors: half precision and other batches stay above 0.999."""
 _IN_TURN: Final = (ModelUnavailable, Overloaded, DeadlineExceeded)
 """After these another may be asked."""
 _NEXT: Final = (ModelError, Overloaded, DeadlineExceeded)
 """After these of a fallback the next one may: a key that one refuses is no concern of the others."""
-
-
-class _Weights:
-    """What the weights made of the probe at first; shared by all who are asked in each other's place.
-    Thread-safe."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self.first: NDArray[np.float32] | None = None
-
-    def compare(self, vector: NDArray[np.float32], model_id: str) -> None:
-        """Raises ModelMismatch when this vector of the probe is not that of the same weights."""
-        with self._lock:
-            if self.first is None:
-                self.first = vector.copy()
-            first = self.first
-        a, b = first.astype(np.float64), vector.astype(np.float64)
-        cosine = float(a @ b / np.sqrt((a @ a) * (b @ b)))
-        if cosine < _SAME:
-            raise ModelMismatch(
-                f"{model_id!r} has other weights than at first: one text's two vectors have the cosine "
-                f"{cosine:.3f}, not at least {_SAME}; let the server serve the model that made the vectors"
-            )
 
 
 class Place(Protocol):
@@ -139,11 +113,11 @@ class RemoteEmbedder(ABC):
         self._prefix = {"query": query_prefix, "document": document_prefix}
         self._check_seconds = check_seconds
         self._lock = threading.Lock()
-        self._weights = _Weights()
+        self._weights = Weights()
         self._checked = -float("inf")
         self._dimension = dimension or 0
         if dimension is None:
-            first = self._rows([_PROBE], "document", None)[0]
+            first = self._rows([PROBE], "document", None)[0]
             self._dimension = len(first)
             self._check(first)
         self._fallback = fallbacks_of(self, fallback)
@@ -177,6 +151,21 @@ class RemoteEmbedder(ABC):
             if taken:
                 return taken
         return 0
+
+    @property
+    def probe(self) -> NDArray[np.float32] | None:
+        """(dimension,) float32: what the weights made of a fixed text at first; None before they were asked.
+        A store keeps it beside its vectors, and compares it with the next program's."""
+        return self._weights.first
+
+    def forget_probe(self) -> None:
+        """Let the next request, whoever answers it, make another first one."""
+        self._weights.forget()
+        with self._lock:
+            self._checked = -float("inf")
+        for each in self._fallback:
+            if isinstance(each.embedder, RemoteEmbedder):
+                each.embedder.forget_probe()
 
     def forget(self) -> None:
         """What those in the fallback remember of texts is dropped; a server's memory is its own."""
@@ -226,7 +215,7 @@ class RemoteEmbedder(ABC):
         for start in range(0, len(media), self._batch):
             group = list(media[start : start + self._batch])
             if self._due():
-                self._check(self._rows([_PROBE], "document", deadline)[0])
+                self._check(self._rows([PROBE], "document", deadline)[0])
             rows[start : start + len(group)] = self._checked_answer(group, ask, deadline)
         return rows
 
@@ -242,11 +231,11 @@ class RemoteEmbedder(ABC):
         if not self._due():
             return self._rows(group, role, deadline)
         if len(group) < self._batch and (role == "document" or not self._tells_role):
-            rows = self._rows([*group, _PROBE], role, deadline)
+            rows = self._rows([*group, PROBE], role, deadline)
             self._check(rows[-1])
             return rows[:-1]
         # In a request of its own: none may be too large, and in another role the vector is another.
-        self._check(self._rows([_PROBE], "document", deadline)[0])
+        self._check(self._rows([PROBE], "document", deadline)[0])
         return self._rows(group, role, deadline)
 
     def _due(self) -> bool:

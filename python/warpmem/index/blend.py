@@ -3,10 +3,11 @@
     score = the scan's score + w_lexical * lexical + w_adjacent * adjacent      (csrc/cpu/postings.hpp)
 
 This is for pools that cannot add inside the scan. The scan's best and the best by words are asked for apart,
-and the scan for the scores of the latter. A row in neither list scores at most the worst of both together:
-when the k-th best is above that, it is done (the threshold algorithm: Fagin, Lotem and Naor, "Optimal
-Aggregation Algorithms for Middleware", 2001). Else the next round asks for more, and the last for every row
-that has a word: the scan's best hold the best of others.
+and the scan for the scores of the latter. Rows that wait for their vectors are among the latter alone: words
+find them, nothing else does. A row in neither list scores at most the worst of both together: when the k-th
+best is above that, it is done (the threshold algorithm: Fagin, Lotem and Naor, "Optimal Aggregation
+Algorithms for Middleware", 2001). Else the next round asks for more, and the last for every row that has a
+word: the scan's best hold the best of others.
 """
 
 from __future__ import annotations
@@ -56,16 +57,17 @@ class Blended(NamedTuple):
 
 class Words(NamedTuple):
     """An owner's words, how many row ids it had when the search began, and the places of its scopes in the
-    request, ascending."""
+    request, ascending. blank: some of its rows may wait for their vectors."""
 
     words: OwnerWords
     n_rows: int
     groups: Sequence[int]
+    blank: bool = False
 
 
-Scan = Callable[[Sequence[SearchRequest], int], Sequence[Rows]]
-"""(requests, k) -> what each finds of those with at least the wanted similarity: its k best, or more where
-scopes share an owner."""
+Scan = Callable[[Sequence[SearchRequest], int, bool], Sequence[Rows]]
+"""(requests, k, blank) -> what each finds of those with at least the wanted similarity: its k best, or more
+where scopes share an owner. blank: of rows that wait for their vectors too, whose similarity is 0."""
 
 
 class _Worded(NamedTuple):
@@ -98,7 +100,9 @@ def blend(
         last = scanned == limit
         most = _ALL if last else worded
         if params.similarity or params.recency or params.priority:
-            dense = dict(zip(active, scan([requests[number] for number in active], scanned), strict=True))
+            dense = dict(
+                zip(active, scan([requests[number] for number in active], scanned, False), strict=True)
+            )
         else:  # the scan has nothing to say: only rows with a word count
             dense = dict.fromkeys(active, _NONE)
         words = {
@@ -145,7 +149,7 @@ def _scores_of(
     pieces: list[tuple[int, int, SearchRequest, int]] = []
     for number, by_owner in words.items():
         for owner, entry in by_owner.items():
-            _, n_rows, groups = known[number][owner]
+            _, n_rows, groups, _ = known[number][owner]
             rows = entry.row_ids[: entry.n] if len(groups) == 1 else np.unique(entry.row_ids)
             for start, group in itertools.product(range(0, len(rows), limit), groups):
                 piece = rows[start : start + limit]
@@ -153,7 +157,7 @@ def _scores_of(
     found: dict[int, list[tuple[int, Rows]]] = {number: [] for number in words}
     if pieces:
         most = max(count for *_, count in pieces)
-        scanned = scan([request for _, _, request, _ in pieces], most)
+        scanned = scan([request for _, _, request, _ in pieces], most, True)
         for (number, group, _, _), rows_found in zip(pieces, scanned, strict=True):
             found[number].append((group, rows_found))
     return found
@@ -210,10 +214,13 @@ def _best(
             )
             if len(best) == k:
                 break
-    if not last and (dense is _NONE or len(dense.scores) >= scanned):
-        bound = (float(dense.scores[-1]) if dense is not _NONE else 0.0) + max(
-            entry.least for entry in words.values()
-        )
+    bounds = []  # of what stands in neither list
+    if dense is _NONE or len(dense.scores) >= scanned:
+        bounds.append(float(dense.scores[-1]) if dense is not _NONE else 0.0)
+    if any(place.blank and words[owner].least for owner, place in known.items()):
+        bounds.append(max(0.0, params.recency) + max(0.0, params.priority))
+    if bounds and not last:
+        bound = max(bounds) + max(entry.least for entry in words.values())
         if len(best) < k or final[at] <= bound + _SLACK * (1.0 + abs(bound)):
             return None
     return list(best.values())

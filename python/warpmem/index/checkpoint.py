@@ -20,7 +20,7 @@ from ..ops.progress import Progress, Report
 from ..ops.replay import row_changes, touched
 from ..protocols import FileBackend, Log, RowPool, Transaction
 from ..records import LogEntry, RowChange, StoreIdentity
-from .partition import NAME_BYTES, Names, Partition, lists_of
+from .partition import BLANK, NAME_BYTES, Names, Partition, lists_of
 
 VERSION = 1
 _TRIES = 3
@@ -142,8 +142,10 @@ class IndexCheckpoint:
         entries = self._log.entries(mark.position.sequence - 1)
         if next(entries, None) != mark.position:
             raise ValueError("the log does not hold the change that it ends with")
-        known = {list_id for owner in partitions for list_id in lists_of(owner)}
+        known = {list_id: owner for owner in partitions for list_id in lists_of(owner)}
         pool.drop([list_id for list_id in pool.lists().tolist() if list_id not in known])
+        for list_id in pool.lists().tolist():
+            partitions[known[list_id]].blank |= list_id >= BLANK
         changes = []
         since = touched(entries)
         total = sum(len(keys) for keys in since.values())

@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..protocols import RowPool
 from ..records import RowBlock, RowHeader
@@ -21,7 +22,7 @@ def take_in(
     pool: RowPool,
     partition: Partition,
     blocks: Iterable[RowBlock],
-    table: Callable[[Sequence[RowHeader], Sequence[Any]], RowTable],
+    table: Callable[[Sequence[RowHeader], Sequence[Any], NDArray[np.float32]], RowTable],
     taken: Callable[[int], None],
 ) -> None:
     """Append all blocks to an empty partition and to the pool. taken: told the rows so far after each block.
@@ -40,7 +41,7 @@ def take_in(
                 helpers = helpers or stack.enter_context(ThreadPoolExecutor(2, "warpmem-load"))
                 following = helpers.submit(next, found, None)
             n, next_id = len(block.headers), len(partition.names)
-            made = table(block.headers, block.metadata or ())
+            made = table(block.headers, block.metadata or (), block.vectors)
             ids = np.arange(next_id, next_id + n, dtype=np.int64)
             rows = ((), made.list_ids, ids, made.ordinals, made.columns, block.vectors)
             partition.names.begin(block.names)

@@ -7,6 +7,9 @@ import threading
 from collections.abc import Iterable
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..protocols import RowPool
 from ..records import RowChange
 
@@ -15,6 +18,9 @@ Name = tuple[bytes, int]
 
 KEY_BYTES = 20
 NAME_BYTES = KEY_BYTES + 4
+PAST = 1
+BLANK = 1 << 40
+"""What the ids of an owner's lists add to that of his current one: above every owner's."""
 _generations = itertools.count()
 
 
@@ -72,11 +78,12 @@ class Partition:
     committed during the load; `words` is an OwnerWords once a search asked for it, `entities` an OwnerNames,
     both made under `words_lock`. `changes` is odd while pool and these take in a change, and counts them.
     `codes` numbers the strings of attributes and declared keys; `inexact` are the
-    declared keys with a value that no cell can hold.
+    declared keys with a value that no cell can hold. `blank` tells that rows may wait for their vectors.
     """
 
     __slots__ = (
         "_places",
+        "blank",
         "born",
         "changes",
         "codes",
@@ -100,6 +107,7 @@ class Partition:
         self.words: Any = None
         self.entities: Any = None
         self.changes = 0
+        self.blank = False
         self.state: Literal["cold", "loading", "ready", "dropped"] = "cold"
         self.waiting: list[RowChange] = []
         self.generation = self.born = next_generation()
@@ -134,6 +142,14 @@ class Partition:
         return self._places
 
 
-def lists_of(owner: int) -> tuple[int, int]:
-    """The lists of an owner: rows that may be visible now, rows whose truth or knowledge has ended."""
-    return 2 * owner, 2 * owner + 1
+def lists_of(owner: int) -> tuple[int, ...]:
+    """The lists of an owner: rows that may be visible now, rows whose truth or knowledge has ended; and of
+    both those that wait for their vectors."""
+    current = 2 * owner
+    return current, current + PAST, current + BLANK, current + PAST + BLANK
+
+
+def owners_of(lists: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Whose lists these are, (n,) int64."""
+    owners: NDArray[np.int64] = (lists & (BLANK - 1)) >> 1
+    return owners

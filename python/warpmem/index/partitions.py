@@ -1,7 +1,8 @@
 """Every owner's rows over a backend's row pool: loaded from the log when first needed, kept in step by
 commits.
 
-An owner has two lists. Rows that may be visible now stand in the current list; rows whose truth or knowledge
+An owner has two lists, and two more of the same for rows that wait for their vectors, which only searches by
+words read. Rows that may be visible now stand in the current list; rows whose truth or knowledge
 has ended stand in the past list, which a search reads only when it asks for a moment before the last ending.
 So an ordinary search costs nothing for history.
 """
@@ -167,9 +168,14 @@ class PartitionedIndex(NamedPartitions):
             return pool is self._pool
 
     def _table(
-        self, owner: int, partition: Partition, rows: Sequence[Row | RowHeader], metadata: Sequence[Any]
+        self,
+        owner: int,
+        partition: Partition,
+        rows: Sequence[Row | RowHeader],
+        metadata: Sequence[Any],
+        vectors: NDArray[np.float32],
     ) -> RowTable:
-        return table(owner, partition, rows, metadata, self._columns, self._kind_code)
+        return table(owner, partition, rows, metadata, vectors, self._columns, self._kind_code)
 
     def _change(
         self, owner: int, partition: Partition, remove: Sequence[tuple[bytes, int]], add: Sequence[Row]
@@ -182,7 +188,8 @@ class PartitionedIndex(NamedPartitions):
         removes = list({places[name] for name in gone})
         n = len(add)
         next_id = len(partition.names)
-        made = self._table(owner, partition, add, [row.metadata for row in add])
+        vectors = np.array([row.vector for row in add], np.float32).reshape(n, self._dimension)
+        made = self._table(owner, partition, add, [row.metadata for row in add], vectors)
         # Names come first: a search may return a row the moment the pool publishes it.
         partition.names.extend((row.key, row.version) for row in add)
         partition.changes += 1
@@ -193,7 +200,7 @@ class PartitionedIndex(NamedPartitions):
                 np.arange(next_id, next_id + n, dtype=np.int64),
                 made.ordinals,
                 made.columns,
-                np.array([row.vector for row in add], np.float32).reshape(n, self._dimension),
+                vectors,
             )
         if partition.words is not None or partition.entities is not None:
             self._change_kept(partition, [places[name][1] for name in gone], next_id, add, made)
@@ -257,7 +264,7 @@ class PartitionedIndex(NamedPartitions):
             try:
                 if words:
                     self._words(owner, partition)
-                return tiers.warm(self._pool, np.array(lists_of(owner), np.int64), wait=wait)
+                return tiers.warm(self._pool, np.array(lists_of(owner)[:2], np.int64), wait=wait)
             except IndexCorrupt:
                 with partition.lock:
                     self._give_up(owner, partition)

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ..ops.blank import blank_rows
 from ..records import NEVER, Row, RowHeader, ScopePart, Term
 from .columns import float_image
 from .item_columns import ItemColumns
-from .partition import Partition, lists_of
+from .partition import BLANK, PAST, Partition
 
 VALID_FROM, VALID_TO, RECORDED_AT, RETIRED_AT, EXPIRES_AT, PRIORITY, KIND, AGENT, RUN = range(9)
 N_COLUMNS = 9
@@ -35,10 +36,11 @@ def table(
     partition: Partition,
     rows: Sequence[Row | RowHeader],
     metadata: Sequence[Any],
+    vectors: NDArray[np.float32],
     declared: ItemColumns,
     kind_code: Callable[[str], int],
 ) -> RowTable:
-    """The cells of rows of one owner. Strings that are new get their codes here."""
+    """The cells of rows of one owner, vectors (n, dim). Strings that are new get their codes here."""
     cells: list[Sequence[int]] = [
         [row.valid_from for row in rows],
         [row.valid_to for row in rows],
@@ -58,9 +60,10 @@ def table(
     past_until = partition.past_until
     if ended.any():
         past_until = max(past_until, int(ends[ended].max()))
-    current, past = lists_of(owner)
+    blank = blank_rows(vectors)
+    partition.blank |= bool(blank.any())
     return RowTable(
-        current + (past - current) * ended,
+        2 * owner + PAST * ended + BLANK * blank,
         np.array([row.ordinal for row in rows], np.uint32),
         columns.T.copy(),
         past_until,

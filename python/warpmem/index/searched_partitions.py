@@ -15,7 +15,7 @@ from ..records import NEVER, NOT, QUARANTINED, Match, ScoreParams, SearchRequest
 from .blend import MOST, Blended, Rows, Words, blend, both, most_repeated
 from .item_columns import ItemColumns
 from .owner_words import Sums
-from .partition import Partition
+from .partition import BLANK, PAST, Partition, owners_of
 from .row_columns import (
     EXPIRES_AT,
     KIND,
@@ -172,8 +172,8 @@ class SearchedPartitions(WordedPartitions):
     def _blended(self, asked: Asked, moments: dict[int, int]) -> list[list[Match]]:
         """Of a pool that does not: by its best and the best by words."""
 
-        def scan(requests: Sequence[SearchRequest], most: int) -> list[Rows]:
-            return self._scan(asked._replace(requests=requests, k=most))
+        def scan(requests: Sequence[SearchRequest], most: int, blank: bool) -> list[Rows]:
+            return self._scan(asked._replace(requests=requests, k=most), blank=blank)
 
         def match(hit: Blended) -> Match:
             key, version = asked.partitions[hit.owner].names[hit.row_id]
@@ -195,7 +195,7 @@ class SearchedPartitions(WordedPartitions):
             partition = asked.partitions.setdefault(owner, self._partition(owner))
             words = self._words(owner, partition)
             moments.setdefault(owner, partition.changes)
-            found[owner] = Words(words, len(partition.names), of_owner)
+            found[owner] = Words(words, len(partition.names), of_owner, partition.blank)
         return found
 
     def _check_k(self, requests: Sequence[SearchRequest], k: int) -> int:
@@ -205,14 +205,17 @@ class SearchedPartitions(WordedPartitions):
             raise InputError(f"k = {k} over {repeats} scopes of one owner exceeds {MOST}; ask for fewer")
         return repeats
 
-    def _scan(self, asked: Asked, sums: Sequence[Mapping[int, Sums]] = ()) -> list[Rows]:
-        """The k best rows of each request; one of an owner in several parts may come several times."""
+    def _scan(
+        self, asked: Asked, sums: Sequence[Mapping[int, Sums]] = (), *, blank: bool = False
+    ) -> list[Rows]:
+        """The k best rows of each request; one of an owner in several parts may come several times. blank:
+        those too that wait for their vectors; with sums, those of them that have a word."""
         params = asked.params
         segments: list[Segment] = []
         added: list[NDArray[np.float32]] = []
         repeats = self._check_k(asked.requests, asked.k)
         for number, request in enumerate(asked.requests):
-            self._segments(asked, number, request, segments, added, sums[number] if sums else None)
+            self._segments(asked, number, request, segments, added, sums[number] if sums else None, blank)
         if len(asked.requests) == 1:
             queries = asked.requests[0].vector.reshape(1, -1)
         else:
@@ -232,7 +235,7 @@ class SearchedPartitions(WordedPartitions):
             **({"added": added} if sums else {}),
         )
         return [
-            Rows(scores[i, :n], similarities[i, :n], lists[i, :n] >> 1, rows[i, :n])
+            Rows(scores[i, :n], similarities[i, :n], owners_of(lists[i, :n]), rows[i, :n])
             for i, n in enumerate(counts.tolist())
         ]
 
@@ -244,6 +247,7 @@ class SearchedPartitions(WordedPartitions):
         out: list[Segment],
         added: list[NDArray[np.float32]],
         sums: Mapping[int, Sums] | None,
+        blank: bool,
     ) -> None:
         """Append a request's segments, and what words add in each. Where the similarity has no weight, only
         rows with a word are looked at."""
@@ -279,20 +283,25 @@ class SearchedPartitions(WordedPartitions):
             terms.append((EXPIRES_AT, 0, since + 1, NEVER))
             if known_at is not None:
                 terms.append((RECORDED_AT, 0, _MIN, known_at))
-            bitmap = part.bitmap
-            if sums is not None and not asked.params.similarity:
-                bitmap = both(part, sums[part.owner].totals > 0)
-            out.append((number, 2 * part.owner, group, terms, part_values, bitmap))
+            current = 2 * part.owner
+            bitmap = worded = part.bitmap
+            if sums is not None and (partition.blank or not asked.params.similarity):
+                worded = both(part, sums[part.owner].totals > 0)
+                bitmap = bitmap if asked.params.similarity else worded
+            lists = [(current, bitmap)]
+            if partition.blank and (blank or sums is not None):
+                lists.append((current + BLANK, worded))
+            out += [(number, one, group, terms, part_values, bits) for one, bits in lists]
             if request.quarantined:
                 hidden: list[Term] = [
                     *terms,
                     (VALID_TO, 0, since + 1, NEVER),
                     (RETIRED_AT, 0, QUARANTINED, QUARANTINED),
                 ]
-                out.append((number, 2 * part.owner + 1, group, hidden, part_values, bitmap))
+                out += [(number, one + PAST, group, hidden, part_values, bits) for one, bits in lists]
             if since < partition.past_until or (known_at is not None and known_at < partition.past_until):
                 known = NEVER if known_at is None else known_at + 1
                 ended: list[Term] = [*terms, (VALID_TO, 0, since + 1, NEVER), (RETIRED_AT, 0, known, NEVER)]
-                out.append((number, 2 * part.owner + 1, group, ended, part_values, bitmap))
+                out += [(number, one + PAST, group, ended, part_values, bits) for one, bits in lists]
             if sums is not None:
                 added += [sums[part.owner].totals] * (len(out) - len(added))

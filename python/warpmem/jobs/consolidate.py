@@ -178,7 +178,7 @@ class _Exchange(NamedTuple):
             prepared = serving.writer.prepare(self.new, Defaults(scope=None))
 
         def change(transaction: Transaction) -> int:
-            serving.writer.check_in_use()
+            serving.writer.confirm(transaction)
             for record in self.old:
                 now = transaction.get(record.key)
                 if now is None or now.item.version != record.item.version:
@@ -208,7 +208,7 @@ def rebuild(tools: Tools, summary: MemoryItem, without: frozenset[str]) -> None:
         new = summary_of(left, text, "extract")
         tools.current.write(
             lambda serving: serving.writer.add(
-                [new], Defaults(scope=None), idempotency_key=None, durability=None,
+                [new], Defaults(scope=None), idempotency_key=None, durability=None, embed="now",
                 reading=lambda: tools.current.reading(serving),
             ),
             own_vectors=False,

@@ -17,7 +17,7 @@ from ..policy.filters import compile_filter
 from ..policy.reconcile import is_current
 from ..protocols import Log
 from ..records import Record, StoreIdentity
-from ..types import Change, ItemPage, MemoryItem, Order, ReembedStatus, Scope, Stats, Version
+from ..types import Change, ItemPage, MemoryItem, Order, PendingWork, ReembedStatus, Scope, Stats, Version
 from . import arguments
 from .cache import ItemCache, own
 
@@ -215,6 +215,7 @@ class Browser:
         reembedding: bool,
         models: Mapping[str, Mapping[str, Any]],
         spaces: dict[str, dict[str, Any]],
+        pending: Mapping[str, PendingWork],
     ) -> Stats:
         lag_changes, lag_seconds = self._log.lag()
         totals = self._log.totals()
@@ -241,6 +242,7 @@ class Browser:
             reembed=self._reembed(reembedding),
             models={name: dict(counters) for name, counters in models.items()},
             spaces=spaces,
+            pending=dict(pending),
         )
 
     def _reembed(self, running: bool) -> ReembedStatus | None:

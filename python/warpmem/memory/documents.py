@@ -145,7 +145,7 @@ class Documents:
         given_whole, *prepared = self._writer.prepare(items, _defaults(document))
 
         def change(transaction: Transaction) -> DocumentResult:
-            self._writer.check_in_use()
+            self._writer.confirm(transaction)
             whole = self._writer.checked(given_whole)
             counts = dict.fromkeys(("added", "superseded", "moved", "removed"), 0)
             whole_id = self._put_whole(transaction, whole, known)

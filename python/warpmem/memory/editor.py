@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError, NotFound, VersionConflict
 from ..ingest.graph import named_by
+from ..ops.blank import is_blank
 from ..ops.clock import to_micros
 from ..ops.ids import parse_id
 from ..policy import reconcile
@@ -17,7 +18,7 @@ from ..policy.metadata import check_caption, check_metadata, check_text
 from ..policy.schema import Schemas
 from ..protocols import Log, Transaction
 from ..records import Record
-from ..types import Durability, ItemUpdate, MemoryItem, Scope
+from ..types import Durability, EmbedWhen, ItemUpdate, MemoryItem, Scope
 from . import arguments
 from .digests import Digests
 from .spaces import MEDIA, OtherSpace, Spaces
@@ -45,6 +46,7 @@ class Editor:
         scope: Scope | None,
         expected_version: int | None,
         durability: Durability | None,
+        embed: EmbedWhen,
     ) -> MemoryItem:
         """Correct an item. Without expected_version it is tried again when another writer came first."""
         key = parse_id(item_id)
@@ -55,22 +57,27 @@ class Editor:
             if expected_version is not None and expected_version != known.item.version:
                 raise VersionConflict(expected_version, known.item.version)
             try:
-                return self._revise(known, fields, scope, durability).item
+                return self._revise(known, fields, scope, durability, embed).item
             except VersionConflict:
                 if expected_version is not None or attempt + 1 == _TRIES:
                     raise
         raise AssertionError("unreachable")
 
     def _revise(
-        self, known: Record, fields: ItemUpdate, scope: Scope | None, durability: Durability | None
+        self,
+        known: Record,
+        fields: ItemUpdate,
+        scope: Scope | None,
+        durability: Durability | None,
+        embed: EmbedWhen,
     ) -> Record:
         space = self._space(known)
-        item, vector = self._corrected(known, fields, space)
+        item, vector, later = self._corrected(known, fields, space, embed)
         digests = (self._digests.both(known.item), self._digests.both(item))
 
         def change(transaction: Transaction) -> Record:
             if vector is not None and space is None:
-                self._vectors.check_in_use(self._log)
+                self._vectors.confirm(self._log, transaction)
             record = reconcile.find(transaction, known.key, scope)
             corrected = item
             if fields.sources is msgspec.UNSET:  # an erasure takes ids out of them, and makes no version
@@ -83,6 +90,7 @@ class Editor:
                 based_on=known.item.version,
                 digests=digests,
                 earlier=self._log.get_version,
+                later=later,
             )
 
         return self._log.transact(change, durability)
@@ -95,8 +103,9 @@ class Editor:
         return space
 
     def _corrected(
-        self, record: Record, fields: ItemUpdate, space: OtherSpace | None
-    ) -> tuple[MemoryItem, NDArray[np.float32] | None]:
+        self, record: Record, fields: ItemUpdate, space: OtherSpace | None, embed: EmbedWhen
+    ) -> tuple[MemoryItem, NDArray[np.float32] | None, bool]:
+        """The item, its vector unless the old one stays, and whether a new one is made later."""
         given: dict[str, Any] = {
             name: value
             for name in fields.__struct_fields__
@@ -128,12 +137,15 @@ class Editor:
         if vector is not None:
             found = (self._vectors if space is None else space).given(vector, 1)
         elif item.text == record.item.text or is_caption:
-            return item, None
-        elif space is None:
-            found = self._vectors.embed([item.text], "document", owners)
-        else:
+            return item, None, False
+        elif space is not None:
             found = space.of_texts([item.text], owners)
-        return item, self._vectors.normalize(found)[0]
+        else:
+            made = self._vectors.embed_or_queue([item.text], owners, embed)
+            if made is None:
+                return item, None, True
+            found = made
+        return item, self._vectors.normalize(found)[0], False
 
     def revert(
         self,
@@ -149,13 +161,14 @@ class Editor:
         space = self._space(wanted)
         model_id = self._vectors.model_id if space is None else space.model_id
         vector = self._log.vector(key, version, self._vectors.identity)
+        later = space is None and vector is not None and is_blank(vector)
         if vector is None:
             made = self._vectors.embed([wanted.item.text], "document", [(wanted.item.scope.owner,)])
             vector = self._vectors.normalize(made)[0]
 
         def change(transaction: Transaction) -> Record:
             if space is None:
-                self._vectors.check_in_use(self._log)
+                self._vectors.confirm(self._log, transaction)
             record = reconcile.find(transaction, key, scope)
             if expected_version is not None and expected_version != record.item.version:
                 raise VersionConflict(expected_version, record.item.version)
@@ -167,12 +180,13 @@ class Editor:
                 transaction,
                 record,
                 msgspec.structs.replace(then, model_id=model_id),
-                vector,
+                None if later else vector,
                 based_on=record.item.version,
                 digests=(self._digests.both(record.item), self._digests.both(then)),
                 earlier=self._log.get_version,
                 operation="revert",
                 reason=f"what it was in version {version}",
+                later=later,
             )
 
         return self._log.transact(change, durability).item

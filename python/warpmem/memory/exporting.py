@@ -20,6 +20,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InputError
+from ..ops.blank import is_blank
 from ..ops.ids import parse_id
 from ..protocols import Log
 from ..types import MemoryItem, Scope
@@ -87,7 +88,7 @@ def _write(memory: Memory, log: Log, scope: Scope | None, stream: IO[bytes], vec
             fields = item_fields(item)
             if vectors:
                 vector = log.vector(parse_id(item.id), item.version, log.identity)
-                if vector is not None:
+                if vector is not None and not is_blank(vector):
                     fields["vector"] = base64.b64encode(np.asarray(vector, "<f4").tobytes()).decode()
             stream.write(with_check(fields))
             count += 1

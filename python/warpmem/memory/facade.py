@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 from ..config import Config
 from ..policy.schema import Schemas
 from ..protocols import Embedder, Log, SearchBackend, TokenCounter, Tracer
@@ -10,6 +12,7 @@ from .cache import ItemCache
 from .connected import Connected
 from .costs import CostLedger
 from .documented import Documented
+from .embed_later import EmbedLater
 from .embedding_cache import EmbeddingCache
 from .erasable import Erasable
 from .eraser import Eraser
@@ -19,6 +22,7 @@ from .ladder import Ladder
 from .lifetime import Lifetime
 from .maintenance import Maintained
 from .observed import Observed
+from .pending import Runner
 from .portable import Portable
 from .readable import Readable
 from .reasoning import Reasoned, Reasoning
@@ -86,9 +90,20 @@ class Memory(
         self._graph = Graph(log)
         self._current = Current(log, self._serve(log.identity, embedder), self._spaces)
         self._reembedding = Reembedding(log, self._current)
-        self._lifetime = Lifetime(self, log.close)
+        self._embed_later = EmbedLater(log, self._current)
+        background = config.background_work and not log.read_only
+        self._pending = Runner([self._embed_later], in_background=background)
+        self._lifetime = Lifetime(self, functools.partial(_release, self._pending, log))
         self._check_open = self._lifetime.check
         log.subscribe(self._cache.forget)
         log.subscribe(self._current.apply)
+        log.work.subscribe(self._pending.wake)
         self._jobs = parts.make_jobs(self._current)
         self._eraser = Eraser(log, self._current, self._jobs.rebuild, self._costs)
+        if background and next(log.work.all("embed"), None) is not None:
+            self._pending.wake()
+
+
+def _release(pending: Runner, log: Log) -> None:
+    pending.stop()
+    log.close()

@@ -97,7 +97,7 @@ class Inferring:
         claims = self._claims(window, known, extraction)
 
         def change(transaction: Transaction) -> list[AddResult]:
-            self._writer.check_in_use()
+            self._writer.confirm(transaction)
             there = [transaction.get(record.key) is not None for record in window]
             return [settle(transaction, claim, self._hands) for number, claim in claims if there[number]]
 

@@ -6,8 +6,6 @@ import contextlib
 from collections.abc import Callable
 from typing import Any, Self
 
-import msgspec
-
 from ..config import Config
 from ..errors import InputError, StoreError
 from ..ops import events
@@ -22,9 +20,11 @@ from .embedding_cache import EmbeddingCache
 from .jobbing import JobRunner
 from .ladder import Ladder
 from .lifetime import Lifetime
+from .pending import Runner
 from .reembed import BATCH, Given, Progress, Reembedding
 from .serving import Current, Parts, Serving
 from .spaces import Spaces
+from .stored_probe import StoredProbe
 from .vectors import Vectors
 
 _MAX_BATCH = 4096
@@ -43,6 +43,7 @@ class Maintained:
     _backend: SearchBackend
     _cache: ItemCache
     _embeddings: EmbeddingCache
+    _pending: Runner
     _ladder: Ladder
     _costs: CostLedger
     _tracer: Tracer | None
@@ -162,17 +163,18 @@ class Maintained:
             raise InputError(f"progress must be a function, not {type(progress).__name__}")
         arguments.check_count(batch, "batch", _MAX_BATCH)
         made = self._parts.make_embedder(embedder, dimension, model_id)
-        identity = msgspec.structs.replace(
-            self._log.identity, model_id=made.model_id, dimension=made.dimension
-        )
+
+        def vectors(identity: StoreIdentity) -> Vectors:
+            probe = StoredProbe(self._log, identity, made)
+            return Vectors(made, self._backend.normalize, identity, None, self._costs, self._tracer, probe)
 
         def serving(build: VectorBuild) -> Serving:
             return self._serve(build.identity, made)
 
-        vectors = Vectors(made, self._backend.normalize, identity, None, self._costs, self._tracer)
         with self._current.building(made):
-            rows = self._reembedding.run(vectors, serving, given, progress, batch)
+            rows = self._reembedding.run(made, vectors, serving, given, progress, batch)
         events.tell(events.INFO, "reembedded", rows=rows, model_id=made.model_id)
+        self._pending.wake()  # there may be what only the model before could not embed
         return rows
 
     def _serve(self, identity: StoreIdentity, embedder: Embedder) -> Serving:
@@ -191,6 +193,7 @@ class Maintained:
         self._save()
 
     def _save(self) -> None:
+        self._pending.stop()
         events.tell(events.INFO, "closed", path=self._config.path)
         # The next open can do without.
         with contextlib.suppress(StoreError, MemoryError, OSError):

@@ -16,6 +16,8 @@ from .costing import CostBy
 if TYPE_CHECKING:
     from .browser import Browser
     from .costs import CostLedger
+    from .embed_later import EmbedLater
+    from .pending import Runner
     from .reembed import Reembedding
     from .serving import Current
     from .spaces import Spaces
@@ -33,6 +35,8 @@ class Observed:
     _current: Current
     _reembedding: Reembedding
     _spaces: Spaces
+    _embed_later: EmbedLater
+    _pending: Runner
     _telemetry: Telemetry
     _costs: CostLedger
     _check_open: Callable[[], None]
@@ -46,6 +50,7 @@ class Observed:
         return self._browser.stats(
             self._config, vectors.identity, rows, device, self._backend.name, self._backend_reason, running,
             vectors.stats(), self._spaces.stats(),
+            {"embed": self._embed_later.status(self._pending.failure)},
         )  # fmt: skip
 
     def costs(

@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import Conflict, InputError
-from ..protocols import Log, VectorBuild
-from ..records import VersionName
+from ..protocols import Embedder, Log, VectorBuild
+from ..records import StoreIdentity, VersionName
 from ..types import MemoryItem
 from .serving import Current, Serving
-from .vectors import Vectors, background
+from .stored_texts import embed_stored
+from .vectors import Vectors
 
 Given = Literal["refuse"] | Callable[[Sequence[MemoryItem]], Any]
 Progress = Callable[[int, int], None]
@@ -40,7 +41,8 @@ class Reembedding:
 
     def run(
         self,
-        vectors: Vectors,
+        embedder: Embedder,
+        vectors: Callable[[StoreIdentity], Vectors],
         serving: Callable[[VectorBuild], Serving],
         given: Given,
         progress: Progress | None,
@@ -48,15 +50,16 @@ class Reembedding:
     ) -> int:
         """Build, switch, tidy up; returns how many vectors were made, by earlier attempts too.
 
-        vectors: of the new model. serving: what works with them once they are in use.
+        embedder: the new model. vectors: of it, in a store of this identity. serving: what works with them
+        once they are in use.
         """
         with self._alone():
             if self._before is not None:  # a call that was interrupted after it had switched
                 self._current.wait_unused(self._before)
-            build = self._log.build_vectors(vectors.model_id, vectors.dimension)
+            build = self._log.build_vectors(embedder.model_id, embedder.dimension)
             if build.job.done:  # a call that failed after it had switched
                 return self._finish(build)
-            maker = _Maker(self._log, vectors, given)
+            maker = _Maker(self._log, vectors(build.identity), given)
             total = build.count() if progress is not None else 0
 
             def tell() -> None:
@@ -88,7 +91,7 @@ class Reembedding:
 
     def _catch_up(self, build: VectorBuild, maker: _Maker, batch: int, tell: Callable[[], None]) -> None:
         while (unit := build.next(batch, self._log.entries)) is not None:
-            build.store(unit, maker.make(unit.lacking))
+            build.store(unit, maker.make(unit.lacking), maker.leave_probe)
             tell()
 
     def _switch(
@@ -128,33 +131,21 @@ class _Maker:
         self._log = log
         self._vectors = vectors
         self._given = given
+        self.leave_probe = vectors.leave_probe
 
     def make(self, names: Sequence[VersionName]) -> dict[VersionName, NDArray[np.float32]]:
         """By name, (dimension,) float32, normalised. Versions that are gone are left out."""
-        items = {name: record.item for name in names if (record := self._log.get_version(*name)) is not None}
-        if not items:
-            return {}
-        texts = [item.text for item in items.values()]
-        owners = [(item.scope.owner,) for item in items.values()]
-        with background("reembed"):
-            try:
-                rows = self._vectors.embed(texts, "document", owners)
-            except InputError:
-                rows = np.stack([self._one(item) for item in items.values()])
-        return dict(zip(items, self._vectors.normalize(rows), strict=True))
+        found = embed_stored(self._log, self._vectors, names, self._instead, "reembed")
+        return {name: vector for name, vector in found.items() if vector is not None}
 
-    def _one(self, item: MemoryItem) -> NDArray[np.float32]:
-        found: NDArray[np.float32]
-        try:
-            found = self._vectors.embed([item.text], "document", [(item.scope.owner,)])[0]
-        except InputError as error:
-            if self._given == "refuse":
-                raise InputError(
-                    f"version {item.version} of item {item.id} has no text that {self._vectors.model_id!r} "
-                    "can embed: pass given=, a function from such items to vectors"
-                ) from error
-            found = self._vectors.given(self._given([item]), 1)[0]
-        return found
+    def _instead(self, item: MemoryItem, error: InputError) -> NDArray[np.float32]:
+        if self._given == "refuse":
+            raise InputError(
+                f"version {item.version} of item {item.id} has no text that {self._vectors.model_id!r} "
+                "can embed: pass given=, a function from such items to vectors"
+            ) from error
+        vector: NDArray[np.float32] = self._vectors.given(self._given([item]), 1)[0]
+        return vector
 
 
 class _Last(Mapping[VersionName, NDArray[np.float32]]):

@@ -27,6 +27,7 @@ from .reader import Reader
 from .revocation import Revocations
 from .similar import NearDuplicates
 from .spaces import Spaces
+from .stored_probe import StoredProbe
 from .vectors import ModelMoved, Vectors
 from .writer import Writer
 
@@ -72,7 +73,8 @@ class Serving:
         spaces: Spaces,
     ) -> None:
         digests = Digests(identity.salt)
-        self.vectors = Vectors(embedder, backend.normalize, identity, embeddings, costs, tracer)
+        probe = StoredProbe(log, identity, embedder)
+        self.vectors = Vectors(embedder, backend.normalize, identity, embeddings, costs, tracer, probe)
         self.costs = costs
         self.embedder = embedder
         self.embeddings = embeddings
@@ -97,6 +99,10 @@ class Current:
         self._lock = threading.Lock()
         self._unused = threading.Condition(self._lock)
         self._building: list[Embedder] = []
+
+    @property
+    def read_only(self) -> bool:
+        return self._log.read_only
 
     @property
     def now(self) -> Serving:

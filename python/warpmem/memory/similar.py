@@ -48,22 +48,23 @@ class NearDuplicates:
             yield
 
     def stored(
-        self, items: Sequence[MemoryItem | None], vectors: Sequence[Any] | NDArray[np.float32]
+        self, items: Sequence[MemoryItem | None], vectors: Sequence[NDArray[np.float32] | None]
     ) -> list[tuple[Near, ...]]:
-        """For each item what is stored near it, nearest first; None stands for one that has nothing near.
-        vectors: (dim,) float32 each, normalised."""
+        """For each item what is stored near it, nearest first; None stands for one that has nothing near, and
+        in its place for a vector that is made later. vectors: (dim,) float32 each, normalised."""
         found: list[tuple[Near, ...]] = [()] * len(items)
         if self._threshold is None:
             return found
         asked: list[int] = []
         requests: list[SearchRequest] = []
         for number, item in enumerate(items):
-            if item is None or not may_be_near(item):
+            vector = vectors[number]
+            if item is None or vector is None or not may_be_near(item):
                 continue
             owner = self._log.owner(item.scope.owner)
             if owner is not None:
                 asked.append(number)
-                requests.append(_request(owner, item, vectors[number]))
+                requests.append(_request(owner, item, vector))
         if requests:
             params = ScoreParams(min_similarity=self._threshold)
             for number, matches in zip(asked, self._index.search(requests, _NEAREST, params), strict=True):
@@ -71,18 +72,19 @@ class NearDuplicates:
         return found
 
     def together(
-        self, items: Sequence[MemoryItem | None], vectors: Sequence[Any] | NDArray[np.float32]
+        self, items: Sequence[MemoryItem | None], vectors: Sequence[NDArray[np.float32] | None]
     ) -> dict[int, list[tuple[int, float]]]:
         """By item: (number, cosine) of the items before it in the same call that are near it, nearest
         first."""
         near: dict[int, list[tuple[int, float]]] = {}
         if self._threshold is None or len(items) < 2:
             return near
-        chosen = [i for i, item in enumerate(items) if item is not None and may_be_near(item)]
-        if len(chosen) < 2:
+        known = [(i, vector) for i, vector in enumerate(vectors) if vector is not None]
+        known = [(i, vector) for i, vector in known if (item := items[i]) is not None and may_be_near(item)]
+        if len(known) < 2:
             return near
-        asked = np.array(chosen, np.int64)
-        rows = np.stack([vectors[i] for i in chosen])
+        asked = np.array([i for i, _ in known], np.int64)
+        rows = np.stack([vector for _, vector in known])
         for start in range(0, len(asked), _BLOCK):
             cosines = rows[start : start + _BLOCK] @ rows.T
             for row, other in np.argwhere(cosines >= self._threshold).tolist():

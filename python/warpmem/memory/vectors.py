@@ -12,13 +12,23 @@ from numpy.typing import NDArray
 
 from ..embed.scheduled import ScheduledEmbedder
 from ..embed.vectors import as_vectors
-from ..errors import EmbeddingError, InputError, InvalidVector, ModelMismatch
+from ..errors import (
+    DeadlineExceeded,
+    EmbeddingError,
+    InputError,
+    InvalidVector,
+    ModelError,
+    ModelMismatch,
+    Overloaded,
+)
+from ..ops import cancel
 from ..ops.tracing import NO_SPAN
-from ..protocols import Embedder, Log, Tracer
+from ..protocols import Embedder, Log, Tracer, Transaction
 from ..records import StoreIdentity
-from ..types import Owner
+from ..types import EmbedWhen, Owner
 from .costs import CostLedger
 from .embedding_cache import EmbeddingCache, key
+from .stored_probe import StoredProbe
 
 _background: Final[ContextVar[str | None]] = ContextVar("background", default=None)
 
@@ -40,7 +50,7 @@ class ModelMoved(ModelMismatch):
 class Vectors:
     """An embedder and the canonical normalisation of a search backend. Thread-safe if the embedder is.
 
-    identity: what the store is while these are its vectors.
+    identity: what the store is while these are its vectors. probe: of the weights that made them.
     """
 
     def __init__(
@@ -51,24 +61,35 @@ class Vectors:
         cache: EmbeddingCache | None = None,
         costs: CostLedger | None = None,
         tracer: Tracer | None = None,
+        probe: StoredProbe | None = None,
     ) -> None:
         self.identity = identity
+        self._probe = probe
         self._embedder = ScheduledEmbedder(embedder)
         self._normalize = normalize
         self._cache = cache if cache is not None and cache.keeps else None
         self._costs = costs
         self._tracer = tracer
+        self.embeds = self._embedder.embeds
+        """Whether there is a model: else every vector comes from the caller."""
         self.dimension = embedder.dimension
         self.model_id = embedder.model_id
 
-    def check_in_use(self, log: Log) -> None:
-        """Inside a change: raises ModelMoved unless the store's vectors are of this model."""
+    def confirm(self, log: Log, transaction: Transaction) -> None:
+        """Inside a change that stores some of them: raises ModelMoved unless the store's vectors are of this
+        model; the first ones leave the probe of its weights."""
         if log.identity != self.identity:
             raise ModelMoved(
                 f"the store's model was changed to {log.identity.model_id!r} ({log.identity.dimension} "
                 f"dimensions) while a vector of {self.model_id!r} ({self.dimension}) was on its way: nothing "
                 "was stored; give a vector of the new model"
             )
+        self.leave_probe(transaction)
+
+    def leave_probe(self, transaction: Transaction) -> None:
+        """Inside a change that stores some of them, in use or not: as `confirm` does."""
+        if self._probe is not None:
+            self._probe.leave(transaction)
 
     def embed(
         self,
@@ -110,6 +131,25 @@ class Vectors:
                 out[i] = row
         return out
 
+    def embed_or_queue(
+        self, texts: Sequence[str], owners: Sequence[Sequence[Owner]], when: EmbedWhen
+    ) -> NDArray[np.float32] | None:
+        """As embed, of documents; None when they are to be embedded later, as `when` says. Raises as embed;
+        with "auto" only what another try would raise too: InputError, ModelMismatch."""
+        if not texts:
+            return np.empty((0, self.dimension), np.float32)
+        if when == "later" and self.embeds:
+            return None
+        try:
+            return self.embed(texts, "document", owners)
+        except (ModelError, Overloaded, DeadlineExceeded):
+            if when == "now":
+                raise
+            cancelled = cancel.current.get()
+            if cancelled is not None:
+                cancelled.check()  # who has given up wants nothing to be stored
+            return None
+
     def stats(self) -> dict[str, dict[str, Any]]:
         """By part: what the embedder's scheduler has done, and the cache."""
         return {
@@ -135,6 +175,8 @@ class Vectors:
             out = self._embedder.embed(texts, role, lane=lane, owner=owner, timeout=timeout, charge=charge)
         if not np.isfinite(out).all() or not out.any(axis=1).all():
             raise EmbeddingError("the embedder returned a vector with NaN, infinity, or zeros only")
+        if self._probe is not None:
+            self._probe.check()
         return out
 
     def given(self, value: Any, count: int) -> NDArray[np.float32]:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import UNSET, UnsetType
 
-from ..errors import InputError
+from ..errors import InputError, StoreReadOnly
 from ..ingest.media import one_of_a_modality
 from ..ingest.messages import to_new_items
 from ..ops.ids import parse_id
-from ..types import AddResult, Durability, ItemUpdate, MemoryItem, Scope
+from ..types import AddResult, Durability, EmbedWhen, ItemUpdate, MemoryItem, Scope
 from . import arguments
 from .inferring import stated
 from .writer import Defaults
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..config import Config
     from ..protocols import LanguageModel, TokenCounter, Tracer
     from .browser import Browser
+    from .pending import Runner
     from .reasoning import Reasoning
     from .serving import Current
     from .telemetry import Telemetry
@@ -35,6 +36,7 @@ class Writable:
     _config: Config
     _counter: TokenCounter
     _current: Current
+    _pending: Runner
     _reasoning: Reasoning
     _telemetry: Telemetry
     _tracer: Tracer | None
@@ -68,6 +70,7 @@ class Writable:
         idempotency_key: str | None = None,
         infer: Literal["none", "rules", "llm"] = "none",
         durability: Durability | None = None,
+        embed: EmbedWhen | None = None,
     ) -> AddResult | tuple[AddResult, ...]:
         """Remember `content`: a string, a Message or {"role", "content"}, a NewItem, a NewEntity, a
         NewRelation, or a list of them.
@@ -85,6 +88,12 @@ class Writable:
         again is not stored again, what changed ends what it was. `sources` of a memory begin with the
         message. A plain string is then a message. `expires_at` is the message's alone. When the model fails
         its error is raised and the messages are stored: `extract` tries again.
+
+        `embed`: "now"; "later", which stores at once and embeds in the background (or in `embed_pending`),
+        with the action "queued": until then the item is found by its words and not by similarity; "auto"
+        does so when the embedder is down, overloaded or fails, which else is an error with nothing stored.
+        None: as the store is configured ("now"). What has an embedder of its own, as images may, is always
+        embedded now; near-duplicates of what is embedded later are not looked for.
 
         Raises InputError, Conflict, EmbeddingError, Overloaded, DiskFull; with a model as the model.
 
@@ -114,6 +123,7 @@ class Writable:
         if key is not None and len(items) > 1:
             raise InputError(f"one key cannot name {len(items)} items; give each NewItem its own key")
         arguments.check_durability(durability)
+        when = self._when(embed)
         with self._telemetry.adding(len(items), self._tracer) as added:
             results = self._current.write(
                 lambda serving: serving.writer.add(
@@ -121,6 +131,7 @@ class Writable:
                     defaults,
                     idempotency_key=idempotency_key,
                     durability=durability,
+                    embed=when,
                     reading=lambda: self._current.reading(serving),
                     states=stated if infer == "rules" else lambda _: (),
                     retention=None if infer == "none" else self._retention(),
@@ -129,7 +140,8 @@ class Writable:
             )
             added.update(result.action for result in results)
         if model is not None:
-            self._infer([parse_id(result.id) for result in results if result.action == "added"], model)
+            new = [result.id for result in results if result.action in ("added", "queued")]
+            self._infer([parse_id(name) for name in new], model)
         return results if was_list else results[0]
 
     def extract(self, ids: Sequence[str], *, scope: Scope | None = None) -> tuple[AddResult, ...]:
@@ -168,6 +180,7 @@ class Writable:
         vectors: Any = None,
         idempotency_key: str | None = None,
         durability: Durability | None = None,
+        embed: EmbedWhen | None = None,
     ) -> tuple[AddResult, ...]:
         """Remember up to 10,000 things in one atomic change; NewItem.scope may differ from item to item.
 
@@ -177,10 +190,27 @@ class Writable:
             raise InputError(f"add_many takes a list, not {type(items).__name__}")
         results = self.add(
             list(items), scope=arguments.one_scope(scope, user_id, agent_id, run_id, corpus_id), kind=kind,
-            vector=vectors, idempotency_key=idempotency_key, durability=durability,
+            vector=vectors, idempotency_key=idempotency_key, durability=durability, embed=embed,
         )  # fmt: skip
         assert isinstance(results, tuple)
         return results
+
+    def embed_pending(self) -> int:
+        """Embed everything that was stored to be embedded later, here and now; returns how many vectors this
+        call made. What the model cannot embed stays as it is. Raises EmbeddingError, Overloaded and what else
+        keeps it from going on; what was embedded by then is stored.
+        """
+        self._check_open()
+        if self._current.read_only:
+            raise StoreReadOnly("the store was opened read-only: open it without to embed what waits")
+        return self._pending.run()
+
+    def _when(self, embed: EmbedWhen | None) -> EmbedWhen:
+        if embed is None:
+            return self._config.embed
+        if not isinstance(embed, str) or embed not in ("now", "later", "auto"):
+            raise InputError("embed must be 'now', 'later' or 'auto'")
+        return embed
 
     def update(
         self,
@@ -203,8 +233,9 @@ class Writable:
         """Correct what was known: same id, next version; the old version stays in history and under
         `known_at`.
 
-        What is not given stays; `metadata` replaces all of it. A changed text is embedded again. Raises
-        NotFound, VersionConflict when `expected_version` is not the current one, InputError.
+        What is not given stays; `metadata` replaces all of it. A changed text is embedded again, now or later
+        as the store's configuration says. Raises NotFound, VersionConflict when `expected_version` is not the
+        current one, InputError.
         """
         self._check_open()
         arguments.check_durability(durability)
@@ -216,7 +247,9 @@ class Writable:
         )  # fmt: skip
         known = arguments.check_scope(scope)
         return self._current.write(
-            lambda serving: serving.editor.update(id, fields, known, expected_version, durability),
+            lambda serving: serving.editor.update(
+                id, fields, known, expected_version, durability, self._config.embed
+            ),
             own_vectors=vector is not UNSET,
         )
 

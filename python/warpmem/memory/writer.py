@@ -21,7 +21,7 @@ from ..policy.metadata import check_caption, check_metadata, check_text
 from ..policy.schema import Schemas
 from ..policy.similar import Near
 from ..protocols import Log, Transaction
-from ..types import AddResult, Durability, MemoryItem, NewItem, Scope
+from ..types import AddResult, Durability, EmbedWhen, MemoryItem, NewItem, Scope
 from . import arguments
 from .adding import Adding, Call, Calls, add_group, replay
 from .checked import Checked, content, embed_elsewhere
@@ -49,7 +49,7 @@ class Defaults(msgspec.Struct, frozen=True, kw_only=True):
     entities: Sequence[str] = ()
 
 
-Rows = NDArray[np.float32] | Sequence[NDArray[np.float32]]
+Rows = Sequence["NDArray[np.float32] | None"]
 """A vector for each item, of one dimension in an array."""
 
 
@@ -81,6 +81,7 @@ class Writer:
         *,
         idempotency_key: str | None,
         durability: Durability | None,
+        embed: EmbedWhen,
         reading: Callable[[], AbstractContextManager[None]],
         states: Callable[[MemoryItem], Sequence[str]] = lambda _: (),
         retention: timedelta | None = None,
@@ -105,8 +106,9 @@ class Writer:
             facts = [self._check(fact, Defaults(scope=None), None) for fact in _facts(entry, states)]
             followers[number] = list(range(len(checked), len(checked) + len(facts)))
             checked += facts
-        vectors = self._embed(checked)
-        size = sum(row.nbytes for row in vectors) + sum(len(entry.item.text) for entry in checked)
+        vectors = self._embed(checked, embed)
+        size = sum(len(entry.item.text) for entry in checked)
+        size += sum(row.nbytes for row in vectors if row is not None)
         # What lies in another space has no wording.
         new = [entry.item if entry.space is None else None for entry in checked]
         together = self._near.together(new, vectors)
@@ -117,7 +119,7 @@ class Writer:
 
             def change(transaction: Transaction) -> tuple[AddResult, ...]:
                 if any(item is not None for item in new):
-                    self._vectors.check_in_use(self._log)
+                    self._vectors.confirm(self._log, transaction)
                 adding = Adding(transaction, prepared, together, self.put, followers)
                 results: list[AddResult] = []
                 for call, numbers in calls:
@@ -131,13 +133,13 @@ class Writer:
         return [entry.item for entry in self._check_all(items, defaults)]
 
     def prepare(self, items: Sequence[NewItem], defaults: Defaults) -> list[reconcile.Prepared]:
-        """Items checked and embedded, for a change that begins with check_in_use()."""
+        """Items checked and embedded, for a change that begins with confirm()."""
         checked = self._check_all(items, defaults)
-        return self._prepared(checked, self._embed(checked), [()] * len(checked))
+        return self._prepared(checked, self._embed(checked, "now"), [()] * len(checked))
 
-    def check_in_use(self) -> None:
+    def confirm(self, transaction: Transaction) -> None:
         """Inside a change: raises ModelMoved unless what was prepared is of the store's model."""
-        self._vectors.check_in_use(self._log)
+        self._vectors.confirm(self._log, transaction)
 
     def checked(self, prepared: reconcile.Prepared) -> reconcile.Prepared:
         """Inside a change: what was prepared, without trust where a source of it is revoked."""
@@ -269,31 +271,36 @@ class Writer:
         space = next(iter(spaces.values()))
         return (self._vectors if space is None else space).given(vectors, len(items))
 
-    def _embed(self, checked: Sequence[Checked]) -> Rows:
-        """(dimension,) float32 each, normalised: the vectors that were given, and those that are made."""
+    def _embed(self, checked: Sequence[Checked], when: EmbedWhen) -> Rows:
+        """(dimension,) float32 each, normalised: the vectors that were given, and those that are made; None
+        for texts that are embedded later."""
         if all(entry.space is None for entry in checked):
-            return self._embed_texts(checked)
+            return self._embed_texts(checked, when)
         rows: list[Any] = [None] * len(checked)
         for space in {id(entry.space): entry.space for entry in checked}.values():
             numbers = [i for i, entry in enumerate(checked) if entry.space is space]
             group = [checked[i] for i in numbers]
-            made = self._embed_texts(group) if space is None else embed_elsewhere(space, group)
+            made = self._embed_texts(group, when) if space is None else embed_elsewhere(space, group)
             for i, row in zip(numbers, made, strict=True):
                 rows[i] = row
         return rows
 
-    def _embed_texts(self, checked: Sequence[Checked]) -> NDArray[np.float32]:
-        """(n, dimension) float32, normalised, in the space of the texts."""
+    def _embed_texts(self, checked: Sequence[Checked], when: EmbedWhen) -> Rows:
+        """The same, in the space of the texts."""
         out = np.empty((len(checked), self._vectors.dimension), np.float32)
         wanted = [i for i, entry in enumerate(checked) if entry.vector is None]
         for i, entry in enumerate(checked):
             if entry.vector is not None:
                 out[i] = entry.vector
-        if wanted:
-            items = [checked[i].item for i in wanted]
-            owners = [(item.scope.owner,) for item in items]
-            out[wanted] = self._vectors.embed([item.text for item in items], "document", owners)
-        return self._vectors.normalize(out)
+        texts = [checked[i].item.text for i in wanted]
+        found = self._vectors.embed_or_queue(texts, [(checked[i].item.scope.owner,) for i in wanted], when)
+        if found is not None:
+            out[wanted] = found
+            return list(self._vectors.normalize(out))
+        later = set(wanted)
+        ready = [i for i in range(len(checked)) if i not in later]
+        vectors = dict(zip(ready, self._vectors.normalize(out[ready]), strict=True))
+        return [vectors.get(i) for i in range(len(checked))]
 
 
 def _first(*values: Any) -> Any:

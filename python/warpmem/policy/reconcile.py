@@ -52,7 +52,8 @@ _JOINS_SOURCES = frozenset({ENTITY, RELATION})
 
 
 class Prepared(msgspec.Struct, frozen=True):
-    """An item ready to be stored: checked, embedded, its digests computed.
+    """An item ready to be stored: checked, embedded (else `vector` is None and made later), its digests
+    computed.
 
     `valid_from_given` tells a time that the caller named from one that defaulted to now. `near`: what is
     stored near it, nearest first. `given`: the trust it came with, where a revoked source took that away.
@@ -102,6 +103,8 @@ def add(
             return _merge(transaction, known, prepared, near, duplicate_of(known.item))
     replaced = _close_previous(transaction, item, chain)
     record = _store(transaction, owner, item, prepared)
+    if prepared.vector is None:
+        return AddResult(format_id(record.key), "queued", replaced)
     return AddResult(format_id(record.key), "added" if replaced is None else "superseded", replaced)
 
 
@@ -219,6 +222,7 @@ def update(
     earlier: Earlier,
     operation: Operation = "update",
     reason: str | None = None,
+    later: bool = False,
 ) -> Record:
     """Store `item`, made from version `based_on` of `record`, as its next version. Raises VersionConflict.
 
@@ -237,7 +241,7 @@ def update(
         _close_previous(transaction, item, chain, record.key)
     revised = transaction.revise(
         record, item, vector, operation=operation, reason=reason,
-        duplicate=(forget, remember), slot=(leave, enter),
+        duplicate=(forget, remember), slot=(leave, enter), later=later,
     )  # fmt: skip
     if leave is not None and leave != enter:
         _reopen_previous(transaction, record, leave, earlier)

@@ -9,12 +9,13 @@
     Transaction     storage/transaction.py
     VectorBuild     storage/vector_build.py
     Erasures        storage/erasure.py
+    WorkQueue       storage/work.py
     RowPool, SearchBackend            index/cpu.py, index/numpy_ref.py, index/ivf_pool.py
     Index           index/partitions.py
     EntityNames     index/seen_names.py
     Tracer, Span    ops/otel.py
 
-models.py, storage.py, search.py and tracing.py hold the contracts; the values that cross them are in
+models.py, storage.py, work.py, search.py and tracing.py hold the contracts; the values that cross them are in
 records.py.
 """
 
@@ -24,6 +25,7 @@ from .models import Clock, Embedder, LanguageModel, MediaEmbedder, Reranker, Tok
 from .search import EntityNames, FileBackend, Index, RowPool, SearchBackend
 from .storage import Engine, Erasures, Log, Transaction, VectorBuild
 from .tracing import Span, Tracer
+from .work import WorkQueue
 
 __all__ = [
     "Clock",
@@ -44,4 +46,5 @@ __all__ = [
     "Tracer",
     "Transaction",
     "VectorBuild",
+    "WorkQueue",
 ]

@@ -29,6 +29,9 @@ class Embedder(Protocol):
     parallel              how many calls of `embed` it serves at a time, now; 1 where it does not say
     place                 a string that names the device or endpoint it shares with others
     token_costs(texts)    what each text costs, at least 1; a token for four bytes where it does not say
+    probe                 the vector of a fixed text, (dimension,) float32, by the weights that answer now;
+                          None before any did. A store refuses weights that give another one than those that
+                          made its vectors, and calls `forget_probe()`, so that it is asked for again
     embed(..., timeout=)  seconds after which nobody needs the vectors any more
     """
 

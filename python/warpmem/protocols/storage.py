@@ -21,8 +21,10 @@ from ..records import (
     Space,
     StoreIdentity,
     VersionName,
+    WorkKind,
 )
 from ..types import Durability, MemoryItem, Operation, Order, Owner, Scope
+from .work import WorkQueue
 
 T = TypeVar("T")
 
@@ -142,15 +144,15 @@ class Transaction(Protocol):
         self,
         owner: int,
         item: MemoryItem,
-        vector: NDArray[np.float32],
+        vector: NDArray[np.float32] | None,
         *,
         duplicate: bytes | None,
         slot: bytes | None,
         space: int = 0,
     ) -> Record:
-        """Store a first version. `item.id`, ordinal and recorded times are set here. `duplicate` and `slot`
-        are the digests to find it by. space: the number of the one that the vector lies in, in all versions
-        of the item."""
+        """Store a first version, whose vector is made later where it is None. `item.id`, ordinal and recorded
+        times are set here. `duplicate` and `slot` are the digests to find it by. space: the number of the one
+        that the vector lies in, in all versions of the item."""
         ...
 
     def revise(
@@ -163,8 +165,10 @@ class Transaction(Protocol):
         reason: str | None = None,
         duplicate: tuple[bytes | None, bytes | None] = (None, None),
         slot: tuple[bytes | None, bytes | None] = (None, None),
+        later: bool = False,
     ) -> Record:
-        """Store the next version of `old`; the old one goes to history. vector None keeps the old vector.
+        """Store the next version of `old`; the old one goes to history. vector None keeps the old vector, or
+        waits as the old version does; with `later` its own is made later.
         reason: why, for history; never the text of a memory.
         duplicate: (digest to forget, digest to remember). slot: (slot to leave, slot to enter), where they
         differ. An item with a slot keeps its `valid_from`, by which delete() finds it there."""
@@ -172,6 +176,14 @@ class Transaction(Protocol):
 
     def touch(self, record: Record) -> Record:
         """Note that a duplicate was added: `touched_at` becomes now. Not a new version."""
+        ...
+
+    def embed(self, key: bytes, version: int, vector: NDArray[np.float32]) -> bool:
+        """Give a version the vector that it waits for; False, with nothing changed, when it does not wait."""
+        ...
+
+    def refuse(self, kind: WorkKind, key: bytes, version: int, model_id: str) -> None:
+        """Note of what waits for a version that this model cannot do it."""
         ...
 
     def delete(
@@ -205,8 +217,14 @@ class VectorBuild(Protocol):
         Log.entries."""
         ...
 
-    def store(self, unit: BuildUnit, vectors: Mapping[VersionName, NDArray[np.float32]]) -> None:
-        """Take a step: `vectors` has (dim,) float32, normalised, for its lacking rows that still exist."""
+    def store(
+        self,
+        unit: BuildUnit,
+        vectors: Mapping[VersionName, NDArray[np.float32]],
+        also: Callable[[Transaction], None],
+    ) -> None:
+        """Take a step: `vectors` has (dim,) float32, normalised, for its lacking rows that still exist. also:
+        what else the change does."""
         ...
 
     def switch(
@@ -272,6 +290,8 @@ class Log(Protocol):
 
     @property
     def erasures(self) -> Erasures: ...
+    @property
+    def work(self) -> WorkQueue: ...
     @property
     def identity(self) -> StoreIdentity: ...
     @property

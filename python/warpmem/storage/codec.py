@@ -16,6 +16,7 @@ from typing import Final
 from ..errors import FormatError, StoreCorrupt
 from ..ops.digest import digest16
 from ..ops.ids import KEY_BYTES, OWNER_BYTES, owner_prefix
+from ..records import WorkKind
 from .crc import crc32c
 
 __all__ = [
@@ -30,6 +31,9 @@ __all__ = [
     "SLOT",
     "VECTOR_FAMILIES",
     "VERSION_KEY_BYTES",
+    "WORK",
+    "WORK_KEY_BYTES",
+    "WORK_KINDS",
     "digest16",
     "family_checksum",
     "history_key",
@@ -46,11 +50,14 @@ __all__ = [
     "read_remembered_key",
     "read_slot_suffix",
     "read_version_key",
+    "read_work_key",
     "remembered_key",
     "seal",
     "slot_suffix",
     "unseal",
     "vector_key",
+    "work_key",
+    "work_prefix",
 ]  # fmt: skip
 
 FIRST_FAMILIES: Final = ("log", "items", "vectors", "history", "owners", "listing", "lookup", "meta")
@@ -78,6 +85,11 @@ DUPLICATE: Final = b"d"
 SLOT: Final = b"k"
 IDEMPOTENCY: Final = b"i"
 REMEMBERED: Final = b"t"
+
+WORK: Final = b"w"
+WORK_KINDS: Final[dict[WorkKind, bytes]] = {"embed": b"e"}
+WORK_KEY_BYTES: Final = 2 + KEY_BYTES + 4
+"""Length of a key of family jobs that names what waits."""
 
 _TIME_OFFSET: Final = 1 << 63
 _VERSION: Final = bytes([FORMAT_VERSION])
@@ -221,6 +233,22 @@ def read_remembered_key(key: bytes) -> tuple[int, bytes]:
     """(time, digest) of a REMEMBERED key. Raises StoreCorrupt on a wrong length."""
     _sized("lookup", key, OWNER_BYTES + 1 + 8 + 16)
     return int.from_bytes(key[5:13], "big") - _TIME_OFFSET, key[13:]
+
+
+def work_prefix(kind: WorkKind, head: bytes = b"") -> bytes:
+    """What the keys of family jobs begin with that name work of a kind, for an owner or an item (`head`)."""
+    return WORK + WORK_KINDS[kind] + head
+
+
+def work_key(kind: WorkKind, key: bytes, version: int) -> bytes:
+    """Family jobs: tag WORK, kind, item key, version; 26 bytes."""
+    return work_prefix(kind, key) + version.to_bytes(4, "big")
+
+
+def read_work_key(key: bytes) -> tuple[bytes, int]:
+    """(item key, version) of a work_key. Raises StoreCorrupt on a wrong length."""
+    _sized("jobs", key, WORK_KEY_BYTES)
+    return key[2 : 2 + KEY_BYTES], int.from_bytes(key[2 + KEY_BYTES :], "big")
 
 
 def prefix_range(prefix: bytes) -> tuple[bytes, bytes]:

@@ -23,7 +23,8 @@ _UUID = 16
 _OWNED = ("items", "listing", "history", *codec.VECTOR_FAMILIES, "lookup")
 """Families whose keys begin with an owner. Items first: what has no item is found by nobody."""
 _VERSIONS = ("history", *codec.VECTOR_FAMILIES)
-_COUNTED = {"items": "items", "history": "history", "listing": "listing", "lookup": "lookups"}
+_WORK = [codec.work_prefix(kind) for kind in codec.WORK_KINDS]
+_COUNTED = {"items": "items", "history": "history", "listing": "listing", "lookup": "lookups", "jobs": "work"}
 
 
 class ErasingTransaction(StoreTransaction):
@@ -62,6 +63,7 @@ class ErasingTransaction(StoreTransaction):
     def erase_owner(self, number: int, limit: int) -> bool:
         """Remove up to `limit` values of an owner that was hidden; whether that was all."""
         left = self._remove_some(_OWNED, owner_prefix(number), limit)
+        left = self._remove_work(owner_prefix(number), left)
         if left:
             self._put_owner(number, OwnerValue("user", "", 0, 0))
         self._erased[number] = None
@@ -87,6 +89,7 @@ class ErasingTransaction(StoreTransaction):
         left = limit
         for key in keys:
             left = self._remove_some(_VERSIONS, key, left)
+            left = self._remove_work(key, left)
             self._erased[owner_of(key)] = None
             if not left:
                 return False
@@ -168,6 +171,12 @@ class ErasingTransaction(StoreTransaction):
                     self._one_item_less(owner_of(key))
             if not left:
                 break
+        return left
+
+    def _remove_work(self, prefix: bytes, left: int) -> int:
+        """The same for what waits to be done for an owner or an item."""
+        for head in _WORK:
+            left = self._remove_some(("jobs",), head + prefix, left)
         return left
 
     def _remove(self, family: str, key: bytes) -> None:

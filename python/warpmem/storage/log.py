@@ -44,6 +44,7 @@ from ..records import (
 from ..types import Durability, Order, Owner
 from . import codec
 from .committer import Committer
+from .embedding import EmbeddingTransaction
 from .erasing import ErasingTransaction
 from .erasure import StoreErasures
 from .identity import FORMAT, identity_entry, read_identity
@@ -53,6 +54,7 @@ from .spaces import owner_spaces, read_spaces
 from .transaction import StoreTransaction, owner_digest
 from .values import HistoryValue, ItemValue, OwnerValue, decode, decode_row, make_record, row_space
 from .vector_build import BuildTransaction, VectorBuild, begin, read_job, tidy
+from .work import StoreWork
 
 T = TypeVar("T")
 S = TypeVar("S", bound=StoreTransaction)
@@ -81,6 +83,7 @@ class StoreLog:
         self._subscribers: list[Callable[[Sequence[RowChange]], None]] = []
         self._timeout = timeout
         self._committer = Committer(self._write, self._sync, self._apply, max_queue, max_queue_bytes)
+        self.work = StoreWork(engine)
         self.erasures = StoreErasures(
             engine, lambda change: self._transact(ErasingTransaction, change, "sync", None, 0)
         )
@@ -90,7 +93,9 @@ class StoreLog:
     def transact(
         self, change: Callable[[Transaction], T], durability: Durability | None = None, size: int = 0
     ) -> T:
-        return self._transact(StoreTransaction, change, durability or self._durability, self._timeout, size)
+        return self._transact(
+            EmbeddingTransaction, change, durability or self._durability, self._timeout, size
+        )
 
     def build_vectors(self, model_id: str, dimension: int) -> VectorBuild:
         def run(change: Callable[[BuildTransaction], T], durability: Durability) -> T:
@@ -158,6 +163,8 @@ class StoreLog:
         self._tell(transaction.effects)
         if isinstance(transaction, BuildTransaction) and transaction.applied is not None:
             transaction.applied()
+        if transaction.queued:
+            self.work.tell()
 
     def _tell(self, effects: Sequence[RowChange]) -> None:
         if any(effect.erased for effect in effects):

@@ -40,12 +40,14 @@ from .reports import Faults, Lost, RepairReport
 from .rocks import RocksEngine
 from .transaction import owner_digest
 from .values import OwnerValue, RememberedValue, decode, encode
+from .vector_build import JOB_KEY
 from .verify import Progress, verify_store
 
 _REBUILT: Final = frozenset(
     ("log", "items", "history", "owners", "listing", "lookup", "jobs", *codec.VECTOR_FAMILIES)
 )
-"""Families that are not copied as they are. A job's vectors are begun anew, and so is the job."""
+"""Families that are not copied as they are. A job's vectors are begun anew, and so is the job; what waits for
+its vector is written with the rows."""
 
 
 def repair_store(
@@ -180,6 +182,8 @@ def _identity(source: Source, lost: list[Lost]) -> tuple[StoreIdentity, bool]:
 def _job(source: Source) -> ReembedJob | None:
     """The change of the model that was under way; its vectors are not brought over."""
     for key, stored in source.others("jobs"):
+        if key != JOB_KEY:
+            continue
         with contextlib.suppress(StoreCorrupt):
             return decode(codec.unseal("jobs", key, stored), ReembedJob)
     return None

@@ -23,6 +23,7 @@ class Evidence(msgspec.Struct):
     items    what once stood in family items, newest first, up to a deletion
     removed  the last thing that was done in family items was to delete it
     gone     (tag of the family, version) that were deleted last
+    waiting  versions that wait for their vector, and since when; dimension: that it will have
     space    number of the one that its vectors lie in
     """
 
@@ -33,6 +34,8 @@ class Evidence(msgspec.Struct):
     vectors: dict[int, NDArray[np.float32]] = {}
     gone: set[tuple[bytes, int]] = set()
     log: list[LogEntry] = []
+    waiting: dict[int, int] = {}
+    dimension: int = 0
     space: int = 0
 
 
@@ -131,11 +134,14 @@ def _past(versions: dict[int, ItemValue], number: int) -> HistoryValue:
 def _vector(
     found: Evidence, versions: dict[int, ItemValue], item: ItemValue, embed: Embed | None, out: Outcome
 ) -> NDArray[np.float32] | None:
-    """The version's own vector, that of another version with the same text, or a new one."""
+    """The version's own vector, that of another version with the same text, zeros while it waits for one, or
+    a new one."""
     for number in (item.version, *found.vectors):
         other = versions.get(number)
         if number in found.vectors and other is not None and other.text == item.text:
             return found.vectors[number]
+    if item.version in found.waiting and not found.space:
+        return np.zeros(found.dimension, np.float32)
     if embed is None or found.space or not item.text:
         return None
     out.embedded += 1

@@ -21,13 +21,14 @@ from .repair_items import Evidence
 from .rocks import RocksEngine
 from .salvage_tables import Entry
 from .spaces import is_space_key
-from .values import HistoryValue, ItemValue, decode, encode, is_text_row, row_space
+from .values import HistoryValue, ItemValue, WorkValue, decode, encode, is_text_row, row_space
 
 _BATCH: Final = 1000
 _FAMILY: Final = "items"  # of the scratch engine: one is enough
 _ORDER: Final = 8
 _TOP: Final = (1 << 64) - 1
 _ITEM, _OTHER, _LOG, _NOTE = b"I", b"O", b"L", b"N"
+_WAITING: Final = b"q"
 _TAGS: Final = {
     "items": b"i",
     "history": b"h",
@@ -54,6 +55,8 @@ class Source:
                 continue
             if family in _TAGS and len(key) >= KEY_BYTES:
                 place = _ITEM + key[:KEY_BYTES] + _TAGS[family] + key[KEY_BYTES:]
+            elif family == "jobs" and key[:1] == codec.WORK and len(key) == codec.WORK_KEY_BYTES:
+                place = _ITEM + key[2 : 2 + KEY_BYTES] + _WAITING + key[1:2] + key[2 + KEY_BYTES :]
             elif family == "log":
                 place = _LOG + key
             else:
@@ -149,13 +152,15 @@ class Source:
             if found is None or found.key != item:
                 if found is not None:
                     yield found
-                found = Evidence(item)
+                found = Evidence(item, dimension=dimension)
             tag, rest = key[1 + KEY_BYTES : 2 + KEY_BYTES], key[2 + KEY_BYTES :]
             try:
                 if tag in (b"i", b"h", b"l"):
                     _add(found, tag, rest, stored)
                 elif tag == _TAGS[vectors] and not self._is_cleared(vectors, key):
                     _add_vector(found, vectors, rest, stored, dimension)
+                elif tag == _WAITING and rest[:1] == codec.WORK_KINDS["embed"]:
+                    _add_waiting(found, rest[1:], stored)
             except StoreCorrupt as error:
                 skipped(str(error))
         if found is not None:
@@ -199,6 +204,13 @@ def _add_vector(found: Evidence, family: str, rest: bytes, stored: bytes, dimens
         if space or size == dimension:
             found.space = space
             found.vectors[version] = np.frombuffer(payload, "<f4", size, len(payload) - 4 * size)
+
+
+def _add_waiting(found: Evidence, rest: bytes, stored: bytes) -> None:
+    if _is_newest(found, _WAITING, rest, stored, found.waiting):
+        version = int.from_bytes(rest[:4], "big")
+        payload = codec.unseal("jobs", codec.work_key("embed", found.key, version), stored)
+        found.waiting[version] = decode(payload, WorkValue).since
 
 
 def _is_newest(found: Evidence, tag: bytes, rest: bytes, stored: bytes, known: Collection[int]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from ..ops.blank import is_blank
 from ..ops.ids import OWNER_BYTES, owner_of
 from ..protocols import Engine
 from ..records import SPACES, Space, StoreIdentity
@@ -14,7 +15,7 @@ from .repair_items import Embed, Evidence, Outcome, settle
 from .repair_source import Source
 from .reports import Lost
 from .spaces import owner_spaces_key, space_key
-from .values import ItemValue, OwnerValue, encode, encode_row, make_record, make_row
+from .values import ItemValue, OwnerValue, WorkValue, encode, encode_row, make_record, make_row
 
 STUB, UNLOGGED, DUPLICATE, CHANGED = b"S", b"U", b"D", b"C"
 """Kinds of notes (repair_source.py): sequences that become stubs, entries to append, ids by the digest of
@@ -86,6 +87,9 @@ class Writer:
             for version, vector in out.vectors.items():
                 row = make_row(make_record(found.key, versions[version]), vector, found.space)
                 self.put(self._identity.vectors, codec.vector_key(found.key, version), encode_row(row))
+                if is_blank(vector):
+                    since = found.waiting.get(version, versions[version].recorded_at)
+                    self.put("jobs", codec.work_key("embed", found.key, version), encode(WorkValue(since)))
             if found.space:
                 self._see_space(number, found.space, out)
         elif out.history:

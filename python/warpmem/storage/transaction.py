@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError, StoreCorrupt
+from ..ops.blank import is_blank
 from ..ops.clock import to_datetime, to_micros
 from ..ops.digest import digest16
 from ..ops.ids import KeyMaker, format_id, owner_of, owner_prefix
 from ..protocols import Engine
-from ..records import SPACES, LogEntry, Record, Row, RowChange, Space, StoreIdentity
+from ..records import SPACES, LogEntry, Record, Row, RowChange, Space, StoreIdentity, Work
 from ..types import MemoryItem, Operation, Owner
 from . import codec
 from .spaces import owner_spaces_key, read_space, space_key
@@ -33,6 +34,7 @@ from .values import (
     make_row,
     scope_tuple,
 )
+from .work import WorkTransaction
 
 _UUID = 16
 _FORGET_AT_ONCE = 4
@@ -47,16 +49,15 @@ class LogState(msgspec.Struct):
     owners: int = 0
 
 
-class StoreTransaction:
+class StoreTransaction(WorkTransaction):
     """Implements protocols.Transaction over an Engine. Lives on the committer thread."""
 
     def __init__(
         self, engine: Engine, identity: StoreIdentity, state: LogState, keys: KeyMaker, clock_now: int
     ) -> None:
-        self._engine = engine
+        super().__init__(engine)
         self._identity = identity
         self._keys = keys
-        self._overlay: dict[tuple[str, bytes], bytes | None] = {}
         self._slots: dict[bytes, dict[bytes, bool]] = {}
         self._forgotten: dict[int, bytes] = {}
         self._owner_numbers: dict[Owner, int] = {}
@@ -159,7 +160,7 @@ class StoreTransaction:
         self,
         owner: int,
         item: MemoryItem,
-        vector: NDArray[np.float32],
+        vector: NDArray[np.float32] | None,
         *,
         duplicate: bytes | None,
         slot: bytes | None,
@@ -184,7 +185,7 @@ class StoreTransaction:
         )
         self.state.items += 1
         self._put_item(record, "add", None)
-        self._put_row(make_row(record, vector, space))
+        self._put_row(make_row(record, self._or_later(record, vector), space))
         if space:
             self._note_space(owner, space)
         self._write("listing", self._listing_key(record), b"")
@@ -204,6 +205,7 @@ class StoreTransaction:
         operation: Operation,
         reason: str | None = None,
         duplicate: tuple[bytes | None, bytes | None] = (None, None),
+        later: bool = False,
         slot: tuple[bytes | None, bytes | None] = (None, None),
     ) -> Record:
         owner = owner_of(old.key)
@@ -218,7 +220,9 @@ class StoreTransaction:
             self._write("listing", self._listing_key(old), None)
             self._write("listing", self._listing_key(record), b"")
         self._put_item(record, operation, reason)
-        self._put_row(make_row(record, old_row.vector if vector is None else vector, old_row.space))
+        if vector is None and not later and not is_blank(old_row.vector):
+            vector = old_row.vector
+        self._put_row(make_row(record, self._or_later(record, vector), old_row.space))
         forget, remember = duplicate
         if forget is not None and forget != remember:
             self._forget_duplicate(owner, forget, old.key)
@@ -248,6 +252,7 @@ class StoreTransaction:
         self._retire(record, None)
         for version in range(1, last + 1):
             self._write(self._identity.vectors, codec.vector_key(record.key, version), None)
+            self._dequeue(record.key, version)
             self._remove_row(record.key, version)
         self._write("items", record.key, None)
         self._records[record.key] = None
@@ -294,15 +299,6 @@ class StoreTransaction:
 
     # ----------------------------------------------------------------------------------- helpers
 
-    def _read(self, family: str, key: bytes) -> bytes | memoryview | None:
-        if (family, key) in self._overlay:
-            return self._overlay[family, key]
-        stored = self._engine.get(family, key)
-        return None if stored is None else codec.unseal(family, key, stored)
-
-    def _write(self, family: str, key: bytes, payload: bytes | None) -> None:
-        self._overlay[family, key] = payload
-
     def _owner_value(self, number: int) -> OwnerValue:
         value = self._owner_values.get(number)
         if value is None:
@@ -343,6 +339,13 @@ class StoreTransaction:
                 f"version {version} of key {key.hex()} has no vector; run a restore from backup"
             )
         return decode_row(key, version, stored, self._identity.dimension)
+
+    def _or_later(self, record: Record, vector: NDArray[np.float32] | None) -> NDArray[np.float32]:
+        """`vector`, or what stands in its place while the record waits for it."""
+        if vector is not None:
+            return vector
+        self._enqueue("embed", Work(record.key, record.item.version, self._now))
+        return np.zeros(self._identity.dimension, np.float32)
 
     def _made_by(self, key: bytes) -> tuple[Operation, str | None]:
         """What made the current version, and why."""

@@ -99,12 +99,19 @@ class BackupNote(msgspec.Struct, frozen=True, array_like=True):
     sequence: int
 
 
+class WorkValue(msgspec.Struct, frozen=True, array_like=True):
+    """Family jobs, tag WORK: what records.Work says beside its name."""
+
+    since: int
+    refused: str = ""
+
+
 encode = msgspec.msgpack.Encoder().encode
 _decoders: dict[type, msgspec.msgpack.Decoder[Any]] = {
     kind: msgspec.msgpack.Decoder(kind)
     for kind in (
         ItemValue, HistoryValue, RowHeader, OwnerValue, RememberedValue, LogEntry, ReembedJob, StoreIdentity,
-        ErasureMark, BackupNote, Space, SpaceRowHeader,
+        ErasureMark, BackupNote, Space, SpaceRowHeader, WorkValue,
     )
 }  # fmt: skip
 

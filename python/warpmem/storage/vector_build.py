@@ -9,7 +9,7 @@ use are at that moment, however often it is done, so it does not matter which of
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final, Protocol, TypeVar
 
 import msgspec
@@ -17,12 +17,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DiskFull, InputError, StoreCorrupt
-from ..protocols import Engine
-from ..records import MAKES_VERSION, BuildUnit, LogEntry, ReembedJob, StoreIdentity, VersionName
+from ..protocols import Engine, Transaction
+from ..records import (
+    MAKES_VERSION,
+    BuildUnit,
+    LogEntry,
+    ReembedJob,
+    StoreIdentity,
+    VersionName,
+    probe_key,
+)
 from ..types import Durability
 from . import codec
+from .embedding import EmbeddingTransaction
 from .identity import identity_entry
-from .transaction import StoreTransaction
 from .values import decode, encode, is_text_row, split_row
 
 T = TypeVar("T")
@@ -37,7 +45,7 @@ class Run(Protocol):
     def __call__(self, change: Callable[[BuildTransaction], T], durability: Durability) -> T: ...
 
 
-class BuildTransaction(StoreTransaction):
+class BuildTransaction(EmbeddingTransaction):
     """A change to the vectors that are built. Lives on the committer thread."""
 
     applied: Callable[[], None] | None = None
@@ -55,24 +63,31 @@ class BuildTransaction(StoreTransaction):
         self._write("jobs", JOB_KEY, None if job is None else encode(job))
 
     def clear(self, family: str) -> None:
-        """Empty a family, before everything else that this change writes."""
+        """Empty a family, before everything else that this change writes, and forget who made its vectors."""
         self._engine.clear(family)
+        self._write("meta", probe_key(family), None)
 
     def lacking(self, family: str, names: Iterable[VersionName]) -> list[VersionName]:
         """Those of the rows in use that have no vector in `family` yet."""
+        keys = {name: codec.vector_key(*name) for name in names}
         return [
             name
-            for name in names
-            if (current := self._read(self._identity.vectors, key := codec.vector_key(*name))) is not None
-            and is_text_row(current)
-            and self._read(family, key) is None
+            for name, key in keys.items()
+            if _lacks(self._read(self._identity.vectors, key), self._read(family, key))
         ]
 
     def bring_up(
-        self, family: str, names: Iterable[VersionName], vectors: Mapping[VersionName, NDArray[np.float32]]
+        self,
+        family: str,
+        names: Iterable[VersionName],
+        vectors: Mapping[VersionName, NDArray[np.float32]],
+        dimension: int,
+        lacking: Collection[VersionName] | None = None,
     ) -> int:
         """Make rows of `family` what those in use are, those of other spaces than the text's with their
-        vectors; returns how many vectors were new."""
+        vectors; returns how many vectors were new. lacking: the rows that vectors were to be made for, where
+        that was found out before this change: any other that has its vector by now had none then, waits here
+        too, and the log tells of it later."""
         made = 0
         for name in names:
             key = codec.vector_key(*name)
@@ -83,11 +98,15 @@ class BuildTransaction(StoreTransaction):
                 continue
             if not is_text_row(current):
                 values = bytes(split_row(current)[1])
-            elif built is not None:
+            elif _is_blank(current):
+                values = bytes(4 * dimension)  # by whichever model is in use when its turn comes
+            elif built is not None and not _is_blank(built):
                 values = bytes(split_row(built)[1])
             elif name in vectors:
                 values = np.ascontiguousarray(vectors[name], "<f4").tobytes()
                 made += 1
+            elif lacking is not None and name not in lacking:
+                values = bytes(4 * dimension)
             else:
                 raise StoreCorrupt(f"version {name[1]} of key {name[0].hex()} has no vector to store")
             row = bytes(split_row(current)[0]) + values
@@ -149,13 +168,20 @@ class VectorBuild:
         names = list(dict.fromkeys(names))
         return BuildUnit(names, self._lacking(names), after)
 
-    def store(self, unit: BuildUnit, vectors: Mapping[VersionName, NDArray[np.float32]]) -> None:
+    def store(
+        self,
+        unit: BuildUnit,
+        vectors: Mapping[VersionName, NDArray[np.float32]],
+        also: Callable[[Transaction], None],
+    ) -> None:
         def change(transaction: BuildTransaction) -> ReembedJob:
             # A row that lost its item since the vectors were made is gone; none can have come.
-            made = transaction.bring_up(self._job.vectors, unit.names, vectors)
+            family, dimension = self._job.vectors, self._job.dimension
+            made = transaction.bring_up(family, unit.names, vectors, dimension, set(unit.lacking))
             position = standing_at(self._engine, self._identity.vectors, unit.after.position)
             after = msgspec.structs.replace(unit.after, position=position, rows=self._job.rows + made)
             transaction.put_job(after)
+            also(transaction)
             return after
 
         self._job = self._run(change, "os")
@@ -181,7 +207,7 @@ class VectorBuild:
             if lacking:
                 return lacking, job
             before()
-            made = transaction.bring_up(job.vectors, names, vectors)
+            made = transaction.bring_up(job.vectors, names, vectors, job.dimension)
             old = self._identity.vectors
             done = msgspec.structs.replace(job, vectors=old, since=last, rows=job.rows + made, done=True)
             transaction.put_job(done)
@@ -203,12 +229,11 @@ class VectorBuild:
         keys = [codec.vector_key(*name) for name in names]
         current = self._engine.get_many(self._identity.vectors, keys)
         built = self._engine.get_many(self._job.vectors, keys)
+        mine, others = self._identity.vectors, self._job.vectors
         return [
             name
-            for name, key, mine, other in zip(names, keys, current, built, strict=True)
-            if mine is not None
-            and other is None
-            and is_text_row(codec.unseal(self._identity.vectors, key, mine))
+            for name, key, now, other in zip(names, keys, current, built, strict=True)
+            if _lacks(now and codec.unseal(mine, key, now), other and codec.unseal(others, key, other))
         ]
 
     def _touched(self, entry: LogEntry) -> Iterable[VersionName]:
@@ -219,8 +244,23 @@ class VectorBuild:
             return [codec.read_version_key(self._job.vectors, key) for key, _ in keys]
         if entry.operation in MAKES_VERSION:
             return [(entry.key, version) for version in (entry.version - 1, entry.version) if version]
+        if entry.operation == "embed":
+            return [(entry.key, entry.version)]
         # "touch" leaves rows alone, and whoever erases does it in both families.
         return ()
+
+
+def _is_blank(row: bytes | memoryview) -> bool:
+    """Whether a row waits for its vector."""
+    values = split_row(row)[1]
+    return not any(values[:4]) and not any(values)
+
+
+def _lacks(current: bytes | memoryview | None, built: bytes | memoryview | None) -> bool:
+    """Whether a vector must be made for a row in use, given what was built for it."""
+    if current is None or not is_text_row(current) or _is_blank(current):
+        return False
+    return built is None or _is_blank(built)
 
 
 def begin(engine: Engine, run: Run, model_id: str, dimension: int, now: Callable[[], int]) -> VectorBuild:
@@ -277,7 +317,7 @@ def tidy(engine: Engine) -> None:
     if job is not None and job.done:
         with contextlib.suppress(DiskFull):  # refused before anything was written: the next opening does it
             engine.clear(job.vectors)
-            engine.write([("jobs", JOB_KEY, None)])
+            engine.write([("jobs", JOB_KEY, None), ("meta", probe_key(job.vectors), None)])
             engine.sync()
         _give_back(engine, job.vectors)
 

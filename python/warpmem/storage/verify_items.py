@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 
 from ..errors import StoreCorrupt
+from ..ops.blank import is_blank
 from ..ops.ids import KEY_BYTES, OWNER_BYTES, owner_of
 from ..protocols import Engine
 from ..records import NEVER, SPACES, Row, Space, StoreIdentity
@@ -27,6 +28,7 @@ from .values import (
     make_record,
     make_row,
 )
+from .vector_build import JOB_KEY
 
 V = TypeVar("V", bound=msgspec.Struct)
 
@@ -124,9 +126,10 @@ def verify_items(
     found = ItemsFound(owners=len(owners))
     spaces = read_spaces(engine)
     live: Counter[int] = Counter()
-    listed = slots = repeated = 0
+    listed = slots = repeated = blank = 0
     for group in groups(engine, identity, faults.note):
         _check_versions(group, faults)
+        blank += _check_waiting(engine, group, faults)
         _check_spaces(engine, group, spaces, faults)
         found.versions += sum(past.item is not None for past in group.versions.values())
         if group.item is None:
@@ -162,6 +165,7 @@ def verify_items(
             faults.note("owners", f"it counts {owner.items} items and has {live[number]}",
                         codec.owner_state_key(number))  # fmt: skip
     _check_counts(engine, listed, slots, repeated, faults)
+    _check_work(engine, identity, blank, faults)
     _check_other_vectors(engine, identity, faults)
     return found
 
@@ -196,8 +200,32 @@ def _check_versions(group: Group, faults: Faults) -> None:
             faults.note("vectors", f"version {number} has a vector, but is not there", key)
         elif header(row) != header(make_row(make_record(group.key, expected[number]), row.vector)):
             faults.note("vectors", f"version {number} says other things than the item", key)
-        elif not abs(float(np.linalg.norm(row.vector)) - 1.0) < _UNIT:
+        elif not (is_blank(row.vector) and not row.space) and not _is_unit(row.vector):
             faults.note("vectors", f"version {number} has a vector that is not of length 1", key)
+
+
+def _check_waiting(engine: Engine, group: Group, faults: Faults) -> int:
+    """How many rows have no vector yet; each is to get one."""
+    blank = [number for number, row in group.rows.items() if not row.space and is_blank(row.vector)]
+    for number in blank:
+        if engine.get("jobs", codec.work_key("embed", group.key, number)) is None:
+            faults.note("vectors", f"version {number} has no vector, and nothing says that it is to get one",
+                        codec.vector_key(group.key, number))  # fmt: skip
+    return len(blank)
+
+
+def _check_work(engine: Engine, identity: StoreIdentity, blank: int, faults: Faults) -> None:
+    """What waits in family jobs is what is not done: the numbers are equal, or each is looked at."""
+    span = codec.prefix_range(codec.work_prefix("embed"))
+    if sum(1 for _ in engine.scan("jobs", *span)) == blank:
+        return
+    for name, _ in engine.scan("jobs", *span):
+        key, version = codec.read_work_key(name)
+        stored = engine.get(identity.vectors, row := codec.vector_key(key, version))
+        payload = None if stored is None else codec.unseal(identity.vectors, row, stored)
+        if payload is None or not is_blank(decode_row(key, version, payload, identity.dimension).vector):
+            what = f"version {version} waits for a vector that it has, or is not there"
+            faults.note("jobs", what, name, item=key)
 
 
 def _check_spaces(engine: Engine, group: Group, spaces: dict[str, Space], faults: Faults) -> None:
@@ -215,6 +243,10 @@ def _check_spaces(engine: Engine, group: Group, spaces: dict[str, Space], faults
                         f"dimensions, and the store has {expected} there", key)  # fmt: skip
         if row.space not in owner_spaces(engine, owner_of(group.key)):
             faults.note("lookup", f"its owner is not known to have rows in space {row.space}", key)
+
+
+def _is_unit(vector: Any) -> bool:
+    return abs(float(np.linalg.norm(vector)) - 1.0) < _UNIT
 
 
 def header(row: Row) -> tuple[Any, ...]:
@@ -278,7 +310,7 @@ def _check_counts(engine: Engine, listed: int, slots: int, repeated: int, faults
 
 def _check_other_vectors(engine: Engine, identity: StoreIdentity, faults: Faults) -> None:
     """The place for vectors that is not in use is empty, unless a job of re-embedding fills or empties it."""
-    if any(True for _ in engine.scan("jobs", b"", _END)):
+    if engine.get("jobs", JOB_KEY) is not None:
         return
     for family in codec.VECTOR_FAMILIES:
         count = sum(1 for _ in engine.scan(family, b"", _END)) if family != identity.vectors else 0

@@ -41,6 +41,9 @@ from .items import (
     Durability as Durability,
 )
 from .items import (
+    EmbedWhen as EmbedWhen,
+)
+from .items import (
     ItemUpdate as ItemUpdate,
 )
 from .items import (
@@ -102,6 +105,9 @@ from .results import (
 )
 from .results import (
     Order as Order,
+)
+from .results import (
+    PendingWork as PendingWork,
 )
 from .results import (
     ReembedStatus as ReembedStatus,

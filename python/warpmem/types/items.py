@@ -21,7 +21,8 @@ TRUSTED = 0.5
 Action = Literal["added", "touched", "superseded", "merged", "queued"]
 Durability = Literal["sync", "os"]
 Modality = Literal["text", "code", "log", "image", "audio"]
-Operation = Literal["add", "touch", "update", "close", "merge", "revert", "delete", "erase"]
+EmbedWhen = Literal["now", "later", "auto"]
+Operation = Literal["add", "touch", "update", "close", "merge", "revert", "delete", "erase", "embed"]
 
 
 def _utf8_bytes(value: str, name: str) -> int:
@@ -201,7 +202,8 @@ class DocumentResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AddResult(msgspec.Struct, frozen=True):
-    """What became of one added item. `replaced` is the id whose validity the new item closed."""
+    """What became of one added item. `replaced` is the id whose validity the new item closed. action:
+    "queued" is "added" or, with `replaced`, "superseded", and its vector is made later."""
 
     id: str
     action: Action

@@ -124,7 +124,8 @@ class Version(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Change(msgspec.Struct, frozen=True):
-    """One entry of the change feed. `cursor` resumes after it; `version` is the version it made.
+    """One entry of the change feed. `cursor` resumes after it; `version` is the version it made, for "embed"
+    the one that got the vector which it had waited for.
 
     "erase" tells that something was erased, not what: `id` and `scope` are None, `version` is 0. What was
     erased leaves such an entry in the place of each of its own.
@@ -175,6 +176,17 @@ class JobReport(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
 
 
+class PendingWork(msgspec.Struct, frozen=True):
+    """Work that a store has left to be done, of one kind. `waiting`: versions of items; `refused`, of these,
+    cannot be done by a model that was asked. `oldest_seconds`: how long the first has waited, 0 where none
+    does. `failure`: the kind of error for which this process waits before it tries again, else None."""
+
+    waiting: int
+    refused: int
+    oldest_seconds: float
+    failure: str | None
+
+
 class Stats(msgspec.Struct, frozen=True, kw_only=True):
     """A snapshot of the store and its index. Sizes in bytes.
 
@@ -188,7 +200,8 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     `vectors`, `bytes`, `capacity`, `hits`, `misses`, `hit_rate` (a share, 0 before the first). item_cache:
     `items`, `capacity`, `hits`, `misses`, `hit_rate`. device: what of the index lies on a device and what
     that did; empty on the host. spaces: by modality, those beside that of the texts: `model_id`, `dimension`,
-    and the `rows` that are loaded.
+    and the `rows` that are loaded. pending: by kind what is still to be done, counted one by one: "embed":
+    items that wait for their vectors.
     """
 
     path: str
@@ -212,4 +225,5 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     lag_seconds: float
     reembed: ReembedStatus | None
     models: dict[str, dict[str, Any]]
+    pending: dict[str, PendingWork]
     spaces: dict[str, dict[str, Any]] = {}

@@ -1,0 +1,63 @@
+"""Embedding what was stored without a vector, by whichever model is in use when its turn comes."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Final
+
+from ..protocols import Log, Transaction
+from ..records import Work
+from ..types import PendingWork
+from .serving import Current, Serving
+from .stored_texts import embed_stored
+
+_BATCH: Final = 64
+
+
+class EmbedLater:
+    """Implements pending.Task. Thread-safe."""
+
+    def __init__(self, log: Log, current: Current) -> None:
+        self._log = log
+        self._current = current
+
+    def run(self, again: bool) -> Iterator[int]:
+        vectors = self._current.now.vectors
+        if not vectors.embeds and not again:
+            return  # who opened the store brings vectors; the model that is asked may come another time
+        waiting = (work for work in self._log.work.walk("embed") if again or work.refused != vectors.model_id)
+        while batch := list(islice(waiting, _BATCH)):
+            yield self._current.write(functools.partial(self._embed, batch), own_vectors=False)
+
+    def _embed(self, batch: Sequence[Work], serving: Serving) -> int:
+        """How many of them have their vectors now."""
+        vectors = serving.vectors
+        names = [(work.key, work.version) for work in batch]
+        if not vectors.embeds:
+            vectors.embed([""], "document")  # it says what is missing
+        made = embed_stored(self._log, vectors, names, lambda item, error: None, "embed")
+
+        def change(transaction: Transaction) -> int:
+            vectors.confirm(self._log, transaction)
+            done = 0
+            for name, vector in made.items():
+                if vector is None:
+                    transaction.refuse("embed", *name, vectors.model_id)
+                else:
+                    done += transaction.embed(*name, vector)
+            return done
+
+        return self._log.transact(change, size=4 * vectors.dimension * len(made))
+
+    def status(self, failure: str | None) -> PendingWork:
+        """What waits now."""
+        waiting = refused = 0
+        since: int | None = None
+        for work in self._log.work.all("embed"):
+            waiting += 1
+            refused += bool(work.refused)
+            since = work.since if since is None else min(since, work.since)
+        seconds = 0.0 if since is None else max(0, self._log.now() - since) / 1e6
+        return PendingWork(waiting, refused, seconds, failure)

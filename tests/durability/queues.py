@@ -1,0 +1,93 @@
+"""A store whose items are embedded later, until its process is killed; what must hold when it is opened."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import warpmem
+from durability.harness import run_kills
+from durability.memories import MEMTABLE_BYTES, check_items, write
+from reembedding import Hooked, check_vectors
+from warpmem import Memory
+from warpmem.embed.hashing import HashingEmbedder
+from warpmem.errors import ModelMismatch, WarpmemError
+
+DIMENSIONS = (16, 24)
+
+
+def _open(path: str, **options: object) -> Memory:
+    """The store, in whichever of the two models it has."""
+    for dimension in DIMENSIONS:
+        try:
+            return warpmem.open(path, embedder=Hooked(dimension), **options)
+        except ModelMismatch:
+            continue
+    raise AssertionError("the store has neither model")
+
+
+def child(path: str, seed: int, acknowledge: Callable[[bytes], None]) -> None:
+    """Two threads add, update and delete, everything to be embedded later; the store's own thread embeds, and
+    two others save the index and, with odd seeds, change the model to and fro."""
+    memory = _open(path, embed="later", memtable_bytes=MEMTABLE_BYTES)
+
+    def keep() -> None:
+        while True:
+            memory.checkpoint()
+
+    def turn() -> None:
+        try:
+            while seed % 2:
+                dimension = next(one for one in DIMENSIONS if one != memory.stats().dimension)
+                memory.reembed(HashingEmbedder(dimension), batch=16)
+        except WarpmemError as error:
+            acknowledge(f"failed {type(error).__name__}: {error}".encode()[:200])
+
+    threads = [threading.Thread(target=keep), threading.Thread(target=turn)]
+    for number in range(2):
+        tag = f"{seed}-{number}"
+        threads.append(
+            threading.Thread(target=write, args=(memory, random.Random(seed * 2 + number), tag, acknowledge))
+        )
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def check(path: str, acknowledged: Sequence[bytes]) -> Counter[str]:
+    """Every acknowledged item is there; what waits and what has its vector agree; what waits is embedded now,
+    once. How many were "waiting", and whether any had been "embedded" before."""
+    failed = [token for token in acknowledged if token.startswith(b"failed")]
+    assert not failed, failed
+    report = warpmem.verify(path)
+    assert report.ok, report.faults
+    with _open(path, background_work=False) as memory:
+        waits = memory.stats().pending["embed"].waiting
+        assert memory.embed_pending() == waits, "work was lost, or done twice"
+        assert memory.stats().pending["embed"].waiting == 0
+        if memory.stats().reembed is None:
+            check_vectors(memory)
+        check_items(memory, acknowledged)
+        changes = Counter(change.operation for change in memory.changes(limit=10_000))
+    assert warpmem.verify(path).ok
+    return Counter({"waiting": waits, "embedded": int(changes["embed"] > waits)})
+
+
+def run_queue_kills(folder: Path, *, kills: int, seed: int) -> Counter[str]:
+    """Kill `kills` children at random moments; what `check` found, and how many changes were
+    "acknowledged"."""
+    found: Counter[str] = Counter()
+    found["acknowledged"] = run_kills(
+        "durability.queues:child",
+        lambda path, acknowledged: found.update(check(path, acknowledged)),
+        folder,
+        kills=kills,
+        seed=seed,
+        fresh_every=8,
+        longest=0.4,
+    )
+    return found
