@@ -33,8 +33,9 @@ std::vector<int64_t> ids_of(const py::object& argument) {
 class NativeCache {
  public:
   NativeCache(const py::object& port, const py::object& device, const py::object& limit, const py::object& least_work,
-              const py::object& lanes, const py::object& inline_bytes, const py::object& pinned_bytes, const py::object& manual)
-      : pool_(port), least_work_(as_int64(least_work, "least_work", 0)) {
+              const py::object& lanes, const py::object& inline_bytes, const py::object& pinned_bytes, const py::object& manual,
+              const py::object& between)
+      : pool_(port), between_(between), least_work_(as_int64(least_work, "least_work", 0)) {
     const auto* const pool = port_of<PoolPort>(port, kPoolPortName);
     if (pool == nullptr) throw py::type_error("pool must be the port of a pool of this version of warpmem");
     cuda::CacheOptions options;
@@ -42,6 +43,7 @@ class NativeCache {
     options.inline_bytes = as_int64(inline_bytes, "inline_bytes", 0, int64_t{1} << 30);
     options.pinned_bytes = as_int64(pinned_bytes, "pinned_bytes", 0);
     options.manual = py::cast<bool>(manual);
+    if (!between.is_none()) options.between = [this] { call_between(); };
     const auto index = static_cast<int>(as_int64(device, "device", 0, 1 << 16));
     const auto n_lanes = static_cast<int32_t>(as_int64(lanes, "lanes", 1, kMaxLanes));
     const py::gil_scoped_release release;
@@ -167,6 +169,7 @@ class NativeCache {
     return py::str(text);
   }
   int device() const { return runtime_->device(); }
+  bool waiting() const { return cache_->waiting(); }
 
   py::dict stats() const {
     cuda::CacheStats cache;
@@ -225,7 +228,18 @@ class NativeCache {
     }
   }
 
+  // In the thread of load_next(), without the interpreter's lock. What it raises is nobody's: the load goes on.
+  void call_between() const {
+    const py::gil_scoped_acquire acquire;
+    try {
+      between_();
+    } catch (py::error_already_set& error) {
+      error.discard_as_unraisable("PageCache.between");
+    }
+  }
+
   const py::object pool_;  // keeps the pool
+  const py::object between_;
   const int64_t least_work_;
   std::shared_ptr<cuda::Runtime> runtime_;
   std::unique_ptr<cuda::PageCache> cache_;
@@ -263,10 +277,10 @@ void bind_page_cache(py::module_& m) {
       m, "PageCache",
       "Lists of a pool in the memory of a CUDA device, under a limit of bytes, and the scan over them. Thread-safe.")
       .def(py::init<const py::object&, const py::object&, const py::object&, const py::object&, const py::object&,
-                    const py::object&, const py::object&, const py::object&>(),
+                    const py::object&, const py::object&, const py::object&, const py::object&>(),
            py::arg("pool"), py::kw_only(), py::arg("device") = py::int_(0), py::arg("limit"), py::arg("least_work") = py::int_(0),
            py::arg("lanes") = py::int_(2), py::arg("inline_bytes") = py::int_(1 << 20), py::arg("pinned_bytes") = py::int_(0),
-           py::arg("manual") = false)
+           py::arg("manual") = false, py::arg("between") = py::none())
       .def("port", &NativeCache::port, "For Pool.scan(device=...): a capsule, which keeps the cache.")
       .def("queries", &NativeCache::queries, py::arg("x"), py::arg("normalize") = false,
            "(n, dim) float32 queries on the device, of unit length if wanted -> (a copy on the host, a port for the scan of "
@@ -281,6 +295,7 @@ void bind_page_cache(py::module_& m) {
       .def("rebuild", &NativeCache::rebuild, "Start anew after a failure; False when the device still fails.")
       .def_property_readonly("failure", &NativeCache::failure, "Why the cache answers nothing, or None.")
       .def_property_readonly("device", &NativeCache::device)
+      .def_property_readonly("waiting", &NativeCache::waiting, "Whether load_next has something to do.")
       .def("stats", &NativeCache::stats, "Counters of the cache and of the scans.");
   m.def("memory", &memory_of, py::arg("device") = py::int_(0), "Bytes of a device: free, total.");
 }

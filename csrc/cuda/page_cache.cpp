@@ -272,6 +272,11 @@ bool PageCache::rebuild() {
   return true;
 }
 
+bool PageCache::waiting() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return !queue_.empty();
+}
+
 CacheStats PageCache::stats() const {
   const std::lock_guard<std::mutex> lock(mutex_);
   CacheStats stats = stats_;

@@ -24,9 +24,11 @@
 // waits for the device who does not ask it for something.
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -58,6 +60,8 @@ struct CacheOptions {
   int64_t staging_bytes = int64_t{8} << 20;   // pinned, of the loading thread
   int64_t frequency_keys = int64_t{1} << 16;  // lists among which popularity is told apart
   bool manual = false;                        // no thread: load_next() loads
+  std::function<void()> between;           // called in the middle of a load by load_next(), without the mutex, after each `unit`
+  std::chrono::microseconds unit{15'000};  // of the time that copying takes
 };
 
 struct CacheStats {
@@ -126,6 +130,7 @@ class PageCache {
   bool rebuild();
 
   CacheStats stats() const;
+  bool waiting() const;  // whether load_next() has something to do
 
  private:
   struct Entry {

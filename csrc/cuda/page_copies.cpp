@@ -1,5 +1,6 @@
 // What a load copies: pages through staging memory, and the table that names them. See page_cache.hpp.
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 
 #include "page_load.hpp"
@@ -59,7 +60,15 @@ bool PageCache::copy_table(const Load& load, Staging& staging) {
 }
 
 bool PageCache::copy(Load& load, Staging& staging) {
-  const auto copy_one = [&](const Load::Copy& one) { return copy_page(load, staging, one.view, one.page); };
+  auto began = std::chrono::steady_clock::now();
+  const auto copy_one = [&](const Load::Copy& one) {
+    if (!copy_page(load, staging, one.view, one.page)) return false;
+    if (load.inline_only || !options_.between || std::chrono::steady_clock::now() - began < options_.unit) return true;
+    if (!staging.wipe()) return false;  // the device is free for others only when it has what was sent
+    options_.between();
+    began = std::chrono::steady_clock::now();
+    return true;
+  };
   if (!std::all_of(load.copies.begin(), load.copies.end(), copy_one)) return false;
   if (!copy_table(load, staging)) return false;
 

@@ -4,6 +4,7 @@ tests/cpp/test_page_cache*.cpp."""
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from emulated_cuda import emulated
 from tiered_pools import DIM, PAGE, Pair, healthy_device, rows
 from warpmem.errors import BackendUnavailable
+from warpmem.index.cpu import CpuBackend
 from warpmem.index.cuda_backend import CudaBackend
 
 
@@ -322,3 +324,40 @@ def test_searches_beside_changes_evictions_and_loads_are_exact() -> None:
     assert not wrong
     assert scans[0] >= 40 and by_device[0] >= 20
     assert pool.failure is None
+
+
+def test_a_long_list_lets_others_have_the_device_while_it_is_loaded() -> None:
+    """A load calls `between` after each 15 ms of copying, from its own thread, and is whole in the end."""
+    device, pool = emulated().module, CpuBackend().pool(256, 0)
+    n = 100_000
+    vectors = np.random.default_rng(0).standard_normal((n, 256)).astype(np.float32)
+    ids = np.arange(n)
+    pool.apply([], np.zeros(n, np.int64), ids, ids.astype(np.uint32), np.zeros((n, 0), np.int64), vectors)
+    threads: list[int] = []
+    cache = device.PageCache(
+        pool.port(), limit=1 << 28, manual=True, between=lambda: threads.append(threading.get_ident())
+    )
+    assert cache.warm(np.zeros(1, np.int64)) == 1 and threads == []
+    assert cache.load_next() and not cache.load_next()
+    assert set(threads) == {threading.get_ident()}
+    assert cache.stats()["lists"] == 1 and cache.stats()["uploaded_pages"] == -(-n // 64)
+    query = vectors[7:8]
+    assert pool.scan(query, [(0, 0, 0, (), (), None)], 3, device=cache.port())[3][0, 0] == 7
+
+
+def test_what_between_raises_is_nobodys(monkeypatch: pytest.MonkeyPatch) -> None:
+    device, pool = emulated().module, CpuBackend().pool(256, 0)
+    ids = np.arange(100_000)
+    lists, columns = np.zeros(len(ids), np.int64), np.zeros((len(ids), 0), np.int64)
+    pool.apply([], lists, ids, ids.astype(np.uint32), columns, np.ones((len(ids), 256), np.float32))
+    raised: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda told: raised.append(told.exc_type))
+
+    def between() -> None:
+        raise LookupError("of the caller's")
+
+    cache = device.PageCache(pool.port(), limit=1 << 28, manual=True, between=between)
+    cache.warm(np.zeros(1, np.int64))
+    assert cache.waiting and cache.load_next() and not cache.waiting
+    assert raised and set(raised) == {LookupError}
+    assert cache.stats()["lists"] == 1

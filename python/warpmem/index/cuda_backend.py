@@ -9,7 +9,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BackendUnavailable
+from ..ops.devices import scheduler_of
 from .cpu import CpuBackend
+from .device_loader import DeviceLoader
 from .tiered import TieredPool
 
 if TYPE_CHECKING:
@@ -147,15 +149,18 @@ class CudaBackend:
         return self._host.normalize(x)
 
     def _tiered(self, pool: RowPool, share: int = 1) -> RowPool:
-        return TieredPool(pool, partial(self._open_cache, share))
+        loader = DeviceLoader(scheduler_of(f"cuda:{self._device}"))
+        return TieredPool(pool, partial(self._open_cache, share, loader), loader)
 
-    def _open_cache(self, share: int, port: Any) -> Any:
+    def _open_cache(self, share: int, loader: DeviceLoader, port: Any) -> Any:
         module = self._usable()
         limit = self._vram_bytes
         if limit is None:
             limit = max(_LEAST_DEFAULT, module.memory(self._device)["free"] // 2)
         options = {**self._options, "pinned_bytes": self._options["pinned_bytes"] // share}
-        return module.PageCache(port, device=self._device, limit=limit // share, **options)
+        return module.PageCache(
+            port, device=self._device, limit=limit // share, manual=True, between=loader.between, **options
+        )
 
     def _usable(self) -> ModuleType:
         reason = self.available()

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BackendUnavailable
+from .device_loader import DeviceLoader
 
 if TYPE_CHECKING:
     from ..records import Segment, SegmentTable
@@ -39,11 +40,15 @@ class TieredPool:
     """RowPool over a native pool and a cache of its lists on a device. Thread-safe.
 
     pool: of `_cpu`. open_cache: makes the `_cuda.PageCache` of the pool whose port it
-    gets; where it raises BackendUnavailable the host answers alone.
+    gets; where it raises BackendUnavailable the host answers alone. loader: loads the lists that wait, for a
+    cache without a thread of its own.
     """
 
-    def __init__(self, pool: Any, open_cache: Callable[[Any], Any]) -> None:
+    def __init__(
+        self, pool: Any, open_cache: Callable[[Any], Any], loader: DeviceLoader | None = None
+    ) -> None:
         self._pool = pool
+        self._loader = loader
         self._cache: Any = None
         self._port: Any = None
         self._reason: str | None = None
@@ -106,21 +111,18 @@ class TieredPool:
         are few, else later."""
         touched = _touched(removes, list_ids)  # made ready first: nothing may fail once the change is made
         self._pool.apply(removes, list_ids, row_ids, ordinals, columns, vectors)
-        if self._cache is not None:
-            self._cache.refresh(touched)
+        self._refresh(touched)
 
     def drop(self, list_ids: Sequence[int]) -> None:
         """As RowPool.drop. What the device had of the lists is overwritten with zeros."""
         touched = _ids(list_ids)
         self._pool.drop(list_ids)
-        if self._cache is not None:
-            self._cache.refresh(touched)
+        self._refresh(touched)
 
     def compact(self, list_id: int) -> None:
         touched = _ids([list_id])
         self._pool.compact(list_id)
-        if self._cache is not None:
-            self._cache.refresh(touched)
+        self._refresh(touched)
 
     def trim(self) -> None:
         """Give back memory that only changes need; they build it again."""
@@ -155,6 +157,7 @@ class TieredPool:
         if isinstance(queries, DeviceRows):
             queries, port = queries.host, queries.port
         found = self._pool.scan(queries, segments, k, explain=explain, device=port, **options)
+        self._load()
         if explain:
             found[5].setdefault("device_lists", 0)
             found[5].setdefault("device_failed", False)
@@ -220,8 +223,9 @@ class TieredPool:
         if self._cache is None:
             return 0
         coming: int = self._cache.warm(_ids(list_ids))
+        self._load()
         if wait:
-            self._cache.settle()
+            self.settle()
         return coming
 
     def evict(self, list_ids: Iterable[int]) -> None:
@@ -231,7 +235,9 @@ class TieredPool:
 
     def settle(self) -> None:
         """Wait until nothing waits to be loaded."""
-        if self._cache is not None:
+        if self._loader is not None:
+            self._loader.settle()
+        elif self._cache is not None:
             self._cache.settle()
 
     def rebuild(self) -> bool:
@@ -254,6 +260,16 @@ class TieredPool:
         if self._cache is None:
             return {"device": None, "failure": self._reason}
         return {"device": self._cache.device, "failure": self._cache.failure, **self._cache.stats()}
+
+    def _refresh(self, touched: NDArray[np.int64]) -> None:
+        if self._cache is not None:
+            self._cache.refresh(touched)
+            self._load()
+
+    def _load(self) -> None:
+        """Have the lists loaded that wait for it."""
+        if self._loader is not None and self._cache is not None:
+            self._loader.wake(self._cache)
 
     def _working(self) -> Any:
         failure = self.failure
