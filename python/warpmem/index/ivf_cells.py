@@ -243,6 +243,7 @@ class CellStore:
         k: int,
         *,
         n_probes: int | None,
+        most_probes: int | None,
         refine: int | None,
         explain: bool,
         ranks: bool,
@@ -254,6 +255,8 @@ class CellStore:
         wanted = np.array([cells.n_probes for cells in owners], np.int64)
         if n_probes is not None:
             wanted[:] = n_probes
+        if most_probes is not None:
+            wanted = np.minimum(wanted, most_probes)
         rescored = max(cells.refine for cells in owners) if refine is None else refine
         options = {**ranking, "refine": rescored, "explain": explain, "ranks": ranks}
         probes, counts = self._probe(queries, work, owners, np.minimum(wanted, sizes), sizes)

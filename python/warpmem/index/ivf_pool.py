@@ -238,13 +238,15 @@ class IvfPool:
         k: int,
         *,
         n_probes: int | None = None,
+        most_probes: int | None = None,
         refine: int | None = None,
         explain: bool = False,
         **ranking: Any,
     ) -> Any:
-        """As RowPool.scan. n_probes: cells that each (query, owner) reads; refine: refine * k rows of a query
-        are rescored; None for what was found at building. A filtered query that finds fewer than k rows in
-        the cells it probes reads all of them, unless min_similarity is given. With `explain` a sixth member,
+        """As RowPool.scan. n_probes: cells that each (query, owner) reads, most_probes at most; refine:
+        refine * k rows of a query are rescored; None for what was found at building. A filtered query that
+        finds fewer than k rows in the cells it probes reads all of them, unless min_similarity is given.
+        With `explain` a sixth member,
         a dict: plan, cells, n_probes, refine, and what the native pool counts.
         """
         check_array(queries, "queries", np.float32, (None, self.dim))
@@ -257,7 +259,7 @@ class IvfPool:
             one = self._one(segments)
             cells = self.owners.get(one[0]) if one is not None else None
             if one is not None and cells is not None:
-                probes = cells.n_probes if n_probes is None else n_probes
+                probes = min(cells.n_probes if n_probes is None else n_probes, most_probes or cells.n_cells)
                 if probes < cells.n_cells and probes <= _MAX_K:
                     ranking.update(n_probes=probes, refine=refine or cells.refine, explain=explain)
                     return self._cells.scan_one(queries, cells, one[0], one[1], k, **ranking)
@@ -265,8 +267,9 @@ class IvfPool:
         if not len(work.queries):
             return self._plain.scan(queries, plain, k, explain=explain, **ranking)
         result = self._cells.scan(
-            queries, work, k, n_probes=n_probes, refine=refine, explain=explain, ranks=joined, ranking=ranking
-        )
+            queries, work, k, n_probes=n_probes, most_probes=most_probes, refine=refine, explain=explain,
+            ranks=joined, ranking=ranking,
+        )  # fmt: skip
         if joined:
             exact = self._plain.scan(queries, plain, k, ranks=True, **ranking)
             result = join(result, exact, k)

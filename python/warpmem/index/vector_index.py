@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any, Literal, Self, get_args
 
+import msgspec
 import numpy as np
 
 from ..errors import InputError, InvalidVector
@@ -19,6 +22,7 @@ from .cuda_backend import LEAST_VRAM, CudaBackend
 from .filter_terms import FilterCompiler
 from .inputs import F32, I64
 from .pool_copies import copy_rows
+from .probing import Probing, seconds_of
 from .row_input import RowInput, require_device, to_device
 from .row_store import RowStore, Serving
 from .searching import search
@@ -80,6 +84,7 @@ class VectorIndex:
         self._store = self._new_store(Serving(self._new_pool(), False))
 
     def _choose(self, backend: Any, threads: Any, device: Any, vram_bytes: Any) -> None:
+        self._probing = Probing()
         self._threads = inputs.thread_count(threads, _usable_threads())
         inputs.integer(device, "device", 0, _MAX_DEVICE)
         if vram_bytes is not None:
@@ -197,6 +202,7 @@ class VectorIndex:
         ranking: RankBy | None = None,
         n_probes: int | None = None,
         refine: int | None = None,
+        within: float | timedelta | None = None,
         explain: bool = False,
         results: Literal["host", "device"] = "host",
     ) -> Neighbors:
@@ -209,9 +215,11 @@ class VectorIndex:
         {"exists": False}}]}, with the operators eq, ne, gt, gte, lt, lte, in, nin, exists, and for strings
         contains and icontains. ranking: weights of similarity, recency and priority; None is similarity
         alone. n_probes, refine: how many cells an approximate index reads and how many candidates a result it
-        scores exactly; None is what `optimise()` found to reach the wanted recall. explain: say in `.plan`
-        how it was done. With "cuda", (n, dim) float32 queries on its device are used there; results="device"
-        leaves ids and scores there, as arrays with DLPack and `__cuda_array_interface__`.
+        scores exactly; None is what `optimise()` found to reach the wanted recall. within: seconds in
+        which the answer is wanted: an approximate index then reads as many cells as there is time for, by
+        what searches took before, and `.degraded` is ("probes",) where those are fewer. explain: say in
+        `.plan` how it was done. With "cuda", (n, dim) float32 queries on its device are used there;
+        results="device" leaves ids and scores there, as arrays with DLPack and `__cuda_array_interface__`.
 
         Raises InvalidVector, InvalidFilter, InputError; NotSupported for results="device" elsewhere,
         BackendUnavailable when that device fails. Never waits for changes.
@@ -227,10 +235,19 @@ class VectorIndex:
             described = {"plan": self._plan(serving), "backend": self._backend.name, "isa": serving.pool.isa}
             if self._backend.name in ("cpu", "cuda") or serving.approximate:
                 options["explain"] = True
+        seconds, most = seconds_of(within), None
+        if serving.approximate and n_probes is None:
+            most = self._probing.most(serving.pool, len(rows), seconds)
+            options |= {} if most is None else {"most_probes": most}
+        began = time.perf_counter()
         found = search(
             serving, self._filters, rows, k,
             owners=owners, filters=filter, ranking=ranking, options=options, explain=described,
         )  # fmt: skip
+        if serving.approximate and n_probes is None:
+            self._probing.took(serving.pool, len(rows), time.perf_counter() - began, most)
+        if most is not None:
+            found = msgspec.structs.replace(found, degraded=("probes",))
         return found if device is None else to_device(device, found)
 
     def vectors(self, ids: Any) -> F32:

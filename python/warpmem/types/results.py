@@ -20,12 +20,14 @@ class Neighbors(msgspec.Struct, frozen=True, eq=False):
     """What a `VectorIndex` search found: `ids, scores = index.search(...)`.
 
     ids: (n, k) int64, best first, -1 where there are fewer than k. scores: (n, k) float32, larger is nearer,
-    -inf in the same places. plan: how it was done, when `explain` asked for it, else None.
+    -inf in the same places. plan: how it was done, when `explain` asked for it, else None. degraded:
+    ("probes",) where fewer cells were read than the wanted recall takes, for want of time, else empty.
     """
 
     ids: Any
     scores: Any
     plan: dict[str, Any] | None = None
+    degraded: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.ids, self.scores))
