@@ -43,7 +43,7 @@ def take_in(memory: Memory, clock: FixedClock, talk: Conversation, infer: Litera
             clock.set(session[-1].at)
             memory.add(
                 [{"role": message.role, "content": message.text, "at": message.at} for message in session],
-                user_id=talk.user, infer=infer,
+                user_id=talk.user, infer=infer, wait=True,
             )  # fmt: skip
 
 
@@ -110,7 +110,7 @@ def run(infer: Literal["rules", "llm"], count: int = COUNT, errors: float = 0.0,
     talks = list(conversations(count, SEED))
     clock = FixedClock(talks[0].sessions[0][0].at)
     model = ReadingModel(Extractor(talks, errors))
-    with warpmem.open(clock=clock, language_model=model, **options) as memory:
+    with warpmem.open(clock=clock, language_model=model, background_work=False, **options) as memory:
         for talk in talks:
             take_in(memory, clock, talk, infer)
         clock.set(max(message.at for talk in talks for session in talk.sessions for message in session))

@@ -77,7 +77,7 @@ def run(attacks: int, seed: int, *, believed: bool = False) -> Report:
     clock = FixedClock(warpmem.ops.clock.to_datetime(1_700_000_000_000_000))
     model = ReadingModel(obedient)
     successes = after = hidden = benign = 0
-    with warpmem.open(clock=clock, language_model=model, near_duplicate=0.9) as store:
+    with warpmem.open(clock=clock, language_model=model, near_duplicate=0.9, background_work=False) as store:
         targets = []
         for number in range(attacks):
             target = _target(rng, f"user-{number}")
@@ -147,7 +147,7 @@ def _by_rules(rng: Dice, store: Memory, target: Target) -> None:
 
 
 def _by_model(rng: Dice, store: Memory, target: Target) -> None:
-    store.add(_said(rng, target), user_id=target.user, infer="llm", **_untrusted(rng))
+    store.add(_said(rng, target), user_id=target.user, infer="llm", wait=True, **_untrusted(rng))
 
 
 def _by_tool(rng: Dice, store: Memory, target: Target) -> None:
@@ -157,7 +157,7 @@ def _by_tool(rng: Dice, store: Memory, target: Target) -> None:
             NewItem(text="What does the page say?", kind="message", metadata={"role": "user"}),
             NewItem(text=_said(rng, target), kind="message", metadata={"role": "tool"}, **_untrusted(rng)),
         ],
-        user_id=target.user, infer=rng.choice(("rules", "llm")),
+        user_id=target.user, infer=rng.choice(("rules", "llm")), wait=True,
     )  # fmt: skip
 
 
@@ -195,7 +195,13 @@ def _by_deriving(rng: Dice, store: Memory, target: Target) -> None:
 def _by_ids(rng: Dice, store: Memory, target: Target) -> None:
     """A message that names the very item."""
     known = store.list(user_id=target.user).items[0].id
-    store.add(f"Item {known} is wrong.\n{_lie(target)}", user_id=target.user, infer="llm", **_untrusted(rng))
+    store.add(
+        f"Item {known} is wrong.\n{_lie(target)}",
+        user_id=target.user,
+        infer="llm",
+        wait=True,
+        **_untrusted(rng),
+    )
 
 
 ATTACKS: tuple[Callable[[Dice, Memory, Target], None], ...] = (

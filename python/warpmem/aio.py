@@ -69,6 +69,7 @@ class AsyncMemory:
     embed_pending = _delegate(Memory.embed_pending)
     add_document = _delegate(Memory.add_document)
     extract = _delegate(Memory.extract)
+    extract_pending = _delegate(Memory.extract_pending)
     update = _delegate(Memory.update)
     revert = _delegate(Memory.revert)
     delete = _delegate(Memory.delete)

@@ -217,9 +217,9 @@ def probe_key(vectors: str) -> bytes:
     return b"probe" + vectors.encode("ascii")
 
 
-WorkKind = Literal["embed"]
+WorkKind = Literal["embed", "extract"]
 """What is still to be done for a version of an item. "embed": its vector, whose place zeros keep until then
-(ops/blank.py)."""
+(ops/blank.py). "extract": memories that a language model makes of it, as it is then; named by version 1."""
 
 
 class Work(msgspec.Struct, frozen=True):

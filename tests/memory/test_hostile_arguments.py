@@ -43,6 +43,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "update": {"id": "", "priority": 0.5},
     "revert": {"id": "", "version": 1},
     "extract": {"ids": []},
+    "extract_pending": {},
     "revoke": {"source": "web"},
     "reinstate": {"source": "web"},
     "delete": {"id": ""},

@@ -26,7 +26,9 @@ class Store:
     def __init__(self, clock: FixedClock) -> None:
         self.answers: list[Any] = []
         self.model = ReadingModel(self._answer)
-        self.memory = warpmem.open(embedder="hashing", clock=clock, language_model=self.model)
+        self.memory = warpmem.open(
+            embedder="hashing", clock=clock, language_model=self.model, background_work=False
+        )
         self._clock = clock
 
     def _answer(self, shown: Shown) -> Any:
@@ -37,7 +39,9 @@ class Store:
         """A message of which the model makes these memories."""
         self._clock.advance(DAY)
         self.answers.append({"memories": list(memories)})
-        result = self.memory.add({"role": "user", "content": text}, user_id=user, infer="llm", **fields)
+        result = self.memory.add(
+            {"role": "user", "content": text}, user_id=user, infer="llm", wait=True, **fields
+        )
         assert isinstance(result, warpmem.AddResult)
         return result.id
 
@@ -56,7 +60,9 @@ class Store:
     def hear_about(self, text: str, new: str, old: str, verdict: str, **fields: Any) -> str:
         self._clock.advance(DAY)
         self.answers.append(self.about(new, old, verdict))
-        result = self.memory.add({"role": "user", "content": text}, user_id="u", infer="llm", **fields)
+        result = self.memory.add(
+            {"role": "user", "content": text}, user_id="u", infer="llm", wait=True, **fields
+        )
         assert isinstance(result, warpmem.AddResult)
         return result.id
 
@@ -97,9 +103,11 @@ def test_rules_and_an_idempotency_key(memory: Memory) -> None:
 
 def test_messages_expire_and_what_was_made_of_them_stays(clock: FixedClock) -> None:
     model = ReadingModel(lambda shown: {"memories": [memory("Ann lives in Porto.")]})
-    with warpmem.open(embedder="hashing", clock=clock, language_model=model, message_days=30) as opened:
+    with warpmem.open(
+        embedder="hashing", clock=clock, language_model=model, message_days=30, background_work=False
+    ) as opened:
         for infer in ("rules", "llm"):
-            opened.add("I live in Porto now.", user_id=infer, infer=infer, idempotency_key="k")  # type: ignore[arg-type]
+            opened.add("I live in Porto now.", user_id=infer, infer=infer, idempotency_key="k", wait=True)  # type: ignore[arg-type]
         last = opened.add("I live in Faro now.", user_id="rules", infer="rules", expires_at=EIGHT + 90 * DAY)
         opened.add("kept", user_id="rules", kind="message")
         clock.advance(DAY)
@@ -140,7 +148,7 @@ def test_a_model_makes_memories_of_messages(store: Store) -> None:
             {"role": "assistant", "content": "Where do you live?"},
             {"role": "user", "content": "In Porto, with tea."},
         ],
-        user_id="u", run_id="r", infer="llm", trust=0.75, sources=["chat"],
+        user_id="u", run_id="r", infer="llm", wait=True, trust=0.75, sources=["chat"],
     )  # fmt: skip
     assert isinstance(results, tuple)
     home, tea, relation = store.memory.list(user_id="u", filters={"kind": {"ne": "message"}})
@@ -165,7 +173,7 @@ def test_a_relation_that_two_messages_tell_goes_with_the_second(store: Store) ->
         }
     ] * 2
     told = [
-        store.memory.add({"role": "user", "content": text}, user_id="u", infer="llm")
+        store.memory.add({"role": "user", "content": text}, user_id="u", infer="llm", wait=True)
         for text in ("I'm Ann, and I work with Ben.", "Ben and I are colleagues.")
     ]
     first, second = (one.id for one in told if isinstance(one, warpmem.AddResult))
@@ -180,7 +188,7 @@ def test_a_relation_that_two_messages_tell_goes_with_the_second(store: Store) ->
 def test_one_call_for_a_window(store: Store) -> None:
     store.answers += [{"memories": []}, {"memories": []}]
     store.memory.add(
-        [{"role": "user", "content": f"message {n}"} for n in range(40)], user_id="u", infer="llm"
+        [{"role": "user", "content": f"message {n}"} for n in range(40)], user_id="u", infer="llm", wait=True
     )
     assert [len(shown["messages"]) for shown in store.model.shown] == [32, 8]
 
@@ -238,6 +246,7 @@ def test_what_was_said_earlier_is_history(store: Store) -> None:
         {"role": "user", "content": "I live in Braga", "at": "2025-01-01T00:00:00+00:00"},
         user_id="u",
         infer="llm",
+        wait=True,
     )
     assert store.facts() == ["Ann lives in Porto."]
     assert len(store.facts(include_past=True)) == 2
@@ -256,7 +265,7 @@ def test_an_untrusted_claim_touches_nothing_that_is_trusted(store: Store, verdic
     before = store.memory.list(user_id="u", kinds=["fact"]).items
     store._clock.advance(DAY)
     store.answers.append(store.about("Ann lives in Oslo.", "Ann lives in Porto.", verdict, key="home"))
-    store.memory.add("Ann lives in Oslo", user_id="u", infer="llm", trust=0.25, sources=["web"])
+    store.memory.add("Ann lives in Oslo", user_id="u", infer="llm", wait=True, trust=0.25, sources=["web"])
     assert store.memory.list(user_id="u", kinds=["fact"]).items == before
     hidden = store.memory.list(user_id="u", kinds=["fact"], quarantined=True, filters={"trust": {"lt": 0.5}})
     assert [item.text for item in hidden] == ["Ann lives in Oslo."]
@@ -277,7 +286,7 @@ def test_what_is_trusted_differently_is_not_read_together(store: Store) -> None:
             NewItem(text="page", kind="message", trust=0.25),
             NewItem(text="tool", kind="message", sources=["tool"]),
         ],
-        user_id="u", infer="llm",
+        user_id="u", infer="llm", wait=True,
     )  # fmt: skip
     assert [[m["text"] for m in shown["messages"]] for shown in store.model.shown] == [
         ["mine"],
@@ -321,7 +330,7 @@ BAD = [
 def test_a_bad_answer_is_refused_and_the_message_kept(store: Store, number: int) -> None:
     store.answers += [BAD[number]] * 2
     with pytest.raises(ModelError) as caught:
-        store.memory.add({"role": "user", "content": "I live in Porto"}, user_id="u", infer="llm")
+        store.memory.add({"role": "user", "content": "I live in Porto"}, user_id="u", infer="llm", wait=True)
     assert "secret" not in str(caught.value) and "Porto" not in str(caught.value)
     (kept,) = store.memory.list(user_id="u")
     assert kept.kind == "message"
@@ -332,15 +341,15 @@ def test_a_bad_answer_is_refused_and_the_message_kept(store: Store, number: int)
 
 def test_an_answer_is_mended_once(store: Store) -> None:
     store.answers += ["no JSON", {"memories": [memory("Ann lives in Porto.")]}]
-    store.memory.add({"role": "user", "content": "I live in Porto"}, user_id="u", infer="llm")
+    store.memory.add({"role": "user", "content": "I live in Porto"}, user_id="u", infer="llm", wait=True)
     assert store.model.asked == [2, 4] and store.facts() == ["Ann lives in Porto."]
 
 
 def test_a_model_that_is_away_leaves_the_message(clock: FixedClock) -> None:
     model = ScriptedLanguageModel([ModelUnavailable("gone"), '{"memories": []}'])
-    with warpmem.open(embedder="hashing", clock=clock, language_model=model) as opened:
+    with warpmem.open(embedder="hashing", clock=clock, language_model=model, background_work=False) as opened:
         with pytest.raises(ModelUnavailable):
-            opened.add("I live in Porto", user_id="u", infer="llm")
+            opened.add("I live in Porto", user_id="u", infer="llm", wait=True)
         (kept,) = opened.list(user_id="u")
         assert opened.extract([kept.id], scope=Scope(user_id="u")) == ()
         with pytest.raises(NotFound):
@@ -349,7 +358,7 @@ def test_a_model_that_is_away_leaves_the_message(clock: FixedClock) -> None:
 
 def test_without_a_model_nothing_is_stored(memory: Memory) -> None:
     with pytest.raises(InputError, match="no language model"):
-        memory.add("I live in Porto", user_id="u", infer="llm")
+        memory.add("I live in Porto", user_id="u", infer="llm", wait=True)
     for arguments in ({"key": "k"}, {"vector": [0.0] * 256}, {"infer": "magic"}):
         with pytest.raises(InputError):
             memory.add("I live in Porto", **{"user_id": "u", "infer": "rules", **arguments})  # type: ignore[arg-type]
@@ -362,7 +371,7 @@ def test_a_message_that_went_meanwhile_leaves_nothing(store: Store) -> None:
         return {"memories": [memory("Ann lives in Porto.")]}
 
     store.answers.append(answer)
-    store.memory.add("I live in Porto", user_id="u", infer="llm")
+    store.memory.add("I live in Porto", user_id="u", infer="llm", wait=True)
     assert store.memory.count(user_id="u") == 0
 
 
@@ -377,7 +386,7 @@ def test_what_was_inferred_survives_and_the_store_is_whole(tmp_path: Path, clock
     with warpmem.open(path, embedder="hashing", clock=clock, language_model=ReadingModel(read)) as opened:
         for city in ("Porto", "Lisbon", "Faro"):
             clock.advance(DAY)
-            opened.add(f"I live in {city}", user_id="u", infer="llm")
+            opened.add(f"I live in {city}", user_id="u", infer="llm", wait=True)
     model = ReadingModel(read)
     with warpmem.open(path, embedder="hashing", read_only=True, language_model=model) as opened:
         assert [item.text for item in opened.list(user_id="u", kinds=["fact"])] == ["Ann lives in Faro."]

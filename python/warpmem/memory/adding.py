@@ -46,7 +46,9 @@ def replay(transaction: Transaction, calls: Calls) -> tuple[AddResult, ...] | No
 
 
 class Adding:
-    """The items of a call on their way into one change: later ones see what became of those before."""
+    """The items of a call on their way into one change: later ones see what became of those before.
+
+    extract: leave it to be done that a language model makes memories of them."""
 
     def __init__(
         self,
@@ -55,7 +57,9 @@ class Adding:
         together: Mapping[int, Sequence[tuple[int, float]]],
         put: Callable[[Transaction, reconcile.Prepared], AddResult],
         followers: Mapping[int, Sequence[int]],
+        extract: bool,
     ) -> None:
+        self._extract = extract
         self.transaction = transaction
         self._prepared = prepared
         self._together = together
@@ -68,6 +72,8 @@ class Adding:
         results = []
         for number in numbers:
             results.append(self._add(number, ()))
+            if self._extract and results[-1].action in ("added", "queued"):
+                self.transaction.leave("extract", self._stored[number], 1)
             for follower in self._followers.get(number, ()):
                 self._add(follower, (results[-1].id,))
         return results

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Final
 
 from ..protocols import Log, Transaction
-from ..records import Work
+from ..records import Work, WorkKind
 from ..types import PendingWork
 from .serving import Current, Serving
 from .stored_texts import embed_stored
@@ -53,11 +53,16 @@ class EmbedLater:
 
     def status(self, failure: str | None) -> PendingWork:
         """What waits now."""
-        waiting = refused = 0
-        since: int | None = None
-        for work in self._log.work.all("embed"):
-            waiting += 1
-            refused += bool(work.refused)
-            since = work.since if since is None else min(since, work.since)
-        seconds = 0.0 if since is None else max(0, self._log.now() - since) / 1e6
-        return PendingWork(waiting, refused, seconds, failure)
+        return status_of(self._log, "embed", failure)
+
+
+def status_of(log: Log, kind: WorkKind, failure: str | None) -> PendingWork:
+    """What waits now, of one kind."""
+    waiting = refused = 0
+    since: int | None = None
+    for work in log.work.all(kind):
+        waiting += 1
+        refused += bool(work.refused)
+        since = work.since if since is None else min(since, work.since)
+    seconds = 0.0 if since is None else max(0, log.now() - since) / 1e6
+    return PendingWork(waiting, refused, seconds, failure)

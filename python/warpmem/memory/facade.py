@@ -7,6 +7,7 @@ import functools
 from ..config import Config
 from ..policy.schema import Schemas
 from ..protocols import Embedder, Log, SearchBackend, TokenCounter, Tracer
+from ..records import WorkKind
 from .browser import Browser
 from .cache import ItemCache
 from .connected import Connected
@@ -16,6 +17,7 @@ from .embed_later import EmbedLater
 from .embedding_cache import EmbeddingCache
 from .erasable import Erasable
 from .eraser import Eraser
+from .extract_later import ExtractLater
 from .graph import Graph
 from .jobbing import Jobbing
 from .ladder import Ladder
@@ -92,7 +94,8 @@ class Memory(
         self._reembedding = Reembedding(log, self._current)
         self._embed_later = EmbedLater(log, self._current)
         background = config.background_work and not log.read_only
-        self._pending = Runner([self._embed_later], in_background=background)
+        self._extract_later = ExtractLater(log, self._current, reasoning.language_model, counter)
+        self._pending = Runner([self._embed_later, self._extract_later], in_background=background)
         self._lifetime = Lifetime(self, functools.partial(_release, self._pending, log))
         self._check_open = self._lifetime.check
         log.subscribe(self._cache.forget)
@@ -100,7 +103,8 @@ class Memory(
         log.work.subscribe(self._pending.wake)
         self._jobs = parts.make_jobs(self._current)
         self._eraser = Eraser(log, self._current, self._jobs.rebuild, self._costs)
-        if background and next(log.work.all("embed"), None) is not None:
+        kinds: tuple[WorkKind, ...] = ("embed", "extract")
+        if background and any(next(log.work.all(kind), None) is not None for kind in kinds):
             self._pending.wake()
 
 

@@ -71,8 +71,11 @@ class Inferring:
         model: LanguageModel,
         counter: TokenCounter,
         reading: Callable[[], AbstractContextManager[None]],
+        *,
+        waiting: bool = False,
     ) -> list[AddResult]:
-        """What became of the claims of these items, window by window; each window is one change.
+        """What became of the claims of these items, window by window; each window is one change, after which
+        nothing of it waits. waiting: those of the items alone that still wait.
 
         Raises ModelError where the model's answer is none, and as the model; what was done before stays."""
         if self._log.read_only:
@@ -81,7 +84,8 @@ class Inferring:
         results: list[AddResult] = []
         for window in _windows(found, counter):
             with self._locks[hash(window[0].item.scope.owner) % _LOCKS]:
-                results += self._window(window, model, reading)
+                left = [one for one in window if not waiting or self._log.work.has("extract", one.key, 1)]
+                results += self._window(left, model, reading) if left else []
         return results
 
     def _window(
@@ -99,6 +103,8 @@ class Inferring:
         def change(transaction: Transaction) -> list[AddResult]:
             self._writer.confirm(transaction)
             there = [transaction.get(record.key) is not None for record in window]
+            for record in window:
+                transaction.done("extract", record.key, 1)
             return [settle(transaction, claim, self._hands) for number, claim in claims if there[number]]
 
         size = sum(len(claim.prepared.item.text) + claim.prepared.vector.nbytes for _, claim in claims)

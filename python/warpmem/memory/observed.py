@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .browser import Browser
     from .costs import CostLedger
     from .embed_later import EmbedLater
+    from .extract_later import ExtractLater
     from .pending import Runner
     from .reembed import Reembedding
     from .serving import Current
@@ -36,6 +37,7 @@ class Observed:
     _reembedding: Reembedding
     _spaces: Spaces
     _embed_later: EmbedLater
+    _extract_later: ExtractLater
     _pending: Runner
     _telemetry: Telemetry
     _costs: CostLedger
@@ -50,7 +52,10 @@ class Observed:
         return self._browser.stats(
             self._config, vectors.identity, rows, device, self._backend.name, self._backend_reason, running,
             vectors.stats(), self._spaces.stats(),
-            {"embed": self._embed_later.status(self._pending.failure)},
+            {
+                "embed": self._embed_later.status(self._pending.failure),
+                "extract": self._extract_later.status(self._pending.failure),
+            },
         )  # fmt: skip
 
     def costs(

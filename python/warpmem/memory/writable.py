@@ -19,8 +19,9 @@ from .writer import Defaults
 
 if TYPE_CHECKING:
     from ..config import Config
-    from ..protocols import LanguageModel, TokenCounter, Tracer
+    from ..protocols import TokenCounter, Tracer
     from .browser import Browser
+    from .extract_later import ExtractLater
     from .pending import Runner
     from .reasoning import Reasoning
     from .serving import Current
@@ -36,6 +37,7 @@ class Writable:
     _config: Config
     _counter: TokenCounter
     _current: Current
+    _extract_later: ExtractLater
     _pending: Runner
     _reasoning: Reasoning
     _telemetry: Telemetry
@@ -69,6 +71,7 @@ class Writable:
         trust: float | None = None,
         idempotency_key: str | None = None,
         infer: Literal["none", "rules", "llm"] = "none",
+        wait: bool = False,
         durability: Durability | None = None,
         embed: EmbedWhen | None = None,
     ) -> AddResult | tuple[AddResult, ...]:
@@ -86,8 +89,9 @@ class Writable:
         change, but for those of assistants, tools and systems. "llm" has the language model make typed
         memories of the messages, when they are stored, and compare them with what is known: what is said
         again is not stored again, what changed ends what it was. `sources` of a memory begin with the
-        message. A plain string is then a message. `expires_at` is the message's alone. When the model fails
-        its error is raised and the messages are stored: `extract` tries again.
+        message. A plain string is then a message. `expires_at` is the message's alone. This is done in
+        the background, after a restart too, or in `extract_pending`; with `wait` before `add` returns. When
+        the model fails then its error is raised, and the messages are stored and wait.
 
         `embed`: "now"; "later", which stores at once and embeds in the background (or in `embed_pending`),
         with the action "queued": until then the item is found by its words and not by similarity; "auto"
@@ -123,6 +127,7 @@ class Writable:
         if key is not None and len(items) > 1:
             raise InputError(f"one key cannot name {len(items)} items; give each NewItem its own key")
         arguments.check_durability(durability)
+        arguments.check_flag(wait, "wait")
         when = self._when(embed)
         with self._telemetry.adding(len(items), self._tracer) as added:
             results = self._current.write(
@@ -135,13 +140,13 @@ class Writable:
                     reading=lambda: self._current.reading(serving),
                     states=stated if infer == "rules" else lambda _: (),
                     retention=None if infer == "none" else self._retention(),
+                    extract=infer == "llm",
                 ),
                 own_vectors=vector is not None or any(item.vector is not None for item in items),
             )
             added.update(result.action for result in results)
-        if model is not None:
-            new = [result.id for result in results if result.action in ("added", "queued")]
-            self._infer([parse_id(name) for name in new], model)
+        if model is not None and wait:
+            self._extract_later.extract([parse_id(result.id) for result in results], model, waiting=True)
         return results if was_list else results[0]
 
     def extract(self, ids: Sequence[str], *, scope: Scope | None = None) -> tuple[AddResult, ...]:
@@ -153,19 +158,22 @@ class Writable:
         self._check_open()
         items = self._browser.get_many(ids, arguments.check_scope(scope))
         found = [parse_id(arguments.existing(item).id) for item in items]
-        return tuple(self._infer(found, self._reasoning.language_model()))
+        return tuple(self._extract_later.extract(found, self._reasoning.language_model(), waiting=False))
+
+    def extract_pending(self) -> int:
+        """Have the language model make memories of every message that waits for it, here and now, what it
+        answered badly about before included; returns of how many it did. Raises InputError without a model,
+        and what keeps it from going on; what was made by then is stored.
+        """
+        self._check_open()
+        if self._current.read_only:
+            raise StoreReadOnly("the store was opened read-only: open it without to make memories")
+        self._reasoning.language_model()
+        return sum(self._extract_later.run(again=True))
 
     def _retention(self) -> timedelta | None:
         days = self._config.message_days
         return timedelta(days=days) if days else None
-
-    def _infer(self, keys: Sequence[bytes], model: LanguageModel) -> list[AddResult]:
-        return self._current.write(
-            lambda serving: serving.inferring.extract(
-                keys, model, self._counter, lambda: self._current.reading(serving)
-            ),
-            own_vectors=False,
-        )
 
     def add_many(
         self,

@@ -85,10 +85,11 @@ class Writer:
         reading: Callable[[], AbstractContextManager[None]],
         states: Callable[[MemoryItem], Sequence[str]] = lambda _: (),
         retention: timedelta | None = None,
+        extract: bool = False,
     ) -> tuple[AddResult, ...]:
         """Store items in one atomic change; nothing is stored when any of them is refused. reading: keeps the
         index readable meanwhile. states: what an item says, to be stored as facts of their own, too.
-        retention: after which items expire that do not say when."""
+        retention: after which items expire that do not say when. extract: see Adding."""
         if len(items) > MAX_BATCH:
             raise InputError(f"one call takes {MAX_BATCH} items, not {len(items)}; split the list")
         if not items:
@@ -120,7 +121,7 @@ class Writer:
             def change(transaction: Transaction) -> tuple[AddResult, ...]:
                 if any(item is not None for item in new):
                     self._vectors.confirm(self._log, transaction)
-                adding = Adding(transaction, prepared, together, self.put, followers)
+                adding = Adding(transaction, prepared, together, self.put, followers, extract)
                 results: list[AddResult] = []
                 for call, numbers in calls:
                     results += add_group(adding, call, numbers)

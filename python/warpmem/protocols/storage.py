@@ -21,10 +21,9 @@ from ..records import (
     Space,
     StoreIdentity,
     VersionName,
-    WorkKind,
 )
 from ..types import Durability, MemoryItem, Operation, Order, Owner, Scope
-from .work import WorkQueue
+from .work import WorkChanges, WorkQueue
 
 T = TypeVar("T")
 
@@ -95,7 +94,7 @@ class Engine(Protocol):
         ...
 
 
-class Transaction(Protocol):
+class Transaction(WorkChanges, Protocol):
     """Reads and changes inside Log.transact. Only valid on the committer thread while `change` runs.
 
     Reads see earlier writes of the same transaction. Nothing is stored if `change` raises.
@@ -180,10 +179,6 @@ class Transaction(Protocol):
 
     def embed(self, key: bytes, version: int, vector: NDArray[np.float32]) -> bool:
         """Give a version the vector that it waits for; False, with nothing changed, when it does not wait."""
-        ...
-
-    def refuse(self, kind: WorkKind, key: bytes, version: int, model_id: str) -> None:
-        """Note of what waits for a version that this model cannot do it."""
         ...
 
     def delete(

@@ -8,8 +8,28 @@ from typing import Protocol
 from ..records import Work, WorkKind
 
 
+class WorkChanges(Protocol):
+    """What a change says of what is left to be done. Valid as its Transaction is."""
+
+    def leave(self, kind: WorkKind, key: bytes, version: int) -> None:
+        """Leave something to be done for a version, from now on."""
+        ...
+
+    def done(self, kind: WorkKind, key: bytes, version: int) -> bool:
+        """Nothing of this kind is left to be done for a version; whether something was."""
+        ...
+
+    def refuse(self, kind: WorkKind, key: bytes, version: int, model_id: str) -> None:
+        """Note of what waits for a version that this model cannot do it."""
+        ...
+
+
 class WorkQueue(Protocol):
     """What is still to be done for versions of items. Thread-safe."""
+
+    def has(self, kind: WorkKind, key: bytes, version: int) -> bool:
+        """Whether something waits to be done for a version."""
+        ...
 
     def walk(self, kind: WorkKind) -> Iterator[Work]:
         """What waits, a few of each owner in turn, and each once; what comes meanwhile may be among them."""

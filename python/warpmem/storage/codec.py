@@ -87,7 +87,7 @@ IDEMPOTENCY: Final = b"i"
 REMEMBERED: Final = b"t"
 
 WORK: Final = b"w"
-WORK_KINDS: Final[dict[WorkKind, bytes]] = {"embed": b"e"}
+WORK_KINDS: Final[dict[WorkKind, bytes]] = {"embed": b"e", "extract": b"x"}
 WORK_KEY_BYTES: Final = 2 + KEY_BYTES + 4
 """Length of a key of family jobs that names what waits."""
 

@@ -23,6 +23,7 @@ class Evidence(msgspec.Struct):
     items    what once stood in family items, newest first, up to a deletion
     removed  the last thing that was done in family items was to delete it
     gone     (tag of the family, version) that were deleted last
+    unread   payload of what waits for a language model to read it; empty: nothing
     waiting  versions that wait for their vector, and since when; dimension: that it will have
     space    number of the one that its vectors lie in
     """
@@ -35,6 +36,7 @@ class Evidence(msgspec.Struct):
     gone: set[tuple[bytes, int]] = set()
     log: list[LogEntry] = []
     waiting: dict[int, int] = {}
+    unread: bytes = b""
     dimension: int = 0
     space: int = 0
 

@@ -161,6 +161,8 @@ class Source:
                     _add_vector(found, vectors, rest, stored, dimension)
                 elif tag == _WAITING and rest[:1] == codec.WORK_KINDS["embed"]:
                     _add_waiting(found, rest[1:], stored)
+                elif tag == _WAITING and rest[:1] == codec.WORK_KINDS["extract"]:
+                    _add_unread(found, rest[1:], stored)
             except StoreCorrupt as error:
                 skipped(str(error))
         if found is not None:
@@ -211,6 +213,12 @@ def _add_waiting(found: Evidence, rest: bytes, stored: bytes) -> None:
         version = int.from_bytes(rest[:4], "big")
         payload = codec.unseal("jobs", codec.work_key("embed", found.key, version), stored)
         found.waiting[version] = decode(payload, WorkValue).since
+
+
+def _add_unread(found: Evidence, rest: bytes, stored: bytes) -> None:
+    version = int.from_bytes(rest[:4], "big")
+    if _is_newest(found, _WAITING + b"x", rest, stored, (1,) if found.unread else ()):
+        found.unread = bytes(codec.unseal("jobs", codec.work_key("extract", found.key, version), stored))
 
 
 def _is_newest(found: Evidence, tag: bytes, rest: bytes, stored: bytes, known: Collection[int]) -> bool:

@@ -90,6 +90,8 @@ class Writer:
                 if is_blank(vector):
                     since = found.waiting.get(version, versions[version].recorded_at)
                     self.put("jobs", codec.work_key("embed", found.key, version), encode(WorkValue(since)))
+            if found.unread:
+                self.put("jobs", codec.work_key("extract", found.key, 1), found.unread)
             if found.space:
                 self._see_space(number, found.space, out)
         elif out.history:

@@ -216,6 +216,10 @@ def _check_waiting(engine: Engine, group: Group, faults: Faults) -> int:
 
 def _check_work(engine: Engine, identity: StoreIdentity, blank: int, faults: Faults) -> None:
     """What waits in family jobs is what is not done: the numbers are equal, or each is looked at."""
+    for name, _ in engine.scan("jobs", *codec.prefix_range(codec.work_prefix("extract"))):
+        key, version = codec.read_work_key(name)
+        if engine.get("items", key) is None:
+            faults.note("jobs", f"version {version} waits to be read, and is not there", name, item=key)
     span = codec.prefix_range(codec.work_prefix("embed"))
     if sum(1 for _ in engine.scan("jobs", *span)) == blank:
         return

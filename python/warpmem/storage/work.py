@@ -24,6 +24,8 @@ class WorkTransaction:
     """The part of a change that knows its own writes and what it leaves to be done. `queued`: whether that is
     anything."""
 
+    _now: int
+
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._overlay: dict[tuple[str, bytes], bytes | None] = {}
@@ -53,6 +55,14 @@ class WorkTransaction:
             if self._read("jobs", name := codec.work_key(each, key, version)) is not None:
                 self._write("jobs", name, None)
 
+    def leave(self, kind: WorkKind, key: bytes, version: int) -> None:
+        self._enqueue(kind, Work(key, version, self._now))
+
+    def done(self, kind: WorkKind, key: bytes, version: int) -> bool:
+        waits = self._work(kind, key, version) is not None
+        self._dequeue(key, version, kind)
+        return waits
+
     def refuse(self, kind: WorkKind, key: bytes, version: int, model_id: str) -> None:
         work = self._work(kind, key, version)
         if work is not None:
@@ -74,6 +84,9 @@ class StoreWork:
         """What is left to be done has grown, durably."""
         for told in self._told:
             told()
+
+    def has(self, kind: WorkKind, key: bytes, version: int) -> bool:
+        return self._engine.get("jobs", codec.work_key(kind, key, version)) is not None
 
     def walk(self, kind: WorkKind) -> Iterator[Work]:
         passed: dict[int, bytes] = {}

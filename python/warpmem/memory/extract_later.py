@@ -1,0 +1,79 @@
+"""Memories of messages that were stored first, made by the language model in the background or on demand."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+from ..errors import EmbeddingError, InputError, ModelError, ModelUnavailable
+from ..ops.ids import owner_of
+from ..protocols import LanguageModel, Log, TokenCounter, Transaction
+from ..records import Work
+from ..types import AddResult, PendingWork
+from .embed_later import status_of
+from .serving import Current, Serving
+from .vectors import background
+
+_BATCH: Final = 32
+
+
+class ExtractLater:
+    """Implements pending.Task. Thread-safe.
+
+    model: raises InputError when the store has none; then nothing is done."""
+
+    def __init__(
+        self, log: Log, current: Current, model: Callable[[], LanguageModel], counter: TokenCounter
+    ) -> None:
+        self._log = log
+        self._current = current
+        self._model = model
+        self._counter = counter
+
+    def run(self, again: bool) -> Iterator[int]:
+        if next(self._log.work.all("extract"), None) is None:
+            return
+        try:
+            model = self._model()
+        except InputError:
+            return  # who opens the store with one will go on
+        waiting = (work for work in self._log.work.walk("extract") if again or work.refused != model.model_id)
+        for _, works in itertools.groupby(waiting, lambda work: owner_of(work.key)):
+            for batch in _batches(works):
+                with background("infer"):
+                    yield self._extract(batch, model)
+
+    def _extract(self, batch: Sequence[Work], model: LanguageModel) -> int:
+        """How many messages were read. An answer that is none is noted, and the messages wait."""
+        try:
+            self.extract([work.key for work in batch], model, waiting=True)
+        except (ModelUnavailable, EmbeddingError):
+            raise
+        except ModelError:
+            self._log.transact(lambda transaction: _refuse(transaction, batch, model.model_id))
+        return sum(not self._log.work.has("extract", work.key, work.version) for work in batch)
+
+    def extract(self, keys: Sequence[bytes], model: LanguageModel, *, waiting: bool) -> list[AddResult]:
+        """See Inferring.extract."""
+
+        def change(serving: Serving) -> list[AddResult]:
+            return serving.inferring.extract(
+                keys, model, self._counter, lambda: self._current.reading(serving), waiting=waiting
+            )
+
+        return self._current.write(change, own_vectors=False)
+
+    def status(self, failure: str | None) -> PendingWork:
+        """What waits now."""
+        return status_of(self._log, "extract", failure)
+
+
+def _refuse(transaction: Transaction, batch: Sequence[Work], model_id: str) -> None:
+    for work in batch:
+        transaction.refuse("extract", work.key, work.version, model_id)
+
+
+def _batches(works: Iterator[Work]) -> Iterator[list[Work]]:
+    while batch := list(itertools.islice(works, _BATCH)):
+        yield batch

@@ -1,0 +1,126 @@
+"""add(infer="llm") without wait: the message is stored, the memories come later, whatever happens."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import warpmem
+from scripted_extraction import ReadingModel, Shown, memory
+from warpmem import Memory
+from warpmem.errors import InputError, ModelError, ModelUnavailable, StoreReadOnly
+from warpmem.reason.fakes import ScriptedLanguageModel
+
+SAID = {"role": "user", "content": "I live in Porto"}
+
+
+def read(shown: Shown) -> Any:
+    return {"memories": [memory(f"The user said: {one['text']}", one["number"]) for one in shown["messages"]]}
+
+
+def opened(path: Path | None = None, model: Any = None, **options: Any) -> Memory:
+    return warpmem.open(path, embedder="hashing", language_model=model, **options)
+
+
+def facts(store: Memory, user: str = "u") -> list[str]:
+    return [item.text for item in store.list(user_id=user, kinds=["fact"], limit=10_000)]
+
+
+def until(done: Any) -> None:
+    ends = time.monotonic() + 30
+    while not done():
+        assert time.monotonic() < ends
+        time.sleep(0.01)
+
+
+def test_memories_come_in_the_background(tmp_path: Path) -> None:
+    with opened(tmp_path / "store", ReadingModel(read)) as store:
+        store.add([SAID, {"role": "user", "content": "I like tea"}], user_id="u", infer="llm")
+        assert store.search("Porto", user_id="u", kinds=["message"])[0].item.text == "I live in Porto"
+        until(lambda: len(facts(store)) == 2)
+        until(lambda: store.stats().pending["extract"].waiting == 0)
+    assert warpmem.verify(tmp_path / "store").ok
+
+
+def test_what_waits_is_read_after_a_restart(tmp_path: Path) -> None:
+    path, model = tmp_path / "store", ReadingModel(read)
+    with opened(path, model, background_work=False) as store:
+        store.add(SAID, user_id="u", infer="llm", idempotency_key="k")
+        store.add(SAID, user_id="u", infer="llm", idempotency_key="k")
+        assert (facts(store), store.stats().pending["extract"].waiting) == ([], 1)
+    assert not model.shown and warpmem.verify(path).ok
+    with opened(path) as store, pytest.raises(InputError):  # without a model
+        store.extract_pending()
+    with opened(path, model, read_only=True) as store, pytest.raises(StoreReadOnly):
+        store.extract_pending()
+    warpmem.repair(path, tmp_path / "repaired")
+    with opened(tmp_path / "repaired", model) as store:
+        until(lambda: facts(store))
+    with opened(path, model, background_work=False) as store:
+        assert store.extract_pending() == 1 and store.extract_pending() == 0
+        assert facts(store) == ["The user said: I live in Porto"]
+    assert warpmem.verify(path).ok
+
+
+def test_a_model_that_is_away_is_asked_again(tmp_path: Path) -> None:
+    model = ScriptedLanguageModel([ModelUnavailable("gone"), '{"memories": []}'])
+    with opened(tmp_path / "store", model) as store:
+        store.add(SAID, user_id="u", infer="llm")
+        until(lambda: store.stats().pending["extract"].failure == "ModelUnavailable" or len(model.calls) > 1)
+        until(lambda: store.stats().pending["extract"].waiting == 0)
+        assert len(model.calls) == 2
+
+
+def test_a_bad_answer_is_noted_and_the_message_waits_for_another_model(tmp_path: Path) -> None:
+    path, bad = tmp_path / "store", ReadingModel(lambda shown: "no JSON")
+    with opened(path, bad) as store:
+        store.add(SAID, user_id="u", infer="llm")
+        until(lambda: store.stats().pending["extract"].refused == 1)
+        assert len(bad.shown) == 2 and store.stats().pending["extract"].failure is None
+        with pytest.raises(ModelError):
+            store.add(SAID, user_id="v", infer="llm", wait=True)
+        assert store.extract_pending() == 0
+    good = ReadingModel(read)
+    good.model_id = "another"
+    with opened(path, good) as store:
+        until(lambda: facts(store) and facts(store, "v"))
+
+
+def test_erasing_and_deleting_take_what_waits(tmp_path: Path) -> None:
+    with opened(tmp_path / "store", ReadingModel(read), background_work=False) as store:
+        first = store.add(SAID, user_id="u", infer="llm")
+        store.add(SAID, user_id="v", infer="llm")
+        third = store.add(SAID, user_id="w", infer="llm")
+        assert isinstance(first, warpmem.AddResult) and isinstance(third, warpmem.AddResult)
+        store.delete(first.id)
+        store.erase(user_id="v")
+        store.update(third.id, text="I live in Faro")
+        assert store.stats().pending["extract"].waiting == 1
+        assert store.extract_pending() == 1
+        assert (facts(store), facts(store, "w")) == ([], ["The user said: I live in Faro"])
+    assert warpmem.verify(tmp_path / "store").ok
+
+
+def test_a_message_is_read_once_whoever_comes_first() -> None:
+    model = ReadingModel(read)
+    with opened(None, model) as store:
+        threads = [
+            threading.Thread(
+                target=lambda n=n: store.add(
+                    {"role": "user", "content": f"note {n}"}, user_id="u", infer="llm", wait=n % 2 == 0
+                )
+            )
+            for n in range(8)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        store.extract_pending()
+        until(lambda: store.stats().pending["extract"].waiting == 0)
+        assert sorted(facts(store)) == [f"The user said: note {n}" for n in range(8)]
+        assert sum(len(shown["messages"]) for shown in model.shown) == 8
