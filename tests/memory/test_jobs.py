@@ -138,6 +138,16 @@ def test_old_events_become_summaries_that_say_all_of_it(memory: Memory) -> None:
     assert memory.run_jobs(["consolidate"])[0].done == {}
 
 
+def test_events_that_wait_for_their_vectors_wait_for_their_summary(clock: FixedClock) -> None:
+    """Without vectors all of them would be alike."""
+    with opened(None, clock, embed="later", background_work=False) as memory:
+        fill(memory, random.Random(1), 60)
+        before = len(live(memory))
+        assert memory.run_jobs(["consolidate"])[0].done == {} and len(live(memory)) == before
+        memory.embed_pending()
+        assert memory.run_jobs(["consolidate"])[0].done and len(live(memory)) < before
+
+
 def test_what_is_young_few_keyed_or_of_another_scope_stays_apart(clock: FixedClock) -> None:
     options = Consolidation(min_events=3, older_than_days=30)
     with opened(None, clock, consolidation=options) as memory:

@@ -24,6 +24,7 @@ from ..memory.paid import Paid
 from ..memory.serving import Serving
 from ..memory.vectors import background
 from ..memory.writer import Defaults
+from ..ops.blank import is_blank
 from ..ops.clock import to_datetime
 from ..ops.ids import parse_id
 from ..protocols import Transaction
@@ -158,7 +159,7 @@ def _with_vectors(tools: Tools, records: Sequence[Record]) -> tuple[list[Record]
     found, vectors = [], []
     for record in records:
         vector = tools.log.vector(record.key, record.item.version, identity)
-        if vector is not None:
+        if vector is not None and not is_blank(vector):
             found.append(record)
             vectors.append(vector)
     return found, np.array(vectors, np.float32).reshape(len(vectors), identity.dimension)
