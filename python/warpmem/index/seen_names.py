@@ -178,7 +178,7 @@ class SeenNames:
             self._mark(mine, [form for other in related for form in self.forms(other)], 1)
             self._mark(mine, forms, 2)
             points += mine
-        for level in np.unique(points)[::-1].tolist():
+        for level in np.flatnonzero(np.bincount(points))[::-1].tolist():
             if level:
                 yield level / (2 * len(roots)), points == level
 
