@@ -29,8 +29,9 @@ import numpy as np
 from numpy.typing import NDArray
 from processes import HERE, PACKAGES, Peer, environment
 from rates import rates
+from recalled import BUDGET, GRANULARITIES, KS, Stored, as_stored, fill, recall, recall_in_order, stored
 from tables import markdown
-from turns import BUDGET, GRANULARITIES, KS, Stored, as_stored, fill, recall, recall_in_order, stored
+from recalled import BUDGET, GRANULARITIES, KS, Stored, as_stored, fill, recall, recall_in_order, stored
 from weights import leave_one_out
 
 import warpmem

@@ -55,12 +55,15 @@ def _table(report: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
 
 def _rates(found: dict[str, Any]) -> str:
     names = list(dict.fromkeys([*found["search_p50_ms"], *found["adds_per_s"]]))
-    columns = ("search_p50_ms", "adds_per_s", "batched_adds_per_s")
+    columns = ("search_p50_ms", "search_processor_p50_ms", "adds_per_s", "batched_adds_per_s")
     lines = [
         [name, *(f"{found[column][name]:,.2f}" if name in found[column] else "" for column in columns)]
         for name in names
     ]
-    return _table_of(("", "search p50, ms", "adds/s, one by one", f"adds/s, {found['batch']} a call"), lines)
+    return _table_of(
+        ("", "search p50, ms", "of processor", "adds/s, one by one", f"adds/s, {found['batch']} a call"),
+        lines,
+    )
 
 
 def _held_out(found: dict[str, Any]) -> str:
@@ -115,8 +118,14 @@ def bounds(report: dict[str, Any]) -> list[list[str]]:
     for name in found["search_p50_ms"]:
         if name == "warpmem":
             continue
-        times = found["search_p50_ms"][name] / found["search_p50_ms"]["warpmem"]
-        note(f"search p50 >= {_FASTER} times faster than {name}", f"{times:.1f}", times >= _FASTER)
+        times, processor = (
+            found[of][name] / found[of]["warpmem"] for of in ("search_p50_ms", "search_processor_p50_ms")
+        )
+        note(
+            f"search p50 >= {_FASTER} times faster than {name}, by the clock and by processor time",
+            f"{times:.1f}, {processor:.1f}",
+            min(times, processor) >= _FASTER,
+        )
         times = found["adds_per_s"]["warpmem"] / found["adds_per_s"][name]
         share = found["adds_per_s"]["warpmem"] / found["adds_per_s"]["the log alone"]
         note(

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from turns import GRANULARITIES, fill, questions
+from recalled import GRANULARITIES, fill, questions
 
 import warpmem
 from warpmem import Ranking
