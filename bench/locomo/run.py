@@ -31,7 +31,6 @@ from processes import HERE, PACKAGES, Peer, environment
 from rates import rates
 from recalled import BUDGET, GRANULARITIES, KS, Stored, as_stored, fill, recall, recall_in_order, stored
 from tables import markdown
-from recalled import BUDGET, GRANULARITIES, KS, Stored, as_stored, fill, recall, recall_in_order, stored
 from weights import leave_one_out
 
 import warpmem
