@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import builtins
+import io
 import random
 import shutil
 from pathlib import Path
@@ -163,6 +165,25 @@ def test_what_a_log_is_refused_for(tmp_path: Path, records: list[Any], wrong: st
     else:
         with pytest.raises(StoreCorrupt, match=wrong):
             check_logs(str(tmp_path))
+
+
+def test_a_log_that_grows_while_it_is_looked_at_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What came after the first look was read as if a block began there, in the middle of a record."""
+
+    class Growing(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            found = super().read(size)
+            at = self.tell()
+            self.seek(0, io.SEEK_END)
+            self.write(b"\x05" * 100)
+            self.seek(at)
+            return found
+
+    (tmp_path / "000004.log").write_bytes(b"")
+    monkeypatch.setattr(builtins, "open", lambda *arguments: Growing(b"\0" * 50))
+    check_logs(str(tmp_path))
 
 
 def test_a_value_moved_to_another_key_is_caught(tmp_path: Path) -> None:

@@ -40,6 +40,8 @@ def check_logs(path: str) -> None:
                                 f"{name} is damaged: the record at byte {begin + block + at} {what}; restore "
                                 "the directory from a backup, or salvage it with `warpmem repair`"
                             )
+                    if len(piece) < _PIECE:
+                        break  # what a writer appends meanwhile would not begin where a block does
                     begin += len(piece)
         except FileNotFoundError:  # the process that writes has done with it
             continue
