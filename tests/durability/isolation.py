@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import warpmem
-from warpmem import NewItem, Scope
+from warpmem import NewItem, Ranking, Scope
 from warpmem.errors import NotFound
 
 OWNERS = 100
@@ -19,7 +19,7 @@ _WORD = re.compile(r"canary-(\d+)-")
 _RARE = {"erase": 1, "reopen": 1}
 _WEIGHTS = {
     "add": 300, "update": 120, "delete": 60, "search": 200, "search_two": 40, "context": 40, "list": 80,
-    "get": 80, "foreign": 120, "history": 60, "feed": 8, **_RARE,
+    "get": 80, "foreign": 120, "history": 60, "feed": 8, "names": 60, **_RARE,
 }  # fmt: skip
 
 
@@ -81,7 +81,8 @@ class Owners:
 
     def add(self, owner: int) -> None:
         text = self.text(owner)
-        item = NewItem(text=text, metadata={"note": text}, key=text, vector=self.vector())
+        named = (f"canary-{owner}- thing", "everybody")
+        item = NewItem(text=text, metadata={"note": text}, key=text, vector=self.vector(), entities=named)
         result = self.memory.add(item, scope=self.scope(owner))
         assert isinstance(result, warpmem.AddResult) and result.action == "added"
         self.live[owner][result.id] = text
@@ -131,6 +132,16 @@ class Owners:
         self.own_items(owner, page)
         assert {item.id for item in page} == set(self.live[owner])
         assert self.memory.count(self.scope(owner)) == len(page)
+
+    def names(self, owner: int) -> None:
+        found = self.memory.entities(self.scope(owner))
+        self.own(owner, *(entity.name for entity in found))
+        assert [entity.items for entity in found] == [len(self.live[owner])] * (2 * bool(self.live[owner]))
+        hits = self.memory.search(
+            "everybody", vector=self.vector(), scope=self.scope(owner), ranking=Ranking(entities=1.0)
+        )
+        self.own_items(owner, hits.items)
+        assert all(hit.parts["entities"] == 1.0 for hit in hits)
 
     def get(self, owner: int) -> None:
         if item_id := self.one(owner):
@@ -195,6 +206,7 @@ def run(folder: Path, first: int, count: int) -> Counter[str]:
         for owner in range(OWNERS):
             owners.list(owner)
             owners.search(owner)
+            owners.names(owner)
     finally:
         owners.close()
     return owners.counts

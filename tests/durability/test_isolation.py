@@ -33,15 +33,14 @@ def scans_the_neighbour(patch: Patch) -> None:
     """The lists of a scan are those of the next owner."""
     real = partitions.PartitionedIndex._segments
 
-    def segments(self: Any, number: int, request: Any, out: list[Any], known: Any, bounds: Any) -> int:
+    def segments(self: Any, asked: Any, number: int, request: Any, out: list[Any], *more: Any) -> None:
         begin = len(out)
-        found = real(self, number, request, out, known, bounds)
+        real(self, asked, number, request, out, *more)
         for i in range(begin, len(out)):
             query, list_id, *rest = out[i]
             neighbour = (list_id >> 1) + 1
-            known[neighbour] = self._partition(neighbour)
+            asked.partitions[neighbour] = self._partition(neighbour)
             out[i] = (query, list_id + 2, *rest)
-        return found
 
     patch(partitions.PartitionedIndex, "_segments", segments)
 
