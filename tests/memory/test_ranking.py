@@ -337,7 +337,7 @@ def test_the_parts_of_a_score_add_up(memory: Memory, mode: Any) -> None:
 def test_refused_rankings(memory: Memory) -> None:
     good = Ranking()
     refused: list[Any] = [[("fact", good)], {"fact": 1.0}, {1: good}, {"fact": Ranking(by_kind={"x": good})}]
-    for by_kind in [*refused, {"fact": Ranking(diversity=0.5)}]:
+    for by_kind in [*refused, {"fact": Ranking(diversity=0.5)}, {"fact": Ranking(spaces={"image": 2.0})}]:
         with pytest.raises(InputError, match="by_kind"):
             Ranking(by_kind=by_kind)
     for name in ("similarity", "lexical", "adjacent", "recency", "priority"):

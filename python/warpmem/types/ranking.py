@@ -31,7 +31,9 @@ class Ranking(msgspec.Struct, frozen=True, kw_only=True):
 
     diversity: from 0 to 1. Above 0, hits are chosen one after the other from the max(4 k, 50) best, 1,024 at
     most (so k <= 1,024): each has the largest (1 - diversity) * score - diversity * its largest cosine with a
-    hit before it (maximal marginal relevance, Carbonell and Goldstein, 1998). Scores stay as they are.
+    hit before it (maximal marginal relevance, Carbonell and Goldstein, 1998). Scores stay as they are. Of one
+    space alone; fewer candidates over many scopes.
+
     spaces: by modality ("text" included), what similarity counts in its space, as a factor of its weight; 1
     where it is not named, 0 leaves the space out. Models differ in what their cosines mean.
     """
@@ -63,8 +65,8 @@ class Ranking(msgspec.Struct, frozen=True, kw_only=True):
         for kind, ranking in self.by_kind.items():
             if not isinstance(kind, str) or not isinstance(ranking, Ranking):
                 raise InputError("ranking by_kind must hold a warpmem.Ranking for each kind")
-            if ranking.by_kind or ranking.diversity:
-                raise InputError("a ranking inside by_kind has no by_kind and no diversity of its own")
+            if ranking.by_kind or ranking.diversity or ranking.spaces:
+                raise InputError("a ranking inside by_kind has no by_kind, diversity or spaces of its own")
 
 
 class ScopeWeight(msgspec.Struct, frozen=True):
