@@ -24,13 +24,15 @@ from warpmem.records import ScopePart, ScoreParams, SearchRequest
 
 DIM = 4
 LEVELS = st.sampled_from([0.0, 0.5, 1.0])
-ROWS = st.lists(st.tuples(st.integers(0, 1), LEVELS, LEVELS, st.integers(0, 3)), min_size=8, max_size=40)
+ROW = st.tuples(st.integers(0, 1), LEVELS, LEVELS, st.integers(0, 3), st.sampled_from([False, False, True]))
+ROWS = st.lists(ROW, min_size=8, max_size=40)
 
 
 class Fake:
-    """Words of one owner whose totals are given. rows: (owner, score, total, ordinal)."""
+    """Words of one owner whose totals are given. rows: (owner, score, total, ordinal, waits for its
+    vector)."""
 
-    def __init__(self, rows: Sequence[tuple[int, float, float, int]], owner: int) -> None:
+    def __init__(self, rows: Sequence[tuple[int, float, float, int, bool]], owner: int) -> None:
         self.rows = {i: row for i, row in enumerate(rows) if row[0] == owner}
         self.postings = self
 
@@ -52,17 +54,17 @@ def test_rounds_end_with_what_all_rows_at_once_give(
     request = SearchRequest(None, tuple(ScopePart(owner, None, None) for owner in owners), 0)
     group = {owner: place for place, owner in enumerate(owners)}
 
-    def scan(requests: Sequence[SearchRequest], most: int) -> list[Rows]:
+    def scan(requests: Sequence[SearchRequest], most: int, blank: bool) -> list[Rows]:
         answers = []
         for asked in requests:
             found = []
             for part in asked.parts:
-                for i, (owner, score, _, ordinal) in enumerate(rows):
+                for i, (owner, score, _, ordinal, waits) in enumerate(rows):
                     word, bit = divmod(i, 64)
                     passes = part.bitmap is None or (
                         word < len(part.bitmap) and int(part.bitmap[word]) >> bit & 1
                     )
-                    if owner == part.owner and passes:
+                    if owner == part.owner and passes and (blank or not waits):
                         found.append((-score, group[owner], ordinal, i, owner))
             found = sorted(found)[:most]
             scores = np.array([-row[0] for row in found], np.float32)
@@ -71,7 +73,10 @@ def test_rounds_end_with_what_all_rows_at_once_give(
         return answers
 
     def words(asked: SearchRequest) -> Any:
-        return {owner: Words(Fake(rows, owner), len(rows), [group[owner]]) for owner in owners}  # type: ignore[arg-type]
+        return {
+            owner: Words(Fake(rows, owner), len(rows), [group[owner]], any(row[4] for row in rows))  # type: ignore[arg-type]
+            for owner in owners
+        }
 
     params = ScoreParams(similarity=1.0 if similar else 0.0, recency=1.0, lexical=1.0)
     patch = pytest.MonkeyPatch()
@@ -83,8 +88,8 @@ def test_rounds_end_with_what_all_rows_at_once_give(
         (found,) = blend.blend([request], k, params, scan, words)
     expected = sorted(
         (-(score + total), group[owner], ordinal, i)
-        for i, (owner, score, total, ordinal) in enumerate(rows)
-        if similar or total
+        for i, (owner, score, total, ordinal, waits) in enumerate(rows)
+        if total or (similar and not waits)
     )
     assert [(-hit.score, hit.row_id) for hit in found] == [(score, i) for score, _, _, i in expected[:k]]
 
