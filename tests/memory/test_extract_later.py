@@ -124,3 +124,10 @@ def test_a_message_is_read_once_whoever_comes_first() -> None:
         until(lambda: store.stats().pending["extract"].waiting == 0)
         assert sorted(facts(store)) == [f"The user said: note {n}" for n in range(8)]
         assert sum(len(shown["messages"]) for shown in model.shown) == 8
+
+
+def test_embedding_what_waits_reads_no_message() -> None:
+    with opened(None, ReadingModel(read), background_work=False) as store:
+        store.add(SAID, user_id="u", infer="llm", embed="later")
+        assert store.embed_pending() == 1 and facts(store) == []
+        assert store.extract_pending() == 1 and len(facts(store)) == 1

@@ -24,6 +24,7 @@ def open_store(clock: FixedClock, *answers: Any, **options: Any) -> Memory:
     texts = [answer if isinstance(answer, str) else json.dumps(answer) for answer in answers]
     model = ScriptedLanguageModel(texts)
     prices = {"scripted": Price(per_million_tokens=1e6)}
+    options = {"background_work": False, **options}
     return warpmem.open(None, embedder="hashing", clock=clock, language_model=model, prices=prices, **options)
 
 
@@ -34,7 +35,7 @@ def of_model(memory: Memory) -> list[warpmem.Cost]:
 
 def test_who_says_something_pays_for_reading_it(clock: FixedClock) -> None:
     with open_store(clock, "no JSON", {"memories": []}) as memory:
-        memory.add("I live in Porto", user_id="a", infer="llm")
+        memory.add("I live in Porto", user_id="a", infer="llm", wait=True)
         (row,) = of_model(memory)
     assert (row.scope, row.lane, row.job, row.calls) == (Scope(user_id="a"), "ingest", "infer", 2)
     assert row.bytes > 2 * len("I live in Porto"), "what it is asked, each time"

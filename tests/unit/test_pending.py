@@ -59,14 +59,14 @@ def test_without_a_thread_only_who_asks_does_it() -> None:
     made = runner(queue, background=False)
     made.wake()
     assert made.wait(0) and queue.left == 3
-    assert made.run() == 3 and made.run() == 0
+    assert made.run(queue) == 3 and made.run(queue) == 0
 
 
 def test_what_was_refused_is_tried_once_by_who_asks() -> None:
     queue = Queue(2)
     queue.refused = 1
     made = runner(queue, background=False)
-    assert made.run() == 3
+    assert made.run(queue) == 3
     assert queue.runs == [True, False]
 
 
@@ -84,8 +84,8 @@ def test_who_asks_is_told_of_the_failure() -> None:
     queue = Queue(2, [ModelUnavailable("down")])
     made = runner(queue, background=False)
     with pytest.raises(ModelUnavailable):
-        made.run()
-    assert made.run() == 2
+        made.run(queue)
+    assert made.run(queue) == 2
 
 
 def test_pauses_grow_to_a_minute_and_a_server_may_ask_for_longer() -> None:
@@ -160,7 +160,7 @@ def test_many_who_wake_it_and_ask_lose_nothing() -> None:
                 queue.left += 1
             made.wake()
             if n % 50 == 0:
-                made.run()
+                made.run(queue)
 
     threads = [threading.Thread(target=add) for _ in range(4)]
     for thread in threads:

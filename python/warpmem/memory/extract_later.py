@@ -42,7 +42,8 @@ class ExtractLater:
         for _, works in itertools.groupby(waiting, lambda work: owner_of(work.key)):
             for batch in _batches(works):
                 with background("infer"):
-                    yield self._extract(batch, model)
+                    read = self._extract(batch, model)
+                yield read
 
     def _extract(self, batch: Sequence[Work], model: LanguageModel) -> int:
         """How many messages were read. An answer that is none is noted, and the messages wait."""

@@ -61,16 +61,15 @@ class Runner:
                     thread.start()
                     self._thread = thread
 
-    def run(self) -> int:
-        """Do everything, here and now, and what was refused before once more; how much that was. Waits for
-        the thread to end what it is at. Raises what keeps it from doing more."""
+    def run(self, task: Task) -> int:
+        """Do everything of one kind, here and now, and what was refused before once more; how much that was.
+        Waits for the thread to end what it is at. Raises what keeps it from doing more."""
         done = 0
+        again = True
         with self._turn:
-            for task in self._tasks:
-                again = True
-                while (more := sum(task.run(again))) > 0:
-                    done += more
-                    again = False
+            while (more := sum(task.run(again))) > 0:
+                done += more
+                again = False
         return done
 
     def wait(self, timeout: float | None = None) -> bool:

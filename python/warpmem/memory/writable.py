@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..config import Config
     from ..protocols import TokenCounter, Tracer
     from .browser import Browser
+    from .embed_later import EmbedLater
     from .extract_later import ExtractLater
     from .pending import Runner
     from .reasoning import Reasoning
@@ -37,6 +38,7 @@ class Writable:
     _config: Config
     _counter: TokenCounter
     _current: Current
+    _embed_later: EmbedLater
     _extract_later: ExtractLater
     _pending: Runner
     _reasoning: Reasoning
@@ -169,7 +171,7 @@ class Writable:
         if self._current.read_only:
             raise StoreReadOnly("the store was opened read-only: open it without to make memories")
         self._reasoning.language_model()
-        return sum(self._extract_later.run(again=True))
+        return self._pending.run(self._extract_later)
 
     def _retention(self) -> timedelta | None:
         days = self._config.message_days
@@ -211,7 +213,7 @@ class Writable:
         self._check_open()
         if self._current.read_only:
             raise StoreReadOnly("the store was opened read-only: open it without to embed what waits")
-        return self._pending.run()
+        return self._pending.run(self._embed_later)
 
     def _when(self, embed: EmbedWhen | None) -> EmbedWhen:
         if embed is None:
