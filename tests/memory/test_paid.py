@@ -70,7 +70,7 @@ def test_a_context_that_a_model_shortens(clock: FixedClock) -> None:
 
 @pytest.mark.parametrize("budget", [None, 1.0])
 def test_summaries_are_work_in_the_background(clock: FixedClock, budget: float | None) -> None:
-    options = Consolidation(by="model", min_events=3, events_per_summary=3)
+    options = Consolidation(by="model", min_events=3)
     jobs = {} if budget is None else {"consolidate": Budget(money=budget)}
     answers = [{"summary": "Three drinks."}] * 3
     with open_store(clock, *answers, consolidation=options, job_budgets=jobs) as memory:
