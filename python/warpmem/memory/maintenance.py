@@ -112,7 +112,7 @@ class Maintained:
         found as before, by the host. Raises InvalidScope."""
         owner = self._owner_of(user_id, agent_id, run_id, corpus_id, scope)
         if owner is not None:
-            for index in (self._index, *(space.index for space in self._spaces)):
+            for index in (self._index, *(space.index for space in self._spaces if space.exists())):
                 index.evict(owner)
 
     def _owner_of(
