@@ -55,14 +55,15 @@ def torch_minilm(folder: Path) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def served_minilm(folder: Path) -> Iterator[OpenAIEmbedder]:
-    """The same weights behind infinity, a server of OpenAI's shape, in the environment of tests/real."""
+    """The same weights behind infinity, a server of OpenAI's shape, in the environment of tests/real. It
+    computes one batch at a time: two requests keep it busy."""
     kept = os.environ.get("WARPMEM_REAL")
     if not kept:
         pytest.skip("needs WARPMEM_REAL, the folder in which tests/real keep their environments")
     import infinity_server
 
     with infinity_server.serving(Path(kept), folder) as program:
-        yield OpenAIEmbedder(program.url, "minilm", check_seconds=1e9)
+        yield OpenAIEmbedder(program.url, "minilm", check_seconds=1e9, parallel=2)
 
 
 MODELS: dict[str, Callable[[Path], contextlib.AbstractContextManager[Any]]] = {
