@@ -24,7 +24,6 @@ def open_store(clock: FixedClock, *answers: Any, **options: Any) -> Memory:
     texts = [answer if isinstance(answer, str) else json.dumps(answer) for answer in answers]
     model = ScriptedLanguageModel(texts)
     prices = {"scripted": Price(per_million_tokens=1e6)}
-    options = {"background_work": False, **options}
     return warpmem.open(None, embedder="hashing", clock=clock, language_model=model, prices=prices, **options)
 
 
@@ -35,7 +34,7 @@ def of_model(memory: Memory) -> list[warpmem.Cost]:
 
 def test_who_says_something_pays_for_reading_it(clock: FixedClock) -> None:
     with open_store(clock, "no JSON", {"memories": []}) as memory:
-        memory.add("I live in Porto", user_id="a", infer="llm", wait=True)
+        memory.add("I live in Porto", user_id="a", infer="llm")
         (row,) = of_model(memory)
     assert (row.scope, row.lane, row.job, row.calls) == (Scope(user_id="a"), "ingest", "infer", 2)
     assert row.bytes > 2 * len("I live in Porto"), "what it is asked, each time"
@@ -70,7 +69,7 @@ def test_a_context_that_a_model_shortens(clock: FixedClock) -> None:
 
 @pytest.mark.parametrize("budget", [None, 1.0])
 def test_summaries_are_work_in_the_background(clock: FixedClock, budget: float | None) -> None:
-    options = Consolidation(by="model", min_events=3)
+    options = Consolidation(by="model", min_events=3, lines_per_summary=3)
     jobs = {} if budget is None else {"consolidate": Budget(money=budget)}
     answers = [{"summary": "Three drinks."}] * 3
     with open_store(clock, *answers, consolidation=options, job_budgets=jobs) as memory:
