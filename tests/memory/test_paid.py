@@ -13,6 +13,7 @@ from image_models import RED, ColourTextEmbedder, picture
 from warpmem import Budget, Memory, Price, Scope
 from warpmem.config import Consolidation
 from warpmem.errors import ModelUnavailable, Overloaded
+from warpmem.memory.vectors import background
 from warpmem.ops.clock import FixedClock
 from warpmem.reason.fakes import ScriptedLanguageModel
 
@@ -34,12 +35,28 @@ def of_model(memory: Memory) -> list[warpmem.Cost]:
 
 def test_who_says_something_pays_for_reading_it(clock: FixedClock) -> None:
     with open_store(clock, "no JSON", {"memories": []}) as memory:
-        memory.add("I live in Porto", user_id="a", infer="llm")
+        memory.add("I live in Porto", user_id="a", infer="llm", wait=True)
         (row,) = of_model(memory)
-    assert (row.scope, row.lane, row.job, row.calls) == (Scope(user_id="a"), "ingest", "infer", 2)
+    assert (row.scope, row.lane, row.job, row.calls) == (Scope(user_id="a"), "background", "infer", 2)
     assert row.bytes > 2 * len("I live in Porto"), "what it is asked, each time"
     assert row.money == row.tokens > 0
     assert row.device_ms > 0
+
+
+def test_reading_in_the_background_has_a_budget(clock: FixedClock) -> None:
+    """Its calls were told as if somebody waited for them, and the budget of the job had no effect."""
+    answers = [{"memories": []}] * 3
+    with open_store(clock, *answers, job_budgets={"infer": Budget(money=1.0)}) as memory:
+        memory.add("I live in Porto", user_id="a")
+        with background("infer"):
+            (kept,) = memory.list(user_id="a")
+            memory.extract([kept.id])
+            with pytest.raises(Overloaded, match="'infer'"):
+                memory.extract([kept.id])
+        (row,) = of_model(memory)
+        assert (row.lane, row.job, row.calls) == ("background", "infer", 1)
+        memory.extract([kept.id])
+        assert {row.lane: row.calls for row in of_model(memory)} == {"background": 1, "ingest": 1}
 
 
 def test_a_model_that_fails_is_paid_for_and_one_over_its_limit_not_asked(clock: FixedClock) -> None:

@@ -24,6 +24,7 @@ from .digests import Digests
 from .paid import Paid
 from .reader import Reader, SearchOptions
 from .revocation import Revocations
+from .vectors import in_background
 from .writer import Defaults, Writer
 
 _LOCKS: Final = 64
@@ -96,7 +97,8 @@ class Inferring:
     ) -> list[AddResult]:
         with reading():
             known = self._known(window)
-        model = Paid(model, self._costs, window[0].item.scope.owner, "ingest", "infer")
+        lane = "background" if in_background() else "ingest"
+        model = Paid(model, self._costs, window[0].item.scope.owner, lane, "infer")
         extraction = extract(model, [_said(record.item) for record in window], known)
         claims = self._claims(window, known, extraction)
 

@@ -43,6 +43,11 @@ def background(job: str) -> Iterator[None]:
         _background.reset(before)
 
 
+def in_background() -> bool:
+    """Whether this thread gives way."""
+    return _background.get() is not None
+
+
 class ModelMoved(ModelMismatch):
     """Another model took over between the embedding and the change."""
 
