@@ -23,7 +23,7 @@ MAX_NAMES = 256
 
 _MAX_DAYS = 36_525
 
-JOBS = ("consolidate", "import", "infer", "reembed")
+JOBS = ("consolidate", "embed", "import", "infer", "reembed")
 """What is done in the background and may have a budget."""
 
 RERANK = 50
@@ -147,7 +147,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     owner_budget    money, device_seconds: work in the background (imports, re-embedding) for an owner who
                     has spent so much in a day of UTC is Overloaded until it is over
     owner_limit     the same for everything that needs a model, searches and adds too
-    job_budgets     the same by job ("consolidate", "import", "infer", "reembed"), of all owners together
+    job_budgets     the same by job, of all owners together: "consolidate", "embed", "import", "infer",
+                    "reembed"
     tracing         "otel": spans by OpenTelemetry (extra "otel") for searches, adds and their parts, with
                     sizes and never a text; the program sets up the tracer provider
     item_cache      decoded items kept in memory
