@@ -71,6 +71,7 @@ class KServeEmbedder(RemoteEmbedder):
         key_env: str | None = None,
         key_file: str | None = None,
         ca_file: str | None = None,
+        networks: Sequence[str] = (),
     ) -> None:
         for what, name in (("model", model), ("input", input), ("output", output)):
             if not isinstance(name, str) or not name:
@@ -82,7 +83,8 @@ class KServeEmbedder(RemoteEmbedder):
         if not isinstance(raw, bool):
             raise InputError("raw must be True or False")
         how: dict[str, Any] = {
-            "timeout": timeout, "key_env": key_env, "key_file": key_file, "ca_file": ca_file
+            "timeout": timeout, "key_env": key_env, "key_file": key_file, "ca_file": ca_file,
+            "networks": networks,
         }  # fmt: skip
         endpoint: Endpoint | GrpcEndpoint
         self._infer: Callable[[list[str], list[int], float | None], Any]

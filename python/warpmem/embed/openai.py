@@ -71,11 +71,14 @@ class OpenAIEmbedder(RemoteEmbedder):
         key_env: str | None = None,
         key_file: str | None = None,
         ca_file: str | None = None,
+        networks: Sequence[str] = (),
     ) -> None:
         check_not_empty(model, "model")
         if shorten and dimension is None:
             raise InputError("shorten needs the dimension to shorten to")
-        self._endpoint = Endpoint(url, timeout=timeout, key_env=key_env, key_file=key_file, ca_file=ca_file)
+        self._endpoint = Endpoint(
+            url, timeout=timeout, key_env=key_env, key_file=key_file, ca_file=ca_file, networks=networks
+        )
         request: dict[str, Any] = {"model": model}
         if as_base64:
             request["encoding_format"] = "base64"

@@ -38,8 +38,11 @@ class TEIEmbedder(RemoteEmbedder):
         key_env: str | None = None,
         key_file: str | None = None,
         ca_file: str | None = None,
+        networks: Sequence[str] = (),
     ) -> None:
-        self._endpoint = Endpoint(url, timeout=timeout, key_env=key_env, key_file=key_file, ca_file=ca_file)
+        self._endpoint = Endpoint(
+            url, timeout=timeout, key_env=key_env, key_file=key_file, ca_file=ca_file, networks=networks
+        )
         self._truncate = bool(truncate)
         super().__init__(
             self._endpoint,

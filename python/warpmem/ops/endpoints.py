@@ -1,15 +1,62 @@
-"""What endpoints of model servers have in common: their URL, the time for an answer, the key."""
+"""What endpoints of model servers have in common: their URL, where it may lead, the time for an answer, the
+key."""
 
 from __future__ import annotations
 
+import ipaddress
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
-from ..errors import InputError
+from ..errors import InputError, ModelUnavailable
 
 _MAX_KEY: Final = 1 << 16
+
+
+class Reach:
+    """Which addresses an endpoint may have. Thread-safe.
+
+    host       as the configuration has it. An address that stands there is listed by that, and so is
+               localhost; a name may lead anywhere, and who answers for it today may not tomorrow
+    networks   in CIDR notation, of the addresses beside public ones that a name may lead to
+
+    A private address is one that is not routed in public: loopback, link-local, private and their like.
+    """
+
+    def __init__(self, host: str, networks: Sequence[str]) -> None:
+        self._host = host
+        if isinstance(networks, str) or not isinstance(networks, Sequence):
+            raise InputError(f"networks must be a list of strings, not {type(networks).__name__}")
+        try:
+            self._networks = [ipaddress.ip_network(network) for network in networks]
+        except ValueError as error:
+            raise InputError("networks must be in CIDR notation, such as '10.0.0.0/8'") from error
+        self.named = not _is_address(host)
+        """Whether the host is a name, which has to be looked up."""
+
+    def check(self, address: str) -> None:
+        """Raises ModelUnavailable for an address that the host's name must not lead to."""
+        if not self.named:
+            return
+        found = ipaddress.ip_address(address.partition("%")[0])
+        mapped = getattr(found, "ipv4_mapped", None)
+        found = found if mapped is None else mapped
+        local = self._host == "localhost" or self._host.endswith(".localhost")
+        if found.is_global or (local and found.is_loopback) or any(found in one for one in self._networks):
+            return
+        raise ModelUnavailable(
+            f"the name {self._host} leads to the private address {found}, which is not listed: add its "
+            "network to networks=, such as '10.0.0.0/8', or give the address itself"
+        )
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return True
 
 
 class Keys:

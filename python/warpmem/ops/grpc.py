@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import socket
 import ssl
 import threading
 import time
 import weakref
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from ..errors import DeadlineExceeded, InputError, MissingDependency, ModelError, ModelUnavailable, Overloaded
-from .endpoints import Keys, check_timeout, parse_url
+from .endpoints import Keys, Reach, check_timeout, parse_url
 
 _PORTS: Final = {"grpc": 80, "grpcs": 443}
 _RETRY_AFTER: Final = 1.0
@@ -37,6 +39,8 @@ class GrpcEndpoint:
     key_env     name of an environment variable that holds the bearer token; read anew for every call
     key_file    a file that holds it, likewise
     ca_file     certificates to trust instead of the system's
+    networks    private ones that the host's name may lead to (endpoints.Reach); grpc looks the name up once
+                more, itself
     max_bytes   the longest answer that is read
 
     No proxies from the environment, no retries and no configuration of the service from its name's records.
@@ -51,6 +55,7 @@ class GrpcEndpoint:
         key_env: str | None = None,
         key_file: str | None = None,
         ca_file: str | None = None,
+        networks: Sequence[str] = (),
         max_bytes: int = 64 << 20,
     ) -> None:
         scheme, self._host, self._port, path = parse_url(url, _PORTS)
@@ -58,6 +63,7 @@ class GrpcEndpoint:
             raise InputError("a grpc url has no path: name the model with model=")
         self._tls = scheme == "grpcs"
         self._timeout = check_timeout(timeout)
+        self._reach = Reach(self._host, networks)
         self._keys = Keys(self.name, key_env, key_file)
         self._max_bytes = max_bytes
         self._grpc = _load()
@@ -85,6 +91,7 @@ class GrpcEndpoint:
         ModelError when it refuses the call or answers at too great length. No message holds anything of what
         was sent or received.
         """
+        self._look_up()
         key = self._keys.read()
         metadata = () if key is None else (("authorization", f"Bearer {key}"),)
         seconds = self._timeout if timeout is None else min(timeout, self._timeout)
@@ -97,6 +104,15 @@ class GrpcEndpoint:
             late = time.monotonic() - began >= seconds
             raise self._fault(error, seconds, late) from None
         return received
+
+    def _look_up(self) -> None:
+        if self._reach.named:
+            try:
+                found = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+            except OSError as error:
+                raise ModelUnavailable(f"{self.name}: its name cannot be looked up") from error
+            for _, _, _, _, address in found:
+                self._reach.check(str(address[0]))
 
     def _open(self) -> Any:
         """The channel of this process; connections are made and made again by it."""

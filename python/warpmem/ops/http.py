@@ -17,12 +17,13 @@ import ssl
 import threading
 import time
 import weakref
+from collections.abc import Sequence
 from typing import Any, Final, TypeVar
 
 import msgspec
 
 from ..errors import DeadlineExceeded, InputError, ModelError, ModelUnavailable, Overloaded
-from .endpoints import Keys, check_timeout, parse_url
+from .endpoints import Keys, Reach, check_timeout, parse_url
 
 T = TypeVar("T")
 
@@ -42,6 +43,7 @@ class Endpoint:
     key_env     name of an environment variable that holds the bearer token; read anew for every request
     key_file    a file that holds it, likewise
     ca_file     certificates to trust instead of the system's
+    networks    private ones that the host's name may lead to (endpoints.Reach)
     max_bytes   the longest answer that is read
     """
 
@@ -53,11 +55,13 @@ class Endpoint:
         key_env: str | None = None,
         key_file: str | None = None,
         ca_file: str | None = None,
+        networks: Sequence[str] = (),
         max_bytes: int = 64 << 20,
     ) -> None:
         scheme, self._host, self._port, self._base = parse_url(url, _PORTS)
         self._tls = scheme == "https"
         self._timeout = check_timeout(timeout)
+        self._reach = Reach(self._host, networks)
         self._keys = Keys(self.name, key_env, key_file)
         self._max_bytes = max_bytes
         self._context = _context(ca_file) if self._tls else None
@@ -111,7 +115,7 @@ class Endpoint:
             reused = connection is not None
             try:
                 if connection is None:
-                    connection = _Connection(self._host, self._port, self._context, deadline)
+                    connection = _Connection(self._host, self._port, self._context, deadline, self._reach)
                 return self._ask(connection, path, body, headers, deadline)
             except TimeoutError:
                 raise DeadlineExceeded(f"{self.name} did not answer within {seconds:.4g} s") from None
@@ -203,10 +207,12 @@ class _Incoming(io.RawIOBase):
 class _Connection(http.client.HTTPConnection):
     """A connection, TLS included, whose every wait ends at `wire.deadline`."""
 
-    def __init__(self, host: str, port: int, context: ssl.SSLContext | None, deadline: float) -> None:
+    def __init__(
+        self, host: str, port: int, context: ssl.SSLContext | None, deadline: float, reach: Reach
+    ) -> None:
         super().__init__(host, port)
         self.auto_open = 0
-        self.wire = _Wire(_connect(host, port, context, deadline), deadline)
+        self.wire = _Wire(_connect(host, port, context, deadline, reach), deadline)
         self.sock: Any = self.wire
 
     def drop(self) -> None:
@@ -214,9 +220,12 @@ class _Connection(http.client.HTTPConnection):
         self.wire.sock.close()
 
 
-def _connect(host: str, port: int, context: ssl.SSLContext | None, deadline: float) -> socket.socket:
+def _connect(
+    host: str, port: int, context: ssl.SSLContext | None, deadline: float, reach: Reach
+) -> socket.socket:
     failure: OSError = ConnectionError(f"no address of {host}")
     for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        reach.check(str(address[0]))
         sock = socket.socket(family, kind, protocol)
         try:
             sock.settimeout(_left(deadline))

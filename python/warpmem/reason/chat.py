@@ -5,7 +5,7 @@ The API: https://platform.openai.com/docs/api-reference/chat
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import msgspec
@@ -68,6 +68,7 @@ class ChatModel(AnsweringModel):
         key_env: str | None = None,
         key_file: str | None = None,
         ca_file: str | None = None,
+        networks: Sequence[str] = (),
     ) -> None:
         for name, value, known in (
             ("response_format", response_format, get_args(ResponseFormat)),
@@ -85,7 +86,13 @@ class ChatModel(AnsweringModel):
             raise InputError(f"extra must be a dict, not {type(extra).__name__}")
         super().__init__(schema_in_prompt=response_format != "json_schema")
         self._endpoint = Endpoint(
-            url, timeout=timeout, key_env=key_env, key_file=key_file, ca_file=ca_file, max_bytes=8 << 20
+            url,
+            timeout=timeout,
+            key_env=key_env,
+            key_file=key_file,
+            ca_file=ca_file,
+            networks=networks,
+            max_bytes=8 << 20,
         )
         self._request: dict[str, Any] = {**(extra or {}), "model": check_not_empty(model, "model")}
         if temperature is not None:

@@ -85,8 +85,11 @@ class TEIReranker(RemoteReranker):
         key_env: str | None = None,
         key_file: str | None = None,
         ca_file: str | None = None,
+        networks: Sequence[str] = (),
     ) -> None:
-        endpoint = Endpoint(url, timeout=timeout, key_env=key_env, key_file=key_file, ca_file=ca_file)
+        endpoint = Endpoint(
+            url, timeout=timeout, key_env=key_env, key_file=key_file, ca_file=ca_file, networks=networks
+        )
         self._truncate = bool(truncate)
         super().__init__(
             endpoint, model_id=f"tei:{endpoint.name}" if model_id is None else model_id, batch=batch
@@ -119,10 +122,13 @@ class CohereReranker(RemoteReranker):
         key_env: str | None = None,
         key_file: str | None = None,
         ca_file: str | None = None,
+        networks: Sequence[str] = (),
     ) -> None:
         self._model = check_not_empty(model, "model")
         super().__init__(
-            Endpoint(url, timeout=timeout, key_env=key_env, key_file=key_file, ca_file=ca_file),
+            Endpoint(
+                url, timeout=timeout, key_env=key_env, key_file=key_file, ca_file=ca_file, networks=networks
+            ),
             model_id=f"cohere:{model}" if model_id is None else model_id,
             batch=batch,
         )
