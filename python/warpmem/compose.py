@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -201,7 +202,8 @@ def _make_index(
 def _make_jobs(
     settings: Config, log: Log, counter: TokenCounter, reasoning: Reasoning, current: Current
 ) -> Jobs:
-    return Jobs(Tools(log, current, counter, reasoning.language_model), settings)
+    tools = Tools(log, current, counter, reasoning.language_model, threading.RLock())
+    return Jobs(tools, settings)
 
 
 def _make_space_index(

@@ -41,7 +41,8 @@ class Forgetting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     grace_days      after which what has expired goes
     min_retention   what is worth less goes, by priority * 2 ** (-days since it was last added, repeated or
                     changed / half_life_days); None: nothing does
-    max_items       of one owner; those of the least retention go. None: any number
+    max_items       of one owner that nothing below keeps: those in quarantine go first, then those of the
+                    least retention. None: any number
     keep_kinds      kinds that only expiry ends. Values of keys, and what current items name as a source, are
                     kept too
     """
@@ -87,7 +88,7 @@ class Consolidation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         for name, least, most in (
             ("min_events", 2, MAX_BATCH),
             ("lines_per_summary", 1, MAX_NAMES),
-            ("max_events", 2, MAX_NAMES),
+            ("max_events", 2, MAX_NAMES - 64),
             ("max_tokens", 16, 1 << 16),
         ):
             if not least <= getattr(self, name) <= most:

@@ -138,7 +138,8 @@ def test_every_bit_of_a_header(
     [
         ([(1, b"one"), (1, b"two")], None),
         ([(1, b"x" * 40_000), (1, b"two")], None),
-        ([(1, b"one"), (0, b""), (5, b"behind unused space")], None),
+        ([(1, b"one"), (0, b""), (1, b"behind unused space")], "byte 10 was never written"),
+        ([(1, b"one"), (0, b"\0" * 90_000)], None),
         ([(1, b"one"), (5, b"two")], "byte 10 is of a kind"),
         ([(131, b"one")], "byte 0 is of a kind"),
         ([(1, b"one"), (1, b"two", 500)], None),
@@ -165,6 +166,18 @@ def test_what_a_log_is_refused_for(tmp_path: Path, records: list[Any], wrong: st
     else:
         with pytest.raises(StoreCorrupt, match=wrong):
             check_logs(str(tmp_path))
+
+
+def test_a_zeroed_header_is_no_end(in_log: Path, tmp_path: Path) -> None:
+    """RocksDB took it for space that was never used, and left out what came behind it in silence."""
+    damaged = shutil.copytree(in_log, tmp_path / "damaged")
+    (file,) = (file for file in damaged.glob("*.log") if file.stat().st_size)
+    data = bytearray(file.read_bytes())
+    at = headers(data)[CHANGES // 2]
+    data[at + 4 : at + 7] = bytes(3)
+    file.write_bytes(data)
+    with pytest.raises(StoreCorrupt, match="was never written, and others follow"):
+        RocksEngine(damaged, min_free_bytes=0)
 
 
 def test_a_log_that_grows_while_it_is_looked_at_is_none(

@@ -73,7 +73,7 @@ def test_what_expired_long_ago_goes_and_its_history_says_why(memory: Memory, clo
 
 
 def test_what_faded_or_is_too_much_goes_but_not_what_is_cited_keyed_or_kept(clock: FixedClock) -> None:
-    rules = Forgetting(min_retention=0.05, half_life_days=10, max_items=6, keep_kinds=("procedure",))
+    rules = Forgetting(min_retention=0.05, half_life_days=10, max_items=3, keep_kinds=("procedure",))
     with opened(None, clock, forgetting=rules) as memory:
         cited = memory.add("cited", user_id="ann", priority=0.0).id
         memory.add("keyed", user_id="ann", priority=0.0, key="k")
@@ -88,7 +88,7 @@ def test_what_faded_or_is_too_much_goes_but_not_what_is_cited_keyed_or_kept(cloc
         texts = {item.text for item in live(memory)}
         assert texts == {"cited", "keyed", "kept", "crowd 2", "crowd 3", "summary"}
         assert memory.history(faded)[-1].reason == "faded: retention 0.0250 below 0.05"
-        assert memory.history(crowd[0])[-1].reason == "crowded: 8 items, 6 are kept"
+        assert memory.history(crowd[0])[-1].reason == "crowded: 5 items, 3 are kept"
 
 
 def test_what_is_touched_while_it_is_being_forgotten_stays(clock: FixedClock, monkeypatch: Any) -> None:
@@ -182,6 +182,147 @@ def test_what_is_in_quarantine_takes_nothing_else_there(clock: FixedClock) -> No
         assert memory.count(user_id="ann", quarantined=True, kinds=["event"]) == 1
 
 
+def test_what_no_summary_can_stand_for_stays(clock: FixedClock) -> None:
+    """Expired and ended events came back to life as summaries, the others' ends were forgotten, references to
+    images went, and what waited for a language model was never read."""
+    with opened(None, clock, consolidation=Consolidation(min_events=2)) as memory:
+        ends = ({"expires_at": NOW - timedelta(days=9)}, {"valid_to": NOW - timedelta(days=9)})
+        for n in range(3):
+            for number, end in enumerate((*ends, {"expires_at": NOW + timedelta(days=9)})):
+                text = f"ends {number} {n}"
+                memory.add(text, user_id="ann", kind="event", valid_from=START, **end)  # type: ignore[arg-type]
+            picture = NewItem(
+                text=f"seen {n}", kind="event", modality="image", blob=f"{n}.png", valid_from=START
+            )
+            memory.add(picture, user_id="ann")
+        before = {item.id for item in live(memory)}
+        memory.run_jobs()
+        assert {item.id for item in live(memory)} == before
+
+
+def test_messages_that_wait_for_a_language_model_stay(clock: FixedClock) -> None:
+    model = ScriptedLanguageModel([])
+    options = {
+        "consolidation": Consolidation(min_events=2),
+        "language_model": model,
+        "background_work": False,
+    }
+    with opened(None, clock, **options) as memory:
+        for n in range(4):
+            memory.add(
+                {"role": "user", "content": f"I moved to place {n}", "at": START}, user_id="ann", infer="llm"
+            )
+        memory.run_jobs()
+        assert memory.stats().pending["extract"].waiting == 4 == len(live(memory))
+
+
+def test_a_source_can_be_revoked_after_its_events_were_summarised(clock: FixedClock) -> None:
+    with opened(None, clock, consolidation=Consolidation(min_events=2)) as memory:
+        for n in range(4):
+            for source in ("crm", "web"):
+                item = NewItem(text=f"{source} says {n}", kind="event", sources=(source,), valid_from=START)
+                memory.add(item, user_id="ann")
+        memory.run_jobs()
+        assert {item.sources[-1] for item in live(memory)} == {"crm", "web"}
+        assert memory.revoke("web") == 1
+        assert [item.sources[-1] for item in live(memory) if item.trust] == ["crm"]
+
+
+def test_much_of_little_trust_pushes_nothing_out(clock: FixedClock) -> None:
+    with opened(None, clock, forgetting=Forgetting(max_items=5)) as memory:
+        for n in range(5):
+            memory.add(f"fact {n}", user_id="ann", priority=0.1)
+        for n in range(20):
+            memory.add(NewItem(text=f"noise {n}", trust=0.1, priority=1.0), user_id="ann")
+            memory.add(f"value {n}", user_id="ann", key="slot", valid_from=START + timedelta(n))
+        memory.run_jobs()
+        assert {item.text for item in live(memory) if item.key is None} == {f"fact {n}" for n in range(5)}
+
+
+def test_one_owner_that_fails_keeps_nobody_waiting(clock: FixedClock, monkeypatch: Any) -> None:
+    from warpmem.jobs import consolidate
+
+    lines = consolidate.lines_of
+
+    def fail(items: Any) -> Any:
+        if items[0].scope.user_id == "ann":
+            raise ValueError("not with this one")
+        return lines(items)
+
+    monkeypatch.setattr(consolidate, "lines_of", fail)
+    both: dict[str, Any] = {"consolidation": Consolidation(), "forgetting": Forgetting(grace_days=0)}
+    with opened(None, clock, **both) as memory:
+        for user in ("ann", "bob"):
+            fill(memory, random.Random(3), 40, user)
+        first, second = memory.run_jobs()
+        assert first.finished and first.done["owners that failed"] == 1 and first.done["summaries"] > 0
+        assert second.job == "forget" and second.finished
+        assert len(live(memory)) == 120 and len(live(memory, "bob")) < 60
+
+
+def test_a_text_said_more_often_than_a_summary_has_sources(clock: FixedClock) -> None:
+    with opened(None, clock, consolidation=Consolidation()) as memory:
+        beeps = [NewItem(text="beep", kind="event", valid_from=START) for _ in range(400)]
+        memory.add_many(beeps, user_id="ann")
+        memory.run_jobs()
+        summaries = live(memory)
+        assert sum(len(item.sources) for item in summaries) == 400
+        assert len(summaries) == 4
+
+
+def test_erasing_waits_for_a_summary_that_is_being_stored(clock: FixedClock, monkeypatch: Any) -> None:
+    """An erasure that had looked for what was derived left its words in the summary that came then."""
+    from warpmem.jobs.consolidate import _Exchange
+
+    with opened(None, clock, consolidation=Consolidation(min_events=2)) as memory:
+        ids = [
+            memory.add(f"event {n} canary{n}", user_id="ann", kind="event", valid_from=START).id
+            for n in range(4)
+        ]
+        run, erased = _Exchange.run, threading.Thread(target=lambda: memory.erase([ids[2]], user_id="ann"))
+
+        def slow(self: Any, serving: Any) -> int:
+            erased.start()
+            erased.join(0.3)
+            assert erased.is_alive()
+            return run(self, serving)
+
+        monkeypatch.setattr(_Exchange, "run", slow)
+        memory.run_jobs()
+        erased.join(10)
+        (summary,) = live(memory)
+        assert "canary2" not in summary.text and "canary3" in summary.text
+
+
+def test_an_erasure_is_not_refused_for_a_summary(clock: FixedClock) -> None:
+    """One without a model, one whose summary somebody has corrected, one that names more than items."""
+    working = [True]
+
+    def embed(texts: Any) -> Any:
+        if not working[0]:
+            raise OSError("down")
+        return [[float(len(text)), 1.0] for text in texts]
+
+    options: dict[str, Any] = {"dimension": 2, "model_id": "m", "consolidation": Consolidation(min_events=2)}
+    with warpmem.open(None, embedder=embed, clock=clock, durability="os", **options) as memory:
+        ids = {}
+        for run in ("down", "corrected", "named"):
+            ids[run] = [
+                memory.add(f"{run} {n}", user_id="ann", run_id=run, kind="event", valid_from=START).id
+                for n in range(3)
+            ]
+        memory.run_jobs()
+        by_run = {item.scope.run_id: item for item in live(memory)}
+        memory.update(by_run["corrected"].id, text="what somebody made of it")
+        named = by_run["named"]
+        memory.update(named.id, sources=[*named.sources, "reviewed"])
+        assert by_run["corrected"].id in memory.erase([ids["corrected"][0]]).kept
+        assert named.id in memory.erase([ids["named"][0]]).kept
+        working[0] = False
+        receipt = memory.erase([ids["down"][0]])
+        assert receipt.items + receipt.history > 0 and by_run["down"].id in (*receipt.derived, *receipt.kept)
+
+
 def test_a_language_model_words_summaries_and_is_not_believed(clock: FixedClock) -> None:
     answers = [json.dumps({"summary": "Three drinks."}), "no JSON", json.dumps({"summary": "x" * 100_000})]
     model = ScriptedLanguageModel(answers)
@@ -258,7 +399,7 @@ def test_a_run_that_is_stopped_or_killed_goes_on_to_the_same_end(tmp_path: Path,
 
     def contents(memory: Memory) -> list[Any]:
         return sorted(
-            (user, item.kind, item.text, item.metadata)
+            (user, item.kind, item.text, len(item.sources), item.valid_from)
             for user in ("ann", "bob", "cem")
             for item in live(memory, user)
         )

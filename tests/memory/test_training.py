@@ -231,3 +231,12 @@ def test_a_dataset_goes_on_from_its_state(tmp_path: Path, dataset: Callable[...,
             second.load_state_dict(wrong)
     with pytest.raises(InputError, match="cursors"):
         dataset(path, cursor="x")
+
+
+def test_a_look_at_a_dataset_costs_nothing_of_it(tmp_path: Path, dataset: Callable[..., Any]) -> None:
+    """An iteration that was given up left its cursor behind, and the next one began there."""
+    with warpmem.open(tmp_path / "store", embedder="hashing") as memory:
+        fill(memory, random.Random(12), 30)
+    made = dataset(tmp_path / "store")
+    first = next(iter(made))
+    assert next(iter(made)) == first and list(made) == list(dataset(tmp_path / "store"))

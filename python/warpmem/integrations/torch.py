@@ -41,6 +41,7 @@ class TrainingDataset(IterableDataset[Any]):  # type: ignore[misc]
         self._transform = transform
         self._arguments = arguments
         self._cursors: dict[str, str] = {}
+        self._resume: dict[str, str] = {}
 
     def __iter__(self) -> Iterator[Any]:
         info = get_worker_info()
@@ -49,7 +50,7 @@ class TrainingDataset(IterableDataset[Any]):  # type: ignore[misc]
         shard = (number * workers + worker, count * workers)
         name = f"{shard[0]}/{shard[1]}"
         with open_memory(self._path, read_only=True) as memory:
-            cursor = self._cursors.get(name)
+            cursor = self._resume.pop(name, None)  # an iteration that is begun anew begins at the beginning
             stream = memory.training_stream(shard=shard, cursor=cursor, **self._arguments)
             for record in stream:
                 assert stream.cursor is not None
@@ -68,4 +69,4 @@ class TrainingDataset(IterableDataset[Any]):  # type: ignore[misc]
             isinstance(part, str) for pair in cursors.items() for part in pair
         ):
             raise InputError("this is no state of a TrainingDataset")
-        self._cursors = dict(cursors)
+        self._cursors, self._resume = dict(cursors), dict(cursors)

@@ -11,14 +11,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import MAXYEAR, UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from ..config import MAX_NAMES, Consolidation
-from ..errors import ModelError, NotFound, Overloaded
+from ..errors import ModelError, NotFound
 from ..index.kernels import kmeans
 from ..memory.paid import Paid
 from ..memory.serving import Serving
@@ -27,6 +28,7 @@ from ..memory.writer import Defaults
 from ..ops.blank import is_blank
 from ..ops.clock import to_datetime
 from ..ops.ids import parse_id
+from ..policy.reconcile import is_current
 from ..protocols import Transaction
 from ..records import Record
 from ..types import MemoryItem, NewItem, Scope
@@ -37,6 +39,8 @@ from .tools import Tools, Turn
 MADE: Final = "consolidated"
 """The key of a summary's metadata that tells that this job made it."""
 _LONGEST_STEP: Final = 4096
+_LONGEST_TEXT: Final = 1 << 16
+"""Characters; a longer text is a document of its own."""
 _TRIES: Final = 4
 
 
@@ -53,13 +57,14 @@ class Consolidate:
         """See tools.Job."""
         before = to_datetime(tools.log.now()) - timedelta(days=self._options.older_than_days)
         for month in self._months(tools, owner, before):
-            by_scope: dict[Scope, list[Record]] = {}
+            by_origin: dict[tuple[Scope, frozenset[str]], list[Record]] = {}
             for record in month:
-                by_scope.setdefault(record.item.scope, []).append(record)
-            for records in by_scope.values():
+                # What comes from elsewhere stays apart, so that a source can be revoked afterwards.
+                by_origin.setdefault((record.item.scope, origins(record.item)), []).append(record)
+            for records in by_origin.values():
                 if len(records) >= self._options.min_events:
                     turn.check()
-                    self._replace(tools, records, counts)
+                    self._replace(tools, records, turn, counts)
 
     def _months(self, tools: Tools, owner: int, before: datetime) -> Iterator[list[Record]]:
         """The events of each calendar month (UTC) that ended before a time, a bounded number at a time."""
@@ -71,34 +76,47 @@ class Consolidate:
                 if month:
                     yield month
                 month, of = [], (when.year, when.month)
-            if _month_end(when) > before:
+            if when.year == MAXYEAR or _month_end(when) > before:
                 return
-            item = record.item
-            # One in quarantine would take the summary of all the others there.
-            if item.kind in self._kinds and item.key is None and item.text and not item.quarantined:
+            if self._may_go(tools, record):
                 month.append(record)
         if month:
             yield month
 
-    def _replace(self, tools: Tools, records: Sequence[Record], counts: Counter[str]) -> None:
+    def _may_go(self, tools: Tools, record: Record) -> bool:
+        """Whether a summary of its words can stand for an item, now and later."""
+        item, log = record.item, tools.log
+        return (
+            item.kind in self._kinds
+            and item.key is None
+            and 0 < len(item.text) <= _LONGEST_TEXT
+            and item.blob is None
+            and item.expires_at is None  # a summary would outlive it
+            and not item.quarantined  # it would take the summary of all the others there
+            and is_current(item, log.now())
+            and log.space_of(record.key, item.version) == 0
+            and not log.work.has("extract", record.key, item.version)
+        )
+
+    def _replace(self, tools: Tools, records: Sequence[Record], turn: Turn, counts: Counter[str]) -> None:
         """Put summaries in the place of the events of one scope and month, in one change."""
         for _ in range(_TRIES):
             found, vectors = _with_vectors(tools, records)
             if len(found) < self._options.min_events:
                 return
             new = [
-                self._summary(tools, part, counts)
+                self._summary(tools, part, turn, counts)
                 for cluster in self._clusters(found, vectors)
                 for part in parted(
                     cluster, tools.counter.count, self._options.max_tokens, self._options.max_events
                 )
             ]
             try:
-                made: int = tools.current.write(_Exchange(tools, new, found).run, own_vectors=False)
+                with tools.exchanging:
+                    made: int = tools.current.write(_Exchange(tools, new, found).run, own_vectors=False)
             except NotFound:  # one of them was changed or went meanwhile
-                records = [
-                    record for record in tools.log.get_many([one.key for one in found]) if record is not None
-                ]
+                again = tools.log.get_many([one.key for one in found])
+                records = [record for record in again if record is not None and self._may_go(tools, record)]
                 continue
             counts["events"] += len(found)
             counts["summaries"] += made
@@ -116,15 +134,16 @@ class Consolidate:
             clusters.setdefault(number, []).append(line)
         return list(clusters.values())
 
-    def _summary(self, tools: Tools, lines: Sequence[Line], counts: Counter[str]) -> NewItem:
+    def _summary(self, tools: Tools, lines: Sequence[Line], turn: Turn, counts: Counter[str]) -> NewItem:
         text, by = "\n".join(line.text for line in lines), "extract"
         if self._options.by == "model":
+            turn.check()
             try:
                 owner = lines[0].items[0].scope.owner
                 costs = tools.current.now.costs
                 model = Paid(tools.language_model(), costs, owner, "background", "consolidate")
                 text, by = tell(model, text, self._options.max_tokens), model.model_id
-            except (ModelError, Overloaded):
+            except ModelError:
                 counts["without the model"] += 1
         return summary_of([item for line in lines for item in line.items], text, by)
 
@@ -139,11 +158,12 @@ def summary_of(items: Sequence[MemoryItem], text: str, by: str) -> NewItem:
         metadata={
             MADE: {
                 "by": by, "events": len(items), "from": min(times).isoformat(), "to": max(times).isoformat(),
+                "first": items[0].id,  # what two summaries never share: none is the other's duplicate
             }
         },
         priority=max(item.priority for item in items),
         entities=tuple(dict.fromkeys(name for item in items for name in item.entities))[:MAX_NAMES],
-        sources=tuple(item.id for item in items),
+        sources=(*(item.id for item in items), *sorted(origins(items[0]))),
         trust=min(item.trust for item in items),
         valid_from=min(times),
     )  # fmt: skip
@@ -187,10 +207,25 @@ class _Exchange(NamedTuple):
             for entry in prepared:
                 made = serving.writer.put(transaction, entry)
                 for source in entry.item.sources:
-                    serving.editor.remove(transaction, parse_id(source), None, f"summarised in {made.id}")
+                    if is_id(source):
+                        serving.editor.remove(transaction, parse_id(source), None, f"summarised in {made.id}")
             return len(prepared)
 
         return self.tools.log.transact(change)
+
+
+def origins(item: MemoryItem) -> frozenset[str]:
+    """What an item names as its source that is no item: names of where it came from."""
+    return frozenset(source for source in item.sources if not is_id(source))
+
+
+def is_id(source: str) -> bool:
+    """Whether a source is an item's id."""
+    try:
+        parse_id(source)
+    except NotFound:
+        return False
+    return True
 
 
 def rebuild(tools: Tools, summary: MemoryItem, without: frozenset[str]) -> None:
@@ -198,18 +233,16 @@ def rebuild(tools: Tools, summary: MemoryItem, without: frozenset[str]) -> None:
     which of a model's words came from which source, nobody knows. The old one is the caller's to remove."""
     left = []
     for source in summary.sources:
-        if source not in without:
-            versions = [
-                past.record for past in tools.log.history(parse_id(source)) if past.record is not None
-            ]
-            if versions:
-                left.append(versions[-1].item)
+        if source not in without and is_id(source):
+            known = [past.record.item for past in tools.log.history(parse_id(source)) if past.record]
+            left += known[-1:]
     if left:
-        text = "\n".join(line.text for line in lines_of(left))
-        new = summary_of(left, text, "extract")
+        new = summary_of(left, "\n".join(line.text for line in lines_of(left)), "extract")
+        trust = min([summary.trust, *(item.trust for item in left)])
+        new = msgspec.structs.replace(new, trust=trust, priority=summary.priority)
         tools.current.write(
             lambda serving: serving.writer.add(
-                [new], Defaults(scope=None), idempotency_key=None, durability=None, embed="now",
+                [new], Defaults(scope=None), idempotency_key=None, durability=None, embed="auto",
                 reading=lambda: tools.current.reading(serving),
             ),
             own_vectors=False,

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Final
 
 import msgspec
 
 from ..config import Config, Consolidation, Forgetting
-from ..errors import Conflict, InputError, StoreClosed, StoreCorrupt, StoreReadOnly, WarpmemError
+from ..errors import (
+    Conflict,
+    InputError,
+    ModelError,
+    Overloaded,
+    StoreClosed,
+    StoreCorrupt,
+    StoreError,
+    StoreReadOnly,
+    WarpmemError,
+)
 from ..ops import events
-from ..ops.ids import format_id, parse_id
-from ..types import JobReport
+from ..ops.ids import format_id
+from ..types import JobReport, MemoryItem
 from .consolidate import MADE, Consolidate, rebuild
 from .forget import Forget
 from .tools import Job, Stopped, Tools, Turn
@@ -42,6 +53,7 @@ class Jobs:
         wanted = {"consolidate": config.consolidation, "forget": config.forgetting}
         self._configured = [name for name in self._jobs if wanted[name] is not None]
         self._running = threading.Lock()
+        self._runner = 0  # the thread that runs
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
         if config.jobs_minutes and self._configured and not tools.log.read_only:
@@ -60,21 +72,29 @@ class Jobs:
             raise StoreReadOnly("the store was opened read-only: open it without to run jobs")
         if not self._running.acquire(blocking=False):
             raise Conflict("jobs are running already: wait until they are done")
+        self._runner = threading.get_ident()
         try:
             turn = Turn(seconds, self._closing)
             return tuple(self._one(self._jobs[name], turn) for name in chosen)
         finally:
+            self._runner = 0
             self._running.release()
 
     def _one(self, job: Job, turn: Turn) -> JobReport:
         log, began = self._tools.log, time.monotonic()
         state = self._load(job.name)
         counts, owners, at, saved = Counter(state.counts), 0, state.owner, began
-        finished = False
+        finished, failure = False, None
         try:
             for number, _ in log.owners(state.owner):
                 turn.check()
-                job.of_owner(self._tools, number, turn, counts)
+                try:
+                    job.of_owner(self._tools, number, turn, counts)
+                except (StoreError, Overloaded):
+                    raise
+                except (WarpmemError, ValueError) as error:  # his alone: others are not to wait for him
+                    counts["owners that failed"] += 1
+                    events.tell(events.WARNING, "job_failed", job=job.name, error=type(error).__name__)
                 at, owners = number, owners + 1
                 if time.monotonic() - saved > _SAVE_SECONDS:
                     self._save(job.name, JobState(at, dict(counts)))
@@ -82,13 +102,18 @@ class Jobs:
             finished = True
         except Stopped:
             pass
+        except Overloaded as error:  # a budget that is spent, or a model that has too much to do
+            failure = type(error).__name__
         finally:
             self._save(job.name, None if finished else JobState(at, dict(counts)))
         seconds = time.monotonic() - began
         events.tell(
             events.INFO, "job", job=job.name, owners=owners, seconds=seconds, finished=finished, **counts
         )
-        return JobReport(job=job.name, finished=finished, owners=owners, done=dict(counts), seconds=seconds)
+        return JobReport(
+            job=job.name, finished=finished, owners=owners, done=dict(counts), seconds=seconds,
+            failure=failure,
+        )  # fmt: skip
 
     def _load(self, name: str) -> JobState:
         payload = self._tools.log.kept(KEY + name.encode("ascii"))
@@ -111,11 +136,25 @@ class Jobs:
         them made anew without what is erased, and to be erased with it."""
         without = frozenset(format_id(key) for key in erased)
         found = set()
-        for record in self._tools.log.get_many(list(keys)):
-            if record is not None and record.item.kind == "summary" and MADE in record.item.metadata:
-                rebuild(self._tools, record.item, without)
-                found.add(parse_id(record.item.id))
+        for key, record in zip(keys, self._tools.log.get_many(list(keys)), strict=True):
+            item = record.item if record is not None else _last(self._tools, key)
+            if item is None or item.kind != "summary" or MADE not in item.metadata:
+                continue
+            if record is not None:
+                if item.version > 1:
+                    continue  # its words are somebody's by now
+                try:
+                    rebuild(self._tools, item, without)
+                except (ModelError, InputError, Overloaded):
+                    continue  # the receipt names it
+            found.add(key)
         return found
+
+    @contextlib.contextmanager
+    def pausing(self) -> Iterator[None]:
+        """Meanwhile no job puts anything in the place of items."""
+        with self._tools.exchanging:
+            yield
 
     def _repeat(self, pause: float) -> None:
         while not self._closing.wait(pause):
@@ -123,7 +162,7 @@ class Jobs:
                 self.run(None, None)
             except (StoreClosed, StoreReadOnly):
                 return
-            except WarpmemError as error:
+            except Exception as error:  # noqa: BLE001  a model of the caller's may raise anything
                 events.tell(events.WARNING, "jobs_failed", error=type(error).__name__)
 
     def close(self) -> None:
@@ -131,5 +170,12 @@ class Jobs:
         self._closing.set()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
-        with self._running:
-            pass
+        if self._runner != threading.get_ident():
+            with self._running:
+                pass
+
+
+def _last(tools: Tools, key: bytes) -> MemoryItem | None:
+    """What a deleted item was; None where nothing is known of it."""
+    known = [past.record.item for past in tools.log.history(key) if past.record is not None]
+    return known[-1] if known else None

@@ -8,6 +8,9 @@ from typing import NamedTuple
 from ..ingest.normalize import normalize_text
 from ..types import MemoryItem
 
+_TOGETHER = 128
+"""Repetitions in one line at most: a summary names them all as its sources."""
+
 
 class Line(NamedTuple):
     """What one or more items say in the same words: those items, and how a summary puts it."""
@@ -21,7 +24,11 @@ def lines_of(items: Sequence[MemoryItem]) -> list[Line]:
     said: dict[str, list[MemoryItem]] = {}
     for item in sorted(items, key=lambda item: (item.valid_from, item.id)):
         said.setdefault(normalize_text(item.text), []).append(item)
-    return [Line(tuple(same), _line(same)) for same in said.values()]
+    return [
+        Line(tuple(some), _line(some))
+        for same in said.values()
+        for some in (same[start : start + _TOGETHER] for start in range(0, len(same), _TOGETHER))
+    ]
 
 
 def _line(same: Sequence[MemoryItem]) -> str:

@@ -13,12 +13,14 @@ from ..protocols import LanguageModel, Log, TokenCounter
 
 
 class Tools(NamedTuple):
-    """language_model raises InputError when the store has none."""
+    """language_model raises InputError when the store has none. exchanging: held while items are put in the
+    place of others, and while an erasure finds out what was derived and removes it."""
 
     log: Log
     current: Current
     counter: TokenCounter
     language_model: Callable[[], LanguageModel]
+    exchanging: threading.RLock
 
 
 class Stopped(BaseException):

@@ -21,6 +21,7 @@ from ..records import Record
 from ..types import Durability, EmbedWhen, ItemUpdate, MemoryItem, Scope
 from . import arguments
 from .digests import Digests
+from .revocation import Revocations
 from .spaces import MEDIA, OtherSpace, Spaces
 from .vectors import Vectors
 
@@ -31,8 +32,15 @@ class Editor:
     """Updates and deletes. Thread-safe: all state is in the log."""
 
     def __init__(
-        self, log: Log, vectors: Vectors, digests: Digests, schemas: Schemas, spaces: Spaces
+        self,
+        log: Log,
+        vectors: Vectors,
+        digests: Digests,
+        schemas: Schemas,
+        spaces: Spaces,
+        revocations: Revocations,
     ) -> None:
+        self._revocations = revocations
         self._log = log
         self._vectors = vectors
         self._digests = digests
@@ -73,7 +81,9 @@ class Editor:
     ) -> Record:
         space = self._space(known)
         item, vector, later = self._corrected(known, fields, space, embed)
-        digests = (self._digests.both(known.item), self._digests.both(item))
+        if vector is not None or later:
+            model_id = self._vectors.model_id if space is None else space.model_id
+            item = msgspec.structs.replace(item, model_id=model_id)
 
         def change(transaction: Transaction) -> Record:
             if vector is not None and space is None:
@@ -82,14 +92,18 @@ class Editor:
             corrected = item
             if fields.sources is msgspec.UNSET:  # an erasure takes ids out of them, and makes no version
                 corrected = msgspec.structs.replace(item, sources=record.item.sources)
+            reason = None
+            if fields.trust is msgspec.UNSET and self._revocations.names_one(corrected):
+                corrected, reason = msgspec.structs.replace(corrected, trust=0.0), reconcile.REVOKED
             return reconcile.update(
                 transaction,
                 record,
                 corrected,
                 vector,
                 based_on=known.item.version,
-                digests=digests,
+                digests=(self._digests.both(known.item), self._digests.both(corrected)),
                 earlier=self._log.get_version,
+                reason=reason,
                 later=later,
             )
 
@@ -176,6 +190,11 @@ class Editor:
                 return record
             then = self._version(key, version, scope).item  # an erasure may have been at its sources
             self._schemas.check(then.kind, then.metadata)
+            reason = f"what it was in version {version}"
+            if self._revocations.names_one(then):
+                then = msgspec.structs.replace(then, trust=0.0)
+                if record.item.trust:  # else it was taken before, and history says when
+                    reason = reconcile.REVOKED
             return reconcile.update(
                 transaction,
                 record,
@@ -185,7 +204,7 @@ class Editor:
                 digests=(self._digests.both(record.item), self._digests.both(then)),
                 earlier=self._log.get_version,
                 operation="revert",
-                reason=f"what it was in version {version}",
+                reason=reason,
                 later=later,
             )
 

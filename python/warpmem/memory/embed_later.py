@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import groupby, islice
 from typing import Final
 
+from ..errors import Overloaded
+from ..ops.ids import owner_of
 from ..protocols import Log, Transaction
 from ..records import Work, WorkKind
 from ..types import PendingWork
@@ -28,8 +30,22 @@ class EmbedLater:
         if not vectors.embeds and not again:
             return  # who opened the store brings vectors; the model that is asked may come another time
         waiting = (work for work in self._log.work.walk("embed") if again or work.refused != vectors.model_id)
+        spent: Overloaded | None = None
         while batch := list(islice(waiting, _BATCH)):
-            yield self._current.write(functools.partial(self._embed, batch), own_vectors=False)
+            try:
+                yield self._current.write(functools.partial(self._embed, batch), own_vectors=False)
+            except Overloaded as error:  # perhaps of one owner alone, whose budget is spent
+                if len({owner_of(work.key) for work in batch}) == 1:
+                    spent = error
+                    continue
+                for _, of_one in groupby(sorted(batch, key=_owner), _owner):
+                    try:
+                        some = functools.partial(self._embed, list(of_one))
+                        yield self._current.write(some, own_vectors=False)
+                    except Overloaded as other:
+                        spent = other
+        if spent is not None:
+            raise spent
 
     def _embed(self, batch: Sequence[Work], serving: Serving) -> int:
         """How many of them have their vectors now."""
@@ -54,6 +70,10 @@ class EmbedLater:
     def status(self, failure: str | None) -> PendingWork:
         """What waits now."""
         return status_of(self._log, "embed", failure)
+
+
+def _owner(work: Work) -> int:
+    return owner_of(work.key)
 
 
 def status_of(log: Log, kind: WorkKind, failure: str | None) -> PendingWork:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
 from ..errors import InputError, NotFound, StoreError, StoreReadOnly
@@ -18,6 +18,7 @@ from ..records import ErasureReceipt, KnownBackup
 from ..types import Owner, Scope
 from . import arguments
 from .costs import CostLedger
+from .jobbing import JobRunner
 from .serving import Current
 
 _ID_BYTES = 16
@@ -33,13 +34,13 @@ class Eraser:
         self,
         log: Log,
         current: Current,
-        rebuild: Callable[[Collection[bytes], Collection[bytes]], set[bytes]],
+        jobs: JobRunner,
         costs: CostLedger,
     ) -> None:
         self._log = log
         self._costs = costs
         self._current = current
-        self._rebuild = rebuild
+        self._jobs = jobs
         self._lock = threading.Lock()
         if not log.read_only:
             # On a full disk, for example, the store opens all the same, and the erasure stays pending.
@@ -54,7 +55,7 @@ class Eraser:
             raise InputError("derived must be 'erase' or 'keep'")
         if self._log.read_only:
             raise StoreReadOnly("the store was opened read-only: open it without to erase")
-        with self._lock:
+        with self._lock, self._jobs.pausing():
             started = time.monotonic()
             if ids is None:
                 owners, keys = self._covered(arguments.required(scope))
@@ -108,7 +109,7 @@ class Eraser:
     ) -> tuple[set[bytes], set[bytes]]:
         """Derived items that go too, and those that stay. A summary that a job has made of what is erased and
         of other things is made anew of those, and goes; should the erasure fail, both are there."""
-        made = self._rebuild(partly, keys | only)
+        made = self._jobs.rebuild(partly, keys | only)
         if not made:
             return only, partly
         further, partly = self._log.erasures.derived(owners, keys | made)

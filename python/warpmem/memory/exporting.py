@@ -87,8 +87,11 @@ def _write(memory: Memory, log: Log, scope: Scope | None, stream: IO[bytes], vec
         for item in items_of(memory, whose):
             fields = item_fields(item)
             if vectors:
-                vector = log.vector(parse_id(item.id), item.version, log.identity)
+                key = parse_id(item.id)
+                vector = log.vector(key, item.version, log.identity)
                 if vector is not None and not is_blank(vector):
+                    if not log.space_of(key, item.version):  # it is of the model of now
+                        fields["model_id"] = log.identity.model_id
                     fields["vector"] = base64.b64encode(np.asarray(vector, "<f4").tobytes()).decode()
             stream.write(with_check(fields))
             count += 1

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from ..errors import EmbeddingError, InputError, ModelError, ModelUnavailable
+from ..errors import EmbeddingError, InputError, ModelError, ModelUnavailable, Overloaded
 from ..ops.ids import owner_of
 from ..protocols import LanguageModel, Log, TokenCounter, Transaction
 from ..records import Work
@@ -39,11 +39,17 @@ class ExtractLater:
         except InputError:
             return  # who opens the store with one will go on
         waiting = (work for work in self._log.work.walk("extract") if again or work.refused != model.model_id)
+        spent: Overloaded | None = None
         for _, works in itertools.groupby(waiting, lambda work: owner_of(work.key)):
-            for batch in _batches(works):
-                with background("infer"):
-                    read = self._extract(batch, model)
-                yield read
+            try:
+                for batch in _batches(works):
+                    with background("infer"):
+                        read = self._extract(batch, model)
+                    yield read
+            except Overloaded as error:  # his budget is spent, perhaps, and not that of the next
+                spent = error
+        if spent is not None:
+            raise spent
 
     def _extract(self, batch: Sequence[Work], model: LanguageModel) -> int:
         """How many messages were read. An answer that is none is noted, and the messages wait."""

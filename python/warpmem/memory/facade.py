@@ -102,7 +102,7 @@ class Memory(
         log.subscribe(self._current.apply)
         log.work.subscribe(self._pending.wake)
         self._jobs = parts.make_jobs(self._current)
-        self._eraser = Eraser(log, self._current, self._jobs.rebuild, self._costs)
+        self._eraser = Eraser(log, self._current, self._jobs, self._costs)
         kinds: tuple[WorkKind, ...] = ("embed", "extract")
         if background and any(next(log.work.all(kind), None) is not None for kind in kinds):
             self._pending.wake()

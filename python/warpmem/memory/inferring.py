@@ -104,9 +104,10 @@ class Inferring:
 
         def change(transaction: Transaction) -> list[AddResult]:
             self._writer.confirm(transaction)
-            there = [transaction.get(record.key) is not None for record in window]
-            for record in window:
-                transaction.done("extract", record.key, 1)
+            there = [_as_read(transaction.get(record.key), record) for record in window]
+            for record, same in zip(window, there, strict=True):
+                if same or transaction.get(record.key) is None:
+                    transaction.done("extract", record.key, 1)  # else it is read again, as it is now
             return [settle(transaction, claim, self._hands) for number, claim in claims if there[number]]
 
         size = sum(len(claim.prepared.item.text) + claim.prepared.vector.nbytes for _, claim in claims)
@@ -115,7 +116,9 @@ class Inferring:
     def _known(self, window: Sequence[Record]) -> list[MemoryItem]:
         """What is known about what the messages say, nearest first."""
         scope = window[0].item.scope
-        texts = [record.item.text for record in window]
+        texts = [record.item.text for record in window if record.item.text]
+        if not texts:
+            return []
         options = SearchOptions(
             k=_NEAREST, kinds=KINDS, quarantined=any(record.item.quarantined for record in window)
         )
@@ -167,6 +170,14 @@ class Inferring:
         vector = self._log.vector(key, about.version, self._log.identity)
         near = 0.0 if vector is None else float(vector @ prepared.vector)
         return Claim(prepared, verdict, key, about.version, near)
+
+
+def _as_read(now: Record | None, read: Record) -> bool:
+    """Whether a message is still what the model has read, and as much is thought of it."""
+    if now is None:
+        return False
+    one, other = now.item, read.item
+    return (one.text, one.trust, one.sources) == (other.text, other.trust, other.sources)
 
 
 def _windows(found: Sequence[Record], counter: TokenCounter) -> Iterator[list[Record]]:

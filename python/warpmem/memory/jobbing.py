@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import Protocol
 
@@ -17,6 +18,10 @@ class JobRunner(Protocol):
     def rebuild(self, keys: Collection[bytes], erased: Collection[bytes]) -> set[bytes]:
         """Of items that lose some of their sources, those that a job has made: made anew without these, and
         their keys returned, to be erased too."""
+        ...
+
+    def pausing(self) -> AbstractContextManager[None]:
+        """Meanwhile no job puts anything in the place of items."""
         ...
 
     def close(self) -> None: ...

@@ -96,19 +96,26 @@ class Runner:
         try:
             while True:
                 self._more = False
-                try:
-                    with self._turn:
-                        for task in self._tasks:
+                failure: Exception | None = None
+                for task in self._tasks:  # what stops one kind of work is no reason to leave the next
+                    try:
+                        with self._turn:
                             for _ in task.run(again=False):
                                 failures = 0
                                 self._cancellation.check()
-                except (StoreClosed, StoreReadOnly):
-                    return
-                except Exception as error:  # noqa: BLE001  a model of the caller's may raise anything
+                    except (StoreClosed, StoreReadOnly):
+                        return
+                    except Exception as error:  # noqa: BLE001  a model of the caller's may raise anything
+                        failure = failure or error
+                    if self._stopped:
+                        return
+                if failure is not None:
                     failures += 1
-                    self.failure = type(error).__name__
+                    self.failure = type(failure).__name__
                     with self._changed:
-                        if self._changed.wait_for(lambda: self._stopped, self._pause_after(error, failures)):
+                        if self._changed.wait_for(
+                            lambda: self._stopped, self._pause_after(failure, failures)
+                        ):
                             return
                     continue
                 self.failure = None

@@ -18,6 +18,7 @@ from ..ops.ids import format_id
 from ..policy import reconcile
 from ..protocols import Log, Transaction
 from ..records import Record
+from ..types import MemoryItem
 from .digests import Digests
 
 KEY: Final = b"revoked"
@@ -58,13 +59,17 @@ class Revocations:
         """Inside a change: an item on its way into the store, without trust where it names a revoked
         source."""
         item = prepared.item
-        if not item.sources or not item.trust or self._revoked().isdisjoint(item.sources):
+        if not self.names_one(item):
             return prepared
         distrusted = msgspec.structs.replace(item, trust=0.0)
         duplicate, slot = self._digests.both(distrusted)
         return msgspec.structs.replace(
             prepared, item=distrusted, duplicate=duplicate, slot=slot, near=(), given=item.trust
         )
+
+    def names_one(self, item: MemoryItem) -> bool:
+        """Whether an item that is trusted names a source that is revoked."""
+        return bool(item.sources and item.trust) and not self._revoked().isdisjoint(item.sources)
 
     def revoke(self, source: str) -> int:
         """Believe a source no more. How many items went into quarantine by this call."""

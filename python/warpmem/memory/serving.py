@@ -85,7 +85,7 @@ class Serving:
         self.writer = Writer(log, self.vectors, digests, schemas, near, self.revocations, spaces)
         self.documents = Documents(log, self.writer, digests)
         self.inferring = Inferring(log, self.reader, self.writer, digests, self.revocations, costs)
-        self.editor = Editor(log, self.vectors, digests, schemas, spaces)
+        self.editor = Editor(log, self.vectors, digests, schemas, spaces, self.revocations)
         self.users = 0
 
 

@@ -2,7 +2,8 @@
 
     expired   its time ran out more than `grace` ago
     faded     its retention has fallen below `min_retention`
-    crowded   its owner has more than `max_items`; those of the least retention go first
+    crowded   its owner has more than `max_items` that no other rule keeps; those in quarantine go first, then
+              those of the least retention
 
 retention = priority * 2 ** (-(now - touched_at) / half_life): what matters more, and what was lately added,
 repeated or changed, stays longer. What current items name as a source stays, whatever its retention, and so
@@ -40,22 +41,22 @@ def to_forget(
     """(item, the rule that allows it), of one owner's items. cited: ids that items name as sources."""
     found: list[tuple[MemoryItem, str]] = []
     fading: list[tuple[float, MemoryItem]] = []
-    left = 0
     for item in items:
         if open_end(item.expires_at, "expires_at") + rules.grace <= now:
             found.append((item, "expired"))
-            continue
-        left += 1
-        if item.id not in cited and item.key is None and item.kind not in rules.keep_kinds:
+        elif item.id not in cited and item.key is None and item.kind not in rules.keep_kinds:
             fading.append((retention(item, now, rules.half_life), item))
-    fading.sort(key=lambda entry: (entry[0], entry[1].recorded_at, entry[1].id))
+    fading.sort(key=lambda entry: (not entry[1].quarantined, entry[0], entry[1].recorded_at, entry[1].id))
+    left = len(fading)
     for worth, item in fading:
         if rules.min_retention is not None and worth < rules.min_retention:
             found.append((item, f"faded: retention {worth:.4f} below {rules.min_retention:g}"))
         elif rules.max_items is not None and left > rules.max_items:
             found.append((item, f"crowded: {left} items, {rules.max_items} are kept"))
+        elif not item.quarantined:
+            break  # the others are worth more
         else:
-            break
+            continue
         left -= 1
     return found
 

@@ -49,10 +49,14 @@ class Source:
 
     def load(self, entries: Iterable[Entry]) -> None:
         """Take in the entries of a store, then sort its log by item."""
+        cleared: list[tuple[str, int]] = []
+        newest = 0
         for family, key, order, value in entries:
             if key == codec.KEYS_END:
-                self._cleared[family] = max(order, self._cleared.get(family, 0))
+                cleared.append((family, order))
                 continue
+            if value is not None:
+                newest = max(newest, order)
             if family in _TAGS and len(key) >= KEY_BYTES:
                 place = _ITEM + key[:KEY_BYTES] + _TAGS[family] + key[KEY_BYTES:]
             elif family == "jobs" and key[:1] == codec.WORK and len(key) == codec.WORK_KEY_BYTES:
@@ -64,6 +68,9 @@ class Source:
             # What damage made of a number that cannot be is no witness of what came last.
             age = _TOP - order if order <= _TOP else _TOP
             self._put(place + age.to_bytes(_ORDER, "big"), value or b"")
+        for family, order in cleared:
+            if order < newest:  # else damage made that number: what clears a family is followed by a value
+                self._cleared[family] = max(order, self._cleared.get(family, 0))
         for entry in self.log():
             if entry.operation != "erase":
                 self._put(_ITEM + entry.key + b"l" + codec.log_key(entry.sequence), encode(entry))

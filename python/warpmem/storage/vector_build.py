@@ -287,6 +287,8 @@ def begin(engine: Engine, run: Run, model_id: str, dimension: int, now: Callable
 
     def forget(transaction: BuildTransaction) -> None:
         job = transaction.job()
+        if (transaction.identity.model_id, transaction.identity.dimension) == (model_id, dimension):
+            return  # refused below, or tidied up
         if job is not None and not job.done and (job.model_id, job.dimension) != (model_id, dimension):
             transaction.put_job(None)
 

@@ -169,13 +169,15 @@ class ReembedStatus(msgspec.Struct, frozen=True):
 
 class JobReport(msgspec.Struct, frozen=True, kw_only=True):
     """What came of a job. finished: it has been at every owner since it began with the first; else the next
-    run goes on. owners: how many it has been at in this run. done: how many of what, since it began."""
+    run goes on. owners: how many it has been at in this run. done: how many of what, since it began.
+    failure: the kind of error that stopped it, such as "Overloaded" where a budget is spent, else None."""
 
     job: str
     finished: bool
     owners: int
     done: dict[str, int]
     seconds: float
+    failure: str | None = None
 
 
 class PendingWork(msgspec.Struct, frozen=True):
