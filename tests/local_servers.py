@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 from warpmem.embed.hashing import HashingEmbedder
 from warpmem.reason.fakes import OverlapReranker
@@ -96,6 +95,8 @@ def serving(answer: Answer, context: Any = None) -> Iterator[Server]:
 def make_certificate(key: Path, certificate: Path) -> None:
     """For a TLS server on this machine, in PEM; skips the test where there is no openssl."""
     if shutil.which("openssl") is None:
+        import pytest  # not there where a script of tests/real serves
+
         pytest.skip("makes its certificate with openssl")
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",

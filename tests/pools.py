@@ -17,9 +17,11 @@ from emulated_cuda import emulated
 from warpmem.index.cpu import CpuBackend
 from warpmem.index.cuda_backend import CudaBackend
 from warpmem.index.cupy_backend import CupyBackend
+from warpmem.index.device_loader import DeviceLoader
 from warpmem.index.numba_backend import NumbaBackend
 from warpmem.index.numpy_ref import NumpyBackend
 from warpmem.index.tiered import TieredPool
+from warpmem.ops.devices import scheduler_of
 from warpmem.protocols import RowPool
 from warpmem.records import SegmentTable
 
@@ -66,7 +68,8 @@ class EmulatedCudaBackend(CudaBackend):
         super().__init__(module=emulated().module, vram_bytes=1 << 28, least_work=0)
 
     def _tiered(self, pool: RowPool, share: int = 1) -> RowPool:
-        return EagerPool(pool, partial(self._open_cache, share))
+        loader = DeviceLoader(scheduler_of("emulated"))
+        return EagerPool(pool, partial(self._open_cache, share, loader), loader)
 
 
 def hardware_has(*names: str) -> bool:

@@ -378,8 +378,7 @@ PYBIND11_MODULE(_cpu, m) {
            py::arg("min_similarity") = none, py::arg("w_similarity") = one, py::arg("w_recency") = zero,
            py::arg("w_priority") = zero, py::arg("half_life") = one, py::arg("recency_column") = zero_int,
            py::arg("priority_column") = zero_int, py::arg("now") = zero_int, py::arg("refine") = py::int_(10),
-           py::arg("explain") = false, py::arg("ranks") = false, py::arg("device") = py::none(),
-           py::arg("added") = py::none(),
+           py::arg("explain") = false, py::arg("ranks") = false, py::arg("device") = py::none(), py::arg("added") = py::none(),
            "The k best rows of each query: (scores, similarities, list_ids, row_ids, counts); with explain a dict of counters "
            "more, "
            "with ranks also the groups and ordinals of the rows in it. device: a port of warpmem._cuda, which does what it can. "

@@ -106,14 +106,14 @@ class ScanWorker {
   // Filters that refuse few rows are tested on those rows alone that the screen leaves: most pages then never show their columns. Which way is cheaper
   // is learnt from chunk to chunk.
   bool late_filters_ = false;
-  int64_t late_rows_ = 0;                 // of the chunk: tested late
-  int64_t late_passed_ = 0;               // and passed
-  std::vector<uint16_t> untested_;        // by query of the task: pages whose filter is yet to be tested
-  float extras_[kChunkPages][kPageRows];  // see Kernels::extras
+  int64_t late_rows_ = 0;                    // of the chunk: tested late
+  int64_t late_passed_ = 0;                  // and passed
+  std::vector<uint16_t> untested_;           // by query of the task: pages whose filter is yet to be tested
+  float extras_[kChunkPages][kPageRows];     // see Kernels::extras
   float sums_[kChunkPages][kPageRows] = {};  // of those and what the segment at hand adds
-  uint64_t sparse_[kChunkPages];          // rows that one query takes without a bound
-  std::vector<uint64_t> masks_;           // (queries of the task, kChunkPages)
-  std::vector<float> bounds_;             // (queries of the task, rows of the chunk)
+  uint64_t sparse_[kChunkPages];             // rows that one query takes without a bound
+  std::vector<uint64_t> masks_;              // (queries of the task, kChunkPages)
+  std::vector<float> bounds_;                // (queries of the task, rows of the chunk)
   int64_t chunk_rows_;
   std::vector<Bounded> candidates_;
   std::vector<float> row_;  // one stored row, widened

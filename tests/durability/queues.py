@@ -14,7 +14,7 @@ from durability.memories import MEMTABLE_BYTES, check_items, write
 from reembedding import Hooked, check_vectors
 from warpmem import Memory
 from warpmem.embed.hashing import HashingEmbedder
-from warpmem.errors import ModelMismatch, WarpmemError
+from warpmem.errors import ModelMismatch, StoreCorrupt, WarpmemError
 
 DIMENSIONS = (16, 24)
 
@@ -64,6 +64,8 @@ def check(path: str, acknowledged: Sequence[bytes]) -> Counter[str]:
     failed = [token for token in acknowledged if token.startswith(b"failed")]
     assert not failed, failed
     report = warpmem.verify(path)
+    if not report.opened:
+        raise StoreCorrupt("the store is refused, and to be repaired")
     assert report.ok, report.faults
     with _open(path, background_work=False) as memory:
         waits = memory.stats().pending["embed"].waiting

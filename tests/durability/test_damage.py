@@ -140,6 +140,10 @@ def test_every_bit_of_a_header(
         ([(1, b"x" * 40_000), (1, b"two")], None),
         ([(1, b"one"), (0, b""), (1, b"behind unused space")], "byte 10 was never written"),
         ([(1, b"one"), (0, b"\0" * 90_000)], None),
+        ([(1, b"one"), (0, b"\0" * 495), (1, b"a sector behind")], None),
+        ([(1, b"one"), (0, b"\0" * 494), (1, b"within the sector")], "byte 10 was never written"),
+        ([(1, b"x" * 505), (0, b"\0" * 2000), (1, b"of whole sectors")], "byte 512 was never written"),
+        ([(1, b"x" * 505), (0, b"\0" * 40_000), (1, b"in another block")], "byte 512 was never written"),
         ([(1, b"one"), (5, b"two")], "byte 10 is of a kind"),
         ([(131, b"one")], "byte 0 is of a kind"),
         ([(1, b"one"), (1, b"two", 500)], None),
@@ -151,7 +155,10 @@ def test_what_a_log_is_refused_for(tmp_path: Path, records: list[Any], wrong: st
     """(kind, content, length that is claimed). A torn end is none, whatever it looks like."""
     data = bytearray()
     for kind, content, *claimed in records:
-        room = (32 << 10) - 7 - len(data)
+        if kind == 0:
+            data += bytes(7) + content
+            continue
+        room = (32 << 10) - 7 - len(data) % (32 << 10)
         parts = [content] if len(content) <= room else [content[:room], content[room:]]
         for number, part in enumerate(parts):
             body = bytes([kind if len(parts) == 1 else 2 + 2 * number]) + part

@@ -256,7 +256,13 @@ def test_vectors_of_a_model_before_the_last_do_not_come_back(
         if flushed:
             memory._log._engine.flush()  # type: ignore[attr-defined]
         vector = memory.search(vector=np.ones(16), user_id="ann", return_vectors="numpy").vectors[0]
-        shutil.copytree(path, tmp_path / "copy", ignore=shutil.ignore_patterns("warpmem.lock", "LOCK"))
+        while not (tmp_path / "copy").exists():
+            try:
+                shutil.copytree(
+                    path, tmp_path / "copy", ignore=shutil.ignore_patterns("warpmem.lock", "LOCK")
+                )
+            except shutil.Error:  # a compaction has just removed a file
+                shutil.rmtree(tmp_path / "copy")
     damaged = 0
     for file in (tmp_path / "copy").glob("*.sst" if flushed else "*.log"):
         content = file.read_bytes()

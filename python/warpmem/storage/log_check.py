@@ -6,7 +6,8 @@ before, which no file of a store is: where the first record has one, RocksDB tak
 that and leaves all of it out; at a later one it reads the same bytes for ever. And where the length reaches
 beyond the end of the file, the process that wrote it seems to have died, and RocksDB leaves out this record
 and all that follow. A length and kind of zero it takes for space that was never used, and leaves out the rest
-of the block.
+of the block. After a power loss that is right: what was not synced may be missing from within one sector to
+its end, and later sectors may be there. Zeros that end sooner, or begin with a sector, are damage.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from .salvage_logs import BLOCK, HEADER, LogReader
 _LOG: Final = re.compile(r"\d+\.log|MANIFEST-\d+")
 _REUSED: Final = frozenset((5, 6, 7, 8, 11, 131))
 _PIECE: Final = 64 * BLOCK
+_SECTOR: Final = 512
 _UNUSED: Final = "was never written, and others follow"
 
 
@@ -49,15 +51,22 @@ def _wrong_in(file: IO[bytes]) -> tuple[int, str] | None:
     while piece := file.read(_PIECE):
         for start in range(0, len(piece), BLOCK):
             block = piece[start : start + BLOCK]
-            if unused < 0:
-                found = _wrong(block)
-                if found is not None and found[1] != _UNUSED:
-                    return begin + start + found[0], found[1]
-                if found is not None:
-                    unused = begin + start + found[0]
-                    block = block[found[0] :]
-            if unused >= 0 and block.strip(b"\0"):
-                return unused, _UNUSED
+            if unused >= 0:
+                if block.strip(b"\0"):
+                    return unused, _UNUSED
+                continue
+            found = _wrong(block)
+            if found is None:
+                continue
+            at, what = found
+            if what != _UNUSED:
+                return begin + start + at, what
+            if block[at : at - at % _SECTOR + _SECTOR].strip(b"\0"):
+                return begin + start + at, what
+            if at % _SECTOR == 0:
+                unused = begin + start + at
+                if block[at:].strip(b"\0"):
+                    return unused, what
         if len(piece) < _PIECE:
             break  # what a writer appends meanwhile would not begin where a block does
         begin += len(piece)
