@@ -73,7 +73,7 @@ def fill(memory: warpmem.Memory, rng: random.Random, items: int) -> None:
                 f"item {n} {rng.randrange(1 << 30)} " + "words " * rng.randrange(30),
                 user_id=rng.choice(USERS),
                 key=f"key-{rng.randrange(5)}" if rng.random() < 0.3 else None,
-                idempotency_key=f"call-{n}" if rng.random() < 0.2 else None,
+                idempotency_key=f"call-{n}-{rng.random()}" if rng.random() < 0.2 else None,
                 durability="os",
                 embed="later" if rng.random() < 0.2 else "now",
             )
