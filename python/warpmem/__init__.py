@@ -12,11 +12,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from . import errors
-from .compose import open
 from .config import Config, load_config
 from .errors import WarpmemError
-from .memory import Memory
-from .memory.importing import ImportReport
 from .records import Backup, ErasureReceipt, KnownBackup
 from .types import (
     KINDS,
@@ -55,7 +52,10 @@ from .types import (
 
 if TYPE_CHECKING:
     from .aio import AsyncMemory
+    from .compose import open
     from .index import VectorIndex
+    from .memory import Memory
+    from .memory.importing import ImportReport
     from .memory.training import TrainingRecord, TrainingStream
     from .storage.reports import Fault, Lost, RepairReport, VerifyReport
     from .upkeep import backup, backups, repair, restore, verify
@@ -121,8 +121,11 @@ __all__ = [
 ]
 
 
-# Imported when they are asked for: a store does not need them.
+# Imported when they are asked for: who names a type alone needs no store, and a store needs not all of it.
 _LATER = {
+    "open": "compose",
+    "Memory": "memory",
+    "ImportReport": "memory.importing",
     "AsyncMemory": "aio",
     "VectorIndex": "index",
     **dict.fromkeys(("TrainingRecord", "TrainingStream"), "memory.training"),
@@ -133,5 +136,6 @@ _LATER = {
 
 def __getattr__(name: str) -> Any:
     if name in _LATER:
-        return getattr(import_module(f".{_LATER[name]}", __name__), name)
+        found = globals()[name] = getattr(import_module(f".{_LATER[name]}", __name__), name)
+        return found
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
