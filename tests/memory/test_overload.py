@@ -134,10 +134,7 @@ def test_a_burst_of_ten_times_is_over_two_seconds_after_it() -> None:
 def test_by_meaning_and_words_everybody_is_answered_in_time() -> None:
     found = run(lambda now: 2.0, 4.0, mode="hybrid")
     everybody = found.small + found.noisy
-    assert found.small["in time"] >= 0.99 * found.small.total(), found
-    # Hundreds of threads wake at once for the noisy one, on as few cores as there are. In virtual time all of
-    # them are answered: tests/unit/test_pressure.py.
-    assert everybody["in time"] >= 0.9 * everybody.total(), found
+    assert everybody["in time"] >= 0.99 * everybody.total(), found
     assert set(found.degraded) == {(), ("dense",)}
     assert found.degraded["dense",] >= 0.2 * everybody.total(), "whoever the model had no time for"
 

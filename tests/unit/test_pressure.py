@@ -49,7 +49,7 @@ def test_what_was_left_out_is_tried_again() -> None:
 def test_time_is_kept_for_what_takes_the_embedders_place() -> None:
     pace = paced(*[0.2] * 50)
     assert embedding_time(None, pace) is None
-    assert embedding_time(1.0, Pace()) == pytest.approx(0.9)
+    assert embedding_time(1.0, Pace()) == pytest.approx(0.8)
     assert embedding_time(1.0, pace) == pytest.approx(0.8, abs=0.01)
     assert embedding_time(0.1, pace) == pytest.approx(0.05), "and half of it is always the embedder's"
 
