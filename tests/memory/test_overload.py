@@ -79,23 +79,22 @@ def run(
             memory.add(f"about {user}", user_id=user)
         began = time.monotonic() + 0.1
 
-        def search(number: int, user: str) -> tuple[str, float, tuple[str, ...] | None]:
+        def search(number: int, when: float, user: str) -> tuple[str, float, tuple[str, ...] | None]:
             text = f"{user} asks {number} ".ljust(4 * TOKENS, "x")
             owner = "noisy" if alike else user
-            asked = time.monotonic()  # on a busy machine later than it was to be
             try:
                 result = memory.search(text, user_id=owner, deadline=DEADLINE, mode=mode)
             except Overloaded:
                 return "refused", 0.0, None
             except DeadlineExceeded:
                 return "dropped", 0.0, None
-            seconds = time.monotonic() - asked
+            seconds = time.monotonic() - began - when
             return "in time" if seconds <= DEADLINE else "late", seconds, result.degraded
 
         waiting = []
         for number, (when, user) in enumerate(arrivals(1, load, seconds)):
             time.sleep(max(0.0, began + when - time.monotonic()))
-            waiting.append((user, when, pool.submit(search, number, user)))
+            waiting.append((user, when, pool.submit(search, number, when, user)))
         for user, when, future in waiting:
             outcome, took, degraded = future.result()
             (found.noisy if user == "noisy" else found.small)[outcome] += 1
@@ -127,7 +126,7 @@ def test_a_burst_of_ten_times_is_over_two_seconds_after_it() -> None:
     """How near it comes to what it was before, is measured in virtual time: tests/unit/test_fair_queue.py."""
     found = run(lambda now: 10.0 if 3.0 <= now < 3.5 else 0.8, 8.5)
     assert found.small["in time"] >= 0.99 * found.small.total(), found
-    assert found.p99(5.5, 8.5) <= 0.6 * DEADLINE, "a queue that is left would take all of it"
+    assert found.p99(5.5, 8.5) <= 1.5 * found.p99(0.0, 3.0) + 0.15
 
 
 @pytest.mark.slow

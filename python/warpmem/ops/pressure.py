@@ -9,7 +9,7 @@ _DEVIATION: Final = 0.25
 _DEVIATIONS: Final = 4.0
 _DOUBT: Final = 0.8
 _KEPT: Final = 0.2
-"""Of the time that is left: threads that wait for one model time out together, and wake one after the other."""
+"""Of what is left: threads that wait for one model time out together, and wake one after the other."""
 _MOST_KEPT: Final = 0.5
 
 
