@@ -134,7 +134,7 @@ def run_kills(
         path = ""
         for kill in range(kills):
             if kill % fresh_every == 0:
-                if path:
+                if path and os.path.exists(path):  # a power loss may take the whole folder
                     shutil.rmtree(path)
                 path = str(folder / f"store-{kill}")
                 acknowledged = []

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from durability import fullness, run, shim
+from durability import fullness, queues, run, shim
+from durability.harness import run_kills
 from durability.promises import PROMISES, Promise
 
 
@@ -49,3 +52,20 @@ def test_results_add_up(tmp_path: Path) -> None:
         f"| {known.name} | 30 | {known.full:,} | {known.unit} | 1 | good 20 | 1.0 |"
         in (tmp_path / "RESULTS.md").read_text()
     )
+
+
+def test_a_power_loss_may_take_a_store_of_which_nothing_was_acknowledged(tmp_path: Path) -> None:
+    assert queues.check(str(tmp_path / "begun anew"), []) == Counter()
+    with pytest.raises(AssertionError, match="the whole store was lost"):
+        queues.check(str(tmp_path / "gone"), [b"is 1 id text"])
+
+
+def test_the_next_cycle_needs_nothing_of_the_last_one(tmp_path: Path) -> None:
+    seen = []
+
+    def take_all(path: str, acknowledged: Sequence[bytes]) -> None:
+        seen.append(path)
+        shutil.rmtree(path, ignore_errors=True)
+
+    run_kills("durability.changes:child", take_all, tmp_path, kills=3, seed=0, fresh_every=1)
+    assert len(set(seen)) == 3
