@@ -126,7 +126,8 @@ def compare(name: str, model: Any, report: Callable[[str], None]) -> None:
     model.embed(TEXTS[:1], role="query")
     scheduled = ScheduledEmbedder(model)
     large = name.startswith("minilm")
-    texts = [f"Text {i} of some thirty letters." for i in range(256)] if large else TEXTS[:4096]
+    # Sixteen for each caller: with few, their coming and going would be most of what is measured.
+    texts = [f"Text {i} of some thirty letters." for i in range(16 * CALLERS)] if large else TEXTS[:4096]
     single = texts[:64] if large else texts
 
     def own_batches() -> None:

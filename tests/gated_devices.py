@@ -58,9 +58,10 @@ def gated(**options: Any) -> tuple[Device, Scheduler]:
     return device, Scheduler(device.run, **options)
 
 
-def occupy(pool: ThreadPoolExecutor, scheduler: Scheduler) -> Future[list[Any]]:
-    """The device is busy from now on, with a request of its own."""
-    first = pool.submit(scheduler.submit, [0], [1])
+def occupy(pool: ThreadPoolExecutor, scheduler: Scheduler, tokens: int = 1) -> Future[list[Any]]:
+    """The device is busy from now on, with a request of its own. tokens: what it costs; with many the device
+    counts as fast, however long it is held up."""
+    first = pool.submit(scheduler.submit, [0], [tokens])
     while not scheduler._serving:
         time.sleep(0.001)
     return first

@@ -127,7 +127,7 @@ def test_who_gave_up_pays_for_what_was_done_for_him() -> None:
     device, scheduler = gated()
     bills = Bills()
     with ThreadPoolExecutor(4) as pool:
-        first = occupy(pool, scheduler)
+        first = occupy(pool, scheduler, 100_000)
         served = pool.submit(scheduler.submit, [1], [10], kind="k", charge=bills.of("served"))
         wait_for(scheduler, 1)
         late = pool.submit(scheduler.submit, [2], [30], kind="k", timeout=0.2, charge=bills.of("gave up"))

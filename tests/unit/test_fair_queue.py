@@ -378,3 +378,37 @@ def test_first_come_first_served_would_not() -> None:
 
 def test_lane_names_are_three() -> None:
     assert LANES == ("interactive", "ingest", "background")
+
+
+# -------------------------------------------------------------------------------------------- gathering
+
+
+@pytest.mark.parametrize(
+    ("slots", "serving", "now", "pause"),
+    [
+        (2, 1, 1.0, 0.005),
+        (2, 1, 1.004, 0.001),
+        (2, 1, 1.006, 0.0),
+        (1, 0, 1.0, 0.0),  # a device that is idle
+        (2, 0, 1.0, 0.0),
+        (3, 1, 1.0, 0.0),  # another slot is free
+        (3, 2, 1.0, 0.005),
+    ],
+)
+def test_those_who_were_answered_are_waited_for_while_the_others_are_served(
+    slots: int, serving: int, now: float, pause: float
+) -> None:
+    waiting = queue()
+    waiting.slots = slots
+    waiting.gather(40, 0.1, 1.0)
+    assert waiting.pause(serving, now) == pytest.approx(pause)
+
+
+def test_nobody_is_waited_for_who_is_back_already_or_for_long() -> None:
+    waiting = queue()
+    waiting.slots = 2
+    waiting.gather(20, 60.0, 1.0)
+    assert waiting.pause(1, 1.0) == pytest.approx(0.01)
+    for left in (0.01, 0.0):
+        waiting.offer(request(), 1.0)
+        assert waiting.pause(1, 1.0) == pytest.approx(left)

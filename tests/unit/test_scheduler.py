@@ -67,6 +67,37 @@ def test_many_threads_all_get_their_own_answers(parallel: int) -> None:
     assert not scheduler._waiters
 
 
+def test_who_comes_back_first_waits_a_moment_for_the_others() -> None:
+    """While the other slot is busy: until as much waits as was answered, or the moment is over."""
+    now, held, batches = 0.0, threading.Event(), []
+
+    def run(kind: Hashable, works: Sequence[Any]) -> list[Any]:
+        nonlocal now
+        batches.append(list(works))
+        if kind == "held":
+            assert held.wait(10)
+        now += 0.1
+        return list(works)
+
+    scheduler = Scheduler(run, parallel=lambda: 2, clock=lambda: now)
+    with ThreadPoolExecutor(3) as pool:
+        other = pool.submit(scheduler.submit, ["other"], [1], kind="held")
+        while not batches:
+            time.sleep(0.001)
+        scheduler.submit([0], [10])
+        first = pool.submit(scheduler.submit, [1], [4])
+        wait_for(scheduler, 1)
+        second = pool.submit(scheduler.submit, [2], [6])
+        assert [first.result(5), second.result(5)] == [[1], [2]]
+        alone = pool.submit(scheduler.submit, [3], [4])
+        wait_for(scheduler, 1)
+        now += 0.1
+        assert alone.result(5) == [3]
+        held.set()
+        assert other.result(5) == ["other"]
+    assert batches == [["other"], [0], [1, 2], [3]]
+
+
 def test_all_slots_of_an_endpoint_are_used() -> None:
     device = Device(parallel=3, seconds=0.05)
     scheduler = Scheduler(device.run, parallel=lambda: 3, batch_tokens=1)

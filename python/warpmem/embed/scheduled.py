@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DeadlineExceeded, EmbeddingError, InputError, InvalidText
+from ..ops.calls import Charge
 from ..ops.devices import scheduler_of
-from ..ops.scheduler import Charge, Scheduler
+from ..ops.scheduler import Scheduler
 from ..protocols import Embedder
 from .given import GivenVectors
 from .keywords import takes_keyword

@@ -32,6 +32,12 @@ _LONGEST: Final = (0.1, 0.1, UNIT)
 several are served at a time, one of the first lane waits for the first of them to end, and its batches may
 each take as many times longer: they slow each other down, and shorter ones would only be more of them."""
 
+_GATHER: Final = 0.05
+_LONGEST_GATHER: Final = 0.01
+"""While all other slots are busy, the next batch waits for those who were answered a moment ago, as they
+often have more to ask: for this share of what their batch took, at most so many seconds. Else the first of
+them to come back would be a batch by itself."""
+
 _ASIDE: Final = 16
 """How many requests of other kinds a batch may step over."""
 
@@ -109,6 +115,8 @@ class FairQueue:
         self.bytes = 0
         self.running = 0
         """Tokens of batches that were taken and are not done."""
+        self._gathers_until = -float("inf")
+        self._gathers = 0
         self._lanes = tuple(_Lane() for _ in LANES)
         self._number = 0
 
@@ -220,6 +228,18 @@ class FairQueue:
         self.running -= tokens
         if seconds > 0 and tokens > 0:
             self.speed.seen(tokens, seconds)
+
+    def gather(self, tokens: int, seconds: float, now: float) -> None:
+        """A batch of so many tokens was answered, after so long."""
+        self._gathers = tokens
+        self._gathers_until = now + min(_GATHER * seconds, _LONGEST_GATHER)
+
+    def pause(self, serving: int, now: float) -> float:
+        """Seconds that the next batch still waits for more, while so many are being served. None while the
+        device is idle or a second slot is free, and none once as much waits as was answered."""
+        if serving != self.slots - 1 or not serving or self.tokens >= self._gathers:
+            return 0.0
+        return max(0.0, self._gathers_until - now)
 
     # ------------------------------------------------------------------------------------- details
 

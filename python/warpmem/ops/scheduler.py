@@ -13,6 +13,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, Final
 
 from ..errors import DeadlineExceeded, ModelUnavailable, Overloaded
+from .calls import FOREVER, Call, Charge, charge_all, own_error, work_of
 from .cancel import Cancellation, current
 from .fair_queue import LANES, FairQueue, Request
 
@@ -21,50 +22,7 @@ Run = Callable[[Hashable, Sequence[Any]], Sequence[Any]]
 (ModelUnavailable, Overloaded, DeadlineExceeded), that is the error of all of them; anything else may be the
 fault of one, and each is tried alone."""
 
-Charge = Callable[[int, float], None]
-"""(tokens, seconds): what works of one call had of a batch, whose time is shared by tokens. Told also of
-batches that failed, or that nobody waits for any more; must not raise."""
-
-_FOREVER: Final = float("inf")
 _NOT_ANSWERING: Final = (ModelUnavailable, Overloaded, DeadlineExceeded)
-
-
-class _Call:
-    """What one thread waits for: several requests, all of them or an error."""
-
-    __slots__ = ("_asleep", "batch", "charge", "error", "left", "results", "waiting")
-
-    def __init__(self, count: int, charge: Charge | None) -> None:
-        self.charge = charge
-        self.left = count
-        self.waiting = count
-        """Its requests that nobody serves yet."""
-        self.results: list[Any] = [None] * count
-        self.error: BaseException | None = None
-        self.batch: list[Request] | None = None
-        """What its thread serves now or is to serve next; then it will look for more by itself."""
-        # A bare lock wakes in a fraction of the time that a Semaphore or an Event takes.
-        self._asleep = threading.Lock()
-        self._asleep.acquire()
-
-    @property
-    def over(self) -> bool:
-        """Its thread has nothing to wait for any more."""
-        return self.left == 0 or self.error is not None
-
-    def settle(self, place: int, result: Any, error: BaseException | None) -> None:
-        self.results[place] = result
-        self.error = self.error or error
-        self.left -= 1
-
-    def wake(self) -> None:
-        """Let the next `sleep` end, or the one that is under way."""
-        with contextlib.suppress(RuntimeError):  # it is awake, or another wakes it at this moment
-            self._asleep.release()
-
-    def sleep(self, timeout: float | None) -> bool:
-        """Until the next `wake`; False when `timeout` seconds passed before it."""
-        return self._asleep.acquire(timeout=-1 if timeout is None else max(0.0, timeout))
 
 
 class Scheduler:
@@ -94,7 +52,9 @@ class Scheduler:
         self._lock = threading.Lock()
         self._queue = FairQueue(batch_tokens, max_tokens, max_bytes, rate)
         self._serving = 0
-        self._waiters: dict[_Call, None] = {}
+        self._waiters: dict[Call, None] = {}
+        self._gatherer: Call | None = None
+        """Whose thread serves once the next batch need not wait for more."""
         self._served = dict.fromkeys(LANES, 0)
         self._tokens = dict.fromkeys(LANES, 0)
         self._batches = 0
@@ -140,14 +100,14 @@ class Scheduler:
             cancellation.check()
         if len(works) == 1:
             with self._lock:
-                idle = self._serving < self._slots() and not self._queue.tokens
+                idle = not self._queue.tokens and self._is_free() and not self._pause()
                 if idle:
                     self._serving += 1
                     self._queue.running += tokens[0]
             if idle:
                 return self._serve_at_once(works, tokens[0], kind, lane, charge)
-        deadline = _FOREVER if timeout is None else self._clock() + timeout
-        call = _Call(len(works), charge)
+        deadline = FOREVER if timeout is None else self._clock() + timeout
+        call = Call(len(works), charge)
         each = bytes // max(1, len(works))
         requests = [
             Request(
@@ -189,7 +149,7 @@ class Scheduler:
         before the block."""
         number = LANES.index(lane)
         cancellation = current.get()
-        call = _Call(1, None)
+        call = Call(1, None)
         with self._lock:
             tokens = self._queue.limit(number)
             request = Request(
@@ -198,7 +158,7 @@ class Scheduler:
                 owner=owner,
                 tokens=tokens,
                 bytes=0,
-                deadline=_FOREVER,
+                deadline=FOREVER,
                 kind=call,
             )
             self._queue.offer_all([request], self._clock())
@@ -206,7 +166,7 @@ class Scheduler:
         try:
             waking = contextlib.nullcontext() if cancellation is None else cancellation.waking(call.wake)
             with waking:
-                self._next_batch(call, _FOREVER, cancellation)
+                self._next_batch(call, FOREVER, cancellation)
             call.waiting = call.left = 0
             began = self._clock()
             try:
@@ -253,23 +213,25 @@ class Scheduler:
             if charge is not None:
                 charge(tokens, seconds)
 
-    def _depart(self, call: _Call, requests: Sequence[Request]) -> None:
+    def _depart(self, call: Call, requests: Sequence[Request]) -> None:
         """A call waits no longer, and these of its requests are not wanted any more."""
         with self._lock:
             self._waiters.pop(call, None)
+            if self._gatherer is call:
+                self._gatherer = None
             for request in requests:
                 self._dropped[LANES[request.lane]] += self._queue.cancel(request)
             if call.batch is not None:
                 self._give_back(call.batch)
             self._wake_one()
 
-    def _wait(self, call: _Call, deadline: float, cancellation: Cancellation | None) -> None:
+    def _wait(self, call: Call, deadline: float, cancellation: Cancellation | None) -> None:
         """Until all of a call is settled: serve batches where the device is free."""
         while (batch := self._next_batch(call, deadline, cancellation)) is not None:
             self._serve(batch, call)
 
     def _next_batch(
-        self, call: _Call, deadline: float, cancellation: Cancellation | None
+        self, call: Call, deadline: float, cancellation: Cancellation | None
     ) -> list[Request] | None:
         """What a call's thread is to serve next, for which it sleeps; None when the call is settled."""
         while True:
@@ -278,23 +240,25 @@ class Scheduler:
                     return None
                 if cancellation is not None:
                     cancellation.check()
-                if call.batch is None and call.waiting and self._serving < self._slots() and self._take(call):
+                pause = self._leads(call)
+                if not pause and self._take(call):
                     continue
                 batch = call.batch
             if batch is not None:
                 return batch
-            left = None if deadline == _FOREVER else deadline - self._clock()
-            if not call.sleep(left):
+            pause = pause or FOREVER
+            left = deadline - self._clock()
+            if not call.sleep(min(left, pause)) and left <= pause:
                 raise DeadlineExceeded("the deadline passed while the request waited; nothing was changed")
 
-    def _serve(self, requests: list[Request], mine: _Call) -> None:
+    def _serve(self, requests: list[Request], mine: Call) -> None:
         # By length, so that a model that pads pads little.
         requests.sort(key=lambda request: request.tokens)
         lane, tokens = LANES[requests[0].lane], sum(request.tokens for request in requests)
         began = self._clock()
         outcomes = self._attempt(requests)
         seconds = self._clock() - began
-        _charge(requests, tokens, seconds)  # before anybody is told that it is done
+        charge_all(requests, tokens, seconds)  # before anybody is told that it is done
         with self._lock:
             mine.batch = None
             failed = any(error is not None for _, error in outcomes)
@@ -304,13 +268,13 @@ class Scheduler:
             self._wake_one()
 
     def _attempt(self, requests: Sequence[Request]) -> list[tuple[Any, BaseException | None]]:
-        works = [_work(request)[2] for request in requests]
+        works = [work_of(request)[2] for request in requests]
         try:
             results = self._run(requests[0].kind, works)
             return [(result, None) for _, result in zip(works, results, strict=True)]
         except Exception as error:  # noqa: BLE001  it is raised in the threads that wait for it
             if len(works) == 1 or isinstance(error, _NOT_ANSWERING):
-                return [(None, _own(error)) for _ in works]
+                return [(None, own_error(error)) for _ in works]
         return [self._attempt([request])[0] for request in requests]
 
     # ------------------------------------------------------------------------------ with the lock held
@@ -319,8 +283,29 @@ class Scheduler:
         self._queue.slots = max(1, self._parallel())
         return self._queue.slots
 
+    def _is_free(self) -> bool:
+        return self._serving < self._slots()
+
+    def _leads(self, call: Call) -> float:
+        """Seconds after which a call's thread is to take the next batch; forever where another's is."""
+        if self._gatherer is call:
+            self._gatherer = None
+            if call.batch is not None:
+                self._wake_one()
+        if call.batch is not None or not call.waiting or not self._is_free():
+            return FOREVER
+        pause = self._pause()
+        if pause and self._gatherer is not None:
+            return FOREVER
+        self._gatherer = call if pause else None
+        return pause
+
+    def _pause(self) -> float:
+        return self._queue.pause(self._serving, self._clock())
+
     def _note(self, lane: str, requests: int, tokens: int, seconds: float, failed: bool) -> None:
         self._serving -= 1
+        self._queue.gather(tokens, seconds, self._clock())
         self._queue.done(tokens, 0.0 if failed else seconds)
         self._served[lane] += requests
         self._tokens[lane] += tokens
@@ -328,25 +313,25 @@ class Scheduler:
         self._busy += seconds
 
     def _settle(self, request: Request, result: Any, error: BaseException | None) -> None:
-        call, place, _ = _work(request)
+        call, place, _ = work_of(request)
         request.work = None
         call.settle(place, result, error)
         if call.left == 0 or error is not None:
             call.wake()
 
-    def _take(self, taker: _Call) -> bool:
+    def _take(self, taker: Call) -> bool:
         """Give the next batch to a thread that has a request in it: whoever serves what is not its own may
         be answered long before it can leave. False when nothing waits."""
         requests, dropped = self._queue.take(self._clock())
         for request in dropped:
-            _work(request)[0].waiting -= 1
+            work_of(request)[0].waiting -= 1
             self._settle(request, None, DeadlineExceeded("its turn came too late; nothing was changed"))
             self._dropped[LANES[request.lane]] += 1
         if requests:
             self._serving += 1
-            calls = dict.fromkeys(_work(request)[0] for request in requests)
+            calls = dict.fromkeys(work_of(request)[0] for request in requests)
             for request in requests:
-                _work(request)[0].waiting -= 1
+                work_of(request)[0].waiting -= 1
             # A call of several requests has one thread, which may be at work: then another's, if it waits.
             theirs = ([taker] if taker in calls else []) + list(calls)
             free = (call for call in theirs if call.batch is None and not call.over)
@@ -364,7 +349,7 @@ class Scheduler:
         """A batch that was not served: those who wait for it still do."""
         self._serving -= 1
         for request in requests:
-            call = _work(request)[0]
+            call = work_of(request)[0]
             wanted = call in self._waiters
             self._queue.give_back(request, wanted=wanted)
             call.waiting += wanted
@@ -372,36 +357,11 @@ class Scheduler:
 
     def _wake_one(self) -> None:
         """The device is free and something waits: let one of those who wait for it serve."""
-        if self._serving < self._slots() and self._queue.tokens:
+        if self._is_free() and self._queue.tokens:
             call = next(self._idle_calls(), None)
             if call is not None:
                 call.wake()
 
-    def _idle_calls(self) -> Iterator[_Call]:
+    def _idle_calls(self) -> Iterator[Call]:
         """Those whose threads have nothing to do but to wait for requests that nobody serves."""
         return (call for call in self._waiters if call.waiting and call.batch is None and not call.over)
-
-
-def _work(request: Request) -> tuple[_Call, int, Any]:
-    work: tuple[_Call, int, Any] = request.work  # type: ignore[assignment]
-    return work
-
-
-def _charge(requests: Sequence[Request], tokens: int, seconds: float) -> None:
-    parts: dict[_Call, int] = {}
-    for request in requests:
-        call = _work(request)[0]
-        parts[call] = parts.get(call, 0) + request.tokens
-    for call, part in parts.items():
-        if call.charge is not None:
-            call.charge(part, seconds * part / tokens)
-
-
-def _own(error: Exception) -> Exception:
-    """An exception for one thread, of several that raise it at the same time. Traceback, cause and context
-    are of the batch, whose frames hold the texts of others, and stay behind. Made without its constructor,
-    whose arguments are not known."""
-    other = type(error).__new__(type(error))
-    other.args = error.args
-    vars(other).update(vars(error))
-    return other
