@@ -76,20 +76,64 @@ class JointReader:
             _check_joinable(ranking, options)
         # For all of them one moment and one time that is left.
         now = to_datetime(self._log.now()) if options.now is None else options.now
+        options = msgspec.structs.replace(options, mode=None, now=now)
         deadline = deadline or Deadline(options.deadline)
-        found = [
-            reader.search(
-                queries, vectors, scopes,
-                msgspec.structs.replace(options, mode=None, ranking=weights, now=now), deadline,
+        if len(asked) == 1:
+            reader, weights = asked[0]
+            return reader.search(
+                queries, vectors, scopes, msgspec.structs.replace(options, ranking=weights), deadline
             )
-            for reader, weights in asked
-        ]  # fmt: skip
-        if len(found) == 1:
-            return found[0]
+        assert queries is not None  # a vector asks the texts alone
+        found = _alike(asked, queries, scopes, options, deadline)
         return [
             _merged(results, whose, options.k, options.shares)
             for *results, whose in zip(*found, scopes, strict=True)
         ]
+
+
+def _alike(
+    asked: Sequence[tuple[Reader, Ranking]],
+    queries: Sequence[str],
+    scopes: Sequence[Sequence[Scope]],
+    options: SearchOptions,
+    deadline: Deadline,
+) -> list[list[SearchResult]]:
+    """What each space finds, by scores that may be compared: a part that one of them has to leave out under
+    load is left out of all, and a space that has no other is named in `degraded`. Raises as Reader.search."""
+    made: list[Any] = []
+    lost: tuple[str, ...] = ()
+    for reader, weights in asked:
+        vectors = reader.embedded(queries, scopes, weights, options, deadline) if weights.similarity else None
+        if weights.similarity and vectors is None:
+            lost = ("dense",)
+            asked = [(each, modes.replaced(own, similarity=0.0)) for each, own in asked]
+            made = [None] * len(asked)
+            break
+        made.append(vectors)
+    found = _each(asked, made, queries, scopes, options, deadline)
+    if any("lexical" in result.degraded for results in found for result in results):
+        lost = ("lexical", *(reader.space for reader, weights in asked if not weights.similarity))
+        able = [i for i, (_, weights) in enumerate(asked) if weights.similarity]
+        asked = [(asked[i][0], modes.replaced(asked[i][1], lexical=0.0, adjacent=0.0)) for i in able]
+        found = _each(asked, [made[i] for i in able], queries, scopes, options, deadline)
+    for results in found:
+        for result in results:
+            result.degraded = lost
+    return found
+
+
+def _each(
+    asked: Sequence[tuple[Reader, Ranking]],
+    made: Sequence[Any],
+    queries: Sequence[str],
+    scopes: Sequence[Sequence[Scope]],
+    options: SearchOptions,
+    deadline: Deadline,
+) -> list[list[SearchResult]]:
+    return [
+        reader.search(queries, vectors, scopes, msgspec.structs.replace(options, ranking=weights), deadline)
+        for (reader, weights), vectors in zip(asked, made, strict=True)
+    ]
 
 
 class MediaReader:

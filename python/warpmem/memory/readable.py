@@ -112,8 +112,9 @@ class Readable:
 
         With embedders for other modalities, a text is asked of every space whose embedder embeds texts, and
         of the others by its words if the search weighs words; the k best are those of all together, and
-        `hit.space` tells where. A `vector` is one of the text space. `image`, `audio`: bytes, the path of a
-        file or a URI, in place of `query`; asks the space of such items alone.
+        `hit.space` tells where. What one space leaves out under load all do, so that scores can be compared;
+        `degraded` also names a space that has nothing left. A `vector` is one of the text space. `image`,
+        `audio`: bytes, the path of a file or a URI, in place of `query`; asks the space of such items alone.
 
         Raises InputError, Overloaded, and as the embedder and the reranker.
         """

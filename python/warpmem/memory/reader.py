@@ -59,7 +59,10 @@ class SearchOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reader:
-    """Searches. Thread-safe."""
+    """Searches. Thread-safe.
+
+    space: whose vectors it compares, "text" or a modality
+    """
 
     def __init__(
         self,
@@ -79,7 +82,7 @@ class Reader:
         self._backend = backend
         self._ladder = ladder
         self._tracer = tracer
-        self._space = space
+        self.space = space
         self._dimension = vectors.dimension
         self._masks = FilterMasks(log, index, cache)
 
@@ -121,15 +124,13 @@ class Reader:
         degraded: tuple[str, ...] = ()
         pace = self._pace(scopes) if division.hybrid else None
         reserve = pace if options.min_similarity is None else None
+        embedded = None
         if not blind:
-            try:
-                embedded = self._query_vectors(queries, vectors, scopes, deadline, reserve)
-            except (Overloaded, DeadlineExceeded):
-                if reserve is None or not self._ladder.enabled:
-                    raise
+            embedded = self._query_vectors(queries, vectors, scopes, deadline, reserve)
+            if embedded is None:
                 ranking = self._ladder.by_words_alone(ranking, deadline)
                 blind, degraded = True, ("dense",)
-        if blind:
+        if embedded is None:
             embedded = self._no_vectors(queries or (), len(scopes))
         elif pace is not None and (plain := self._ladder.without_words(ranking, deadline, pace)) is not None:
             ranking, degraded = plain, ("lexical",)
@@ -192,6 +193,20 @@ class Reader:
             results.append(result)
         return results
 
+    def embedded(
+        self,
+        queries: Sequence[str],
+        scopes: Sequence[Sequence[Scope]],
+        ranking: Ranking,
+        options: SearchOptions,
+        deadline: Deadline,
+    ) -> NDArray[np.float32] | None:
+        """(n, dimension) float32 of queries, which may be given to `search` as vectors; None where that would
+        be answered by words alone. Raises as `search` where it has nothing to answer by."""
+        kinds = None if options.kinds is None else arguments.check_kinds(options.kinds)
+        hybrid = Division(ranking, kinds, options.shares).hybrid and options.min_similarity is None
+        return self._query_vectors(queries, None, scopes, deadline, self._pace(scopes) if hybrid else None)
+
     def _query_vectors(
         self,
         queries: Sequence[str] | None,
@@ -199,8 +214,8 @@ class Reader:
         scopes: Sequence[Sequence[Scope]],
         deadline: Deadline,
         reserve: Pace | None,
-    ) -> NDArray[np.float32]:
-        """reserve: how long what takes their place lasts, where something can."""
+    ) -> NDArray[np.float32] | None:
+        """reserve: how long what takes their place lasts, where something can; None where it has to."""
         count = len(scopes)
         if vectors is not None:
             if (
@@ -218,7 +233,12 @@ class Reader:
         deadline.check("embedding the query")
         owners = [tuple(scope.owner for scope in each) for each in scopes]
         timeout = deadline.left() if reserve is None else self._ladder.time_to_embed(deadline, reserve)
-        return self._vectors.normalize(self._vectors.embed(texts, "query", owners, timeout=timeout))
+        try:
+            return self._vectors.normalize(self._vectors.embed(texts, "query", owners, timeout=timeout))
+        except (Overloaded, DeadlineExceeded):
+            if reserve is None or not self._ladder.enabled:
+                raise
+            return None
 
     def _pace(self, scopes: Sequence[Sequence[Scope]]) -> Pace:
         numbers = {self._log.owner(scope.owner) for each in scopes for scope in each}
@@ -239,7 +259,7 @@ class Reader:
             vector = self._index.vector(match)
             if vector is None:
                 # Vectors of the other spaces move along when the texts get another model.
-                identity = self._vectors.identity if self._space == "text" else self._log.identity
+                identity = self._vectors.identity if self.space == "text" else self._log.identity
                 vector = self._log.vector(match[2], match[3], identity)
             out[i] = 0.0 if vector is None else vector
         return out
@@ -323,7 +343,7 @@ class Reader:
                 parts |= different[position]
             if explain and joined.weights is not None:
                 parts["weight_scope"] = joined.weights[place]
-            hits.append(Hit(own(item), score, parts, self._space))
+            hits.append(Hit(own(item), score, parts, self.space))
             kept.append(match)
         return tuple(hits), kept
 

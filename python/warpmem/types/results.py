@@ -47,9 +47,9 @@ class SearchResult(Sequence[Hit]):
     """Hits, best first, with what was done to get them.
 
     backend: name of the search backend. plan: the kernel configuration, in words. degraded: what was skipped
-    under load, of "rerank", "dense" and "lexical"; empty when nothing was, and the search is exact then.
-    timings: seconds by stage. vectors: (n, dim) float32 of the hits when `return_vectors` asked for them,
-    else None.
+    under load, of "rerank", "dense" and "lexical", and spaces that had nothing left; empty when nothing was,
+    and the search is exact then. timings: seconds by stage. vectors: (n, dim) float32 of the hits when
+    `return_vectors` asked for them, else None.
     """
 
     __slots__ = ("_hits", "backend", "degraded", "plan", "timings", "vectors")
