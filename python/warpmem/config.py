@@ -134,7 +134,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                     "lexical", "hybrid"
     degrade         answer a search by less where a model has too much to do or the deadline is near, and say
                     so in `degraded`: without its reranker, and a hybrid one without vectors or without words;
-                    False: Overloaded and DeadlineExceeded instead
+                    pick sentences for a context without a model that has, or fails; False: that is an
+                    error instead
     tokenizer       what counts the tokens of context(): the path of a tokenizer.json or of its directory,
                     "estimate"; None is the embedder's own where it has one, else the estimate
     read_only       refuse every write, and show the state at opening

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 import warpmem
 from warpmem import Memory, Scope
-from warpmem.errors import InputError, ModelError
+from warpmem.embed.hashing import HashingEmbedder
+from warpmem.errors import DeadlineExceeded, InputError, ModelError, ModelUnavailable, Overloaded
 from warpmem.ops.clock import FixedClock, to_datetime
 from warpmem.policy.sentences import GAP, sentences
 from warpmem.reason.fakes import ScriptedLanguageModel
@@ -117,14 +118,70 @@ def test_sentences_without_an_embedder_go_by_words() -> None:
 
 def test_a_language_model_picks_the_sentences() -> None:
     answer = json.dumps({"passages": [{"number": 1, "sentences": [2, 1]}]})
-    with open_memory(language_model=ScriptedLanguageModel([answer, "none"])) as memory:
+    with open_memory(language_model=ScriptedLanguageModel([answer])) as memory:
         memory.add(LONG, user_id="u", kind="document")
         block = memory.context(
             "the harbour", user_id="u", max_tokens=300, kinds=["document"], compress="model"
         )
         assert block.text.splitlines()[2].endswith(f"{' '.join(sentences(LONG)[:2])} {GAP}")
-        with pytest.raises(ModelError):
-            memory.context("the harbour", user_id="u", max_tokens=300, kinds=["document"], compress="model")
+        assert block.degraded == ()
+
+
+FAULTS = ["none", ModelUnavailable("gone"), Overloaded("too much", 1.0), DeadlineExceeded("late")]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: type(fault).__name__)
+def test_sentences_are_picked_without_a_model_that_does_not_answer(fault: Any) -> None:
+    asked: dict[str, Any] = {"user_id": "u", "max_tokens": 300, "kinds": ["document"]}
+    question = "What was the lighthouse keeper called?"
+    for degrade in (True, False):
+        with open_memory(language_model=ScriptedLanguageModel([fault]), degrade=degrade) as memory:
+            memory.add(LONG, user_id="u", kind="document")
+            if not degrade:
+                with pytest.raises((ModelError, Overloaded, DeadlineExceeded)):
+                    memory.context(question, compress="model", **asked)
+                continue
+            block = memory.context(question, compress="model", **asked)
+            assert block.degraded == ("model",)
+            assert block.text == memory.context(question, compress="sentences", **asked).text != ""
+            assert 'warpmem_degraded_total{part="model"} 1' in memory.metrics()
+
+
+class Busy(HashingEmbedder):
+    """Has no time for the sentences of items."""
+
+    busy = False
+
+    def embed(self, texts: Any, *, role: Literal["document", "query"]) -> Any:
+        if self.busy and role == "document":
+            raise Overloaded("too much", 1.0)
+        return super().embed(texts, role=role)
+
+
+def test_sentences_are_picked_by_words_alone_where_the_embedder_does_not_answer() -> None:
+    embedder = Busy(32)
+    asked: dict[str, Any] = {"user_id": "u", "max_tokens": 400, "compress": "sentences"}
+    with open_memory(embedder=embedder) as memory:
+        memory.add(LONG, user_id="u", kind="document")
+        embedder.busy = True
+        block = memory.context("the lighthouse keeper", **asked)
+        assert block.degraded == ("similarity",)
+        assert "Halcyon Bramble" in block.text and GAP in block.text
+        embedder.busy = False
+        assert memory.context("the lighthouse keeper", **asked).degraded == ()
+
+
+def test_a_context_tells_what_its_search_left_out() -> None:
+    with open_memory() as memory:
+        block = memory.context("violin", user_id="u", rerank=Overloading())
+        assert block.degraded == ("rerank",) and "violin" in block.text
+
+
+class Overloading:
+    model_id = "overloading"
+
+    def rerank(self, query: str, texts: Any) -> Any:
+        raise Overloaded("full", 1.0)
 
 
 def test_what_compress_may_be(memory: Memory) -> None:

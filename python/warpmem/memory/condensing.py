@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from ..embed.given import GivenVectors
-from ..errors import InputError, InvalidText
+from ..errors import DeadlineExceeded, InputError, InvalidText, ModelError, Overloaded, WarpmemError
 from ..ingest.words import words
+from ..ops import cancel
 from ..policy.context import long, one_line
 from ..policy.sentences import best, joined, sentences
 from ..protocols import LanguageModel, TokenCounter
 from ..reason.extract import pick_sentences
 from ..types import MemoryItem
+from .deadline import Deadline
 from .paid import Paid
 from .serving import Serving
 
@@ -28,6 +30,17 @@ _PREFIX: Final = 4
 """Letters by which a word is met, as in search by words."""
 
 
+_FAULTS: Final = (ModelError, Overloaded, DeadlineExceeded)
+
+
+class _Long(NamedTuple):
+    """An item that is cut, its sentences, and of each the share of the query's words that it has."""
+
+    item: MemoryItem
+    parts: list[str]
+    by_words: list[float]
+
+
 def check_way(compress: Any, query: str | None) -> None:
     """Raises InputError when `compress` is none, or has no query to go by."""
     if compress is None:
@@ -38,41 +51,96 @@ def check_way(compress: Any, query: str | None) -> None:
         raise InputError("compress needs a query text")
 
 
-def condensed(
-    query: str,
-    items: Sequence[MemoryItem],
-    max_tokens: int,
-    counter: TokenCounter,
-    serving: Serving,
-    model: LanguageModel | None,
-) -> dict[str, str]:
-    """By id, the sentences that stand for an item whose text is long for the budget; never a part of one.
+class Condenser:
+    """Cuts the long items of one context. Used once.
 
-    model: picks them, else the query's words and vector do: as many as an item's share of the budget holds,
-    one at least. Raises what the models raise.
+    model     picks the sentences, else the query's words and vector do
+    deadline  what the embedder has for its part
+    degrade   where the model or the embedder is overloaded, late or fails, go on without it and name it in
+              `degraded`; else that is an error
+    degraded  "model": sentences were picked without it; "similarity": by words alone
     """
-    most = long(max_tokens)
-    cut: list[tuple[MemoryItem, list[str], list[float]]] = []
-    for item in items:
-        if len(cut) == _ITEMS:
-            break
-        parts = sentences(item.text)
-        if len(parts) > 1 and counter.count(one_line(item.text)) > most:
-            cut.append((item, parts, _shared_words(query, parts)))
-    if not cut:
-        return {}
-    if model is not None:
-        looked = [_most(by_words) for _, _, by_words in cut]
-        passages = [[parts[i] for i in kept] for (_, parts, _), kept in zip(cut, looked, strict=True)]
-        paid = Paid(model, serving.costs, items[0].scope.owner, "interactive", "context")
-        picked = pick_sentences(paid, query, passages)
-        chosen = [{kept[i] for i in some} for kept, some in zip(looked, picked, strict=True)]
-    else:
-        chosen = [
-            best(parts, _worths(query, item, parts, by_words, serving), most, counter.count)
-            for item, parts, by_words in cut
-        ]
-    return {item.id: joined(parts, kept) for (item, parts, _), kept in zip(cut, chosen, strict=True)}
+
+    def __init__(
+        self,
+        counter: TokenCounter,
+        serving: Serving,
+        model: LanguageModel | None,
+        deadline: Deadline,
+        *,
+        degrade: bool,
+    ) -> None:
+        self._counter = counter
+        self._serving = serving
+        self._model = model
+        self._deadline = deadline
+        self._degrade = degrade
+        self.degraded: tuple[str, ...] = ()
+
+    def shown(self, query: str, items: Sequence[MemoryItem], max_tokens: int) -> dict[str, str]:
+        """By id, the sentences that stand for an item whose text is long for the budget; never a part of one:
+        as many as an item's share of the budget holds, one at least. Raises what the models raise."""
+        most = long(max_tokens)
+        cut: list[_Long] = []
+        for item in items:
+            if len(cut) == _ITEMS:
+                break
+            parts = sentences(item.text)
+            if len(parts) > 1 and self._counter.count(one_line(item.text)) > most:
+                cut.append(_Long(item, parts, _shared_words(query, parts)))
+        if not cut:
+            return {}
+        chosen = self._picked(query, cut) if self._model is not None else None
+        if chosen is None:
+            chosen = [best(each.parts, self._worths(query, each), most, self._counter.count) for each in cut]
+        return {each.item.id: joined(each.parts, kept) for each, kept in zip(cut, chosen, strict=True)}
+
+    def _picked(self, query: str, cut: Sequence[_Long]) -> list[set[int]] | None:
+        """What the language model picks; None where it is done without."""
+        assert self._model is not None
+        looked = [_most(each.by_words) for each in cut]
+        passages = [[each.parts[i] for i in kept] for each, kept in zip(cut, looked, strict=True)]
+        owner = cut[0].item.scope.owner
+        paid = Paid(self._model, self._serving.costs, owner, "interactive", "context")
+        try:
+            self._deadline.check("the language model was asked for sentences")
+            picked = pick_sentences(paid, query, passages)
+        except _FAULTS as error:
+            self._leave_out("model", error)
+            return None
+        return [{kept[i] for i in some} for kept, some in zip(looked, picked, strict=True)]
+
+    def _worths(self, query: str, long: _Long) -> list[float]:
+        """Shared words and similarity together; words alone where the store's vectors are given."""
+        worths = list(long.by_words)
+        if isinstance(self._serving.embedder, GivenVectors) or "similarity" in self.degraded:
+            return worths
+        vectors, owner = self._serving.vectors, (long.item.scope.owner,)
+        looked = [i for i in _most(long.by_words) if any(map(str.isalnum, long.parts[i]))]
+        texts = [long.parts[i] for i in looked]
+        try:
+            self._deadline.check("embedding the sentences")
+            asked = vectors.embed([query], "query", [owner], timeout=self._deadline.left())
+            rows = vectors.embed(texts, "document", [owner] * len(texts), timeout=self._deadline.left())
+        except InvalidText:  # without a token for this model
+            return worths
+        except _FAULTS as error:
+            self._leave_out("similarity", error)
+            return worths
+        similarities = vectors.normalize(rows) @ vectors.normalize(asked)[0]
+        for i, similarity in zip(looked, np.asarray(similarities).tolist(), strict=True):
+            worths[i] += similarity
+        return worths
+
+    def _leave_out(self, part: str, error: WarpmemError) -> None:
+        """Go on without what raised. Raises that where nothing may be left out, and DeadlineExceeded where
+        nobody waits for the context any more."""
+        if not self._degrade:
+            raise error
+        cancellation = cancel.current.get()
+        if cancellation is not None:
+            cancellation.check()
+        self.degraded += (part,)
 
 
 def _most(by_words: Sequence[float]) -> list[int]:
@@ -89,23 +157,3 @@ def _shared_words(query: str, parts: Sequence[str]) -> list[float]:
 
 def _stems(text: str) -> set[str]:
     return {word[:_PREFIX] for word in words(text).split()}
-
-
-def _worths(
-    query: str, item: MemoryItem, parts: Sequence[str], by_words: Sequence[float], serving: Serving
-) -> list[float]:
-    """Shared words and similarity together; words alone where the store's vectors are given."""
-    worths = list(by_words)
-    if isinstance(serving.embedder, GivenVectors):
-        return worths
-    vectors, owner = serving.vectors, (item.scope.owner,)
-    looked = [i for i in _most(by_words) if any(map(str.isalnum, parts[i]))]
-    try:
-        asked = vectors.embed([query], "query", [owner])
-        rows = vectors.embed([parts[i] for i in looked], "document", [owner] * len(looked))
-    except InvalidText:  # without a token for this model
-        return worths
-    similarities = vectors.normalize(rows) @ vectors.normalize(asked)[0]
-    for i, similarity in zip(looked, np.asarray(similarities).tolist(), strict=True):
-        worths[i] += similarity
-    return worths

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+import msgspec
+
 from ..config import Config
 from ..embed.given import GivenVectors
 from ..errors import InputError, WarpmemError
@@ -28,7 +30,8 @@ from ..types import (
     Version,
 )
 from . import arguments
-from .condensing import check_way, condensed
+from .condensing import Condenser, check_way
+from .deadline import Deadline
 from .joint import JointReader, MediaReader, Searching
 from .reader import SearchOptions
 
@@ -226,12 +229,15 @@ class Readable:
         number in `.citations`), under a heading with the date; all of it quoted in a tag that no text can
         close, see policy/context.py. `compress`: an item that takes more than an eighth of the budget shows
         only those of its sentences that speak of the query, picked by words and similarity or, "model", by
-        the store's language model; a sentence is never cut. `deadline` is the search's. Raises as `search`,
-        InputError where there is no language model, and as that.
+        the store's language model; a sentence is never cut. Where the model is overloaded or fails, or the
+        `deadline` has passed, sentences are picked without it; where the embedder is or does, by words alone:
+        `degraded` then names "model" or "similarity", beside what the search left out. Raises as `search`,
+        and InputError where there is no language model.
         """
         check(max_tokens, cite)
         check_way(compress, query)
         model = self._reasoning.language_model() if compress == "model" else None
+        deadline = Deadline(search.get("deadline"))
         result = self.search(query, k=k, **search)
         hits = [hit.item for hit in result]
         following: dict[str, MemoryItem] = {}
@@ -241,10 +247,15 @@ class Readable:
             near = [item for item in hits[:_NEAR] if item.kind == "message"]
             following = self._browser.following(near, search.get("filters"), at)
         shown: dict[str, str] = {}
+        degraded = result.degraded
         if compress is not None and query is not None:
             with self._current.use() as serving:
-                shown = condensed(query, hits, max_tokens, self._counter, serving, model)
-        return pack(result, max_tokens, self._counter, cite, following=following, shown=shown)
+                condenser = Condenser(self._counter, serving, model, deadline, degrade=self._config.degrade)
+                shown = condenser.shown(query, hits, max_tokens)
+            self._telemetry.condensed(condenser.degraded)
+            degraded += condenser.degraded
+        block = pack(result, max_tokens, self._counter, cite, following=following, shown=shown)
+        return msgspec.structs.replace(block, degraded=degraded) if degraded else block
 
     def get(self, id: str, *, scope: Scope | None = None) -> MemoryItem:
         """The current version of an item, whether or not it is still valid. Raises NotFound."""

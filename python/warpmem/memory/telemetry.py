@@ -59,6 +59,13 @@ class Telemetry:
                 stages=dict(timings), backend=results[0].backend, skipped=list(degraded),
             )  # fmt: skip
 
+    def condensed(self, degraded: tuple[str, ...]) -> None:
+        """The long items of a context were cut, without what `degraded` names."""
+        if degraded:
+            with self._lock:
+                self._degraded.update(degraded)
+            events.tell(events.DEBUG, "degraded", skipped=list(degraded), queries=1)
+
     @contextmanager
     def adding(self, items: int, tracer: Tracer | None) -> Iterator[Counter[str]]:
         """While items are being added: the block counts what that did in what it is given."""
@@ -103,7 +110,12 @@ class Telemetry:
                 "warpmem_searches_total", "counter", "Searches that were answered.", [Sample({}, searches)]
             ),
             Family("warpmem_search_seconds", "histogram", "Seconds of searches, by stage.", stages),
-            Family("warpmem_degraded_total", "counter", "Parts of searches left out under load.", degraded),
+            Family(
+                "warpmem_degraded_total",
+                "counter",
+                "Parts of searches and contexts left out under load.",
+                degraded,
+            ),
             Family("warpmem_added_total", "counter", "Items given to add, by what that did.", actions),
             Family("warpmem_add_seconds", "histogram", "Seconds of calls that add.", adds),
             Family("warpmem_errors_total", "counter", "Calls that raised, by exception.", errors),

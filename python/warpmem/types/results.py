@@ -101,7 +101,8 @@ class ContextBlock(msgspec.Struct, frozen=True):
     """Text for a prompt that is never over its budget.
 
     citations: item ids in the order of the text. tokens: as counted by `counter`. omitted: hits that did not
-    fit.
+    fit. degraded: as that of the search; and of what picks sentences, "model" and "similarity" where it was
+    done without.
     """
 
     text: str
@@ -110,6 +111,7 @@ class ContextBlock(msgspec.Struct, frozen=True):
     max_tokens: int
     counter: str
     omitted: int
+    degraded: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return self.text
