@@ -135,6 +135,40 @@ def test_many_that_wait_hide_none_that_do_not(memory: Memory) -> None:
     assert sum("dog" in hit.item.text for hit in found) == 300 and len(found) == 330
 
 
+@pytest.mark.parametrize("adds", [True, False], ids=["added in the scan", "blended"])
+@pytest.mark.parametrize(
+    "weights",
+    [
+        {},
+        {"similarity": 0.0},
+        {"lexical": 1.0},
+        {"similarity": 0.0, "lexical": 1.0, "adjacent": 0.5},
+        {"by_kind": {"note": warpmem.Ranking(entities=2.0)}},
+    ],
+    ids=["similarity", "entities alone", "both", "words", "by kind"],
+)
+def test_what_it_names_finds_it(
+    memory: Memory, weights: dict[str, Any], adds: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only words did, so an item was not found by a question for what it is about until it was embedded."""
+    if not adds:
+        backend = memory._current.now.index._backend
+        monkeypatch.setattr(type(backend), "capabilities", backend.capabilities - {"added"})
+    memory.add_many([f"young cat {n}" for n in range(60)], user_id="ann")
+    memory.add("a fair", user_id="ann", entities=["Ada"])
+    ranking = warpmem.Ranking(entities=2.0, **weights)
+    for number in range(2):  # the second one comes to an owner who is loaded
+        named = later(memory, f"met {number} at the mill", entities=["Ada Lovelace", "Ada"])
+        later(memory, f"nothing {number} of the kind", entities=["Bob"])
+        result = memory.search("Where is Ada?", user_id="ann", ranking=ranking, k=100)
+        (hit,) = (hit for hit in result if hit.item.id == named.id)
+        assert hit.score == 2.0 and hit.parts["entities"] == 1.0 and not hit.parts.get("similarity")
+        assert hit.item.id in [hit.item.id for hit in result[: number + 2]]
+        assert not any("nothing" in hit.item.text for hit in result)
+    where: dict[str, Any] = {"kinds": ["message"]}
+    assert not memory.search("Where is Ada?", user_id="ann", ranking=ranking, **where)
+
+
 # ---------------------------------------------------------------------------------- changes meanwhile
 
 

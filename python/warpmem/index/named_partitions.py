@@ -107,18 +107,25 @@ class NamedPartitions(SearchedPartitions):
     def _each(self, asked: Asked, pieces: Sequence[_Piece]) -> list[tuple[_Piece, list[Match]]]:
         """The k best of each piece, without entities."""
 
-        def find(some: Sequence[_Piece], params: ScoreParams) -> list[tuple[_Piece, list[Match]]]:
+        def find(
+            some: Sequence[_Piece], params: ScoreParams, blank: bool = False
+        ) -> list[tuple[_Piece, list[Match]]]:
             if not some:
                 return []
-            requests = [one.request for one in some]
-            found = super(NamedPartitions, self)._find(asked._replace(requests=requests, params=params))
-            return list(zip(some, found, strict=True))
+            narrowed = asked._replace(requests=[one.request for one in some], params=params, blank=blank)
+            return list(zip(some, super(NamedPartitions, self)._find(narrowed), strict=True))
 
-        found = find(pieces, asked.params)
+        shared = [one for one in pieces if one.share]
+        waiting = any(partition.blank for partition in asked.partitions.values())
+        if waiting:  # what waits for its vector is found by a word or by what it shares
+            found = find([one for one in pieces if not one.share], asked.params)
+            found += find(shared, asked.params, True)
+        else:
+            found = find(pieces, asked.params)
         if (asked.params.lexical or asked.params.adjacent) and not asked.params.similarity:
             # A search by words finds rows with a word alone; what the query names is found without one, too.
             without = msgspec.structs.replace(asked.params, lexical=0.0, adjacent=0.0)
-            found += find([one for one in pieces if one.share], without)
+            found += find(shared, without, waiting)
         return found
 
 

@@ -37,13 +37,14 @@ _NO_WORDS = itertools.repeat((0.0, 0.0))
 
 class Asked(NamedTuple):
     """One search. partitions: of the owners that it looked at. bounds: by owner, from which code on strings
-    are too new for filters."""
+    are too new for filters. blank: rows that wait for their vectors are found with or without a word."""
 
     requests: Sequence[SearchRequest]
     k: int
     params: ScoreParams
     partitions: dict[int, Partition]
     bounds: Mapping[int, int]
+    blank: bool = False
 
 
 class SearchedPartitions(WordedPartitions):
@@ -215,7 +216,8 @@ class SearchedPartitions(WordedPartitions):
         added: list[NDArray[np.float32]] = []
         repeats = self._check_k(asked.requests, asked.k)
         for number, request in enumerate(asked.requests):
-            self._segments(asked, number, request, segments, added, sums[number] if sums else None, blank)
+            said = sums[number] if sums else None
+            self._segments(asked, number, request, segments, added, said, blank or asked.blank)
         if len(asked.requests) == 1:
             queries = asked.requests[0].vector.reshape(1, -1)
         else:
@@ -288,6 +290,7 @@ class SearchedPartitions(WordedPartitions):
             if sums is not None and (partition.blank or not asked.params.similarity):
                 worded = both(part, sums[part.owner].totals > 0)
                 bitmap = bitmap if asked.params.similarity else worded
+                worded = bitmap if asked.blank else worded
             lists = [(current, bitmap)]
             if partition.blank and (blank or sums is not None):
                 lists.append((current + BLANK, worded))

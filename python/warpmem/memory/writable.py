@@ -96,7 +96,7 @@ class Writable:
         the model fails then its error is raised, and the messages are stored and wait.
 
         `embed`: "now"; "later", which stores at once and embeds in the background (or in `embed_pending`),
-        with the action "queued": until then the item is found by its words and not by similarity; "auto"
+        with the action "queued": until then the item is found by words and entities alone; "auto"
         does so when the embedder is down, overloaded or fails, which else is an error with nothing stored.
         None: as the store is configured ("now"). What has an embedder of its own, as images may, is always
         embedded now; near-duplicates of what is embedded later are not looked for.
