@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -121,6 +122,32 @@ def test_documents_of_a_revoked_source_are_hidden(memory: Memory, clock: FixedCl
     assert (again.chunks, again.added, again.superseded, again.moved) == (edition.chunks, 0, 0, 0)
     distrusted = memory.add_document(text, name="page", corpus_id="c", trust=0.25, max_tokens=16)
     assert (distrusted.chunks, memory.count(corpus_id="c")) == (edition.chunks, 0)
+
+
+def test_an_edition_of_a_revoked_source_comes_back_as_it_was_given(tmp_path: Path, clock: FixedClock) -> None:
+    """The document's own item and the chunks that stayed lost their trust for good: nothing said why."""
+    with warpmem.open(tmp_path / "store", embedder="hashing", clock=clock) as memory:
+
+        def edition(text: str, **fields: Any) -> warpmem.DocumentResult:
+            return memory.add_document(text, name="page", corpus_id="c", max_tokens=16, **fields)
+
+        text = "The first paragraph stands here.\n\nThe second stands here.\n"
+        before = edition(text, trust=0.75)
+        memory.revoke(WEB)
+        for trust in (0.875, 1.0):
+            clock.advance(DAY)
+            text = f"Another comes before them.\n\n{text}"
+            after = edition(text, sources=[WEB], trust=trust)
+            assert after.id == before.id and memory.count(corpus_id="c") == 0
+        again = edition(text, sources=[WEB], trust=1.0)
+        assert (again.chunks, again.added, again.superseded, again.moved) == (after.chunks, 0, 0, 0)
+        then = memory.get(before.id).recorded_at
+        clock.advance(DAY)
+        assert memory.reinstate(WEB) == 5
+        assert [memory.get(one).trust for one in (after.id, *after.chunks)] == [1.0] * 5
+        assert len(memory.search("paragraph", corpus_id="c")) == memory.count(corpus_id="c") == 5
+        assert not memory.search("paragraph", corpus_id="c", known_at=then)
+    assert warpmem.verify(tmp_path / "store").ok
 
 
 def test_it_lasts_and_the_store_stays_whole(tmp_path: Path, clock: FixedClock) -> None:

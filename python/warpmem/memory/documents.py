@@ -23,6 +23,7 @@ from ..protocols import Log, Transaction
 from ..records import Record
 from ..types import DocumentResult, Durability, MemoryItem, Modality, NewItem, Scope
 from .digests import Digests
+from .revocation import trust_before
 from .writer import Defaults, Writer
 
 if TYPE_CHECKING:
@@ -166,8 +167,9 @@ class Documents:
                     record = _unchanged(transaction, old[place][1])
                     ids[i] = format_id(record.key)
                     like = wanted[i].placed(record.item, whole.item, sources)
-                    if like != record.item:
-                        self._correct(transaction, record, like, "its document was changed elsewhere")
+                    if like != record.item or self._given_anew(record, whole.given):
+                        reason = "its document was changed elsewhere"
+                        self._correct(transaction, record, like, reason, given=whole.given)
                         counts["moved"] += 1
             for place in revision.removed:
                 record = _unchanged(transaction, old[place][1])
@@ -197,20 +199,36 @@ class Documents:
             sources=whole.item.sources,
             trust=whole.item.trust,
         )
-        if item != record.item:
-            self._correct(transaction, record, item, "a new edition", whole.vector)
+        if item != record.item or self._given_anew(record, whole.given):
+            self._correct(transaction, record, item, "a new edition", whole.vector, whole.given)
         return format_id(record.key)
 
+    def _given_anew(self, record: Record, given: float | None) -> bool:
+        """Whether a trust that a revoked source takes away is another than the one it has taken already."""
+        return given is not None and given != trust_before(record, self._log)
+
     def _correct(
-        self, transaction: Transaction, record: Record, item: MemoryItem, reason: str, vector: Any = None
+        self,
+        transaction: Transaction,
+        record: Record,
+        item: MemoryItem,
+        reason: str,
+        vector: Any = None,
+        given: float | None = None,
     ) -> None:
+        """given: the trust that it came with, where a revoked source took that away."""
+        digests = self._digests.both(record.item), self._digests.both(item)
+        if given is not None:
+            told = msgspec.structs.replace(item, trust=given)
+            record = transaction.revise(record, told, vector, operation="update", reason=reason)
+            vector, reason = None, reconcile.REVOKED
         reconcile.update(
             transaction,
             record,
             item,
             vector,
             based_on=record.item.version,
-            digests=(self._digests.both(record.item), self._digests.both(item)),
+            digests=digests,
             earlier=self._log.get_version,
             reason=reason,
         )

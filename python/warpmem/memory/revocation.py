@@ -87,7 +87,7 @@ class Revocations:
         count = 0
         still = {key for keys in self._owned(names) for key in keys} if names else set()
         for keys in self._owned({source}):
-            count += self._correct([key for key in keys if key not in still], _before, _AGAIN)
+            count += self._correct([key for key in keys if key not in still], trust_before, _AGAIN)
         return count
 
     def _keep(self, change: Callable[[list[RevokedSource], int], list[RevokedSource]]) -> None:
@@ -160,7 +160,7 @@ def _without(known: Sequence[RevokedSource], source: str) -> list[RevokedSource]
     return [one for one in known if one.name != source]
 
 
-def _before(record: Record, log: Log) -> float | None:
+def trust_before(record: Record, log: Log) -> float | None:
     """The trust that an item had before its source was revoked; None where that is not why it has none."""
     if record.item.trust:
         return None
