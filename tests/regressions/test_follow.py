@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 import warpmem
-from warpmem import AddResult
+from image_models import RED, ColourTextEmbedder, picture
+from warpmem import AddResult, NewItem
 from warpmem.embed.hashing import HashingEmbedder
-from warpmem.errors import ModelMismatch, StoreClosed, StoreError
+from warpmem.errors import InputError, ModelMismatch, StoreClosed, StoreError
 from warpmem.storage.follow import FollowingLog
 from warpmem.storage.rocks_follow import FollowingEngine
 
@@ -65,6 +66,31 @@ def test_an_owner_that_is_loaded_after_a_change_of_the_model_is_refused(tmp_path
                 follower.refresh()
             with pytest.raises(ModelMismatch, match="open it again"):
                 follower.search("fact", user_id="bob")
+
+
+def test_a_space_that_is_made_after_a_follower_opened_is_searched_by_words(tmp_path: Path) -> None:
+    """It was missing until the follower was opened again, since it had no embedder for it."""
+    models: dict[str, Any] = {"image": ColourTextEmbedder(), "code": HashingEmbedder(24)}
+    with warpmem.open(tmp_path, embedder="hashing", embedders=models) as writer:
+        writer.add("Porto", user_id="ann")
+        with warpmem.open(tmp_path, embedder="hashing", follow=True, follow_ms=0) as follower:
+
+            def spaces() -> list[str]:
+                return sorted(hit.space for hit in follower.search("Porto", user_id="ann", mode="lexical"))
+
+            assert spaces() == ["text"]
+            writer.add("a bridge in Porto", image=picture(RED), user_id="ann", entities=["Porto"])
+            follower.refresh()
+            assert spaces() == ["image", "text"] and follower.stats().spaces["image"]["dimension"] == 24
+            assert [entity.name for entity in follower.entities(user_id="ann").entities] == ["Porto"]
+            with pytest.raises(InputError, match="opened without the embedder"):
+                follower.search(image=picture(RED), user_id="ann")
+            gone = writer.add("to be erased", user_id="ann")
+            assert isinstance(gone, AddResult)
+            writer.add(NewItem(text="city = 'Porto'", modality="code"), user_id="ann")
+            writer.erase([gone.id])  # the owner is read anew, and no row is told of
+            follower.refresh()
+            assert spaces() == ["code", "image", "text"]
 
 
 def test_a_follower_that_is_dropped_while_it_refreshes_is_closed(

@@ -142,24 +142,34 @@ class OtherSpace:
 
 
 class Spaces:
-    """Those of a store, by modality: of which it was given an embedder, and which it remembers.
+    """Those of a store, by modality: of which it was given an embedder, and which it remembers, those that
+    another process makes included.
 
     Raises ModelMismatch when it remembers another model.
     """
 
     def __init__(self, embedders: Mapping[str, Any], parts: SpaceParts) -> None:
-        self._all: dict[str, OtherSpace] = {}
+        self._parts = parts
+        self._all: Mapping[str, OtherSpace] = {}  # exchanged whole, since searches walk over it
         known = parts.log.spaces()
         for number, name in enumerate(SPACES[1:], 1):
             embedder, space = embedders.get(name), known.get(name)
-            if embedder is None:
+            if embedder is not None:
                 if space is None:
-                    continue
-                embedder = GivenVectors(space.dimension, space.model_id)
-            elif space is None:
-                space = Space(number, embedder.model_id, embedder.dimension, 0)
-            space.check(embedder.model_id, embedder.dimension)
-            self._all[name] = OtherSpace(space, embedder, parts)
+                    space = Space(number, embedder.model_id, embedder.dimension, 0)
+                self._put(space, embedder)
+        self._remembered(known)
+
+    def _put(self, space: Space, embedder: Any) -> None:
+        space.check(embedder.model_id, embedder.dimension)
+        found = {**self._all, space.name: OtherSpace(space, embedder, self._parts)}
+        self._all = {name: found[name] for name in SPACES if name in found}
+
+    def _remembered(self, known: Mapping[str, Space]) -> None:
+        """Have those too that no embedder was given for."""
+        for name, space in known.items():
+            if name not in self._all:
+                self._put(space, GivenVectors(space.dimension, space.model_id))
 
     def __bool__(self) -> bool:
         return bool(self._all)
@@ -177,7 +187,10 @@ class Spaces:
         transaction.space(space.name, space.model_id, space.dimension)
 
     def apply(self, changes: Sequence[RowChange]) -> None:
-        """Take in committed changes."""
+        """Take in committed changes. A process that follows meets spaces that were made after it opened."""
+        known = {0, *(space.number for space in self)}
+        if any(change.erased or not known.issuperset(row.space for row in change.add) for change in changes):
+            self._remembered(self._parts.log.spaces())
         for space in self:
             space.apply(changes)
 
