@@ -175,6 +175,26 @@ def test_entities_go_with_their_sources(store: Path) -> None:
     assert warpmem.verify(store).ok
 
 
+@pytest.mark.parametrize("whole", [True, False], ids=["an owner", "some items"])
+def test_ids_of_sources_that_are_believed_no_more(store: Path, whole: bool) -> None:
+    """The list of them kept the ids of erased items, and so that there was somebody, and when."""
+    with warpmem.open(store, **OPTIONS) as memory:
+        added = [memory.add(f"told {n}", user_id="ann").id for n in range(3)]
+        for source in ("web:example.org", *added):
+            memory.revoke(source)
+        memory.add("told again", user_id="bob", sources=[added[0], "somebody"])  # looks at the list
+        gone, left = (added, []) if whole else (added[:2], added[2:])
+        memory.erase(user_id="ann") if whole else memory.erase(gone)
+        assert memory.revoked() == ("web:example.org", *left)
+        raw = [one.encode() for one in gone]
+        holding = [p.name for p in store.iterdir() if p.is_file() and any(r in p.read_bytes() for r in raw)]
+        assert holding == []
+        assert memory._current.now.revocations._last == (None, frozenset())  # type: ignore[attr-defined]
+        kept = memory.add("told once more", user_id="bob", sources=["web:example.org"])
+        assert memory.get(kept.id).quarantined
+    assert warpmem.verify(store).ok
+
+
 def test_a_walk_does_not_keep_what_is_erased(tmp_path: Path) -> None:
     """Snapshots and iterators of before: they let go, go on with what is left, and nobody waits for them."""
     canaries = Canaries(random.Random("walks"))

@@ -39,7 +39,7 @@ class Erasable:
         return self._current.now.revocations.reinstate(arguments.check_name(source, "source"))
 
     def revoked(self) -> tuple[str, ...]:
-        """The sources that are revoked, oldest first."""
+        """The sources that are revoked, oldest first; those that were erased meanwhile are not named."""
         self._check_open()
         return self._current.now.revocations.names()
 

@@ -131,6 +131,7 @@ class Eraser:
             return number is None or number in numbers
 
         self._current.now.embeddings.forget(erased)
+        self._current.now.revocations.forget()
         self._costs.forget(erased)
 
     def _covered(self, scope: Scope) -> tuple[set[int], set[bytes]]:

@@ -13,24 +13,16 @@ from typing import Final
 
 import msgspec
 
-from ..errors import StoreCorrupt
 from ..ops.ids import format_id
+from ..ops.revoked import KEY, RevokedSource, decode, encode, without
 from ..policy import reconcile
 from ..protocols import Log, Transaction
 from ..records import Record
 from ..types import MemoryItem
 from .digests import Digests
 
-KEY: Final = b"revoked"
 _AGAIN: Final = "its source is believed again"
 _STEP: Final = 256
-
-
-class RevokedSource(msgspec.Struct, frozen=True, array_like=True):
-    """A source that was revoked. at: microseconds."""
-
-    name: str
-    at: int
 
 
 class Revocations:
@@ -45,15 +37,19 @@ class Revocations:
         """The names; decoded once for each state of the list."""
         payload = self._log.kept(KEY)
         if payload != self._last[0]:
-            self._last = payload, frozenset(one.name for one in _decode(payload))
+            self._last = payload, frozenset(one.name for one in decode(payload))
         return self._last[1]
+
+    def forget(self) -> None:
+        """Drop what is known of the list."""
+        self._last = (None, frozenset())
 
     def names(self) -> tuple[str, ...]:
         """The sources that are revoked, oldest first."""
         return tuple(one.name for one in self._read())
 
     def _read(self) -> list[RevokedSource]:
-        return _decode(self._log.kept(KEY))
+        return decode(self._log.kept(KEY))
 
     def checked(self, prepared: reconcile.Prepared) -> reconcile.Prepared:
         """Inside a change: an item on its way into the store, without trust where it names a revoked
@@ -73,7 +69,7 @@ class Revocations:
 
     def revoke(self, source: str) -> int:
         """Believe a source no more. How many items went into quarantine by this call."""
-        self._keep(lambda known, now: [*_without(known, source), RevokedSource(source, now)])
+        self._keep(lambda known, now: [*without(known, {source}), RevokedSource(source, now)])
         names = set(self.names())
         return sum(
             self._correct(keys, lambda record, _: 0.0 if record.item.trust else None, reconcile.REVOKED)
@@ -82,7 +78,7 @@ class Revocations:
 
     def reinstate(self, source: str) -> int:
         """Believe a source again. How many items this call gave the trust back that they had."""
-        self._keep(lambda known, _: _without(known, source))
+        self._keep(lambda known, _: without(known, {source}))
         names = set(self.names())
         count = 0
         still = {key for keys in self._owned(names) for key in keys} if names else set()
@@ -93,7 +89,7 @@ class Revocations:
     def _keep(self, change: Callable[[list[RevokedSource], int], list[RevokedSource]]) -> None:
         def keep(transaction: Transaction) -> None:
             left = change(self._read(), transaction.now)
-            transaction.keep(KEY, msgspec.msgpack.encode(left) if left else None)
+            transaction.keep(KEY, encode(left))
 
         self._log.transact(keep)
 
@@ -145,19 +141,6 @@ class Revocations:
 
             count += self._log.transact(change)
         return count
-
-
-def _decode(payload: bytes | None) -> list[RevokedSource]:
-    if payload is None:
-        return []
-    try:
-        return msgspec.msgpack.decode(payload, type=list[RevokedSource])
-    except msgspec.MsgspecError as error:
-        raise StoreCorrupt("the list of revoked sources does not decode") from error
-
-
-def _without(known: Sequence[RevokedSource], source: str) -> list[RevokedSource]:
-    return [one for one in known if one.name != source]
 
 
 def trust_before(record: Record, log: Log) -> float | None:

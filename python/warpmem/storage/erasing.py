@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from ..ops import costs
+from ..ops import costs, revoked
 from ..ops.ids import format_id, owner_of, owner_prefix
 from ..records import LogEntry, ReembedJob, RowChange
 from ..types import Owner
@@ -127,6 +127,13 @@ class ErasingTransaction(StoreTransaction):
         self._write(family, key, encode(value))
         self._touched(key[:20])
         self.counts["sources"] += 1
+
+    def forget_revoked(self, gone: Any) -> None:
+        """Take the ids that `gone` contains out of the sources that are believed no more."""
+        known = revoked.decode(self._read("meta", revoked.KEY))
+        left = revoked.without(known, gone)
+        if len(left) < len(known):
+            self._write("meta", revoked.KEY, revoked.encode(left))
 
     def erase_entries(self, entries: Sequence[LogEntry]) -> None:
         """Put stubs in the place of log entries."""

@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, Final, TypeVar
 
-from ..ops import costs
+from ..ops import costs, revoked
 from ..ops.ids import KEY_BYTES, format_id, owner_of, owner_prefix, parse_id
 from ..protocols import Engine
 from ..records import LogEntry
@@ -166,6 +166,7 @@ class StoreErasures:
             ("owners", codec.owner_name_key(b""), codec.prefix_range(codec.owner_state_key(0)[:1])[1]),
             ("jobs", b"", _END),
             ("meta", *codec.prefix_range(costs.PREFIX)),
+            ("meta", *codec.prefix_range(revoked.KEY)),
         ]
         ranges += _owned_ranges(what)
         for owner in sorted(what.owners):
@@ -179,6 +180,7 @@ class StoreErasures:
         if what.owners:
             run(functools.partial(ErasingTransaction.forget_costs, owners=what.owners))
         run(ErasingTransaction.move_job)
+        run(functools.partial(ErasingTransaction.forget_revoked, gone=what))
         ranges += self._forget_sources(what, run)
         ranges += self._erase_entries(what, run)
         make_scope.cache_clear()
