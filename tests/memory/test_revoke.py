@@ -88,6 +88,38 @@ def test_what_was_derived_from_it_alone_goes_too(memory: Memory) -> None:
     assert not any(memory.get(item_id).quarantined for item_id in hidden)
 
 
+def test_what_is_derived_from_what_is_not_believed_is_not_either(memory: Memory) -> None:
+    """It was believed, whatever its sources were, unless these were revoked after it had come."""
+    page = add(memory, "The page says Oslo", sources=[WEB])
+    doubted = add(memory, "A stranger says Oslo", trust=0.25)
+    half = add(memory, "Ben thinks Oslo", "v", trust=0.75)
+    assert memory.get(add(memory, "Oslo from both", sources=[doubted, half])).trust == 0.75
+    assert memory.get(add(memory, "Oslo from the page too", sources=[doubted, page])).trust == 1.0
+    assert memory.get(add(memory, "Oslo from elsewhere", sources=[doubted, "tool"])).trust == 1.0
+    alone = add(memory, "Oslo from him", sources=[doubted])
+    assert [(one.item.trust, one.reason) for one in memory.history(alone) if one.item] == [
+        (1.0, None), (0.25, "its sources are trusted less"),
+    ]  # fmt: skip
+    assert memory.get(add(memory, "Oslo still", sources=[doubted], trust=0.125)).trust == 0.125
+    memory.revoke(WEB)
+    summary = add(memory, "Oslo it is", key="home", sources=[page], trust=0.75)
+    deeper = add(memory, "So Oslo", sources=[summary, doubted])
+    assert (memory.get(summary).trust, memory.get(deeper).trust) == (0.0, 0.25)
+    moved = add(memory, "Oslo by nobody")
+    assert memory.update(moved, sources=[page]).quarantined
+    assert memory.update(moved, trust=1.0).trust == memory.update(moved, priority=0.25).trust == 1.0
+    memory.reinstate(WEB)
+    assert (memory.get(page).trust, memory.get(summary).trust, memory.get(alone).trust) == (1.0, 0.75, 0.25)
+
+
+def test_what_came_from_a_doubted_page_is_reinstated_no_higher_than_the_page(memory: Memory) -> None:
+    page = add(memory, "The page says Oslo", sources=[WEB], trust=0.25)
+    memory.revoke(WEB)
+    summary = add(memory, "Oslo it is", sources=[page])
+    memory.reinstate(WEB)
+    assert (memory.get(page).trust, memory.get(summary).trust) == (0.25, 0.25)
+
+
 def test_two_revoked_sources_are_reinstated_one_by_one(memory: Memory) -> None:
     item_id = add(memory, "Ann lives in Oslo", sources=[WEB, "tool"])
     only = add(memory, "Ben lives in Rome", sources=[WEB])

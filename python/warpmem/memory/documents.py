@@ -147,7 +147,7 @@ class Documents:
 
         def change(transaction: Transaction) -> DocumentResult:
             self._writer.confirm(transaction)
-            whole = self._writer.checked(given_whole)
+            whole = self._writer.checked(transaction, given_whole)
             counts = dict.fromkeys(("added", "superseded", "moved", "removed"), 0)
             whole_id = self._put_whole(transaction, whole, known)
             ids: dict[int, str] = {}
@@ -167,9 +167,9 @@ class Documents:
                     record = _unchanged(transaction, old[place][1])
                     ids[i] = format_id(record.key)
                     like = wanted[i].placed(record.item, whole.item, sources)
-                    if like != record.item or self._given_anew(record, whole.given):
+                    if like != record.item or self._given_anew(record, whole):
                         reason = "its document was changed elsewhere"
-                        self._correct(transaction, record, like, reason, given=whole.given)
+                        self._correct(transaction, record, like, reason, None, whole)
                         counts["moved"] += 1
             for place in revision.removed:
                 record = _unchanged(transaction, old[place][1])
@@ -199,13 +199,13 @@ class Documents:
             sources=whole.item.sources,
             trust=whole.item.trust,
         )
-        if item != record.item or self._given_anew(record, whole.given):
-            self._correct(transaction, record, item, "a new edition", whole.vector, whole.given)
+        if item != record.item or self._given_anew(record, whole):
+            self._correct(transaction, record, item, "a new edition", whole.vector, whole)
         return format_id(record.key)
 
-    def _given_anew(self, record: Record, given: float | None) -> bool:
-        """Whether a trust that a revoked source takes away is another than the one it has taken already."""
-        return given is not None and given != trust_before(record, self._log)
+    def _given_anew(self, record: Record, whole: reconcile.Prepared) -> bool:
+        """Whether sources take away another trust than they have taken already."""
+        return whole.given is not None and whole.given != trust_before(record, self._log)
 
     def _correct(
         self,
@@ -213,15 +213,14 @@ class Documents:
         record: Record,
         item: MemoryItem,
         reason: str,
-        vector: Any = None,
-        given: float | None = None,
+        vector: Any,
+        whole: reconcile.Prepared,
     ) -> None:
-        """given: the trust that it came with, where a revoked source took that away."""
         digests = self._digests.both(record.item), self._digests.both(item)
-        if given is not None:
-            told = msgspec.structs.replace(item, trust=given)
+        if whole.given is not None:
+            told = msgspec.structs.replace(item, trust=whole.given)
             record = transaction.revise(record, told, vector, operation="update", reason=reason)
-            vector, reason = None, reconcile.REVOKED
+            vector, reason = None, whole.why
         reconcile.update(
             transaction,
             record,

@@ -93,8 +93,10 @@ class Editor:
             if fields.sources is msgspec.UNSET:  # an erasure takes ids out of them, and makes no version
                 corrected = msgspec.structs.replace(item, sources=record.item.sources)
             reason = None
-            if fields.trust is msgspec.UNSET and self._revocations.names_one(corrected):
-                corrected, reason = msgspec.structs.replace(corrected, trust=0.0), reconcile.REVOKED
+            if fields.trust is msgspec.UNSET:
+                trust, why = self._revocations.trust(transaction, corrected)
+                if why == reconcile.REVOKED or (why is not None and fields.sources is not msgspec.UNSET):
+                    corrected, reason = msgspec.structs.replace(corrected, trust=trust), why
             return reconcile.update(
                 transaction,
                 record,
@@ -191,10 +193,11 @@ class Editor:
             then = self._version(key, version, scope).item  # an erasure may have been at its sources
             self._schemas.check(then.kind, then.metadata)
             reason = f"what it was in version {version}"
-            if self._revocations.names_one(then):
-                then = msgspec.structs.replace(then, trust=0.0)
-                if record.item.trust:  # else it was taken before, and history says when
-                    reason = reconcile.REVOKED
+            trust, why = self._revocations.trust(transaction, then)
+            if why is not None:
+                then = msgspec.structs.replace(then, trust=trust)
+                if record.item.trust > trust:  # else it was taken before, and history says when
+                    reason = why
             return reconcile.update(
                 transaction,
                 record,

@@ -3,7 +3,8 @@
 The names stand in one value of the store (family meta, key `revoked`). What names one of them, or was derived
 from nothing but such items, gets trust 0 as its next version, so it is in quarantine, and history says why.
 What comes from a revoked source later is stored in two versions at once, as it was given and with trust 0, so
-that it can be believed again as it was.
+that it can be believed again as it was. So is what comes from nothing but items in quarantine, with the most
+that these are trusted.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from typing import Final
 
 import msgspec
 
-from ..ops.ids import format_id
+from ..errors import NotFound
+from ..ops.ids import format_id, parse_id
 from ..ops.revoked import KEY, RevokedSource, decode, encode, without
 from ..policy import reconcile
 from ..protocols import Log, Transaction
@@ -21,6 +23,7 @@ from ..records import Record
 from ..types import MemoryItem
 from .digests import Digests
 
+_TAKEN: Final = frozenset({reconcile.REVOKED, reconcile.UNTRUSTED})
 _AGAIN: Final = "its source is believed again"
 _STEP: Final = 256
 
@@ -51,28 +54,44 @@ class Revocations:
     def _read(self) -> list[RevokedSource]:
         return decode(self._log.kept(KEY))
 
-    def checked(self, prepared: reconcile.Prepared) -> reconcile.Prepared:
-        """Inside a change: an item on its way into the store, without trust where it names a revoked
-        source."""
+    def checked(self, transaction: Transaction, prepared: reconcile.Prepared) -> reconcile.Prepared:
+        """Inside a change: an item on its way into the store, with the trust that its sources leave it."""
         item = prepared.item
-        if not self.names_one(item):
+        trust, why = self.trust(transaction, item)
+        if why is None:
             return prepared
-        distrusted = msgspec.structs.replace(item, trust=0.0)
-        duplicate, slot = self._digests.both(distrusted)
+        trusted = msgspec.structs.replace(item, trust=trust)
+        if not trusted.quarantined:
+            return msgspec.structs.replace(prepared, item=trusted)
+        duplicate, slot = self._digests.both(trusted)
         return msgspec.structs.replace(
-            prepared, item=distrusted, duplicate=duplicate, slot=slot, near=(), given=item.trust
+            prepared, item=trusted, duplicate=duplicate, slot=slot, near=(), given=item.trust, why=why
         )
 
-    def names_one(self, item: MemoryItem) -> bool:
-        """Whether an item that is trusted names a source that is revoked."""
-        return bool(item.sources and item.trust) and not self._revoked().isdisjoint(item.sources)
+    def trust(self, transaction: Transaction, item: MemoryItem) -> tuple[float, str | None]:
+        """Inside a change: the trust that an item's sources leave it, and why that is less than its own: none
+        where one is revoked; where all are items, no more than the most trusted one's."""
+        if not item.sources or not item.trust:
+            return item.trust, None
+        if not self._revoked().isdisjoint(item.sources):
+            return 0.0, reconcile.REVOKED
+        best = 0.0
+        for source in item.sources:
+            try:
+                record = transaction.get(parse_id(source))
+            except NotFound:
+                record = None
+            if record is None or record.item.trust >= item.trust:
+                return item.trust, None
+            best = max(best, record.item.trust)
+        return best, reconcile.UNTRUSTED
 
     def revoke(self, source: str) -> int:
         """Believe a source no more. How many items went into quarantine by this call."""
         self._keep(lambda known, now: [*without(known, {source}), RevokedSource(source, now)])
         names = set(self.names())
         return sum(
-            self._correct(keys, lambda record, _: 0.0 if record.item.trust else None, reconcile.REVOKED)
+            self._correct(keys, lambda _, record: 0.0 if record.item.trust else None, reconcile.REVOKED)
             for keys in self._owned(names)
         )
 
@@ -83,8 +102,16 @@ class Revocations:
         count = 0
         still = {key for keys in self._owned(names) for key in keys} if names else set()
         for keys in self._owned({source}):
-            count += self._correct([key for key in keys if key not in still], trust_before, _AGAIN)
+            count += self._correct([key for key in keys if key not in still], self._again, _AGAIN)
         return count
+
+    def _again(self, transaction: Transaction, record: Record) -> float | None:
+        """The trust that an item gets back: what it had, as far as its sources leave it that."""
+        before = trust_before(record, self._log)
+        if before is None:
+            return None
+        trust, _ = self.trust(transaction, msgspec.structs.replace(record.item, trust=before))
+        return trust or None
 
     def _keep(self, change: Callable[[list[RevokedSource], int], list[RevokedSource]]) -> None:
         def keep(transaction: Transaction) -> None:
@@ -110,7 +137,7 @@ class Revocations:
     def _correct(
         self,
         keys: Sequence[bytes],
-        trust: Callable[[Record, Log], float | None],
+        trust: Callable[[Transaction, Record], float | None],
         reason: str,
     ) -> int:
         """Give items another trust, some at a time."""
@@ -122,7 +149,7 @@ class Revocations:
                 changed = 0
                 for key in step:
                     record = transaction.get(key)
-                    new = None if record is None else trust(record, self._log)
+                    new = None if record is None else trust(transaction, record)
                     if record is None or new is None:
                         continue
                     item = msgspec.structs.replace(record.item, trust=new)
@@ -144,7 +171,7 @@ class Revocations:
 
 
 def trust_before(record: Record, log: Log) -> float | None:
-    """The trust that an item had before its source was revoked; None where that is not why it has none."""
+    """The trust that an item had before its sources took it away; None where that is not why it has none."""
     if record.item.trust:
         return None
     trusts: Mapping[int, float] = {}
@@ -153,7 +180,7 @@ def trust_before(record: Record, log: Log) -> float | None:
         if past.record is None:
             continue
         version = past.record.item.version
-        if past.reason == reconcile.REVOKED:
+        if past.reason in _TAKEN:
             wanted = trusts.get(version - 1)
         trusts = {version: past.record.item.trust}
     return wanted

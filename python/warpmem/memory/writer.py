@@ -142,15 +142,15 @@ class Writer:
         """Inside a change: raises ModelMoved unless what was prepared is of the store's model."""
         self._vectors.confirm(self._log, transaction)
 
-    def checked(self, prepared: reconcile.Prepared) -> reconcile.Prepared:
-        """Inside a change: what was prepared, without trust where a source of it is revoked."""
-        return self._revocations.checked(prepared)
+    def checked(self, transaction: Transaction, prepared: reconcile.Prepared) -> reconcile.Prepared:
+        """Inside a change: what was prepared, with the trust that its sources leave it."""
+        return self._revocations.checked(transaction, prepared)
 
     def put(self, transaction: Transaction, prepared: reconcile.Prepared) -> AddResult:
         """Inside a change: store what was prepared. Raises ModelMismatch when its space has another model."""
         if prepared.space:
             self._spaces.register(transaction, prepared.space)
-        return reconcile.add(transaction, self.checked(prepared), self._digests.duplicate)
+        return reconcile.add(transaction, self.checked(transaction, prepared), self._digests.duplicate)
 
     def _prepared(
         self, checked: Sequence[Checked], vectors: Rows, near: Sequence[Sequence[Near]]

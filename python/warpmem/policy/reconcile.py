@@ -43,6 +43,8 @@ Earlier = Callable[[bytes, int], "Record | None"]
 
 REVOKED = "its source was revoked"
 """Why an item has no trust any more."""
+UNTRUSTED = "its sources are trusted less"
+"""Why an item is trusted less than it was given."""
 
 _NEWEST = b"\xff" * 20
 """In the place of the key of an item that has none yet: of those that begin at one time it is the last."""
@@ -56,8 +58,8 @@ class Prepared(msgspec.Struct, frozen=True):
     computed.
 
     `valid_from_given` tells a time that the caller named from one that defaulted to now. `near`: what is
-    stored near it, nearest first. `given`: the trust it came with, where a revoked source took that away.
-    `space`: the number of the one that the vector lies in.
+    stored near it, nearest first. `given`: the trust it came with, where its sources took that away, and
+    `why`. `space`: the number of the one that the vector lies in.
     """
 
     item: MemoryItem
@@ -67,6 +69,7 @@ class Prepared(msgspec.Struct, frozen=True):
     valid_from_given: bool
     near: Sequence[Near] = ()
     given: float | None = None
+    why: str = REVOKED
     space: int = 0
 
 
@@ -119,7 +122,7 @@ def _store(transaction: Transaction, owner: int, item: MemoryItem, prepared: Pre
     first = transaction.add(owner, given, prepared.vector, duplicate=None, slot=None, space=prepared.space)
     distrusted = msgspec.structs.replace(first.item, trust=item.trust)
     return transaction.revise(
-        first, distrusted, None, operation="update", reason=REVOKED, duplicate=(None, duplicate),
+        first, distrusted, None, operation="update", reason=prepared.why, duplicate=(None, duplicate),
         slot=(None, slot),
     )  # fmt: skip
 

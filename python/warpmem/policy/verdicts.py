@@ -54,14 +54,14 @@ class Hands(msgspec.Struct, frozen=True):
     """What settle() needs of others. put: stores what was prepared. both: an item's digests."""
 
     put: Callable[[Transaction, reconcile.Prepared], AddResult]
-    checked: Callable[[reconcile.Prepared], reconcile.Prepared]
+    checked: Callable[[Transaction, reconcile.Prepared], reconcile.Prepared]
     both: Callable[[MemoryItem], reconcile.Digests]
     earlier: reconcile.Earlier
 
 
 def settle(transaction: Transaction, claim: Claim, hands: Hands) -> AddResult:
     """Store one claim, by the model's advice as far as the rules let it be followed."""
-    prepared = hands.checked(claim.prepared)
+    prepared = hands.checked(transaction, claim.prepared)
     record = _about(transaction, claim, prepared.item)
     if record is None or claim.verdict == "new":
         return hands.put(transaction, prepared)

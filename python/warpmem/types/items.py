@@ -92,10 +92,10 @@ class MemoryItem(msgspec.Struct, frozen=True, kw_only=True):
 
     `valid_from`, `valid_to`: when it was true in the world (half-open; None is "until further notice").
     `recorded_at`, `retired_at`: when this version was what the store knew. `created_at`: when the first
-    version was recorded. `touched_at`: when it was last
-    added, repeated or changed. `model_id`: the embedding model of its modality when this version was
-    recorded. `sources`: what it was derived from, ids of items and names of origins. `trust`: how far these
-    are believed; below 0.5 the item is in quarantine.
+    version was recorded. `touched_at`: when it was last added, repeated or changed. `model_id`: the embedding
+    model of its modality when this version was recorded. `sources`: what it was derived from, ids of items
+    and names of origins. `trust`: how far these are believed; below 0.5 the item is in quarantine. What is
+    added with nothing but ids of items as its sources is trusted no more than the most trusted of them.
     """
 
     id: str
