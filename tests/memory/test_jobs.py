@@ -16,6 +16,8 @@ from jobs_lives import NOW, fill, live, opened
 from warpmem import Memory, NewItem, Scope
 from warpmem.config import Consolidation, Forgetting
 from warpmem.errors import Conflict, InputError, StoreReadOnly
+from warpmem.jobs.citations import Citations
+from warpmem.jobs.tools import Stopped, Turn
 from warpmem.ops.clock import FixedClock
 
 
@@ -59,6 +61,54 @@ def test_what_faded_or_is_too_much_goes_but_not_what_is_cited_keyed_or_kept(cloc
         assert texts == {"cited", "keyed", "kept", "crowd 2", "crowd 3", "summary"}
         assert memory.history(faded)[-1].reason == "faded: retention 0.0250 below 0.05"
         assert memory.history(crowd[0])[-1].reason == "crowded: 5 items, 3 are kept"
+
+
+def test_what_others_cite_stays(clock: FixedClock) -> None:
+    """Only an owner's own items were asked for their sources: those of a summary of several owners went."""
+    rules = Forgetting(min_retention=0.05, half_life_days=10)
+    with opened(None, clock, forgetting=rules) as memory:
+        ids = {
+            (text, user): memory.add(f"{text} {user}", user_id=user, priority=0.1).id
+            for user in ("ann", "bob")
+            for text in ("cited", "told", "faded")
+        }
+        memory.add("both", corpus_id="team", sources=[ids["cited", "ann"], "tool", ids["cited", "bob"]])
+        memory.delete(memory.add("all", corpus_id="team", sources=list(ids.values())).id)
+        clock.advance(timedelta(days=20))
+        memory.add("telling", user_id="ann", sources=[ids["told", "bob"]])
+        assert memory.run_jobs(["forget"])[0].done == {"faded": 3}
+        left = {item.text for user in ("ann", "bob") for item in live(memory, user)}
+        assert left == {"cited ann", "telling", "cited bob", "told bob"}
+        memory.delete_all(corpus_id="team")
+        assert memory.run_jobs(["forget"])[0].done == {"faded": 2}, "another pass looks again"
+
+
+def test_citations_go_on_where_a_turn_ended_and_keep_up(memory: Memory) -> None:
+    class Short(Turn):
+        left = 0
+
+        def check(self) -> None:
+            self.left -= 1
+            if self.left < 0:
+                raise Stopped
+
+    mine = [memory.add(f"mine {n}", user_id="ann").id for n in range(3)]
+    for user in ("bob", "cy"):
+        memory.add("told", user_id=user, sources=mine[:1])
+    turn, stops = Short(None, threading.Event()), 0
+    citations, tools = Citations(), memory._jobs._tools
+    while True:
+        turn.left = 3
+        try:
+            found = citations.of_owner(tools, 1, turn)
+            break
+        except Stopped:
+            stops += 1
+    assert (found, stops) == ({mine[0]}, 1)
+    memory.add("later", user_id="dee", sources=mine[1:2])
+    memory.add("his own", user_id="ann", sources=mine[2:])
+    turn.left = 1
+    assert citations.of_owner(tools, 1, turn) == set(mine[:2])
 
 
 def test_what_is_touched_while_it_is_being_forgotten_stays(clock: FixedClock, monkeypatch: Any) -> None:

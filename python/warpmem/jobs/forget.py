@@ -8,9 +8,10 @@ from typing import Final
 
 from ..config import Forgetting
 from ..ops.ids import parse_id
-from ..policy.retention import Rules, cited_by, to_forget
+from ..policy.retention import EXPIRED, Rules, cited_by, to_forget
 from ..protocols import Transaction
 from ..types import MemoryItem
+from .citations import Citations
 from .tools import Tools, Turn
 
 _STEP: Final = 256
@@ -30,15 +31,24 @@ class Forget:
             max_items=options.max_items,
             keep_kinds=frozenset(options.keep_kinds),
         )
+        self._done = 0
+        self._citations = Citations()
 
     def of_owner(self, tools: Tools, owner: int, turn: Turn, counts: Counter[str]) -> None:
         """See tools.Job."""
         log = tools.log
+        if owner <= self._done:  # another pass over the owners
+            self._citations = Citations()
         items = [record.item for _, record in log.records(owner, order="recorded", reverse=False, after=None)]
-        chosen = to_forget(items, cited_by(items), log.now(), self._rules)
+        cited = cited_by(items)
+        chosen = to_forget(items, cited, log.now(), self._rules)
+        if any(rule != EXPIRED for _, rule in chosen):
+            cited |= self._citations.of_owner(tools, owner, turn)
+            chosen = to_forget(items, cited, log.now(), self._rules)
         for start in range(0, len(chosen), _STEP):
             turn.check()
             counts.update(_delete(tools, chosen[start : start + _STEP]))
+        self._done = owner
 
 
 def _delete(tools: Tools, chosen: list[tuple[MemoryItem, str]]) -> Counter[str]:

@@ -6,17 +6,19 @@
               those of the least retention
 
 retention = priority * 2 ** (-(now - touched_at) / half_life): what matters more, and what was lately added,
-repeated or changed, stays longer. What current items name as a source stays, whatever its retention, and so
-do values of keys and kinds that are to be kept.
+repeated or changed, stays longer. What current items, of other owners too, name as a source stays, whatever
+its retention, and so do values of keys and kinds that are to be kept.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from ..ops.clock import open_end, to_micros
 from ..types import MemoryItem
+
+EXPIRED: Final = "expired"
 
 
 class Rules(NamedTuple):
@@ -43,7 +45,7 @@ def to_forget(
     fading: list[tuple[float, MemoryItem]] = []
     for item in items:
         if open_end(item.expires_at, "expires_at") + rules.grace <= now:
-            found.append((item, "expired"))
+            found.append((item, EXPIRED))
         elif item.id not in cited and item.key is None and item.kind not in rules.keep_kinds:
             fading.append((retention(item, now, rules.half_life), item))
     fading.sort(key=lambda entry: (not entry[1].quarantined, entry[0], entry[1].recorded_at, entry[1].id))
