@@ -56,32 +56,29 @@ class Consolidate:
     def of_owner(self, tools: Tools, owner: int, turn: Turn, counts: Counter[str]) -> None:
         """See tools.Job."""
         before = to_datetime(tools.log.now()) - timedelta(days=self._options.older_than_days)
-        for month in self._months(tools, owner, before):
-            by_origin: dict[tuple[Scope, frozenset[str]], list[Record]] = {}
-            for record in month:
-                # What comes from elsewhere stays apart, so that a source can be revoked afterwards.
-                by_origin.setdefault((record.item.scope, origins(record.item)), []).append(record)
-            for records in by_origin.values():
-                if len(records) >= self._options.min_events:
-                    turn.check()
-                    self._replace(tools, records, turn, counts)
+        for records in self._groups(tools, owner, before):
+            if len(records) >= self._options.min_events:
+                turn.check()
+                self._replace(tools, records, turn, counts)
 
-    def _months(self, tools: Tools, owner: int, before: datetime) -> Iterator[list[Record]]:
-        """The events of each calendar month (UTC) that ended before a time, a bounded number at a time."""
-        month: list[Record] = []
+    def _groups(self, tools: Tools, owner: int, before: datetime) -> Iterator[list[Record]]:
+        """The events of each calendar month (UTC) that ended before a time, by scope and origin: what comes
+        from elsewhere stays apart, so that a source can be revoked afterwards. A bounded number at a time."""
+        groups: dict[tuple[Scope, frozenset[str]], list[Record]] = {}
         of: tuple[int, int] | None = None
         for _, record in tools.log.records(owner, order="valid_from", reverse=False, after=None):
             when = record.item.valid_from.astimezone(UTC)
-            if (when.year, when.month) != of or len(month) == _LONGEST_STEP:
-                if month:
-                    yield month
-                month, of = [], (when.year, when.month)
+            if (when.year, when.month) != of:
+                yield from groups.values()
+                groups, of = {}, (when.year, when.month)
             if when.year == MAXYEAR or _month_end(when) > before:
                 return
             if self._may_go(tools, record):
-                month.append(record)
-        if month:
-            yield month
+                whose = record.item.scope, origins(record.item)
+                groups.setdefault(whose, []).append(record)
+                if len(groups[whose]) == _LONGEST_STEP:
+                    yield groups.pop(whose)
+        yield from groups.values()
 
     def _may_go(self, tools: Tools, record: Record) -> bool:
         """Whether a summary of its words can stand for an item, now and later."""
