@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import threading
+import weakref
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -194,6 +196,7 @@ def test_seconds_stop_a_run_which_says_so_and_goes_on(clock: FixedClock) -> None
 def test_a_thread_runs_what_is_configured_and_ends_with_the_store(
     clock: FixedClock, monkeypatch: Any
 ) -> None:
+    from warpmem.jobs import runner
     from warpmem.jobs.runner import Jobs
 
     ran = threading.Event()
@@ -205,14 +208,28 @@ def test_a_thread_runs_what_is_configured_and_ends_with_the_store(
         finally:
             ran.set()
 
-    repeat = Jobs._repeat
+    repeat = runner._repeat
+    monkeypatch.setattr(runner, "_repeat", lambda found, closing, pause: repeat(found, closing, 0.01))
     monkeypatch.setattr(Jobs, "run", seen)
-    monkeypatch.setattr(Jobs, "_repeat", lambda self, pause: repeat(self, pause / 6000))
     with opened(None, clock, forgetting=Forgetting(grace_days=0), jobs_minutes=1) as memory:
         memory.add("gone", user_id="ann", expires_at=NOW + timedelta(seconds=1))
         clock.advance(timedelta(seconds=2))
         assert ran.wait(10)
     assert not [thread for thread in threading.enumerate() if thread.name == "warpmem-jobs"]
+
+
+def test_a_store_that_is_dropped_leaves_no_thread_of_jobs(clock: FixedClock) -> None:
+    """It kept index and log until it had run jobs the next time, in vain."""
+    memory = opened(None, clock, forgetting=Forgetting(), jobs_minutes=60)
+    memory.add("a fact", user_id="ann")
+    (thread,) = (thread for thread in threading.enumerate() if thread.name == "warpmem-jobs")
+    log = weakref.ref(memory._log)
+    del memory
+    gc.collect()
+    thread.join(5)
+    assert not thread.is_alive()
+    gc.collect()
+    assert log() is None
 
 
 def test_refusals(tmp_path: Path, clock: FixedClock) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+import weakref
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -57,8 +58,12 @@ class Jobs:
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
         if config.jobs_minutes and self._configured and not tools.log.read_only:
+            weakref.finalize(self, self._closing.set).atexit = False
             self._thread = threading.Thread(
-                target=self._repeat, args=(60.0 * config.jobs_minutes,), name="warpmem-jobs", daemon=True
+                target=_repeat,
+                args=(weakref.ref(self), self._closing, 60.0 * config.jobs_minutes),
+                name="warpmem-jobs",
+                daemon=True,
             )
             self._thread.start()
 
@@ -156,14 +161,15 @@ class Jobs:
         with self._tools.exchanging:
             yield
 
-    def _repeat(self, pause: float) -> None:
-        while not self._closing.wait(pause):
-            try:
-                self.run(None, None)
-            except (StoreClosed, StoreReadOnly):
-                return
-            except Exception as error:  # noqa: BLE001  a model of the caller's may raise anything
-                events.tell(events.WARNING, "jobs_failed", error=type(error).__name__)
+    def _again(self) -> bool:
+        """Run all that are configured, on the thread; whether there may be another time."""
+        try:
+            self.run(None, None)
+        except (StoreClosed, StoreReadOnly):
+            return False
+        except Exception as error:  # noqa: BLE001  a model of the caller's may raise anything
+            events.tell(events.WARNING, "jobs_failed", error=type(error).__name__)
+        return True
 
     def close(self) -> None:
         """Stop between two changes, and wait for that."""
@@ -173,6 +179,16 @@ class Jobs:
         if self._runner != threading.get_ident():
             with self._running:
                 pass
+
+
+def _repeat(found: Callable[[], Jobs | None], closing: threading.Event, pause: float) -> None:
+    """Run jobs every so many seconds. Between two runs nothing keeps them, so that a Memory may be dropped
+    without close()."""
+    while not closing.wait(pause):
+        jobs = found()
+        if jobs is None or not jobs._again():
+            return
+        del jobs
 
 
 def _last(tools: Tools, key: bytes) -> MemoryItem | None:
