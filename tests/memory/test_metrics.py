@@ -6,6 +6,7 @@ import re
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,13 @@ import pytest
 from numpy.typing import NDArray
 
 import warpmem
+from queued import START
 from warpmem import Memory, Scope
 from warpmem.cli import main
 from warpmem.embed.hashing import HashingEmbedder
 from warpmem.errors import InputError, Overloaded
+from warpmem.ops.clock import FixedClock
+from warpmem.reason.fakes import ScriptedLanguageModel
 
 LINE = re.compile(r'([a-z_]+)(?:\{((?:[a-z]+="(?:[^"\\\n]|\\[\\"n])*",?)*)\})? (-?(?:[0-9.e+-]+|Inf|NaN))$')
 CANARY = "zyxwvut"
@@ -96,6 +100,24 @@ def test_documents_are_counted_too() -> None:
     assert found["warpmem_add_seconds_count"] == 2
     assert found['warpmem_added_total{action="added"}'] == 1
     assert found['warpmem_added_total{action="superseded"}'] == 1
+
+
+def test_what_waits_to_be_done_is_a_gauge() -> None:
+    clock = FixedClock(START)
+    options: dict[str, Any] = {"language_model": ScriptedLanguageModel([]), "background_work": False}
+    with warpmem.open(None, embedder="hashing", clock=clock, **options) as memory:
+
+        def pending(name: str) -> list[float]:
+            found = read(memory.metrics())
+            return [found[f'warpmem_pending_{name}{{kind="{kind}"}}'] for kind in ("embed", "extract")]
+
+        assert [pending(name) for name in ("waiting", "refused", "oldest_seconds")] == [[0, 0]] * 3
+        memory.add(["one", "two"], user_id="a", embed="later")
+        clock.advance(timedelta(seconds=90))
+        memory.add({"role": "user", "content": "three"}, user_id="a", infer="llm")
+        assert [pending(name) for name in ("waiting", "oldest_seconds")] == [[2, 1], [90, 0]]
+        memory.embed_pending()
+        assert pending("waiting") == [0, 1]
 
 
 def test_no_label_names_anybody_or_anything_of_theirs() -> None:

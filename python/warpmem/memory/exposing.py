@@ -32,6 +32,11 @@ _MODEL: Final[tuple[tuple[str, str, Literal["counter", "gauge"], str], ...]] = (
     ("busy_seconds", "busy_seconds_total", "counter", "Seconds that it was at work."),
     ("rate", "tokens_per_second", "gauge", "Tokens a second of its fastest batches."),
 )
+_PENDING: Final = {
+    "waiting": "Versions of items for which something is still to be done.",
+    "refused": "Those of them that a model cannot do.",
+    "oldest_seconds": "How long the first of them has waited.",
+}
 _DEVICE_GAUGES: Final = frozenset(
     ("lists", "pages", "bytes", "codes_lists", "pinned", "allocated", "limit", "waiting")
 )
@@ -48,6 +53,9 @@ def families(stats: Stats, commits: int) -> Iterator[Family]:
         "warpmem_storage_bytes", "gauge", "Bytes on disk and in memory, by part.",
         [Sample({"part": part}, size) for part, size in stats.storage.items()],
     )  # fmt: skip
+    for name, help in _PENDING.items():
+        samples = [Sample({"kind": kind}, getattr(work, name)) for kind, work in stats.pending.items()]
+        yield Family(f"warpmem_pending_{name}", "gauge", help, samples)
     models = {name: counts for name, counts in stats.models.items() if "served" in counts}
     for name, kind, help in _LANES:
         yield Family(
