@@ -14,7 +14,7 @@ from warpmem.index.cuda_backend import CudaBackend
 
 
 def fill(memory: Memory) -> list[str]:
-    return [memory.add(f"note {i} of a long list", user_id="u").id for i in range(200)]
+    return [memory.add(f"note {i} of a long list", user_id="u", entities=["Ann"]).id for i in range(200)]
 
 
 def test_an_owner_is_loaded_before_his_first_search(tmp_path: Path) -> None:
@@ -34,6 +34,12 @@ def test_an_owner_is_loaded_before_his_first_search(tmp_path: Path) -> None:
         assert words is not None
         memory.search("note 7", user_id="u", mode="hybrid")
         assert partition.words is words
+        assert partition.entities is None
+        memory.warm(user_id="u", entities=True)
+        names = partition.entities
+        assert names is not None and "ann" in names.named
+        assert [entity.name for entity in memory.entities(user_id="u")] == ["Ann"]
+        assert partition.entities is names
         memory.evict(user_id="u")
         assert len(memory.search("note 7", user_id="u")) == 10
     with warpmem.open(tmp_path / "store", embedder="hashing", mode="hybrid") as memory:
@@ -68,3 +74,5 @@ def test_bad_arguments() -> None:
             memory.warm(user_id="u", words="yes")  # type: ignore[arg-type]
         with pytest.raises(InputError):
             memory.warm(user_id="u", wait=1)  # type: ignore[arg-type]
+        with pytest.raises(InputError):
+            memory.warm(user_id="u", entities=None)  # type: ignore[arg-type]

@@ -258,12 +258,14 @@ class PartitionedIndex(NamedPartitions):
             return None
         return found
 
-    def warm(self, owner: int, *, words: bool, wait: bool) -> int:
+    def warm(self, owner: int, *, words: bool, entities: bool, wait: bool) -> int:
         while True:
             partition = self._partition(owner)
             try:
                 if words:
                     self._words(owner, partition)
+                if entities:
+                    self._names(owner, partition)
                 return tiers.warm(self._pool, np.array(lists_of(owner)[:2], np.int64), wait=wait)
             except IndexCorrupt:
                 with partition.lock:

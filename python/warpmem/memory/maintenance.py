@@ -80,11 +80,13 @@ class Maintained:
         corpus_id: str | None = None,
         scope: Scope | None = None,
         words: bool | None = None,
+        entities: bool = False,
         wait: bool = False,
     ) -> int:
         """Load what searches of a scope's owner need before the first of them asks, as at the start of a
         session: his rows, with `words` what searches by words need (None: where the configuration's mode is
-        such a search), and with the "cuda" backend his rows to the device, however rarely they are asked for.
+        such a search), with `entities` the names that searches which weigh them and `entities()` go by, and
+        with the "cuda" backend his rows to the device, however rarely they are asked for.
 
         wait: until they are there, or there is no room. Returns how many lists are on their way to the
         device. An owner of whom nothing is known has nothing to load. Raises InvalidScope, InputError.
@@ -93,11 +95,12 @@ class Maintained:
         if words is None:
             words = self._config.mode != "dense"
         arguments.check_flag(words, "words")
+        arguments.check_flag(entities, "entities")
         arguments.check_flag(wait, "wait")
         if owner is None:
             return 0
         indexes = (self._index, *(space.index for space in self._spaces if space.exists()))
-        return sum(index.warm(owner, words=words, wait=wait) for index in indexes)
+        return sum(index.warm(owner, words=words, entities=entities, wait=wait) for index in indexes)
 
     def evict(
         self,

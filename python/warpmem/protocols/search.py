@@ -212,8 +212,9 @@ class Index(Protocol):
         """The entities of a scope at a moment (as in SearchRequest); None when it can have none."""
         ...
 
-    def warm(self, owner: int, *, words: bool, wait: bool) -> int:
-        """Load an owner's rows, with what searches by words need, and to the device where there is one.
+    def warm(self, owner: int, *, words: bool, entities: bool, wait: bool) -> int:
+        """Load an owner's rows, with what searches by words or entities need, and to the device where there
+        is one.
         Returns how many lists are on their way there. wait: until they are there, or there is no room."""
         ...
 
