@@ -218,6 +218,28 @@ def test_weights_of_one_change_nothing(memory: Memory) -> None:
     assert names(plain) == names(weighted) == names(mixed)
 
 
+@pytest.mark.parametrize("mode", ["dense", "hybrid"])
+def test_many_searches_have_scopes_and_weights_of_their_own(memory: Memory, mode: Any) -> None:
+    scopes: list[Any] = [
+        SCOPES[0],
+        ScopeWeight(SCOPES[1], 0.5, 4),
+        SCOPES,
+        [ScopeWeight(SCOPES[0], 2.0, 3), *SCOPES[1:]],
+        (ScopeWeight(SCOPES[2], 3.0),),
+        SCOPES[:1] * 2,
+    ]
+    for ranking in (None, Ranking(by_kind={"message": Ranking(priority=1.0)}), Ranking(diversity=0.5)):
+        options: dict[str, Any] = {"k": 12, "mode": mode, "ranking": ranking}
+        if ranking is not None and ranking.by_kind:
+            options["mode"] = None
+        many = memory.search_many([QUERY] * 6, vectors=np.stack([VECTOR] * 6), scopes=scopes, **options)
+        for whose, found in zip(scopes, many, strict=True):
+            each = whose if isinstance(whose, (list, tuple)) else [whose]
+            one = memory.search(QUERY, vector=VECTOR, scopes=each, **options)
+            assert names(found) == names(one) and len(found) > 0
+        assert len(many[1]) <= 4 < len(many[0]) == len(many[5])
+
+
 def test_refused_scopes(memory: Memory) -> None:
     scope = SCOPES[0]
     for weight in (0.0, -1.0, float("nan"), float("inf"), "1", True, None):
@@ -235,8 +257,11 @@ def test_refused_scopes(memory: Memory) -> None:
     ):
         with pytest.raises(InvalidScope):
             memory.search("x", scopes=scopes)  # type: ignore[arg-type]
-    with pytest.raises(InvalidScope):
-        memory.search_many(["x"], scopes=[ScopeWeight(scope)])  # type: ignore[list-item]
+        with pytest.raises(InvalidScope):
+            memory.search_many(["x"], scopes=[scopes])  # type: ignore[list-item]
+    for empty in ([], (), "u", None):
+        with pytest.raises(InvalidScope):
+            memory.search_many(["x"], scopes=[empty])  # type: ignore[list-item]
 
 
 # --------------------------------------------------------------------------------------- diversity

@@ -141,14 +141,22 @@ def weighted_scopes(
     return whose, shares
 
 
-def one_each(scopes: Any, queries: Any) -> tuple[Scope, ...]:
-    """The scopes of many queries, one each, in order. Raises InputError."""
-    whose = check_scopes(scopes)
+def scopes_each(
+    scopes: Any, queries: Any
+) -> tuple[list[tuple[Scope, ...]], list[tuple[ScopeWeight, ...] | None] | None]:
+    """Of many queries, in order, the scopes of each, and their weights where any has some. Raises
+    InputError."""
+    if not isinstance(scopes, (list, tuple)):
+        raise InvalidScope(f"scopes must be a list of warpmem.Scope, not {type(scopes).__name__}")
     if queries is not None and not isinstance(queries, (list, tuple)):
         raise InputError(f"queries must be a list of strings, not {type(queries).__name__}")
-    if queries is not None and len(queries) != len(whose):
-        raise InputError(f"expected one scope for each query: {len(queries)} queries, {len(whose)} scopes")
-    return whose
+    found = [weighted_scopes(one if isinstance(one, (list, tuple)) else (one,), None) for one in scopes]
+    if queries is not None and len(queries) != len(found):
+        raise InputError(
+            f"expected an entry of scopes for each query: {len(queries)} queries, {len(found)} scopes"
+        )
+    shares = [own for _, own in found]
+    return [whose for whose, _ in found], shares if any(shares) else None
 
 
 def check_durability(durability: Any) -> None:

@@ -9,6 +9,9 @@ from ..records import Match, Record
 from ..types import Ranking, Scope, ScopeWeight
 from . import arguments
 
+Shares = Sequence[ScopeWeight] | None
+"""The scopes of one query with their weights; None where they have none."""
+
 
 class Piece(NamedTuple):
     """A part of a search that one ranking serves. kinds: None for any; but: kinds left out. share: which of
@@ -37,11 +40,8 @@ class Division:
     The k best of each piece hold the k best of the search: where quotas refuse
     one of a scope's k best, other hits have taken all places or the scope has given all that it may."""
 
-    def __init__(
-        self, ranking: Ranking, kinds: tuple[str, ...] | None, shares: Sequence[ScopeWeight] | None
-    ) -> None:
+    def __init__(self, ranking: Ranking, kinds: tuple[str, ...] | None) -> None:
         self._rankings = _rankings(ranking, kinds)
-        self._shares = shares
         wordy = [bool(own.lexical or own.adjacent) for own, *_ in self._rankings]
         similar = [bool(own.similarity) for own, *_ in self._rankings]
         text = [words or bool(own.entities) for words, (own, *_) in zip(wordy, self._rankings, strict=True)]
@@ -49,14 +49,12 @@ class Division:
         self.text_alone = all(text) and not any(similar)
         self.hybrid = all(wordy) and all(similar)
 
-    def pieces(self, scopes: Sequence[Scope]) -> list[Piece]:
+    def pieces(self, scopes: Sequence[Scope], shares: Shares) -> list[Piece]:
         """Of one query over its scopes; where these are weighted, in their order."""
-        if self._shares is None:
+        if shares is None:
             return [Piece(scopes, *own) for own in self._rankings]
         return [
-            Piece((share.scope,), *own, place)
-            for place, share in enumerate(self._shares)
-            for own in self._rankings
+            Piece((share.scope,), *own, place) for place, share in enumerate(shares) for own in self._rankings
         ]
 
     def joined(
@@ -65,14 +63,15 @@ class Division:
         found: Sequence[Sequence[Match]],
         records: Mapping[tuple[bytes, int], Record],
         k: int,
+        shares: Shares,
     ) -> Joined:
         """The k best of what was found of each piece, in the order that one scan would give: score, place of
         the scope, then earlier added first."""
-        if len(pieces) == 1 and self._shares is None:
+        if len(pieces) == 1 and shares is None:
             return Joined(found[0], None)
         candidates = []
         for piece, matches in zip(pieces, found, strict=True):
-            weight = 1.0 if piece.share is None or self._shares is None else self._shares[piece.share].weight
+            weight = 1.0 if piece.share is None or shares is None else shares[piece.share].weight
             for match in matches:
                 record = records.get(match[2:4])
                 if record is None:
@@ -83,27 +82,28 @@ class Division:
                     place = next(covering, len(piece.scopes))
                 candidates.append((-weight * match[0], place, record.ordinal, match, weight))
         candidates.sort(key=lambda candidate: candidate[:3])
-        best = self._within_quotas(candidates, k)
-        if self._shares is None:
+        best = _within_quotas(candidates, k, shares)
+        if shares is None:
             return Joined([match for match, _ in best], None)
         return Joined(
             [(weight * match[0], *match[1:]) for match, weight in best], [weight for _, weight in best]
         )
 
-    def _within_quotas(
-        self, candidates: Iterable[tuple[float, int, int, Match, float]], k: int
-    ) -> list[tuple[Match, float]]:
-        left = [k if share.quota is None else share.quota for share in self._shares or ()]
-        best: dict[bytes, tuple[Match, float]] = {}
-        for _, place, _, match, weight in candidates:
-            if match[2] in best or (left and not left[place]):
-                continue
-            best[match[2]] = match, weight
-            if left:
-                left[place] -= 1
-            if len(best) == k:
-                break
-        return list(best.values())
+
+def _within_quotas(
+    candidates: Iterable[tuple[float, int, int, Match, float]], k: int, shares: Shares
+) -> list[tuple[Match, float]]:
+    left = [k if share.quota is None else share.quota for share in shares or ()]
+    best: dict[bytes, tuple[Match, float]] = {}
+    for _, place, _, match, weight in candidates:
+        if match[2] in best or (left and not left[place]):
+            continue
+        best[match[2]] = match, weight
+        if left:
+            left[place] -= 1
+        if len(best) == k:
+            break
+    return list(best.values())
 
 
 def _rankings(

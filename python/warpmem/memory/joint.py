@@ -12,9 +12,10 @@ from ..errors import InputError
 from ..ops.clock import to_datetime
 from ..policy import modes
 from ..protocols import Log
-from ..types import Hit, Media, Ranking, Scope, ScopeWeight, SearchResult
+from ..types import Hit, Media, Ranking, Scope, SearchResult
 from . import arguments
 from .deadline import Deadline
+from .division import Shares
 from .reader import Reader, SearchOptions
 from .spaces import OtherSpace, Spaces
 
@@ -85,9 +86,10 @@ class JointReader:
             )
         assert queries is not None  # a vector asks the texts alone
         found = _alike(asked, queries, scopes, options, deadline)
+        shares: Sequence[Shares] = options.shares or (None,) * len(scopes)
         return [
-            _merged(results, whose, options.k, options.shares)
-            for *results, whose in zip(*found, scopes, strict=True)
+            _merged(results, whose, options.k, own)
+            for *results, whose, own in zip(*found, scopes, shares, strict=True)
         ]
 
 
@@ -195,20 +197,20 @@ def _check_joinable(ranking: Ranking, options: SearchOptions) -> None:
         what = "diversity"  # vectors of two models have no cosine
     if what is not None:
         raise InputError(f"{what} is for one space: leave the others out with Ranking(spaces={{...: 0}})")
-    shares = options.shares or ()
-    owners = {share.scope.owner for share in shares}
-    if any(share.quota is not None for share in shares) and len(owners) < len(shares):
-        raise InputError(
-            "quotas of scopes of one owner are for one space: leave the others out with "
-            "Ranking(spaces={...: 0})"
-        )
+    for shares in options.shares or ():
+        owners = {share.scope.owner for share in shares or ()}
+        if shares and any(share.quota is not None for share in shares) and len(owners) < len(shares):
+            raise InputError(
+                "quotas of scopes of one owner are for one space: leave the others out with "
+                "Ranking(spaces={...: 0})"
+            )
 
 
 def _merged(
     results: Sequence[SearchResult],
     scopes: Sequence[Scope],
     k: Any,
-    shares: Sequence[ScopeWeight] | None,
+    shares: Shares,
 ) -> SearchResult:
     """The k best by score, then by the order of the scopes, then earlier added first: within an owner ids
     are in that order. No scope gives more than its quota."""

@@ -129,7 +129,8 @@ class Readable:
         options = SearchOptions(
             k=k, filters=filters, kinds=kinds, ranking=ranking, min_similarity=min_similarity, as_of=as_of,
             known_at=known_at, during=during, mode=mode, rerank=rerank, now=now, deadline=deadline,
-            explain=explain, return_vectors=return_vectors, quarantined=quarantined, shares=shares,
+            explain=explain, return_vectors=return_vectors, quarantined=quarantined,
+            shares=None if shares is None else (shares,),
         )  # fmt: skip
         like = None
         if image is not None or audio is not None:
@@ -154,7 +155,7 @@ class Readable:
         self,
         queries: Sequence[str] | None = None,
         *,
-        scopes: Sequence[Scope],
+        scopes: Sequence[Scope | ScopeWeight | Sequence[Scope | ScopeWeight]],
         vectors: Any = None,
         k: int = 10,
         filters: Mapping[str, Any] | None = None,
@@ -172,17 +173,17 @@ class Readable:
         return_vectors: Literal["numpy", "dlpack"] | None = None,
         quarantined: bool = False,
     ) -> tuple[SearchResult, ...]:
-        """Query i in scopes[i], all with one scan. `vectors`: (n, dim). Raises as `search`."""
+        """Query i in scopes[i], one or a list as `search` has it, all with one scan. `vectors`: (n, dim).
+        Raises as `search`."""
         self._check_open()
-        whose = arguments.one_each(scopes, queries)
+        whose, shares = arguments.scopes_each(scopes, queries)
         mode = modes.chosen(mode, ranking, queries, vectors, self._config.mode)
         options = SearchOptions(
             k=k, filters=filters, kinds=kinds, ranking=ranking, min_similarity=min_similarity, as_of=as_of,
             known_at=known_at, during=during, mode=mode, rerank=rerank, now=now, deadline=deadline,
-            explain=explain, return_vectors=return_vectors, quarantined=quarantined,
+            explain=explain, return_vectors=return_vectors, quarantined=quarantined, shares=shares,
         )  # fmt: skip
-        each = [(entry,) for entry in whose]
-        return tuple(self._find(queries, vectors, each, options) if each else ())
+        return tuple(self._find(queries, vectors, whose, options) if whose else ())
 
     def _find(
         self,

@@ -22,11 +22,11 @@ from ..policy.filters import CompiledFilter, compile_filter
 from ..policy.metadata import check_text
 from ..protocols import Index, Log, Tracer
 from ..records import Match, Record, RowChange, ScopePart, SearchRequest
-from ..types import Hit, Ranking, Scope, ScopeWeight, SearchResult
+from ..types import Hit, Ranking, Scope, SearchResult
 from . import arguments, diversity
 from .cache import ItemCache, own
 from .deadline import Deadline
-from .division import Division, Joined
+from .division import Division, Joined, Shares
 from .ladder import Ladder
 from .masks import FilterMasks, Mask
 from .scoring import least_similarity, params_of, parts_of
@@ -37,8 +37,8 @@ _SPARE = 64
 
 
 class SearchOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What search and search_many take beside queries and scopes; see Memory.search. shares: the scopes of a
-    single search with their weights."""
+    """What search and search_many take beside queries and scopes; see Memory.search. shares: of each query
+    its scopes with their weights, where any has some."""
 
     k: int = 10
     filters: Any = None
@@ -55,7 +55,7 @@ class SearchOptions(msgspec.Struct, frozen=True, kw_only=True):
     explain: bool = False
     return_vectors: Literal["numpy", "dlpack"] | None = None
     quarantined: bool = False
-    shares: Sequence[ScopeWeight] | None = None
+    shares: Sequence[Shares] | None = None
 
 
 class Reader:
@@ -103,12 +103,13 @@ class Reader:
         k = arguments.check_count(options.k, "k")
         _check_forms(options)
         ranking = modes.weights(options.mode, options.ranking)
+        shares: Sequence[Shares] = options.shares or (None,) * len(scopes)
         depth = k
         if ranking.diversity:
-            widest = 1 if options.shares else max(map(len, scopes))
+            widest = max(len(each) if own is None else 1 for each, own in zip(scopes, shares, strict=True))
             depth = max(k, min(diversity.candidates(k), MAX_K // widest))
         kinds = None if options.kinds is None else arguments.check_kinds(options.kinds)
-        division = Division(ranking, kinds, options.shares)
+        division = Division(ranking, kinds)
         if division.by_text and queries is None:
             raise InputError("a search by words or entities needs a query text")
         blind = division.text_alone and vectors is None and options.min_similarity is None
@@ -135,8 +136,8 @@ class Reader:
         elif pace is not None and (plain := self._ladder.without_words(ranking, deadline, pace)) is not None:
             ranking, degraded = plain, ("lexical",)
         if degraded:
-            division = Division(ranking, kinds, options.shares)
-        pieces = [division.pieces(each) for each in scopes]
+            division = Division(ranking, kinds)
+        pieces = [division.pieces(each, own) for each, own in zip(scopes, shares, strict=True)]
         least = least_similarity(options.min_similarity)
         params = [params_of(piece.ranking, least, now) for each in pieces for piece in each]
         words = queries if division.by_text and queries is not None else ("",) * len(scopes)
@@ -183,7 +184,8 @@ class Reader:
         plan = self._index.plan()
         answers = iter(found)
         for i, each in enumerate(pieces):
-            joined = division.joined(each, list(itertools.islice(answers, len(each))), records, depth)
+            mine = list(itertools.islice(answers, len(each)))
+            joined = division.joined(each, mine, records, depth, shares[i])
             hits, kept = self._hits(joined, records, scopes[i], ranking, k, now, options.explain, blind)
             done = time.perf_counter()
             timings = {"prepare": prepared - started, "scan": scanned - prepared, "fetch": done - scanned}
@@ -204,7 +206,7 @@ class Reader:
         """(n, dimension) float32 of queries, which may be given to `search` as vectors; None where that would
         be answered by words alone. Raises as `search` where it has nothing to answer by."""
         kinds = None if options.kinds is None else arguments.check_kinds(options.kinds)
-        hybrid = Division(ranking, kinds, options.shares).hybrid and options.min_similarity is None
+        hybrid = Division(ranking, kinds).hybrid and options.min_similarity is None
         return self._query_vectors(queries, None, scopes, deadline, self._pace(scopes) if hybrid else None)
 
     def _query_vectors(
