@@ -95,6 +95,16 @@ class Consolidation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
                 raise InputError(f"{name} must be an integer from {least} to {most}")
 
 
+class Deduplication(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the job "deduplicate" makes one item of.
+
+    near            other wordings too, from the cosine on that `near_duplicate` says; without one, and with
+                    False, only texts that are equal but for case, spaces and the like
+    """
+
+    near: bool = True
+
+
 class EmbedderChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An embedder by name, with the arguments of its class in warpmem.embed."""
 
@@ -169,8 +179,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     memtable_bytes  RocksDB write buffer per column family
     checkpoint_rows close() saves the index once so many of its rows, and a tenth of all, have changed since
                     it was last saved; 0 leaves that to checkpoint()
-    forgetting, consolidation
-                    what run_jobs() does by itself, and how; None: it does not
+    deduplication, consolidation, forgetting
+                    what run_jobs() does by itself, in this order, and how; None: it does not
     jobs_minutes    after which a thread of the process that writes runs these jobs again; 0: none does
     columns         metadata keys ("year", "a.b") that searches filter by, and the type of their values; the
                     scan tests them itself. Other types are allowed. May differ from open to open
@@ -215,8 +225,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     min_free_bytes: int = 64 << 20
     memtable_bytes: int = 16 << 20
     checkpoint_rows: int = 20_000
-    forgetting: Forgetting | None = None
+    deduplication: Deduplication | None = None
     consolidation: Consolidation | None = None
+    forgetting: Forgetting | None = None
     jobs_minutes: int = 0
     columns: dict[str, Literal["boolean", "number", "string"]] = {}
 

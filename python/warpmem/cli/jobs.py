@@ -19,5 +19,5 @@ def run(args: argparse.Namespace) -> int:
             done = ", ".join(f"{count} {what}" for what, count in report.done.items()) or "nothing to do"
             print(f"{report.job:12} {'finished' if report.finished else 'stopped'}  {done}")
     if not reports and not args.json:
-        print("no jobs are configured: name one, or configure forgetting or consolidation")
+        print("no jobs are configured: name one, or configure it, such as forgetting")
     return 0

@@ -313,9 +313,12 @@ def _reembed(commands: _Commands) -> None:
 
 
 def _jobs(commands: _Commands) -> None:
-    parser = _command(commands, "jobs", "forget and consolidate; interrupted, they go on when called again")
+    parser = _command(commands, "jobs", "upkeep by rule; interrupted, it goes on when called again")
     parser.add_argument(
-        "names", nargs="*", metavar="NAME", help="forget, consolidate (default: what --config configures)"
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="deduplicate, consolidate, forget (default: what --config configures)",
     )
     _store(parser)
     _config(parser)

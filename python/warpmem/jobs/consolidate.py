@@ -27,14 +27,14 @@ from ..memory.vectors import background
 from ..memory.writer import Defaults
 from ..ops.blank import is_blank
 from ..ops.clock import to_datetime
-from ..ops.ids import parse_id
+from ..ops.ids import is_id, origins, parse_id
 from ..policy.reconcile import is_current
 from ..protocols import Transaction
 from ..records import Record
 from ..types import MemoryItem, NewItem, Scope
 from .summaries import Line, lines_of, parted
 from .told import tell
-from .tools import Tools, Turn
+from .tools import Job, Tools, Turn
 
 MADE: Final = "consolidated"
 """The key of a summary's metadata that tells that this job made it."""
@@ -44,7 +44,7 @@ _LONGEST_TEXT: Final = 1 << 16
 _TRIES: Final = 4
 
 
-class Consolidate:
+class Consolidate(Job):
     """The job "consolidate"."""
 
     name = "consolidate"
@@ -74,7 +74,7 @@ class Consolidate:
             if when.year == MAXYEAR or _month_end(when) > before:
                 return
             if self._may_go(tools, record):
-                whose = record.item.scope, origins(record.item)
+                whose = record.item.scope, origins(record.item.sources)
                 groups.setdefault(whose, []).append(record)
                 if len(groups[whose]) == _LONGEST_STEP:
                     yield groups.pop(whose)
@@ -160,7 +160,7 @@ def summary_of(items: Sequence[MemoryItem], text: str, by: str) -> NewItem:
         },
         priority=max(item.priority for item in items),
         entities=tuple(dict.fromkeys(name for item in items for name in item.entities))[:MAX_NAMES],
-        sources=(*(item.id for item in items), *sorted(origins(items[0]))),
+        sources=(*(item.id for item in items), *sorted(origins(items[0].sources))),
         trust=min(item.trust for item in items),
         valid_from=min(times),
     )  # fmt: skip
@@ -209,20 +209,6 @@ class _Exchange(NamedTuple):
             return len(prepared)
 
         return self.tools.log.transact(change)
-
-
-def origins(item: MemoryItem) -> frozenset[str]:
-    """What an item names as its source that is no item: names of where it came from."""
-    return frozenset(source for source in item.sources if not is_id(source))
-
-
-def is_id(source: str) -> bool:
-    """Whether a source is an item's id."""
-    try:
-        parse_id(source)
-    except NotFound:
-        return False
-    return True
 
 
 def rebuild(tools: Tools, summary: MemoryItem, without: frozenset[str]) -> None:

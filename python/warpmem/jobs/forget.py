@@ -12,13 +12,13 @@ from ..policy.retention import EXPIRED, Rules, cited_by, to_forget
 from ..protocols import Transaction
 from ..types import MemoryItem
 from .citations import Citations
-from .tools import Tools, Turn
+from .tools import Job, Tools, Turn
 
 _STEP: Final = 256
 _MICROSECOND: Final = timedelta(microseconds=1)
 
 
-class Forget:
+class Forget(Job):
     """The job "forget"."""
 
     name = "forget"

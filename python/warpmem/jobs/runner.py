@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from ..config import Config, Consolidation, Forgetting
+from ..config import Config, Consolidation, Deduplication, Forgetting
 from ..errors import (
     Conflict,
     InputError,
@@ -28,6 +28,7 @@ from ..ops import events
 from ..ops.ids import format_id
 from ..types import JobReport, MemoryItem
 from .consolidate import MADE, Consolidate, rebuild
+from .deduplicate import Deduplicate
 from .forget import Forget
 from .tools import Job, Stopped, Tools, Turn
 
@@ -48,10 +49,15 @@ class Jobs:
     def __init__(self, tools: Tools, config: Config) -> None:
         self._tools = tools
         self._jobs: Mapping[str, Job] = {
+            "deduplicate": Deduplicate(config.deduplication or Deduplication(), config.near_duplicate),
             "consolidate": Consolidate(config.consolidation or Consolidation()),
             "forget": Forget(config.forgetting or Forgetting()),
         }
-        wanted = {"consolidate": config.consolidation, "forget": config.forgetting}
+        wanted = {
+            "deduplicate": config.deduplication,
+            "consolidate": config.consolidation,
+            "forget": config.forgetting,
+        }
         self._configured = [name for name in self._jobs if wanted[name] is not None]
         self._running = threading.Lock()
         self._runner = 0  # the thread that runs
@@ -104,6 +110,7 @@ class Jobs:
                 if time.monotonic() - saved > _SAVE_SECONDS:
                     self._save(job.name, JobState(at, dict(counts)))
                     saved = time.monotonic()
+            job.of_store(self._tools, turn, counts)
             finished = True
         except Stopped:
             pass

@@ -51,3 +51,7 @@ class Job(Protocol):
         left to do. counts: what was done, by name, added to as it is done. Raises Stopped, and what the store
         raises."""
         ...
+
+    def of_store(self, tools: Tools, turn: Turn, counts: Counter[str]) -> None:
+        """Do what is left to do for the store as a whole, once all owners are done. By default nothing."""
+        return

@@ -18,7 +18,7 @@ from ..policy.metadata import check_caption, check_metadata, check_text
 from ..policy.schema import Schemas
 from ..protocols import Log, Transaction
 from ..records import Record
-from ..types import Durability, EmbedWhen, ItemUpdate, MemoryItem, Scope
+from ..types import Durability, EmbedWhen, ItemUpdate, MemoryItem, Operation, Scope
 from . import arguments
 from .digests import Digests
 from .revocation import Revocations
@@ -110,6 +110,31 @@ class Editor:
             )
 
         return self._log.transact(change, durability)
+
+    def revise(
+        self,
+        transaction: Transaction,
+        known: Record,
+        item: MemoryItem,
+        vector: NDArray[np.float32] | None,
+        *,
+        operation: Operation,
+        reason: str,
+    ) -> Record:
+        """Inside a change: `item`, made from `known` by a rule, as its next version. vector: (dim,) float32,
+        normalised; None keeps the old one. Raises VersionConflict."""
+        record = reconcile.find(transaction, known.key, None)
+        return reconcile.update(
+            transaction,
+            record,
+            item,
+            vector,
+            based_on=known.item.version,
+            digests=(self._digests.both(known.item), self._digests.both(item)),
+            earlier=self._log.get_version,
+            operation=operation,
+            reason=reason,
+        )
 
     def _space(self, record: Record) -> OtherSpace | None:
         """Where the item's vectors lie; None: among those of the texts, as they may in any modality."""

@@ -64,7 +64,8 @@ class NearDuplicates:
             owner = self._log.owner(item.scope.owner)
             if owner is not None:
                 asked.append(number)
-                requests.append(_request(owner, item, vector))
+                begins = to_micros(item.valid_from, "valid_from")
+                requests.append(request_near(owner, item, vector, begins))
         if requests:
             params = ScoreParams(min_similarity=self._threshold)
             for number, matches in zip(asked, self._index.search(requests, _NEAREST, params), strict=True):
@@ -103,9 +104,10 @@ def may_be_near(item: MemoryItem) -> bool:
     return item.kind not in NEVER_DUPLICATE and item.key is None
 
 
-def _request(owner: int, item: MemoryItem, vector: Any) -> SearchRequest:
+def request_near(owner: int, item: MemoryItem, vector: Any, at: int) -> SearchRequest:
+    """What asks for items of the kind and within the scope of another that are true at `at` (microseconds)
+    near its vector, (dim,) float32, normalised."""
     scope = item.scope
     agent = scope.agent_id if scope.owner.type == "user" else None
     run = scope.run_id if scope.owner.type in ("user", "agent") else None
-    at = to_micros(item.valid_from, "valid_from")
     return SearchRequest(vector, (ScopePart(owner, agent, run),), at, None, (item.kind,))

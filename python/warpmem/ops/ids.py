@@ -10,6 +10,7 @@ import base64
 import binascii
 import os
 import threading
+from collections.abc import Sequence
 
 from ..errors import NotFound
 
@@ -46,6 +47,20 @@ def parse_id(item_id: str) -> bytes:
         except binascii.Error:
             pass
     raise NotFound("no such item: an id has 32 characters from 0-9 and a-v")
+
+
+def is_id(source: str) -> bool:
+    """Whether a source of an item is an item's id."""
+    try:
+        parse_id(source)
+    except NotFound:
+        return False
+    return True
+
+
+def origins(sources: Sequence[str]) -> frozenset[str]:
+    """Those sources of an item that are no items: names of where it came from."""
+    return frozenset(source for source in sources if not is_id(source))
 
 
 def owner_of(key: bytes) -> int:

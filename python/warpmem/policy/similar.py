@@ -30,7 +30,7 @@ class Near(NamedTuple):
 
 def same_names_and_numbers(one: str, other: str) -> bool:
     """Whether two texts have the same words with a digit and the same capitalised words."""
-    return _names_and_numbers(one) == _names_and_numbers(other)
+    return names_and_numbers(one) == names_and_numbers(other)
 
 
 def shared_words(one: str, other: str) -> float:
@@ -39,12 +39,14 @@ def shared_words(one: str, other: str) -> float:
     return len(words & others) / max(1, len(words | others))
 
 
-def _names_and_numbers(text: str) -> Counter[str]:
-    return Counter(
+def names_and_numbers(text: str) -> frozenset[tuple[str, int]]:
+    """The words of a text that another wording of it has too, with how many times."""
+    found = Counter(
         word.casefold()
         for word in _WORD.findall(text)
         if word[0].isupper() or any(character.isdigit() for character in word)
     )
+    return frozenset(found.items())
 
 
 def united(one: Sequence[str], other: Sequence[str]) -> tuple[str, ...]:
