@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import warpmem
 from warpmem import Memory, NewItem
+from warpmem.jobs.tools import Turn
 from warpmem.ops.clock import FixedClock
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -36,3 +38,29 @@ def fill(memory: Memory, rng: random.Random, days: int, user: str = "ann") -> li
             when = at + timedelta(hours=hour)
             memory.add(NewItem(text=text, kind="event", valid_from=when), user_id=user)
     return once
+
+
+def run_with_stops(
+    open_store: Callable[[], Memory], names: Sequence[str] | None, rng: random.Random, monkeypatch: Any
+) -> int:
+    """Run jobs to their end, stopped at random places, also between two changes of one owner, the store
+    opened anew after each; how many stops there were."""
+    left = stops = 0
+
+    def stop(self: Turn) -> None:
+        nonlocal left
+        if left == 0:
+            raise KeyboardInterrupt
+        left -= 1
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Turn, "check", stop)
+        for _ in range(100):
+            left = rng.randrange(4)
+            with open_store() as memory:
+                try:
+                    memory.run_jobs(names)
+                    break
+                except KeyboardInterrupt:
+                    stops += 1
+    return stops

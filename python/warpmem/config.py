@@ -23,7 +23,7 @@ MAX_NAMES = 256
 
 _MAX_DAYS = 36_525
 
-JOBS = ("consolidate", "embed", "import", "infer", "reembed")
+JOBS = ("consolidate", "embed", "import", "infer", "reembed", "reflect")
 """What is done in the background and may have a budget."""
 
 RERANK = 50
@@ -51,7 +51,7 @@ class Forgetting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     min_retention: float | None = None
     half_life_days: float = 180.0
     max_items: int | None = None
-    keep_kinds: tuple[str, ...] = ("summary",)
+    keep_kinds: tuple[str, ...] = ("summary", "profile")
 
     def __post_init__(self) -> None:
         if not 0 <= self.grace_days <= _MAX_DAYS or not 0 < self.half_life_days <= _MAX_DAYS:
@@ -103,6 +103,34 @@ class Deduplication(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """
 
     near: bool = True
+
+
+class Reflection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the job "reflect" makes profiles of.
+
+    kinds           what holds now of these kinds
+    min_facts       of one scope; of fewer there is no profile
+    max_facts, max_tokens
+                    in one at most, the latter by the store's token counter: those of the highest priority,
+                    and the newest of these
+    by              "extract": the facts' own words; "model": the language model's; "auto": the latter where
+                    the store has one
+    """
+
+    kinds: tuple[str, ...] = ("fact", "preference")
+    min_facts: int = 3
+    max_facts: int = 128
+    max_tokens: int = 800
+    by: Literal["auto", "extract", "model"] = "auto"
+
+    def __post_init__(self) -> None:
+        for name, least, most in (
+            ("min_facts", 1, MAX_BATCH),
+            ("max_facts", 1, MAX_NAMES - 64),
+            ("max_tokens", 16, 1 << 16),
+        ):
+            if not least <= getattr(self, name) <= most:
+                raise InputError(f"{name} must be an integer from {least} to {most}")
 
 
 class EmbedderChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -160,7 +188,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                     has spent so much in a day of UTC is Overloaded until it is over
     owner_limit     the same for everything that needs a model, searches and adds too
     job_budgets     the same by job, of all owners together: "consolidate", "embed", "import", "infer",
-                    "reembed"
+                    "reembed", "reflect"
     tracing         "otel": spans by OpenTelemetry (extra "otel") for searches, adds and their parts, with
                     sizes and never a text; the program sets up the tracer provider
     item_cache      decoded items kept in memory
@@ -179,7 +207,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     memtable_bytes  RocksDB write buffer per column family
     checkpoint_rows close() saves the index once so many of its rows, and a tenth of all, have changed since
                     it was last saved; 0 leaves that to checkpoint()
-    deduplication, consolidation, forgetting
+    deduplication, consolidation, forgetting, reflection
                     what run_jobs() does by itself, in this order, and how; None: it does not
     jobs_minutes    after which a thread of the process that writes runs these jobs again; 0: none does
     columns         metadata keys ("year", "a.b") that searches filter by, and the type of their values; the
@@ -228,6 +256,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     deduplication: Deduplication | None = None
     consolidation: Consolidation | None = None
     forgetting: Forgetting | None = None
+    reflection: Reflection | None = None
     jobs_minutes: int = 0
     columns: dict[str, Literal["boolean", "number", "string"]] = {}
 

@@ -14,7 +14,7 @@ import pytest
 
 import warpmem
 from duplicate_oracle import THRESHOLD, Told, deduplicated
-from jobs_lives import NOW, START, live
+from jobs_lives import NOW, START, live, run_with_stops
 from warpmem import Memory, NewItem
 from warpmem.config import Deduplication, Forgetting
 from warpmem.ops.clock import FixedClock
@@ -230,29 +230,10 @@ def test_as_the_oracle(seed: int) -> None:
 
 
 def test_stopped_anywhere_it_goes_on_to_the_same_end(tmp_path: Path, monkeypatch: Any) -> None:
-    from warpmem.jobs.tools import Turn
-
     clock, rng = FixedClock(START + 150 * DAY), random.Random(7)
-    check, stops, left = Turn.check, 0, 0
-
-    def stop(self: Turn) -> None:
-        nonlocal left
-        if left == 0:
-            raise KeyboardInterrupt
-        left -= 1
-
     with opened(tmp_path / "store", clock) as memory:
         told, messages = _random_items(memory, rng, 80)
-    monkeypatch.setattr(Turn, "check", stop)
-    for _ in range(60):
-        left = rng.randrange(4)
-        with opened(tmp_path / "store", clock) as memory:
-            try:
-                memory.run_jobs()
-                break
-            except KeyboardInterrupt:
-                stops += 1
-    monkeypatch.setattr(Turn, "check", check)
+    stops = run_with_stops(lambda: opened(tmp_path / "store", clock), None, rng, monkeypatch)
     assert stops >= 5
     with opened(tmp_path / "store", clock) as memory:
         memory.run_jobs()

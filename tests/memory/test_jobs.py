@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import warpmem
-from jobs_lives import NOW, fill, live, opened
+from jobs_lives import NOW, fill, live, opened, run_with_stops
 from warpmem import Memory, NewItem, Scope
 from warpmem.config import Consolidation, Forgetting
 from warpmem.errors import Conflict, InputError, StoreReadOnly
@@ -133,9 +133,6 @@ def test_what_is_touched_while_it_is_being_forgotten_stays(clock: FixedClock, mo
 
 
 def test_a_run_that_is_stopped_or_killed_goes_on_to_the_same_end(tmp_path: Path, monkeypatch: Any) -> None:
-    """Stopped at random places fifty times, also between two changes of one owner."""
-    from warpmem.jobs.tools import Turn
-
     both: dict[str, Any] = {"consolidation": Consolidation(), "forgetting": Forgetting(max_items=40)}
 
     def contents(memory: Memory) -> list[Any]:
@@ -154,27 +151,11 @@ def test_a_run_that_is_stopped_or_killed_goes_on_to_the_same_end(tmp_path: Path,
     with make(tmp_path / "whole") as memory:
         memory.run_jobs()
         whole = contents(memory)
-    rng = random.Random(5)
     make(tmp_path / "stopped").close()
-    check, stops = Turn.check, 0
-    for _ in range(50):
-        left = rng.randrange(4)
-
-        def stop(self: Turn) -> None:
-            nonlocal left
-            if left == 0:
-                raise KeyboardInterrupt
-            left -= 1
-
-        monkeypatch.setattr(Turn, "check", stop)
-        memory = opened(tmp_path / "stopped", FixedClock(NOW), **both)
-        with memory:
-            try:
-                memory.run_jobs(["consolidate"])
-                break
-            except KeyboardInterrupt:
-                stops += 1
-    monkeypatch.setattr(Turn, "check", check)
+    stops = run_with_stops(
+        lambda: opened(tmp_path / "stopped", FixedClock(NOW), **both), ["consolidate"], random.Random(5),
+        monkeypatch,
+    )  # fmt: skip
     assert stops >= 5
     with opened(tmp_path / "stopped", FixedClock(NOW), **both) as memory:
         memory.run_jobs()

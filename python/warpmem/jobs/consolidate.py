@@ -34,7 +34,7 @@ from ..records import Record
 from ..types import MemoryItem, NewItem, Scope
 from .summaries import Line, lines_of, parted
 from .told import tell
-from .tools import Job, Tools, Turn
+from .tools import Job, Tools, Turn, store
 
 MADE: Final = "consolidated"
 """The key of a summary's metadata that tells that this job made it."""
@@ -223,10 +223,4 @@ def rebuild(tools: Tools, summary: MemoryItem, without: frozenset[str]) -> None:
         new = summary_of(left, "\n".join(line.text for line in lines_of(left)), "extract")
         trust = min([summary.trust, *(item.trust for item in left)])
         new = msgspec.structs.replace(new, trust=trust, priority=summary.priority)
-        tools.current.write(
-            lambda serving: serving.writer.add(
-                [new], Defaults(scope=None), idempotency_key=None, durability=None, embed="auto",
-                reading=lambda: tools.current.reading(serving),
-            ),
-            own_vectors=False,
-        )  # fmt: skip
+        store(tools, new)

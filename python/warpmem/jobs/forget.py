@@ -12,6 +12,7 @@ from ..policy.retention import EXPIRED, Rules, cited_by, to_forget
 from ..protocols import Transaction
 from ..types import MemoryItem
 from .citations import Citations
+from .reflect import is_profile
 from .tools import Job, Tools, Turn
 
 _STEP: Final = 256
@@ -40,7 +41,7 @@ class Forget(Job):
         if owner <= self._done:  # another pass over the owners
             self._citations = Citations()
         items = [record.item for _, record in log.records(owner, order="recorded", reverse=False, after=None)]
-        cited = cited_by(items)
+        cited = cited_by(item for item in items if not is_profile(item))  # a profile follows its facts
         chosen = to_forget(items, cited, log.now(), self._rules)
         if any(rule != EXPIRED for _, rule in chosen):
             cited |= self._citations.of_owner(tools, owner, turn)

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from ..config import Config, Consolidation, Deduplication, Forgetting
+from ..config import Config, Consolidation, Deduplication, Forgetting, Reflection
 from ..errors import (
     Conflict,
     InputError,
@@ -26,10 +26,12 @@ from ..errors import (
 )
 from ..ops import events
 from ..ops.ids import format_id
+from ..records import Record
 from ..types import JobReport, MemoryItem
 from .consolidate import MADE, Consolidate, rebuild
 from .deduplicate import Deduplicate
 from .forget import Forget
+from .reflect import Reflect, is_own, is_profile
 from .tools import Job, Stopped, Tools, Turn
 
 KEY: Final = b"job"
@@ -48,15 +50,18 @@ class Jobs:
 
     def __init__(self, tools: Tools, config: Config) -> None:
         self._tools = tools
+        self._reflect = Reflect(config.reflection or Reflection())
         self._jobs: Mapping[str, Job] = {
             "deduplicate": Deduplicate(config.deduplication or Deduplication(), config.near_duplicate),
             "consolidate": Consolidate(config.consolidation or Consolidation()),
             "forget": Forget(config.forgetting or Forgetting()),
+            "reflect": self._reflect,
         }
         wanted = {
             "deduplicate": config.deduplication,
             "consolidate": config.consolidation,
             "forget": config.forgetting,
+            "reflect": config.reflection,
         }
         self._configured = [name for name in self._jobs if wanted[name] is not None]
         self._running = threading.Lock()
@@ -150,17 +155,28 @@ class Jobs:
         found = set()
         for key, record in zip(keys, self._tools.log.get_many(list(keys)), strict=True):
             item = record.item if record is not None else _last(self._tools, key)
-            if item is None or item.kind != "summary" or MADE not in item.metadata:
+            if item is None or not (is_profile(item) or (item.kind == "summary" and MADE in item.metadata)):
                 continue
             if record is not None:
-                if item.version > 1:
-                    continue  # its words are somebody's by now
                 try:
-                    rebuild(self._tools, item, without)
+                    if not self._made_anew(record, without):
+                        continue  # its words are somebody's by now
                 except (ModelError, InputError, Overloaded):
                     continue  # the receipt names it
             found.add(key)
         return found
+
+    def _made_anew(self, record: Record, without: frozenset[str]) -> bool:
+        """Store anew what a job has made; False where somebody has changed it since."""
+        if is_profile(record.item):
+            if not is_own(self._tools, record):
+                return False
+            self._reflect.rebuild(self._tools, record.item, without)
+            return True
+        if record.item.version > 1:
+            return False
+        rebuild(self._tools, record.item, without)
+        return True
 
     @contextlib.contextmanager
     def pausing(self) -> Iterator[None]:

@@ -9,7 +9,9 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from ..memory.serving import Current
+from ..memory.writer import Defaults
 from ..protocols import LanguageModel, Log, TokenCounter
+from ..types import NewItem
 
 
 class Tools(NamedTuple):
@@ -55,3 +57,15 @@ class Job(Protocol):
     def of_store(self, tools: Tools, turn: Turn, counts: Counter[str]) -> None:
         """Do what is left to do for the store as a whole, once all owners are done. By default nothing."""
         return
+
+
+def store(tools: Tools, new: NewItem) -> None:
+    """Store what stands for other items while an erasure waits for it: without its vector, where that cannot
+    be made now. Raises as Memory.add."""
+    tools.current.write(
+        lambda serving: serving.writer.add(
+            [new], Defaults(scope=None), idempotency_key=None, durability=None, embed="auto",
+            reading=lambda: tools.current.reading(serving),
+        ),
+        own_vectors=False,
+    )  # fmt: skip

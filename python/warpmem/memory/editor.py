@@ -120,9 +120,10 @@ class Editor:
         *,
         operation: Operation,
         reason: str,
+        later: bool = False,
     ) -> Record:
         """Inside a change: `item`, made from `known` by a rule, as its next version. vector: (dim,) float32,
-        normalised; None keeps the old one. Raises VersionConflict."""
+        normalised; None keeps the old one, or with `later` one is made later. Raises VersionConflict."""
         record = reconcile.find(transaction, known.key, None)
         return reconcile.update(
             transaction,
@@ -134,6 +135,7 @@ class Editor:
             earlier=self._log.get_version,
             operation=operation,
             reason=reason,
+            later=later,
         )
 
     def _space(self, record: Record) -> OtherSpace | None:

@@ -41,9 +41,9 @@ class Jobbing:
         "deduplicate" makes one item of those that say the same: equal texts, and other wordings where the
         configuration has a `near_duplicate`; the others end, and `revert` brings them back. "consolidate"
         puts summaries in the place of old events, by `consolidation`. "forget" deletes what has expired, and
-        by `forgetting` what has faded or is too much, but never what current items name as a source. Each
-        removal has its rule as the reason in the item's history. names: these jobs; None: those that
-        are configured.
+        by `forgetting` what has faded or is too much, but never what current items name as a source.
+        "reflect" keeps a profile of each scope's facts of now, by `reflection`. Each removal has its rule as
+        the reason in the item's history. names: these jobs; None: those that are configured.
 
         seconds: stop after that time, between two changes. What was stopped, or killed, goes on at the owner
         it was at when it is called again, to the same end. Raises InputError, Conflict while jobs run,

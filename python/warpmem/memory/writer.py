@@ -133,10 +133,12 @@ class Writer:
         """The items as they would be stored. Raises InputError."""
         return [entry.item for entry in self._check_all(items, defaults)]
 
-    def prepare(self, items: Sequence[NewItem], defaults: Defaults) -> list[reconcile.Prepared]:
+    def prepare(
+        self, items: Sequence[NewItem], defaults: Defaults, embed: EmbedWhen = "now"
+    ) -> list[reconcile.Prepared]:
         """Items checked and embedded, for a change that begins with confirm()."""
         checked = self._check_all(items, defaults)
-        return self._prepared(checked, self._embed(checked, "now"), [()] * len(checked))
+        return self._prepared(checked, self._embed(checked, embed), [()] * len(checked))
 
     def confirm(self, transaction: Transaction) -> None:
         """Inside a change: raises ModelMoved unless what was prepared is of the store's model."""

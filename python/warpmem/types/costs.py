@@ -35,10 +35,10 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
 
     scope: of an owner, None also for those whom the store does not know. lane: "interactive", "ingest",
     "background". job: "search", "context", "add", "embed", "infer", "import", "reembed", "consolidate",
-    "rerank". device_ms: the share of the batches that the texts were in, by tokens; of rerankers and language
-    models the time of the call. tokens: of these two an estimate, by bytes. bytes: of the texts, in UTF-8.
-    calls: that were served; cache_hits: texts whose vectors were at hand and cost nothing. money: by the
-    prices of then.
+    "reflect", "rerank". device_ms: the share of the batches that the texts were in, by tokens; of rerankers
+    and language models the time of the call. tokens: of these two an estimate, by bytes. bytes: of the texts,
+    in UTF-8. calls: that were served; cache_hits: texts whose vectors were at hand and cost nothing. money:
+    by the prices of then.
     """
 
     day: date | None
