@@ -133,6 +133,19 @@ class Reflection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
                 raise InputError(f"{name} must be an integer from {least} to {most}")
 
 
+class Optimisation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the job "optimise" waits for.
+
+    changes         since it last wrote the storage anew: so many, and a tenth of the items that there are
+    """
+
+    changes: int = 10_000
+
+    def __post_init__(self) -> None:
+        if self.changes < 1:
+            raise InputError("changes must be an integer of at least 1")
+
+
 class EmbedderChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An embedder by name, with the arguments of its class in warpmem.embed."""
 
@@ -207,7 +220,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     memtable_bytes  RocksDB write buffer per column family
     checkpoint_rows close() saves the index once so many of its rows, and a tenth of all, have changed since
                     it was last saved; 0 leaves that to checkpoint()
-    deduplication, consolidation, forgetting, reflection
+    deduplication, consolidation, forgetting, reflection, optimisation
                     what run_jobs() does by itself, in this order, and how; None: it does not
     jobs_minutes    after which a thread of the process that writes runs these jobs again; 0: none does
     columns         metadata keys ("year", "a.b") that searches filter by, and the type of their values; the
@@ -257,6 +270,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     consolidation: Consolidation | None = None
     forgetting: Forgetting | None = None
     reflection: Reflection | None = None
+    optimisation: Optimisation | None = None
     jobs_minutes: int = 0
     columns: dict[str, Literal["boolean", "number", "string"]] = {}
 

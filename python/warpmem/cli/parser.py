@@ -318,7 +318,7 @@ def _jobs(commands: _Commands) -> None:
         "names",
         nargs="*",
         metavar="NAME",
-        help="deduplicate, consolidate, forget, reflect (default: what --config configures)",
+        help="deduplicate, consolidate, forget, reflect, optimise (default: what --config configures)",
     )
     _store(parser)
     _config(parser)

@@ -274,6 +274,22 @@ class PartitionedIndex(NamedPartitions):
     def evict(self, owner: int) -> None:
         tiers.evict(self._pool, np.array(lists_of(owner), np.int64))
 
+    def compact(self, owner: int) -> int:
+        partition = self._partitions.get(owner)
+        if partition is None:
+            return 0
+        with partition.lock:
+            if partition.state != "ready":
+                return 0
+            pool = self._pool
+            before = pool.stats()["dead"]
+            try:
+                for list_id in lists_of(owner):
+                    pool.compact(list_id)
+            except IndexCorrupt:
+                self._give_up(owner, partition)
+            return max(0, before - pool.stats()["dead"])
+
     def plan(self) -> str:
         return f"exact scan, {self._backend.name}/{self._pool.isa}, float32 rows in pages of 64"
 

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from ..config import Config, Consolidation, Deduplication, Forgetting, Reflection
+from ..config import Config, Consolidation, Deduplication, Forgetting, Optimisation, Reflection
 from ..errors import (
     Conflict,
     InputError,
@@ -31,6 +31,7 @@ from ..types import JobReport, MemoryItem
 from .consolidate import MADE, Consolidate, rebuild
 from .deduplicate import Deduplicate
 from .forget import Forget
+from .optimise import Optimise
 from .reflect import Reflect, is_own, is_profile
 from .tools import Job, Stopped, Tools, Turn
 
@@ -56,12 +57,14 @@ class Jobs:
             "consolidate": Consolidate(config.consolidation or Consolidation()),
             "forget": Forget(config.forgetting or Forgetting()),
             "reflect": self._reflect,
+            "optimise": Optimise(config.optimisation or Optimisation()),
         }
         wanted = {
             "deduplicate": config.deduplication,
             "consolidate": config.consolidation,
             "forget": config.forgetting,
             "reflect": config.reflection,
+            "optimise": config.optimisation,
         }
         self._configured = [name for name in self._jobs if wanted[name] is not None]
         self._running = threading.Lock()
@@ -123,6 +126,7 @@ class Jobs:
             failure = type(error).__name__
         finally:
             self._save(job.name, None if finished else JobState(at, dict(counts)))
+        counts = +counts  # what was looked for and not found is nothing done
         seconds = time.monotonic() - began
         events.tell(
             events.INFO, "job", job=job.name, owners=owners, seconds=seconds, finished=finished, **counts

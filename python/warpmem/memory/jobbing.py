@@ -42,8 +42,10 @@ class Jobbing:
         configuration has a `near_duplicate`; the others end, and `revert` brings them back. "consolidate"
         puts summaries in the place of old events, by `consolidation`. "forget" deletes what has expired, and
         by `forgetting` what has faded or is too much, but never what current items name as a source.
-        "reflect" keeps a profile of each scope's facts of now, by `reflection`. Each removal has its rule as
-        the reason in the item's history. names: these jobs; None: those that are configured.
+        "reflect" keeps a profile of each scope's facts of now, by `reflection`. "optimise" gives back what
+        removed rows of the index take, saves the index, and by `optimisation` has the storage written anew.
+        Each removal has its rule as the reason in the item's history. names: these jobs; None: those that
+        are configured.
 
         seconds: stop after that time, between two changes. What was stopped, or killed, goes on at the owner
         it was at when it is called again, to the same end. Raises InputError, Conflict while jobs run,

@@ -99,8 +99,7 @@ class Maintained:
         arguments.check_flag(wait, "wait")
         if owner is None:
             return 0
-        indexes = (self._index, *(space.index for space in self._spaces if space.exists()))
-        return sum(index.warm(owner, words=words, entities=entities, wait=wait) for index in indexes)
+        return sum(index.warm(owner, words=words, entities=entities, wait=wait) for index in self._current.indexes())
 
     def evict(
         self,
@@ -115,7 +114,7 @@ class Maintained:
         found as before, by the host. Raises InvalidScope."""
         owner = self._owner_of(user_id, agent_id, run_id, corpus_id, scope)
         if owner is not None:
-            for index in (self._index, *(space.index for space in self._spaces if space.exists())):
+            for index in self._current.indexes():
                 index.evict(owner)
 
     def _owner_of(

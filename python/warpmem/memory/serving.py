@@ -108,6 +108,10 @@ class Current:
     def now(self) -> Serving:
         return self._now
 
+    def indexes(self) -> tuple[Index, ...]:
+        """That of the texts, and those of the other spaces that there are."""
+        return (self._now.index, *(space.index for space in self._spaces if space.exists()))
+
     @contextmanager
     def use(self) -> Iterator[Serving]:
         """The Serving of now, whose vectors stay readable meanwhile."""

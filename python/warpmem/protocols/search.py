@@ -222,6 +222,10 @@ class Index(Protocol):
         """Forget the device's copy of an owner's rows."""
         ...
 
+    def compact(self, owner: int) -> int:
+        """Give back the memory of an owner's removed rows, if he is loaded; how many these were."""
+        ...
+
     def plan(self) -> str: ...
     def stats(self) -> dict[str, int]:
         """What the pool counts, `owners` that are loaded, and `device_pages`."""

@@ -405,6 +405,11 @@ class Log(Protocol):
         """(key, value) of what it put there, start <= key < stop, ascending."""
         ...
 
+    def compact(self) -> int:
+        """Write every table anew, without what was deleted or replaced; how many were. Needs as much room as
+        there is, until it is done. Reads and changes go on. Raises DiskFull."""
+        ...
+
     def backup(self, root: str, digests: DigestsOf, *, verify: bool) -> Backup:
         """Make a backup in a new directory below `root` while changes go on. Raises NotSupported in a store
         in memory, StoreReadOnly, StoreCorrupt when what was copied does not verify, DiskFull, StoreError."""

@@ -362,6 +362,9 @@ class StoreLog:
         for key, stored in self._engine.scan("meta", start, stop):
             yield key, bytes(codec.unseal("meta", key, stored))
 
+    def compact(self) -> int:
+        return self._engine.compact([(family, b"", codec.KEYS_END) for family in codec.FAMILIES])
+
     def backup(self, root: str, digests: DigestsOf, *, verify: bool) -> Backup:
         from .backup import make_backup  # nobody else needs it, nor what it imports to verify
 
