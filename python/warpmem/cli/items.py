@@ -1,4 +1,4 @@
-"""The commands add, search, list and stats."""
+"""The commands search, list and stats."""
 
 from __future__ import annotations
 
@@ -8,31 +8,9 @@ from typing import Any
 
 import msgspec
 
-from ..errors import InputError
-from ..types import AddResult, Ranking
+from ..types import Ranking
 from .output import hit_fields, item_fields, item_line, print_json, print_more, score_terms
 from .stores import open_store, scope_of
-
-
-def add(args: argparse.Namespace) -> int:
-    """Remember one text."""
-    text = read_stdin().removesuffix("\n") if args.text == "-" else args.text
-    with open_store(args, read_only=False, background_work=False) as memory:
-        result = memory.add(
-            text,
-            scope=scope_of(args),
-            kind=args.kind,
-            key=args.key,
-            priority=args.priority,
-            metadata=args.metadata,
-            entities=args.entities or (),
-            valid_from=args.valid_from,
-            expires_at=args.expires_at,
-            embed=args.embed,
-        )
-    assert isinstance(result, AddResult)
-    print(result.id, result.action, *([f"replaced {result.replaced}"] if result.replaced else []))
-    return 0
 
 
 def search(args: argparse.Namespace) -> int:
@@ -116,11 +94,3 @@ def _counters(values: dict[str, Any]) -> str:
         f"{name} {'/'.join(map(str, value.values())) if isinstance(value, dict) else value}"
         for name, value in values.items()
     )
-
-
-def read_stdin() -> str:
-    """All of stdin as text. Raises InputError when it is not UTF-8."""
-    try:
-        return sys.stdin.buffer.read().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"stdin is not UTF-8 at byte {error.start}") from error

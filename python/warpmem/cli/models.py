@@ -1,4 +1,4 @@
-"""The commands that change a store's embedding model and embed what waits for it."""
+"""The commands that change a store's embedding model, and have models do what waits for them."""
 
 from __future__ import annotations
 
@@ -46,4 +46,13 @@ def embed_pending(args: argparse.Namespace) -> int:
         made = memory.embed_pending()
         left = memory.stats().pending["embed"].waiting
     print(f"{made} embedded" + (f", {left} that the model refuses" if left else ""))
+    return 0
+
+
+def extract_pending(args: argparse.Namespace) -> int:
+    """Make memories of messages that wait for the language model."""
+    with open_store(args, read_only=False, background_work=False) as memory:
+        made = memory.extract_pending()
+        left = memory.stats().pending["extract"].waiting
+    print(f"{made} read" + (f", {left} that the model gave no answer to" if left else ""))
     return 0

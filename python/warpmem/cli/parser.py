@@ -6,9 +6,9 @@ import argparse
 import importlib.metadata
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any
 
 from ..errors import InputError
+from .options import Commands, command, config, moments, page, scope, store
 from .values import JsonObject, cutoffs, day, is_text, moment, names, positive
 
 EPILOG = """\
@@ -24,7 +24,7 @@ exit codes:
 """
 
 _COMMANDS = {
-    "add": "items:add",
+    "add": "adding:add",
     "search": "items:search",
     "list": "items:list_items",
     "entities": "graph:entities",
@@ -35,6 +35,7 @@ _COMMANDS = {
     "reembed": "models:reembed",
     "jobs": "jobs:run",
     "embed-pending": "models:embed_pending",
+    "extract-pending": "models:extract_pending",
     "export": "transfer:export",
     "import": "transfer:import_file",
     "backup": "upkeep:backup",
@@ -86,6 +87,7 @@ def make_parser() -> argparse.ArgumentParser:
     _reembed(commands)
     _jobs(commands)
     _embed_pending(commands)
+    _extract_pending(commands)
     _backup(commands)
     _restore(commands)
     _verify(commands)
@@ -104,56 +106,19 @@ def _version() -> str:
         return __version__
 
 
-_Commands = Any  # argparse names the type of add_subparsers' result privately
-
-
-def _command(commands: _Commands, name: str, text: str) -> argparse.ArgumentParser:
-    made: argparse.ArgumentParser = commands.add_parser(
-        name, help=text, description=f"{text[0].upper()}{text[1:]}."
-    )
-    return made
-
-
-def _store(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--store", metavar="PATH", help="the store's directory (default: $WARPMEM_STORE)")
-
-
-def _config(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--config", metavar="FILE", help="a TOML file with the fields of Config, models above all"
-    )
-
-
-def _scope(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("whose memory")
-    group.add_argument("--user", metavar="ID", help="user_id")
-    group.add_argument("--agent", metavar="ID", help="agent_id")
-    group.add_argument("--run", metavar="ID", dest="run_id", help="run_id")
-    group.add_argument("--corpus", metavar="ID", help="corpus_id; stands alone")
-
-
-def _moments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--as-of", type=moment, metavar="TIME", help="what was true then")
-    parser.add_argument("--known-at", type=moment, metavar="TIME", help="what had been recorded by then")
-
-
-def _page(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--limit", type=int, default=100, metavar="N", help="length of a page (default 100)")
-    parser.add_argument("--cursor", help="continue after a page: the cursor it printed")
-    parser.add_argument("--json", action="store_true", help="one JSON object a line, the cursor on the last")
-
-
-def _demo(commands: _Commands) -> None:
-    parser = _command(commands, "demo", "store a bundled sample, search it, and reopen it; offline")
+def _demo(commands: Commands) -> None:
+    parser = command(commands, "demo", "store a bundled sample, search it, and reopen it; offline")
     parser.add_argument("--keep", metavar="DIR", help="make the demo's store in DIR and leave it there")
 
 
-def _add(commands: _Commands) -> None:
-    parser = _command(commands, "add", "remember a text; prints its id and what was done")
-    parser.add_argument("text", help="the text, or - to read it from stdin")
-    _store(parser)
-    _config(parser)
-    _scope(parser)
+def _add(commands: Commands) -> None:
+    parser = command(commands, "add", "remember a text or a document; prints ids and what was done")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("text", nargs="?", help="the text, or - to read it from stdin")
+    what.add_argument("--file", metavar="DOC", help="a document: this UTF-8 file in chunks; - for stdin")
+    store(parser)
+    config(parser)
+    scope(parser)
     parser.add_argument("--kind", help="fact (default), preference, event, procedure, document, summary, ...")
     parser.add_argument("--key", help="name of a slot: a later text with this key supersedes this one")
     parser.add_argument("--priority", type=float, metavar="P", help="0 to 1 (default 0.5)")
@@ -168,20 +133,33 @@ def _add(commands: _Commands) -> None:
         choices=("now", "later", "auto"),
         help="before it is stored, by embed-pending, or later when the embedder fails (default: the store's)",
     )
+    parser.add_argument(
+        "--infer",
+        choices=("rules", "llm"),
+        help="it is a message: make memories of it, by rule or by a model",
+    )
+    document = parser.add_argument_group("of a document")
+    document.add_argument("--name", help="by which its next edition replaces it (default: the path as given)")
+    document.add_argument(
+        "--format",
+        choices=("markdown", "text", "code", "log", "jsonl"),
+        help="how it is parted (default: what the name's ending says)",
+    )
+    document.add_argument("--max-tokens", type=positive, metavar="N", help="of a chunk (default 256)")
 
 
-def _search(commands: _Commands) -> None:
-    parser = _command(commands, "search", "find the k best memories of a scope; exact")
+def _search(commands: Commands) -> None:
+    parser = command(commands, "search", "find the k best memories of a scope; exact")
     parser.add_argument("query")
-    _store(parser)
-    _config(parser)
-    _scope(parser)
+    store(parser)
+    config(parser)
+    scope(parser)
     parser.add_argument("--k", type=int, default=10, help="how many (default 10, at most 4096)")
     parser.add_argument("--kinds", type=names, metavar="KIND,...", help="only these kinds")
     parser.add_argument(
         "--filter", action=JsonObject, metavar="JSON", help='such as {"metadata.level": {"gte": 3}}'
     )
-    _moments(parser)
+    moments(parser)
     parser.add_argument(
         "--recency", type=float, default=0.0, metavar="W", help="weight of recency (default 0)"
     )
@@ -204,10 +182,10 @@ def _search(commands: _Commands) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
 
 
-def _list(commands: _Commands) -> None:
-    parser = _command(commands, "list", "list a scope's memories, page by page")
-    _store(parser)
-    _scope(parser)
+def _list(commands: Commands) -> None:
+    parser = command(commands, "list", "list a scope's memories, page by page")
+    store(parser)
+    scope(parser)
     parser.add_argument("--kinds", type=names, metavar="KIND,...", help="only these kinds")
     parser.add_argument("--filter", action=JsonObject, metavar="JSON", help="as for search")
     parser.add_argument(
@@ -215,34 +193,34 @@ def _list(commands: _Commands) -> None:
     )
     parser.add_argument("--reverse", action="store_true", help="latest first")
     parser.add_argument("--include-past", action="store_true", help="also what is superseded or expired")
-    _page(parser)
+    page(parser)
 
 
-def _entities(commands: _Commands) -> None:
-    parser = _command(commands, "entities", "list whom and what a scope's memories name, page by page")
-    _store(parser)
-    _scope(parser)
+def _entities(commands: Commands) -> None:
+    parser = command(commands, "entities", "list whom and what a scope's memories name, page by page")
+    store(parser)
+    scope(parser)
     parser.add_argument("--query", metavar="TEXT", help="only those with a name that stands in this text")
-    _moments(parser)
-    _page(parser)
+    moments(parser)
+    page(parser)
 
 
-def _relations(commands: _Commands) -> None:
-    parser = _command(commands, "relations", "list a scope's relations, or those of one entity, page by page")
+def _relations(commands: Commands) -> None:
+    parser = command(commands, "relations", "list a scope's relations, or those of one entity, page by page")
     parser.add_argument("entity", nargs="?", metavar="NAME", help="any name of the entity")
-    _store(parser)
-    _scope(parser)
+    store(parser)
+    scope(parser)
     parser.add_argument("--predicate", metavar="TEXT", help="only this predicate, in any case")
-    _moments(parser)
+    moments(parser)
     parser.add_argument("--include-past", action="store_true", help="whenever they are true")
-    _page(parser)
+    page(parser)
 
 
-def _erase(commands: _Commands) -> None:
-    parser = _command(commands, "erase", "remove items, or all of a scope, for good; prints a receipt")
+def _erase(commands: Commands) -> None:
+    parser = command(commands, "erase", "remove items, or all of a scope, for good; prints a receipt")
     parser.add_argument("ids", nargs="*", metavar="ID", help="these items; without any, all of the scope")
-    _store(parser)
-    _scope(parser)
+    store(parser)
+    scope(parser)
     parser.add_argument(
         "--keep-derived", dest="keep", action="store_true",
         help="keep items that name no other source (default: they go too)",
@@ -250,21 +228,21 @@ def _erase(commands: _Commands) -> None:
     parser.add_argument("--json", action="store_true", help="the receipt as JSON")
 
 
-def _export(commands: _Commands) -> None:
-    parser = _command(commands, "export", "write all memories as JSON lines, superseded ones included")
+def _export(commands: Commands) -> None:
+    parser = command(commands, "export", "write all memories as JSON lines, superseded ones included")
     parser.add_argument(
         "file", nargs="?", default="-", help="file to write (replaced when complete), - for stdout"
     )
     parser.add_argument("--vectors", action="store_true", help="each line gets its vector, as base64 float32")
-    _store(parser)
-    _scope(parser)
+    store(parser)
+    scope(parser)
 
 
-def _import(commands: _Commands) -> None:
-    parser = _command(commands, "import", "add exported lines, plain items or chat messages from JSON lines")
+def _import(commands: Commands) -> None:
+    parser = command(commands, "import", "add exported lines, plain items or chat messages from JSON lines")
     parser.add_argument("file", help="file to read, - for stdin")
-    _store(parser)
-    _scope(parser)
+    store(parser)
+    scope(parser)
     parser.add_argument(
         "--kind",
         help="kind of lines that name none, all chat messages included (default: fact, and message for chat "
@@ -280,18 +258,18 @@ def _import(commands: _Commands) -> None:
     parser.add_argument("--progress", action="store_true", help="show progress though stderr is no terminal")
 
 
-def _stats(commands: _Commands) -> None:
-    parser = _command(commands, "stats", "counters of the store")
-    _store(parser)
+def _stats(commands: Commands) -> None:
+    parser = command(commands, "stats", "counters of the store")
+    store(parser)
     shown = parser.add_mutually_exclusive_group()
     shown.add_argument("--json", action="store_true", help="as JSON")
     shown.add_argument("--prometheus", action="store_true", help="as Prometheus reads them")
 
 
-def _costs(commands: _Commands) -> None:
-    parser = _command(commands, "costs", "what models did and cost, by owner")
-    _store(parser)
-    _scope(parser)
+def _costs(commands: Commands) -> None:
+    parser = command(commands, "costs", "what models did and cost, by owner")
+    store(parser)
+    scope(parser)
     parser.add_argument("--since", type=day, metavar="DAY", help="the first day of UTC, as 2026-01-31")
     parser.add_argument(
         "--by", type=names, default=["scope"], metavar="NAME,...",
@@ -300,53 +278,57 @@ def _costs(commands: _Commands) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
 
 
-def _reembed(commands: _Commands) -> None:
-    parser = _command(
+def _reembed(commands: Commands) -> None:
+    parser = command(
         commands, "reembed", "change the embedding model; interrupted, it goes on when called again"
     )
     parser.add_argument("embedder", choices=("wordllama", "hashing"), help="the new model")
-    _store(parser)
+    store(parser)
     parser.add_argument(
         "--batch", type=positive, default=64, metavar="N", help="texts embedded at a time (default 64)"
     )
     parser.add_argument("--progress", action="store_true", help="show progress though stderr is no terminal")
 
 
-def _jobs(commands: _Commands) -> None:
-    parser = _command(commands, "jobs", "upkeep by rule; interrupted, it goes on when called again")
+def _jobs(commands: Commands) -> None:
+    parser = command(commands, "jobs", "upkeep by rule; interrupted, it goes on when called again")
     parser.add_argument(
         "names",
         nargs="*",
         metavar="NAME",
         help="deduplicate, consolidate, forget, reflect, optimise (default: what --config configures)",
     )
-    _store(parser)
-    _config(parser)
+    store(parser)
+    config(parser)
     parser.add_argument("--seconds", type=float, metavar="S", help="stop after so long")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
 
 
-def _embed_pending(commands: _Commands) -> None:
-    parser = _command(commands, "embed-pending", "embed what was added to be embedded later")
-    _store(parser)
-    _config(parser)
+def _embed_pending(commands: Commands) -> None:
+    parser = command(commands, "embed-pending", "embed what was added to be embedded later")
+    store(parser)
+    config(parser)
 
 
-def _backup(commands: _Commands) -> None:
-    parser = _command(commands, "backup", "make a backup of a store that no process has open for writing")
+def _extract_pending(commands: Commands) -> None:
+    parser = command(commands, "extract-pending", "make memories of messages that wait for a language model")
+    store(parser)
+    config(parser)
+
+
+def _backup(commands: Commands) -> None:
+    parser = command(commands, "backup", "make a backup of a store that no process has open for writing")
     parser.add_argument("root", metavar="ROOT", help="the directory below which backups are made")
-    _store(parser)
+    store(parser)
     parser.add_argument("--no-verify", action="store_true", help="do not read it back in full")
     parser.add_argument("--json", action="store_true", help="as JSON")
-    parser = _command(commands, "backups", "list the backups below a directory, oldest first")
+    parser = command(commands, "backups", "list the backups below a directory, oldest first")
     parser.add_argument("root", metavar="ROOT", help="as for backup")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
 
 
-def _restore(commands: _Commands) -> None:
-    parser = _command(
-        commands, "restore", "make a new store of a backup, every file compared with its digest"
-    )
+def _restore(commands: Commands) -> None:
+    parser = command(commands, "restore", "make a new store of a backup, every file compared with its digest")
     parser.add_argument("backup", metavar="BACKUP", help="the directory of one backup")
     parser.add_argument("path", metavar="PATH", help="a directory that does not exist yet, or an empty one")
     parser.add_argument(
@@ -354,8 +336,8 @@ def _restore(commands: _Commands) -> None:
     )
 
 
-def _verify(commands: _Commands) -> None:
-    parser = _command(commands, "verify", "read all of a store and say what is wrong with it; only reads")
+def _verify(commands: Commands) -> None:
+    parser = command(commands, "verify", "read all of a store and say what is wrong with it; only reads")
     parser.add_argument("path", metavar="PATH", help="the store's directory")
     parser.add_argument(
         "--limit", type=positive, default=1000, metavar="N", help="faults to list (default 1000)"
@@ -364,8 +346,8 @@ def _verify(commands: _Commands) -> None:
     parser.add_argument("--json", action="store_true", help="as JSON")
 
 
-def _repair(commands: _Commands) -> None:
-    parser = _command(
+def _repair(commands: Commands) -> None:
+    parser = command(
         commands, "repair", "bring everything whole of a damaged store, which is only read, into a new one"
     )
     parser.add_argument("path", metavar="PATH", help="the damaged store's directory")
@@ -374,16 +356,16 @@ def _repair(commands: _Commands) -> None:
     parser.add_argument("--json", action="store_true", help="as JSON, with everything that is lost")
 
 
-def _doctor(commands: _Commands) -> None:
-    parser = _command(commands, "doctor", "what is installed, what runs here, and whether it computes right")
+def _doctor(commands: Commands) -> None:
+    parser = command(commands, "doctor", "what is installed, what runs here, and whether it computes right")
     parser.add_argument(
         "--store", metavar="PATH", help="measure the disk of this store (default: $WARPMEM_STORE)"
     )
     parser.add_argument("--json", action="store_true", help="as JSON")
 
 
-def _eval(commands: _Commands) -> None:
-    parser = _command(commands, "eval", "measure recall and latency on a data set")
+def _eval(commands: Commands) -> None:
+    parser = command(commands, "eval", "measure recall and latency on a data set")
     sets = parser.add_subparsers(dest="dataset", metavar="DATASET", required=True)
     locomo = sets.add_parser(
         "locomo", help="LoCoMo conversations", description="Recall on LoCoMo conversations."
