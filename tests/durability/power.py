@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from durability import memories, queues, shim
+from durability import extractions, memories, queues, shim
 
 SECTOR = 512
 MODES = ("gone", "cut", "zero", "cut and zero", "keep")
@@ -257,6 +257,12 @@ def child_that_queues(path: str, seed: int, acknowledge: Callable[[bytes], None]
     """What queues.child does, watched."""
     _watch(path)
     queues.child(path, seed, acknowledge)
+
+
+def child_that_extracts(path: str, seed: int, acknowledge: Callable[[bytes], None]) -> None:
+    """What extractions.child does, watched."""
+    _watch(path)
+    extractions.child(path, seed, acknowledge)
 
 
 def child_without_syncs(path: str, seed: int, acknowledge: Callable[[bytes], None]) -> None:

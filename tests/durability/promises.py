@@ -19,6 +19,7 @@ from durability import (
     changes,
     damage,
     exports,
+    extractions,
     faults,
     fullness,
     hostile,
@@ -90,6 +91,15 @@ def kill_switch(folder: Path, first: int, count: int) -> Counter[str]:
 def kill_queue(folder: Path, first: int, count: int) -> Counter[str]:
     """Kill -9 of a store that embeds later: no work is lost, and none is done twice."""
     return Counter({"kills": count}) + queues.run_queue_kills(folder, kills=count, seed=first)
+
+
+def kill_extraction(folder: Path, first: int, count: int) -> Counter[str]:
+    """Kill -9 of a store whose messages a language model reads: none is forgotten, none is read twice."""
+    found = queues.counted_kills(
+        "durability.extractions:child", extractions.check, folder, kills=count, seed=first
+    )
+    assert found["waiting"] and found["read"], "no kill fell between a message and its memories"
+    return Counter({"kills": count}) + found
 
 
 def kill_migration(folder: Path, first: int, count: int) -> Counter[str]:
@@ -264,6 +274,7 @@ PROMISES = (
     Promise("kill -9, re-embedding", "kills", 0, 1_000, 50, kill_reembedding),
     Promise("kill -9, switch of models", "kills", 0, 500, 50, kill_switch),
     Promise("kill -9, queue", "kills", 0, 1_000, 50, kill_queue),
+    Promise("kill -9, extraction", "kills", 7, 1_000, 50, kill_extraction),
     Promise("kill -9, erasure", "kills", 0, 1_000, 50, kill_erasure),
     Promise("kill -9, migration", "kills", 0, 500, 50, kill_migration),
     Promise("kill -9, import", "kills", 0, 500, 50, kill_import),
@@ -280,6 +291,10 @@ PROMISES = (
     Promise("as the model", "steps", 0, 1_000_000, 2_000, as_the_model),
     Promise("power loss", "losses", 200, 5_000, 250, lose_power("child", memories.check)),
     Promise("power loss, queue", "losses", 20, 1_000, 50, lose_power("child_that_queues", queues.check)),
+    Promise(
+        "power loss, extraction", "losses", 7, 1_000, 50,
+        lose_power("child_that_extracts", extractions.check),
+    ),
     Promise("power loss, syncs off", "losses", 40, 500, 100, lose_power_without_syncs),
     *(
         Promise(faults.name(kind), "calls", 10, 1_000, 100, failing_call(kind))

@@ -59,11 +59,8 @@ def child(path: str, seed: int, acknowledge: Callable[[bytes], None]) -> None:
         thread.join()
 
 
-def check(path: str, acknowledged: Sequence[bytes]) -> Counter[str]:
-    """Every acknowledged item is there; what waits and what has its vector agree; what waits is embedded now,
-    once. How many were "waiting", and whether any had been "embedded" before."""
-    failed = [token for token in acknowledged if token.startswith(b"failed")]
-    assert not failed, failed
+def check_whole(path: str, acknowledged: Sequence[bytes]) -> None:
+    """The store is there and without a fault. Raises StoreCorrupt where it is to be repaired first."""
     if looks_like_store(path):
         report = warpmem.verify(path)
         if not report.opened:
@@ -71,6 +68,14 @@ def check(path: str, acknowledged: Sequence[bytes]) -> Counter[str]:
         assert report.ok, report.faults
     else:
         assert not acknowledged, "the whole store was lost"
+
+
+def check(path: str, acknowledged: Sequence[bytes]) -> Counter[str]:
+    """Every acknowledged item is there; what waits and what has its vector agree; what waits is embedded now,
+    once. How many were "waiting", and whether any had been "embedded" before."""
+    failed = [token for token in acknowledged if token.startswith(b"failed")]
+    assert not failed, failed
+    check_whole(path, acknowledged)
     with _open(path, background_work=False) as memory:
         waits = memory.stats().pending["embed"].waiting
         assert memory.embed_pending() == waits, "work was lost, or done twice"
@@ -86,10 +91,22 @@ def check(path: str, acknowledged: Sequence[bytes]) -> Counter[str]:
 def run_queue_kills(folder: Path, *, kills: int, seed: int) -> Counter[str]:
     """Kill `kills` children at random moments; what `check` found, and how many changes were
     "acknowledged"."""
+    return counted_kills("durability.queues:child", check, folder, kills=kills, seed=seed)
+
+
+def counted_kills(
+    target: str,
+    look: Callable[[str, Sequence[bytes]], Counter[str]],
+    folder: Path,
+    *,
+    kills: int,
+    seed: int,
+) -> Counter[str]:
+    """As run_kills, with the sum of what `look` found, and how many changes were "acknowledged"."""
     found: Counter[str] = Counter()
     found["acknowledged"] = run_kills(
-        "durability.queues:child",
-        lambda path, acknowledged: found.update(check(path, acknowledged)),
+        target,
+        lambda path, acknowledged: found.update(look(path, acknowledged)),
         folder,
         kills=kills,
         seed=seed,
