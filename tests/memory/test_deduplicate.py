@@ -152,8 +152,15 @@ def test_what_a_source_took_part_in_is_found_by_its_erasure(memory: Memory) -> N
     assert not live(memory)
 
 
-def test_everything_near_is_found_however_much_there_is(memory: Memory) -> None:
-    """More of it than the scan is asked for at first."""
+@pytest.mark.parametrize("most", [4096, 32])
+def test_everything_near_is_found_however_much_there_is(
+    memory: Memory, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """More of it than the scan is asked for at first, or may be asked for at all, and than one change has."""
+    from warpmem.jobs import deduplicate
+
+    monkeypatch.setattr(deduplicate, "MAX_K", most)
+    monkeypatch.setattr(deduplicate, "_STEP", 20)
     for n in range(150):
         add(memory, f"she likes tea {'very ' * n}much", (1, n / 1000, 0))
     assert memory.run_jobs()[0].done == {"reworded": 149}

@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from ..config import Deduplication
+from ..config import MAX_K, Deduplication
 from ..memory.digests import Digests
 from ..memory.similar import request_near
 from ..ops.blank import is_blank
@@ -34,6 +34,8 @@ from .tools import Job, Tools, Turn
 
 _TOGETHER: Final = 64
 """Items whose neighbours one scan looks for."""
+_STEP: Final = 256
+"""Repetitions that go into an item in one change."""
 _NEAREST: Final = 16
 _MORE: Final = 8
 
@@ -43,6 +45,31 @@ class _Repetition(NamedTuple):
 
     record: Record
     rule: str
+
+
+class _Alike(NamedTuple):
+    """Of an owner's items by key, those that say the same in equal texts, and those among which other
+    wordings may be; only where there are others."""
+
+    by_key: Mapping[bytes, Record]
+    equal: Mapping[bytes, Sequence[Record]]
+    similar: Mapping[bytes, Sequence[Record]]
+
+    def repetitions(self, kept: Record, near: Sequence[Match]) -> Iterator[_Repetition]:
+        """What an item stands for, in order. near: what the scan has found."""
+        into = format_id(kept.key)
+        rules: dict[bytes, str] = {}
+        others = self.similar.get(kept.key)
+        for _, cosine, key, *_ in near:
+            if others is not None and self.similar.get(key) is others:
+                rules[key] = f"reworded: near {into}, cosine {cosine:.4f}"
+        for record in self.equal.get(kept.key, ()):
+            rules[record.key] = f"repeated: the same text as {into}"
+        item = kept.item
+        for record in sorted((self.by_key[key] for key in rules), key=lambda record: rank(record.item)):
+            if rank(record.item) > rank(kept.item) and stands_for(item, record.item):
+                item = joined(item, record.item)
+                yield _Repetition(record, rules[record.key])
 
 
 class Deduplicate(Job):
@@ -56,34 +83,53 @@ class Deduplicate(Job):
     def of_owner(self, tools: Tools, owner: int, turn: Turn, counts: Counter[str]) -> None:
         """See tools.Job."""
         records = _candidates(tools, owner)
-        digests = Digests(tools.log.identity.salt)
-        equal = _alike(records, digests.duplicate)
-        similar: Mapping[bytes, Sequence[Record]] = {}
-        if self._threshold is not None:
-            similar = _alike(records, lambda item: (item.scope, item.kind, names_and_numbers(item.text)))
-        by_key = {record.key: record for record in records}
+        alike = self._alike(tools, records)
         gone: set[bytes] = set()
         for start in range(0, len(records), _TOGETHER):
             turn.check()
             part = [record for record in records[start : start + _TOGETHER] if record.key not in gone]
-            near = self._near(tools, owner, [record for record in part if record.key in similar])
+            near = self._near(tools, owner, [record for record in part if record.key in alike.similar])
             for record in part:
-                if record.key in gone:
-                    continue
-                others = similar.get(record.key)
-                reworded = [
-                    (by_key[match[2]], match[1])
-                    for match in near.get(record.key, ())
-                    if others is not None and similar.get(match[2]) is others
-                ]
-                rules = _rules(record, equal.get(record.key, ()), reworded)
-                found = [one for one in rules if one.record.key not in gone]
-                if found:
-                    turn.check()
-                    gone |= _take_in(tools, record, found, counts)
+                if record.key not in gone:
+                    self._gather(tools, owner, record, alike, near.get(record.key, ()), turn, gone, counts)
+
+    def _alike(self, tools: Tools, records: Sequence[Record]) -> _Alike:
+        equal = _groups(records, Digests(tools.log.identity.salt).duplicate)
+        similar: Mapping[bytes, Sequence[Record]] = {}
+        if self._threshold is not None:
+            similar = _groups(records, lambda item: (item.scope, item.kind, names_and_numbers(item.text)))
+        return _Alike({record.key: record for record in records}, equal, similar)
+
+    def _gather(
+        self,
+        tools: Tools,
+        owner: int,
+        kept: Record,
+        alike: _Alike,
+        near: Sequence[Match],
+        turn: Turn,
+        gone: set[bytes],
+        counts: Counter[str],
+    ) -> None:
+        """Put into an item what repeats it and is not gone already."""
+        while True:
+            before = len(gone)
+            repetitions = [one for one in alike.repetitions(kept, near) if one.record.key not in gone]
+            for first in range(0, len(repetitions), _STEP):
+                turn.check()
+                now, taken = _take_in(tools, kept, repetitions[first : first + _STEP])
+                counts.update(repetition.rule.split(":")[0] for repetition in taken)
+                gone.update(repetition.record.key for repetition in taken)
+                if now is None:
+                    return
+                kept = now
+            if len(near) < MAX_K or len(gone) == before:
+                return
+            # There may be more: what went into it is not found again.
+            near = self._near(tools, owner, [kept]).get(kept.key, ())
 
     def _near(self, tools: Tools, owner: int, records: Sequence[Record]) -> Mapping[bytes, Sequence[Match]]:
-        """By key: all that is near to each of these items, which have their vectors."""
+        """By key: all that is near to each of these items, if they have their vectors; MAX_K at most."""
         if self._threshold is None or not records:
             return {}
         with tools.current.use() as serving:
@@ -101,8 +147,8 @@ class Deduplicate(Job):
             while asked:
                 matches = serving.index.search([request for _, request in asked], k, params)
                 found.update((key, some) for (key, _), some in zip(asked, matches, strict=True))
-                asked = [entry for entry, some in zip(asked, matches, strict=True) if len(some) == k]
-                k *= _MORE
+                asked = [entry for entry, some in zip(asked, matches, strict=True) if len(some) == k < MAX_K]
+                k = min(k * _MORE, MAX_K)
             return found
 
 
@@ -114,7 +160,7 @@ def _candidates(tools: Tools, owner: int) -> list[Record]:
     return sorted(found, key=lambda record: rank(record.item))
 
 
-def _alike(records: Sequence[Record], what: Callable[[MemoryItem], Any]) -> dict[bytes, list[Record]]:
+def _groups(records: Sequence[Record], what: Callable[[MemoryItem], Any]) -> dict[bytes, list[Record]]:
     """By key: all records that have something in common with this one, where there is another."""
     found: dict[Any, list[Record]] = {}
     for record in records:
@@ -122,30 +168,17 @@ def _alike(records: Sequence[Record], what: Callable[[MemoryItem], Any]) -> dict
     return {one.key: same for same in found.values() if len(same) > 1 for one in same}
 
 
-def _rules(
-    record: Record, equal: Sequence[Record], reworded: Sequence[tuple[Record, float]]
-) -> Iterator[_Repetition]:
-    """What an item stands for, in order. reworded: what is near it, with the cosines."""
-    into = format_id(record.key)
-    rules = {other.key: (other, f"reworded: near {into}, cosine {cosine:.4f}") for other, cosine in reworded}
-    rules |= {other.key: (other, f"repeated: the same text as {into}") for other in equal}
-    item = record.item
-    for other, rule in sorted(rules.values(), key=lambda entry: rank(entry[0].item)):
-        if rank(other.item) > rank(record.item) and stands_for(item, other.item):
-            item = joined(item, other.item)
-            yield _Repetition(other, rule)
-
-
 def _take_in(
-    tools: Tools, record: Record, repetitions: Sequence[_Repetition], counts: Counter[str]
-) -> set[bytes]:
-    """Put repetitions into an item, those that are still what they were; which these are."""
+    tools: Tools, seen: Record, repetitions: Sequence[_Repetition]
+) -> tuple[Record | None, list[_Repetition]]:
+    """Put repetitions into an item, those that are still what they were: the item as it is then, and which
+    these are. None, and nothing is changed, where the item is not what it was."""
     editor = tools.current.now.editor
 
-    def change(transaction: Transaction) -> list[_Repetition]:
-        kept = transaction.get(record.key)
-        if kept is None or kept.item.version != record.item.version:
-            return []
+    def change(transaction: Transaction) -> tuple[Record | None, list[_Repetition]]:
+        kept = transaction.get(seen.key)
+        if kept is None or kept.item.version != seen.item.version:
+            return None, []
         item, going = kept.item, []
         for known, rule in repetitions:
             other = transaction.get(known.key)
@@ -158,14 +191,12 @@ def _take_in(
             going.append(_Repetition(other, rule))
         if item != kept.item:
             reason = f"joined with what repeated it: {len(going)}"
-            editor.revise(transaction, kept, item, None, operation="merge", reason=reason)
-        gone = to_datetime(transaction.now)
+            kept = editor.revise(transaction, kept, item, None, operation="merge", reason=reason)
+        now = to_datetime(transaction.now)
         for other, rule in going:
-            ended = superseded(other.item, gone)
+            ended = superseded(other.item, now)
             editor.revise(transaction, other, ended, None, operation="merge", reason=rule)
-        return going
+        return kept, going
 
     with tools.exchanging:
-        going = tools.log.transact(change)
-    counts.update(repetition.rule.split(":")[0] for repetition in going)
-    return {repetition.record.key for repetition in going}
+        return tools.log.transact(change)
