@@ -41,8 +41,8 @@ class Forgetting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     grace_days      after which what has expired goes
     min_retention   what is worth less goes, by priority * 2 ** (-days since it was last added, repeated or
                     changed / half_life_days); None: nothing does
-    max_items       of one owner that nothing below keeps: those in quarantine go first, then those of the
-                    least retention. None: any number
+    max_items       of one owner that nothing below keeps: those in quarantine and what has expired go first,
+                    then those of the least retention. None: any number
     keep_kinds      kinds that only expiry ends. Values of keys, and what current items name as a source, are
                     kept too
     """

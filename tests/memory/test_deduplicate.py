@@ -95,6 +95,18 @@ def test_what_went_into_another_is_forgotten_in_the_end(clock: FixedClock) -> No
         assert [past.reason for past in memory.history(second)][-1] == "expired"
 
 
+def test_what_went_into_another_pushes_nothing_out(clock: FixedClock) -> None:
+    with opened(None, clock, forgetting=Forgetting(max_items=2)) as memory:
+        kept = [
+            add(memory, "she likes tea", (1, 0, 0), priority=0.9),
+            add(memory, "he plays", (0, 1, 0), priority=0.1),
+        ]
+        for _ in range(3):
+            add(memory, "SHE LIKES TEA", (1, 0, 0), priority=0.9)
+        assert [report.done for report in memory.run_jobs()] == [{"repeated": 3}, {"crowded": 3}]
+        assert [item.id for item in live(memory)] == kept
+
+
 @pytest.mark.parametrize(
     ("one", "other"),
     [

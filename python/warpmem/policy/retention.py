@@ -2,8 +2,8 @@
 
     expired   its time ran out more than `grace` ago
     faded     its retention has fallen below `min_retention`
-    crowded   its owner has more than `max_items` that no other rule keeps; those in quarantine go first, then
-              those of the least retention
+    crowded   its owner has more than `max_items` that no other rule keeps; those in quarantine and those
+              that have expired go first, then those of the least retention
 
 retention = priority * 2 ** (-(now - touched_at) / half_life): what matters more, and what was lately added,
 repeated or changed, stays longer. What current items, of other owners too, name as a source stays, whatever
@@ -42,20 +42,21 @@ def to_forget(
 ) -> list[tuple[MemoryItem, str]]:
     """(item, the rule that allows it), of one owner's items. cited: ids that items name as sources."""
     found: list[tuple[MemoryItem, str]] = []
-    fading: list[tuple[float, MemoryItem]] = []
+    fading: list[tuple[bool, float, MemoryItem]] = []
     for item in items:
         if open_end(item.expires_at, "expires_at") + rules.grace <= now:
             found.append((item, EXPIRED))
         elif item.id not in cited and item.key is None and item.kind not in rules.keep_kinds:
-            fading.append((retention(item, now, rules.half_life), item))
-    fading.sort(key=lambda entry: (not entry[1].quarantined, entry[0], entry[1].recorded_at, entry[1].id))
+            first = item.quarantined or open_end(item.expires_at, "expires_at") <= now
+            fading.append((not first, retention(item, now, rules.half_life), item))
+    fading.sort(key=lambda entry: (entry[0], entry[1], entry[2].recorded_at, entry[2].id))
     left = len(fading)
-    for worth, item in fading:
+    for last, worth, item in fading:
         if rules.min_retention is not None and worth < rules.min_retention:
             found.append((item, f"faded: retention {worth:.4f} below {rules.min_retention:g}"))
         elif rules.max_items is not None and left > rules.max_items:
             found.append((item, f"crowded: {left} items, {rules.max_items} are kept"))
-        elif not item.quarantined:
+        elif last:
             break  # the others are worth more
         else:
             continue
