@@ -71,13 +71,17 @@ class Consolidation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     lines_per_summary
                     different things that are said in one, on average; max_events and max_tokens (by the
                     store's token counter) at most
-    by              "extract": the events' own words, repetitions counted; "model": the language model's
+    outliers        share of the different things, those said once and least like any other, that have a
+                    summary each, in their own words, so that they are found as well as before
+    by              "extract": the events' own words, repetitions counted; "model": the language model's,
+                    where a summary says several things
     """
 
     kinds: tuple[str, ...] = ("event", "message")
     older_than_days: float = 30.0
     min_events: int = 8
     lines_per_summary: int = 6
+    outliers: float = 0.125
     max_events: int = 128
     max_tokens: int = 400
     by: Literal["extract", "model"] = "extract"
@@ -85,6 +89,8 @@ class Consolidation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     def __post_init__(self) -> None:
         if not 0 <= self.older_than_days <= _MAX_DAYS:
             raise InputError(f"older_than_days must be from 0 to {_MAX_DAYS}")
+        if not 0 <= self.outliers <= 1:
+            raise InputError("outliers must be a number from 0 to 1")
         for name, least, most in (
             ("min_events", 2, MAX_BATCH),
             ("lines_per_summary", 1, MAX_NAMES),

@@ -229,7 +229,8 @@ def test_refusals(tmp_path: Path, clock: FixedClock) -> None:
     bad: list[dict[str, Any]] = [
         {"forgetting": {"half_life_days": 0}}, {"forgetting": {"min_retention": 2}}, {"jobs_minutes": -1},
         {"forgetting": {"max_items": 0}}, {"forgetting": {"grace": 1}}, {"consolidation": {"min_events": 1}},
-        {"consolidation": {"max_events": 999}},
+        {"consolidation": {"max_events": 999}}, {"consolidation": {"outliers": -0.1}},
+        {"consolidation": {"outliers": 1.1}}, {"consolidation": {"outliers": float("nan")}},
         {"consolidation": {"by": "magic"}}, {"consolidation": {"older_than_days": -1}},
     ]  # fmt: skip
     for options in bad:

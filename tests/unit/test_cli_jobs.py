@@ -23,7 +23,7 @@ def test_jobs(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert (
         report["job"] == "consolidate"
         and report["finished"]
-        and report["done"] == {"events": 9, "summaries": 2}
+        and report["done"] == {"events": 9, "summaries": 3}
     )
     assert out(capsys, "jobs", "forget", "consolidate").splitlines() == [
         "forget       finished  nothing to do", "consolidate  finished  nothing to do",

@@ -1,10 +1,10 @@
 """Consolidation: old events of a scope become summaries, a month at a time, with provenance.
 
-What was said in a month is put in clusters by k-means on the vectors it has, and each cluster becomes one
-item of kind "summary" whose `sources` are its events, which are deleted for that. Both are one change, and
-months do not depend on each other: a run that is killed anywhere and goes on ends where one that was not
-would have. Nothing that was said is left out but repetitions in the same words. With a language model the
-wording is the model's, and the events stand in the history of their ids.
+What was said in a month is put in clusters by the vectors it has, and each cluster becomes one item of kind
+"summary" whose `sources` are its events, which are deleted for that. Both are one change, and months do not
+depend on each other: a run that is killed anywhere and goes on ends where one that was not would have.
+Nothing that was said is left out but repetitions in the same words. With a language model the wording of
+several things is the model's, and the events stand in the history of their ids.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from ..config import MAX_NAMES, Consolidation
 from ..errors import ModelError, NotFound
-from ..index.kernels import kmeans
 from ..memory.paid import Paid
 from ..memory.serving import Serving
 from ..memory.vectors import background
@@ -32,7 +31,8 @@ from ..policy.reconcile import is_current
 from ..protocols import Transaction
 from ..records import Record
 from ..types import MemoryItem, NewItem, Scope
-from .summaries import Line, lines_of, parted
+from .clusters import clustered
+from .summaries import Line, lines_of, parted, text_of
 from .told import tell
 from .tools import Job, Tools, Turn, store
 
@@ -124,16 +124,11 @@ class Consolidate(Job):
         lines = lines_of([record.item for record in records])
         row_of = {record.item.id: row for row, record in enumerate(records)}
         rows = vectors[[row_of[line.items[0].id] for line in lines]]
-        k = -(-len(lines) // self._options.lines_per_summary)
-        _, assigned, _ = kmeans(rows, k, seed=0, spherical=True)
-        clusters: dict[int, list[Line]] = {}
-        for line, number in zip(lines, assigned.tolist(), strict=True):
-            clusters.setdefault(number, []).append(line)
-        return list(clusters.values())
+        return clustered(lines, rows, self._options.lines_per_summary, self._options.outliers)
 
     def _summary(self, tools: Tools, lines: Sequence[Line], turn: Turn, counts: Counter[str]) -> NewItem:
-        text, by = "\n".join(line.text for line in lines), "extract"
-        if self._options.by == "model":
+        text, by = text_of(lines), "extract"
+        if self._options.by == "model" and len(lines) > 1:
             turn.check()
             try:
                 owner = lines[0].items[0].scope.owner
@@ -220,7 +215,7 @@ def rebuild(tools: Tools, summary: MemoryItem, without: frozenset[str]) -> None:
             known = [past.record.item for past in tools.log.history(parse_id(source)) if past.record]
             left += known[-1:]
     if left:
-        new = summary_of(left, "\n".join(line.text for line in lines_of(left)), "extract")
+        new = summary_of(left, text_of(lines_of(left)), "extract")
         trust = min([summary.trust, *(item.trust for item in left)])
         new = msgspec.structs.replace(new, trust=trust, priority=summary.priority)
         store(tools, new)

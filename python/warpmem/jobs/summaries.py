@@ -38,6 +38,14 @@ def _line(same: Sequence[MemoryItem]) -> str:
     return f"{when}: {text}" if len(same) == 1 else f"{when}, {len(same)} times: {text}"
 
 
+def text_of(lines: Sequence[Line]) -> str:
+    """What a summary of some lines says: an event that is alone in it keeps its own words, and `valid_from`
+    says when it was."""
+    if len(lines) == 1 and len(lines[0].items) == 1:
+        return lines[0].items[0].text
+    return "\n".join(line.text for line in lines)
+
+
 def parted(
     lines: Sequence[Line], count: Callable[[str], int], max_tokens: int, max_items: int
 ) -> list[list[Line]]:
