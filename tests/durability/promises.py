@@ -17,6 +17,7 @@ from typing import NamedTuple
 import warpmem
 from durability import (
     changes,
+    consolidations,
     damage,
     exports,
     extractions,
@@ -86,6 +87,11 @@ def kill_switch(folder: Path, first: int, count: int) -> Counter[str]:
     """Kill -9 of a store between the switch to another model and the end of the old vectors."""
     found = reembeds.run_reembed_kills(folder, kills=count, seed=first, switching=True)
     return Counter({"kills": count}) + found
+
+
+def kill_consolidation(folder: Path, first: int, count: int) -> Counter[str]:
+    """Kill -9 of a store that consolidates: it goes on to what an undisturbed run leaves."""
+    return Counter({"kills": count}) + consolidations.run_consolidation_kills(folder, kills=count, seed=first)
 
 
 def kill_queue(folder: Path, first: int, count: int) -> Counter[str]:
@@ -273,6 +279,7 @@ PROMISES = (
     Promise("kill -9, backup", "kills", 0, 1_000, 50, kill_backup),
     Promise("kill -9, re-embedding", "kills", 0, 1_000, 50, kill_reembedding),
     Promise("kill -9, switch of models", "kills", 0, 500, 50, kill_switch),
+    Promise("kill -9, consolidation", "kills", 10, 500, 50, kill_consolidation),
     Promise("kill -9, queue", "kills", 0, 1_000, 50, kill_queue),
     Promise("kill -9, extraction", "kills", 7, 1_000, 50, kill_extraction),
     Promise("kill -9, erasure", "kills", 0, 1_000, 50, kill_erasure),
