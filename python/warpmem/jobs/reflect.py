@@ -227,7 +227,7 @@ class _Exchange(NamedTuple):
             if self.known is None:
                 serving.writer.put(transaction, prepared)
                 return
-            made = serving.writer.checked(prepared).item
+            made = serving.writer.checked(transaction, prepared).item
             item = msgspec.structs.replace(
                 self.known.item,
                 text=made.text,

@@ -99,7 +99,9 @@ class Maintained:
         arguments.check_flag(wait, "wait")
         if owner is None:
             return 0
-        return sum(index.warm(owner, words=words, entities=entities, wait=wait) for index in self._current.indexes())
+        return sum(
+            index.warm(owner, words=words, entities=entities, wait=wait) for index in self._current.indexes()
+        )
 
     def evict(
         self,
