@@ -59,7 +59,8 @@ def test_what_a_turn_took_says_nothing_of_the_rate() -> None:
     with scheduler.turn("background"):
         now[0] += 5.0
     stats = scheduler.stats()
-    assert stats["rate"] == rate and stats["busy_seconds"] == 5.0
+    assert stats["rate"] == rate and stats["turn_seconds"] == 5.0
+    assert (stats["busy_seconds"], stats["batches"]) == (0.0, 0), "what costs are the shares of"
 
 
 def test_a_turn_that_raises_gives_the_device_back() -> None:

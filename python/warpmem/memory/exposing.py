@@ -30,6 +30,7 @@ _LANES: Final[tuple[tuple[str, Literal["counter", "gauge"], str], ...]] = (
 _MODEL: Final[tuple[tuple[str, str, Literal["counter", "gauge"], str], ...]] = (
     ("batches", "batches_total", "counter", "Batches that a model served."),
     ("busy_seconds", "busy_seconds_total", "counter", "Seconds that it was at work."),
+    ("turn_seconds", "index_seconds_total", "counter", "Seconds that the index had the model's device."),
     ("rate", "tokens_per_second", "gauge", "Tokens a second of its fastest batches."),
 )
 _PENDING: Final = {

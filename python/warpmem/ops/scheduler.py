@@ -59,6 +59,7 @@ class Scheduler:
         self._tokens = dict.fromkeys(LANES, 0)
         self._batches = 0
         self._busy = 0.0
+        self._turn_seconds = 0.0
         self._refused = dict.fromkeys(LANES, 0)
         self._dropped = dict.fromkeys(LANES, 0)
 
@@ -174,14 +175,17 @@ class Scheduler:
             finally:
                 with self._lock:
                     call.batch = None
-                    self._note(lane, 1, tokens, self._clock() - began, failed=True)
+                    self._serving -= 1
+                    self._queue.done(tokens, 0.0)
+                    self._served[lane] += 1
+                    self._turn_seconds += self._clock() - began
         finally:
             self._depart(call, [request])
 
     def stats(self) -> dict[str, Any]:
         """Counts since the beginning, what waits now, and the measured rate (tokens a second). By lane:
         requests served and their tokens, those waiting, calls refused as Overloaded, requests dropped that
-        left unserved."""
+        left unserved. What took `turn_seconds` had a turn of the device, and is otherwise in `served` alone."""
         with self._lock:
             return {
                 "served": dict(self._served),
@@ -189,6 +193,7 @@ class Scheduler:
                 "waiting": self._queue.waiting(),
                 "batches": self._batches,
                 "busy_seconds": self._busy,
+                "turn_seconds": self._turn_seconds,
                 "refused": dict(self._refused),
                 "dropped": dict(self._dropped),
                 "rate": self._queue.speed.best,

@@ -202,8 +202,9 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     the store for writing. models: "embedder": what its scheduler has done for all who share its device or
     endpoint: by lane ("interactive", "ingest", "background") the requests `served`, their `tokens`, the
     requests `waiting` now, the calls `refused` as Overloaded and the requests `dropped` that left unserved;
-    `batches`, `busy_seconds`, `rate` (tokens a second of one batch); "cache", of the vectors kept of texts:
-    `vectors`, `bytes`, `capacity`, `hits`, `misses`, `hit_rate` (a share, 0 before the first). item_cache:
+    `batches`, `busy_seconds`, `turn_seconds` (for which the index had the device), `rate` (tokens a second of
+    one batch); "cache", of the vectors kept of texts: `vectors`, `bytes`, `capacity`, `hits`, `misses`,
+    `hit_rate` (a share, 0 before the first). item_cache:
     `items`, `capacity`, `hits`, `misses`, `hit_rate`. device: what of the index lies on a device and what
     that did; empty on the host. spaces: by modality, those beside that of the texts: `model_id`, `dimension`,
     and the `rows` that are loaded. pending: by kind what is still to be done, counted one by one: "embed":
