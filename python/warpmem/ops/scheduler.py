@@ -185,7 +185,7 @@ class Scheduler:
     def stats(self) -> dict[str, Any]:
         """Counts since the beginning, what waits now, and the measured rate (tokens a second). By lane:
         requests served and their tokens, those waiting, calls refused as Overloaded, requests dropped that
-        left unserved. What took `turn_seconds` had a turn of the device, and is otherwise in `served` alone."""
+        left unserved. What took `turn_seconds` had a turn of the device; it counts in `served` besides."""
         with self._lock:
             return {
                 "served": dict(self._served),
