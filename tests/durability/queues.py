@@ -14,7 +14,7 @@ from durability.memories import MEMTABLE_BYTES, check_items, write
 from reembedding import Hooked, check_vectors
 from warpmem import Memory
 from warpmem.embed.hashing import HashingEmbedder
-from warpmem.errors import ModelMismatch, StoreCorrupt, WarpmemError
+from warpmem.errors import FormatError, ModelMismatch, StoreCorrupt, WarpmemError
 from warpmem.storage.directory import looks_like_store
 
 DIMENSIONS = (16, 24)
@@ -62,7 +62,11 @@ def child(path: str, seed: int, acknowledge: Callable[[bytes], None]) -> None:
 def check_whole(path: str, acknowledged: Sequence[bytes]) -> None:
     """The store is there and without a fault. Raises StoreCorrupt where it is to be repaired first."""
     if looks_like_store(path):
-        report = warpmem.verify(path)
+        try:
+            report = warpmem.verify(path)
+        except FormatError:  # it was never completely created, which the next open does
+            assert not acknowledged, "the store's format was lost"
+            return
         if not report.opened:
             raise StoreCorrupt("the store is refused, and to be repaired")
         assert report.ok, report.faults
