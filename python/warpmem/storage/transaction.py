@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
-from typing import Any
-
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
@@ -14,17 +10,17 @@ from ..errors import InputError, StoreCorrupt
 from ..ops.blank import is_blank
 from ..ops.clock import to_datetime, to_micros
 from ..ops.digest import digest16
-from ..ops.ids import KeyMaker, format_id, owner_of, owner_prefix
+from ..ops.ids import KeyMaker, format_id, owner_of
 from ..protocols import Engine
 from ..records import SPACES, LogEntry, Record, Row, RowChange, Space, StoreIdentity, Work
 from ..types import MemoryItem, Operation, Owner
 from . import codec
+from .lookups import LookupTransaction
 from .spaces import owner_spaces_key, read_space, space_key
 from .values import (
     HistoryValue,
     ItemValue,
     OwnerValue,
-    RememberedValue,
     decode,
     decode_row,
     encode,
@@ -34,10 +30,6 @@ from .values import (
     make_row,
     scope_tuple,
 )
-from .work import WorkTransaction
-
-_UUID = 16
-_FORGET_AT_ONCE = 4
 
 
 class LogState(msgspec.Struct):
@@ -49,7 +41,7 @@ class LogState(msgspec.Struct):
     owners: int = 0
 
 
-class StoreTransaction(WorkTransaction):
+class StoreTransaction(LookupTransaction):
     """Implements protocols.Transaction over an Engine. Lives on the committer thread."""
 
     def __init__(
@@ -58,8 +50,6 @@ class StoreTransaction(WorkTransaction):
         super().__init__(engine)
         self._identity = identity
         self._keys = keys
-        self._slots: dict[bytes, dict[bytes, bool]] = {}
-        self._forgotten: dict[int, bytes] = {}
         self._owner_numbers: dict[Owner, int] = {}
         self._owner_values: dict[int, OwnerValue] = {}
         self._records: dict[bytes, Record | None] = {}
@@ -101,48 +91,7 @@ class StoreTransaction(WorkTransaction):
     def made_by(self, key: bytes) -> Operation:
         return self._made_by(key)[0]
 
-    def find_duplicates(self, owner: int, digest: bytes) -> list[bytes]:
-        stored = bytes(self._read("lookup", codec.lookup_key(owner, codec.DUPLICATE, digest)) or b"")
-        return [owner_prefix(owner) + stored[at : at + _UUID] for at in range(0, len(stored), _UUID)]
-
-    def key_chain(self, owner: int, digest: bytes) -> list[tuple[int, bytes]]:
-        prefix = codec.lookup_key(owner, codec.SLOT, digest)
-        start, stop = codec.prefix_range(prefix)
-        found = set()
-        for key, value in self._engine.scan("lookup", start, stop):
-            codec.unseal("lookup", key, value)
-            found.add(key)
-        for key, live in self._slots.get(prefix, {}).items():
-            (found.add if live else found.discard)(key)
-        return [codec.read_slot_suffix(key) for key in sorted(found)]
-
-    def idempotent(self, owner: int, digest: bytes) -> tuple[int, bytes, Any] | None:
-        stored = self._read("lookup", codec.lookup_key(owner, codec.IDEMPOTENCY, digest))
-        if stored is None:
-            return None
-        value = decode(stored, RememberedValue)
-        return value.at, value.payload, value.result
-
     # ------------------------------------------------------------------------------------ changes
-
-    def remember(self, owner: int, digest: bytes, payload: bytes, result: Any, window: int) -> None:
-        self._forget_remembered(owner, self._now - window)
-        earlier = self.idempotent(owner, digest)
-        if earlier is not None:
-            self._write("lookup", codec.remembered_key(owner, earlier[0], digest), None)
-        key = codec.lookup_key(owner, codec.IDEMPOTENCY, digest)
-        self._write("lookup", key, encode(RememberedValue(self._now, payload, result)))
-        self._write("lookup", codec.remembered_key(owner, self._now, digest), b"")
-
-    def _forget_remembered(self, owner: int, before: int) -> None:
-        """Drop a few outcomes from before a time: more than one call adds, so that they cannot pile up."""
-        start = self._forgotten.get(owner, codec.remembered_key(owner, -(1 << 63), b""))
-        stop = codec.remembered_key(owner, before, b"")
-        for key, _ in itertools.islice(self._engine.scan("lookup", start, stop), _FORGET_AT_ONCE):
-            digest = codec.read_remembered_key(key)[1]
-            self._write("lookup", codec.lookup_key(owner, codec.IDEMPOTENCY, digest), None)
-            self._write("lookup", key, None)
-            self._forgotten[owner] = key + b"\0"  # where the next call of this change goes on
 
     def space(self, name: str, model_id: str, dimension: int) -> Space:
         number = SPACES.index(name)
@@ -375,25 +324,6 @@ class StoreTransaction(WorkTransaction):
         if row is not None:
             self._remove_row(old.key, old.item.version)
             self._put_row(make_row(Record(old.key, old.ordinal, retired), row.vector, row.space))
-
-    def _forget_duplicate(self, owner: int, digest: bytes, key: bytes) -> None:
-        left = [other for other in self.find_duplicates(owner, digest) if other != key]
-        self._put_duplicates(owner, digest, left)
-
-    def _remember_duplicate(self, owner: int, digest: bytes, key: bytes) -> None:
-        known = self.find_duplicates(owner, digest)
-        if key not in known:
-            self._put_duplicates(owner, digest, [*known, key])
-
-    def _put_duplicates(self, owner: int, digest: bytes, keys: Sequence[bytes]) -> None:
-        value = b"".join(key[-_UUID:] for key in keys)
-        self._write("lookup", codec.lookup_key(owner, codec.DUPLICATE, digest), value or None)
-
-    def _set_slot(self, owner: int, digest: bytes, record: Record, *, live: bool) -> None:
-        prefix = codec.lookup_key(owner, codec.SLOT, digest)
-        key = prefix + codec.slot_suffix(to_micros(record.item.valid_from, "valid_from"), record.key[4:])
-        self._write("lookup", key, b"" if live else None)
-        self._slots.setdefault(prefix, {})[key] = live
 
     def _listing_key(self, record: Record) -> bytes:
         valid_from = to_micros(record.item.valid_from, "valid_from")
