@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-K1, B = 1.2, 0.75
+K1, B = 1.2, 0.4
+WORD = "[0-9a-zA-Z\x80-\U0010ffff]+"
 
 
 class Doc(NamedTuple):
@@ -22,12 +23,12 @@ class Doc(NamedTuple):
 
 
 def terms_of(words: str) -> list[str]:
-    """Words, and behind a longer one without digits its first four letters, marked by a colon."""
+    """Words, and behind a longer one without digits its first four letters."""
     found = []
-    for word in re.findall("[0-9a-zA-Z\x80-\U0010ffff]+", words):
+    for word in re.findall(WORD, words):
         found.append(word)
         if len(word) > 4 and not re.search("[0-9]", word):
-            found.append(":" + word[:4])
+            found.append(word[:4])
     return found
 
 
@@ -44,16 +45,19 @@ class WordModel:
         """Of every row."""
         sums = {row: number(0) for row in self.docs}
         length = sum(doc.terms.total() for doc in self.docs.values())
-        idf = {}
+        if not length:
+            return sums
+        words = set(re.findall(WORD, query))
+        weights = {}
         for term in dict.fromkeys(terms_of(query)):
             n = sum(term in doc.terms for doc in self.docs.values())
-            if n:
-                weight = 2.0 if re.search("[0-9]", term) else 1.0
-                idf[term] = weight * math.log(1.0 + (len(self.docs) - n + 0.5) / (n + 0.5))
+            if n or term in words:
+                idf = math.log(1.0 + (len(self.docs) - n + 0.5) / (n + 0.5))
+                weights[term] = (2.0 if re.search("[0-9]", term) else 1.0) * idf * idf
         whole = 0.0
-        for value in idf.values():
+        for value in weights.values():
             whole += value
-        for term, value in idf.items():
+        for term, value in weights.items():
             for row, doc in self.docs.items():
                 count = doc.terms[term]
                 if count:

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 _HEAD = """Made by `python bench/locomo/run.py`. LoCoMo: Maharana et al., ACL 2024, CC BY-NC 4.0, not part of
-warpmem. Recall is the share of a question's evidence, over {} questions that have some. The weights of hybrid
-were chosen on these conversations; figures without each conversation stand below. Contexts: warpmem hybrid by
-`context(cite="number")`, all others as plain lines of number, kind, date and text in the order of the hits,
-at most fifty, counted by the same tokenizer. "Late interaction" orders the fifty best of hybrid by how well
-the token vectors of all-MiniLM-L6-v2 meet the query's, which it was not trained for; a cross-encoder was not
-to be had from a package index. mem0 runs with infer=False, threshold 0 and the same vectors, "by words too"
-with its extras (fastembed's BM25 and spaCy's lemmas)."""
+warpmem. Recall is the share of a question's evidence, over {} questions that have some. The weights of words
+and of hybrid were chosen on these conversations; figures of hybrid's without each conversation stand below.
+Contexts: warpmem hybrid by `context(cite="number")`, all others as plain lines of number, kind, date and
+text in the order of the hits, at most fifty, counted by the same tokenizer. "Late interaction" orders the
+fifty best of hybrid by how well the token vectors of all-MiniLM-L6-v2 meet the query's, which it was not
+trained for; a cross-encoder was not to be had from a package index. mem0 runs with infer=False, threshold 0
+and the same vectors, "by words too" with its extras (fastembed's BM25 and spaCy's lemmas)."""
 _NAMES = {"wordllama": "wordllama (default)", "minilm": "all-MiniLM-L6-v2", "none": "-"}
 _RECALL = {"wordllama": 0.66, "minilm": 0.72}
 _QUESTIONS = 2

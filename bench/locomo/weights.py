@@ -14,15 +14,17 @@ import numpy as np
 from recalled import GRANULARITIES, fill, questions
 
 import warpmem
-from warpmem import Ranking
 from warpmem.cli.locomo import Conversation
+from warpmem.policy.modes import PRESETS
 from warpmem.protocols import Embedder
 
 K = 10
 LEXICAL = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)
-ADJACENT = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8)
+ADJACENT = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 """As a share of the weight of lexical."""
+PRESET = PRESETS["hybrid"]
 GRID = [(lexical, round(lexical * share, 3)) for lexical in LEXICAL for share in ADJACENT]
+GRID.append((PRESET.lexical, PRESET.adjacent))
 _ALL = 4096
 
 
@@ -39,7 +41,7 @@ def shares(
                 question.question,
                 user_id=conversation.sample_id,
                 k=_ALL,
-                ranking=Ranking(lexical=4.0, adjacent=1.6),
+                ranking=PRESET,
             )
             names = ("similarity", "lexical", "adjacent")
             parts = np.array([[hit.parts[name] for name in names] for hit in hits])
@@ -69,8 +71,7 @@ def leave_one_out(conversations: Sequence[Conversation], embedders: Mapping[str,
             for table in tables.values()
         ]
         chosen[held] = int(np.mean(means, axis=0).argmax())
-    preset = warpmem.Ranking(lexical=4.0, adjacent=1.6)
-    at = GRID.index((preset.lexical, preset.adjacent))
+    at = GRID.index((PRESET.lexical, PRESET.adjacent))
     return {
         "grid": GRID,
         "weights": {

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <functional>
 #include <iterator>
+#include <unordered_set>
 #include <utility>
 
 namespace warpmem {
@@ -11,10 +12,9 @@ namespace warpmem {
 namespace {
 
 constexpr double kK1 = 1.2;
-constexpr double kB = 0.75;
-constexpr double kDigits = 2.0;
+constexpr double kB = 0.4;
+constexpr double kDigitWeight = 2.0;
 constexpr size_t kPrefix = 4;  // letters
-constexpr char kPrefixMark = '\x01';
 constexpr uint64_t kLeastDead = 4096;
 constexpr uint32_t kCounts = 4;
 constexpr uint32_t kLengths = 256;
@@ -27,7 +27,9 @@ bool is_word(unsigned char c) { return is_digit(c) || (c >= 'a' && c <= 'z') || 
 
 bool begins_letter(unsigned char c) { return (c & 0xc0) != 0x80; }
 
-// Calls `take(std::string& term, bool digits)` for every term of a text, repetitions included.
+enum class Form { kWord, kDigits, kShortened };
+
+// Calls `take(std::string& term, Form form)` for every term of a text, repetitions included.
 template <typename Take>
 void for_each_term(std::string_view text, const Take& take) {
   std::string term;
@@ -48,11 +50,10 @@ void for_each_term(std::string_view text, const Take& take) {
     }
     if (at == begin) break;
     term.assign(text.data() + begin, at - begin);
-    take(term, digits);
+    take(term, digits ? Form::kDigits : Form::kWord);
     if (letters > kPrefix && !digits) {
-      term.assign(1, kPrefixMark);
-      term.append(text.data() + begin, prefix);
-      take(term, false);
+      term.assign(text.data() + begin, prefix);
+      take(term, Form::kShortened);
     }
   }
 }
@@ -82,7 +83,7 @@ void Postings::put(int64_t row, int64_t run, uint32_t ordinal, std::string_view 
   doc.ordinal = ordinal;
   doc.terms = terms_.size();
   uint32_t length = 0;
-  for_each_term(text, [&](std::string& term, bool) {
+  for_each_term(text, [&](std::string& term, Form) {
     terms_.push_back(names_.try_emplace(std::move(term), static_cast<uint32_t>(names_.size())).first->second);
     ++length;
   });
@@ -184,18 +185,17 @@ std::vector<float> Postings::lexical_of(std::string_view text) const {
   if (length_ == 0) return sums;
   // In the text's order, which no history changes: so a sum is the same to the bit in every process.
   std::vector<std::pair<const List*, double>> terms;
-  std::vector<bool> taken(lists_.size());
+  std::unordered_set<std::string> taken;
   double whole = 0.0;
-  for_each_term(text, [&](const std::string& term, bool digits) {
+  for_each_term(text, [&](const std::string& term, Form form) {
     const auto known = names_.find(term);
-    if (known == names_.end() || taken[known->second]) return;
-    taken[known->second] = true;
-    const List& list = lists_[known->second];
-    if (list.live == 0) return;
-    const double n = list.live;
-    const double idf = (digits ? kDigits : 1.0) * std::log(1.0 + (static_cast<double>(rows_) - n + 0.5) / (n + 0.5));
-    whole += idf;
-    terms.emplace_back(&list, idf);
+    const List* list = known == names_.end() ? nullptr : &lists_[known->second];
+    const double n = list == nullptr ? 0.0 : list->live;
+    if ((n == 0.0 && form == Form::kShortened) || !taken.insert(term).second) return;
+    const double idf = std::log(1.0 + (static_cast<double>(rows_) - n + 0.5) / (n + 0.5));
+    const double weight = (form == Form::kDigits ? kDigitWeight : 1.0) * idf * idf;
+    whole += weight;
+    if (n > 0.0) terms.emplace_back(list, weight);
   });
   const double mean = static_cast<double>(length_) / static_cast<double>(rows_);
   const auto share_of = [mean](uint32_t count, uint32_t length) {
@@ -206,8 +206,8 @@ std::vector<float> Postings::lexical_of(std::string_view text) const {
   for (uint32_t count = 1; count < kCounts; ++count) {
     for (uint32_t length = 1; length < kLengths; ++length) shares[count * kLengths + length] = share_of(count, length);
   }
-  for (const auto& [list, idf] : terms) {
-    const auto weight = static_cast<float>(idf / whole);
+  for (const auto& [list, part] : terms) {
+    const auto weight = static_cast<float>(part / whole);
     for (const Posting& posting : list->postings) {
       const uint32_t length = lengths_[posting.row];
       if (length == 0) continue;  // a removed row

@@ -1,14 +1,17 @@
 // One owner's words: which rows hold which, how often, and which rows stand around which. Scored by BM25 (Robertson and Zaragoza, "The Probabilistic
 // Relevance Framework: BM25 and Beyond", 2009) with the inverse document frequency of Lucene, which is never negative:
 //
-//   lexical(q, d)  = sum over the distinct terms t of q of  idf(t) * tf(t, d) / (tf(t, d) + k1 * (1 - b + b * |d| / mean |d|))
-//   idf(t)         = ln(1 + (N - n(t) + 1/2) / (n(t) + 1/2)), twice for a term with a digit,      k1 = 1.2, b = 0.75
+//   lexical(q, d)  = sum over the distinct terms t of q of  w(t) * tf(t, d) / (tf(t, d) + k1 * (1 - b + b * |d| / mean |d|)),      k1 = 1.2, b = 0.4
+//   w(t)           = idf(t)^2, twice for a term with a digit
+//   idf(t)         = ln(1 + (N - n(t) + 1/2) / (n(t) + 1/2))
 //   adjacent(q, d) = lexical of the rows just before and after d in its run, and half of that of the next but one
 //
-// lexical is divided by the sum of idf over the terms of q that any row holds: so it lies in [0, 1), whatever the query's length.
+// lexical is divided by the sum of w over the terms of q, so it lies in [0, 1), whatever the query's length. Words of q that no row holds are
+// among these: the more there are, the less the others tell.
 //
 // A word is a term, and so are its first four letters if it has more and no digit: that finds inflected forms in many languages without knowing any, and
-// such a word counts for two. So does a word with a digit, which has no shorter form, or ids would weigh less than ordinary words.
+// such a word counts for two. So does a word with a digit, which has no shorter form, or ids would weigh less than ordinary words. A word of four letters
+// is the same term as the first four of a longer one, so "play" and "playing" meet. First letters of a word of q that no row holds are left out.
 // Text is UTF-8 in which everything but ASCII letters, digits and bytes above 0x7f separates words; ingest/words.py makes it so.
 //
 // Not thread-safe. A change that throws std::bad_alloc leaves the object fit for nothing but its end.

@@ -126,13 +126,37 @@ TEST(scores_are_bm25) {
   postings.put(0, Postings::kNoRun, 0, "tower tower tea");
   postings.put(1, Postings::kNoRun, 0, "tea");
   postings.put(2, Postings::kNoRun, 0, "");
-  const auto idf = [](double n) { return std::log(1.0 + (3.0 - n + 0.5) / (n + 0.5)); };
-  const auto share = [](double count, double length) { return count / (count + 1.2 * (0.25 + 0.75 * length / 2.0)); };
-  const double whole = 2 * idf(1) + idf(2);  // tower, its first four letters, tea
+  const auto weight = [](double n) { return std::pow(std::log(1.0 + (3.0 - n + 0.5) / (n + 0.5)), 2.0); };
+  const auto share = [](double count, double length) { return count / (count + 1.2 * (0.6 + 0.4 * length / 2.0)); };
+  const double whole = 2 * weight(1) + weight(2) + weight(0);  // tower, its first four letters, tea, unheard
   const auto found = postings.score("tea tower tea unheard", 1.0f, 0.0f, 9, {});
   CHECK_EQ(found.best.size(), size_t{2});
-  CHECK(std::abs(found.best[0].lexical - (2 * idf(1) * share(2, 5) + idf(2) * share(1, 5)) / whole) < 1e-6);
-  CHECK(std::abs(found.best[1].lexical - idf(2) * share(1, 1) / whole) < 1e-6);
+  CHECK(std::abs(found.best[0].lexical - (2 * weight(1) * share(2, 5) + weight(2) * share(1, 5)) / whole) < 1e-6);
+  CHECK(std::abs(found.best[1].lexical - weight(2) * share(1, 1) / whole) < 1e-6);
+}
+
+TEST(a_word_of_four_letters_is_what_longer_ones_begin_with) {
+  Postings postings;
+  postings.put(0, Postings::kNoRun, 0, "playing");
+  postings.put(1, Postings::kNoRun, 0, "play tea");
+  postings.put(2, Postings::kNoRun, 0, "tea");
+  CHECK_EQ(postings.score("play", 1.0f, 0.0f, 9, {}).best.size(), size_t{2});
+  CHECK_EQ(postings.score("plays", 1.0f, 0.0f, 9, {}).best.size(), size_t{2});
+  CHECK_EQ(postings.score("pla", 1.0f, 0.0f, 9, {}).best.size(), size_t{0});
+}
+
+TEST(words_that_no_row_holds_take_their_share_whoever_held_them) {
+  Postings postings;
+  postings.put(0, Postings::kNoRun, 0, "tea");
+  postings.put(1, Postings::kNoRun, 0, "milk");
+  const float alone = postings.score("tea", 1.0f, 0.0f, 9, {}).best[0].lexical;
+  const float among = postings.score("tea unheard", 1.0f, 0.0f, 9, {}).best[0].lexical;
+  CHECK(among < 0.5f * alone);
+  CHECK(postings.score("tea unheard plays play plays", 1.0f, 0.0f, 9, {}).best[0].lexical ==
+        postings.score("tea unheard play plays", 1.0f, 0.0f, 9, {}).best[0].lexical);
+  postings.put(2, Postings::kNoRun, 0, "unheard");
+  postings.remove(2);
+  CHECK(postings.score("tea unheard", 1.0f, 0.0f, 9, {}).best[0].lexical == among);
 }
 
 TEST(a_word_with_a_digit_counts_for_two) {

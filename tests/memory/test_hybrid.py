@@ -88,6 +88,33 @@ def test_who_is_not_of_the_run_is_no_neighbour(memory: Memory, other: dict[str, 
     assert texts(memory.search("tower", user_id="u", ranking=ranking)) == ["tower", "sunset"]
 
 
+def test_a_word_of_four_letters_meets_longer_ones(memory: Memory) -> None:
+    memory.add_many(["Ada was playing.", "Ben plays chess.", "Play it again.", "A plan."], user_id="u")
+    for query in ("play", "played"):
+        found = texts(memory.search(query, user_id="u", mode="lexical"))
+        assert sorted(found) == ["Ada was playing.", "Ben plays chess.", "Play it again."]
+
+
+def test_a_name_does_not_outweigh_meaning_where_no_item_holds_the_other_words() -> None:
+    with warpmem.open(dimension=DIM) as memory:
+        for i in range(6):
+            memory.add(f"Ada likes her garden, {i}.", user_id="u", run_id="r", vector=np.eye(DIM)[0])
+        memory.add("There is a violin at home.", user_id="u", run_id="s", vector=np.eye(DIM)[1])
+        asked = "Which instruments does Ada practise?"
+        hits = memory.search(asked, vector=np.eye(DIM)[1], user_id="u", mode="hybrid")
+        assert hits[0].item.text == "There is a violin at home."
+
+
+def test_a_rare_word_outweighs_several_frequent_ones(memory: Memory) -> None:
+    common = "so to the old ox by a red inn"
+    for i in range(10):
+        memory.add(f"{common} {i}", user_id="u")
+        memory.add(f"nine lines of other words, {i}", user_id="u")
+    rare = "heron in nine short words that all are new"
+    memory.add(rare, user_id="u")
+    assert memory.search(f"{common} heron", user_id="u", mode="lexical")[0].item.text == rare
+
+
 def test_a_store_of_given_vectors_is_searched_by_words_without_one() -> None:
     with warpmem.open(dimension=DIM) as memory:
         for i, text in enumerate(NOTES):

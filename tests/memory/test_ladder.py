@@ -19,8 +19,8 @@ from warpmem.embed.hashing import HashingEmbedder
 from warpmem.errors import DeadlineExceeded, ModelError, Overloaded
 from warpmem.ops.cancel import Cancellation, current
 
-BOTH = Ranking(lexical=4.0, adjacent=1.6)
-WORDS = Ranking(similarity=0.0, lexical=4.0, adjacent=1.6)
+BOTH = Ranking(lexical=3.5, adjacent=2.0)  # hybrid's weights
+WORDS = Ranking(similarity=0.0, lexical=3.5, adjacent=2.0)
 QUESTION = "what does note 7 say of cellos"
 
 
