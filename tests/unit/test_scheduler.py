@@ -98,6 +98,31 @@ def test_who_comes_back_first_waits_a_moment_for_the_others() -> None:
     assert batches == [["other"], [0], [1, 2], [3]]
 
 
+def test_a_free_slot_refuses_nobody_for_what_the_other_does() -> None:
+    """One after the other, beside a batch of many tokens: each came when a slot was free."""
+    held, begun = threading.Event(), threading.Event()
+
+    def run(kind: Hashable, works: Sequence[Any]) -> list[Any]:
+        time.sleep(0.5 if kind == "held" else 0.05)
+        if works == ["other"]:
+            begun.set()
+            assert held.wait(10)
+        return list(works)
+
+    scheduler = Scheduler(run, parallel=lambda: 2)
+    scheduler.submit([0], [10_000], kind="held")
+    scheduler.submit([0], [10])
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(scheduler.submit, ["other"], [10_000], kind="held")
+        assert begun.wait(10)
+        try:
+            for n in range(8):
+                assert scheduler.submit([n], [10], timeout=0.2) == [n]
+        finally:
+            held.set()
+        assert other.result(5) == ["other"]
+
+
 def test_all_slots_of_an_endpoint_are_used() -> None:
     device = Device(parallel=3, seconds=0.05)
     scheduler = Scheduler(device.run, parallel=lambda: 3, batch_tokens=1)

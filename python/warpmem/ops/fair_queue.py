@@ -117,6 +117,7 @@ class FairQueue:
         """Tokens of batches that were taken and are not done."""
         self._gathers_until = -float("inf")
         self._gathers = 0
+        self._gathered = 0.0
         self._lanes = tuple(_Lane() for _ in LANES)
         self._number = 0
 
@@ -153,9 +154,10 @@ class FairQueue:
         """Let a request wait. Raises Overloaded when there is no room for it, or it could not be in time."""
         self.offer_all([request], now)
 
-    def offer_all(self, requests: Sequence[Request], now: float) -> None:
-        """Let all of them wait, or none and Overloaded."""
-        idle = not (self.tokens or self.running)
+    def offer_all(self, requests: Sequence[Request], now: float, *, at_once: bool = False) -> None:
+        """Let all of them wait, or none and Overloaded. at_once: they could be served now and wait for others
+        a moment only, so what is being served is no reason to refuse them."""
+        idle = at_once or not (self.tokens or self.running)
         try:
             for request in requests:
                 request.tries = idle
@@ -232,12 +234,16 @@ class FairQueue:
     def gather(self, tokens: int, seconds: float, now: float) -> None:
         """A batch of so many tokens was answered, after so long."""
         self._gathers = tokens
+        self._gathered = seconds
         self._gathers_until = now + min(_GATHER * seconds, _LONGEST_GATHER)
 
-    def pause(self, serving: int, now: float) -> float:
-        """Seconds that the next batch still waits for more, while so many are being served. None while the
-        device is idle or a second slot is free, and none once as much waits as was answered."""
+    def pause(self, serving: int, now: float, deadline: float) -> float:
+        """Seconds that who has this deadline still waits for others to share a batch, while so many are being
+        served: 0 while the device is idle or a second slot is free, once as much waits as was answered, and
+        where the answer is wanted before two such batches could be served."""
         if serving != self.slots - 1 or not serving or self.tokens >= self._gathers:
+            return 0.0
+        if deadline - now < 2 * self._gathered:
             return 0.0
         return max(0.0, self._gathers_until - now)
 

@@ -99,15 +99,15 @@ class Scheduler:
         cancellation = current.get()
         if cancellation is not None:
             cancellation.check()
+        deadline = FOREVER if timeout is None else self._clock() + timeout
         if len(works) == 1:
             with self._lock:
-                idle = not self._queue.tokens and self._is_free() and not self._pause()
+                idle = self._is_idle() and not self._pause(deadline)
                 if idle:
                     self._serving += 1
                     self._queue.running += tokens[0]
             if idle:
                 return self._serve_at_once(works, tokens[0], kind, lane, charge)
-        deadline = FOREVER if timeout is None else self._clock() + timeout
         call = Call(len(works), charge)
         each = bytes // max(1, len(works))
         requests = [
@@ -124,7 +124,7 @@ class Scheduler:
         ]
         with self._lock:
             try:
-                self._queue.offer_all(requests, self._clock())
+                self._queue.offer_all(requests, self._clock(), at_once=len(works) == 1 and self._is_idle())
             except Overloaded:
                 self._refused[lane] += 1
                 raise
@@ -245,7 +245,7 @@ class Scheduler:
                     return None
                 if cancellation is not None:
                     cancellation.check()
-                pause = self._leads(call)
+                pause = self._leads(call, deadline)
                 if not pause and self._take(call):
                     continue
                 batch = call.batch
@@ -291,7 +291,7 @@ class Scheduler:
     def _is_free(self) -> bool:
         return self._serving < self._slots()
 
-    def _leads(self, call: Call) -> float:
+    def _leads(self, call: Call, deadline: float) -> float:
         """Seconds after which a call's thread is to take the next batch; forever where another's is."""
         if self._gatherer is call:
             self._gatherer = None
@@ -299,14 +299,17 @@ class Scheduler:
                 self._wake_one()
         if call.batch is not None or not call.waiting or not self._is_free():
             return FOREVER
-        pause = self._pause()
+        pause = self._pause(deadline)
         if pause and self._gatherer is not None:
             return FOREVER
         self._gatherer = call if pause else None
         return pause
 
-    def _pause(self) -> float:
-        return self._queue.pause(self._serving, self._clock())
+    def _is_idle(self) -> bool:
+        return not self._queue.tokens and self._is_free()
+
+    def _pause(self, deadline: float) -> float:
+        return self._queue.pause(self._serving, self._clock(), deadline)
 
     def _note(self, lane: str, requests: int, tokens: int, seconds: float, failed: bool) -> None:
         self._serving -= 1
