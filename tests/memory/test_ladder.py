@@ -14,13 +14,14 @@ import pytest
 from numpy.typing import NDArray
 
 import warpmem
-from warpmem import Memory, Ranking, Scope
+from warpmem import Memory, Scope
 from warpmem.embed.hashing import HashingEmbedder
 from warpmem.errors import DeadlineExceeded, ModelError, Overloaded
 from warpmem.ops.cancel import Cancellation, current
+from warpmem.policy import modes
 
-BOTH = Ranking(lexical=3.5, adjacent=2.0)  # hybrid's weights
-WORDS = Ranking(similarity=0.0, lexical=3.5, adjacent=2.0)
+BOTH = modes.PRESETS["hybrid"]
+WORDS = modes.replaced(BOTH, similarity=0.0)
 QUESTION = "what does note 7 say of cellos"
 
 

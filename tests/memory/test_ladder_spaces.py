@@ -10,11 +10,12 @@ import pytest
 
 import warpmem
 from image_models import BLUE, RED, ColourEmbedder, ColourTextEmbedder, picture
-from warpmem import Memory, Ranking
+from warpmem import Memory
 from warpmem.embed.hashing import HashingEmbedder
 from warpmem.errors import Overloaded
+from warpmem.policy import modes
 
-WORDS = Ranking(similarity=0.0, lexical=4.0, adjacent=1.6)
+WORDS = modes.replaced(modes.PRESETS["hybrid"], similarity=0.0)
 
 
 class Filling:
