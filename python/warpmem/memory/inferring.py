@@ -22,8 +22,9 @@ from ..types.graph import RELATION
 from .costs import CostLedger
 from .digests import Digests
 from .paid import Paid
-from .reader import Reader, SearchOptions
+from .reader import Reader
 from .revocation import Revocations
+from .searches import Searches
 from .vectors import in_background
 from .writer import Defaults, Writer
 
@@ -119,11 +120,11 @@ class Inferring:
         texts = [record.item.text for record in window if record.item.text]
         if not texts:
             return []
-        options = SearchOptions(
-            k=_NEAREST, kinds=KINDS, quarantined=any(record.item.quarantined for record in window)
-        )
+        hidden = any(record.item.quarantined for record in window)
+        scopes = [(scope,)] * len(texts)
+        asked = Searches(scopes=scopes, queries=texts, k=_NEAREST, kinds=KINDS, quarantined=hidden)
         try:
-            found = self._reader.search(texts, None, [(scope,)] * len(texts), options)
+            found = self._reader.search(asked)
         except InvalidText:  # a message without a token: nothing is near to it
             return []
         nearest: dict[str, tuple[float, MemoryItem]] = {}

@@ -16,21 +16,15 @@ from ..types import Hit, Media, Ranking, Scope, SearchResult
 from . import arguments
 from .deadline import Deadline
 from .division import Shares
-from .reader import Reader, SearchOptions
+from .reader import Reader
+from .searches import Searches
 from .spaces import OtherSpace, Spaces
 
 
 class Searching(Protocol):
     """What answers searches: the Reader of one space, or several together."""
 
-    def search(
-        self,
-        queries: Sequence[str] | None,
-        vectors: Any,
-        scopes: Sequence[Sequence[Scope]],
-        options: SearchOptions,
-        deadline: Deadline | None = None,
-    ) -> list[SearchResult]: ...
+    def search(self, asked: Searches, deadline: Deadline | None = None) -> list[SearchResult]: ...
 
 
 class JointReader:
@@ -49,75 +43,63 @@ class JointReader:
         self._spaces = spaces
         self._log = log
 
-    def search(
-        self,
-        queries: Sequence[str] | None,
-        vectors: Any,
-        scopes: Sequence[Sequence[Scope]],
-        options: SearchOptions,
-        deadline: Deadline | None = None,
-    ) -> list[SearchResult]:
+    def search(self, asked: Searches, deadline: Deadline | None = None) -> list[SearchResult]:
         """As Reader.search."""
-        ranking = modes.weights(options.mode, options.ranking)
-        asked: list[tuple[Reader, Ranking]] = []
+        ranking = modes.weights(asked.mode, asked.ranking)
+        places: list[tuple[Reader, Ranking]] = []
         own = ranking.spaces.get("text", 1.0) != 0
-        if vectors is None and queries is not None:
+        if asked.vectors is None and asked.queries is not None:
             for space in self._spaces:
-                weights = _weights(space.name, space.embeds_texts, ranking, options)
+                weights = _weights(space.name, space.embeds_texts, ranking, asked)
                 if weights is not None and space.exists():
-                    asked.append((space.reader, weights))
-            texts = _weights("text", self._embeds_texts, ranking, options)
+                    places.append((space.reader, weights))
+            texts = _weights("text", self._embeds_texts, ranking, asked)
             if texts is not None:
-                asked.insert(0, (self._texts, texts))
-        if own and not asked:  # it knows what is wrong
-            asked.append((self._texts, _of_space(ranking, "text")))
-        if not asked:
+                places.insert(0, (self._texts, texts))
+        if own and not places:  # it knows what is wrong
+            places.append((self._texts, _of_space(ranking, "text")))
+        if not places:
             raise InputError("the ranking leaves out every space that this search could be asked of")
-        if len(asked) > 1:
-            _check_joinable(ranking, options)
+        if len(places) > 1:
+            _check_joinable(ranking, asked)
         # For all of them one moment and one time that is left.
-        now = to_datetime(self._log.now()) if options.now is None else options.now
-        options = msgspec.structs.replace(options, mode=None, now=now)
-        deadline = deadline or Deadline(options.deadline)
-        if len(asked) == 1:
-            reader, weights = asked[0]
-            return reader.search(
-                queries, vectors, scopes, msgspec.structs.replace(options, ranking=weights), deadline
-            )
-        assert queries is not None  # a vector asks the texts alone
-        found = _alike(asked, queries, scopes, options, deadline)
-        shares: Sequence[Shares] = options.shares or (None,) * len(scopes)
+        now = to_datetime(self._log.now()) if asked.now is None else asked.now
+        asked = msgspec.structs.replace(asked, mode=None, now=now)
+        deadline = deadline or Deadline(asked.deadline)
+        if len(places) == 1:
+            reader, weights = places[0]
+            return reader.search(msgspec.structs.replace(asked, ranking=weights), deadline)
+        found = _alike(places, asked, deadline)
+        shares: Sequence[Shares] = asked.shares or (None,) * len(asked.scopes)
         return [
-            _merged(results, whose, options.k, own)
-            for *results, whose, own in zip(*found, scopes, shares, strict=True)
+            _merged(results, whose, asked.k, own)
+            for *results, whose, own in zip(*found, asked.scopes, shares, strict=True)
         ]
 
 
 def _alike(
-    asked: Sequence[tuple[Reader, Ranking]],
-    queries: Sequence[str],
-    scopes: Sequence[Sequence[Scope]],
-    options: SearchOptions,
-    deadline: Deadline,
+    places: Sequence[tuple[Reader, Ranking]], asked: Searches, deadline: Deadline
 ) -> list[list[SearchResult]]:
     """What each space finds, by scores that may be compared: a part that one of them has to leave out under
     load is left out of all, and a space that has no other is named in `degraded`. Raises as Reader.search."""
     made: list[Any] = []
     lost: tuple[str, ...] = ()
-    for reader, weights in asked:
-        vectors = reader.embedded(queries, scopes, weights, options, deadline) if weights.similarity else None
-        if weights.similarity and vectors is None:
-            lost = ("dense",)
-            asked = [(each, modes.replaced(own, similarity=0.0)) for each, own in asked]
-            made = [None] * len(asked)
-            break
+    for reader, weights in places:
+        vectors = None
+        if weights.similarity:
+            vectors = reader.embedded(msgspec.structs.replace(asked, ranking=weights), deadline)
+            if vectors is None:
+                lost = ("dense",)
+                places = [(each, modes.replaced(own, similarity=0.0)) for each, own in places]
+                made = [None] * len(places)
+                break
         made.append(vectors)
-    found = _each(asked, made, queries, scopes, options, deadline)
+    found = _each(places, made, asked, deadline)
     if any("lexical" in result.degraded for results in found for result in results):
-        lost = ("lexical", *(reader.space for reader, weights in asked if not weights.similarity))
-        able = [i for i, (_, weights) in enumerate(asked) if weights.similarity]
-        asked = [(asked[i][0], modes.replaced(asked[i][1], lexical=0.0, adjacent=0.0)) for i in able]
-        found = _each(asked, [made[i] for i in able], queries, scopes, options, deadline)
+        lost = ("lexical", *(reader.space for reader, weights in places if not weights.similarity))
+        able = [i for i, (_, weights) in enumerate(places) if weights.similarity]
+        places = [(places[i][0], modes.replaced(places[i][1], lexical=0.0, adjacent=0.0)) for i in able]
+        found = _each(places, [made[i] for i in able], asked, deadline)
     for results in found:
         for result in results:
             result.degraded = lost
@@ -125,16 +107,11 @@ def _alike(
 
 
 def _each(
-    asked: Sequence[tuple[Reader, Ranking]],
-    made: Sequence[Any],
-    queries: Sequence[str],
-    scopes: Sequence[Sequence[Scope]],
-    options: SearchOptions,
-    deadline: Deadline,
+    places: Sequence[tuple[Reader, Ranking]], made: Sequence[Any], asked: Searches, deadline: Deadline
 ) -> list[list[SearchResult]]:
     return [
-        reader.search(queries, vectors, scopes, msgspec.structs.replace(options, ranking=weights), deadline)
-        for (reader, weights), vectors in zip(asked, made, strict=True)
+        reader.search(msgspec.structs.replace(asked, ranking=weights, vectors=vectors), deadline)
+        for (reader, weights), vectors in zip(places, made, strict=True)
     ]
 
 
@@ -145,33 +122,27 @@ class MediaReader:
         self._space = space
         self._media = media
 
-    def search(
-        self,
-        queries: Sequence[str] | None,
-        vectors: Any,
-        scopes: Sequence[Sequence[Scope]],
-        options: SearchOptions,
-        deadline: Deadline | None = None,
-    ) -> list[SearchResult]:
+    def search(self, asked: Searches, deadline: Deadline | None = None) -> list[SearchResult]:
         """As Reader.search, of one query."""
-        deadline = deadline or Deadline(options.deadline)
-        ranking = _of_space(modes.weights(options.mode, options.ranking), self._space.name)
+        deadline = deadline or Deadline(asked.deadline)
+        ranking = _of_space(modes.weights(asked.mode, asked.ranking), self._space.name)
         deadline.check("embedding the query")
-        owners = [tuple(scope.owner for scope in each) for each in scopes]
-        made = self._space.of_media([self._media] * len(scopes), "query", owners, deadline.left())
+        owners = [tuple(scope.owner for scope in each) for each in asked.scopes]
+        media = [self._media] * len(asked.scopes)
+        made = self._space.of_media(media, "query", owners, deadline.left())
         self._space.exists()
-        options = msgspec.structs.replace(options, mode=None, ranking=ranking)
-        return self._space.reader.search(None, made, scopes, options, deadline)
+        asked = msgspec.structs.replace(asked, queries=None, vectors=made, mode=None, ranking=ranking)
+        return self._space.reader.search(asked, deadline)
 
 
-def _weights(name: str, embeds_texts: bool, ranking: Ranking, options: SearchOptions) -> Ranking | None:
+def _weights(name: str, embeds_texts: bool, ranking: Ranking, asked: Searches) -> Ranking | None:
     """Those of a text query in a space; None where it is not asked."""
     if not ranking.spaces.get(name, 1.0):
         return None
     if embeds_texts:
         return _of_space(ranking, name)
     wordy = all(own.lexical or own.adjacent for own in (ranking, *ranking.by_kind.values()))
-    if not wordy or options.min_similarity is not None:
+    if not wordy or asked.min_similarity is not None:
         return None
     return _scaled(ranking, 0.0)
 
@@ -188,16 +159,16 @@ def _scaled(ranking: Ranking, factor: float) -> Ranking:
     )
 
 
-def _check_joinable(ranking: Ranking, options: SearchOptions) -> None:
+def _check_joinable(ranking: Ranking, asked: Searches) -> None:
     """Raises InputError for what has no meaning over several spaces."""
     what = None
-    if options.return_vectors is not None:
+    if asked.return_vectors is not None:
         what = "return_vectors"
     elif ranking.diversity:
         what = "diversity"  # vectors of two models have no cosine
     if what is not None:
         raise InputError(f"{what} is for one space: leave the others out with Ranking(spaces={{...: 0}})")
-    for shares in options.shares or ():
+    for shares in asked.shares or ():
         owners = {share.scope.owner for share in shares or ()}
         if shares and any(share.quota is not None for share in shares) and len(owners) < len(shares):
             raise InputError(

@@ -33,7 +33,7 @@ from . import arguments
 from .condensing import Condenser, check_way
 from .deadline import Deadline
 from .joint import JointReader, MediaReader, Searching
-from .reader import SearchOptions
+from .searches import Searches
 
 if TYPE_CHECKING:
     from .browser import Browser
@@ -126,8 +126,9 @@ class Readable:
             scopes, arguments.one_scope(scope, user_id, agent_id, run_id, corpus_id)
         )
         mode = modes.chosen(mode, ranking, query, vector, self._config.mode)
-        options = SearchOptions(
-            k=k, filters=filters, kinds=kinds, ranking=ranking, min_similarity=min_similarity, as_of=as_of,
+        asked = Searches(
+            scopes=(whose,), queries=None if query is None else (query,), vectors=vector, k=k,
+            filters=filters, kinds=kinds, ranking=ranking, min_similarity=min_similarity, as_of=as_of,
             known_at=known_at, during=during, mode=mode, rerank=rerank, now=now, deadline=deadline,
             explain=explain, return_vectors=return_vectors, quarantined=quarantined,
             shares=None if shares is None else (shares,),
@@ -137,7 +138,7 @@ class Readable:
             if query is not None or vector is not None or (image is not None and audio is not None):
                 raise InputError("search for a text or vector, or for one image or audio")
             like = self._like("audio", audio) if image is None else self._like("image", image)
-        return self._find(None if query is None else (query,), vector, (whose,), options, like)[0]
+        return self._find(asked, like)[0]
 
     def _joint(self, serving: Serving) -> Searching:
         if not self._spaces:
@@ -178,29 +179,23 @@ class Readable:
         self._check_open()
         whose, shares = arguments.scopes_each(scopes, queries)
         mode = modes.chosen(mode, ranking, queries, vectors, self._config.mode)
-        options = SearchOptions(
-            k=k, filters=filters, kinds=kinds, ranking=ranking, min_similarity=min_similarity, as_of=as_of,
+        asked = Searches(
+            scopes=whose, queries=queries, vectors=vectors, k=k, filters=filters, kinds=kinds,
+            ranking=ranking, min_similarity=min_similarity, as_of=as_of,
             known_at=known_at, during=during, mode=mode, rerank=rerank, now=now, deadline=deadline,
             explain=explain, return_vectors=return_vectors, quarantined=quarantined, shares=shares,
         )  # fmt: skip
-        return tuple(self._find(queries, vectors, whose, options) if whose else ())
+        return tuple(self._find(asked) if whose else ())
 
-    def _find(
-        self,
-        queries: Sequence[str] | None,
-        vectors: Any,
-        scopes: Sequence[Sequence[Scope]],
-        options: SearchOptions,
-        like: MediaReader | None = None,
-    ) -> list[SearchResult]:
+    def _find(self, asked: Searches, like: MediaReader | None = None) -> list[SearchResult]:
         tracer = self._tracer
         try:
             with (
-                NO_SPAN if tracer is None else tracer.span("search", queries=len(scopes)) as span,
+                NO_SPAN if tracer is None else tracer.span("search", queries=len(asked.scopes)) as span,
                 self._current.use() as serving,
             ):
                 reader = self._joint(serving) if like is None else like
-                found = self._reranking.search(reader, queries, vectors, scopes, options)
+                found = self._reranking.search(reader, asked)
                 if tracer is not None:
                     skipped = ",".join(sorted({part for result in found for part in result.degraded}))
                     span.set(hits=sum(map(len, found)), degraded=skipped)

@@ -5,10 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Sequence
-from datetime import datetime, timedelta
-from typing import Any, Literal
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,32 +27,11 @@ from .division import Division, Joined, Shares
 from .ladder import Ladder
 from .masks import FilterMasks, Mask
 from .scoring import least_similarity, params_of, parts_of
+from .searches import Searches
 from .vectors import Vectors
 
 _TRIES = 16
 _SPARE = 64
-
-
-class SearchOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What search and search_many take beside queries and scopes; see Memory.search. shares: of each query
-    its scopes with their weights, where any has some."""
-
-    k: int = 10
-    filters: Any = None
-    kinds: Sequence[str] | None = None
-    ranking: Ranking | None = None
-    min_similarity: float | None = None
-    as_of: datetime | None = None
-    known_at: datetime | None = None
-    during: tuple[datetime | None, datetime | None] | None = None
-    mode: str | None = None
-    rerank: Any = None
-    now: datetime | None = None
-    deadline: float | timedelta | None = None
-    explain: bool = False
-    return_vectors: Literal["numpy", "dlpack"] | None = None
-    quarantined: bool = False
-    shares: Sequence[Shares] | None = None
 
 
 class Reader:
@@ -88,46 +64,40 @@ class Reader:
 
     # -------------------------------------------------------------------------------------- search
 
-    def search(
-        self,
-        queries: Sequence[str] | None,
-        vectors: Any,
-        scopes: Sequence[Sequence[Scope]],
-        options: SearchOptions,
-        deadline: Deadline | None = None,
-    ) -> list[SearchResult]:
+    def search(self, asked: Searches, deadline: Deadline | None = None) -> list[SearchResult]:
         """One result for each query over its scopes, in one scan. `rerank` is not looked at. `deadline`: one
-        that has begun already, instead of the options'."""
+        that has begun already, instead of its own."""
         started = time.perf_counter()
-        deadline = deadline or Deadline(options.deadline)
-        k = arguments.check_count(options.k, "k")
-        _check_forms(options)
-        ranking = modes.weights(options.mode, options.ranking)
-        shares: Sequence[Shares] = options.shares or (None,) * len(scopes)
+        queries, vectors, scopes = asked.queries, asked.vectors, asked.scopes
+        deadline = deadline or Deadline(asked.deadline)
+        k = arguments.check_count(asked.k, "k")
+        _check_forms(asked)
+        ranking = modes.weights(asked.mode, asked.ranking)
+        shares: Sequence[Shares] = asked.shares or (None,) * len(scopes)
         depth = k
         if ranking.diversity:
             widest = max(len(each) if own is None else 1 for each, own in zip(scopes, shares, strict=True))
             depth = max(k, min(diversity.candidates(k), MAX_K // widest))
-        kinds = None if options.kinds is None else arguments.check_kinds(options.kinds)
+        kinds = None if asked.kinds is None else arguments.check_kinds(asked.kinds)
         division = Division(ranking, kinds)
         if division.by_text and queries is None:
             raise InputError("a search by words or entities needs a query text")
-        blind = division.text_alone and vectors is None and options.min_similarity is None
-        compiled = None if options.filters is None else compile_filter(options.filters)
-        now = self._log.now() if options.now is None else to_micros(options.now, "now")
-        at = now if options.as_of is None else to_micros(options.as_of, "as_of")
+        blind = division.text_alone and vectors is None and asked.min_similarity is None
+        compiled = None if asked.filters is None else compile_filter(asked.filters)
+        now = self._log.now() if asked.now is None else to_micros(asked.now, "now")
+        at = now if asked.as_of is None else to_micros(asked.as_of, "as_of")
         since = None
-        if options.during is not None:
-            if options.as_of is not None:
+        if asked.during is not None:
+            if asked.as_of is not None:
                 raise InputError("give as_of or during, not both")
-            since, at = arguments.check_period(options.during, "during")
-        known_at = None if options.known_at is None else to_micros(options.known_at, "known_at")
+            since, at = arguments.check_period(asked.during, "during")
+        known_at = None if asked.known_at is None else to_micros(asked.known_at, "known_at")
         degraded: tuple[str, ...] = ()
         pace = self._pace(scopes) if division.hybrid else None
-        reserve = pace if options.min_similarity is None else None
+        reserve = pace if asked.min_similarity is None else None
         embedded = None
         if not blind:
-            embedded = self._query_vectors(queries, vectors, scopes, deadline, reserve)
+            embedded = self._query_vectors(asked, deadline, reserve)
             if embedded is None:
                 ranking = self._ladder.by_words_alone(ranking, deadline)
                 blind, degraded = True, ("dense",)
@@ -138,7 +108,7 @@ class Reader:
         if degraded:
             division = Division(ranking, kinds)
         pieces = [division.pieces(each, own) for each, own in zip(scopes, shares, strict=True)]
-        least = least_similarity(options.min_similarity)
+        least = least_similarity(asked.min_similarity)
         params = [params_of(piece.ranking, least, now) for each in pieces for piece in each]
         words = queries if division.by_text and queries is not None else ("",) * len(scopes)
         prepared = time.perf_counter()
@@ -149,7 +119,7 @@ class Reader:
             requests = [
                 SearchRequest(
                     embedded[i], self._parts(piece.scopes, compiled, masks, spare), at, known_at, piece.kinds,
-                    words[i], options.quarantined, piece.but, since,
+                    words[i], asked.quarantined, piece.but, since,
                 )
                 for i, each in enumerate(pieces)
                 for piece in each
@@ -186,39 +156,28 @@ class Reader:
         for i, each in enumerate(pieces):
             mine = list(itertools.islice(answers, len(each)))
             joined = division.joined(each, mine, records, depth, shares[i])
-            hits, kept = self._hits(joined, records, scopes[i], ranking, k, now, options.explain, blind)
+            hits, kept = self._hits(joined, records, scopes[i], ranking, k, now, asked.explain, blind)
             done = time.perf_counter()
             timings = {"prepare": prepared - started, "scan": scanned - prepared, "fetch": done - scanned}
             result = SearchResult(hits, self._backend, plan, degraded, timings)
-            if options.return_vectors is not None:
+            if asked.return_vectors is not None:
                 result.vectors = self._stored_vectors(kept)
             results.append(result)
         return results
 
-    def embedded(
-        self,
-        queries: Sequence[str],
-        scopes: Sequence[Sequence[Scope]],
-        ranking: Ranking,
-        options: SearchOptions,
-        deadline: Deadline,
-    ) -> NDArray[np.float32] | None:
+    def embedded(self, asked: Searches, deadline: Deadline) -> NDArray[np.float32] | None:
         """(n, dimension) float32 of queries, which may be given to `search` as vectors; None where that would
         be answered by words alone. Raises as `search` where it has nothing to answer by."""
-        kinds = None if options.kinds is None else arguments.check_kinds(options.kinds)
-        hybrid = Division(ranking, kinds).hybrid and options.min_similarity is None
-        return self._query_vectors(queries, None, scopes, deadline, self._pace(scopes) if hybrid else None)
+        kinds = None if asked.kinds is None else arguments.check_kinds(asked.kinds)
+        hybrid = Division(modes.weights(asked.mode, asked.ranking), kinds).hybrid
+        reserve = self._pace(asked.scopes) if hybrid and asked.min_similarity is None else None
+        return self._query_vectors(asked, deadline, reserve)
 
     def _query_vectors(
-        self,
-        queries: Sequence[str] | None,
-        vectors: Any,
-        scopes: Sequence[Sequence[Scope]],
-        deadline: Deadline,
-        reserve: Pace | None,
+        self, asked: Searches, deadline: Deadline, reserve: Pace | None
     ) -> NDArray[np.float32] | None:
         """reserve: how long what takes their place lasts, where something can; None where it has to."""
-        count = len(scopes)
+        vectors, count = asked.vectors, len(asked.scopes)
         if vectors is not None:
             if (
                 count == 1
@@ -229,11 +188,11 @@ class Reader:
                 # What as_vectors would check beside the shape, normalize checks too.
                 return self._vectors.normalize(vectors.reshape(1, -1))
             return self._vectors.normalize(self._vectors.given(vectors, count))
-        if queries is None:
+        if asked.queries is None:
             raise InputError("a search needs a query text or a vector")
-        texts = [check_text(query) for query in queries]
+        texts = [check_text(query) for query in asked.queries]
         deadline.check("embedding the query")
-        owners = [tuple(scope.owner for scope in each) for each in scopes]
+        owners = [tuple(scope.owner for scope in each) for each in asked.scopes]
         timeout = deadline.left() if reserve is None else self._ladder.time_to_embed(deadline, reserve)
         try:
             return self._vectors.normalize(self._vectors.embed(texts, "query", owners, timeout=timeout))
@@ -366,10 +325,10 @@ def _verified(
     return list(itertools.islice(passed, k))
 
 
-def _check_forms(options: SearchOptions) -> None:
-    arguments.check_flag(options.explain, "explain")
-    arguments.check_flag(options.quarantined, "quarantined")
-    if options.return_vectors is not None and (
-        not isinstance(options.return_vectors, str) or options.return_vectors not in ("numpy", "dlpack")
+def _check_forms(asked: Searches) -> None:
+    arguments.check_flag(asked.explain, "explain")
+    arguments.check_flag(asked.quarantined, "quarantined")
+    if asked.return_vectors is not None and (
+        not isinstance(asked.return_vectors, str) or asked.return_vectors not in ("numpy", "dlpack")
     ):
         raise InputError("return_vectors must be 'numpy', 'dlpack' or None")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 import numpy as np
@@ -19,12 +19,12 @@ from ..ops.tracing import NO_SPAN
 from ..policy.metadata import check_text
 from ..protocols import Reranker, Tracer
 from ..reason.scores import as_scores
-from ..types import Hit, Owner, Ranking, Scope, SearchResult
+from ..types import Hit, Owner, Ranking, SearchResult
 from . import arguments
 from .costs import CostLedger
 from .deadline import Deadline
 from .joint import Searching
-from .reader import SearchOptions
+from .searches import Searches
 
 T = TypeVar("T")
 
@@ -50,18 +50,11 @@ class Reranking:
         self._degrade = degrade
         self._free = threading.Semaphore(_THREADS)
 
-    def search(
-        self,
-        reader: Searching,
-        queries: Sequence[str] | None,
-        vectors: Any,
-        scopes: Sequence[Sequence[Scope]],
-        options: SearchOptions,
-    ) -> list[SearchResult]:
+    def search(self, reader: Searching, asked: Searches) -> list[SearchResult]:
         """What the reader finds, its best hits in the order that the reranker gives them."""
-        wanted = options.rerank
+        wanted, queries, scopes = asked.rerank, asked.queries, asked.scopes
         if wanted is None or wanted is False:
-            return reader.search(queries, vectors, scopes, options)
+            return reader.search(asked)
         depth = RERANK
         if not isinstance(wanted, bool) and isinstance(wanted, int):
             depth = arguments.check_count(wanted, "rerank", MAX_RERANK)
@@ -78,16 +71,16 @@ class Reranking:
             raise InputError("a reranker reads the query: give its text beside the vector")
         for query in queries:
             check_text(query)
-        deadline = Deadline(options.deadline)
-        k = arguments.check_count(options.k, "k")
+        deadline = Deadline(asked.deadline)
+        k = arguments.check_count(asked.k, "k")
         if deadline.left() is None:
             reranker()  # what it raises is said before anything is searched
         widest = max(map(len, scopes))
-        if not (isinstance(options.ranking, Ranking) and options.ranking.diversity):
-            options = msgspec.structs.replace(options, k=max(k, min(depth, MAX_K // widest)))
-        found = reader.search(queries, vectors, scopes, options, deadline)
+        if not (isinstance(asked.ranking, Ranking) and asked.ranking.diversity):
+            asked = msgspec.structs.replace(asked, k=max(k, min(depth, MAX_K // widest)))
+        found = reader.search(asked, deadline)
         return [
-            self._reranked(reranker, query, whose[0].owner, result, depth, k, deadline, options.explain)
+            self._reranked(reranker, query, whose[0].owner, result, depth, k, deadline, asked.explain)
             for query, whose, result in zip(queries, scopes, found, strict=True)
         ]
 
