@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections import Counter
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,23 @@ def test_a_checkpoint_that_cannot_be_put_in_place_is_a_typed_error(
                 memory.checkpoint()
         memory.add("another", user_id="ann")
         assert memory.checkpoint()
+
+
+def test_a_walk_is_not_ended_by_what_is_written_behind_it(tmp_path: Path) -> None:
+    """An owner could not be loaded while he was added to: what had come since the walk began was taken for
+    entries that it had lost."""
+    with closing(RocksEngine(str(tmp_path / "store"))) as engine:
+        keys = [n.to_bytes(24, "big") for n in range(3000)]
+        for size in (100, 2999, 3000, 5000):
+            for gone in ([], [keys[-1]], keys[1000:]):
+                engine.clear("items")
+                engine.write([("items", key, b"x") for key in keys])
+                walk = engine.chunks("items", b"", b"\x01" + bytes(23), size)
+                found = next(walk)[0]
+                engine.write([("items", key, None) for key in gone])
+                engine.write([("items", n.to_bytes(24, "big"), b"y") for n in range(4000, 4010)])
+                found += [key for some, _ in walk for key in some]
+                assert found[:3000] == keys and found == sorted(set(found))
 
 
 def test_a_time_beyond_all_years_is_damage() -> None:

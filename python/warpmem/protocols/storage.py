@@ -57,7 +57,8 @@ class Engine(Protocol):
     def chunks(
         self, family: str, start: bytes, stop: bytes, size: int
     ) -> Iterator[tuple[list[bytes], list[bytes]]]:
-        """What scan gives, as (keys, values) of up to `size` entries: for many entries, in less time."""
+        """What scan gives, as (keys, values) of up to `size` entries: for many entries, in less time. Of what
+        is written meanwhile behind the last of them, some may come too."""
         ...
 
     def write(self, operations: Sequence[tuple[str, bytes, bytes | None]]) -> None:

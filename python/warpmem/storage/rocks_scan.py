@@ -99,11 +99,14 @@ class Scan(Iterator[tuple[bytes, bytes]]):
 
 
 class Chunks(Iterator[tuple[list[bytes], list[bytes]]]):
-    """Ascending entries of one snapshot, up to `size` at a time, in half the time of a Scan.
+    """Ascending entries, up to `size` at a time, in half the time of a Scan.
 
     The iterator that is quick ends without an error at a damaged block. So where it ends before `stop`, a
-    slow one looks at what follows the last entry. When the snapshot must go, they go on in one of now. One
-    thread walks; let_go() and abandon() may come from any other.
+    slow one looks at what follows the last entry. That may also have been written since: the binding's
+    iterators are of the moment when each is made, whatever snapshot they are made from. So the walk goes on
+    there with a quick iterator of now; where that finds nothing of what slow ones see before it and behind
+    it, there is damage. When the snapshot must go, it goes on in one of now, too. One thread walks; let_go()
+    and abandon() may come from any other.
     """
 
     def __init__(
@@ -120,6 +123,8 @@ class Chunks(Iterator[tuple[list[bytes], list[bytes]]]):
         self._stop = stop
         self._size = size
         self._done = start >= stop
+        self._ahead: bytes | None = None
+        """What a slow iterator saw behind the last entry, since when the walk has not come on."""
 
     def begin(self) -> None:
         """Take the snapshot, once those who let walks go know of this one. Raises StoreClosed, StoreError."""
@@ -145,41 +150,52 @@ class Chunks(Iterator[tuple[list[bytes], list[bytes]]]):
         if self._done:
             raise StopIteration
         with self._lock:
-            if self._leave or self._snapshot is None:
-                self._open()
             try:
-                return self._next(self._entries, self._snapshot)
+                while (found := self._next()) is None:
+                    pass
+                return found
             finally:
                 if self._leave:
                     self._drop()
 
-    def _next(self, entries: Any, snapshot: Any) -> tuple[list[bytes], list[bytes]]:
-        found: list[tuple[bytes, bytes]] = call(list, itertools.islice(entries, self._size))
+    def _next(self) -> tuple[list[bytes], list[bytes]] | None:
+        """The next entries; None where another iterator is to look for them."""
+        if self._leave or self._snapshot is None:
+            self._open()
+        snapshot = self._snapshot
+        found: list[tuple[bytes, bytes]] = call(list, itertools.islice(self._entries, self._size))
         keys = [key for key, _ in found]
         within = bisect.bisect_left(keys, self._stop)
         if within:
-            self._last, self._begun = keys[within - 1], True
+            self._last, self._begun, self._ahead = keys[within - 1], True, None
         if within < self._size:
-            if within == len(keys):
-                call(self._check_end, snapshot)
-            self._done = True
-            self.abandon()
-        if not within:
-            raise StopIteration
+            ahead = call(self._behind_last, snapshot) if within == len(keys) else None
+            if ahead is None:
+                self._done = True
+                self.abandon()
+                if not within:
+                    raise StopIteration
+            elif ahead == self._ahead:
+                raise StoreCorrupt(
+                    f"a walk ended before key {ahead.hex()}, which is there: "
+                    "restore the directory from a backup"
+                )
+            else:
+                self._ahead = ahead
+                self._drop()
+                if not within:
+                    return None
         return keys[:within], [value for _, value in found[:within]]
 
-    def _check_end(self, snapshot: Any) -> None:
+    def _behind_last(self, snapshot: Any) -> bytes | None:
+        """The key that follows the last entry now."""
         follower = snapshot.iter()
-        follower.seek(self._last)
-        if self._begun and follower.valid():
-            follower.next()
+        follower.seek(self._last + b"\0" * self._begun)
         if not follower.valid():
             follower.status()
-        elif follower.key() < self._stop:
-            raise StoreCorrupt(
-                f"a walk ended before key {follower.key().hex()}, which is there: "
-                "restore the directory from a backup"
-            )
+            return None
+        key: bytes = follower.key()
+        return key if key < self._stop else None
 
     def let_go(self, wait: bool) -> None:
         """Drop iterator and snapshot once nobody is inside; others are made when the walk goes on. wait:
