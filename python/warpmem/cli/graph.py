@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from .output import entity_line, print_json, print_more, relation_line
+from .output import entity_line, print_page, relation_line
 from .stores import open_store, scope_of
 
 
@@ -19,12 +19,7 @@ def entities(args: argparse.Namespace) -> int:
             limit=args.limit,
             cursor=args.cursor,
         )
-    for entity in page:
-        if args.json:
-            print_json(entity)
-        else:
-            print(entity_line(entity))
-    print_more(page.cursor, json=args.json)
+    print_page(page, page.cursor, entity_line, json=args.json)
     return 0
 
 
@@ -41,10 +36,5 @@ def relations(args: argparse.Namespace) -> int:
             limit=args.limit,
             cursor=args.cursor,
         )
-    for relation in page:
-        if args.json:
-            print_json(relation)
-        else:
-            print(relation_line(relation))
-    print_more(page.cursor, json=args.json)
+    print_page(page, page.cursor, relation_line, json=args.json)
     return 0

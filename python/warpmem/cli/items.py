@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from ..types import Ranking
-from .output import hit_fields, item_fields, item_line, print_json, print_more, score_terms
+from .output import hit_fields, item_fields, item_line, print_json, print_page, score_terms
 from .stores import open_store, scope_of
 
 
@@ -57,12 +57,7 @@ def list_items(args: argparse.Namespace) -> int:
             cursor=args.cursor,
             include_past=args.include_past,
         )
-    for item in page:
-        if args.json:
-            print_json(item_fields(item))
-        else:
-            print(item_line(item))
-    print_more(page.cursor, json=args.json)
+    print_page(page, page.cursor, item_line, json=args.json, fields=item_fields)
     return 0
 
 

@@ -6,13 +6,16 @@ import json
 import os
 import re
 import sys
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from ..memory.exporting import item_fields as item_fields
 from ..types import Entity, Hit, MemoryItem, Relation
+
+T = TypeVar("T")
 
 _BREAKS = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
@@ -81,8 +84,20 @@ def relation_line(relation: Relation) -> str:
     return f"{relation.id}  {day(relation.valid_from)}{until}: {triple}"
 
 
-def print_more(cursor: str | None, *, json: bool) -> None:
-    """Print how a listing is continued, if it is."""
+def print_page(
+    entries: Iterable[T],
+    cursor: str | None,
+    line: Callable[[T], str],
+    *,
+    json: bool,
+    fields: Callable[[T], Any] = lambda entry: entry,
+) -> None:
+    """Print a listing, each entry as a line or as JSON of its fields, and how it is continued, if it is."""
+    for entry in entries:
+        if json:
+            print_json(fields(entry))
+        else:
+            print(line(entry))
     if cursor is not None:
         if json:
             print_json({"cursor": cursor})
