@@ -15,15 +15,16 @@
     EntityNames     index/seen_names.py
     Tracer, Span    ops/otel.py
 
-models.py, storage.py, work.py, search.py and tracing.py hold the contracts; the values that cross them are in
-records.py.
+models.py, engine.py, storage.py, work.py, search.py and tracing.py hold the contracts; the values that cross
+them are in records.py.
 """
 
 from __future__ import annotations
 
+from .engine import Engine
 from .models import Clock, Embedder, LanguageModel, MediaEmbedder, Reranker, TokenCounter
 from .search import EntityNames, FileBackend, Index, RowPool, SearchBackend
-from .storage import Engine, Erasures, Log, Transaction, VectorBuild
+from .storage import Erasures, Log, Transaction, VectorBuild
 from .tracing import Span, Tracer
 from .work import WorkQueue
 
