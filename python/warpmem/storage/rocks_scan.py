@@ -131,17 +131,20 @@ class Chunks(Iterator[tuple[list[bytes], list[bytes]]]):
         with self._lock:
             self._open()
 
-    def _open(self) -> None:
+    def _open(self) -> tuple[Any, Any]:
         self._leave = False
         self._drop()
         moment = self._moment
         if moment is None:
             raise StoreClosed(self._closed())
-        self._snapshot = moment()
-        self._entries = self._snapshot.items(from_key=self._last + b"\0" * self._begun)
+        snapshot = moment()
+        entries = snapshot.items(from_key=self._last + b"\0" * self._begun)
+        self._entries, self._snapshot = entries, snapshot
         if self._moment is None:  # it was abandoned meanwhile
             self._drop()
+            del entries, snapshot  # a traceback would keep them, and they RocksDB
             raise StoreClosed(self._closed())
+        return entries, snapshot
 
     def _drop(self) -> None:
         self._entries = self._snapshot = None
@@ -160,10 +163,10 @@ class Chunks(Iterator[tuple[list[bytes], list[bytes]]]):
 
     def _next(self) -> tuple[list[bytes], list[bytes]] | None:
         """The next entries; None where another iterator is to look for them."""
-        if self._leave or self._snapshot is None:
-            self._open()
-        snapshot = self._snapshot
-        found: list[tuple[bytes, bytes]] = call(list, itertools.islice(self._entries, self._size))
+        entries, snapshot = self._entries, self._snapshot
+        if self._leave or entries is None or snapshot is None:
+            entries, snapshot = self._open()
+        found: list[tuple[bytes, bytes]] = call(list, itertools.islice(entries, self._size))
         keys = [key for key, _ in found]
         within = bisect.bisect_left(keys, self._stop)
         if within:
