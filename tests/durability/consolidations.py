@@ -103,5 +103,5 @@ def run_consolidation_kills(folder: Path, *, kills: int, seed: int) -> Counter[s
         "durability.consolidations:child", check, folder, kills=kills, seed=seed, fresh_every=kills,
         longest=_LONGEST, at_work=0.9,
     )  # fmt: skip
-    assert found["midway"] > kills // 4, f"only {found['midway']} of {kills} kills hit a run: {found}"
+    assert found["midway"] > kills // 10, f"only {found['midway']} of {kills} kills hit a run: {found}"
     return found

@@ -279,7 +279,7 @@ PROMISES = (
     Promise("kill -9, backup", "kills", 0, 1_000, 50, kill_backup),
     Promise("kill -9, re-embedding", "kills", 0, 1_000, 50, kill_reembedding),
     Promise("kill -9, switch of models", "kills", 0, 500, 50, kill_switch),
-    Promise("kill -9, consolidation", "kills", 10, 500, 50, kill_consolidation),
+    Promise("kill -9, consolidation", "kills", 8, 500, 50, kill_consolidation),
     Promise("kill -9, queue", "kills", 0, 1_000, 50, kill_queue),
     Promise("kill -9, extraction", "kills", 7, 1_000, 50, kill_extraction),
     Promise("kill -9, erasure", "kills", 0, 1_000, 50, kill_erasure),

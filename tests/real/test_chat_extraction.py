@@ -23,7 +23,7 @@ from warpmem.types import Message
 pytestmark = pytest.mark.real
 
 _USER = "ann"
-_MOST_TOKENS = {"none": 48, "json_schema": 96}
+_MOST_TOKENS = {"none": 32, "json_schema": 64}
 """Of an answer; a small model that repeats itself would go on to the 4,096 that it may have."""
 
 
@@ -135,7 +135,7 @@ def test_each_window_is_read_whole_or_refused_and_waits(llama: programs.Program,
 
     loose = Telling(llama.url, "none")  # nothing holds it to the schema
     with store.opened(loose) as memory:
-        assert store.hear(memory, said_in(talk, 0, 3)) is None and not loose.calls
+        assert store.hear(memory, said_in(talk, 0, 2)) is None and not loose.calls
         assert store.go_on(memory) is not was_refused(loose)
         assert memory.stats().pending["extract"].refused == store.waiting
         store.check(memory)
@@ -150,14 +150,14 @@ def test_each_window_is_read_whole_or_refused_and_waits(llama: programs.Program,
     killer = threading.Thread(target=kill)
     killer.start()
     with store.opened(held) as memory:  # its server dies in the middle of an answer
-        error = store.hear(memory, said_in(talk, 1, 2), wait=True)
+        error = store.hear(memory, said_in(talk, 1, 1), wait=True)
         killer.join()
         assert type(error) is ModelUnavailable
         store.check(memory)
     llama.start()
 
     with store.opened(held) as memory:
-        error = store.hear(memory, said_in(talk, 2, 4), wait=True)
+        error = store.hear(memory, said_in(talk, 2, 2), wait=True)
         assert (error is not None) is was_refused(held)
         store.check(memory)
         if store.waiting:
