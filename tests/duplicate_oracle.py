@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 THRESHOLD = 0.95
@@ -13,7 +13,7 @@ THRESHOLD = 0.95
 
 @dataclass(frozen=True)
 class Told:
-    """An item. Times are days; None is never. into: what it has gone into."""
+    """An item. Times are days; None is never."""
 
     id: str
     text: str
@@ -29,23 +29,21 @@ class Told:
     begins: int
     ends: int | None
     expires: int | None
-    into: str | None = None
 
 
-def deduplicated(items: list[Told], now: int, ids: set[str]) -> list[Told]:
-    """The items afterwards. ids: which sources are items, in the order of being added."""
-    state = {item.id: item for item in items}
-    order = sorted(items, key=lambda item: (-item.trust, bool(item.sources), item.begins, item.id))
-    for place, first in enumerate(order):
-        for other in order[place + 1 :]:
-            kept, going = state[first.id], state[other.id]
-            if kept.into is None and going.into is None and _goes_into(kept, going, now, ids):
-                state[first.id] = _with(kept, going)
-                state[other.id] = replace(going, into=first.id)
-    return [state[item.id] for item in items]
+def ended(items: list[Told], now: int) -> set[str]:
+    """The ids of those that end for others. items: in the order of being added."""
+    gone: set[str] = set()
+    order = sorted(
+        items, key=lambda item: (-item.trust, bool(item.sources), item.begins, -_late(item.expires), item.id)
+    )
+    for place, kept in enumerate(order):
+        if kept.id not in gone:
+            gone |= {other.id for other in order[place + 1 :] if _ends_for(kept, other, now)}
+    return gone
 
 
-def _goes_into(kept: Told, other: Told, now: int, ids: set[str]) -> bool:
+def _ends_for(kept: Told, other: Told, now: int) -> bool:
     if any(one.kind in ("message", "event") or one.key or one.trust < 0.5 for one in (kept, other)):
         return False
     if any(one.begins > now or _late(one.ends) <= now or _late(one.expires) <= now for one in (kept, other)):
@@ -54,12 +52,10 @@ def _goes_into(kept: Told, other: Told, now: int, ids: set[str]) -> bool:
         return False
     if other.begins < kept.begins or other.ends != kept.ends or other.trust > kept.trust:
         return False
-    if other.trust < kept.trust and _late(other.expires) > _late(kept.expires):
+    if _late(other.expires) > _late(kept.expires):
         return False
-    if kept.sources:
-        names = [{source for source in one.sources if source not in ids} for one in (kept, other)]
-        if not other.sources or names[0] != names[1]:
-            return False
+    if kept.sources and set(kept.sources) != set(other.sources):
+        return False
     if " ".join(kept.text.lower().split()) == " ".join(other.text.lower().split()):
         return True
     cosine = math.fsum(a * b for a, b in zip(kept.vector, other.vector, strict=True)) / (
@@ -67,20 +63,6 @@ def _goes_into(kept: Told, other: Told, now: int, ids: set[str]) -> bool:
     )
     assert abs(cosine - THRESHOLD) > 1e-5, "too near to the threshold to be decided by rounding"
     return cosine > THRESHOLD and _marked(kept.text) == _marked(other.text)
-
-
-def _with(kept: Told, other: Told) -> Told:
-    if kept.sources:
-        kept = replace(kept, sources=tuple(dict.fromkeys(kept.sources + other.sources)))
-    if other.trust < kept.trust:
-        return kept
-    later = max(_late(kept.expires), _late(other.expires))
-    return replace(
-        kept,
-        priority=max(kept.priority, other.priority),
-        entities=tuple(dict.fromkeys(kept.entities + other.entities)),
-        expires=None if later == math.inf else int(later),
-    )
 
 
 def _late(day: Any) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 
 import warpmem
 from warpmem import Memory, NewItem
-from warpmem.jobs.tools import Turn
+from warpmem.jobs.tools import Stopped, Turn
 from warpmem.ops.clock import FixedClock
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -63,4 +63,19 @@ def run_with_stops(
                     break
                 except KeyboardInterrupt:
                     stops += 1
+        else:
+            raise AssertionError("no try came to the end")
     return stops
+
+
+def stop_early(monkeypatch: Any) -> None:
+    """From now on the time of a run is over when it asks for it the second time."""
+    asked: dict[int, tuple[Turn, int]] = {}
+
+    def check(self: Turn) -> None:
+        times = asked.get(id(self), (self, 0))[1] + 1
+        asked[id(self)] = self, times
+        if times > 1:
+            raise Stopped
+
+    monkeypatch.setattr(Turn, "check", check)

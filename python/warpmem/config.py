@@ -42,7 +42,8 @@ class Forgetting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     min_retention   what is worth less goes, by priority * 2 ** (-days since it was last added, repeated or
                     changed / half_life_days); None: nothing does
     max_items       of one owner that nothing below keeps: those in quarantine and what has expired go first,
-                    then those of the least retention. None: any number
+                    then those of the least retention. None: any number. What "deduplicate" has ended is not
+                    counted, and goes by grace_days alone
     keep_kinds      kinds that only expiry ends. Values of keys, and what current items name as a source, are
                     kept too
     """
@@ -102,7 +103,7 @@ class Consolidation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class Deduplication(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the job "deduplicate" makes one item of.
+    """Of what the job "deduplicate" keeps one item.
 
     near            other wordings too, from the cosine on that `near_duplicate` says; without one, and with
                     False, only texts that are equal but for case, spaces and the like

@@ -8,6 +8,7 @@ from typing import Final
 
 from ..config import Forgetting
 from ..ops.ids import parse_id
+from ..policy.repeats import is_superseded
 from ..policy.retention import EXPIRED, Rules, cited_by, to_forget
 from ..protocols import Transaction
 from ..types import MemoryItem
@@ -37,15 +38,15 @@ class Forget(Job):
 
     def of_owner(self, tools: Tools, owner: int, turn: Turn, counts: Counter[str]) -> None:
         """See tools.Job."""
-        log = tools.log
         if owner <= self._done:  # another pass over the owners
             self._citations = Citations()
+        log, now = tools.log, tools.log.now()
         items = [record.item for _, record in log.records(owner, order="recorded", reverse=False, after=None)]
         cited = cited_by(item for item in items if not is_profile(item))  # a profile follows its facts
-        chosen = to_forget(items, cited, log.now(), self._rules)
-        if any(rule != EXPIRED for _, rule in chosen):
+        chosen = to_forget(items, cited, now, self._rules)
+        if any(rule != EXPIRED or is_superseded(item, now) for item, rule in chosen):
             cited |= self._citations.of_owner(tools, owner, turn)
-            chosen = to_forget(items, cited, log.now(), self._rules)
+            chosen = to_forget(items, cited, now, self._rules)
         for start in range(0, len(chosen), _STEP):
             turn.check()
             counts.update(_delete(tools, chosen[start : start + _STEP]))

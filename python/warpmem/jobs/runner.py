@@ -40,10 +40,13 @@ _SAVE_SECONDS: Final = 2.0
 
 
 class JobState(msgspec.Struct, frozen=True, array_like=True):
-    """Where a job is: behind which owner, and what it has done since it began with the first."""
+    """Where a job is: behind which owner, what it has done since it began with the first, and where within
+    another owner it was stopped (Turn.place)."""
 
     owner: int
     counts: dict[str, int]
+    within: int = 0
+    place: int | None = None
 
 
 class Jobs:
@@ -104,9 +107,12 @@ class Jobs:
         state = self._load(job.name)
         counts, owners, at, saved = Counter(state.counts), 0, state.owner, began
         finished, failure = False, None
+        within, turn.place = state.within, state.place
         try:
             for number, _ in log.owners(state.owner):
                 turn.check()
+                if number != within:
+                    within, turn.place = number, None
                 try:
                     job.of_owner(self._tools, number, turn, counts)
                 except (StoreError, Overloaded):
@@ -114,7 +120,7 @@ class Jobs:
                 except (WarpmemError, ValueError) as error:  # his alone: others are not to wait for him
                     counts["owners that failed"] += 1
                     events.tell(events.WARNING, "job_failed", job=job.name, error=type(error).__name__)
-                at, owners = number, owners + 1
+                at, owners, turn.place = number, owners + 1, None
                 if time.monotonic() - saved > _SAVE_SECONDS:
                     self._save(job.name, JobState(at, dict(counts)))
                     saved = time.monotonic()
@@ -125,7 +131,7 @@ class Jobs:
         except Overloaded as error:  # a budget that is spent, or a model that has too much to do
             failure = type(error).__name__
         finally:
-            self._save(job.name, None if finished else JobState(at, dict(counts)))
+            self._save(job.name, None if finished else JobState(at, dict(counts), within, turn.place))
         counts = +counts  # what was looked for and not found is nothing done
         seconds = time.monotonic() - began
         events.tell(

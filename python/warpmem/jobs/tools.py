@@ -30,11 +30,15 @@ class Stopped(BaseException):
 
 
 class Turn:
-    """How long a run may take. Jobs ask between two changes."""
+    """How long a run may take. Jobs ask between two changes.
+
+    place: where within an owner a job is, None at his beginning: a number of the job's own, kept for the next
+    run where this one is stopped. It may name nothing that an erasure would have to find."""
 
     def __init__(self, seconds: float | None, closing: threading.Event) -> None:
         self._ends = None if seconds is None else time.monotonic() + seconds
         self._closing = closing
+        self.place: int | None = None
 
     def check(self) -> None:
         """Raise Stopped when the time is over or the store closes."""

@@ -38,10 +38,11 @@ class Jobbing:
     ) -> tuple[JobReport, ...]:
         """Look after what is remembered, owner by owner; returns a report for each job.
 
-        "deduplicate" makes one item of those that say the same: equal texts, and other wordings where the
-        configuration has a `near_duplicate`; the others end, and `revert` brings them back. "consolidate"
+        "deduplicate" keeps one of the items that say the same as it is: equal texts, and other wordings where
+        the configuration has a `near_duplicate`; the others end, and `revert` brings them back. "consolidate"
         puts summaries in the place of old events, by `consolidation`. "forget" deletes what has expired, and
-        by `forgetting` what has faded or is too much, but never what current items name as a source.
+        by `forgetting` what has faded or is too much, but of what current items name as a source only what
+        its caller let expire.
         "reflect" keeps a profile of each scope's facts of now, by `reflection`. "optimise" gives back what
         removed rows of the index take, saves the index, and by `optimisation` has the storage written anew.
         Each removal has its rule as the reason in the item's history. names: these jobs; None: those that

@@ -1,35 +1,49 @@
-"""Which of several stored items that say the same stays, and what becomes of it and of the others.
+"""Which of several stored items that say the same stays, and what becomes of the others.
 
 The one that is trusted most stays; of these one that stands by itself (it names no sources), then the one
-that is true for longest, then the one that was stored first. Another goes into it only where nobody loses by
-that:
+that is true for longest, then the one that lives longest, then the one that was stored first. Nothing about
+it changes. Another ends for it only where nobody loses by that:
 
-- same scope, kind, metadata, modality and blob, and no value of a key: which of those holds, their slot says;
+- same scope, kind, metadata, modality, blob and end of truth, and no value of a key: which of those holds,
+  their slot says;
 - trusted at most as much, and neither in quarantine;
-- true no earlier, and to the same end: what `as_of` tells stays what it was. A less trusted one may not live
-  longer, for it moves nobody's expiry;
-- an item that stands by itself stays when a source is erased or revoked, so it goes only into one like it;
-  and items that name other places where they came from stay apart, so that either can be revoked by itself.
+- true no earlier: what `as_of` tells stays what it was; and it would live no longer;
+- the one that stays names no sources, or both name the same: else erasing or revoking a source would take
+  what another one still tells.
 """
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from datetime import datetime
+from typing import NamedTuple
 
 import msgspec
 
-from ..config import MAX_NAMES
 from ..ops.clock import open_end, to_micros
-from ..ops.ids import origins
+from ..records import Record
 from ..types import MemoryItem
 from .reconcile import NEVER_DUPLICATE
-from .similar import united
+
+_json = msgspec.json.Encoder(order="deterministic").encode
 
 
-def rank(item: MemoryItem) -> tuple[float, bool, int, int, str]:
-    """Sorts items so that of those that say the same the first stays."""
-    begins, made = to_micros(item.valid_from, "valid_from"), to_micros(item.created_at, "created_at")
-    return -item.trust, bool(item.sources), begins, made, item.id
+class Rank(NamedTuple):
+    """Sorts items so that of those that say the same the first stays. Times in microseconds;
+    `expires_before` is the negative of the expiry, since what lives longer stays."""
+
+    distrust: float
+    sourced: bool
+    begins: int
+    expires_before: int
+    ordinal: int
+
+
+def rank(record: Record) -> Rank:
+    """Where an item stands among all of its owner."""
+    item = record.item
+    begins, expires = to_micros(item.valid_from, "valid_from"), open_end(item.expires_at, "expires_at")
+    return Rank(-item.trust, bool(item.sources), begins, -expires, record.ordinal)
 
 
 def may_repeat(item: MemoryItem) -> bool:
@@ -37,41 +51,24 @@ def may_repeat(item: MemoryItem) -> bool:
     return item.key is None and item.kind not in NEVER_DUPLICATE and not item.quarantined
 
 
-def stands_for(kept: MemoryItem, other: MemoryItem) -> bool:
-    """Whether `other`, which says the same as `kept`, may go into it."""
-    begins, ends = to_micros(kept.valid_from, "valid_from"), open_end(kept.valid_to, "valid_to")
-    return (
-        may_repeat(kept)
-        and may_repeat(other)
-        and (kept.scope, kept.kind, kept.metadata, kept.modality, kept.blob)
-        == (other.scope, other.kind, other.metadata, other.modality, other.blob)
-        and begins <= to_micros(other.valid_from, "valid_from") < ends == open_end(other.valid_to, "valid_to")
-        and (kept.trust == other.trust or (kept.trust > other.trust and not _outlives(other, kept)))
-        and (not kept.sources or (bool(other.sources) and origins(kept.sources) == origins(other.sources)))
-        and len({*kept.entities, *other.entities}) <= MAX_NAMES
-        and (not kept.sources or len({*kept.sources, *other.sources}) <= MAX_NAMES)
-    )
+def in_common(item: MemoryItem) -> Hashable:
+    """What two items have in common if one of them may end for the other."""
+    ends = open_end(item.valid_to, "valid_to")
+    return item.scope, item.kind, _json(item.metadata), item.modality, item.blob, ends
 
 
-def joined(kept: MemoryItem, other: MemoryItem) -> MemoryItem:
-    """`kept` once `other` has gone into it: its words, and what both name. What is less trusted adds its
-    sources alone."""
-    sources = united(kept.sources, other.sources) if kept.sources else ()
-    if other.trust < kept.trust:
-        return msgspec.structs.replace(kept, sources=sources)
-    return msgspec.structs.replace(
-        kept,
-        sources=sources,
-        priority=max(kept.priority, other.priority),
-        entities=united(kept.entities, other.entities),
-        expires_at=other.expires_at if _outlives(other, kept) else kept.expires_at,
-    )
+def stands_for(kept: Rank, other: Rank) -> bool:
+    """Whether an item may end for one that says the same, by their ranks alone: besides, both are true now,
+    `may_repeat` allows both, they have `in_common` the same, and `kept` names no sources or those of the
+    other."""
+    return kept < other and kept.begins <= other.begins and kept.expires_before <= other.expires_before
 
 
 def superseded(item: MemoryItem, now: datetime) -> MemoryItem:
-    """What went into another: true at no time, and expired, so that "forget" removes it in the end."""
+    """What ends for another: true at no time, and expired, so that "forget" removes it in the end."""
     return msgspec.structs.replace(item, valid_to=item.valid_from, expires_at=now)
 
 
-def _outlives(one: MemoryItem, other: MemoryItem) -> bool:
-    return open_end(one.expires_at, "expires_at") > open_end(other.expires_at, "expires_at")
+def is_superseded(item: MemoryItem, now: int) -> bool:
+    """Whether an item has ended for another."""
+    return item.valid_to == item.valid_from and open_end(item.expires_at, "expires_at") <= now

@@ -5,6 +5,9 @@
     crowded   its owner has more than `max_items` that no other rule keeps; those in quarantine and those
               that have expired go first, then those of the least retention
 
+What has ended for an item that says the same (policy/repeats.py) is not counted and goes only as expired, so
+that it can be reverted until then; and where something cites it, it stays.
+
 retention = priority * 2 ** (-(now - touched_at) / half_life): what matters more, and what was lately added,
 repeated or changed, stays longer. What current items, of other owners too, name as a source stays, whatever
 its retention, and so do values of keys and kinds that are to be kept.
@@ -17,6 +20,7 @@ from typing import Final, NamedTuple
 
 from ..ops.clock import open_end, to_micros
 from ..types import MemoryItem
+from .repeats import is_superseded
 
 EXPIRED: Final = "expired"
 
@@ -44,8 +48,12 @@ def to_forget(
     found: list[tuple[MemoryItem, str]] = []
     fading: list[tuple[bool, float, MemoryItem]] = []
     for item in items:
+        superseded = is_superseded(item, now)
         if open_end(item.expires_at, "expires_at") + rules.grace <= now:
-            found.append((item, EXPIRED))
+            if not superseded or item.id not in cited:
+                found.append((item, EXPIRED))
+        elif superseded:
+            continue
         elif item.id not in cited and item.key is None and item.kind not in rules.keep_kinds:
             first = item.quarantined or open_end(item.expires_at, "expires_at") <= now
             fading.append((not first, retention(item, now, rules.half_life), item))
