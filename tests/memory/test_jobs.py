@@ -11,16 +11,18 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 import warpmem
-from jobs_lives import NOW, fill, live, opened, run_with_stops
+from jobs_lives import NOW, fill, live, opened, run_with_stops, stop_early
 from warpmem import Memory, NewItem, Scope
 from warpmem.config import Consolidation, Forgetting
-from warpmem.errors import Conflict, InputError, StoreReadOnly
+from warpmem.errors import Conflict, InputError, StoreCorrupt, StoreReadOnly
 from warpmem.jobs.citations import Citations
 from warpmem.jobs.tools import Stopped, Turn
 from warpmem.ops.clock import FixedClock
+from warpmem.ops.ids import parse_id
 
 
 @pytest.fixture
@@ -85,32 +87,71 @@ def test_what_others_cite_stays(clock: FixedClock) -> None:
         assert memory.run_jobs(["forget"])[0].done == {"faded": 2}, "another pass looks again"
 
 
+class Short(Turn):
+    """A turn that ends when it is asked for the `left`th time."""
+
+    def __init__(self, left: int) -> None:
+        super().__init__(None, threading.Event())
+        self.left = left
+
+    def check(self) -> None:
+        self.left -= 1
+        if self.left <= 0:
+            raise Stopped
+
+
 def test_citations_go_on_where_a_turn_ended_and_keep_up(memory: Memory) -> None:
-    class Short(Turn):
-        left = 0
-
-        def check(self) -> None:
-            self.left -= 1
-            if self.left < 0:
-                raise Stopped
-
+    """In another process they began anew, so with little time the job never came to its end."""
     mine = [memory.add(f"mine {n}", user_id="ann").id for n in range(3)]
     for user in ("bob", "cy"):
-        memory.add("told", user_id=user, sources=mine[:1])
-    turn, stops = Short(None, threading.Event()), 0
-    citations, tools = Citations(), memory._jobs._tools
-    while True:
-        turn.left = 3
-        try:
-            found = citations.of_owner(tools, 1, turn)
-            break
-        except Stopped:
-            stops += 1
-    assert (found, stops) == ({mine[0]}, 1)
+        memory.add("told", user_id=user, sources=[*mine[:1], "crm"])
+    tools = memory._jobs._tools
+    with pytest.raises(Stopped):
+        Citations().among(tools, mine, Short(2))
+    citations = Citations()  # as another process does
+    assert citations.among(tools, mine, Short(2)) == {mine[0]}
+    stored = memory._log.kept(b"citations")
+    assert stored is not None and mine[0].encode() not in stored and parse_id(mine[0]) not in stored
     memory.add("later", user_id="dee", sources=mine[1:2])
     memory.add("his own", user_id="ann", sources=mine[2:])
-    turn.left = 1
-    assert citations.of_owner(tools, 1, turn) == set(mine[:2])
+    for known in (citations, Citations()):
+        assert known.among(tools, mine, Short(2)) == set(mine[:2])
+    citations.begin_anew(tools)
+    assert memory._log.kept(b"citations") is None
+
+
+def test_citations_of_another_state_of_the_log_are_not_believed(memory: Memory) -> None:
+    """As after a loss of power that took the end of the log along."""
+    mine = memory.add("mine", user_id="ann").id
+    memory.add("told", user_id="bob", sources=[mine])
+    payload = msgspec.msgpack.encode([2, 100, b""])
+    memory._log.transact(lambda transaction: transaction.keep(b"citations", payload))
+    assert Citations().among(memory._jobs._tools, [mine], Short(9)) == {mine}
+    memory._log.transact(lambda transaction: transaction.keep(b"citations", b"\xc1"))
+    with pytest.raises(StoreCorrupt):
+        Citations().among(memory._jobs._tools, [mine], Short(9))
+
+
+def test_forgetting_gets_further_in_each_process_however_little_time_it_has(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    def made() -> Memory:
+        return opened(tmp_path / "store", FixedClock(NOW), forgetting=Forgetting(max_items=3))
+
+    with made() as memory:
+        for user in range(8):
+            memory.add_many([f"note {n} of {user}" for n in range(6)], user_id=f"user {user}")
+        memory.add("all", corpus_id="team", sources=[live(memory, "user 7")[0].id])
+    with monkeypatch.context() as patched:
+        stop_early(patched)
+        for _ in range(60):
+            with made() as memory:
+                (report,) = memory.run_jobs()
+            if report.finished:
+                break
+    assert report.finished and report.done == {"crowded": 8 * 3 - 1}
+    with made() as memory:
+        assert memory.run_jobs()[0].done == {} and memory._log.kept(b"citations") is None
 
 
 def test_what_is_touched_while_it_is_being_forgotten_stays(clock: FixedClock, monkeypatch: Any) -> None:

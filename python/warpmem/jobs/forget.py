@@ -33,24 +33,24 @@ class Forget(Job):
             max_items=options.max_items,
             keep_kinds=frozenset(options.keep_kinds),
         )
-        self._done = 0
         self._citations = Citations()
 
     def of_owner(self, tools: Tools, owner: int, turn: Turn, counts: Counter[str]) -> None:
         """See tools.Job."""
-        if owner <= self._done:  # another pass over the owners
-            self._citations = Citations()
         log, now = tools.log, tools.log.now()
         items = [record.item for _, record in log.records(owner, order="recorded", reverse=False, after=None)]
         cited = cited_by(item for item in items if not is_profile(item))  # a profile follows its facts
         chosen = to_forget(items, cited, now, self._rules)
         if any(rule != EXPIRED or is_superseded(item, now) for item, rule in chosen):
-            cited |= self._citations.of_owner(tools, owner, turn)
+            cited |= self._citations.among(tools, [item.id for item in items], turn)
             chosen = to_forget(items, cited, now, self._rules)
         for start in range(0, len(chosen), _STEP):
-            turn.check()
             counts.update(_delete(tools, chosen[start : start + _STEP]))
-        self._done = owner
+            turn.check()
+
+    def of_store(self, tools: Tools, turn: Turn, counts: Counter[str]) -> None:
+        """See tools.Job."""
+        self._citations.begin_anew(tools)
 
 
 def _delete(tools: Tools, chosen: list[tuple[MemoryItem, str]]) -> Counter[str]:
