@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -116,9 +117,11 @@ def test_sentences_without_an_embedder_go_by_words() -> None:
         assert "Halcyon Bramble" in block.text and GAP in block.text
 
 
+KEPT = json.dumps({"passages": [{"number": 1, "sentences": [2, 1]}]})
+
+
 def test_a_language_model_picks_the_sentences() -> None:
-    answer = json.dumps({"passages": [{"number": 1, "sentences": [2, 1]}]})
-    with open_memory(language_model=ScriptedLanguageModel([answer])) as memory:
+    with open_memory(language_model=ScriptedLanguageModel([KEPT])) as memory:
         memory.add(LONG, user_id="u", kind="document")
         block = memory.context(
             "the harbour", user_id="u", max_tokens=300, kinds=["document"], compress="model"
@@ -145,6 +148,45 @@ def test_sentences_are_picked_without_a_model_that_does_not_answer(fault: Any) -
             assert block.degraded == ("model",)
             assert block.text == memory.context(question, compress="sentences", **asked).text != ""
             assert 'warpmem_degraded_total{part="model"} 1' in memory.metrics()
+
+
+class Waiting(ScriptedLanguageModel):
+    """Answers when it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__([KEPT])
+        self.go = threading.Event()
+
+    def complete(self, *args: Any, **options: Any) -> str:
+        assert self.go.wait(60)
+        return super().complete(*args, **options)
+
+
+def test_a_slow_language_model_keeps_the_deadline() -> None:
+    """It was waited for, however long it took."""
+    asked: dict[str, Any] = {"user_id": "u", "max_tokens": 300, "kinds": ["document"], "compress": "model"}
+    for degrade in (True, False):
+        model = Waiting()
+        with open_memory(language_model=model, degrade=degrade) as memory:
+            memory.add(LONG, user_id="u", kind="document")
+            try:
+                if degrade:
+                    block = memory.context("the lighthouse keeper", deadline=0.3, **asked)
+                    assert block.degraded[0] == "model" and GAP in block.text
+                else:
+                    with pytest.raises(DeadlineExceeded, match="language model"):
+                        memory.context("the lighthouse keeper", deadline=0.3, **asked)
+            finally:
+                model.go.set()
+
+
+def test_a_language_model_has_the_time_that_is_left() -> None:
+    asked: dict[str, Any] = {"user_id": "u", "max_tokens": 300, "kinds": ["document"], "compress": "model"}
+    with open_memory(language_model=ScriptedLanguageModel([KEPT, KEPT])) as memory:
+        memory.add(LONG, user_id="u", kind="document")
+        block = memory.context("the lighthouse keeper", deadline=30, **asked)
+        assert block.degraded == ()
+        assert block.text == memory.context("the lighthouse keeper", **asked).text
 
 
 class Busy(HashingEmbedder):

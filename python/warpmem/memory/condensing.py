@@ -16,6 +16,7 @@ from ..policy.sentences import best, joined, sentences
 from ..protocols import LanguageModel, TokenCounter
 from ..reason.extract import pick_sentences
 from ..types import MemoryItem
+from .bounded import Bounded
 from .deadline import Deadline
 from .paid import Paid
 from .serving import Serving
@@ -55,7 +56,8 @@ class Condenser:
     """Cuts the long items of one context. Used once.
 
     model     picks the sentences, else the query's words and vector do
-    deadline  what the embedder has for its part
+    asking    by which the model is asked
+    deadline  when the model and the embedder have to have answered
     degrade   where the model or the embedder is overloaded, late or fails, go on without it and name it in
               `degraded`; else that is an error
     degraded  "model": sentences were picked without it; "similarity": by words alone
@@ -66,6 +68,7 @@ class Condenser:
         counter: TokenCounter,
         serving: Serving,
         model: LanguageModel | None,
+        asking: Bounded,
         deadline: Deadline,
         *,
         degrade: bool,
@@ -73,6 +76,7 @@ class Condenser:
         self._counter = counter
         self._serving = serving
         self._model = model
+        self._asking = asking
         self._deadline = deadline
         self._degrade = degrade
         self.degraded: tuple[str, ...] = ()
@@ -103,8 +107,7 @@ class Condenser:
         owner = cut[0].item.scope.owner
         paid = Paid(self._model, self._serving.costs, owner, "interactive", "context")
         try:
-            self._deadline.check("the language model was asked for sentences")
-            picked = pick_sentences(paid, query, passages)
+            picked = self._asking.within(self._deadline, lambda: pick_sentences(paid, query, passages))
         except _FAULTS as error:
             self._leave_out("model", error)
             return None

@@ -8,6 +8,7 @@ from ..config import Config
 from ..policy.schema import Schemas
 from ..protocols import Embedder, Log, SearchBackend, TokenCounter, Tracer
 from ..records import WorkKind
+from .bounded import Bounded
 from .browser import Browser
 from .cache import ItemCache
 from .connected import Connected
@@ -81,6 +82,7 @@ class Memory(
         self._costs = CostLedger(log, config)
         self._ladder = Ladder(config.degrade)
         self._reranking = Reranking(reasoning.reranker, self._costs, tracer, degrade=config.degrade)
+        self._asking = Bounded("language model")
         self._cache = ItemCache(log, config.item_cache)
         self._embeddings = EmbeddingCache(config.embedding_cache_bytes)
         self._browser = Browser(log, self._cache)

@@ -30,6 +30,7 @@ from ..types import (
     Version,
 )
 from . import arguments
+from .bounded import Bounded
 from .condensing import Condenser, check_way
 from .deadline import Deadline
 from .joint import JointReader, MediaReader, Searching
@@ -59,6 +60,7 @@ class Readable:
     _current: Current
     _browser: Browser
     _reranking: Reranking
+    _asking: Bounded
     _spaces: Spaces
     _telemetry: Telemetry
     _tracer: Tracer | None
@@ -246,7 +248,9 @@ class Readable:
         degraded = result.degraded
         if compress is not None and query is not None:
             with self._current.use() as serving:
-                condenser = Condenser(self._counter, serving, model, deadline, degrade=self._config.degrade)
+                condenser = Condenser(
+                    self._counter, serving, model, self._asking, deadline, degrade=self._config.degrade
+                )
                 shown = condenser.shown(query, hits, max_tokens)
             self._telemetry.condensed(condenser.degraded)
             degraded += condenser.degraded

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
-from typing import Final, TypeVar
 
 import msgspec
 import numpy as np
@@ -21,16 +18,11 @@ from ..protocols import Reranker, Tracer
 from ..reason.scores import as_scores
 from ..types import Hit, Owner, Ranking, SearchResult
 from . import arguments
+from .bounded import Bounded
 from .costs import CostLedger
 from .deadline import Deadline
 from .joint import Searching
 from .searches import Searches
-
-T = TypeVar("T")
-
-_THREADS: Final = 32
-"""Calls under a deadline at a time, those that were given up included; others wait for their turn."""
-_RETRY_AFTER: Final = 1.0
 
 
 class Reranking:
@@ -48,7 +40,7 @@ class Reranking:
         self._costs = costs
         self._tracer = tracer
         self._degrade = degrade
-        self._free = threading.Semaphore(_THREADS)
+        self._bounded = Bounded("reranker")
 
     def search(self, reader: Searching, asked: Searches) -> list[SearchResult]:
         """What the reader finds, its best hits in the order that the reranker gives them."""
@@ -138,29 +130,9 @@ class Reranking:
                     size=sum(sizes), calls=1,
                 )  # fmt: skip
 
-        left, tracer = deadline.left(), self._tracer
+        tracer = self._tracer
         with NO_SPAN if tracer is None else tracer.span("rerank", texts=len(texts)):
-            return ask() if left is None else self._within(left, ask)
-
-    def _within(self, seconds: float, call: Callable[[], T]) -> T:
-        """What `call` returns or raises within so many seconds. Afterwards it goes on by itself, in a thread
-        that the interpreter waits for in the end: torn off, native code would bring the process down."""
-        ends = time.monotonic() + seconds
-        if seconds <= 0 or not self._free.acquire(timeout=seconds):
-            raise DeadlineExceeded("the deadline passed before reranking")
-        thread = ThreadPoolExecutor(1, "warpmem-rerank")
-        try:
-            future = thread.submit(call)
-        except RuntimeError as error:  # the process may have no more threads, or is about to end
-            self._free.release()
-            raise Overloaded("no thread can be started for the reranker", _RETRY_AFTER) from error
-        finally:
-            thread.shutdown(wait=False)
-        future.add_done_callback(lambda _: self._free.release())
-        wait((future,), max(0.0, ends - time.monotonic()))
-        if not future.done():
-            raise DeadlineExceeded("the reranker did not answer before the deadline")
-        return future.result()
+            return self._bounded.within(deadline, ask)
 
 
 def _shown(hit: Hit) -> str:
