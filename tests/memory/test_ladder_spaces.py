@@ -6,16 +6,18 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
+import msgspec
 import pytest
 
 import warpmem
 from image_models import BLUE, RED, ColourEmbedder, ColourTextEmbedder, picture
-from warpmem import Memory
+from warpmem import Memory, Ranking
 from warpmem.embed.hashing import HashingEmbedder
 from warpmem.errors import Overloaded
 from warpmem.policy import modes
 
-WORDS = modes.replaced(modes.PRESETS["hybrid"], similarity=0.0)
+HYBRID = modes.PRESETS["hybrid"]
+WORDS = modes.replaced(HYBRID, similarity=0.0)
 
 
 class Filling:
@@ -76,17 +78,30 @@ def test_words_answer_in_all_spaces_where_one_of_them_has_no_vector(models: Any,
     assert all("similarity" in hit.parts for hit in result)
 
 
-def slow_words(memory: Memory, space: str) -> None:
+def slow_words(memory: Memory, space: str, words: float = 0.3, meaning: float = 0.0) -> list[bool]:
+    """Scans of a space take so many seconds from now on. Of each scan, whether it is by words."""
     other = memory._spaces.of(space)
     index = memory._current.now.index if other is None else other.index
-    plain = index.search
+    plain, scans = index.search, []
 
     def search(requests: Any, k: int, params: Any) -> Any:
-        if params.lexical:
-            time.sleep(0.3)
+        scans.append(bool(params.lexical))
+        time.sleep(words if params.lexical else meaning)
         return plain(requests, k, params)
 
     index.search = search  # type: ignore[method-assign]
+    return scans
+
+
+def believed(memory: Memory, **seconds: float) -> None:
+    """Hybrid searches of these spaces are known to take so long."""
+    memory.search("red bridge", user_id="u", mode="hybrid")
+    for name, each in seconds.items():
+        other = memory._spaces.of(name)
+        reader = memory._current.now.reader if other is None else other.reader
+        (pace,) = reader._ladder._paces.values()
+        for _ in range(100):
+            pace.seen(each)
 
 
 @pytest.mark.parametrize("space", ["text", "image"])
@@ -109,3 +124,85 @@ def test_a_space_that_had_nothing_but_words_is_named() -> None:
             assert {hit.space for hit in result} == {"text", "image"}
         result = memory.search("red bridge", user_id="u", mode="hybrid", deadline=0.2)
         assert (result.degraded, found(result)) == (("lexical", "image"), wanted)
+
+
+def test_words_that_are_too_late_in_all_spaces_together_are_left_out_before_the_first_scan(
+    models: Any,
+) -> None:
+    """Each alone was in time, so the first was scanned by words, and for nothing; then it was too late."""
+    memory = models[0]
+    wanted = found(memory.search("red bridge", user_id="u", mode="dense"))
+    believed(memory, text=0.6, image=0.6)
+    scans = [slow_words(memory, space, 0.6, 0.3) for space in ("text", "image")]
+    result = memory.search("red bridge", user_id="u", mode="hybrid", deadline=1.0)
+    assert (result.degraded, found(result), scans) == (("lexical",), wanted, [[False], [False]])
+
+
+@pytest.mark.parametrize("meaning", [0.0, 1.2])
+def test_what_was_found_by_words_is_asked_for_again_where_there_is_time(models: Any, meaning: float) -> None:
+    """It was thrown away first, and the search failed where there was none."""
+    memory = models[0]
+    wanted = memory.search("red bridge", user_id="u", mode="dense")
+    hybrid = memory.search("red bridge", user_id="u", mode="hybrid")
+    believed(memory, text=0.1, image=0.8)
+    texts, images = slow_words(memory, "text", 0.5, meaning), slow_words(memory, "image")
+    result = memory.search("red bridge", user_id="u", mode="hybrid", deadline=1.2)
+    assert (result.degraded, texts, images) == (("lexical",), [True, False], [False])
+    assert sum(result.timings.values()) >= 0.5 + meaning, "with what was thrown away"
+    if not meaning:
+        assert found(result) == found(wanted)
+    else:
+        of_words = [entry for entry in found(hybrid) if entry[2] == "text"]
+        of_meaning = [entry for entry in found(wanted) if entry[2] == "image"]
+        assert set(found(result)) == {*of_words, *of_meaning}
+
+
+def test_what_was_found_by_words_stays_where_there_is_no_time(models: Any) -> None:
+    memory = models[0]
+    believed(memory, text=0.1, image=0.5)
+    texts, images = slow_words(memory, "text", 0.6), slow_words(memory, "image")
+    result = memory.search("red bridge", user_id="u", mode="hybrid", deadline=0.9)
+    assert (result.degraded, texts, images) == (("lexical",), [True], [False])
+    assert {("lexical" in hit.parts, hit.space) for hit in result} == {(True, "text"), (False, "image")}
+
+
+OF_FACTS: dict[str, Any] = {"user_id": "u", "kinds": ["fact"]}
+OTHERS_BY_WORDS = msgspec.structs.replace(WORDS, by_kind={"fact": HYBRID})
+
+
+def test_words_are_too_late_for_the_kinds_that_are_asked_for(models: Any) -> None:
+    """The weights of other kinds were looked at, by which no space could answer: IndexError."""
+    memory = models[0]
+    wanted = found(memory.search("red bridge", mode="dense", **OF_FACTS))
+    believed(memory, text=0.5, image=0.5)
+    result = memory.search("red bridge", ranking=OTHERS_BY_WORDS, deadline=0.4, **OF_FACTS)
+    assert (result.degraded, found(result)) == (("lexical",), wanted)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_words_answer_for_the_kinds_that_are_asked_for(models: Any, which: int) -> None:
+    """One space kept its similarity, and `degraded` was empty."""
+    memory, strained = models[0], models[1 + which]
+    wanted = found(memory.search("red bridge", ranking=WORDS, **OF_FACTS))
+    strained.full = True
+    result = memory.search("red bridge", ranking=OTHERS_BY_WORDS, **OF_FACTS)
+    assert (result.degraded, found(result)) == (("dense",), wanted)
+
+
+def test_kinds_that_are_asked_for_by_words_need_no_vector(models: Any) -> None:
+    """Weights of other kinds asked the embedder, which had too much to do."""
+    memory, *strained = models
+    wanted = found(memory.search("red bridge", ranking=WORDS, **OF_FACTS))
+    for embedder in strained:
+        embedder.full = True
+    result = memory.search("red bridge", ranking=Ranking(by_kind={"fact": WORDS}), **OF_FACTS)
+    assert (result.degraded, found(result)) == ((), wanted)
+
+
+def test_a_space_that_does_not_know_the_query_answers_kinds_by_words() -> None:
+    """The weights of other kinds, which are not by words, kept it out."""
+    with filled(Strained(32), ColourEmbedder()) as memory:
+        wanted = memory.search("red bridge", ranking=WORDS, **OF_FACTS)
+        assert {hit.space for hit in wanted} == {"text", "image"}
+        result = memory.search("red bridge", ranking=Ranking(by_kind={"fact": WORDS}), **OF_FACTS)
+        assert found(result) == found(wanted)

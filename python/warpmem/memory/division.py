@@ -34,8 +34,8 @@ class Joined(NamedTuple):
 class Division:
     """How a search is divided.
 
-    by_text: some ranking asks for words or entities. text_alone: all do, and none for similarity. hybrid: all
-    ask for words and similarity.
+    by_text: some ranking asks for words or entities. text_alone: all do, and none for similarity. by_words:
+    all ask for words. hybrid: for words and similarity.
 
     The k best of each piece hold the k best of the search: where quotas refuse
     one of a scope's k best, other hits have taken all places or the scope has given all that it may."""
@@ -47,7 +47,8 @@ class Division:
         text = [words or bool(own.entities) for words, (own, *_) in zip(wordy, self._rankings, strict=True)]
         self.by_text = any(text)
         self.text_alone = all(text) and not any(similar)
-        self.hybrid = all(wordy) and all(similar)
+        self.by_words = all(wordy)
+        self.hybrid = self.by_words and all(similar)
 
     def pieces(self, scopes: Sequence[Scope], shares: Shares) -> list[Piece]:
         """Of one query over its scopes; where these are weighted, in their order."""

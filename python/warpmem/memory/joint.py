@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Protocol
+from contextlib import suppress
+from typing import Protocol
 
 import msgspec
 
-from ..errors import InputError
+from ..errors import DeadlineExceeded, InputError
 from ..ops.clock import to_datetime
 from ..policy import modes
 from ..protocols import Log
 from ..types import Hit, Media, Ranking, Scope, SearchResult
 from . import arguments
 from .deadline import Deadline
-from .division import Shares
+from .division import Division, Shares
 from .reader import Reader
 from .searches import Searches
 from .spaces import OtherSpace, Spaces
+from .underway import Underway, in_time, leave_out_words
 
 
 class Searching(Protocol):
@@ -45,74 +48,86 @@ class JointReader:
 
     def search(self, asked: Searches, deadline: Deadline | None = None) -> list[SearchResult]:
         """As Reader.search."""
+        began = time.perf_counter()
         ranking = modes.weights(asked.mode, asked.ranking)
-        places: list[tuple[Reader, Ranking]] = []
-        own = ranking.spaces.get("text", 1.0) != 0
-        if asked.vectors is None and asked.queries is not None:
-            for space in self._spaces:
-                weights = _weights(space.name, space.embeds_texts, ranking, asked)
-                if weights is not None and space.exists():
-                    places.append((space.reader, weights))
-            texts = _weights("text", self._embeds_texts, ranking, asked)
-            if texts is not None:
-                places.insert(0, (self._texts, texts))
-        if own and not places:  # it knows what is wrong
-            places.append((self._texts, _of_space(ranking, "text")))
-        if not places:
-            raise InputError("the ranking leaves out every space that this search could be asked of")
+        places = self._places(asked, ranking)
         if len(places) > 1:
             _check_joinable(ranking, asked)
         # For all of them one moment and one time that is left.
         now = to_datetime(self._log.now()) if asked.now is None else asked.now
-        asked = msgspec.structs.replace(asked, mode=None, now=now)
         deadline = deadline or Deadline(asked.deadline)
-        if len(places) == 1:
-            reader, weights = places[0]
-            return reader.search(msgspec.structs.replace(asked, ranking=weights), deadline)
-        found = _alike(places, asked, deadline)
-        shares: Sequence[Shares] = asked.shares or (None,) * len(asked.scopes)
-        return [
-            _merged(results, whose, asked.k, own)
-            for *results, whose, own in zip(*found, asked.scopes, shares, strict=True)
+        each = [
+            (reader, msgspec.structs.replace(asked, mode=None, now=now, ranking=weights))
+            for reader, weights in places
         ]
-
-
-def _alike(
-    places: Sequence[tuple[Reader, Ranking]], asked: Searches, deadline: Deadline
-) -> list[list[SearchResult]]:
-    """What each space finds, by scores that may be compared: a part that one of them has to leave out under
-    load is left out of all, and a space that has no other is named in `degraded`. Raises as Reader.search."""
-    made: list[Any] = []
-    lost: tuple[str, ...] = ()
-    for reader, weights in places:
-        vectors = None
-        if weights.similarity:
-            vectors = reader.embedded(msgspec.structs.replace(asked, ranking=weights), deadline)
-            if vectors is None:
-                lost = ("dense",)
-                places = [(each, modes.replaced(own, similarity=0.0)) for each, own in places]
-                made = [None] * len(places)
-                break
-        made.append(vectors)
-    found = _each(places, made, asked, deadline)
-    if any("lexical" in result.degraded for results in found for result in results):
-        lost = ("lexical", *(reader.space for reader, weights in places if not weights.similarity))
-        able = [i for i, (_, weights) in enumerate(places) if weights.similarity]
-        places = [(places[i][0], modes.replaced(places[i][1], lexical=0.0, adjacent=0.0)) for i in able]
-        found = _each(places, [made[i] for i in able], asked, deadline)
-    for results in found:
+        if len(each) == 1:
+            reader, asked = each[0]
+            return reader.search(asked, deadline)
+        searches = [(reader, reader.underway(own, deadline)) for reader, own in each]
+        _embed(searches)
+        found = _found(searches)
+        silent = tuple(reader.space for reader, _ in searches if reader.space not in found)
+        first = searches[0][1]
+        results = [
+            _merged(of_query, whose, first.k, shares, silent)
+            for *of_query, whose, shares in zip(*found.values(), asked.scopes, first.shares, strict=True)
+        ]
+        # What is in neither stage of the last query, which waited for the others, was spent before them.
+        last = results[-1].timings
+        prepare = time.perf_counter() - began - last["scan"] - last["fetch"]
         for result in results:
-            result.degraded = lost
+            result.timings["prepare"] = prepare
+        return results
+
+    def _places(self, asked: Searches, ranking: Ranking) -> list[tuple[Reader, Ranking]]:
+        """The spaces that are asked, with their weights. Raises InputError where there are none."""
+        places: list[tuple[Reader, Ranking]] = []
+        if asked.vectors is None and asked.queries is not None:
+            texts = _weights("text", self._embeds_texts, ranking, asked)
+            if texts is not None:
+                places.append((self._texts, texts))
+            for space in self._spaces:
+                weights = _weights(space.name, space.embeds_texts, ranking, asked)
+                if weights is not None and space.exists():
+                    places.append((space.reader, weights))
+        if not places and ranking.spaces.get("text", 1.0):  # it knows what is wrong
+            places.append((self._texts, _of_space(ranking, "text")))
+        if not places:
+            raise InputError("the ranking leaves out every space that this search could be asked of")
+        return places
+
+
+def _embed(searches: Sequence[tuple[Reader, Underway]]) -> None:
+    """Give all of them their vectors, or leave similarity out of all where one model has too much to do."""
+    for reader, search in searches:
+        reader.embed(search)
+        if search.degraded:
+            for _, each in searches:
+                each.without_similarity()
+            return
+
+
+def _found(searches: Sequence[tuple[Reader, Underway]]) -> dict[str, list[SearchResult]]:
+    """By space, what is found there; nothing of one that has nothing to answer by.
+
+    Words are left out of all where they would be too late in all. Where that shows only on the way, what was
+    found with them is asked for again if there is time for it, and else stays.
+    """
+    found = {}
+    for place, (reader, search) in enumerate(searches):
+        leave_out_words([each for _, each in searches[place:]])
+        if search.answers:
+            found[reader.space] = reader.found(search)
+    worded = [(reader, search) for reader, search in searches if "lexical" not in search.degraded]
+    if len(worded) < len(searches) and in_time([each for _, each in worded]):
+        again = {space: results for space, results in found.items() if results[0].degraded}
+        with suppress(DeadlineExceeded):
+            for reader, search in worded:
+                search.without_words()
+                if search.answers:
+                    again[reader.space] = reader.found(search)
+            return again
     return found
-
-
-def _each(
-    places: Sequence[tuple[Reader, Ranking]], made: Sequence[Any], asked: Searches, deadline: Deadline
-) -> list[list[SearchResult]]:
-    return [
-        reader.search(msgspec.structs.replace(asked, ranking=weights, vectors=vectors), deadline)
-        for (reader, weights), vectors in zip(places, made, strict=True)
-    ]
 
 
 class MediaReader:
@@ -141,8 +156,8 @@ def _weights(name: str, embeds_texts: bool, ranking: Ranking, asked: Searches) -
         return None
     if embeds_texts:
         return _of_space(ranking, name)
-    wordy = all(own.lexical or own.adjacent for own in (ranking, *ranking.by_kind.values()))
-    if not wordy or asked.min_similarity is not None:
+    kinds = None if asked.kinds is None else arguments.check_kinds(asked.kinds)
+    if not Division(ranking, kinds).by_words or asked.min_similarity is not None:
         return None
     return _scaled(ranking, 0.0)
 
@@ -180,11 +195,12 @@ def _check_joinable(ranking: Ranking, asked: Searches) -> None:
 def _merged(
     results: Sequence[SearchResult],
     scopes: Sequence[Scope],
-    k: Any,
+    k: int,
     shares: Shares,
+    silent: tuple[str, ...],
 ) -> SearchResult:
     """The k best by score, then by the order of the scopes, then earlier added first: within an owner ids
-    are in that order. No scope gives more than its quota."""
+    are in that order. No scope gives more than its quota. silent: spaces that gave nothing under load."""
 
     def rank(hit: Hit) -> int:
         return next(i for i, scope in enumerate(scopes) if scope.covers(hit.item.scope))
@@ -208,5 +224,4 @@ def _merged(
             timings[stage] = timings.get(stage, 0.0) + seconds
     first = results[0]
     degraded = dict.fromkeys(what for result in results for what in result.degraded)
-    kept = tuple(hits[: arguments.check_count(k, "k")])
-    return SearchResult(kept, first.backend, first.plan, tuple(degraded), timings)
+    return SearchResult(tuple(hits[:k]), first.backend, first.plan, (*degraded, *silent), timings)

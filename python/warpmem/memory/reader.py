@@ -5,29 +5,30 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..config import MAX_K
-from ..errors import DeadlineExceeded, InputError, Overloaded, StoreCorrupt
-from ..ops.clock import to_micros
-from ..ops.pressure import Pace
+from ..errors import DeadlineExceeded, Overloaded, StoreCorrupt
+from ..ops import cancel
+from ..ops.pressure import embedding_time
 from ..ops.tracing import NO_SPAN
 from ..policy import modes
-from ..policy.filters import CompiledFilter, compile_filter
-from ..policy.metadata import check_text
+from ..policy.filters import CompiledFilter
 from ..protocols import Index, Log, Tracer
 from ..records import Match, Record, RowChange, ScopePart, SearchRequest
-from ..types import Hit, Ranking, Scope, SearchResult
+from ..types import Hit, Scope, SearchResult
 from . import arguments, diversity
 from .cache import ItemCache, own
 from .deadline import Deadline
-from .division import Division, Joined, Shares
+from .division import Joined
 from .ladder import Ladder
 from .masks import FilterMasks, Mask
-from .scoring import least_similarity, params_of, parts_of
+from .scoring import params_of, parts_of
 from .searches import Searches
+from .underway import Underway, leave_out_words
 from .vectors import Vectors
 
 _TRIES = 16
@@ -68,58 +69,65 @@ class Reader:
         """One result for each query over its scopes, in one scan. `rerank` is not looked at. `deadline`: one
         that has begun already, instead of its own."""
         started = time.perf_counter()
-        queries, vectors, scopes = asked.queries, asked.vectors, asked.scopes
-        deadline = deadline or Deadline(asked.deadline)
-        k = arguments.check_count(asked.k, "k")
-        _check_forms(asked)
-        ranking = modes.weights(asked.mode, asked.ranking)
-        shares: Sequence[Shares] = asked.shares or (None,) * len(scopes)
-        depth = k
-        if ranking.diversity:
-            widest = max(len(each) if own is None else 1 for each, own in zip(scopes, shares, strict=True))
-            depth = max(k, min(diversity.candidates(k), MAX_K // widest))
-        kinds = None if asked.kinds is None else arguments.check_kinds(asked.kinds)
-        division = Division(ranking, kinds)
-        if division.by_text and queries is None:
-            raise InputError("a search by words or entities needs a query text")
-        blind = division.text_alone and vectors is None and asked.min_similarity is None
-        compiled = None if asked.filters is None else compile_filter(asked.filters)
-        now = self._log.now() if asked.now is None else to_micros(asked.now, "now")
-        at = now if asked.as_of is None else to_micros(asked.as_of, "as_of")
-        since = None
-        if asked.during is not None:
-            if asked.as_of is not None:
-                raise InputError("give as_of or during, not both")
-            since, at = arguments.check_period(asked.during, "during")
-        known_at = None if asked.known_at is None else to_micros(asked.known_at, "known_at")
-        degraded: tuple[str, ...] = ()
-        pace = self._pace(scopes) if division.hybrid else None
-        reserve = pace if asked.min_similarity is None else None
-        embedded = None
-        if not blind:
-            embedded = self._query_vectors(asked, deadline, reserve)
-            if embedded is None:
-                ranking = self._ladder.by_words_alone(ranking, deadline)
-                blind, degraded = True, ("dense",)
-        if embedded is None:
-            embedded = self._no_vectors(queries or (), len(scopes))
-        elif pace is not None and (plain := self._ladder.without_words(ranking, deadline, pace)) is not None:
-            ranking, degraded = plain, ("lexical",)
-        if degraded:
-            division = Division(ranking, kinds)
-        pieces = [division.pieces(each, own) for each, own in zip(scopes, shares, strict=True)]
-        least = least_similarity(asked.min_similarity)
-        params = [params_of(piece.ranking, least, now) for each in pieces for piece in each]
-        words = queries if division.by_text and queries is not None else ("",) * len(scopes)
+        search = self.underway(asked, deadline or Deadline(asked.deadline))
+        self.embed(search)
+        leave_out_words((search,))
+        return self.found(search, started)
+
+    def underway(self, asked: Searches, deadline: Deadline) -> Underway:
+        """What `embed` and then `found` go on with. Raises as Underway."""
+        search = Underway(asked, deadline, self._log)
+        if search.division.hybrid:
+            numbers = {self._log.owner(scope.owner) for each in asked.scopes for scope in each}
+            search.pace = self._ladder.pace(frozenset(number for number in numbers if number is not None))
+        return search
+
+    def embed(self, search: Underway) -> None:
+        """Give it its vectors, or leave similarity out of it where the embedder has too much to do. Raises as
+        Vectors.embed, and InvalidVector."""
+        if not search.similar:
+            return
+        asked, deadline = search.asked, search.deadline
+        if asked.vectors is not None:
+            search.vectors = self._given(asked.vectors, len(asked.scopes))
+            return
+        assert search.queries is not None
+        deadline.check("embedding the query")
+        owners = [tuple(scope.owner for scope in each) for each in asked.scopes]
+        reserve = search.pace if asked.min_similarity is None else None
+        timeout = deadline.left() if reserve is None else embedding_time(deadline.left(), reserve)
+        try:
+            made = self._vectors.embed(search.queries, "query", owners, timeout=timeout)
+        except (Overloaded, DeadlineExceeded):
+            if reserve is None:
+                raise
+            cancellation = cancel.current.get()
+            if cancellation is not None:
+                cancellation.check()
+            deadline.check("the search by words")
+            search.without_similarity()
+            return
+        search.vectors = self._vectors.normalize(made)
+
+    def found(self, search: Underway, started: float | None = None) -> list[SearchResult]:
+        """One result for each query. started: when its preparation began (time.perf_counter), if not now.
+        Raises DeadlineExceeded."""
+        started = time.perf_counter() if started is None else started
+        asked, division, compiled, depth = search.asked, search.division, search.compiled, search.depth
+        scopes, count = asked.scopes, len(asked.scopes)
+        pieces = [division.pieces(each, own) for each, own in zip(scopes, search.shares, strict=True)]
+        params = [params_of(piece.ranking, search.least, search.now) for each in pieces for piece in each]
+        words = search.queries if division.by_text and search.queries is not None else ("",) * count
+        vectors = self._any_vectors(count) if search.vectors is None else search.vectors
         prepared = time.perf_counter()
-        deadline.check("the scan")
+        search.deadline.check("the scan")
         spare = 0
         for attempt in range(_TRIES):
             masks: dict[int, Mask] = {}
             requests = [
                 SearchRequest(
-                    embedded[i], self._parts(piece.scopes, compiled, masks, spare), at, known_at, piece.kinds,
-                    words[i], asked.quarantined, piece.but, since,
+                    vectors[i], self._parts(piece.scopes, compiled, masks, spare), search.at,
+                    search.known_at, piece.kinds, words[i], asked.quarantined, piece.but, search.since,
                 )
                 for i, each in enumerate(pieces)
                 for piece in each
@@ -130,9 +138,9 @@ class Reader:
             with NO_SPAN if tracer is None else tracer.span("scan", queries=len(requests), k=fetched):
                 found = self._index.search(requests, fetched, params[0] if len(params) == 1 else params)
             scanned = time.perf_counter()
-            if pace is not None and not degraded:
-                pace.seen(scanned - prepared)
-            deadline.check("fetching the hits")
+            if search.pace is not None and not search.degraded:
+                search.pace.seen(scanned - prepared)
+            search.deadline.check("fetching the hits")
             records = self._records(found)
             if compiled is not None and spare:
                 found = [_verified(matches, records, compiled, depth) for matches in found]
@@ -155,60 +163,29 @@ class Reader:
         answers = iter(found)
         for i, each in enumerate(pieces):
             mine = list(itertools.islice(answers, len(each)))
-            joined = division.joined(each, mine, records, depth, shares[i])
-            hits, kept = self._hits(joined, records, scopes[i], ranking, k, now, asked.explain, blind)
+            joined = division.joined(each, mine, records, depth, search.shares[i])
+            hits, kept = self._hits(joined, records, scopes[i], search)
             done = time.perf_counter()
             timings = {"prepare": prepared - started, "scan": scanned - prepared, "fetch": done - scanned}
-            result = SearchResult(hits, self._backend, plan, degraded, timings)
+            result = SearchResult(hits, self._backend, plan, search.degraded, timings)
             if asked.return_vectors is not None:
                 result.vectors = self._stored_vectors(kept)
             results.append(result)
         return results
 
-    def embedded(self, asked: Searches, deadline: Deadline) -> NDArray[np.float32] | None:
-        """(n, dimension) float32 of queries, which may be given to `search` as vectors; None where that would
-        be answered by words alone. Raises as `search` where it has nothing to answer by."""
-        kinds = None if asked.kinds is None else arguments.check_kinds(asked.kinds)
-        hybrid = Division(modes.weights(asked.mode, asked.ranking), kinds).hybrid
-        reserve = self._pace(asked.scopes) if hybrid and asked.min_similarity is None else None
-        return self._query_vectors(asked, deadline, reserve)
+    def _given(self, vectors: Any, count: int) -> NDArray[np.float32]:
+        if (
+            count == 1
+            and type(vectors) is np.ndarray
+            and vectors.dtype == np.float32
+            and vectors.shape == (self._dimension,)
+        ):
+            # What as_vectors would check beside the shape, normalize checks too.
+            return self._vectors.normalize(vectors.reshape(1, -1))
+        return self._vectors.normalize(self._vectors.given(vectors, count))
 
-    def _query_vectors(
-        self, asked: Searches, deadline: Deadline, reserve: Pace | None
-    ) -> NDArray[np.float32] | None:
-        """reserve: how long what takes their place lasts, where something can; None where it has to."""
-        vectors, count = asked.vectors, len(asked.scopes)
-        if vectors is not None:
-            if (
-                count == 1
-                and type(vectors) is np.ndarray
-                and vectors.dtype == np.float32
-                and vectors.shape == (self._dimension,)
-            ):
-                # What as_vectors would check beside the shape, normalize checks too.
-                return self._vectors.normalize(vectors.reshape(1, -1))
-            return self._vectors.normalize(self._vectors.given(vectors, count))
-        if asked.queries is None:
-            raise InputError("a search needs a query text or a vector")
-        texts = [check_text(query) for query in asked.queries]
-        deadline.check("embedding the query")
-        owners = [tuple(scope.owner for scope in each) for each in asked.scopes]
-        timeout = deadline.left() if reserve is None else self._ladder.time_to_embed(deadline, reserve)
-        try:
-            return self._vectors.normalize(self._vectors.embed(texts, "query", owners, timeout=timeout))
-        except (Overloaded, DeadlineExceeded):
-            if reserve is None or not self._ladder.enabled:
-                raise
-            return None
-
-    def _pace(self, scopes: Sequence[Sequence[Scope]]) -> Pace:
-        numbers = {self._log.owner(scope.owner) for each in scopes for scope in each}
-        return self._ladder.pace(frozenset(number for number in numbers if number is not None))
-
-    def _no_vectors(self, queries: Sequence[str], count: int) -> NDArray[np.float32]:
+    def _any_vectors(self, count: int) -> NDArray[np.float32]:
         """Of queries whose similarity has no weight: any direction does."""
-        for query in queries:
-            check_text(query)
         vectors = np.zeros((count, self._dimension), np.float32)
         vectors[:, 0] = 1.0
         return vectors
@@ -269,12 +246,9 @@ class Reader:
         joined: Joined,
         records: dict[tuple[bytes, int], Record],
         scopes: Sequence[Scope],
-        ranking: Ranking,
-        k: int,
-        now: int,
-        explain: bool,
-        blind: bool,
+        search: Underway,
     ) -> tuple[tuple[Hit, ...], list[Match]]:
+        ranking, explain = search.ranking, search.asked.explain
         hits = []
         kept = []
         covered: dict[int, bool] = {}  # by identity: items of one scope share one object
@@ -283,7 +257,7 @@ class Reader:
         order: Sequence[int] = range(len(matches))
         if ranking.diversity:
             vectors = self._stored_vectors(matches)
-            order, different = diversity.choose(self._index, matches, vectors, k, ranking.diversity)
+            order, different = diversity.choose(self._index, matches, vectors, search.k, ranking.diversity)
         for position, place in enumerate(order):
             match = matches[place]
             score, similarity, key, version = match[:4]
@@ -299,7 +273,7 @@ class Reader:
                 parts = {"similarity": similarity}
             else:
                 by = ranking.by_kind.get(item.kind, ranking)
-                parts = parts_of(item, match, by, now, explain, blind)
+                parts = parts_of(item, match, by, search.now, explain, search.vectors is None)
             if explain and ranking.diversity:
                 parts |= different[position]
             if explain and joined.weights is not None:
@@ -323,12 +297,3 @@ def _verified(
         if (record := records.get(match[2:4])) is not None and compiled.matches(record.item)
     )
     return list(itertools.islice(passed, k))
-
-
-def _check_forms(asked: Searches) -> None:
-    arguments.check_flag(asked.explain, "explain")
-    arguments.check_flag(asked.quarantined, "quarantined")
-    if asked.return_vectors is not None and (
-        not isinstance(asked.return_vectors, str) or asked.return_vectors not in ("numpy", "dlpack")
-    ):
-        raise InputError("return_vectors must be 'numpy', 'dlpack' or None")

@@ -54,6 +54,6 @@ def embedding_time(left: float | None, rest: Pace) -> float | None:
     return left - min(max(rest.expected, _KEPT * left), _MOST_KEPT * left)
 
 
-def too_late(left: float | None, pace: Pace) -> bool:
-    """Whether something that takes as long as it did before would not be in time."""
-    return left is not None and pace.expected > left
+def too_late(left: float | None, *paces: Pace) -> bool:
+    """Whether things that take as long as they did before, one after the other, would not be in time."""
+    return left is not None and sum(pace.expected for pace in paces) > left

@@ -1,0 +1,113 @@
+"""A search of one space on its way, and what it leaves out to be in time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config import MAX_K
+from ..errors import InputError
+from ..ops.clock import to_micros
+from ..ops.pressure import Pace, too_late
+from ..policy import modes
+from ..policy.filters import compile_filter
+from ..policy.metadata import check_text
+from ..protocols import Log
+from . import arguments, diversity
+from .deadline import Deadline
+from .division import Division, Shares
+from .scoring import least_similarity
+from .searches import Searches
+
+
+class Underway:
+    """Searches of one space whose arguments are right: with their vectors, once these are made, and without
+    what is left out under load. The constructor raises InputError, and InvalidText for a query that is none.
+
+    similar   whether vectors have a part in it
+    vectors   (n, dimension) float32, normalised; None until they are made, and where they have no part
+    pace      how long it takes by meaning and words; None where nothing may be left out
+    degraded  "dense" or "lexical", once that is left out
+    """
+
+    def __init__(self, asked: Searches, deadline: Deadline, log: Log) -> None:
+        self.asked = asked
+        self.deadline = deadline
+        self.k = self.depth = arguments.check_count(asked.k, "k")
+        _check_forms(asked)
+        self.ranking = modes.weights(asked.mode, asked.ranking)
+        self.shares: Sequence[Shares] = asked.shares or (None,) * len(asked.scopes)
+        if self.ranking.diversity:
+            shares = zip(asked.scopes, self.shares, strict=True)
+            widest = max(len(each) if own is None else 1 for each, own in shares)
+            self.depth = max(self.k, min(diversity.candidates(self.k), MAX_K // widest))
+        self._kinds = None if asked.kinds is None else arguments.check_kinds(asked.kinds)
+        self.division = Division(self.ranking, self._kinds)
+        self.queries = asked.queries
+        if asked.queries is None:
+            if self.division.by_text:
+                raise InputError("a search by words or entities needs a query text")
+            if asked.vectors is None:
+                raise InputError("a search needs a query text or a vector")
+        elif asked.vectors is None:
+            self.queries = [check_text(query) for query in asked.queries]
+        self.compiled = None if asked.filters is None else compile_filter(asked.filters)
+        self.now = log.now() if asked.now is None else to_micros(asked.now, "now")
+        self.at = self.now if asked.as_of is None else to_micros(asked.as_of, "as_of")
+        self.since = None
+        if asked.during is not None:
+            if asked.as_of is not None:
+                raise InputError("give as_of or during, not both")
+            self.since, self.at = arguments.check_period(asked.during, "during")
+        self.known_at = None if asked.known_at is None else to_micros(asked.known_at, "known_at")
+        self.least = least_similarity(asked.min_similarity)
+        self.similar = (
+            not self.division.text_alone or asked.vectors is not None or asked.min_similarity is not None
+        )
+        self.vectors: NDArray[np.float32] | None = None
+        self.pace: Pace | None = None
+        self.degraded: tuple[str, ...] = ()
+
+    def without_similarity(self) -> None:
+        self._without("dense", similarity=0.0)
+        self.vectors = None
+
+    def without_words(self) -> None:
+        self._without("lexical", lexical=0.0, adjacent=0.0)
+
+    def _without(self, part: str, **weights: float) -> None:
+        self.ranking = modes.replaced(self.ranking, **weights)
+        self.division = Division(self.ranking, self._kinds)
+        self.degraded = (part,)
+
+    @property
+    def answers(self) -> bool:
+        """Whether anything is left to answer by."""
+        return self.vectors is not None or "lexical" not in self.degraded
+
+
+def in_time(searches: Sequence[Underway]) -> bool:
+    """Whether there is time for these, one after the other, by what is known of their paces."""
+    paces = [each.pace for each in searches if each.pace is not None and not each.degraded]
+    return not paces or not too_late(searches[0].deadline.left(), *paces)
+
+
+def leave_out_words(searches: Sequence[Underway]) -> None:
+    """Ask these without words if they, one after the other, would be too late with them."""
+    if in_time(searches):
+        return
+    for each in searches:
+        if each.pace is not None:
+            each.pace.left_out()
+        each.without_words()
+
+
+def _check_forms(asked: Searches) -> None:
+    arguments.check_flag(asked.explain, "explain")
+    arguments.check_flag(asked.quarantined, "quarantined")
+    if asked.return_vectors is not None and (
+        not isinstance(asked.return_vectors, str) or asked.return_vectors not in ("numpy", "dlpack")
+    ):
+        raise InputError("return_vectors must be 'numpy', 'dlpack' or None")
