@@ -28,14 +28,16 @@ class Counting(HashingEmbedder):
         return super().embed(texts, role=role)
 
 
+Counted = tuple[Memory, Counting, ColourTextEmbedder]
+
+
 @pytest.fixture
-def counted() -> Iterator[tuple[Memory, Counting]]:
-    texts = Counting(32)
-    images = ColourTextEmbedder()
+def counted() -> Iterator[Counted]:
+    texts, images = Counting(32), ColourTextEmbedder()
     with warpmem.open(embedder=texts, embedders={"image": images}, embedding_cache_bytes=0) as memory:
         memory.add_many([f"red note {n} of a bridge" for n in range(6)], user_id="u")
         memory.add("a sign", image=picture(RED), user_id="u")
-        yield memory, texts
+        yield memory, texts, images
 
 
 @pytest.mark.parametrize(
@@ -51,19 +53,20 @@ def counted() -> Iterator[tuple[Memory, Counting]]:
     ],
     ids=lambda wrong: next(iter(wrong)),
 )
-def test_nothing_is_embedded_for_arguments_that_are_wrong(
-    counted: tuple[Memory, Counting], wrong: dict[str, Any]
-) -> None:
+def test_nothing_is_embedded_for_arguments_that_are_wrong(counted: Counted, wrong: dict[str, Any]) -> None:
     """The query was embedded first."""
-    memory, texts = counted
+    memory, texts, images = counted
+    images.seen.clear()
     with pytest.raises(InputError):
         memory.search("red bridge", user_id="u", **wrong)
-    assert texts.queries == 0
+    with pytest.raises(InputError):
+        memory.search(image=picture(RED), user_id="u", **wrong)
+    assert texts.queries == len(images.seen) == 0
 
 
-def test_timings_hold_the_time_of_the_embedders(counted: tuple[Memory, Counting]) -> None:
+def test_timings_hold_the_time_of_the_embedders(counted: Counted) -> None:
     """It was in none of the stages of a search over several spaces."""
-    memory, texts = counted
+    memory, texts, _ = counted
     texts.seconds = 0.2
     began = time.perf_counter()
     results = memory.search_many(["red bridge", "a sign"], scopes=[Scope(user_id="u")] * 2)
@@ -72,9 +75,22 @@ def test_timings_hold_the_time_of_the_embedders(counted: tuple[Memory, Counting]
         assert 0.2 <= result.timings["prepare"] <= sum(result.timings.values()) <= took
 
 
-def test_scores_are_those_of_a_search_of_one_space(counted: tuple[Memory, Counting]) -> None:
+def test_timings_hold_the_time_of_an_image(counted: Counted, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was in none of the stages either."""
+    memory, _, images = counted
+    plain = images.embed_media
+
+    def slow(*args: Any, **options: Any) -> Any:
+        time.sleep(0.2)
+        return plain(*args, **options)
+
+    monkeypatch.setattr(images, "embed_media", slow)
+    assert memory.search(image=picture(RED), user_id="u").timings["prepare"] >= 0.2
+
+
+def test_scores_are_those_of_a_search_of_one_space(counted: Counted) -> None:
     """Query vectors were normalised twice, which is not always the same bits."""
-    memory, _ = counted
+    memory = counted[0]
     alone = Ranking(spaces={"image": 0.0})
     for n in range(100):
         query = f"query {n} bridge red {n * 7}"

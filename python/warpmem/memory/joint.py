@@ -139,15 +139,19 @@ class MediaReader:
 
     def search(self, asked: Searches, deadline: Deadline | None = None) -> list[SearchResult]:
         """As Reader.search, of one query."""
-        deadline = deadline or Deadline(asked.deadline)
+        began = time.perf_counter()
+        reader = self._space.reader
         ranking = _of_space(modes.weights(asked.mode, asked.ranking), self._space.name)
-        deadline.check("embedding the query")
+        # () in the place of the vectors, which are made when all else is known to be right.
+        asked = msgspec.structs.replace(asked, queries=None, vectors=(), mode=None, ranking=ranking)
+        search = reader.underway(asked, deadline or Deadline(asked.deadline))
+        self._space.exists()
+        search.deadline.check("embedding the query")
         owners = [tuple(scope.owner for scope in each) for each in asked.scopes]
         media = [self._media] * len(asked.scopes)
-        made = self._space.of_media(media, "query", owners, deadline.left())
-        self._space.exists()
-        asked = msgspec.structs.replace(asked, queries=None, vectors=made, mode=None, ranking=ranking)
-        return self._space.reader.search(asked, deadline)
+        made = self._space.of_media(media, "query", owners, search.deadline.left())
+        search.vectors = self._space.normalize(made)
+        return reader.found(search, began)
 
 
 def _weights(name: str, embeds_texts: bool, ranking: Ranking, asked: Searches) -> Ranking | None:
