@@ -33,7 +33,7 @@ from ..protocols import Transaction
 from ..records import NEVER, Record
 from ..types import AddResult, MemoryItem, Operation, Scope
 from ..types.graph import ENTITY, RELATION
-from .similar import Near, says_the_same, united
+from .similar import Near, besides, comes_from, says_the_same, united
 
 Digests = tuple[bytes | None, bytes | None]
 """Where an item is found: as a duplicate, and among the values of its key."""
@@ -102,7 +102,8 @@ def add(
         known = transaction.get(near.key)
         if known is None or known.item.version != near.version:
             continue
-        if says_the_same(known, item, transaction.now):
+        own = known.item.id
+        if says_the_same(known, item, transaction.now) and not comes_from(item.sources, own, transaction.get):
             return _merge(transaction, known, prepared, near, duplicate_of(known.item))
     replaced = _close_previous(transaction, item, chain)
     record = _store(transaction, owner, item, prepared)
@@ -148,8 +149,14 @@ def _touch(transaction: Transaction, known: Record, item: MemoryItem) -> AddResu
     said: dict[str, Any] = {}
     if open_end(item.expires_at, "expires_at") > open_end(known.item.expires_at, "expires_at"):
         said["expires_at"] = item.expires_at
-    sources = united(known.item.sources, item.sources)
-    if item.kind in _JOINS_SOURCES and known.item.sources and sources != known.item.sources:
+    own = known.item.id
+    sources = united(known.item.sources, besides(own, item.sources))
+    if (
+        item.kind in _JOINS_SOURCES
+        and known.item.sources
+        and sources != known.item.sources
+        and not comes_from(item.sources, own, transaction.get)
+    ):
         said["sources"] = sources
     if said:
         reason = "a repetition has other sources" if "sources" in said else "a repetition expires later"
@@ -170,7 +177,7 @@ def _merge(
         text=item.text,
         priority=max(old.priority, item.priority),
         entities=united(old.entities, item.entities),
-        sources=united(old.sources, item.sources),
+        sources=united(old.sources, besides(old.id, item.sources)),
         trust=item.trust,
         model_id=item.model_id,
         expires_at=expires,

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
 
 from ..config import MAX_NAMES
 from ..ops.clock import open_end, to_micros
+from ..ops.ids import is_id, parse_id
 from ..records import Record
 from ..types import MemoryItem
 
 _WORD = re.compile(r"[^\W_]+")
+_MOST_FOLLOWED: Final = 4096
+"""Sources of sources that are looked at inside a change."""
 
 
 class Near(NamedTuple):
@@ -52,6 +55,27 @@ def names_and_numbers(text: str) -> frozenset[tuple[str, int]]:
 def united(one: Sequence[str], other: Sequence[str]) -> tuple[str, ...]:
     """Both without repetitions; the first names where there would be too many."""
     return tuple(dict.fromkeys((*one, *other)))[:MAX_NAMES]
+
+
+def comes_from(sources: Sequence[str], item_id: str, get: Callable[[bytes], Record | None]) -> bool:
+    """Whether sources lead to an item through others, which `get` reads; so does what is too long to follow.
+    One that is the item itself does not count: it can be left out."""
+    waiting = [name for name in sources if name != item_id and is_id(name)]
+    seen = set(waiting)
+    while waiting and len(seen) <= _MOST_FOLLOWED:
+        record = get(parse_id(waiting.pop()))
+        if record is not None:
+            more = [name for name in record.item.sources if name not in seen and is_id(name)]
+            if item_id in more:
+                return True
+            seen.update(more)
+            waiting += more
+    return bool(waiting)
+
+
+def besides(item_id: str, sources: Sequence[str]) -> tuple[str, ...]:
+    """Sources of what says the same as an item, without the item itself."""
+    return tuple(name for name in sources if name != item_id)
 
 
 def says_the_same(known: Record, item: MemoryItem, now: int) -> bool:

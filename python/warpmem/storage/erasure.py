@@ -15,11 +15,12 @@ from __future__ import annotations
 import functools
 import itertools
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from ..ops import costs, revoked
-from ..ops.ids import KEY_BYTES, format_id, owner_of, owner_prefix, parse_id
+from ..ops.derivation import Derived, reaching
+from ..ops.ids import KEY_BYTES, format_id, origins, owner_of, owner_prefix, parse_id
 from ..protocols import Engine
 from ..records import LogEntry
 from . import codec
@@ -77,20 +78,45 @@ class StoreErasures:
         return [(note.at, note.path) for note in noted_backups(self._engine)]
 
     def derived(self, owners: Collection[int], keys: Collection[bytes]) -> tuple[set[bytes], set[bytes]]:
-        # The store is read once more for each step from source to source: what names others is not kept.
-        only: set[bytes] = set()
-        while True:
-            found = Erased(owners, [*keys, *only])
-            naming = {
-                key[:KEY_BYTES]
-                for family in ("items", "history")
-                for key, item in self._versions(family)
-                if key[:KEY_BYTES] not in found and any(name in found for name in item.sources)
-            }
-            more = {key for key in naming if all(name in found for name in self._sources(key))}
-            if not more:
-                return only, naming
-            only |= more
+        # Of what names others only what comes from the erased is kept; the store is read again while more of
+        # that is found, which is seldom: most items are newer than what they come from.
+        gone = Erased(owners, keys)
+        reached: dict[bytes, bool] = {}  # whether it names an origin, which holds it
+        grown = True
+        while grown:
+            grown = False
+            for key in self._naming(gone, reached):
+                if key not in reached:
+                    reached[key] = bool(origins(list(self._sources(key))))
+                    grown = True
+        held = {key: self._held(key, named, gone, reached) for key, named in reached.items()}
+        left = reaching(held)
+        only = {key for key, much in left.items() if not much}
+        found = Erased(owners, [*keys, *only])
+        return only, {key for key in left if key not in only and any(n in found for n in self._sources(key))}
+
+    def _naming(self, gone: Erased, reached: Mapping[bytes, bool]) -> Iterator[bytes]:
+        """Items with a version that names what is gone, or what comes from it and no origin holds."""
+
+        def leads(name: str) -> bool:
+            try:
+                source = parse_id(name)
+            except LookupError:
+                return False
+            return source in gone or reached.get(source) is False
+
+        for family in ("items", "history"):
+            for key, item in self._versions(family):
+                if key[:KEY_BYTES] not in gone and any(leads(name) for name in item.sources):
+                    yield key[:KEY_BYTES]
+
+    def _held(self, key: bytes, named: bool, gone: Erased, reached: Container[bytes]) -> Derived:
+        """An item as reaching() wants it: held by a source that is neither gone nor comes from that."""
+        if named:
+            return Derived(1.0, 1.0, ())
+        sources = {parse_id(name) for name in self._sources(key) if name not in gone}
+        among = [source for source in sources if source in reached]
+        return Derived(1.0, float(len(among) < len(sources)), among)
 
     def _sources(self, key: bytes) -> set[str]:
         return {
