@@ -14,8 +14,9 @@ import warpmem
 from jobs_lives import NOW, opened
 from warpmem import Memory
 from warpmem.config import Optimisation
-from warpmem.errors import InputError, StoreCorrupt
+from warpmem.errors import DiskFull, InputError, StoreCorrupt
 from warpmem.ops.clock import FixedClock
+from warpmem.storage import disk
 
 
 @pytest.fixture
@@ -40,8 +41,8 @@ def answers(memory: Memory) -> list[Any]:
 
 
 def test_it_gives_back_and_saves_and_does_nothing_twice(tmp_path: Path, clock: FixedClock) -> None:
-    options = Optimisation(changes=1)
-    with opened(tmp_path / "store", clock, optimisation=options, checkpoint_rows=0) as memory:
+    options: dict[str, Any] = {"optimisation": Optimisation(changes=1), "checkpoint_rows": 100}
+    with opened(tmp_path / "store", clock, **options) as memory:
         fill(memory)
         before, dead = answers(memory), memory._current.now.index.stats()["dead"]
         (report,) = memory.run_jobs()
@@ -50,11 +51,36 @@ def test_it_gives_back_and_saves_and_does_nothing_twice(tmp_path: Path, clock: F
         assert report.done == {"rows given back": dead, "indexes saved": 1} and dead >= 150
         assert memory._current.now.index.stats()["dead"] == 0 and answers(memory) == before
         assert memory.run_jobs()[0].done == {}
-    with opened(tmp_path / "store", clock, optimisation=options, checkpoint_rows=0) as memory:
+    with opened(tmp_path / "store", clock, **options) as memory:
         assert "3 owners from the checkpoint" in memory._current.now.index.restored  # type: ignore[attr-defined]
         assert answers(memory) == before
         assert memory.run_jobs()[0].done == {}
     assert warpmem.verify(tmp_path / "store").ok
+
+
+def test_the_index_is_saved_where_closing_would_save_it(tmp_path: Path, clock: FixedClock) -> None:
+    """It was saved after one change of a row, and in a store whose configuration says never."""
+    for rows, saved in ((0, 0), (501, 0), (500, 1)):
+        path, options = tmp_path / str(rows), Optimisation(changes=10_000)
+        with opened(path, clock, optimisation=options, checkpoint_rows=rows) as memory:
+            fill(memory, users=2)  # 200 rows added and 50 removed each
+            assert memory.run_jobs()[0].done.get("indexes saved", 0) == saved
+
+
+def test_it_leaves_the_disk_the_room_that_erasing_needs(
+    tmp_path: Path, clock: FixedClock, monkeypatch: Any
+) -> None:
+    """Writing everything anew was allowed what lies below the low-water mark, as an erasure is."""
+    options: dict[str, Any] = {"optimisation": Optimisation(changes=1), "checkpoint_rows": 0}
+    with opened(tmp_path / "store", clock, min_free_bytes=4 << 20, **options) as memory:
+        made = memory.add("a canary", user_id="u")
+        monkeypatch.setattr(disk, "free_bytes", lambda path: 2 << 20)
+        with pytest.raises(DiskFull):
+            memory.run_jobs()
+        assert memory.erase([made.id]).files > 0
+        monkeypatch.undo()
+        memory.add("a fact", user_id="u")
+        assert memory.run_jobs()[0].done["tables written"] > 0
 
 
 def test_the_storage_waits_for_enough_changes(tmp_path: Path, clock: FixedClock) -> None:

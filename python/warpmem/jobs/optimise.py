@@ -1,5 +1,5 @@
-"""Upkeep of what searches read: removed rows give back their memory, the index is saved, tables are written
-anew. Results stay the same, and done twice it does nothing.
+"""Upkeep of what searches read: removed rows give back their memory, the index is saved where close() would
+save it, and tables are written anew. Results stay the same, and done twice it does nothing.
 
 A store's lists are exact, so there are no cells to train; VectorIndex.optimise() does that for its own.
 """
@@ -23,8 +23,10 @@ class Optimise(Job):
 
     name = "optimise"
 
-    def __init__(self, options: Optimisation) -> None:
+    def __init__(self, options: Optimisation, checkpoint_rows: int) -> None:
+        """checkpoint_rows: see Config."""
         self._changes = options.changes
+        self._checkpoint_rows = checkpoint_rows
 
     def of_owner(self, tools: Tools, owner: int, turn: Turn, counts: Counter[str]) -> None:
         """See tools.Job."""
@@ -33,7 +35,8 @@ class Optimise(Job):
     def of_store(self, tools: Tools, turn: Turn, counts: Counter[str]) -> None:
         """See tools.Job."""
         turn.check()
-        counts["indexes saved"] += tools.current.now.index.checkpoint(1)
+        if self._checkpoint_rows:
+            counts["indexes saved"] += tools.current.now.index.checkpoint(self._checkpoint_rows)
         turn.check()
         totals = tools.log.totals()
         if totals["sequence"] - _compacted(tools) >= max(self._changes, totals["items"] // 10):

@@ -60,7 +60,7 @@ class Jobs:
             "consolidate": Consolidate(config.consolidation or Consolidation()),
             "forget": Forget(config.forgetting or Forgetting()),
             "reflect": self._reflect,
-            "optimise": Optimise(config.optimisation or Optimisation()),
+            "optimise": Optimise(config.optimisation or Optimisation(), config.checkpoint_rows),
         }
         wanted = {
             "deduplicate": config.deduplication,

@@ -50,9 +50,11 @@ class Engine(Protocol):
         """Make every earlier write durable. After a failure the engine refuses all writes."""
         ...
 
-    def compact(self, ranges: Sequence[tuple[str, bytes, bytes]]) -> int:
+    def compact(self, ranges: Sequence[tuple[str, bytes, bytes]], *, frees: bool = True) -> int:
         """Write the files that hold these ranges (family, start, stop) anew, without what was deleted or
-        replaced in them. On any thread; reads and writes go on. Returns how many files were replaced."""
+        replaced in them. On any thread; reads and writes go on. Returns how many files were replaced.
+        frees: it is there to make room, and until it has it may use what lies below the low-water mark.
+        Raises DiskFull when there is no room for what must be written anew."""
         ...
 
     def renew(self) -> None:

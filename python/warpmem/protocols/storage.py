@@ -343,8 +343,8 @@ class Log(Protocol):
         ...
 
     def compact(self) -> int:
-        """Write every table anew, without what was deleted or replaced; how many were. Needs as much room as
-        there is, until it is done. Reads and changes go on. Raises DiskFull."""
+        """Write every table anew, without what was deleted or replaced; how many were. Needs as much room
+        again, above the low-water mark, until it is done. Reads and changes go on. Raises DiskFull."""
         ...
 
     def backup(self, root: str, digests: DigestsOf, *, verify: bool) -> Backup:

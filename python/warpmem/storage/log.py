@@ -248,7 +248,7 @@ class StoreLog(LogReads):
         return 0, 0.0
 
     def compact(self) -> int:
-        return self._engine.compact([(family, b"", codec.KEYS_END) for family in codec.FAMILIES])
+        return self._engine.compact([(family, b"", codec.KEYS_END) for family in codec.FAMILIES], frees=False)
 
     def backup(self, root: str, digests: DigestsOf, *, verify: bool) -> Backup:
         from .backup import make_backup  # nobody else needs it, nor what it imports to verify

@@ -142,7 +142,7 @@ class MemoryEngine:
                 )
                 raise error
 
-    def compact(self, ranges: Sequence[tuple[str, bytes, bytes]]) -> int:
+    def compact(self, ranges: Sequence[tuple[str, bytes, bytes]], *, frees: bool = True) -> int:
         """See protocols.Engine. What is deleted here is gone."""
         self._check_writable()
         return 0

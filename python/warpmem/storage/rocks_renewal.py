@@ -48,18 +48,17 @@ class Renewable:
     _take: Callable[[Any], None]
     _open_database: Callable[[], Any]
 
-    def compact(self, ranges: Sequence[tuple[str, bytes, bytes]]) -> int:
-        """See protocols.Engine.compact. DiskFull when there is no room for what must be written anew; since
-        it makes room in the end, it may use what lies below the low-water mark."""
+    def compact(self, ranges: Sequence[tuple[str, bytes, bytes]], *, frees: bool = True) -> int:
+        """See protocols.Engine.compact."""
         with self._whole:
             self._check_writable()
-            return self._compact(ranges)
+            return self._compact(ranges, frees)
 
-    def _compact(self, ranges: Sequence[tuple[str, bytes, bytes]]) -> int:
+    def _compact(self, ranges: Sequence[tuple[str, bytes, bytes]], frees: bool) -> int:
         database, families = self._db, self._families
         self._flush()
         self._let_walks_go(wait=True)
-        self._guard.before(_holding(database, ranges), frees=True)
+        self._guard.before(_holding(database, ranges), frees=frees)
         before = directory.tables(self._path)
         for family, start, stop in ranges:
             self._change("compaction", _compact, families[family], start, stop)
