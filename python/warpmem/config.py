@@ -116,7 +116,7 @@ class Reflection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """What the job "reflect" makes profiles of.
 
     kinds           what holds now of these kinds
-    min_facts       of one scope; of fewer there is no profile
+    min_facts       of one scope, of those that are trusted most; of fewer there is no profile
     max_facts, max_tokens
                     in one at most, the latter by the store's token counter: those of the highest priority,
                     and the newest of these

@@ -179,6 +179,66 @@ def test_what_somebody_has_corrected_stays_his(memory: Memory) -> None:
     assert fact in profiles(memory)[0].sources
 
 
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_what_somebody_has_corrected_outlives_a_revocation(memory: Memory, when: str) -> None:
+    """A version for a revoked source, or for one that is believed again, was taken for the job's own."""
+    for n in range(3):
+        add(memory, f"crm says {n}", sources=["crm"])
+    add(memory, "web says it", sources=["web"])
+    memory.run_jobs()
+    (profile,) = profiles(memory)
+    if when == "before":
+        memory.update(profile.id, text="what somebody made of it")
+    memory.revoke("web")
+    if when == "meanwhile":
+        memory.update(profile.id, text="what somebody made of it")
+    memory.reinstate("web")
+    add(memory, "crm says more", sources=["crm"])
+    assert memory.run_jobs()[0].done == {}
+    assert profile.id in memory.erase([profile.sources[0]]).kept
+    assert [(item.text, item.trust) for item in profiles(memory)] == [("what somebody made of it", 1.0)]
+
+
+def test_what_is_trusted_less_neither_crowds_out_nor_contradicts(clock: FixedClock) -> None:
+    """Facts of high priority left no room for trusted ones, and the later of two notes was said to hold."""
+    model = ScriptedLanguageModel([answer("Ann says 0 to 4."), answer("Ann says 1 to 5.")])
+    with opened(None, clock, reflection=Reflection(), language_model=model) as memory:
+        ids = [add(memory, f"ann says {n}") for n in range(5)]
+        memory.run_jobs()
+        before = profiles(memory)
+        clock.advance(DAY)
+        for n in range(128):
+            add(memory, f"ann no longer says {n}", trust=0.75, sources=["web"], priority=1.0)
+        assert memory.run_jobs()[0].done == {} and profiles(memory) == before
+        add(memory, "ann says 5")
+        memory.update(ids[0], trust=0.75)
+        assert memory.run_jobs()[0].done == {"rewritten": 1}
+        (profile,) = profiles(memory)
+        notes = json.loads(model.calls[-1].messages[1].content)["notes"]
+        assert [note[-10:] for note in notes] == [f"ann says {n}" for n in range(1, 6)]
+        assert profile.trust == 1.0 and set(ids[1:]) < set(profile.sources)
+        memory.update(ids[1], trust=0.75)
+        memory.erase([ids[2]])
+        (profile,) = profiles(memory)
+        assert profile.trust == 1.0 and not {ids[1], ids[2]}.intersection(profile.sources)
+
+
+def test_a_fact_whose_id_is_revoked_takes_no_profile_with_it(memory: Memory) -> None:
+    """The next profile named it again, so that it was in quarantine too, and so was every one after it."""
+    ids = [add(memory, f"fact {n}") for n in range(5)]
+    memory.run_jobs()
+    memory.revoke(ids[0])
+    assert profiles(memory)[0].quarantined
+    assert memory.run_jobs()[0].done == {"rewritten": 1}
+    (profile,) = profiles(memory)
+    assert not profile.quarantined and set(profile.sources) == set(ids[1:])
+    memory.erase([ids[1]])
+    assert [set(item.sources) for item in profiles(memory)] == [set(ids[2:])]
+    memory.reinstate(ids[0])
+    memory.run_jobs()
+    assert ids[0] in profiles(memory)[0].sources
+
+
 def test_a_revoked_source_is_believed_no_more_in_it_either(memory: Memory) -> None:
     for n in range(3):
         add(memory, f"crm says {n}", sources=["crm"])

@@ -1,15 +1,16 @@
 """Reflection: what is known now in a scope, put together as its profile.
 
 An owner has one profile of what is his own, and one for each agent that remembers something of him besides,
-since no agent may read another's; what belongs to a run passes with it. A profile cites its facts as sources.
-It is written anew, as its next version, when these are not what they were, and removed when they are too few.
-Words that somebody else has put in its place are left alone.
+since no agent may read another's; what belongs to a run passes with it. A profile tells of the facts that
+are trusted most in its scope, so that nothing of less trust crowds them out or contradicts them, and cites
+them as sources. It is written anew, as its next version, when these are not what they were, and removed when
+they are too few. Words that somebody else has put in its place are left alone.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -53,10 +54,11 @@ class Reflect(Job):
         """See tools.Job."""
         facts: dict[Scope, list[Record]] = {}
         profiles: dict[Scope, list[Record]] = {}
+        revoked = tools.revoked()
         for _, record in tools.log.records(owner, order="recorded", reverse=False, after=None):
             if is_profile(record.item):
                 profiles.setdefault(record.item.scope, []).append(record)
-            elif self._tells(tools, record.item):
+            elif self._tells(tools, record.item, revoked):
                 facts.setdefault(record.item.scope, []).append(record)
         for scope in {**facts, **profiles}:
             known = profiles.get(scope, [])
@@ -70,20 +72,23 @@ class Reflect(Job):
             if chosen:
                 self._reflect(tools, chosen, known[0] if known else None, turn, counts)
 
-    def _tells(self, tools: Tools, item: MemoryItem) -> bool:
-        """Whether a profile may tell of an item: it holds, and nothing says that it will end."""
+    def _tells(self, tools: Tools, item: MemoryItem, revoked: frozenset[str]) -> bool:
+        """Whether a profile may tell of an item: it holds, it is believed, and nothing says that it will
+        end."""
         return (
             item.kind in self._kinds
             and 0 < len(item.text) <= _LONGEST_TEXT
             and item.valid_to is None
             and item.expires_at is None
             and not item.quarantined
+            and revoked.isdisjoint((item.id, *item.sources))
             and (item.scope.run_id is None or item.scope.owner.type == "run")
             and is_current(item, tools.log.now())
         )
 
     def _chosen(self, tools: Tools, facts: Sequence[Record]) -> list[Record]:
         """The facts of a profile, in the order of their worth; none where they are too few."""
+        facts = _most_trusted(facts)
         if len(facts) < self._options.min_facts:
             return []
         chosen: list[Record] = []
@@ -138,16 +143,23 @@ class Reflect(Job):
             counts["without the model"] += 1
             return text, "extract"
 
-    def rebuild(self, tools: Tools, profile: MemoryItem, without: frozenset[str]) -> None:
+    def rebuild(self, tools: Tools, profile: MemoryItem, without: Set[str]) -> None:
         """Store a profile of what is left of its facts when some are erased, worded without a model. The old
         one is the caller's to remove."""
         keys = [parse_id(source) for source in profile.sources if is_id(source) and source not in without]
-        left = [record.item for record in tools.log.get_many(keys) if record is not None]
-        left = [item for item in left if item.scope == profile.scope and self._tells(tools, item)]
+        revoked = tools.revoked()
+        left = [
+            record
+            for record in tools.log.get_many(keys)
+            if record is not None
+            and record.item.scope == profile.scope
+            and self._tells(tools, record.item, revoked)
+        ]
         if left:
-            text = "\n".join(line.text for line in lines_of(left))
+            items = [record.item for record in _most_trusted(left)]
+            text = "\n".join(line.text for line in lines_of(items))
             # Without a digest: the next run is to word it again.
-            store(tools, _profile(left, text, "extract", None))
+            store(tools, _profile(items, text, "extract", None))
 
 
 def is_profile(item: MemoryItem) -> bool:
@@ -156,16 +168,32 @@ def is_profile(item: MemoryItem) -> bool:
 
 
 def is_own(tools: Tools, profile: Record) -> bool:
-    """Whether a profile's words are this job's, and not somebody's who has changed it since."""
+    """Whether a profile is what this job made it, and not what somebody has made of it since. A rule may have
+    added versions to either: one for a source that is revoked, for example."""
     if profile.item.version == 1:
         return True
-    past = [entry for entry in tools.log.history(profile.key) if entry.record is not None]
-    return past[-1].operation == "update" and past[-1].reason is not None  # a rule's, no caller's
+    for past in reversed(tools.log.history(profile.key)):
+        if past.record is None:
+            continue
+        if past.reason == _CHANGED or past.record.item.version == 1:
+            return _words(past.record.item) == _words(profile.item)
+        if past.reason is None:
+            return False
+    return False
 
 
 def _made(profile: MemoryItem) -> Mapping[str, Any]:
     made = profile.metadata.get(MADE)
     return made if isinstance(made, dict) else {}
+
+
+def _words(profile: MemoryItem) -> tuple[str, Mapping[str, Any], float, tuple[str, ...]]:
+    return profile.text, profile.metadata, profile.priority, profile.entities
+
+
+def _most_trusted(facts: Sequence[Record]) -> list[Record]:
+    best = max((fact.item.trust for fact in facts), default=0.0)
+    return [fact for fact in facts if fact.item.trust == best]
 
 
 def _worth(record: Record) -> tuple[float, int, str]:
@@ -186,7 +214,7 @@ def _profile(items: Sequence[MemoryItem], text: str, by: str, digest: str | None
         priority=max(item.priority for item in items),
         entities=tuple(dict.fromkeys(name for item in items for name in item.entities))[:MAX_NAMES],
         sources=(*(item.id for item in items), *places),
-        trust=min(item.trust for item in items),
+        trust=items[0].trust,
     )
 
 

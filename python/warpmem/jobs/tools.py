@@ -24,6 +24,10 @@ class Tools(NamedTuple):
     language_model: Callable[[], LanguageModel]
     exchanging: threading.RLock
 
+    def revoked(self) -> frozenset[str]:
+        """The sources that are not believed: what names one of them is in quarantine."""
+        return frozenset(self.current.now.revocations.names())
+
 
 class Stopped(BaseException):
     """A job's time is over. What it has done stays done, and the next run goes on from there."""

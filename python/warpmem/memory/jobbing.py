@@ -43,7 +43,7 @@ class Jobbing:
         puts summaries in the place of old events, by `consolidation`. "forget" deletes what has expired, and
         by `forgetting` what has faded or is too much, but of what current items name as a source only what
         its caller let expire.
-        "reflect" keeps a profile of each scope's facts of now, by `reflection`. "optimise" gives
+        "reflect" keeps a profile of each scope's most trusted facts of now, by `reflection`. "optimise" gives
         back what removed rows of the index take, saves the index as close() does, and by `optimisation` has
         the storage written anew.
         Each removal has its rule as the reason in the item's history. names: these jobs; None: those that
