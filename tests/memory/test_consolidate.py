@@ -16,7 +16,6 @@ import warpmem
 from jobs_lives import NOW, START, fill, live, opened
 from warpmem import Memory, NewItem
 from warpmem.config import Consolidation, Forgetting
-from warpmem.jobs import consolidate
 from warpmem.ops.clock import FixedClock
 from warpmem.reason.fakes import ScriptedLanguageModel
 
@@ -103,24 +102,14 @@ def test_what_is_young_few_keyed_or_of_another_scope_stays_apart(clock: FixedClo
         assert len(live(memory)) == 2 + 2 + 5 + 5
 
 
-def test_a_large_month_is_cut_within_its_scopes(clock: FixedClock, monkeypatch: Any) -> None:
-    """It was cut by time alone: of a small scope that lay across the cut both halves could be too few."""
-    monkeypatch.setattr(consolidate, "_LONGEST_STEP", 6)
-    with opened(None, clock, consolidation=Consolidation(min_events=4)) as memory:
-        for n in range(28):  # of the small scopes 5 each, in turn
-            run, at = (
-                ("r1", "r2", "large", "large", "large")[n % 5] if n < 25 else "large",
-                timedelta(hours=n),
-            )
-            memory.add(f"{run} {n}", user_id="ann", run_id=run, kind="event", valid_from=START + at)
-        assert memory.run_jobs(["consolidate"])[0].done["events"] == 28
-        told = {}
-        for item in live(memory):
-            assert (
-                item.kind == "summary" and item.text.count(f"{item.scope.run_id} ") == len(item.sources) <= 6
-            )
-            told[item.scope.run_id] = told.get(item.scope.run_id, 0) + len(item.sources)
-        assert told == {"r1": 5, "r2": 5, "large": 18}
+def test_an_event_whose_id_is_revoked_takes_no_summary_with_it(clock: FixedClock) -> None:
+    """The summary named it, so that all the others went into quarantine."""
+    with opened(None, clock, consolidation=Consolidation(min_events=3)) as memory:
+        ids = [memory.add(f"event {n}", user_id="ann", kind="event", valid_from=START).id for n in range(4)]
+        memory.revoke(ids[1])
+        memory.run_jobs()
+        event, summary = sorted(live(memory), key=lambda item: item.kind)
+        assert event.id == ids[1] and summary.trust == 1.0 and set(summary.sources) == {ids[0], *ids[2:]}
 
 
 def test_what_is_in_quarantine_takes_nothing_else_there(clock: FixedClock) -> None:

@@ -10,7 +10,7 @@ several things is the model's, and the events stand in the history of their ids.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from datetime import MAXYEAR, UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
@@ -44,6 +44,16 @@ _LONGEST_TEXT: Final = 1 << 16
 _TRIES: Final = 4
 
 
+class _Place(NamedTuple):
+    """What one summary may tell of: a calendar month (UTC) of one scope, and where it comes from, so that a
+    source can be revoked afterwards."""
+
+    year: int
+    month: int
+    scope: Scope
+    origins: frozenset[str]
+
+
 class Consolidate(Job):
     """The job "consolidate"."""
 
@@ -56,31 +66,34 @@ class Consolidate(Job):
     def of_owner(self, tools: Tools, owner: int, turn: Turn, counts: Counter[str]) -> None:
         """See tools.Job."""
         before = to_datetime(tools.log.now()) - timedelta(days=self._options.older_than_days)
-        for records in self._groups(tools, owner, before):
-            if len(records) >= self._options.min_events:
+        for place, keys in self._groups(tools, owner, before):
+            if len(keys) >= self._options.min_events:
                 turn.check()
-                self._replace(tools, records, turn, counts)
+                self._replace(tools, place, keys, turn, counts)
 
-    def _groups(self, tools: Tools, owner: int, before: datetime) -> Iterator[list[Record]]:
-        """The events of each calendar month (UTC) that ended before a time, by scope and origin: what comes
-        from elsewhere stays apart, so that a source can be revoked afterwards. A bounded number at a time."""
-        groups: dict[tuple[Scope, frozenset[str]], list[Record]] = {}
+    def _groups(self, tools: Tools, owner: int, before: datetime) -> Iterator[tuple[_Place, list[bytes]]]:
+        """The keys of the events that may go, of each calendar month (UTC) that ended before a time, a
+        bounded number at a time. Only keys are held: a month may have more events than memory has room for,
+        and to cut it where that is full would cut small scopes in parts that are too few."""
+        groups: dict[_Place, list[bytes]] = {}
         of: tuple[int, int] | None = None
+        revoked = tools.revoked()
         for _, record in tools.log.records(owner, order="valid_from", reverse=False, after=None):
             when = record.item.valid_from.astimezone(UTC)
             if (when.year, when.month) != of:
-                yield from groups.values()
+                yield from groups.items()
                 groups, of = {}, (when.year, when.month)
             if when.year == MAXYEAR or _month_end(when) > before:
                 return
-            if self._may_go(tools, record):
-                whose = record.item.scope, origins(record.item.sources)
-                groups.setdefault(whose, []).append(record)
-                if len(groups[whose]) == _LONGEST_STEP:
-                    yield groups.pop(whose)
-        yield from groups.values()
+            # Without a vector it would be like everything else; left out later, it would have been counted.
+            if self._may_go(tools, record, revoked) and _vector(tools, record) is not None:
+                place = _place(record.item)
+                groups.setdefault(place, []).append(record.key)
+                if len(groups[place]) == _LONGEST_STEP:
+                    yield place, groups.pop(place)
+        yield from groups.items()
 
-    def _may_go(self, tools: Tools, record: Record) -> bool:
+    def _may_go(self, tools: Tools, record: Record, revoked: frozenset[str]) -> bool:
         """Whether a summary of its words can stand for an item, now and later."""
         item, log = record.item, tools.log
         return (
@@ -90,14 +103,25 @@ class Consolidate(Job):
             and item.blob is None
             and item.expires_at is None  # a summary would outlive it
             and not item.quarantined  # it would take the summary of all the others there
+            and revoked.isdisjoint((item.id, *item.sources))  # and so would these
             and is_current(item, log.now())
             and log.space_of(record.key, item.version) == 0
             and not log.work.has("extract", record.key, item.version)
         )
 
-    def _replace(self, tools: Tools, records: Sequence[Record], turn: Turn, counts: Counter[str]) -> None:
-        """Put summaries in the place of the events of one scope and month, in one change."""
+    def _replace(
+        self, tools: Tools, place: _Place, keys: Sequence[bytes], turn: Turn, counts: Counter[str]
+    ) -> None:
+        """Put summaries in the place of events, in one change."""
         for _ in range(_TRIES):
+            revoked = tools.revoked()
+            records = [
+                record
+                for record in tools.log.get_many(keys)
+                if record is not None
+                and _place(record.item) == place
+                and self._may_go(tools, record, revoked)
+            ]
             found, vectors = _with_vectors(tools, records)
             if len(found) < self._options.min_events:
                 return
@@ -112,8 +136,6 @@ class Consolidate(Job):
                 with tools.exchanging:
                     made: int = tools.current.write(_Exchange(tools, new, found).run, own_vectors=False)
             except NotFound:  # one of them was changed or went meanwhile
-                again = tools.log.get_many([one.key for one in found])
-                records = [record for record in again if record is not None and self._may_go(tools, record)]
                 continue
             counts["events"] += len(found)
             counts["summaries"] += made
@@ -161,20 +183,31 @@ def summary_of(items: Sequence[MemoryItem], text: str, by: str) -> NewItem:
     )  # fmt: skip
 
 
+def _place(item: MemoryItem) -> _Place:
+    when = item.valid_from.astimezone(UTC)
+    return _Place(when.year, when.month, item.scope, origins(item.sources))
+
+
 def _month_end(when: datetime) -> datetime:
     year, month = (when.year + 1, 1) if when.month == 12 else (when.year, when.month + 1)
     return datetime(year, month, 1, tzinfo=UTC)
 
 
+def _vector(tools: Tools, record: Record) -> NDArray[np.float32] | None:
+    """(dim,) float32; None for one that waits for its vector."""
+    vector = tools.log.vector(record.key, record.item.version, tools.log.identity)
+    return None if vector is None or is_blank(vector) else vector
+
+
 def _with_vectors(tools: Tools, records: Sequence[Record]) -> tuple[list[Record], NDArray[np.float32]]:
-    identity = tools.log.identity
+    """The records that have vectors still, and (n, dim) float32."""
     found, vectors = [], []
     for record in records:
-        vector = tools.log.vector(record.key, record.item.version, identity)
-        if vector is not None and not is_blank(vector):
+        vector = _vector(tools, record)
+        if vector is not None:
             found.append(record)
             vectors.append(vector)
-    return found, np.array(vectors, np.float32).reshape(len(vectors), identity.dimension)
+    return found, np.array(vectors, np.float32).reshape(len(vectors), tools.log.identity.dimension)
 
 
 class _Exchange(NamedTuple):
@@ -206,7 +239,7 @@ class _Exchange(NamedTuple):
         return self.tools.log.transact(change)
 
 
-def rebuild(tools: Tools, summary: MemoryItem, without: frozenset[str]) -> None:
+def rebuild(tools: Tools, summary: MemoryItem, without: Set[str]) -> None:
     """Store a summary of what is left of its sources when some of them are erased, worded without a model:
     which of a model's words came from which source, nobody knows. The old one is the caller's to remove."""
     left = []
