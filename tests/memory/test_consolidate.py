@@ -102,6 +102,47 @@ def test_what_is_young_few_keyed_or_of_another_scope_stays_apart(clock: FixedClo
         assert len(live(memory)) == 2 + 2 + 5 + 5
 
 
+def test_erasing_takes_its_words_out_of_summaries_of_summaries(tmp_path: Path, clock: FixedClock) -> None:
+    """The words of one event stayed in them, or those of all others went too."""
+    options = Consolidation(
+        kinds=("event", "summary"), min_events=2, lines_per_summary=2, outliers=0, older_than_days=1
+    )
+    with opened(tmp_path / "store", clock, consolidation=options) as memory:
+        ids = []
+        for n in range(6):
+            when = START + timedelta(hours=n)
+            ids.append(memory.add(f"canary{n}", user_id="ann", kind="event", valid_from=when).id)  # type: ignore[union-attr]
+        while len(live(memory)) > 1:
+            memory.run_jobs()
+        for erased, left in ((2, {0, 1, 3, 4, 5}), (4, {0, 1, 3, 5})):
+            memory.erase([ids[erased]])
+            told = "\n".join(item.text for item in live(memory))
+            assert [told.count(f"canary{n}") for n in range(6)] == [int(n in left) for n in range(6)]
+            word = f"canary{erased}".encode()
+            for file in (tmp_path / "store").rglob("*"):
+                assert not file.is_file() or word not in file.read_bytes()
+        for item in live(memory):
+            memory.delete(item.id)
+        memory.erase([ids[1]])
+        assert not live(memory), "what was deleted stays so"
+
+
+def test_what_passes_for_a_summary_brings_nothing_of_an_erased_owner_back(memory: Memory) -> None:
+    """It was made anew with his words."""
+    ids = {user: memory.add(f"canary of {user}", user_id=user).id for user in ("ann", "bob")}  # type: ignore[union-attr]
+    forged = NewItem(
+        text="of both",
+        kind="summary",
+        sources=tuple(ids.values()),
+        metadata={"consolidated": {"by": "model"}},
+    )
+    memory.add(forged, user_id="ann")
+    memory.erase(user_id="bob")
+    assert {item.text for item in live(memory)} == {"canary of ann"}
+    (summary,) = [item for item in live(memory) if item.kind == "summary"]
+    assert summary.sources == (ids["ann"],)
+
+
 def test_an_event_whose_id_is_revoked_takes_no_summary_with_it(clock: FixedClock) -> None:
     """The summary named it, so that all the others went into quarantine."""
     with opened(None, clock, consolidation=Consolidation(min_events=3)) as memory:

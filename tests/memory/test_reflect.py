@@ -14,7 +14,7 @@ import pytest
 import warpmem
 from jobs_lives import NOW, live, opened, run_with_stops
 from warpmem import Memory, NewItem, Scope
-from warpmem.config import Forgetting, Reflection
+from warpmem.config import Consolidation, Forgetting, Reflection
 from warpmem.errors import InputError, ModelUnavailable
 from warpmem.ops.clock import FixedClock
 from warpmem.reason.fakes import ScriptedLanguageModel
@@ -272,6 +272,33 @@ def test_erasing_a_fact_takes_its_words_out_of_every_version(tmp_path: Path, clo
         assert not live(memory)
         for file in (tmp_path / "store").rglob("*"):
             assert not file.is_file() or b"canary" not in file.read_bytes()
+
+
+def test_erasing_an_event_takes_its_words_out_of_a_profile_of_summaries(
+    tmp_path: Path, clock: FixedClock
+) -> None:
+    """Only what named the event itself was made anew, not what was made of that."""
+    options: dict[str, Any] = {
+        "consolidation": Consolidation(min_events=2, outliers=0),
+        "reflection": Reflection(kinds=("event", "fact", "summary"), min_facts=1),
+    }
+    with opened(tmp_path / "store", clock, **options) as memory:
+        then = NOW - 100 * DAY
+        old = [add(memory, f"event {n} canary{n}", kind="event", valid_from=then) for n in range(4)]
+        ids = [old[3], add(memory, "a fact with canary3"), add(memory, "a fact")]
+        memory.run_jobs()
+        (before,) = profiles(memory)
+        assert "canary1" in before.text and "canary3" in before.text
+        receipt = memory.erase(ids[:2])
+        (profile,) = profiles(memory)
+        assert before.id in receipt.derived and not receipt.kept
+        assert profile.sources == (ids[2],) and profile.text == "2026-06-15: a fact"
+        for file in (tmp_path / "store").rglob("*"):
+            assert not file.is_file() or b"canary3" not in file.read_bytes()
+        memory.run_jobs()
+        (profile,) = profiles(memory)
+        assert "canary1" in profile.text and "canary3" not in profile.text
+        assert len(receipt.derived) == 2  # the summary and the profile; none was made for nothing
 
 
 def test_it_is_kept_and_keeps_nothing(clock: FixedClock) -> None:

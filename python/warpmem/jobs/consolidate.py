@@ -26,7 +26,7 @@ from ..memory.vectors import background
 from ..memory.writer import Defaults
 from ..ops.blank import is_blank
 from ..ops.clock import to_datetime
-from ..ops.ids import is_id, origins, parse_id
+from ..ops.ids import format_id, is_id, origins, owner_of, parse_id
 from ..policy.reconcile import is_current
 from ..protocols import Transaction
 from ..records import Record
@@ -38,6 +38,7 @@ from .tools import Job, Tools, Turn, store
 
 MADE: Final = "consolidated"
 """The key of a summary's metadata that tells that this job made it."""
+_REASON: Final = "summarised in "
 _LONGEST_STEP: Final = 4096
 _LONGEST_TEXT: Final = 1 << 16
 """Characters; a longer text is a document of its own."""
@@ -233,10 +234,25 @@ class _Exchange(NamedTuple):
                 made = serving.writer.put(transaction, entry)
                 for source in entry.item.sources:
                     if is_id(source):
-                        serving.editor.remove(transaction, parse_id(source), None, f"summarised in {made.id}")
+                        serving.editor.remove(transaction, parse_id(source), None, _REASON + made.id)
             return len(prepared)
 
         return self.tools.log.transact(change)
+
+
+def is_told(tools: Tools, key: bytes) -> bool:
+    """Whether a summary that is there tells of a deleted item, or of another summary that did."""
+    owner, chain = owner_of(key), set()
+    while past := tools.log.history(key):
+        where = (past[-1].reason or "").removeprefix(_REASON)
+        if not is_id(where):
+            break
+        chain.add(format_id(key))
+        key = parse_id(where)
+    records = tools.log.records(owner, order="recorded", reverse=False, after=None) if chain else ()
+    return any(
+        MADE in record.item.metadata and not chain.isdisjoint(record.item.sources) for _, record in records
+    )
 
 
 def rebuild(tools: Tools, summary: MemoryItem, without: Set[str]) -> None:
@@ -246,7 +262,7 @@ def rebuild(tools: Tools, summary: MemoryItem, without: Set[str]) -> None:
     for source in summary.sources:
         if source not in without and is_id(source):
             known = [past.record.item for past in tools.log.history(parse_id(source)) if past.record]
-            left += known[-1:]
+            left += [item for item in known[-1:] if item.scope == summary.scope]
     if left:
         new = summary_of(left, text_of(lines_of(left)), "extract")
         trust = min([summary.trust, *(item.trust for item in left)])

@@ -7,7 +7,7 @@ import threading
 import time
 import weakref
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from typing import Final
 
 import msgspec
@@ -28,7 +28,7 @@ from ..ops import events
 from ..ops.ids import format_id
 from ..records import Record
 from ..types import JobReport, MemoryItem
-from .consolidate import MADE, Consolidate, rebuild
+from .consolidate import MADE, Consolidate, is_told, rebuild
 from .deduplicate import Deduplicate
 from .forget import Forget
 from .optimise import Optimise
@@ -160,23 +160,28 @@ class Jobs:
 
     def rebuild(self, keys: Collection[bytes], erased: Collection[bytes]) -> set[bytes]:
         """Of these items, which lose some of their sources to an erasure, those that a job has made: each of
-        them made anew without what is erased, and to be erased with it."""
-        without = frozenset(format_id(key) for key in erased)
-        found = set()
-        for key, record in zip(keys, self._tools.log.get_many(list(keys)), strict=True):
+        them made anew without what is erased, and to be erased with it. Profiles come last: they may tell of
+        the others."""
+        records = dict(zip(keys, self._tools.log.get_many(list(keys)), strict=True))
+        without = {format_id(key) for key in erased}
+        found: set[bytes] = set()
+        for key in sorted(records, key=lambda key: _is_profile(records[key])):
+            record = records[key]
             item = record.item if record is not None else _last(self._tools, key)
             if item is None or not (is_profile(item) or (item.kind == "summary" and MADE in item.metadata)):
                 continue
-            if record is not None:
-                try:
-                    if not self._made_anew(record, without):
-                        continue  # its words are somebody's by now
-                except (ModelError, InputError, Overloaded):
-                    continue  # the receipt names it
+            try:
+                if record is not None and not self._made_anew(record, without):
+                    continue  # its words are somebody's by now
+                if record is None and not is_profile(item) and is_told(self._tools, key):
+                    rebuild(self._tools, item, without)  # what tells of it goes too
+            except (ModelError, InputError, Overloaded):
+                continue  # the receipt names it
             found.add(key)
+            without.add(format_id(key))
         return found
 
-    def _made_anew(self, record: Record, without: frozenset[str]) -> bool:
+    def _made_anew(self, record: Record, without: Set[str]) -> bool:
         """Store anew what a job has made; False where somebody has changed it since."""
         if is_profile(record.item):
             if not is_own(self._tools, record):
@@ -222,6 +227,10 @@ def _repeat(found: Callable[[], Jobs | None], closing: threading.Event, pause: f
         if jobs is None or not jobs._again():
             return
         del jobs
+
+
+def _is_profile(record: Record | None) -> bool:
+    return record is not None and is_profile(record.item)
 
 
 def _last(tools: Tools, key: bytes) -> MemoryItem | None:

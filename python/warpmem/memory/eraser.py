@@ -108,12 +108,14 @@ class Eraser:
         self, owners: Collection[int], keys: set[bytes], only: set[bytes], partly: set[bytes]
     ) -> tuple[set[bytes], set[bytes]]:
         """Derived items that go too, and those that stay. A summary that a job has made of what is erased and
-        of other things is made anew of those, and goes; should the erasure fail, both are there."""
-        made = self._jobs.rebuild(partly, keys | only)
-        if not made:
-            return only, partly
-        further, partly = self._log.erasures.derived(owners, keys | made)
-        return further | made, partly - made
+        of other things is made anew of those, and goes; so does then what was made of it. Should the erasure
+        fail, both are there."""
+        made: set[bytes] = set()
+        while more := self._jobs.rebuild(partly, keys | only):
+            made |= more
+            further, partly = self._log.erasures.derived(owners, keys | made)
+            only = further | made
+        return only, partly
 
     def _scrub(self) -> tuple[Literal["none", "rewritten", "removed"], int]:
         if not self._log.erasures.pending():
