@@ -334,20 +334,22 @@ def test_an_event_that_changes_meanwhile_is_summarised_as_it_is_then(
     from warpmem.jobs import consolidate
 
     with opened(None, clock, consolidation=Consolidation(min_events=3)) as memory:
-        ids = [memory.add(f"event {n}", user_id="ann", kind="event", valid_from=START).id for n in range(4)]
+        ids = [memory.add(f"event {n}", user_id="ann", kind="event", valid_from=START).id for n in range(5)]
         lines, calls = consolidate.lines_of, iter(range(9))
 
         def slow(items: Any) -> Any:
             if next(calls) == 0:
                 memory.update(ids[0], text="corrected")
                 memory.delete(ids[1])
+                memory.update(ids[4], sources=["web"])
             return lines(items)
 
         monkeypatch.setattr(consolidate, "lines_of", slow)
         memory.run_jobs()
-        (summary,) = live(memory)
+        event, summary = sorted(live(memory), key=lambda item: item.kind)
+        assert event.id == ids[4], "it comes from elsewhere"
         assert (
-            summary.sources == (ids[0], *ids[2:])
+            summary.sources == (ids[0], *ids[2:4])
             and "corrected" in summary.text
             and "event 1" not in summary.text
         )
