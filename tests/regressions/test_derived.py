@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 import warpmem
 from warpmem import Memory, NewItem
+from warpmem.memory.revocation import Revocations
+from warpmem.ops.revoked import KEY
 from warpmem.records import ErasureReceipt
 
 WEB = "web:example.org"
@@ -99,3 +102,120 @@ def test_a_circle_that_nothing_holds_is_erased(memory: Memory, length: int) -> N
     receipt = memory.erase([page])
     assert set(receipt.derived) == set(ring) and receipt.kept == tuple(sorted(held))
     assert all(memory.get(item_id).sources for item_id in held)
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 40])
+def test_a_circle_that_nothing_holds_is_revoked_and_reinstated(memory: Memory, length: int) -> None:
+    """Each of its items had a source that was believed, the one before it, so all of them were."""
+    page, ring, held = circles(memory, length)
+    assert memory.revoke(WEB) == 1 + length
+    assert trusts(memory, page, *ring, *held) == [0.0] * (1 + length) + [1.0] * length
+    assert memory.reinstate(WEB) == 1 + length
+    assert trusts(memory, page, *ring, *held) == [1.0] * (1 + 2 * length)
+
+
+def test_a_list_that_is_forgotten_while_it_is_read_is_read_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An erasure's thread forgot it between two reads: a revoked source's value ended a trusted one."""
+    known: list[Any] = []
+
+    def read(_: Revocations) -> Any:
+        return known.pop() if known else (None, frozenset())
+
+    monkeypatch.setattr(
+        Revocations, "_last", property(read, lambda _, last: known.append(last)), raising=False
+    )
+    with warpmem.open(embedder="hashing") as memory:
+        home = add(memory, "Home is Porto", key="home")
+        memory.revoke(WEB)
+        add(memory, "Cats bark", sources=[WEB])
+        known[:] = [(memory._log.kept(KEY), frozenset({WEB}))]
+        assert memory.get(add(memory, "Home is Oslo", key="home", sources=[WEB])).quarantined
+        assert memory.get(home).valid_to is None
+
+
+@pytest.mark.parametrize("trust", [0.25, 0.75])
+def test_an_unchanged_document_of_doubted_items_makes_no_versions(memory: Memory, trust: float) -> None:
+    """What its source left it was not 0, so each addition gave it anew and took it away."""
+    page = add(memory, "A stranger's page", "v", trust=trust)
+    text = "The first paragraph stands here.\n\nThe second stands here.\n"
+
+    def versions() -> list[int]:
+        result = memory.add_document(text, name="page", corpus_id="c", max_tokens=16, sources=[page])
+        assert trusts(memory, result.id, *result.chunks) == [trust] * 3
+        return [memory.get(item_id).version for item_id in (result.id, *result.chunks)]
+
+    assert versions() == versions() == versions() == [2, 2, 2]
+
+
+def test_what_came_before_a_revocation_and_what_comes_after_are_trusted_alike(memory: Memory) -> None:
+    """Of two owners, or with a doubted source besides: one kept its trust, the other never had it back."""
+    pages = [add(memory, f"Page {number}", "v", sources=[WEB]) for number in range(2)]
+    doubted, half = add(memory, "Doubted", trust=0.25), add(memory, "Half", "w", trust=0.75)
+    dropped = add(memory, "Dropped", "w", sources=[pages[1]])
+    memory.delete(dropped)
+    named = (
+        [pages[0]], [pages[0], doubted], [half, pages[0]], [dropped], [dropped, doubted], [doubted],
+        [half, WEB], [pages[0], "tool"], ["0" * 32, pages[0]],
+    )  # fmt: skip
+
+    def derive(when: str) -> list[str]:
+        first = [add(memory, f"{when} {number}", sources=sources) for number, sources in enumerate(named)]
+        return [*first, *(add(memory, f"{when}, of {one}", "w", sources=[one]) for one in first)]
+
+    before = derive("before")
+    as_it_was = trusts(memory, *before)
+    assert as_it_was == [1.0, 1.0, 1.0, 1.0, 1.0, 0.25, 1.0, 1.0, 1.0] * 2
+    memory.delete(pages[1])
+    assert memory.revoke(WEB) == 1 + 2 * 7
+    after = derive("after")
+    left = [0.0, 0.25, 0.75, 0.0, 0.25, 0.25, 0.0, 1.0, 0.0] * 2
+    assert trusts(memory, *before) == trusts(memory, *after) == left
+    assert memory.revoke(WEB) == 0
+    assert memory.reinstate(WEB) == 1 + 4 * 7
+    assert trusts(memory, *before) == trusts(memory, *after) == as_it_was
+    assert memory.reinstate(WEB) == 0
+
+
+def test_what_two_revoked_sources_took_comes_back_bit_by_bit(memory: Memory) -> None:
+    """What was given back in part was given back for good."""
+    web, tool = add(memory, "Web", sources=[WEB], trust=0.75), add(memory, "Tool", sources=["tool"])
+    both = add(memory, "Both", "v", sources=[web, tool])
+    memory.revoke("tool")
+    assert trusts(memory, both) == [0.75]
+    memory.revoke(WEB)
+    assert trusts(memory, both) == [0.0]
+    memory.reinstate(WEB)
+    assert trusts(memory, both) == [0.75]
+    memory.reinstate("tool")
+    assert trusts(memory, both) == [1.0]
+    assert [one.reason for one in memory.history(both)] == [
+        None, *["its sources are trusted less"] * 3, "its source is believed again",
+    ]  # fmt: skip
+
+
+def test_a_source_that_is_gone_is_trusted_as_it_was(memory: Memory) -> None:
+    """What came from a deleted item was trusted in full, and a revert gave full trust as well."""
+    doubted, erased = (add(memory, text, trust=0.25) for text in ("Ann says Oslo", "Ben says Rome"))
+    first = add(memory, "first", sources=[doubted])
+    second = add(memory, "second", sources=[erased])
+    memory.delete(doubted)
+    memory.erase([erased], derived="keep")
+    later = add(memory, "later", sources=[doubted])
+    assert trusts(memory, first, second, later) == [0.25] * 3
+    for item_id in (first, second, later):
+        assert memory.revert(item_id, 1).trust == 0.25
+    memory.revoke(WEB)
+    memory.reinstate(WEB)
+    assert trusts(memory, first, second, later) == [0.25] * 3
+    assert memory.update(second, trust=1.0).trust == 1.0
+
+
+def test_an_id_that_the_store_never_knew_counts_for_nothing(memory: Memory) -> None:
+    """One beside a doubted source gave an item full trust."""
+    doubted, unknown = add(memory, "Ann says Oslo", trust=0.25), "0" * 32
+    assert memory.get(add(memory, "first", sources=[doubted, unknown])).trust == 0.25
+    assert memory.get(add(memory, "second", sources=[unknown])).trust == 1.0
+    third = add(memory, "third", sources=[doubted])
+    assert memory.update(third, sources=[unknown]).trust == 0.25
+    memory.reinstate(WEB)
+    assert memory.get(third).trust == 0.25

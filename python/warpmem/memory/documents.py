@@ -23,7 +23,7 @@ from ..protocols import Log, Transaction
 from ..records import Record
 from ..types import DocumentResult, Durability, MemoryItem, Modality, NewItem, Scope
 from .digests import Digests
-from .revocation import trust_before
+from .revocation import taken_of
 from .writer import Defaults, Writer
 
 if TYPE_CHECKING:
@@ -205,7 +205,10 @@ class Documents:
 
     def _given_anew(self, record: Record, whole: reconcile.Prepared) -> bool:
         """Whether sources take away another trust than they have taken already."""
-        return whole.given is not None and whole.given != trust_before(record, self._log)
+        if whole.given is None:
+            return False
+        taken = taken_of(self._log.history(record.key))
+        return taken is None or whole.given != taken.trust
 
     def _correct(
         self,

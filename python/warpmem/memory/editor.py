@@ -21,7 +21,7 @@ from ..records import Record
 from ..types import Durability, EmbedWhen, ItemUpdate, MemoryItem, Operation, Scope
 from . import arguments
 from .digests import Digests
-from .revocation import Revocations
+from .revocation import Revocations, taken_of
 from .spaces import MEDIA, OtherSpace, Spaces
 from .vectors import Vectors
 
@@ -221,9 +221,12 @@ class Editor:
             self._schemas.check(then.kind, then.metadata)
             reason = f"what it was in version {version}"
             trust, why = self._revocations.trust(transaction, then)
-            if why is not None:
+            taken = taken_of(self._log.history(key))
+            if taken is not None and taken.reason == reconcile.UNTRUSTED:
+                trust = min(trust, record.item.trust)  # what it came from may be gone since
+            if trust < then.trust:
                 then = msgspec.structs.replace(then, trust=trust)
-                if record.item.trust > trust:  # else it was taken before, and history says when
+                if why is not None and record.item.trust > trust:  # else it was taken before, as history says
                     reason = why
             return reconcile.update(
                 transaction,

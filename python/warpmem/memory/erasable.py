@@ -22,19 +22,22 @@ class Erasable:
     _check_open: Callable[[], None]
 
     def revoke(self, source: str) -> int:
-        """Believe a source no more: every item of the store that names it in `sources`, or was derived from
-        nothing but such items, goes into quarantine, and so does what comes from it later.
+        """Believe a source no more: every item of the store that names it in `sources` goes into quarantine,
+        and what has nothing but items as its sources is trusted no more than the most trusted of them then.
+        So is what comes later.
 
-        How many items this call put there. Each owner's items are changed some at a time; a call that did not
-        end is made again. `reinstate` undoes it. A search with `known_at` shows what was known before. Raises
-        InputError.
+        How many items lost trust by this call. They are changed some at a time; a call that did not end is
+        made again. Takes as long as reading the store's items four times, and more often where older items
+        come from newer ones; holds the key and the sources of each item that comes from the source.
+        `reinstate` undoes it. A search with `known_at` shows what was known before. Raises InputError.
         """
         self._check_open()
         return self._current.now.revocations.revoke(arguments.check_name(source, "source"))
 
     def reinstate(self, source: str) -> int:
-        """Believe a source again: its items get the trust back that they had, but for those that name another
-        revoked source. How many."""
+        """Believe a source again: what lost trust by its sources gets it back, as far as they leave it that,
+        but for what names another revoked source. How many items. Takes as long as reading the store's items
+        twice, and holds as much as revoke() for each item that was trusted more before."""
         self._check_open()
         return self._current.now.revocations.reinstate(arguments.check_name(source, "source"))
 

@@ -1,31 +1,60 @@
 """Sources that are believed no more, and what came from them.
 
-The names stand in one value of the store (family meta, key `revoked`). What names one of them, or was derived
-from nothing but such items, gets trust 0 as its next version, so it is in quarantine, and history says why.
-What comes from a revoked source later is stored in two versions at once, as it was given and with trust 0, so
-that it can be believed again as it was. So is what comes from nothing but items in quarantine, with the most
-that these are trusted.
+The names stand in one value of the store (family meta, key `revoked`). One rule says what trust an item's
+sources leave it (`_left`): whether it came before a source was revoked, comes after that, or is looked at
+again when the source is reinstated. What loses trust by it gets that as its next version, and history says
+why; what comes with more than its sources leave it is stored in two versions at once, so that it can be
+believed again as it was. `update(trust=)` moves one item, and nothing that comes from it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Final
+import threading
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
+from typing import Final, NamedTuple
 
 import msgspec
 
-from ..errors import NotFound
-from ..ops.ids import format_id, parse_id
+from ..ops.derivation import Derived, reaching
+from ..ops.ids import origins, parse_id
 from ..ops.revoked import KEY, RevokedSource, decode, encode, without
 from ..policy import reconcile
 from ..protocols import Log, Transaction
-from ..records import Record
+from ..records import Past, Record
 from ..types import MemoryItem
 from .digests import Digests
 
 _TAKEN: Final = frozenset({reconcile.REVOKED, reconcile.UNTRUSTED})
+_NEW: Final = b""
+"""In the place of the key of an item on its way into the store."""
+_REASONS: Final = (reconcile.UNTRUSTED, reconcile.REVOKED)
 _AGAIN: Final = "its source is believed again"
 _STEP: Final = 256
+
+
+class Taken(NamedTuple):
+    """The trust that an item had before its sources took it away, and why they did at last."""
+
+    trust: float
+    reason: str
+
+
+class _Item(NamedTuple):
+    """What the rule looks at. most: the trust that it may have, whatever its sources leave it."""
+
+    version: int
+    trust: float
+    sources: Sequence[str]
+    most: float
+
+
+class _Change(NamedTuple):
+    """An item's trust to be, and the version that it was found in."""
+
+    key: bytes
+    version: int
+    trust: float
+    reason: str
 
 
 class Revocations:
@@ -34,14 +63,15 @@ class Revocations:
     def __init__(self, log: Log, digests: Digests) -> None:
         self._log = log
         self._digests = digests
+        self._lock = threading.Lock()
         self._last: tuple[bytes | None, frozenset[str]] = (None, frozenset())
 
     def _revoked(self) -> frozenset[str]:
         """The names; decoded once for each state of the list."""
-        payload = self._log.kept(KEY)
-        if payload != self._last[0]:
-            self._last = payload, frozenset(one.name for one in decode(payload))
-        return self._last[1]
+        payload, last = self._log.kept(KEY), self._last
+        if payload != last[0]:  # read once: an erasure's thread may forget it in between
+            self._last = last = payload, frozenset(one.name for one in decode(payload))
+        return last[1]
 
     def forget(self) -> None:
         """Drop what is known of the list."""
@@ -61,57 +91,165 @@ class Revocations:
         if why is None:
             return prepared
         trusted = msgspec.structs.replace(item, trust=trust)
-        if not trusted.quarantined:
-            return msgspec.structs.replace(prepared, item=trusted)
         duplicate, slot = self._digests.both(trusted)
+        near = () if trusted.quarantined else prepared.near
         return msgspec.structs.replace(
-            prepared, item=trusted, duplicate=duplicate, slot=slot, near=(), given=item.trust, why=why
+            prepared, item=trusted, duplicate=duplicate, slot=slot, near=near, given=item.trust, why=why
         )
 
     def trust(self, transaction: Transaction, item: MemoryItem) -> tuple[float, str | None]:
-        """Inside a change: the trust that an item's sources leave it, and why that is less than its own: none
-        where one is revoked; where all are items, no more than the most trusted one's."""
+        """Inside a change: the trust that an item's sources leave it, and why that is less than its own."""
         if not item.sources or not item.trust:
             return item.trust, None
         if not self._revoked().isdisjoint(item.sources):
             return 0.0, reconcile.REVOKED
-        best = 0.0
-        for source in item.sources:
-            try:
-                record = transaction.get(parse_id(source))
-            except NotFound:
-                record = None
-            if record is None or record.item.trust >= item.trust:
-                return item.trust, None
-            best = max(best, record.item.trust)
-        return best, reconcile.UNTRUSTED
+        trust = self._left({_NEW: _derived(item, item.trust)}, transaction.get)[_NEW]
+        return trust, reconcile.UNTRUSTED if trust < item.trust else None
+
+    def _left(
+        self, items: Mapping[bytes, _Item], get: Callable[[bytes], Record | None]
+    ) -> dict[bytes, float]:
+        """The one rule: the trust that sources leave these items, by key. get: what the others are now.
+
+        None where one is revoked. Where all are items, no more than the most trusted one's; what the store
+        never knew does not count, and what was deleted counts as it last was, as far as its own sources leave
+        it that. Items that come from nothing but each other have none by that.
+        """
+        revoked = self._revoked()
+        known = dict(items)
+        nodes: dict[bytes, Derived] = {}
+        waiting = list(items)
+        while waiting:
+            key = waiting.pop()
+            item = known[key]
+            if not revoked.isdisjoint(item.sources):
+                nodes[key] = Derived(0.0, 0.0, ())
+                continue
+            if origins(item.sources):
+                nodes[key] = Derived(item.most, item.most, ())
+                continue
+            held: list[float] = []
+            among: list[bytes] = []
+            for source in map(parse_id, item.sources):
+                record = None if source in known else get(source)
+                if record is not None:
+                    held.append(record.item.trust)
+                    if held[-1] >= item.most:
+                        break
+                    continue
+                if source not in known and (last := self._last_of(source)) is not None:
+                    known[source] = last
+                    waiting.append(source)
+                if source in known:
+                    among.append(source)
+            if held or among:
+                nodes[key] = Derived(item.most, max(held, default=0.0), among)
+            else:
+                nodes[key] = Derived(item.trust, item.trust, ())
+        return reaching(nodes)
+
+    def _last_of(self, key: bytes) -> _Item | None:
+        """What an item that was deleted last was; None where the store never knew it."""
+        history = self._log.history(key)
+        last = next((past.record.item for past in reversed(history) if past.record is not None), None)
+        if last is None:
+            return None
+        taken = taken_of(history)
+        return _derived(last, last.trust if taken is None else taken.trust)
 
     def revoke(self, source: str) -> int:
-        """Believe a source no more. How many items went into quarantine by this call."""
-        self._keep(lambda known, now: [*without(known, {source}), RevokedSource(source, now)])
-        names = set(self.names())
-        return sum(
-            self._correct(keys, lambda _, record: 0.0 if record.item.trust else None, reconcile.REVOKED)
-            for keys in self._owned(names)
-        )
+        """Believe a source no more. How many items lost trust by this call."""
+        with self._lock:
+            self._keep(lambda known, now: [*without(known, {source}), RevokedSource(source, now)])
+            return self._until_done(lambda: self._lowered(source))
 
     def reinstate(self, source: str) -> int:
-        """Believe a source again. How many items this call gave the trust back that they had."""
-        self._keep(lambda known, _: without(known, {source}))
-        names = set(self.names())
+        """Believe a source again. How many items this call gave trust back that they had."""
+        with self._lock:
+            self._keep(lambda known, _: without(known, {source}))
+            return self._until_done(lambda: self._raised(source))
+
+    def _until_done(self, changes: Callable[[], list[_Change]]) -> int:
+        """What was added or changed meanwhile is looked at again, until there is nothing to change."""
         count = 0
-        still = {key for keys in self._owned(names) for key in keys} if names else set()
-        for keys in self._owned({source}):
-            count += self._correct([key for key in keys if key not in still], self._again, _AGAIN)
+        while some := changes():
+            for start in range(0, len(some), _STEP):
+                count += self._correct(some[start : start + _STEP])
         return count
 
-    def _again(self, transaction: Transaction, record: Record) -> float | None:
-        """The trust that an item gets back: what it had, as far as its sources leave it that."""
-        before = trust_before(record, self._log)
-        if before is None:
-            return None
-        trust, _ = self.trust(transaction, msgspec.structs.replace(record.item, trust=before))
-        return trust or None
+    def _lowered(self, source: str) -> list[_Change]:
+        found = list(self._reached(source))
+        items: dict[bytes, _Item] = {}
+        for start in range(0, len(found), _STEP):
+            for record in self._log.get_many(found[start : start + _STEP]):
+                if record is not None:
+                    items[record.key] = _derived(record.item, record.item.trust)
+        trusts = self._left(items, self._now_of)
+        return [
+            _Change(key, item.version, trusts[key], _REASONS[source in item.sources])
+            for key, item in items.items()
+            if trusts[key] < item.trust
+        ]
+
+    def _raised(self, source: str) -> list[_Change]:
+        items: dict[bytes, _Item] = {}
+        for record in self._all():
+            if record.item.sources and record.item.trust < 1.0:
+                taken = taken_of(self._log.history(record.key))
+                if taken is not None and (
+                    taken.reason == reconcile.UNTRUSTED
+                    or source in record.item.sources
+                    or not origins(record.item.sources)
+                ):
+                    items[record.key] = _derived(record.item, taken.trust)
+        trusts = self._left(items, self._now_of)
+        return [
+            _Change(key, item.version, trust, _AGAIN if trust == item.most else reconcile.UNTRUSTED)
+            for key, item in items.items()
+            if (trust := trusts[key]) > item.trust
+        ]
+
+    def _reached(self, source: str) -> Collection[bytes]:
+        """Items that name a source, and those that name items alone, one of which came from it. Only their
+        keys are kept, and the store is gone through again while more are found, which is seldom: most items
+        are newer than what they come from."""
+        found: set[bytes] = set()
+        grown = True
+        while grown:
+            grown = False
+            for record in self._all():
+                if record.key not in found and self._came(record.item.sources, source, found):
+                    found.add(record.key)
+                    grown = True
+        return found
+
+    def _came(self, sources: Sequence[str], source: str, found: Container[bytes]) -> bool:
+        """Whether what has these sources came from one or from what was found, maybe through what was
+        deleted."""
+        seen: set[bytes] = set()
+        waiting = [sources]
+        while waiting:
+            named = waiting.pop()
+            if source in named:
+                return True
+            if not named or origins(named):
+                continue
+            keys = [key for key in map(parse_id, named) if key not in seen]
+            if any(key in found for key in keys):
+                return True
+            seen.update(keys)
+            for key, record in zip(keys, self._log.get_many(keys), strict=True):
+                if record is None and (last := self._last_of(key)) is not None:
+                    waiting.append(last.sources)
+        return False
+
+    def _all(self) -> Iterator[Record]:
+        for number, _ in self._log.owners(0):
+            for _, record in self._log.records(number, order="recorded", reverse=False, after=None):
+                yield record
+
+    def _now_of(self, key: bytes) -> Record | None:
+        return self._log.get_many([key])[0]
 
     def _keep(self, change: Callable[[list[RevokedSource], int], list[RevokedSource]]) -> None:
         def keep(transaction: Transaction) -> None:
@@ -120,82 +258,48 @@ class Revocations:
 
         self._log.transact(keep)
 
-    def _owned(self, names: set[str]) -> Iterator[list[bytes]]:
-        """Owner by owner: the items that came from these sources, or from nothing but such items."""
-        for number, _ in self._log.owners(0):
-            sources: dict[bytes, Sequence[str]] = {}
-            found: dict[bytes, None] = {}
-            for _, record in self._log.records(number, order="recorded", reverse=False, after=None):
-                if names.intersection(record.item.sources):
-                    found[record.key] = None
-                elif record.item.sources:
-                    sources[record.key] = record.item.sources
-            if found:
-                _spread(found, sources, names)
-                yield list(found)
+    def _correct(self, changes: Sequence[_Change]) -> int:
+        """Give items another trust in one change, those that are what they were. How many."""
 
-    def _correct(
-        self,
-        keys: Sequence[bytes],
-        trust: Callable[[Transaction, Record], float | None],
-        reason: str,
-    ) -> int:
-        """Give items another trust, some at a time."""
-        count = 0
-        for start in range(0, len(keys), _STEP):
-            step = keys[start : start + _STEP]
+        def change(transaction: Transaction) -> int:
+            changed = 0
+            for key, version, trust, reason in changes:
+                record = transaction.get(key)
+                if record is None or record.item.version != version:
+                    continue
+                item = msgspec.structs.replace(record.item, trust=trust)
+                reconcile.update(
+                    transaction,
+                    record,
+                    item,
+                    None,
+                    based_on=version,
+                    digests=(self._digests.both(record.item), self._digests.both(item)),
+                    earlier=self._log.get_version,
+                    reason=reason,
+                )
+                changed += 1
+            return changed
 
-            def change(transaction: Transaction, step: Sequence[bytes] = step) -> int:
-                changed = 0
-                for key in step:
-                    record = transaction.get(key)
-                    new = None if record is None else trust(transaction, record)
-                    if record is None or new is None:
-                        continue
-                    item = msgspec.structs.replace(record.item, trust=new)
-                    reconcile.update(
-                        transaction,
-                        record,
-                        item,
-                        None,
-                        based_on=record.item.version,
-                        digests=(self._digests.both(record.item), self._digests.both(item)),
-                        earlier=self._log.get_version,
-                        reason=reason,
-                    )
-                    changed += 1
-                return changed
-
-            count += self._log.transact(change)
-        return count
+        return self._log.transact(change)
 
 
-def trust_before(record: Record, log: Log) -> float | None:
-    """The trust that an item had before its sources took it away; None where that is not why it has none."""
-    if record.item.trust:
-        return None
-    trusts: Mapping[int, float] = {}
-    wanted = None
-    for past in log.history(record.key):
+def taken_of(history: Sequence[Past]) -> Taken | None:
+    """What an item's sources have taken from it, as history tells; None where they have not, or it was given
+    another trust since."""
+    taken: Taken | None = None
+    trust = 1.0
+    for past in history:
         if past.record is None:
             continue
-        version = past.record.item.version
+        now = past.record.item.trust
         if past.reason in _TAKEN:
-            wanted = trusts.get(version - 1)
-        trusts = {version: past.record.item.trust}
-    return wanted
+            taken = Taken(trust if taken is None else taken.trust, past.reason)
+        elif now != trust:
+            taken = None
+        trust = now
+    return taken
 
 
-def _spread(found: dict[bytes, None], sources: Mapping[bytes, Sequence[str]], names: set[str]) -> None:
-    """Add to `found` what names nothing but items in it and `names`."""
-    ids = {format_id(key) for key in found} | names
-    waiting = dict(sources)
-    grown = True
-    while grown:
-        grown = False
-        for key, named in list(waiting.items()):
-            if ids.issuperset(named):
-                del waiting[key]
-                found[key] = None
-                ids.add(format_id(key))
-                grown = True
+def _derived(item: MemoryItem, most: float) -> _Item:
+    return _Item(item.version, item.trust, item.sources, most)

@@ -273,7 +273,7 @@ class Writable:
         durability: Durability | None = None,
     ) -> MemoryItem:
         """Undo what was done to an item since `version`: its next version is what it was then, with the
-        operation "revert" in its history.
+        operation "revert" in its history. No more trusted than now where it is trusted less for its sources.
 
         Of a value that ended because its key got a newer one, delete the newer one first; InvalidTime else. A
         deleted item stays deleted. Raises NotFound, VersionConflict as `update`, SchemaViolation.

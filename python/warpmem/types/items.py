@@ -95,7 +95,8 @@ class MemoryItem(msgspec.Struct, frozen=True, kw_only=True):
     version was recorded. `touched_at`: when it was last added, repeated or changed. `model_id`: the embedding
     model of its modality when this version was recorded. `sources`: what it was derived from, ids of items
     and names of origins. `trust`: how far these are believed; below 0.5 the item is in quarantine. What is
-    added with nothing but ids of items as its sources is trusted no more than the most trusted of them.
+    added with nothing but ids of items as its sources is trusted no more than the most trusted of them; one
+    that was deleted counts as it last was, and an id that the store does not know counts for nothing.
     """
 
     id: str
