@@ -27,8 +27,8 @@ class Erasable:
         So is what comes later.
 
         How many items lost trust by this call. They are changed some at a time; a call that did not end is
-        made again. Takes as long as reading the store's items four times, and more often where older items
-        come from newer ones; holds the key and the sources of each item that comes from the source.
+        made again. Takes as long as reading the store's items and history four times, and more often where
+        older items come from newer ones; holds the key and the sources of each item that comes from there.
         `reinstate` undoes it. A search with `known_at` shows what was known before. Raises InputError.
         """
         self._check_open()

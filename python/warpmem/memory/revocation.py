@@ -9,8 +9,9 @@ believed again as it was. `update(trust=)` moves one item, and nothing that come
 
 from __future__ import annotations
 
+import heapq
 import threading
-from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
@@ -178,7 +179,7 @@ class Revocations:
         return count
 
     def _lowered(self, source: str) -> list[_Change]:
-        found = list(self._reached(source))
+        found = self._reached(source)
         items: dict[bytes, _Item] = {}
         for start in range(0, len(found), _STEP):
             for record in self._log.get_many(found[start : start + _STEP]):
@@ -209,44 +210,32 @@ class Revocations:
             if (trust := trusts[key]) > item.trust
         ]
 
-    def _reached(self, source: str) -> Collection[bytes]:
-        """Items that name a source, and those that name items alone, one of which came from it. Only their
-        keys are kept, and the store is gone through again while more are found, which is seldom: most items
-        are newer than what they come from."""
-        found: set[bytes] = set()
+    def _reached(self, source: str) -> list[bytes]:
+        """Items, deleted ones too, that name a source, and those that name items alone, one of which came
+        from it. Only their ids are kept, and the store is gone through again while more are found, which is
+        seldom: most items are newer than what they come from."""
+        found: set[str] = set()
         grown = True
         while grown:
             grown = False
-            for record in self._all():
-                if record.key not in found and self._came(record.item.sources, source, found):
-                    found.add(record.key)
+            for record in self._all(deleted=True):
+                item_id, sources = record.item.id, record.item.sources
+                if item_id not in found and (
+                    source in sources or (not found.isdisjoint(sources) and not origins(sources))
+                ):
+                    found.add(item_id)
                     grown = True
-        return found
+        return [parse_id(item_id) for item_id in found]
 
-    def _came(self, sources: Sequence[str], source: str, found: Container[bytes]) -> bool:
-        """Whether what has these sources came from one or from what was found, maybe through what was
-        deleted."""
-        seen: set[bytes] = set()
-        waiting = [sources]
-        while waiting:
-            named = waiting.pop()
-            if source in named:
-                return True
-            if not named or origins(named):
-                continue
-            keys = [key for key in map(parse_id, named) if key not in seen]
-            if any(key in found for key in keys):
-                return True
-            seen.update(keys)
-            for key, record in zip(keys, self._log.get_many(keys), strict=True):
-                if record is None and (last := self._last_of(key)) is not None:
-                    waiting.append(last.sources)
-        return False
-
-    def _all(self) -> Iterator[Record]:
+    def _all(self, deleted: bool = False) -> Iterator[Record]:
+        """Owner by owner, ascending by key."""
         for number, _ in self._log.owners(0):
-            for _, record in self._log.records(number, order="recorded", reverse=False, after=None):
-                yield record
+            live = self._log.records(number, order="recorded", reverse=False, after=None)
+            records = (record for _, record in live)
+            if deleted:  # begun after the others: what is deleted meanwhile is in both and not in neither
+                yield from heapq.merge(records, self._log.deleted(number), key=lambda record: record.key)
+            else:
+                yield from records
 
     def _now_of(self, key: bytes) -> Record | None:
         return self._log.get_many([key])[0]

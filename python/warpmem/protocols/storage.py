@@ -300,6 +300,10 @@ class Log(Protocol):
         """(cursor, record) of the owner's current items in order, after a cursor."""
         ...
 
+    def deleted(self, owner: int) -> Iterator[Record]:
+        """The last version of each of the owner's deleted items, ascending by key."""
+        ...
+
     def entries(self, since: int) -> Iterator[LogEntry]:
         """Log entries with sequence > since that subscribers have seen, so none that a power loss could
         still take back (but by durability "os"). Raises StoreCorrupt at a gap."""

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ..ops.ids import owner_of, owner_prefix
+from ..ops.ids import KEY_BYTES, owner_of, owner_prefix
 from ..protocols import Engine
 from ..records import Past, Record, Row, RowBlock, Space, StoreIdentity
 from ..types import Order
@@ -122,6 +122,15 @@ class LogReads:
                 (record,) = self.get_many([codec.read_listing_key(key)[1]])
                 if record is not None:
                     yield key, record
+
+    def deleted(self, owner: int) -> Iterator[Record]:
+        last: Record | None = None
+        for key, stored in self._engine.scan("history", *codec.prefix_range(owner_prefix(owner))):
+            value = decode(codec.unseal("history", key, stored), HistoryValue)
+            if value.item is not None:
+                last = make_record(key[:KEY_BYTES], value.item)
+            elif last is not None and last.key == key[:KEY_BYTES]:
+                yield last
 
     def kept(self, key: bytes) -> bytes | None:
         stored = self._engine.get("meta", key)
