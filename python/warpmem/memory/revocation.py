@@ -28,7 +28,6 @@ from .digests import Digests
 _TAKEN: Final = frozenset({reconcile.REVOKED, reconcile.UNTRUSTED})
 _NEW: Final = b""
 """In the place of the key of an item on its way into the store."""
-_REASONS: Final = (reconcile.UNTRUSTED, reconcile.REVOKED)
 _AGAIN: Final = "its source is believed again"
 _STEP: Final = 256
 
@@ -187,9 +186,11 @@ class Revocations:
                     items[record.key] = _derived(record.item, record.item.trust)
         trusts = self._left(items, self._now_of)
         return [
-            _Change(key, item.version, trusts[key], _REASONS[source in item.sources])
+            _Change(
+                key, item.version, trust, reconcile.REVOKED if source in item.sources else reconcile.UNTRUSTED
+            )
             for key, item in items.items()
-            if trusts[key] < item.trust
+            if (trust := trusts[key]) < item.trust
         ]
 
     def _raised(self, source: str) -> list[_Change]:
