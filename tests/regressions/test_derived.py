@@ -219,3 +219,23 @@ def test_an_id_that_the_store_never_knew_counts_for_nothing(memory: Memory) -> N
     assert memory.update(third, sources=[unknown]).trust == 0.25
     memory.reinstate(WEB)
     assert memory.get(third).trust == 0.25
+
+
+def test_what_is_added_while_a_source_is_being_revoked_is_doubted_too(
+    memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It came from an item that had its trust still, and the walk had gone past it."""
+    page = add(memory, "A page", sources=[WEB])
+    late: list[str] = []
+    lowered = Revocations._lowered
+
+    def then_add(revocations: Revocations, source: str) -> Any:
+        found = lowered(revocations, source)
+        if not late:
+            late.append(add(memory, "Oslo it is", "v", sources=[page]))
+            assert trusts(memory, *late) == [1.0]
+        return found
+
+    monkeypatch.setattr(Revocations, "_lowered", then_add)
+    assert memory.revoke(WEB) == 2
+    assert trusts(memory, page, *late) == [0.0, 0.0]
