@@ -52,7 +52,8 @@ class WordModel:
         for term in dict.fromkeys(terms_of(query)):
             n = sum(term in doc.terms for doc in self.docs.values())
             if n or term in words:
-                idf = math.log(1.0 + (len(self.docs) - n + 0.5) / (n + 0.5))
+                held = max(n, 1)
+                idf = math.log(1.0 + (len(self.docs) - held + 0.5) / (held + 0.5))
                 weights[term] = (2.0 if re.search("[0-9]", term) else 1.0) * idf * idf
         whole = 0.0
         for value in weights.values():

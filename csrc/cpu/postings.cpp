@@ -192,7 +192,8 @@ std::vector<float> Postings::lexical_of(std::string_view text) const {
     const List* list = known == names_.end() ? nullptr : &lists_[known->second];
     const double n = list == nullptr ? 0.0 : list->live;
     if ((n == 0.0 && form == Form::kShortened) || !taken.insert(term).second) return;
-    const double idf = std::log(1.0 + (static_cast<double>(rows_) - n + 0.5) / (n + 0.5));
+    const double held = std::max(n, 1.0);  // what nothing holds weighs as much as what one row does
+    const double idf = std::log(1.0 + (static_cast<double>(rows_) - held + 0.5) / (held + 0.5));
     const double weight = (form == Form::kDigits ? kDigitWeight : 1.0) * idf * idf;
     whole += weight;
     if (n > 0.0) terms.emplace_back(list, weight);

@@ -105,6 +105,17 @@ def test_a_name_does_not_outweigh_meaning_where_no_item_holds_the_other_words() 
         assert hits[0].item.text == "There is a violin at home."
 
 
+def test_a_small_owner_is_not_outdone_for_being_small() -> None:
+    """Words that none of his items holds weighed more the fewer he had, so what answered lost to any word."""
+    with warpmem.open() as memory:
+        memory.add("Nadia lives in Porto with her two cats", user_id="small")
+        notes = [f"Omar bought {what} on day {day}" for day in range(300) for what in ("tea", "maps")]
+        memory.add([*notes, "Tom asked where the cats are"], user_id="large")
+        scopes = [Scope(user_id="small"), Scope(user_id="large")]
+        hits = memory.search("where do the cats of Nadia live now", scopes=scopes, k=2, mode="hybrid")
+        assert [hit.item.scope.user_id for hit in hits] == ["small", "large"]
+
+
 def test_a_rare_word_outweighs_several_frequent_ones(memory: Memory) -> None:
     common = "so to the old ox by a red inn"
     for i in range(10):
