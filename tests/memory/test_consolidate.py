@@ -255,6 +255,26 @@ def test_a_text_said_more_often_than_a_summary_has_sources(clock: FixedClock) ->
         assert len(summaries) == 4
 
 
+@pytest.mark.parametrize("texts", [1, 300])
+def test_events_with_many_origins(clock: FixedClock, texts: int) -> None:
+    """A summary named more than an item may, so nothing of its owner was ever summarised again."""
+    options = Consolidation(lines_per_summary=256, max_events=192, max_tokens=1 << 16, outliers=0)
+    with opened(None, clock, consolidation=options) as memory:
+        for month, names in enumerate((64, 65, 0)):
+            sources = [f"sensor:{n}" for n in range(names)]
+            at = START + timedelta(days=31 * month)
+            memory.add_many(
+                [
+                    NewItem(text=f"door {n % texts}", kind="event", sources=sources, valid_from=at)
+                    for n in range(300)
+                ],
+                user_id="ann",
+            )
+        assert "owners that failed" not in memory.run_jobs()[0].done
+        events = [item for item in live(memory) if item.kind == "event"]
+        assert len(events) == 300 and all(len(item.sources) == 65 for item in events)
+
+
 def test_erasing_waits_for_a_summary_that_is_being_stored(clock: FixedClock, monkeypatch: Any) -> None:
     """An erasure that had looked for what was derived left its words in the summary that came then."""
     from warpmem.jobs.consolidate import _Exchange

@@ -42,6 +42,8 @@ _REASON: Final = "summarised in "
 _LONGEST_STEP: Final = 4096
 _LONGEST_TEXT: Final = 1 << 16
 """Characters; a longer text is a document of its own."""
+_MOST_ORIGINS: Final = 64
+"""A summary names them besides its events, for which Consolidation.max_events leaves so much room."""
 _TRIES: Final = 4
 
 
@@ -102,6 +104,7 @@ class Consolidate(Job):
             and item.key is None
             and 0 < len(item.text) <= _LONGEST_TEXT
             and item.blob is None
+            and len(origins(item.sources)) <= _MOST_ORIGINS
             and item.expires_at is None  # a summary would outlive it
             and not item.quarantined  # it would take the summary of all the others there
             and revoked.isdisjoint((item.id, *item.sources))  # and so would these
