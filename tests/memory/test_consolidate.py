@@ -255,6 +255,21 @@ def test_a_text_said_more_often_than_a_summary_has_sources(clock: FixedClock) ->
         assert len(summaries) == 4
 
 
+def test_what_is_kept_of_a_summary_names_no_erased_event(clock: FixedClock) -> None:
+    """Its metadata named the first one by id."""
+    with opened(None, clock, consolidation=Consolidation(lines_per_summary=9, outliers=0)) as memory:
+        ids = [
+            memory.add(f"event {n}", user_id="ann", kind="event", valid_from=START + timedelta(n)).id
+            for n in range(20)
+        ]
+        memory.run_jobs()
+        summaries = live(memory)
+        assert len({item.metadata["consolidated"]["first"] for item in summaries}) == len(summaries) > 1
+        memory.erase(ids, derived="keep")
+        kept = [version for item in summaries for version in memory.history(item.id)]
+        assert kept and not [name for name in ids if name in repr(kept)]
+
+
 @pytest.mark.parametrize("texts", [1, 300])
 def test_events_with_many_origins(clock: FixedClock, texts: int) -> None:
     """A summary named more than an item may, so nothing of its owner was ever summarised again."""

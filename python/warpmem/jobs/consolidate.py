@@ -26,6 +26,7 @@ from ..memory.vectors import background
 from ..memory.writer import Defaults
 from ..ops.blank import is_blank
 from ..ops.clock import to_datetime
+from ..ops.digest import digest16
 from ..ops.ids import format_id, is_id, origins, owner_of, parse_id
 from ..policy.reconcile import is_current
 from ..protocols import Transaction
@@ -163,11 +164,13 @@ class Consolidate(Job):
                 text, by = tell(model, text, self._options.max_tokens), model.model_id
             except ModelError:
                 counts["without the model"] += 1
-        return summary_of([item for line in lines for item in line.items], text, by)
+        return _summary_of(tools, [item for line in lines for item in line.items], text, by)
 
 
-def summary_of(items: Sequence[MemoryItem], text: str, by: str) -> NewItem:
+def _summary_of(tools: Tools, items: Sequence[MemoryItem], text: str, by: str) -> NewItem:
     """The item that stands for others. by: "extract", or the id of the model that worded it."""
+    # An id would outlive its event's erasure.
+    first = digest16(tools.log.identity.salt, b"consolidated", items[0].id.encode()).hex()
     times = [item.valid_from for item in items]
     return NewItem(
         text=text,
@@ -176,7 +179,7 @@ def summary_of(items: Sequence[MemoryItem], text: str, by: str) -> NewItem:
         metadata={
             MADE: {
                 "by": by, "events": len(items), "from": min(times).isoformat(), "to": max(times).isoformat(),
-                "first": items[0].id,  # what two summaries never share: none is the other's duplicate
+                "first": first,  # what two summaries never share: none is the other's duplicate
             }
         },
         priority=max(item.priority for item in items),
@@ -267,7 +270,7 @@ def rebuild(tools: Tools, summary: MemoryItem, without: Set[str]) -> None:
             known = [past.record.item for past in tools.log.history(parse_id(source)) if past.record]
             left += [item for item in known[-1:] if item.scope == summary.scope]
     if left:
-        new = summary_of(left, text_of(lines_of(left)), "extract")
+        new = _summary_of(tools, left, text_of(lines_of(left)), "extract")
         trust = min([summary.trust, *(item.trust for item in left)])
         new = msgspec.structs.replace(new, trust=trust, priority=summary.priority)
         store(tools, new)
