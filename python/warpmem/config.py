@@ -205,7 +205,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     prices          of models, by model id: per_million_tokens, per_device_second
     cost_days       days for which the store keeps what was spent by owners; 0 keeps it in memory alone
     owner_budget    money, device_seconds: work in the background (imports, re-embedding) for an owner who
-                    has spent so much in a day of UTC is Overloaded until it is over
+                    has spent so much in a day of UTC is Overloaded until it is over; jobs go on to others
     owner_limit     the same for everything that needs a model, searches and adds too
     job_budgets     the same by job, of all owners together: "consolidate", "embed", "import", "infer",
                     "reembed", "reflect"

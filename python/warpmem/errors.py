@@ -183,8 +183,9 @@ class DeadlineExceeded(WarpmemError, TimeoutError):
 
 class Overloaded(WarpmemError):
     """More is asked of a model or a device than it can do in time; nothing was changed. `retry_after`:
-    seconds."""
+    seconds. `one_owner`: it is an owner's budget that is spent, and others are served."""
 
-    def __init__(self, why: str, retry_after: float) -> None:
+    def __init__(self, why: str, retry_after: float, one_owner: bool = False) -> None:
         super().__init__(f"overloaded: {why}; try again in {retry_after:.3g} s")
         self.retry_after = retry_after
+        self.one_owner = one_owner

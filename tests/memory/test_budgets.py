@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -16,6 +17,7 @@ from warpmem import Budget, Memory, Price
 from warpmem.embed.hashing import HashingEmbedder
 from warpmem.errors import InputError, Overloaded
 from warpmem.ops.clock import FixedClock
+from warpmem.reason.fakes import ScriptedLanguageModel
 
 
 class Priced:
@@ -83,6 +85,31 @@ def test_one_owners_budget_is_not_anothers(tmp_path: Path, clock: FixedClock) ->
         other = tmp_path / "others"
         other.write_text('{"text": "of b", "user_id": "b"}\n')
         assert memory.import_(other).stored == {"added": 1}
+
+
+@pytest.mark.parametrize(
+    ("job", "kind", "made"), [("consolidate", "event", "summaries"), ("reflect", "fact", "profiles")]
+)
+def test_jobs_go_on_to_others_when_an_owner_has_spent_his_budget(
+    clock: FixedClock, job: str, kind: str, made: str
+) -> None:
+    """One owner over his own budget stopped the job for everybody, every day that he was."""
+    model = ScriptedLanguageModel([json.dumps({"summary": "Two."})] * 9)
+    with priced(clock, owner_budget=Budget(money=10.0), language_model=model) as memory:
+        for user in ("a", "b", "c"):
+            memory.add_many([f"{user} {n}" for n in range(8)], user_id=user, kind=kind)
+        clock.advance(timedelta(days=90))
+        for n in range(10):
+            memory.search(f"question {n}", user_id="a")
+        (report,) = memory.run_jobs([job])
+        assert report.finished and report.owners == 3 and report.failure is None
+        assert report.done["owners that wait"] == 1 and not memory.count(
+            user_id="a", kinds=["summary", "profile"]
+        )
+        before = report.done[made]
+        clock.advance(timedelta(days=1))
+        (report,) = memory.run_jobs([job])
+        assert report.finished and report.done[made] == before / 2, "a day later he has a budget again"
 
 
 def test_a_new_model_is_paused_and_goes_on(clock: FixedClock) -> None:

@@ -115,8 +115,12 @@ class Jobs:
                     within, turn.place = number, None
                 try:
                     job.of_owner(self._tools, number, turn, counts)
-                except (StoreError, Overloaded):
+                except StoreError:
                     raise
+                except Overloaded as error:
+                    if not error.one_owner:
+                        raise
+                    counts["owners that wait"] += 1
                 except (WarpmemError, ValueError) as error:  # his alone: others are not to wait for him
                     counts["owners that failed"] += 1
                     events.tell(events.WARNING, "job_failed", job=job.name, error=type(error).__name__)
@@ -128,7 +132,7 @@ class Jobs:
             finished = True
         except Stopped:
             pass
-        except Overloaded as error:  # a budget that is spent, or a model that has too much to do
+        except Overloaded as error:  # the job's budget is spent, or a model that has too much to do
             failure = type(error).__name__
         finally:
             self._save(job.name, None if finished else JobState(at, dict(counts), within, turn.place))

@@ -42,9 +42,10 @@ class Budgets:
         for owner in owners:
             spent = self._of(day, owner)
             if _reached(self._limit, spent):
-                raise Overloaded("this owner's limit of the day is spent", left)
+                raise Overloaded("this owner's limit of the day is spent", left, one_owner=True)
             if background and _reached(self._owner, spent):
-                raise Overloaded("this owner's budget of the day for work in the background is spent", left)
+                why = "this owner's budget of the day for work in the background is spent"
+                raise Overloaded(why, left, one_owner=True)
         budget = self._jobs.get(job) if background else None
         if budget is not None and _reached(budget, self._of(day, job)):
             raise Overloaded(f"the budget of the day for the job {job!r} is spent", left)
