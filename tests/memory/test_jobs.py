@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import gc
+import json
 import random
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,17 @@ import msgspec
 import pytest
 
 import warpmem
-from jobs_lives import NOW, fill, live, opened, run_with_stops, stop_early
+from jobs_lives import NOW, START, fill, live, opened, run_with_stops, stop_early
 from warpmem import Memory, NewItem, Scope
-from warpmem.config import Consolidation, Forgetting
+from warpmem.config import Consolidation, Forgetting, Reflection
 from warpmem.errors import Conflict, InputError, StoreCorrupt, StoreReadOnly
 from warpmem.jobs.citations import Citations
+from warpmem.jobs.consolidate import Consolidate
+from warpmem.jobs.reflect import Reflect
 from warpmem.jobs.tools import Stopped, Turn
 from warpmem.ops.clock import FixedClock
 from warpmem.ops.ids import parse_id
+from warpmem.reason.fakes import ScriptedLanguageModel
 
 
 @pytest.fixture
@@ -213,6 +217,61 @@ def test_seconds_stop_a_run_which_says_so_and_goes_on(clock: FixedClock) -> None
         (report,) = memory.run_jobs()
         assert report.finished and report.owners == 2
         assert memory.run_jobs(seconds=timedelta(hours=1))[0].done == {}
+
+
+class Reading:
+    """Stands for the module time: reading an item takes a second, and a model's call as long."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def slow(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def slowed(*args: Any, **options: Any) -> Any:
+            self.now += 1.0
+            return call(*args, **options)
+
+        return slowed
+
+
+@pytest.mark.parametrize("by", ["extract", "model"])
+@pytest.mark.parametrize("job", ["consolidate", "reflect"])
+def test_a_run_gets_further_however_long_an_owner_takes_to_read(
+    clock: FixedClock, monkeypatch: Any, job: str, by: Any
+) -> None:
+    """The time was over before the first change, and the next run read the same owner again; a model's
+    answers were paid for and lost."""
+    reading = Reading()
+    monkeypatch.setattr("warpmem.jobs.tools.time", reading)
+    monkeypatch.setattr(Consolidate, "_may_go", reading.slow(Consolidate._may_go))
+    monkeypatch.setattr(Reflect, "_tells", reading.slow(Reflect._tells))
+    model = ScriptedLanguageModel([json.dumps({"summary": "Tea."})] * 99)
+    monkeypatch.setattr(model, "complete", reading.slow(model.complete))
+    options: dict[str, Any] = {
+        "consolidation": Consolidation(by=by, lines_per_summary=4, outliers=0),
+        "reflection": Reflection(by=by),
+        "language_model": model,
+    }
+    with opened(None, clock, **options) as memory:
+        for user in ("ann", "bob"):
+            for n in range(24):
+                at = START + timedelta(days=31 * (n % 2))
+                memory.add(f"note {n}", user_id=user, kind="event", valid_from=at)
+                memory.add(f"fact {n}", user_id=user, agent_id=f"agent{n % 2}")
+        reports = memory.run_jobs([job], seconds=2.0)
+        while not reports[-1].finished and len(reports) < 9:
+            reports += memory.run_jobs([job], seconds=2.0)
+        report = reports[-1]
+        assert report.finished and len(reports) > 4, "there are four months, or four profiles"
+        if job == "consolidate":
+            assert report.done["events"] == 48
+            several = sum(len(item.sources) > 1 for user in ("ann", "bob") for item in live(memory, user))
+        else:
+            assert report.done == {"profiles": 4}
+            several = 4
+        assert len(model.calls) == (several if by == "model" else 0), "nothing is paid for twice"
 
 
 def test_a_thread_runs_what_is_configured_and_ends_with_the_store(

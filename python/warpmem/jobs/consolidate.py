@@ -72,7 +72,6 @@ class Consolidate(Job):
         before = to_datetime(tools.log.now()) - timedelta(days=self._options.older_than_days)
         for place, keys in self._groups(tools, owner, before):
             if len(keys) >= self._options.min_events:
-                turn.check()
                 self._replace(tools, place, keys, turn, counts)
 
     def _groups(self, tools: Tools, owner: int, before: datetime) -> Iterator[tuple[_Place, list[bytes]]]:
@@ -144,6 +143,7 @@ class Consolidate(Job):
                 continue
             counts["events"] += len(found)
             counts["summaries"] += made
+            turn.check_behind()
             return
 
     def _clusters(self, records: Sequence[Record], vectors: NDArray[np.float32]) -> list[list[Line]]:
@@ -156,7 +156,7 @@ class Consolidate(Job):
     def _summary(self, tools: Tools, lines: Sequence[Line], turn: Turn, counts: Counter[str]) -> NewItem:
         text, by = text_of(lines), "extract"
         if self._options.by == "model" and len(lines) > 1:
-            turn.check()
+            turn.check_call()
             try:
                 owner = lines[0].items[0].scope.owner
                 costs = tools.current.now.costs

@@ -64,11 +64,11 @@ class Reflect(Job):
             known = profiles.get(scope, [])
             if not all(is_own(tools, profile) for profile in known):
                 continue
-            turn.check()
             chosen = self._chosen(tools, facts.get(scope, []))
             reason = _TWICE if chosen else _FEW
             for profile in known[1:] if chosen else known:
                 counts["removed"] += _remove(tools, profile, reason)
+                turn.check_behind()
             if chosen:
                 self._reflect(tools, chosen, known[0] if known else None, turn, counts)
 
@@ -120,6 +120,7 @@ class Reflect(Job):
         except NotFound:
             return  # something of it was changed or went meanwhile: the next run looks again
         counts["profiles" if known is None else "rewritten"] += 1
+        turn.check_behind()
 
     def _worded(
         self, tools: Tools, items: Sequence[MemoryItem], turn: Turn, counts: Counter[str]
@@ -134,7 +135,7 @@ class Reflect(Job):
             if self._options.by == "model":
                 raise
             return text, "extract"
-        turn.check()
+        turn.check_call()
         owner = items[0].scope.owner
         paid = Paid(model, tools.current.now.costs, owner, "background", "reflect")
         try:

@@ -34,7 +34,8 @@ class Stopped(BaseException):
 
 
 class Turn:
-    """How long a run may take. Jobs ask between two changes.
+    """How long a run may take. Jobs ask between two changes, and not before the first of an owner: however
+    long he takes to read, a run gets further.
 
     place: where within an owner a job is, None at his beginning: a number of the job's own, kept for the next
     run where this one is stopped. It may name nothing that an erasure would have to find."""
@@ -42,12 +43,24 @@ class Turn:
     def __init__(self, seconds: float | None, closing: threading.Event) -> None:
         self._ends = None if seconds is None else time.monotonic() + seconds
         self._closing = closing
+        self._changed = False
         self.place: int | None = None
 
     def check(self) -> None:
         """Raise Stopped when the time is over or the store closes."""
         if self._closing.is_set() or (self._ends is not None and time.monotonic() >= self._ends):
             raise Stopped
+
+    def check_behind(self) -> None:
+        """The same, behind a change that need not be made again."""
+        self._changed = True
+        self.check()
+
+    def check_call(self) -> None:
+        """The same, before the call of a model whose answer is lost when a run stops before its change. Until
+        the first change the time is not asked for, or a run with too little of it would pay for nothing."""
+        if self._changed or self._closing.is_set():
+            self.check()
 
 
 class Job(Protocol):
