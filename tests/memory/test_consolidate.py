@@ -315,7 +315,7 @@ def test_erasing_waits_for_a_summary_that_is_being_stored(clock: FixedClock, mon
 
 
 def test_an_erasure_is_not_refused_for_a_summary(clock: FixedClock) -> None:
-    """One without a model, one whose summary somebody has corrected, one that names more than items."""
+    """One without a model, one whose summary somebody has corrected, one to which he gave a source."""
     working = [True]
 
     def embed(texts: Any) -> Any:
@@ -337,7 +337,9 @@ def test_an_erasure_is_not_refused_for_a_summary(clock: FixedClock) -> None:
         named = by_run["named"]
         memory.update(named.id, sources=[*named.sources, "reviewed"])
         assert by_run["corrected"].id in memory.erase([ids["corrected"][0]]).kept
-        assert named.id in memory.erase([ids["named"][0]]).kept
+        assert named.id in memory.erase([ids["named"][0]]).derived
+        (named,) = [item for item in live(memory) if item.scope.run_id == "named"]
+        assert named.sources == (*ids["named"][1:], "reviewed") and "named 0" not in named.text
         working[0] = False
         receipt = memory.erase([ids["down"][0]])
         assert receipt.items + receipt.history > 0 and by_run["down"].id in (*receipt.derived, *receipt.kept)

@@ -35,7 +35,7 @@ from ..types import MemoryItem, NewItem, Scope
 from .clusters import clustered
 from .summaries import Line, lines_of, parted, text_of
 from .told import tell
-from .tools import Job, Tools, Turn, store
+from .tools import Job, Tools, Turn, given_trust, store_instead
 
 MADE: Final = "consolidated"
 """The key of a summary's metadata that tells that this job made it."""
@@ -264,13 +264,16 @@ def is_told(tools: Tools, key: bytes) -> bool:
 def rebuild(tools: Tools, summary: MemoryItem, without: Set[str]) -> None:
     """Store a summary of what is left of its sources when some of them are erased, worded without a model:
     which of a model's words came from which source, nobody knows. The old one is the caller's to remove."""
-    left = []
+    left, trusts = [], []
     for source in summary.sources:
         if source not in without and is_id(source):
-            known = [past.record.item for past in tools.log.history(parse_id(source)) if past.record]
-            left += [item for item in known[-1:] if item.scope == summary.scope]
+            history = tools.log.history(parse_id(source))
+            known = [past.record.item for past in history if past.record is not None]
+            if known and known[-1].scope == summary.scope:
+                left.append(known[-1])
+                trusts.append(given_trust(history, known[-1]))
     if left:
         new = _summary_of(tools, left, text_of(lines_of(left)), "extract")
-        trust = min([summary.trust, *(item.trust for item in left)])
-        new = msgspec.structs.replace(new, trust=trust, priority=summary.priority)
-        store(tools, new)
+        sources = (*(item.id for item in left), *sorted(origins(summary.sources)))
+        new = msgspec.structs.replace(new, trust=min(trusts), priority=summary.priority, sources=sources)
+        store_instead(tools, summary, new)

@@ -30,12 +30,13 @@ from ..records import Record
 from ..types import MemoryItem, NewItem, Scope
 from .summaries import lines_of
 from .told import PROFILE, tell
-from .tools import Job, Tools, Turn, store
+from .tools import Job, Tools, Turn, store_instead
 
 MADE: Final = "reflected"
 """The key of a profile's metadata that tells that this job made it."""
 _KIND: Final = "profile"
-_CHANGED: Final = "reflected: its facts are not what they were"
+CHANGED: Final = "reflected: its facts are not what they were"
+"""Why this job has made a version of a profile."""
 _FEW: Final = "reflected: too few facts are left"
 _TWICE: Final = "reflected: there is another"
 _LONGEST_TEXT: Final = 1 << 16
@@ -160,7 +161,7 @@ class Reflect(Job):
             items = [record.item for record in _most_trusted(left)]
             text = "\n".join(line.text for line in lines_of(items))
             # Without a digest: the next run is to word it again.
-            store(tools, _profile(items, text, "extract", None))
+            store_instead(tools, profile, _profile(items, text, "extract", None))
 
 
 def is_profile(item: MemoryItem) -> bool:
@@ -176,7 +177,7 @@ def is_own(tools: Tools, profile: Record) -> bool:
     for past in reversed(tools.log.history(profile.key)):
         if past.record is None:
             continue
-        if past.reason == _CHANGED or past.record.item.version == 1:
+        if past.reason == CHANGED or past.record.item.version == 1:
             return _words(past.record.item) == _words(profile.item)
         if past.reason is None:
             return False
@@ -270,7 +271,7 @@ class _Exchange(NamedTuple):
             )
             vector = prepared.vector
             serving.editor.revise(
-                transaction, self.known, item, vector, operation="update", reason=_CHANGED,
+                transaction, self.known, item, vector, operation="update", reason=CHANGED,
                 later=vector is None,
             )  # fmt: skip
 

@@ -32,7 +32,7 @@ from .consolidate import MADE, Consolidate, is_told, rebuild
 from .deduplicate import Deduplicate
 from .forget import Forget
 from .optimise import Optimise
-from .reflect import Reflect, is_own, is_profile
+from .reflect import CHANGED, Reflect, is_profile
 from .tools import Job, Stopped, Tools, Turn
 
 KEY: Final = b"job"
@@ -186,15 +186,13 @@ class Jobs:
         return found
 
     def _made_anew(self, record: Record, without: Set[str]) -> bool:
-        """Store anew what a job has made; False where somebody has changed it since."""
-        if is_profile(record.item):
-            if not is_own(self._tools, record):
-                return False
-            self._reflect.rebuild(self._tools, record.item, without)
-            return True
-        if record.item.version > 1:
+        """Store anew what a job has made; False where somebody has put other words in its place."""
+        if not _is_as_made(self._tools, record):
             return False
-        rebuild(self._tools, record.item, without)
+        if is_profile(record.item):
+            self._reflect.rebuild(self._tools, record.item, without)
+        else:
+            rebuild(self._tools, record.item, without)
         return True
 
     @contextlib.contextmanager
@@ -241,3 +239,15 @@ def _last(tools: Tools, key: bytes) -> MemoryItem | None:
     """What a deleted item was; None where nothing is known of it."""
     known = [past.record.item for past in tools.log.history(key) if past.record is not None]
     return known[-1] if known else None
+
+
+def _is_as_made(tools: Tools, record: Record) -> bool:
+    """Whether an item says what a job has once made it say. Others may have made versions since: who moved
+    its trust or its priority has not made its words his own."""
+    now = record.item
+    for past in tools.log.history(record.key):
+        if past.record is not None and (past.record.item.version == 1 or past.reason == CHANGED):
+            made = past.record.item
+            if (made.text, made.metadata) == (now.text, now.metadata):
+                return True
+    return False

@@ -5,13 +5,18 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
+import msgspec
+
+from ..memory.revocation import taken_of
 from ..memory.serving import Current
 from ..memory.writer import Defaults
+from ..ops.ids import parse_id
 from ..protocols import LanguageModel, Log, TokenCounter
-from ..types import NewItem
+from ..records import Past
+from ..types import MemoryItem, NewItem
 
 
 class Tools(NamedTuple):
@@ -80,9 +85,19 @@ class Job(Protocol):
         return
 
 
-def store(tools: Tools, new: NewItem) -> None:
-    """Store what stands for other items while an erasure waits for it: without its vector, where that cannot
-    be made now. Raises as Memory.add."""
+def store_instead(tools: Tools, old: MemoryItem, new: NewItem) -> None:
+    """Store what stands for an item while its erasure waits for it: without its vector, where that cannot be
+    made now. It ends and expires with the old one and is trusted no more than that was before a source was
+    revoked; an addition takes that trust again, and so it can be reinstated. Raises as Memory.add."""
+    begins = new.valid_from
+    if old.valid_to is not None:
+        begins = min(begins or old.valid_from, old.valid_to)
+    trust = given_trust(tools.log.history(parse_id(old.id)), old)
+    if new.trust is not None:
+        trust = min(trust, new.trust)
+    new = msgspec.structs.replace(
+        new, trust=trust, valid_from=begins, valid_to=old.valid_to, expires_at=old.expires_at
+    )
     tools.current.write(
         lambda serving: serving.writer.add(
             [new], Defaults(scope=None), idempotency_key=None, durability=None, embed="auto",
@@ -90,3 +105,9 @@ def store(tools: Tools, new: NewItem) -> None:
         ),
         own_vectors=False,
     )  # fmt: skip
+
+
+def given_trust(history: Sequence[Past], item: MemoryItem) -> float:
+    """The trust that an item had before its sources took some of it."""
+    taken = taken_of(history)
+    return item.trust if taken is None else taken.trust
