@@ -143,7 +143,7 @@ class Consolidate(Job):
                 continue
             counts["events"] += len(found)
             counts["summaries"] += made
-            turn.check_behind()
+            turn.check()
             return
 
     def _clusters(self, records: Sequence[Record], vectors: NDArray[np.float32]) -> list[list[Line]]:
@@ -156,7 +156,7 @@ class Consolidate(Job):
     def _summary(self, tools: Tools, lines: Sequence[Line], turn: Turn, counts: Counter[str]) -> NewItem:
         text, by = text_of(lines), "extract"
         if self._options.by == "model" and len(lines) > 1:
-            turn.check_call()
+            turn.check_closing()
             try:
                 owner = lines[0].items[0].scope.owner
                 costs = tools.current.now.costs

@@ -69,7 +69,7 @@ class Reflect(Job):
             reason = _TWICE if chosen else _FEW
             for profile in known[1:] if chosen else known:
                 counts["removed"] += _remove(tools, profile, reason)
-                turn.check_behind()
+                turn.check()
             if chosen:
                 self._reflect(tools, chosen, known[0] if known else None, turn, counts)
 
@@ -121,7 +121,7 @@ class Reflect(Job):
         except NotFound:
             return  # something of it was changed or went meanwhile: the next run looks again
         counts["profiles" if known is None else "rewritten"] += 1
-        turn.check_behind()
+        turn.check()
 
     def _worded(
         self, tools: Tools, items: Sequence[MemoryItem], turn: Turn, counts: Counter[str]
@@ -136,7 +136,7 @@ class Reflect(Job):
             if self._options.by == "model":
                 raise
             return text, "extract"
-        turn.check_call()
+        turn.check_closing()
         owner = items[0].scope.owner
         paid = Paid(model, tools.current.now.costs, owner, "background", "reflect")
         try:

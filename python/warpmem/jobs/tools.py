@@ -48,7 +48,6 @@ class Turn:
     def __init__(self, seconds: float | None, closing: threading.Event) -> None:
         self._ends = None if seconds is None else time.monotonic() + seconds
         self._closing = closing
-        self._changed = False
         self.place: int | None = None
 
     def check(self) -> None:
@@ -56,16 +55,11 @@ class Turn:
         if self._closing.is_set() or (self._ends is not None and time.monotonic() >= self._ends):
             raise Stopped
 
-    def check_behind(self) -> None:
-        """The same, behind a change that need not be made again."""
-        self._changed = True
-        self.check()
-
-    def check_call(self) -> None:
-        """The same, before the call of a model whose answer is lost when a run stops before its change. Until
-        the first change the time is not asked for, or a run with too little of it would pay for nothing."""
-        if self._changed or self._closing.is_set():
-            self.check()
+    def check_closing(self) -> None:
+        """Raise Stopped when the store closes. Before the call of a model for a change that was begun: what
+        it was paid for is not given up for want of time."""
+        if self._closing.is_set():
+            raise Stopped
 
 
 class Job(Protocol):
