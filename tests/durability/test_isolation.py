@@ -14,7 +14,7 @@ from warpmem import Scope
 from warpmem.index import partitions
 from warpmem.ops.ids import owner_prefix
 from warpmem.policy import reconcile
-from warpmem.storage import codec, log, transaction
+from warpmem.storage import codec, log, log_reads, transaction
 
 OPERATIONS = 5_000
 
@@ -52,7 +52,7 @@ def covers_everything(patch: Patch) -> None:
 
 def ranges_of_the_neighbour(patch: Patch) -> None:
     """A walk over an owner's keys is one over the next owner's."""
-    patch(log, "owner_prefix", lambda owner: owner_prefix(owner + 1))
+    patch(log_reads, "owner_prefix", lambda owner: owner_prefix(owner + 1))
 
 
 def ranges_too_long(patch: Patch) -> None:
