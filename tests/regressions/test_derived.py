@@ -239,3 +239,41 @@ def test_what_is_added_while_a_source_is_being_revoked_is_doubted_too(
     monkeypatch.setattr(Revocations, "_lowered", then_add)
     assert memory.revoke(WEB) == 2
     assert trusts(memory, page, *late) == [0.0, 0.0]
+
+
+def test_a_statement_of_an_erased_message_goes_although_both_come_from_one_origin(memory: Memory) -> None:
+    """It takes over the message's origins, and was held by them."""
+    said = memory.add(
+        [{"role": "user", "content": "My door code is 4711."}], user_id="u", infer="rules", sources=["chat:1"]
+    )
+    assert isinstance(said, tuple) and memory.count(user_id="u") == 2
+    receipt = memory.erase([said[0].id])
+    assert (len(receipt.derived), receipt.kept) == (1, ())
+    assert not memory.list(user_id="u", include_past=True).items
+
+
+def test_the_chunks_of_an_erased_document_go_although_all_come_from_one_origin(memory: Memory) -> None:
+    """They take over the document's origins, and were held by them."""
+    stored = memory.add_document("# Door\n\nThe code is 4711.\n", name="h.md", user_id="u", sources=[WEB])
+    assert gone(memory, memory.erase([stored.id]), *stored.chunks)
+
+
+def test_an_origin_of_its_own_holds_an_item_and_what_comes_from_it(memory: Memory) -> None:
+    """What is derived was held by every origin, also by those of what was erased."""
+    page = add(memory, "A page", kind="message", sources=[WEB])
+    note = add(memory, "A note on the page", sources=[page, WEB])
+    other = add(memory, "A note on the page and a book", sources=[page, WEB, "book"])
+    told = add(memory, "What was told of both notes", sources=[note, other, WEB, "book"])
+    receipt = memory.erase([page])
+    assert (receipt.derived, receipt.kept) == ((note,), tuple(sorted((other, told))))
+    assert memory.get(other).sources == (WEB, "book")
+
+
+def test_items_in_a_circle_that_have_an_origin_from_elsewhere_stay(memory: Memory) -> None:
+    """Each has the other's origin, so that neither would hold the other."""
+    page = add(memory, "A page", kind="message")
+    one = add(memory, "One", sources=[page, WEB])
+    two = add(memory, "Two", sources=[page, one, WEB])
+    memory.update(one, sources=[page, two, WEB])
+    receipt = memory.erase([page])
+    assert (receipt.derived, receipt.kept) == ((), tuple(sorted((one, two))))

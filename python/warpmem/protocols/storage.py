@@ -188,7 +188,8 @@ class Erasures(Protocol):
 
     def derived(self, owners: Collection[int], keys: Collection[bytes]) -> tuple[set[bytes], set[bytes]]:
         """Keys of other items that name these in the `sources` of a version: those that name nothing else,
-        directly or through each other, in a circle or not, and those that do."""
+        directly or through each other, in a circle or not, and those that do. An origin that is one of these
+        too is nothing else."""
         ...
 
     def remove(self, erasure: bytes, owners: Collection[int], keys: Collection[bytes]) -> Mapping[str, int]:

@@ -20,7 +20,7 @@ from typing import Any, Final, TypeVar
 
 from ..ops import costs, revoked
 from ..ops.derivation import Derived, reaching
-from ..ops.ids import KEY_BYTES, format_id, origins, owner_of, owner_prefix, parse_id
+from ..ops.ids import KEY_BYTES, format_id, is_id, origins, owner_of, owner_prefix, parse_id
 from ..protocols import Engine
 from ..records import LogEntry
 from . import codec
@@ -81,13 +81,14 @@ class StoreErasures:
         # Of what names others only what comes from the erased is kept; the store is read again while more of
         # that is found, which is seldom: most items are newer than what they come from.
         gone = Erased(owners, keys)
-        reached: dict[bytes, bool] = {}  # whether it names an origin, which holds it
+        reached: dict[bytes, bool] = {}  # whether it has an origin of its own, which holds it
         grown = True
         while grown:
             grown = False
             for key in self._naming(gone, reached):
-                if key not in reached:
-                    reached[key] = bool(origins(list(self._sources(key))))
+                known = reached.get(key)
+                if known is not False and known != (own := self._has_own_origin(key, gone, reached)):
+                    reached[key] = own
                     grown = True
         held = {key: self._held(key, named, gone, reached) for key, named in reached.items()}
         left = reaching(held)
@@ -110,11 +111,21 @@ class StoreErasures:
                 if key[:KEY_BYTES] not in gone and any(leads(name) for name in item.sources):
                     yield key[:KEY_BYTES]
 
+    def _has_own_origin(self, key: bytes, gone: Erased, reached: Mapping[bytes, bool]) -> bool:
+        """Whether an item names an origin that it does not have from what is gone or goes: what is derived
+        takes over the origins of what it comes from."""
+        names = self._sources(key)
+        own = origins(list(names))
+        for source in [parse_id(name) for name in names - own] if own else ():
+            if source in gone or reached.get(source) is False:
+                own -= origins(list(self._sources(source)))
+        return bool(own)
+
     def _held(self, key: bytes, named: bool, gone: Erased, reached: Container[bytes]) -> Derived:
         """An item as reaching() wants it: held by a source that is neither gone nor comes from that."""
         if named:
             return Derived(1.0, 1.0, ())
-        sources = {parse_id(name) for name in self._sources(key) if name not in gone}
+        sources = {parse_id(name) for name in self._sources(key) if is_id(name) and name not in gone}
         among = [source for source in sources if source in reached]
         return Derived(1.0, float(len(among) < len(sources)), among)
 
