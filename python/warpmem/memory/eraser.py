@@ -6,7 +6,8 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from typing import Literal
 
 from ..errors import InputError, NotFound, StoreError, StoreReadOnly
@@ -70,14 +71,22 @@ class Eraser:
             elif partly:
                 only, partly = self._made_anew(owners, keys, only, partly)
             erasure = os.urandom(_ID_BYTES)
+            gone = keys | only
             pages = self._current.now.index.stats()["device_pages"]
-            counts: Mapping[str, int] = {}
+            counts: Counter[str] = Counter()
             try:
                 if owners or keys:
-                    counts = self._log.erasures.remove(erasure, owners, keys | only)
+                    named = self._remove(erasure, owners, gone, counts)
+                    late = named - partly
+                    partly |= late
+                    while derived == "erase" and (more := self._without_sources(late)):
+                        late = self._remove(os.urandom(_ID_BYTES), set(), more, counts)
+                        gone |= more
+                        only |= more
+                        partly = (partly | late) - more
                 checkpoint, files = self._scrub()
             finally:
-                self._forget_texts(owners | {owner_of(key) for key in keys | only})
+                self._forget_texts(owners | {owner_of(key) for key in gone})
             receipt = ErasureReceipt(
                 id=erasure.hex(),
                 at=to_datetime(self._log.now()),
@@ -116,6 +125,22 @@ class Eraser:
             further, partly = self._log.erasures.derived(owners, keys | made)
             only = further | made
         return only, partly
+
+    def _remove(
+        self, erasure: bytes, owners: Collection[int], keys: Collection[bytes], counts: Counter[str]
+    ) -> set[bytes]:
+        """Keys of what named what is removed."""
+        more, named = self._log.erasures.remove(erasure, owners, keys)
+        counts.update(more)
+        return named
+
+    def _without_sources(self, late: Collection[bytes]) -> set[bytes]:
+        """Of items that came to name what is erased after derived() had looked: those with nothing else."""
+        return {
+            key
+            for key in late
+            if not any(past.record.item.sources for past in self._log.history(key) if past.record is not None)
+        }
 
     def _scrub(self) -> tuple[Literal["none", "rewritten", "removed"], int]:
         if not self._log.erasures.pending():

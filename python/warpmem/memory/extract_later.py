@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Final
 
 from ..errors import EmbeddingError, InputError, ModelError, ModelUnavailable, Overloaded
@@ -21,11 +22,17 @@ _BATCH: Final = 32
 class ExtractLater:
     """Implements pending.Task. Thread-safe.
 
-    model: raises InputError when the store has none; then nothing is done."""
+    model: raises InputError when the store has none; then nothing is done. pausing: JobRunner.pausing."""
 
     def __init__(
-        self, log: Log, current: Current, model: Callable[[], LanguageModel], counter: TokenCounter
+        self,
+        log: Log,
+        current: Current,
+        model: Callable[[], LanguageModel],
+        counter: TokenCounter,
+        pausing: Callable[[], AbstractContextManager[None]],
     ) -> None:
+        self._pausing = pausing
         self._log = log
         self._current = current
         self._model = model
@@ -66,8 +73,9 @@ class ExtractLater:
 
         def change(serving: Serving) -> list[AddResult]:
             return serving.inferring.extract(
-                keys, model, self._counter, lambda: self._current.reading(serving), waiting=waiting
-            )
+                keys, model, self._counter, lambda: self._current.reading(serving), self._pausing,
+                waiting=waiting,
+            )  # fmt: skip
 
         return self._current.write(change, own_vectors=False)
 

@@ -96,14 +96,16 @@ class Memory(
         self._reembedding = Reembedding(log, self._current)
         self._embed_later = EmbedLater(log, self._current)
         background = config.background_work and not log.read_only
-        self._extract_later = ExtractLater(log, self._current, reasoning.language_model, counter)
+        self._jobs = parts.make_jobs(self._current)
+        self._extract_later = ExtractLater(
+            log, self._current, reasoning.language_model, counter, self._jobs.pausing
+        )
         self._pending = Runner([self._embed_later, self._extract_later], in_background=background)
         self._lifetime = Lifetime(self, functools.partial(_release, self._pending, log))
         self._check_open = self._lifetime.check
         log.subscribe(self._cache.forget)
         log.subscribe(self._current.apply)
         log.work.subscribe(self._pending.wake)
-        self._jobs = parts.make_jobs(self._current)
         self._eraser = Eraser(log, self._current, self._jobs, self._costs)
         kinds: tuple[WorkKind, ...] = ("embed", "extract")
         if background and any(next(log.work.all(kind), None) is not None for kind in kinds):

@@ -73,11 +73,13 @@ class Inferring:
         model: LanguageModel,
         counter: TokenCounter,
         reading: Callable[[], AbstractContextManager[None]],
+        pausing: Callable[[], AbstractContextManager[None]],
         *,
         waiting: bool = False,
     ) -> list[AddResult]:
         """What became of the claims of these items, window by window; each window is one change, after which
-        nothing of it waits. waiting: those of the items alone that still wait.
+        nothing of it waits. pausing: keeps erasures from it meanwhile. waiting: those of the items alone that
+        still wait.
 
         Raises ModelError where the model's answer is none, and as the model; what was done before stays."""
         if self._log.read_only:
@@ -87,7 +89,7 @@ class Inferring:
         for window in _windows(found, counter):
             with self._locks[hash(window[0].item.scope.owner) % _LOCKS]:
                 left = [one for one in window if not waiting or self._log.work.has("extract", one.key, 1)]
-                results += self._window(left, model, reading) if left else []
+                results += self._window(left, model, reading, pausing) if left else []
         return results
 
     def _window(
@@ -95,6 +97,7 @@ class Inferring:
         window: Sequence[Record],
         model: LanguageModel,
         reading: Callable[[], AbstractContextManager[None]],
+        pausing: Callable[[], AbstractContextManager[None]],
     ) -> list[AddResult]:
         with reading():
             known = self._known(window)
@@ -112,7 +115,8 @@ class Inferring:
             return [settle(transaction, claim, self._hands) for number, claim in claims if there[number]]
 
         size = sum(len(claim.prepared.item.text) + claim.prepared.vector.nbytes for _, claim in claims)
-        return self._log.transact(change, None, size)
+        with pausing():  # an erasure has found what was derived before it removes what that is derived from
+            return self._log.transact(change, None, size)
 
     def _known(self, window: Sequence[Record]) -> list[MemoryItem]:
         """What is known about what the messages say, nearest first."""

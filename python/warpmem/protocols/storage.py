@@ -192,9 +192,12 @@ class Erasures(Protocol):
         too is nothing else."""
         ...
 
-    def remove(self, erasure: bytes, owners: Collection[int], keys: Collection[bytes]) -> Mapping[str, int]:
+    def remove(
+        self, erasure: bytes, owners: Collection[int], keys: Collection[bytes]
+    ) -> tuple[Mapping[str, int], set[bytes]]:
         """Remove them and what refers to them from every record and from the log, in changes of bounded
-        size, and count by place. A crash leaves an erasure that is pending. erasure: 16 random bytes."""
+        size: (counts by place, keys of other items that named them as sources, and stay). A crash leaves an
+        erasure that is pending. erasure: 16 random bytes."""
         ...
 
     def resume(self) -> Mapping[str, int]:

@@ -160,7 +160,9 @@ class StoreErasures:
 
     # ------------------------------------------------------------------------------------ removing
 
-    def remove(self, erasure: bytes, owners: Collection[int], keys: Collection[bytes]) -> Counter[str]:
+    def remove(
+        self, erasure: bytes, owners: Collection[int], keys: Collection[bytes]
+    ) -> tuple[Counter[str], set[bytes]]:
         what = Erased(owners, keys)
         parts = list(_parts(sorted(what.keys), _MARK_KEYS)) or [[]]
 
@@ -181,12 +183,12 @@ class StoreErasures:
             if not mark.removed and read_mark_key(key) not in self._ranges:
                 begun.setdefault(read_mark_key(key), []).append(mark)
         for erasure, marks in begun.items():
-            counts += self._remove(erasure, marked(marks))
+            counts += self._remove(erasure, marked(marks))[0]
             # Where the process before had been at work is not known.
             self._ranges[erasure] = _EVERYTHING
         return counts
 
-    def _remove(self, erasure: bytes, what: Erased) -> Counter[str]:
+    def _remove(self, erasure: bytes, what: Erased) -> tuple[Counter[str], set[bytes]]:
         counts: Counter[str] = Counter()
 
         def run(change: Callable[[ErasingTransaction], T]) -> T:
@@ -218,11 +220,12 @@ class StoreErasures:
             run(functools.partial(ErasingTransaction.forget_costs, owners=what.owners))
         run(ErasingTransaction.move_job)
         run(functools.partial(ErasingTransaction.forget_revoked, gone=what))
-        ranges += self._forget_sources(what, run)
+        stay: set[bytes] = set()
+        ranges += self._forget_sources(what, run, stay)
         ranges += self._erase_entries(what, run)
         make_scope.cache_clear()
         self._ranges[erasure] = ranges
-        return counts
+        return counts, stay
 
     def _remove_items(self, what: Erased, run: Run[Any]) -> None:
         slots: dict[bytes, list[bytes]] = {}
@@ -266,7 +269,8 @@ class StoreErasures:
 
                 run(change)
 
-    def _forget_sources(self, what: Erased, run: Run[Any]) -> list[Range]:
+    def _forget_sources(self, what: Erased, run: Run[Any], stay: set[bytes]) -> list[Range]:
+        """stay: gets the keys of what named something erased."""
         ranges = []
         for family in ("items", "history"):
             found = (
@@ -281,6 +285,7 @@ class StoreErasures:
                         transaction.forget_sources(family, key, what)
 
                 run(change)
+                stay.update(key[:KEY_BYTES] for key in part)
                 ranges += [(family, *span) for span in _spans(part)]
         return ranges
 
