@@ -9,7 +9,7 @@ import msgspec
 from ..config import IDEMPOTENCY_DAYS
 from ..ops.ids import parse_id
 from ..policy import reconcile
-from ..policy.similar import Near, united
+from ..policy.similar import Near, derived_from
 from ..protocols import Transaction
 from ..types import AddResult, Owner
 
@@ -71,17 +71,17 @@ class Adding:
         """Add the items of these numbers, and what follows from each."""
         results = []
         for number in numbers:
-            results.append(self._add(number, ()))
+            results.append(self._add(number))
             if self._extract and results[-1].action in ("added", "queued"):
                 self.transaction.leave("extract", self._stored[number], 1)
             for follower in self._followers.get(number, ()):
-                self._add(follower, (results[-1].id,))
+                self._add(follower, results[-1].id)
         return results
 
-    def _add(self, number: int, sources: tuple[str, ...]) -> AddResult:
+    def _add(self, number: int, source: str | None = None) -> AddResult:
         entry = self._prepared[number]
-        if sources:
-            item = msgspec.structs.replace(entry.item, sources=united(sources, entry.item.sources))
+        if source is not None:
+            item = msgspec.structs.replace(entry.item, sources=derived_from(source, entry.item.sources))
             entry = msgspec.structs.replace(entry, item=item)
         if number in self._together:
             near = [*self._before(number), *entry.near]

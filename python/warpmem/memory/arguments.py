@@ -68,13 +68,18 @@ def check_share(value: Any, name: str) -> float:
     return float(value)
 
 
-def check_names(values: Any, name: str) -> tuple[str, ...]:
-    """A list of short texts. Raises InputError."""
+def check_names(values: Any, name: str, most: int = MAX_NAMES) -> tuple[str, ...]:
+    """A list of short texts, up to `most`. Raises InputError."""
     if isinstance(values, str) or not isinstance(values, Sequence):
         raise InputError(f"{name} must be a list of strings, not {type(values).__name__}")
-    if len(values) > MAX_NAMES:
-        raise InputError(f"{name} may hold {MAX_NAMES} entries, not {len(values)}")
+    if len(values) > most:
+        raise InputError(f"{name} may hold {most} entries, not {len(values)}")
     return tuple(check_name(value, f"{name}[{i}]") for i, value in enumerate(values))
+
+
+def most_names(kind: str) -> int:
+    """How many sources an item may be given: memories that are made of a message name it besides its own."""
+    return MAX_NAMES - 1 if kind == "message" else MAX_NAMES
 
 
 def check_count(value: Any, name: str, most: int = MAX_K) -> int:

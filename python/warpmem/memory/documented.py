@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..config import MAX_DOCUMENT_BYTES
+from ..config import MAX_DOCUMENT_BYTES, MAX_NAMES
 from ..errors import InputError, InvalidText
 from ..ops.texts import check_text
 from ..policy.metadata import check_metadata
@@ -58,10 +58,10 @@ class Documented:
 
         `name` finds it again in its scope (default: the path as given). The next edition under that name
         supersedes the chunks that changed, adds new ones and ends those that are gone, all in one change;
-        what did not change is not embedded again, and the same text again changes nothing. `format`:
-        "markdown", "text", "code", "log", "jsonl", by default what the name's ending says. The chunks, in
-        order, are the document; `metadata["document"]` of each has its name, `start` and `end` in characters
-        and the `path` of its headings. Raises InputError, and as `add`.
+        what did not change is not embedded again, and the same text again changes nothing. `sources`: up to
+        255. `format`: "markdown", "text", "code", "log", "jsonl", by default what the name's ending says. The
+        chunks, in order, are the document; `metadata["document"]` of each has its name, `start` and `end` in
+        characters and the `path` of its headings. Raises InputError, and as `add`.
         """
         from ..ingest.blocks import check_format, format_of  # patterns that nothing else needs
         from ..ingest.chunks import chunks
@@ -79,7 +79,8 @@ class Documented:
         document = Document(
             name=name, text=text, format=style, chunks=chunks(text, style, self._counter, max_tokens),
             scope=whose, kind=kind, metadata=given, priority=priority,
-            sources=arguments.check_names(sources, "sources"), trust=arguments.check_share(trust, "trust"),
+            sources=arguments.check_names(sources, "sources", MAX_NAMES - 1),
+            trust=arguments.check_share(trust, "trust"),
         )  # fmt: skip
         with self._telemetry.adding(len(document.chunks), self._tracer) as added:
             result = self._current.write(

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from ..config import MAX_BATCH, MAX_NAMES
+from ..config import MAX_BATCH
 from ..errors import InputError, VersionConflict
 from ..ops.clock import to_datetime
 from ..ops.ids import format_id
 from ..policy import reconcile
 from ..policy.revision import Revision, revise
+from ..policy.similar import derived_from
 from ..protocols import Log, Transaction
 from ..records import Record
 from ..types import DocumentResult, Durability, MemoryItem, Modality, NewItem, Scope
@@ -151,7 +152,7 @@ class Documents:
             counts = dict.fromkeys(("added", "superseded", "moved", "removed"), 0)
             whole_id = self._put_whole(transaction, whole, known)
             ids: dict[int, str] = {}
-            sources = (whole_id, *whole.item.sources)[:MAX_NAMES]
+            sources = derived_from(whole_id, whole.item.sources)
             for i, entry in zip(new, prepared, strict=True):
                 place = revision.places[i]
                 if place is not None:

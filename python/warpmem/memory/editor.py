@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from ..config import MAX_NAMES
 from ..errors import InputError, NotFound, VersionConflict
 from ..ingest.graph import named_by
 from ..ops.blank import is_blank
@@ -167,7 +168,8 @@ class Editor:
                 given[name] = arguments.check_share(given[name], name)
         for name in ("entities", "sources"):
             if name in given:
-                given[name] = arguments.check_names(given[name], name)
+                most = arguments.most_names(record.item.kind) if name == "sources" else MAX_NAMES
+                given[name] = arguments.check_names(given[name], name, most)
         for name in ("valid_from", "valid_to", "expires_at"):
             if given.get(name) is not None or (name == "valid_from" and name in given):
                 to_micros(given[name], name)

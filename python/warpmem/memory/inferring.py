@@ -8,17 +8,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
+from ..config import MAX_NAMES
 from ..errors import InputError, InvalidText, ModelError, StoreReadOnly
 from ..ingest.graph import relation_facts
 from ..ops.ids import parse_id
 from ..policy import reconcile
-from ..policy.similar import united
+from ..policy.similar import derived_from
 from ..policy.verdicts import KEYS, Claim, Hands, settle
 from ..protocols import LanguageModel, Log, TokenCounter, Transaction
 from ..reason.extraction import KINDS, Extraction, Said, extract
 from ..records import Record
 from ..types import AddResult, MemoryItem, NewItem
 from ..types.graph import RELATION
+from . import arguments
 from .costs import CostLedger
 from .digests import Digests
 from .paid import Paid
@@ -81,10 +83,14 @@ class Inferring:
         nothing of it waits. pausing: keeps erasures from it meanwhile. waiting: those of the items alone that
         still wait.
 
-        Raises ModelError where the model's answer is none, and as the model; what was done before stays."""
+        One whose sources leave no room for itself goes on waiting, or raises InputError. Raises ModelError
+        where the model's answer is none, and as the model; what was done before stays."""
         if self._log.read_only:
             raise StoreReadOnly("the store was opened read-only: open it without to make memories")
         found = [record for record in self._log.get_many(keys) if record is not None]
+        for record in found if not waiting else ():
+            arguments.check_names(record.item.sources, "sources", MAX_NAMES - 1)
+        found = [record for record in found if len(record.item.sources) < MAX_NAMES]
         results: list[AddResult] = []
         for window in _windows(found, counter):
             with self._locks[hash(window[0].item.scope.owner) % _LOCKS]:
@@ -216,5 +222,5 @@ def _item(message: Record, text: str, kind: str, entities: Sequence[str], **fiel
     said = message.item
     return NewItem(
         text=text, kind=kind, scope=said.scope, entities=tuple(dict.fromkeys(entities)),
-        sources=united((said.id,), said.sources), trust=said.trust, valid_from=said.valid_from, **fields,
+        sources=derived_from(said.id, said.sources), trust=said.trust, valid_from=said.valid_from, **fields,
     )  # fmt: skip

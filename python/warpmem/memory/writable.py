@@ -84,8 +84,9 @@ class Writable:
         durable as `durability` says and the next search in this process sees it. `kind` defaults to "fact"
         ("message" for chat messages). `vector`: (dim,) or (n, dim) float, NumPy or DLPack; replaces
         embedding. `entities`: names of what it is about. `sources`: what it comes from, ids of items and
-        names of origins; `trust`: how far these are believed, from 0 to 1; below 0.5 it is in quarantine. An
-        item whose `valid_from` lies ahead is found from then on.
+        names of origins, up to 256 (of what memories are made of, 255); `trust`: how far these are believed,
+        from 0 to 1; below 0.5 it is in quarantine. An item whose `valid_from` lies ahead is found from then
+        on.
 
         `infer`: "rules" stores each sentence that states something as a fact of its own, too, in the same
         change, but for those of assistants, tools and systems. "llm" has the language model make typed

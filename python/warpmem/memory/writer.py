@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import MAX_BATCH
+from ..config import MAX_BATCH, MAX_NAMES
 from ..errors import InputError
 from ..ingest.graph import named_by
 from ..ingest.media import MAX_CALL_BYTES, media_reference, to_media
@@ -105,6 +105,8 @@ class Writer:
             checked = [_expiring(entry, retention) for entry in checked]
         for number, entry in enumerate(tuple(checked)):
             facts = [self._check(fact, Defaults(scope=None), None) for fact in _facts(entry, states)]
+            if extract or facts:
+                arguments.check_names(entry.item.sources, "sources", MAX_NAMES - 1)
             followers[number] = list(range(len(checked), len(checked) + len(facts)))
             checked += facts
         vectors = self._embed(checked, embed)
@@ -246,7 +248,7 @@ class Writer:
             priority=arguments.check_share(_first(new.priority, defaults.priority, 0.5), "priority"),
             key=None if key is None else arguments.check_name(key, "key"),
             entities=entities or arguments.check_names(defaults.entities, "entities"),
-            sources=_sources(new, defaults),
+            sources=_sources(new, defaults, arguments.most_names(kind)),
             trust=arguments.check_share(_first(new.trust, defaults.trust, 1.0), "trust"),
             model_id=self._vectors.model_id if space is None else space.model_id,
             created_at=now,
@@ -334,8 +336,8 @@ def _expiring(entry: Checked, retention: timedelta) -> Checked:
     return msgspec.structs.replace(entry, item=item)
 
 
-def _sources(new: NewItem, defaults: Defaults) -> tuple[str, ...]:
-    own = arguments.check_names(new.sources, "sources")
+def _sources(new: NewItem, defaults: Defaults, most: int) -> tuple[str, ...]:
+    own = arguments.check_names(new.sources, "sources", most)
     if not defaults.sources:
         return own
-    return arguments.check_names([*dict.fromkeys((*own, *defaults.sources))], "sources")
+    return arguments.check_names([*dict.fromkeys((*own, *defaults.sources))], "sources", most)

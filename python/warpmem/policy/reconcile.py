@@ -3,7 +3,8 @@
 - A duplicate repeats an item of the same scope, kind, normalised text, metadata, key, modality and blob, at a
   time when that item is valid and before it has expired. It is touched; if the repetition would live longer,
   the item's expiry moves out (an update). Priority, entities and sources of a repetition are dropped; but an
-  entity's record or a relation that has sources gets those of its repetition besides.
+  entity's record or a relation that has sources gets those of its repetition besides. Where it has no room
+  for them the repetition is stored apart.
   Messages and events are history, where repetition counts: they are never duplicates.
 - A key names a slot of its full scope. Its items form a chain by `valid_from`; each is valid until the next
   begins, or ends before that by itself. A new item closes the one before it; one that arrives late begins
@@ -136,6 +137,9 @@ def _repeated(transaction: Transaction, owner: int, digest: bytes, item: MemoryI
         if record is None:
             continue
         known = record.item
+        sources = besides(known.id, item.sources)
+        if item.kind in _JOINS_SOURCES and known.sources and united(known.sources, sources) is None:
+            continue
         if (
             to_micros(known.valid_from, "valid_from") <= begins < open_end(known.valid_to, "valid_to")
             and ends <= open_end(known.valid_to, "valid_to")
@@ -154,7 +158,7 @@ def _touch(transaction: Transaction, known: Record, item: MemoryItem) -> AddResu
     if (
         item.kind in _JOINS_SOURCES
         and known.item.sources
-        and sources != known.item.sources
+        and sources not in (None, known.item.sources)
         and not comes_from(item.sources, own, transaction.get)
     ):
         said["sources"] = sources
@@ -171,13 +175,17 @@ def _merge(
     transaction: Transaction, known: Record, prepared: Prepared, near: Near, duplicate: bytes | None
 ) -> AddResult:
     old, item = known.item, prepared.item
+    entities = united(old.entities, item.entities)
+    sources = united(old.sources, besides(old.id, item.sources))
+    assert entities is not None
+    assert sources is not None  # else it would not say the same
     expires = max((old.expires_at, item.expires_at), key=lambda when: open_end(when, "expires_at"))
     merged = msgspec.structs.replace(
         old,
         text=item.text,
         priority=max(old.priority, item.priority),
-        entities=united(old.entities, item.entities),
-        sources=united(old.sources, besides(old.id, item.sources)),
+        entities=entities,
+        sources=sources,
         trust=item.trust,
         model_id=item.model_id,
         expires_at=expires,

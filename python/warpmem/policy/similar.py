@@ -52,9 +52,16 @@ def names_and_numbers(text: str) -> frozenset[tuple[str, int]]:
     return frozenset(found.items())
 
 
-def united(one: Sequence[str], other: Sequence[str]) -> tuple[str, ...]:
-    """Both without repetitions; the first names where there would be too many."""
-    return tuple(dict.fromkeys((*one, *other)))[:MAX_NAMES]
+def united(one: Sequence[str], other: Sequence[str]) -> tuple[str, ...] | None:
+    """Both without repetitions; None where an item cannot have so many names: it is not joined then, for a
+    source that is left out could neither be revoked nor erased."""
+    names = tuple(dict.fromkeys((*one, *other)))
+    return names if len(names) <= MAX_NAMES else None
+
+
+def derived_from(item_id: str, sources: Sequence[str]) -> tuple[str, ...]:
+    """The sources of what is made of an item that has room for one more: the item and what it names."""
+    return tuple(dict.fromkeys((item_id, *sources)))
 
 
 def comes_from(sources: Sequence[str], item_id: str, get: Callable[[bytes], Record | None]) -> bool:
@@ -82,7 +89,7 @@ def says_the_same(known: Record, item: MemoryItem, now: int) -> bool:
     """Whether `item`, whose vector is near that of `known`, is another wording of it and no more.
 
     Same scope, kind, metadata, key, modality and blob, same names and numbers, true at the same time as far
-    as both say, and not less trusted."""
+    as both say, not less trusted, and with no more sources and entities than one item may have."""
     old = known.item
     begins = to_micros(item.valid_from, "valid_from")
     return (
@@ -92,5 +99,7 @@ def says_the_same(known: Record, item: MemoryItem, now: int) -> bool:
         and open_end(item.valid_to, "valid_to") == open_end(old.valid_to, "valid_to")
         and open_end(old.expires_at, "expires_at") > max(begins, now)
         and item.trust >= old.trust
+        and united(old.entities, item.entities) is not None
+        and united(old.sources, besides(old.id, item.sources)) is not None
         and same_names_and_numbers(old.text, item.text)
     )

@@ -10,7 +10,8 @@ model's. Where advice does not hold, the claim is new.
     contradicts  the item was wrong: the claim is its next version. An item that is trusted more stands, and
                  the claim is kept with an end where it begins, so that no search meets it
 
-What was said before the item began ends where that begins, whatever it says about it.
+An item that has no room for the claim's sources is not changed: then the claim is new, or updates it. What
+was said before the item began ends where that begins, whatever it says about it.
 """
 
 from __future__ import annotations
@@ -103,6 +104,8 @@ def _same(
     sources = united(known.sources, item.sources)
     if sources == known.sources or item.trust < known.trust:
         transaction.touch(record)
+    elif sources is None:
+        return hands.put(transaction, prepared)
     else:
         more = msgspec.structs.replace(known, sources=sources)
         transaction.revise(record, more, None, operation="merge", reason="it was said again, by the model")
@@ -139,11 +142,14 @@ def _correct(
             item = msgspec.structs.replace(item, valid_from=to_datetime(transaction.now))
         ended = msgspec.structs.replace(item, valid_to=item.valid_from, key=None)
         return hands.put(transaction, _with(prepared, ended, hands))
+    sources = united(known.sources, item.sources)
+    if sources is None:
+        return _update(transaction, record, prepared, hands)
     corrected = msgspec.structs.replace(
         known,
         text=item.text,
         entities=item.entities,
-        sources=united(known.sources, item.sources),
+        sources=sources,
         trust=item.trust,
         model_id=item.model_id,
     )
