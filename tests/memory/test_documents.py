@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import warpmem
-from warpmem import DocumentResult, Memory, Scope
+from warpmem import AddResult, DocumentResult, Memory, Scope
 from warpmem.errors import InputError, InvalidScope, InvalidText
 from warpmem.ops.clock import FixedClock
 
@@ -137,6 +137,36 @@ def test_erasing_the_whole_erases_its_chunks(memory: Memory) -> None:
     result = memory.add_document(GUIDE, name="guide.md", corpus_id="docs")
     receipt = memory.erase([result.id])
     assert set(receipt.derived) == set(result.chunks) and memory.count(corpus_id="docs") == 1
+
+
+def test_deleting_the_whole_deletes_its_chunks_of_every_edition(memory: Memory, clock: FixedClock) -> None:
+    """They stayed, also beside those of the next document of that name."""
+    first = memory.add_document(GUIDE, name="guide.md", corpus_id="docs")
+    other = memory.add_document(GUIDE, name="other.md", corpus_id="docs")
+    own = memory.add("A note of its own.", corpus_id="docs", key="guide.md#9")
+    assert isinstance(own, AddResult)
+    clock.advance(DAY)
+    changed = GUIDE.replace("Open the program", "Start the program")
+    second = memory.add_document(changed, name="guide.md", corpus_id="docs")
+    memory.update(second.chunks[3], trust=0.0)
+    clock.advance(DAY)
+    memory.delete(second.id)
+    deleted = {second.id, *first.chunks, *second.chunks}
+    assert len(deleted) == 6 and not any(memory.get_many(list(deleted)))
+    assert memory.history(second.chunks[1])[-1].reason == "its document was deleted"
+    left = memory.list(corpus_id="docs", include_past=True, quarantined=True).items
+    assert {item.id for item in left} == {other.id, *other.chunks, own.id}
+    third = memory.add_document("# Guide\n\nShort.\n", name="guide.md", corpus_id="docs")
+    assert memory.count(corpus_id="docs") == 1 + 5 + 1 + len(third.chunks)
+
+
+def test_an_item_that_only_looks_like_a_document_is_deleted_alone(memory: Memory) -> None:
+    said = {"document": {"name": "n", "numbers": 10**12}}
+    item = memory.add("No document", user_id="u", key="n", metadata=said)
+    note = memory.add("A note", user_id="u", key="n#0")
+    assert isinstance(item, AddResult) and isinstance(note, AddResult)
+    memory.delete(item.id)
+    assert [one.id for one in memory.list(user_id="u")] == [note.id]
 
 
 def test_scopes_and_names_keep_documents_apart(memory: Memory) -> None:

@@ -24,6 +24,7 @@ from ..protocols import Log, Transaction
 from ..records import Record
 from ..types import DocumentResult, Durability, MemoryItem, Modality, NewItem, Scope
 from .digests import Digests
+from .document_chunks import slots_of
 from .revocation import taken_of
 from .writer import Defaults, Writer
 
@@ -116,13 +117,7 @@ class Documents:
 
     def _current(self, owner: int, like: MemoryItem, keys: Sequence[str]) -> list[Record | None]:
         """The value that each key has now."""
-        either = [
-            [
-                self._digests.slot(msgspec.structs.replace(like, key=key, trust=trust))
-                for trust in (like.trust, 0.0 if not like.quarantined else 1.0)
-            ]
-            for key in keys
-        ]  # it may have gone into quarantine since, or come out of it
+        either = [slots_of(self._digests, like, key) for key in keys]
 
         def read(transaction: Transaction) -> list[Record | None]:
             return [

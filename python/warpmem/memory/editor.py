@@ -22,6 +22,7 @@ from ..records import Record
 from ..types import Durability, EmbedWhen, ItemUpdate, MemoryItem, Operation, Scope
 from . import arguments
 from .digests import Digests
+from .document_chunks import chunks_of
 from .revocation import Revocations, taken_of
 from .spaces import MEDIA, OtherSpace, Spaces
 from .vectors import Vectors
@@ -252,9 +253,16 @@ class Editor:
         return record
 
     def delete(self, item_id: str, *, scope: Scope | None, durability: Durability | None) -> None:
-        """Hide and unindex an item at once. Raises NotFound."""
+        """Hide and unindex an item at once, a document with its chunks. Raises NotFound."""
         key = parse_id(item_id)
-        self._log.transact(lambda transaction: self.remove(transaction, key, scope), durability)
+
+        def change(transaction: Transaction) -> None:
+            whole = reconcile.find(transaction, key, scope)
+            for chunk in list(chunks_of(transaction, self._digests, whole)):
+                self.remove(transaction, chunk.key, None, "its document was deleted")
+            self.remove(transaction, key, scope)
+
+        self._log.transact(change, durability)
 
     def remove(
         self, transaction: Transaction, key: bytes, scope: Scope | None, reason: str | None = None

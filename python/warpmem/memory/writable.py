@@ -291,7 +291,8 @@ class Writable:
         )
 
     def delete(self, id: str, *, scope: Scope | None = None, durability: Durability | None = None) -> None:
-        """Hide and unindex an item at once, in all its versions; its history stays. Raises NotFound."""
+        """Hide and unindex an item at once, in all its versions; its history stays. A document's id takes its
+        chunks along, those of former editions too. Raises NotFound."""
         self._check_open()
         arguments.check_durability(durability)
         self._current.now.editor.delete(id, scope=arguments.check_scope(scope), durability=durability)
