@@ -277,3 +277,28 @@ def test_items_in_a_circle_that_have_an_origin_from_elsewhere_stay(memory: Memor
     memory.update(one, sources=[page, two, WEB])
     receipt = memory.erase([page])
     assert (receipt.derived, receipt.kept) == ((), tuple(sorted((one, two))))
+
+
+def test_an_origin_that_comes_from_what_is_found_later_holds_nothing(memory: Memory) -> None:
+    """An older item is looked at before the newer one that it has come to name."""
+    pages = [add(memory, "One page", kind="message"), add(memory, "Another", kind="message", sources=[WEB])]
+    older = add(memory, "Told before")
+    newer = add(memory, "Told of the other", sources=[pages[1], WEB])
+    memory.update(older, sources=[pages[0], newer, WEB])
+    assert gone(memory, memory.erase(pages), older, newer)
+
+
+def test_an_item_of_many_versions_is_looked_at_once_each_time(
+    memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of its versions were read for each of them."""
+    page = add(memory, "A page", kind="message")
+    other = add(memory, "A note", sources=[page, WEB])
+    for n in range(50):
+        memory.update(other, text=f"A note, {n}")
+    erasures: Any = memory._log.erasures
+    read = erasures._sources
+    asked: list[bytes] = []
+    monkeypatch.setattr(erasures, "_sources", lambda key: asked.append(key) or read(key))
+    assert memory.erase([page]).kept == (other,)
+    assert len(asked) < 10

@@ -85,9 +85,13 @@ class StoreErasures:
         grown = True
         while grown:
             grown = False
+            looked: set[bytes] = set()  # in this reading: what the next finds may take an origin away
             for key in self._naming(gone, reached):
                 known = reached.get(key)
-                if known is not False and known != (own := self._has_own_origin(key, gone, reached)):
+                if known is False or key in looked:
+                    continue
+                looked.add(key)
+                if known != (own := self._has_own_origin(key, gone, reached)):
                     reached[key] = own
                     grown = True
         held = {key: self._held(key, named, gone, reached) for key, named in reached.items()}
