@@ -188,8 +188,8 @@ class Erasures(Protocol):
 
     def derived(self, owners: Collection[int], keys: Collection[bytes]) -> tuple[set[bytes], set[bytes]]:
         """Keys of other items that name these in the `sources` of a version: those that name nothing else,
-        directly or through each other, in a circle or not, and those that do. An origin that is one of these
-        too is nothing else."""
+        directly or through each other, in a circle or not, and those that do. An origin counts for
+        nothing where these, or what goes with them, have it too."""
         ...
 
     def remove(
