@@ -153,7 +153,7 @@ def test_documents_of_a_revoked_source_are_hidden(memory: Memory, clock: FixedCl
     again = memory.add_document(text, name="page", corpus_id="c", sources=[WEB], max_tokens=16)
     assert (again.chunks, again.added, again.superseded, again.moved) == (edition.chunks, 0, 0, 0)
     distrusted = memory.add_document(text, name="page", corpus_id="c", trust=0.25, max_tokens=16)
-    assert (distrusted.chunks, memory.count(corpus_id="c")) == (edition.chunks, 0)
+    assert not {*distrusted.chunks} & {*edition.chunks} and memory.count(corpus_id="c") == 3
 
 
 def test_an_edition_of_a_revoked_source_comes_back_as_it_was_given(tmp_path: Path, clock: FixedClock) -> None:
@@ -170,7 +170,7 @@ def test_an_edition_of_a_revoked_source_comes_back_as_it_was_given(tmp_path: Pat
             clock.advance(DAY)
             text = f"Another comes before them.\n\n{text}"
             after = edition(text, sources=[WEB], trust=trust)
-            assert after.id == before.id and memory.count(corpus_id="c") == 0
+            assert after.id != before.id and memory.count(corpus_id="c") == 3
         again = edition(text, sources=[WEB], trust=1.0)
         assert (again.chunks, again.added, again.superseded, again.moved) == (after.chunks, 0, 0, 0)
         then = memory.get(before.id).recorded_at
@@ -178,7 +178,7 @@ def test_an_edition_of_a_revoked_source_comes_back_as_it_was_given(tmp_path: Pat
         assert memory.reinstate(WEB) == 5
         assert [memory.get(one).trust for one in (after.id, *after.chunks)] == [1.0] * 5
         assert len(memory.search("paragraph", corpus_id="c")) == memory.count(corpus_id="c") == 5
-        assert not memory.search("paragraph", corpus_id="c", known_at=then)
+        assert len(memory.search("paragraph", corpus_id="c", known_at=then)) == 3
     assert warpmem.verify(tmp_path / "store").ok
 
 

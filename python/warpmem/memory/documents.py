@@ -3,6 +3,7 @@
 The whole has the document's name as its key; chunk n has `name#n`, and names the whole as its first source,
 so that erasing the whole erases its chunks. `metadata["document"]` of a chunk says where it stands; that of
 the whole how many numbers were given out. The chunks of an edition are the values that its keys have then.
+An edition in quarantine is a document of its own there, and changes nothing of one that is trusted.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import msgspec
 from ..config import MAX_BATCH
 from ..errors import InputError, VersionConflict
 from ..ops.clock import to_datetime
-from ..ops.ids import format_id
+from ..ops.ids import format_id, owner_of
 from ..policy import reconcile
 from ..policy.revision import Revision, revise
 from ..policy.similar import derived_from
@@ -24,8 +25,7 @@ from ..protocols import Log, Transaction
 from ..records import Record
 from ..types import DocumentResult, Durability, MemoryItem, Modality, NewItem, Scope
 from .digests import Digests
-from .document_chunks import slots_of
-from .revocation import taken_of
+from .revocation import Revocations, taken_of
 from .writer import Defaults, Writer
 
 if TYPE_CHECKING:
@@ -55,8 +55,10 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Known(msgspec.Struct, frozen=True):
-    """What is stored of a document. chunks: (number, item) in the order of the text; free: other numbers."""
+    """What is stored of a document. chunks: (number, item) in the order of the text; free: other numbers.
+    hidden: whether it was looked for in quarantine alone."""
 
+    hidden: bool
     whole: Record
     chunks: Sequence[tuple[int, Record]]
     free: Sequence[int]
@@ -65,10 +67,11 @@ class _Known(msgspec.Struct, frozen=True):
 class Documents:
     """Stores documents. Thread-safe: all state is in the log."""
 
-    def __init__(self, log: Log, writer: Writer, digests: Digests) -> None:
+    def __init__(self, log: Log, writer: Writer, digests: Digests, revocations: Revocations) -> None:
         self._log = log
         self._writer = writer
         self._digests = digests
+        self._revocations = revocations
 
     def add(self, document: Document, durability: Durability | None) -> DocumentResult:
         """Store an edition in one atomic change. Raises InputError, and as the writer."""
@@ -95,37 +98,50 @@ class Documents:
         if number is None:
             return None
         (like,) = self._writer.check([_whole(document, 0)], _defaults(document))
-        whole = self._current(number, like, [document.name])[0]
+        hidden, whole, given = self._log.transact(lambda transaction: self._found(transaction, number, like))
         if whole is None:
             return None
-        said = whole.item.metadata.get("document")
-        given = said.get("numbers") if isinstance(said, dict) else None
-        if not isinstance(given, int):
-            raise InputError(f"the key {document.name!r} belongs to an item that is no document")
         names = [f"{document.name}#{n}" for n in range(given)]
         chunks: list[tuple[int, Record]] = []
         free: list[int] = []
         for start in range(0, given, _STEP):  # in steps, so that writers come in between
-            found = self._current(number, like, names[start : start + _STEP])
-            for n, record in enumerate(found, start):
+            slots = [self._slots(like, name, hidden) for name in names[start : start + _STEP]]
+            for n, record in enumerate(self._chunks(whole, slots), start):
                 if record is None:
                     free.append(n)
                 else:
                     chunks.append((n, record))
         chunks.sort(key=lambda entry: (_start(entry[1].item), entry[0]))
-        return _Known(whole, chunks, free)
+        return _Known(hidden, whole, chunks, free)
 
-    def _current(self, owner: int, like: MemoryItem, keys: Sequence[str]) -> list[Record | None]:
-        """The value that each key has now."""
-        either = [slots_of(self._digests, like, key) for key in keys]
+    def _found(
+        self, transaction: Transaction, owner: int, like: MemoryItem
+    ) -> tuple[bool, Record | None, int]:
+        """Whether the edition will be in quarantine, the item that stands for its document, and how many
+        numbers there are. Another source's in quarantine is left as it is, for it may be believed again.
+        Raises InputError when the name is the key of something else."""
+        trust, _ = self._revocations.trust(transaction, like)
+        hidden = _trusted(like, trust).quarantined
+        for slot in self._slots(like, like.key, hidden):
+            assert slot is not None
+            whole = _value(transaction, owner, slot)
+            if whole is None or (hidden and not self._revocations.alike(whole, like)):
+                continue
+            if _given(whole.item) is not None:  # it may have ended one with more chunks
+                chain = (transaction.get(key) for _, key in transaction.key_chain(owner, slot))
+                return hidden, whole, max(_given(one.item) or 0 for one in chain if one)
+            if whole.item.quarantined == hidden:
+                raise InputError(f"the key {like.key!r} belongs to an item that is no document")
+        return hidden, None, 0
 
-        def read(transaction: Transaction) -> list[Record | None]:
-            return [
-                next((record for slot in slots if (record := _value(transaction, owner, slot))), None)
-                for slots in either
-            ]
+    def _chunks(self, whole: Record, slots: Sequence[Sequence[bytes | None]]) -> list[Record | None]:
+        return self._log.transact(lambda transaction: _values(transaction, whole, slots))
 
-        return self._log.transact(read)
+    def _slots(self, like: MemoryItem, key: str | None, hidden: bool) -> list[bytes | None]:
+        """Where the value of a key may be: one that was trusted may have gone into quarantine since."""
+        trusts = (0.0,) if hidden else (1.0, 0.0)
+        named = msgspec.structs.replace(like, key=key)
+        return [self._digests.slot(_trusted(named, trust)) for trust in trusts]
 
     # ------------------------------------------------------------------------------------- what is new
 
@@ -182,11 +198,14 @@ class Documents:
     def _put_whole(self, transaction: Transaction, whole: reconcile.Prepared, known: _Known | None) -> str:
         """The id of the item that stands for the document, as it is now. Raises VersionConflict."""
         if known is None:
-            last = _value(transaction, transaction.owner(whole.item.scope.owner), whole.slot)
+            like = whole.item if whole.given is None else _trusted(whole.item, whole.given)
+            last = self._found(transaction, transaction.owner(like.scope.owner), like)[1]
             if last is not None:
                 raise VersionConflict(0, last.item.version)
             return self._writer.put(transaction, whole).id
         record = _unchanged(transaction, known.whole)
+        if whole.item.quarantined != known.hidden:  # a source was revoked or reinstated in between
+            raise VersionConflict(known.whole.item.version, record.item.version)
         item = msgspec.structs.replace(
             record.item,
             text=whole.item.text,
@@ -217,7 +236,7 @@ class Documents:
     ) -> None:
         digests = self._digests.both(record.item), self._digests.both(item)
         if whole.given is not None:
-            told = msgspec.structs.replace(item, trust=whole.given)
+            told = _trusted(item, whole.given)
             record = transaction.revise(record, told, vector, operation="update", reason=reason)
             vector, reason = None, whole.why
         reconcile.update(
@@ -300,6 +319,36 @@ def _value(transaction: Transaction, owner: int, slot: bytes | None) -> Record |
     chain = transaction.key_chain(owner, slot)
     record = transaction.get(chain[-1][1]) if chain else None
     return record if record is not None and reconcile.is_current(record.item, transaction.now) else None
+
+
+def _values(
+    transaction: Transaction, whole: Record, slots: Sequence[Sequence[bytes | None]]
+) -> list[Record | None]:
+    """The chunk in each first slot that has one; in quarantine the chunks of other documents do not count."""
+    owner = owner_of(whole.key)
+    found = ((_value(transaction, owner, slot) for slot in either) for either in slots)
+    return [
+        next(
+            (
+                record
+                for record in either
+                if record and (not record.item.quarantined or whole.item.id in record.item.sources[:1])
+            ),
+            None,
+        )
+        for either in found
+    ]
+
+
+def _trusted(item: MemoryItem, trust: float) -> MemoryItem:
+    return msgspec.structs.replace(item, trust=trust)
+
+
+def _given(whole: MemoryItem) -> int | None:
+    """How many numbers a document has given out; None where the item stands for none."""
+    said = whole.metadata.get("document")
+    given = said.get("numbers") if isinstance(said, dict) else None
+    return given if isinstance(given, int) else None
 
 
 def _unchanged(transaction: Transaction, known: Record) -> Record:

@@ -106,6 +106,13 @@ class Revocations:
         trust = self._left({_NEW: _derived(item, item.trust)}, transaction.get)[_NEW]
         return trust, reconcile.UNTRUSTED if trust < item.trust else None
 
+    def alike(self, known: Record, item: MemoryItem) -> bool:
+        """Whether an item that is stored and one with the trust that it came with have the same sources, and
+        are both in quarantine or both out of it while these are believed."""
+        taken = taken_of(self._log.history(known.key))
+        given = known.item if taken is None else msgspec.structs.replace(known.item, trust=taken.trust)
+        return given.sources == item.sources and given.quarantined == item.quarantined
+
     def _left(
         self, items: Mapping[bytes, _Item], get: Callable[[bytes], Record | None]
     ) -> dict[bytes, float]:

@@ -83,7 +83,7 @@ class Serving:
         near = NearDuplicates(log, index, near_duplicate)
         self.revocations = Revocations(log, digests)
         self.writer = Writer(log, self.vectors, digests, schemas, near, self.revocations, spaces)
-        self.documents = Documents(log, self.writer, digests)
+        self.documents = Documents(log, self.writer, digests, self.revocations)
         self.inferring = Inferring(log, self.reader, self.writer, digests, self.revocations, costs)
         self.editor = Editor(log, self.vectors, digests, schemas, spaces, self.revocations)
         self.users = 0

@@ -1,0 +1,109 @@
+"""Faults by which what is believed less took what is believed more with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+
+import warpmem
+from queued import START
+from warpmem import Memory, NewItem
+from warpmem.memory.documents import Document, Documents
+from warpmem.ops.clock import FixedClock
+
+DAY = timedelta(days=1)
+WEB = "web:example.org"
+GUIDE = "# Door\n\nThe door code is 4711.\n\n# Lunch\n\nLunch is at noon in the hall.\n"
+FALSE = "# Door\n\nThe door code is 6666.\n"
+
+
+@pytest.fixture
+def clock() -> FixedClock:
+    return FixedClock(START)
+
+
+@pytest.fixture
+def memory(clock: FixedClock) -> Iterator[Memory]:
+    with warpmem.open(embedder="hashing", clock=clock) as memory:
+        yield memory
+
+
+def texts(memory: Memory) -> list[str]:
+    return [item.text for item in memory.list(user_id="u")]
+
+
+def edition(memory: Memory, text: str, **fields: object) -> warpmem.DocumentResult:
+    return memory.add_document(text, name="guide", user_id="u", max_tokens=16, **fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("fields", [{"trust": 0.0}, {"sources": [WEB]}])
+def test_a_hidden_edition_changes_nothing_of_a_trusted_document(
+    memory: Memory, clock: FixedClock, fields: dict[str, object]
+) -> None:
+    """It took the place of the document and its chunks, which were in quarantine then, or ended."""
+    first = edition(memory, GUIDE, sources=["house"])
+    before = texts(memory)
+    memory.revoke(WEB)
+    clock.advance(DAY)
+    hidden = edition(memory, FALSE, **fields)
+    assert texts(memory) == before and not {first.id, *first.chunks} & {hidden.id, *hidden.chunks}
+    assert edition(memory, FALSE, **fields).chunks == hidden.chunks
+    clock.advance(DAY)
+    again = edition(memory, GUIDE, sources=["house"])
+    assert (again.id, again.chunks, again.added, again.moved) == (first.id, first.chunks, 0, 0)
+    assert all(memory.get(one).quarantined for one in (hidden.id, *hidden.chunks))
+
+
+@pytest.mark.parametrize("fields", [{"trust": 0.0}, {"trust": 0.0, "sources": [WEB]}])
+def test_a_hidden_edition_leaves_what_another_source_said_in_quarantine(
+    memory: Memory, clock: FixedClock, fields: dict[str, object]
+) -> None:
+    """What the revoked source had said was rewritten there or ended, and came back so."""
+    first = edition(memory, GUIDE, sources=[WEB])
+    before = [memory.get(one) for one in (first.id, *first.chunks)]
+    memory.revoke(WEB)
+    clock.advance(DAY)
+    edition(memory, FALSE, **fields)
+    for item in before:
+        now = memory.get(item.id)
+        assert (now.text, now.metadata, now.sources) == (item.text, item.metadata, item.sources)
+    assert memory.get(first.chunks[-1]).valid_to is None
+
+
+def test_an_edition_that_is_believed_later_leaves_no_chunk_behind(memory: Memory, clock: FixedClock) -> None:
+    """Chunks of the trusted document with numbers that the edition does not have would be found for ever."""
+    edition(memory, GUIDE)
+    memory.revoke(WEB)
+    clock.advance(DAY)
+    edition(memory, FALSE, sources=[WEB])
+    memory.reinstate(WEB)
+    clock.advance(DAY)
+    edition(memory, FALSE, sources=[WEB])
+    assert not any("Lunch is" in text for text in texts(memory))
+
+
+def test_a_hidden_value_of_its_name_does_not_keep_a_document_out(memory: Memory) -> None:
+    """Whoever may add values of no trust could refuse a name to everybody."""
+    memory.add(NewItem(text="no document", key="guide", trust=0.0), user_id="u")
+    assert len(edition(memory, GUIDE).chunks) == 4
+
+
+def test_a_source_that_is_revoked_while_its_edition_comes_changes_nothing(
+    memory: Memory, clock: FixedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was trusted when its document was looked for, and no more when it was stored."""
+    first = edition(memory, GUIDE)
+    clock.advance(DAY)
+    known = Documents._known
+
+    def then_revoked(documents: Documents, document: Document) -> object:
+        found = known(documents, document)
+        if not memory.revoked():
+            memory.revoke(WEB)
+        return found
+
+    monkeypatch.setattr(Documents, "_known", then_revoked)
+    assert edition(memory, FALSE, sources=[WEB]).id != first.id
+    assert not any(memory.get(one).quarantined for one in (first.id, *first.chunks))
