@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -107,3 +108,108 @@ def test_a_source_that_is_revoked_while_its_edition_comes_changes_nothing(
     monkeypatch.setattr(Documents, "_known", then_revoked)
     assert edition(memory, FALSE, sources=[WEB]).id != first.id
     assert not any(memory.get(one).quarantined for one in (first.id, *first.chunks))
+
+
+def add(memory: Memory, text: str, **fields: object) -> str:
+    result = memory.add(NewItem(text=text, **fields), user_id="u")  # type: ignore[arg-type]
+    assert isinstance(result, warpmem.AddResult)
+    return result.id
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_value_that_comes_back_is_not_ended_by_one_of_no_trust(
+    memory: Memory, clock: FixedClock, first: bool
+) -> None:
+    """It kept the end that the other had given it in quarantine, so neither was found."""
+    rome = add(memory, "Lives in Rome", key="city", sources=[WEB])
+    clock.advance(DAY)
+    if first:
+        add(memory, "Lives in Oslo", key="city", trust=0.25)
+    memory.revoke(WEB)
+    clock.advance(DAY)
+    if not first:
+        add(memory, "Lives in Oslo", key="city", trust=0.25)
+    assert memory.get(rome).valid_to is not None
+    memory.reinstate(WEB)
+    assert texts(memory) == ["Lives in Rome"] and memory.get(rome).valid_to is None
+
+
+def test_a_value_that_comes_to_be_believed_is_not_ended_by_one_of_no_trust(
+    memory: Memory, clock: FixedClock
+) -> None:
+    rome = add(memory, "Lives in Rome", key="city", trust=0.25)
+    own = memory.get(rome).valid_from + 9 * DAY
+    for number in (3, 2, 1):
+        begins = memory.get(rome).valid_from + number * DAY
+        add(memory, f"Lives in Oslo {number}", key="city", trust=0.0, valid_from=begins)
+        if number == 3:
+            memory.update(rome, valid_to=begins - DAY / 2)
+    assert memory.get(rome).valid_to == own - 8 * DAY
+    memory.update(rome, trust=1.0)
+    assert memory.get(rome).valid_to == own - 6.5 * DAY
+    memory.update(rome, trust=0.0, valid_to=own - 8.5 * DAY)
+    assert memory.update(rome, trust=1.0).valid_to == own - 8.5 * DAY
+
+
+def test_two_values_of_revoked_sources_come_back_one_by_one(memory: Memory, clock: FixedClock) -> None:
+    """The one that comes back first kept the end that the other, revoked still, had given it."""
+    add(memory, "Lives in Rome", key="city", sources=[WEB])
+    clock.advance(DAY)
+    add(memory, "Lives in Oslo", key="city", sources=["tool"])
+    for source in (WEB, "tool"):
+        memory.revoke(source)
+    memory.reinstate(WEB)
+    assert texts(memory) == ["Lives in Rome"]
+    memory.reinstate("tool")
+    assert texts(memory) == ["Lives in Oslo"]
+
+
+def test_what_a_revoked_source_says_of_earlier_times_is_not_ended_by_one_of_no_trust(
+    memory: Memory, clock: FixedClock
+) -> None:
+    begins = memory.get(add(memory, "Lives in Oslo", key="city", trust=0.25)).valid_from - DAY
+    memory.revoke(WEB)
+    rome = add(memory, "Lives in Rome", key="city", sources=[WEB], valid_from=begins)
+    assert memory.get(rome).valid_to == begins + DAY
+    memory.reinstate(WEB)
+    assert texts(memory) == ["Lives in Rome"]
+
+
+def test_a_document_comes_back_whole_beside_an_edition_of_no_trust(memory: Memory, clock: FixedClock) -> None:
+    edition(memory, GUIDE, sources=[WEB])
+    before = texts(memory)
+    memory.revoke(WEB)
+    clock.advance(DAY)
+    edition(memory, FALSE, trust=0.0)
+    memory.reinstate(WEB)
+    assert texts(memory) == before
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_nothing_of_no_trust_changes_what_comes_back(memory: Memory, clock: FixedClock, seed: int) -> None:
+    rng = random.Random(seed)
+    now = memory.get(add(memory, "now")).valid_from
+
+    def say(count: int, sources: tuple[str, ...], trust: float) -> None:
+        for _ in range(count):
+            fields: dict[str, object] = {"key": rng.choice("ab"), "trust": trust}
+            if rng.random() < 0.5:
+                fields["valid_from"] = now + rng.randrange(-9, 9) * DAY / 4
+            add(memory, f"{sources} {rng.random()}", sources=[rng.choice(sources)], **fields)
+            clock.advance(DAY / 5)
+
+    def values() -> list[tuple[object, ...]]:
+        every = memory.list(user_id="u", include_past=True)
+        return [(item.text, item.valid_from, item.valid_to) for item in every]
+
+    say(3, (WEB, "tool"), 1.0)
+    say(3, ("stranger",), 0.25)
+    say(3, (WEB, "tool"), 1.0)
+    before = values()
+    for source in (WEB, "tool"):
+        memory.revoke(source)
+        say(2, ("stranger",), 0.0)
+    for source in rng.sample([WEB, "tool"], 2):
+        say(2, ("stranger",), 0.25)
+        memory.reinstate(source)
+    assert values() == before

@@ -15,7 +15,8 @@
 - An update corrects what we knew: same item, next version.
 - An item in quarantine repeats and supersedes only others like it: duplicates and slots of its kind are apart
   (memory/digests.py). One that leaves quarantine, or comes into it, changes its slot: it ends what was before
-  it in the new slot, and what it had ended in the old one goes on.
+  it in the new slot, what it had ended in the old one goes on, and it has the end back that the next value of
+  the old one took from it.
 """
 
 from __future__ import annotations
@@ -120,9 +121,9 @@ def _store(transaction: Transaction, owner: int, item: MemoryItem, prepared: Pre
         return transaction.add(
             owner, item, prepared.vector, duplicate=duplicate, slot=slot, space=prepared.space
         )
-    given = msgspec.structs.replace(item, trust=prepared.given)
+    given = msgspec.structs.replace(item, trust=prepared.given, valid_to=prepared.item.valid_to)
     first = transaction.add(owner, given, prepared.vector, duplicate=None, slot=None, space=prepared.space)
-    distrusted = msgspec.structs.replace(first.item, trust=item.trust)
+    distrusted = msgspec.structs.replace(first.item, trust=item.trust, valid_to=item.valid_to)
     return transaction.revise(
         first, distrusted, None, operation="update", reason=prepared.why, duplicate=(None, duplicate),
         slot=(None, slot),
@@ -254,6 +255,8 @@ def update(
     if leave is not None and leave == enter:
         _check_end(transaction, record, item, leave)
     elif enter is not None:
+        if leave is not None:
+            item = _with_own_end(transaction, record, item, leave, earlier)
         chain = transaction.key_chain(owner_of(record.key), enter)
         item = _until_next(item, chain, record.key)
         _close_previous(transaction, item, chain, record.key)
@@ -279,6 +282,28 @@ def _reopen_previous(transaction: Transaction, record: Record, slot: bytes, earl
         return
     item = _until_next(msgspec.structs.replace(old.item, valid_to=known.item.valid_to), chain, old.key)
     transaction.revise(old, item, None, operation="revert", reason="what followed it is no value of its key")
+
+
+def _with_own_end(
+    transaction: Transaction, record: Record, item: MemoryItem, slot: bytes, earlier: Earlier
+) -> MemoryItem:
+    """`item`, the next version of `record`, with the end that it had before others in the slot that it leaves
+    ended it there; a new end of its own stays."""
+    if item.valid_to != record.item.valid_to:
+        return item
+    place = to_micros(record.item.valid_from, "valid_from"), record.key
+    following = {other[0] for other in transaction.key_chain(owner_of(record.key), slot) if other > place}
+    then, version = record.item, record.item.version
+    while open_end(then.valid_to, "valid_to") in following:
+        version -= 1
+        if not version:  # it came in between two values
+            return item
+        known = earlier(record.key, version)
+        if known is not None:
+            then = known.item
+            if then.quarantined == item.quarantined:
+                break
+    return msgspec.structs.replace(item, valid_to=then.valid_to)
 
 
 def _check_begin(record: Record, item: MemoryItem) -> None:
