@@ -213,3 +213,17 @@ def test_nothing_of_no_trust_changes_what_comes_back(memory: Memory, clock: Fixe
         say(2, ("stranger",), 0.25)
         memory.reinstate(source)
     assert values() == before
+
+
+@pytest.mark.parametrize(
+    "before", [{"trust": 0.25}, {"trust": 0.25, "sources": [WEB]}, {"sources": ["tool"]}]
+)
+def test_what_a_revoked_source_repeats_comes_back_with_it(memory: Memory, before: dict[str, object]) -> None:
+    """It was only touched, where the same had been said in quarantine, and was lost."""
+    memory.revoke("tool")
+    known = add(memory, "The cat is grey", **before)
+    memory.revoke(WEB)
+    said = add(memory, "The cat is grey", sources=[WEB], trust=0.75)
+    assert said != known and add(memory, "the cat is grey", sources=[WEB], trust=1.0) == said
+    assert memory.reinstate(WEB) >= 1
+    assert memory.get(said).trust == 0.75 and memory.get(known).quarantined

@@ -154,7 +154,8 @@ class Writer:
         """Inside a change: store what was prepared. Raises ModelMismatch when its space has another model."""
         if prepared.space:
             self._spaces.register(transaction, prepared.space)
-        return reconcile.add(transaction, self.checked(transaction, prepared), self._digests.duplicate)
+        checked = self.checked(transaction, prepared)
+        return reconcile.add(transaction, checked, self._digests.duplicate, self._revocations.alike)
 
     def _prepared(
         self, checked: Sequence[Checked], vectors: Rows, near: Sequence[Sequence[Near]]

@@ -14,9 +14,9 @@
   put together, and the item lives as long as either would.
 - An update corrects what we knew: same item, next version.
 - An item in quarantine repeats and supersedes only others like it: duplicates and slots of its kind are apart
-  (memory/digests.py). One that leaves quarantine, or comes into it, changes its slot: it ends what was before
-  it in the new slot, what it had ended in the old one goes on, and it has the end back that the next value of
-  the old one took from it.
+  (memory/digests.py). One whose sources took its trust away repeats only what has it back when they do. One
+  that leaves quarantine, or comes into it, changes its slot: it ends what was before it in the new slot, what
+  it had ended in the old one goes on, and it has back the end that a value of the old one took.
 """
 
 from __future__ import annotations
@@ -84,9 +84,13 @@ def is_current(item: MemoryItem, now: int) -> bool:
 
 
 def add(
-    transaction: Transaction, prepared: Prepared, duplicate_of: Callable[[MemoryItem], bytes | None]
+    transaction: Transaction,
+    prepared: Prepared,
+    duplicate_of: Callable[[MemoryItem], bytes | None],
+    alike: Callable[[Record, MemoryItem], bool],
 ) -> AddResult:
-    """Store one prepared item, or touch the one it repeats. duplicate_of: an item's digest as a duplicate."""
+    """Store one prepared item, or touch the one it repeats. duplicate_of: an item's digest as a duplicate.
+    alike: whether what is stored comes to be believed when an item does whose trust was taken away."""
     item = prepared.item
     if not prepared.valid_from_given:
         item = msgspec.structs.replace(item, valid_from=to_datetime(transaction.now))
@@ -97,7 +101,7 @@ def add(
         chain = transaction.key_chain(owner, prepared.slot)
         item = _until_next(item, chain)
     if prepared.duplicate is not None:
-        known = _repeated(transaction, owner, prepared.duplicate, item)
+        known = _repeated(transaction, owner, prepared, item, alike)
         if known is not None:
             return _touch(transaction, known, item)
     for near in prepared.near:
@@ -130,12 +134,23 @@ def _store(transaction: Transaction, owner: int, item: MemoryItem, prepared: Pre
     )  # fmt: skip
 
 
-def _repeated(transaction: Transaction, owner: int, digest: bytes, item: MemoryItem) -> Record | None:
-    """The stored item that `item` repeats: it holds when `item` begins, ends no earlier, has not expired."""
+def _repeated(
+    transaction: Transaction,
+    owner: int,
+    prepared: Prepared,
+    item: MemoryItem,
+    alike: Callable[[Record, MemoryItem], bool],
+) -> Record | None:
+    """The stored item that `item` repeats: it holds when `item` begins, ends no earlier, has not expired, and
+    gives back what was said where its source is believed again."""
+    assert prepared.duplicate is not None
+    given = None
+    if prepared.given is not None and item.quarantined:
+        given = msgspec.structs.replace(item, trust=prepared.given)
     begins, ends = to_micros(item.valid_from, "valid_from"), open_end(item.valid_to, "valid_to")
-    for key in transaction.find_duplicates(owner, digest):
+    for key in transaction.find_duplicates(owner, prepared.duplicate):
         record = transaction.get(key)
-        if record is None:
+        if record is None or (given is not None and not alike(record, given)):
             continue
         known = record.item
         sources = besides(known.id, item.sources)
