@@ -10,6 +10,8 @@ import pytest
 
 import warpmem
 from queued import START
+from scripted_extraction import ReadingModel
+from scripted_extraction import memory as said
 from warpmem import Memory, NewItem
 from warpmem.memory.documents import Document, Documents
 from warpmem.ops.clock import FixedClock
@@ -227,3 +229,45 @@ def test_what_a_revoked_source_repeats_comes_back_with_it(memory: Memory, before
     assert said != known and add(memory, "the cat is grey", sources=[WEB], trust=1.0) == said
     assert memory.reinstate(WEB) >= 1
     assert memory.get(said).trust == 0.75 and memory.get(known).quarantined
+
+
+def test_another_wording_that_is_trusted_more_goes_by_its_own_sources(clock: FixedClock) -> None:
+    """Revoking the source of the less trusted wording took both."""
+    with warpmem.open(dimension=2, clock=clock, near_duplicate=0.9) as memory:
+        first = add(memory, "the code is seven", vector=[1, 0], sources=[WEB], trust=0.75)
+        assert add(memory, "seven is the code", vector=[1, 0.1], sources=["boss"]) == first
+        assert memory.revoke(WEB) == 0 and texts(memory) == ["seven is the code"]
+        assert memory.revoke("boss") == 1
+
+
+def test_a_relation_goes_by_the_sources_of_those_who_are_trusted_most(memory: Memory) -> None:
+    """A repetition of less trust left its sources there, and revoking them took the relation."""
+    memory.relate("Ann", "knows", "Ben", sources=["boss"], user_id="u")
+    memory.relate("Ann", "knows", "Ben", sources=[WEB], trust=0.75, user_id="u")
+    memory.relate("Ann", "knows", "Cy", sources=[WEB], trust=0.75, user_id="u")
+    memory.relate("Ann", "knows", "Cy", sources=["boss"], user_id="u")
+    assert memory.revoke(WEB) == 0 and len(tuple(memory.relations(user_id="u"))) == 2
+
+
+def test_a_revoked_relation_keeps_its_sources(memory: Memory) -> None:
+    memory.relate("Ann", "knows", "Ben", sources=[WEB], user_id="u")
+    memory.revoke(WEB)
+    for trust in (0.0, 0.25):
+        memory.relate("Ann", "knows", "Ben", sources=["stranger"], trust=trust, user_id="u")
+    assert memory.reinstate(WEB) == 1
+    (relation,) = memory.relations(user_id="u")
+    assert relation.sources == (WEB,)
+
+
+@pytest.mark.parametrize("verdict", ["same", "contradicts"])
+def test_a_claim_that_is_trusted_more_goes_by_its_own_sources(clock: FixedClock, verdict: str) -> None:
+    """Revoking the source of a less trusted one took what both said."""
+    answers: list[dict[str, object]] = [{}, {"verdict": verdict, "item": 1}]
+    model = ReadingModel(lambda shown: {"memories": [said("Ann owns a cat.", **answers.pop(0))]})  # type: ignore[arg-type]
+    with warpmem.open(embedder="hashing", clock=clock, language_model=model, background_work=False) as memory:
+        for source, trust in ((WEB, 0.75), ("boss", 1.0)):
+            memory.add("A cat", user_id="u", infer="llm", wait=True, sources=[source], trust=trust)
+            clock.advance(DAY)
+        (fact,) = memory.list(user_id="u", kinds=["fact"])
+        memory.revoke(WEB)
+        assert (memory.get(fact.id).trust, fact.version, fact.sources[1:]) == (1.0, 2, ("boss",))

@@ -3,15 +3,16 @@
 - A duplicate repeats an item of the same scope, kind, normalised text, metadata, key, modality and blob, at a
   time when that item is valid and before it has expired. It is touched; if the repetition would live longer,
   the item's expiry moves out (an update). Priority, entities and sources of a repetition are dropped; but an
-  entity's record or a relation that has sources gets those of its repetition besides. Where it has no room
+  entity's record or a relation that has sources gets those of its repetition besides, as near-duplicates do. Where it has no room
   for them the repetition is stored apart.
   Messages and events are history, where repetition counts: they are never duplicates.
 - A key names a slot of its full scope. Its items form a chain by `valid_from`; each is valid until the next
   begins, or ends before that by itself. A new item closes the one before it; one that arrives late begins
   and ends between its neighbours.
 - A near-duplicate (policy/similar.py) becomes the next version of the item that it words anew, so both
-  wordings are in history and `revert` brings the first one back. What both name as sources and entities is
-  put together, and the item lives as long as either would.
+  wordings are in history and `revert` brings the first one back. What both name as entities is put together,
+  as sources too where both are trusted alike (else those of the more trusted one hold), and the item lives as
+  long as either would.
 - An update corrects what we knew: same item, next version.
 - An item in quarantine repeats and supersedes only others like it: duplicates and slots of its kind are apart
   (memory/digests.py). One whose sources took its trust away repeats only what has it back when they do. One
@@ -35,7 +36,7 @@ from ..protocols import Transaction
 from ..records import NEVER, Record
 from ..types import AddResult, MemoryItem, Operation, Scope
 from ..types.graph import ENTITY, RELATION
-from .similar import Near, besides, comes_from, says_the_same, united
+from .similar import Near, comes_from, says_the_same, sources_of_both, united
 
 Digests = tuple[bytes | None, bytes | None]
 """Where an item is found: as a duplicate, and among the values of its key."""
@@ -153,8 +154,7 @@ def _repeated(
         if record is None or (given is not None and not alike(record, given)):
             continue
         known = record.item
-        sources = besides(known.id, item.sources)
-        if item.kind in _JOINS_SOURCES and known.sources and united(known.sources, sources) is None:
+        if item.kind in _JOINS_SOURCES and known.sources and sources_of_both(known, item) is None:
             continue
         if (
             to_micros(known.valid_from, "valid_from") <= begins < open_end(known.valid_to, "valid_to")
@@ -170,9 +170,10 @@ def _touch(transaction: Transaction, known: Record, item: MemoryItem) -> AddResu
     if open_end(item.expires_at, "expires_at") > open_end(known.item.expires_at, "expires_at"):
         said["expires_at"] = item.expires_at
     own = known.item.id
-    sources = united(known.item.sources, besides(own, item.sources))
+    sources = sources_of_both(known.item, item)
     if (
         item.kind in _JOINS_SOURCES
+        and not item.quarantined  # what is stored there may be believed again, for what its own sources say
         and known.item.sources
         and sources not in (None, known.item.sources)
         and not comes_from(item.sources, own, transaction.get)
@@ -192,7 +193,7 @@ def _merge(
 ) -> AddResult:
     old, item = known.item, prepared.item
     entities = united(old.entities, item.entities)
-    sources = united(old.sources, besides(old.id, item.sources))
+    sources = sources_of_both(old, item)
     assert entities is not None
     assert sources is not None  # else it would not say the same
     expires = max((old.expires_at, item.expires_at), key=lambda when: open_end(when, "expires_at"))

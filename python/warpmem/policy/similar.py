@@ -64,6 +64,16 @@ def derived_from(item_id: str, sources: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys((item_id, *sources)))
 
 
+def sources_of_both(known: MemoryItem, item: MemoryItem) -> tuple[str, ...] | None:
+    """What an item names as its sources once another says the same: those of the one that is trusted more,
+    else of both, so that revoking one that is doubted takes nothing from one that is not. None where these
+    are too many, as for united()."""
+    new = tuple(name for name in item.sources if name != known.id)
+    if item.trust == known.trust:
+        return united(known.sources, new)
+    return new if item.trust > known.trust else tuple(known.sources)
+
+
 def comes_from(sources: Sequence[str], item_id: str, get: Callable[[bytes], Record | None]) -> bool:
     """Whether sources lead to an item through others, which `get` reads; so does what is too long to follow.
     One that is the item itself does not count: it can be left out."""
@@ -78,11 +88,6 @@ def comes_from(sources: Sequence[str], item_id: str, get: Callable[[bytes], Reco
             seen.update(more)
             waiting += more
     return bool(waiting)
-
-
-def besides(item_id: str, sources: Sequence[str]) -> tuple[str, ...]:
-    """Sources of what says the same as an item, without the item itself."""
-    return tuple(name for name in sources if name != item_id)
 
 
 def says_the_same(known: Record, item: MemoryItem, now: int) -> bool:
@@ -100,6 +105,6 @@ def says_the_same(known: Record, item: MemoryItem, now: int) -> bool:
         and open_end(old.expires_at, "expires_at") > max(begins, now)
         and item.trust >= old.trust
         and united(old.entities, item.entities) is not None
-        and united(old.sources, besides(old.id, item.sources)) is not None
+        and sources_of_both(old, item) is not None
         and same_names_and_numbers(old.text, item.text)
     )

@@ -5,7 +5,7 @@ is advice. It holds only where the item is still what the model was shown, is of
 the claim; a claim in quarantine touches nothing outside of it; and keys that the application gave are not the
 model's. Where advice does not hold, the claim is new.
 
-    same         the item gets the claim's sources
+    same         the item gets the claim's sources; a claim that is trusted more comes in its place
     updates      the world changed: the claim is added, the item ends where the claim begins
     contradicts  the item was wrong: the claim is its next version. An item that is trusted more stands, and
                  the claim is kept with an end where it begins, so that no search meets it
@@ -27,7 +27,7 @@ from ..protocols import Transaction
 from ..records import Record
 from ..types import AddResult, MemoryItem
 from . import reconcile
-from .similar import same_names_and_numbers, shared_words, united
+from .similar import same_names_and_numbers, shared_words, sources_of_both
 
 KEYS: Final = "said:"
 """How keys begin that a model gave."""
@@ -101,8 +101,10 @@ def _same(
     item, known = prepared.item, record.item
     if not same_names_and_numbers(known.text, item.text) and claim.similarity < SAME:
         return hands.put(transaction, prepared)
-    sources = united(known.sources, item.sources)
-    if sources == known.sources or item.trust < known.trust:
+    if item.trust > known.trust and not known.quarantined:
+        return _reworded(transaction, record, prepared, hands, "a more trusted claim says it, by the model")
+    sources = sources_of_both(known, item)
+    if sources == known.sources or known.quarantined:  # it may be believed again, as its own sources say it
         transaction.touch(record)
     elif sources is None:
         return hands.put(transaction, prepared)
@@ -142,7 +144,15 @@ def _correct(
             item = msgspec.structs.replace(item, valid_from=to_datetime(transaction.now))
         ended = msgspec.structs.replace(item, valid_to=item.valid_from, key=None)
         return hands.put(transaction, _with(prepared, ended, hands))
-    sources = united(known.sources, item.sources)
+    return _reworded(transaction, record, prepared, hands, "a later claim corrects it, by the model")
+
+
+def _reworded(
+    transaction: Transaction, record: Record, prepared: reconcile.Prepared, hands: Hands, reason: str
+) -> AddResult:
+    """The claim as the item's next version; an item of its own where that would have too many sources."""
+    item, known = prepared.item, record.item
+    sources = sources_of_both(known, item)
     if sources is None:
         return _update(transaction, record, prepared, hands)
     corrected = msgspec.structs.replace(
@@ -156,7 +166,7 @@ def _correct(
     reconcile.update(
         transaction, record, corrected, prepared.vector, based_on=known.version,
         digests=(hands.both(known), hands.both(corrected)), earlier=hands.earlier,
-        reason="a later claim corrects it, by the model",
+        reason=reason,
     )  # fmt: skip
     return AddResult(format_id(record.key), "merged")
 
