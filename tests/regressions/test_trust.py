@@ -271,3 +271,28 @@ def test_a_claim_that_is_trusted_more_goes_by_its_own_sources(clock: FixedClock,
         (fact,) = memory.list(user_id="u", kinds=["fact"])
         memory.revoke(WEB)
         assert (memory.get(fact.id).trust, fact.version, fact.sources[1:]) == (1.0, 2, ("boss",))
+
+
+def test_a_trust_that_was_given_stands_at_the_next_update(memory: Memory) -> None:
+    """Any update of an item took the trust away again that its revoked source had taken once."""
+    item_id = add(memory, "Ben is 40", sources=[WEB])
+    memory.revoke(WEB)
+    memory.update(item_id, trust=0.75)
+    assert (
+        memory.update(item_id, priority=0.25).trust == memory.update(item_id, text="Ben is 41").trust == 0.75
+    )
+    assert memory.update(item_id, sources=[WEB, "tool"]).trust == 0.0
+
+
+def test_a_trust_that_was_given_stands_although_it_changes_nothing(memory: Memory) -> None:
+    """Whoever said that he does not believe it, while its source was revoked, was not heard."""
+    doubted, other = (add(memory, text, sources=[WEB]) for text in ("Ben is 40", "Ben is 41"))
+    memory.revoke(WEB)
+    for item_id in (doubted, other):
+        memory.update(item_id, priority=0.25)
+    memory.update(doubted, trust=0.0)
+    assert memory.reinstate(WEB) == 1
+    assert (memory.get(doubted).trust, memory.get(other).trust) == (0.0, 1.0)
+    assert memory.history(doubted)[-1].reason == "it was given this trust"
+    memory.update(other, trust=1.0)
+    assert memory.history(other)[-1].reason is None

@@ -95,10 +95,13 @@ class Editor:
             if fields.sources is msgspec.UNSET:  # an erasure takes ids out of them, and makes no version
                 corrected = msgspec.structs.replace(item, sources=record.item.sources)
             reason = None
-            if fields.trust is msgspec.UNSET:
-                trust, why = self._revocations.trust(transaction, corrected)
-                if why == reconcile.REVOKED or (why is not None and fields.sources is not msgspec.UNSET):
-                    corrected, reason = msgspec.structs.replace(corrected, trust=trust), why
+            if fields.trust is not msgspec.UNSET:
+                taken = taken_of(self._log.history(known.key))
+                if taken is not None and corrected.trust == record.item.trust:
+                    reason = reconcile.GIVEN
+            elif fields.sources is not msgspec.UNSET:
+                trust, reason = self._revocations.trust(transaction, corrected)
+                corrected = msgspec.structs.replace(corrected, trust=trust)
             return reconcile.update(
                 transaction,
                 record,

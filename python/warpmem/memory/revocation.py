@@ -283,7 +283,7 @@ class Revocations:
 
 def taken_of(history: Sequence[Past]) -> Taken | None:
     """What an item's sources have taken from it, as history tells; None where they have not, or it was given
-    another trust since."""
+    a trust since."""
     taken: Taken | None = None
     trust = 1.0
     for past in history:
@@ -292,7 +292,7 @@ def taken_of(history: Sequence[Past]) -> Taken | None:
         now = past.record.item.trust
         if past.reason in _TAKEN:
             taken = Taken(trust if taken is None else taken.trust, past.reason)
-        elif now != trust:
+        elif now != trust or past.reason == reconcile.GIVEN:
             taken = None
         trust = now
     return taken

@@ -48,6 +48,8 @@ REVOKED = "its source was revoked"
 """Why an item has no trust any more."""
 UNTRUSTED = "its sources are trusted less"
 """Why an item is trusted less than it was given."""
+GIVEN = "it was given this trust"
+"""Why an item keeps the trust that its sources left it: `update(trust=)` says so."""
 
 _NEWEST = b"\xff" * 20
 """In the place of the key of an item that has none yet: of those that begin at one time it is the last."""
