@@ -3,8 +3,8 @@
 - A duplicate repeats an item of the same scope, kind, normalised text, metadata, key, modality and blob, at a
   time when that item is valid and before it has expired. It is touched; if the repetition would live longer,
   the item's expiry moves out (an update). Priority, entities and sources of a repetition are dropped; but an
-  entity's record or a relation that has sources gets those of its repetition besides, as near-duplicates do. Where it has no room
-  for them the repetition is stored apart.
+  entity's record or a relation that has sources gets those of its repetition besides, as near-duplicates do.
+  Where it has no room for them the repetition is stored apart.
   Messages and events are history, where repetition counts: they are never duplicates.
 - A key names a slot of its full scope. Its items form a chain by `valid_from`; each is valid until the next
   begins, or ends before that by itself. A new item closes the one before it; one that arrives late begins
