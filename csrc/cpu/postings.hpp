@@ -3,7 +3,7 @@
 //
 //   lexical(q, d)  = sum over the distinct terms t of q of  w(t) * tf(t, d) / (tf(t, d) + k1 * (1 - b + b * |d| / mean |d|)),      k1 = 1.2, b = 0.4
 //   w(t)           = idf(t)^2, twice for a term with a digit
-//   idf(t)         = ln(1 + (N - n(t) + 1/2) / (n(t) + 1/2))
+//   idf(t)         = ln(1 + (N - n(t) + 1/2) / (n(t) + 1/2)), n(t) at least 1: a term that no row holds weighs as much as one that one row does
 //   adjacent(q, d) = lexical of the rows just before and after d in its run, and half of that of the next but one
 //
 // lexical is divided by the sum of w over the terms of q, so it lies in [0, 1), whatever the query's length. Words of q that no row holds are
