@@ -55,6 +55,7 @@ def read_all(engine: Engine) -> dict[int, bytes]:
         part = content[:8]
         assert operations(sequence, part, len(content) - 8)[0][2] == value
         vector_key = codec.vector_key(key, 1)
+        assert key in items and vector_key in vectors, f"log entry {sequence} without its item or vector"
         assert bytes(codec.unseal("items", key, items.pop(key))) == content
         assert bytes(codec.unseal("vectors", vector_key, vectors.pop(vector_key))) == content
         found[sequence] = part
