@@ -12,6 +12,6 @@ from durability.harness import run_kills
 
 @pytest.mark.parametrize("broken", ["lying_child", "halving_child"])
 def test_the_check_sees_a_broken_store(tmp_path: Path, broken: str) -> None:
-    with pytest.raises(AssertionError, match="is lost|without a log entry|without its item or vector|gap"):
+    with pytest.raises(AssertionError, match=r"is lost|without a log entry|without its item or vector|gap"):
         # One of them never acknowledges anything.
         run_kills(f"durability.changes:{broken}", changes.check, tmp_path, kills=60, seed=20_260, at_work=0.0)

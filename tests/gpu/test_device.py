@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import warpmem
 from device_backends import ON_DEVICE, REASONS
 from pools import make_rows
 from warpmem.cli import probe, selftest
@@ -60,3 +61,17 @@ def test_many_rows_and_queries_have_the_references_bits(name: str, storage: str,
             pool.warm(pool.lists(), wait=True)
         results.append([part.tobytes() for part in pool.scan(queries, segments, 50)])
     assert results[0] == results[1]
+
+
+def test_vectors_of_hits_reach_torch_on_the_device():
+    torch = pytest.importorskip("torch")
+    if not CUDA["devices"]:
+        pytest.skip(f"no CUDA device: {CUDA['reason']}")
+    with warpmem.open(embedder="hashing", backend="cuda") as memory:
+        memory.add([f"note {i} of the harbour" for i in range(200)], user_id="u")
+        memory.warm(user_id="u", wait=True)
+        there = memory.search("note 7", user_id="u", k=16, return_vectors="dlpack")
+        here = memory.search("note 7", user_id="u", k=16, return_vectors="numpy")
+    keys = torch.from_dlpack(there.vectors)
+    assert keys.is_cuda and keys.dtype == torch.float32
+    np.testing.assert_array_equal(keys.cpu().numpy(), here.vectors)

@@ -258,6 +258,9 @@ class PartitionedIndex(NamedPartitions):
             return None
         return found
 
+    def to_device(self, arrays: Sequence[NDArray[np.float32]]) -> list[Any]:
+        return tiers.put(self._pool, arrays)
+
     def warm(self, owner: int, *, words: bool, entities: bool, wait: bool) -> int:
         while True:
             partition = self._partition(owner)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import BackendUnavailable
 from ..protocols import RowPool
 from .tiered import TieredPool
 
@@ -36,6 +38,16 @@ def tiers(pool: RowPool) -> dict[str, Any]:
             if name not in ("device", "failure"):
                 out[name] = out.get(name, 0) + value
     return out
+
+
+def put(pool: RowPool, arrays: Sequence[NDArray[Any]]) -> list[Any]:
+    """Copies on the pool's device (TieredPool.put); the arrays themselves where it has none, or it fails."""
+    for part, _ in _parts(pool, np.zeros(0, np.int64)):
+        try:
+            return part.put(arrays)
+        except BackendUnavailable:
+            break
+    return list(arrays)
 
 
 def _parts(pool: Any, owners: I64) -> list[tuple[TieredPool, I64]]:

@@ -107,8 +107,10 @@ class Readable:
         seconds; DeadlineExceeded afterwards, Overloaded at once where the embedder has too much to do. A
         search by meaning and words together is then answered by words alone, or by meaning alone where
         words take longer than is left: `degraded` names "dense" or "lexical", and the answer is exact
-        without that part. `return_vectors`: result.vectors: (n, dim) float32 of length 1. `quarantined`:
-        items in quarantine (of trust below 0.5) are found too. k times an owner's scopes <= 4096.
+        without that part. `return_vectors`: result.vectors, (n, dim) float32 of length 1, "numpy" in host
+        memory, "dlpack" on the device where one searches (backend "cuda"), for torch.from_dlpack or CuPy.
+        `quarantined`: items in quarantine (of trust below 0.5) are found too. k times an owner's scopes <=
+        4096.
 
         `rerank`: a Reranker, or True for the store's own, puts the 50 best in order by what it reads; a
         number up to 1,000 is how many, fewer over many scopes. Equals keep the order above, and so do the
@@ -198,6 +200,10 @@ class Readable:
             ):
                 reader = self._joint(serving) if like is None else like
                 found = self._reranking.search(reader, asked)
+                if asked.return_vectors == "dlpack" and found:
+                    moved = serving.index.to_device([result.vectors for result in found])
+                    for result, vectors in zip(found, moved, strict=True):
+                        result.vectors = vectors
                 if tracer is not None:
                     skipped = ",".join(sorted({part for result in found for part in result.degraded}))
                     span.set(hits=sum(map(len, found)), degraded=skipped)

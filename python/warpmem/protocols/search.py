@@ -208,6 +208,11 @@ class Index(Protocol):
         """(dim,) float32 stored vector of a match; None when its row has left the index."""
         ...
 
+    def to_device(self, arrays: Sequence[NDArray[np.float32]]) -> list[Any]:
+        """Copies in the memory of the device that searches, which speak DLPack and
+        `__cuda_array_interface__`; the arrays themselves where there is none, or it fails."""
+        ...
+
     def names(self, part: ScopePart, at: int, known_at: int | None) -> EntityNames | None:
         """The entities of a scope at a moment (as in SearchRequest); None when it can have none."""
         ...

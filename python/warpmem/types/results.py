@@ -49,7 +49,8 @@ class SearchResult(Sequence[Hit]):
     backend: name of the search backend. plan: the kernel configuration, in words. degraded: what was skipped
     under load, of "rerank", "dense" and "lexical", and spaces that had nothing left; empty when nothing was,
     and the search is exact then. timings: seconds by stage. vectors: (n, dim) float32 of the hits when
-    `return_vectors` asked for them, else None.
+    `return_vectors` asked for them, NumPy or, by "dlpack" on a device, an array of `_cuda` with DLPack and
+    `__cuda_array_interface__`; else None.
     """
 
     __slots__ = ("_hits", "backend", "degraded", "plan", "timings", "vectors")
