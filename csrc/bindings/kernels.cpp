@@ -15,6 +15,7 @@
 #include "../cpu/pq.hpp"
 #include "../cpu/select_k.hpp"
 #include "kernel_arguments.hpp"
+#include "kmeans_call.hpp"
 
 namespace warpmem {
 namespace {
@@ -66,69 +67,23 @@ class NativeKernels {
     return py::make_tuple(std::move(values), std::move(indexes));
   }
 
-  py::tuple cluster(const py::object& x_arg, const py::object& k_arg, const py::object& iterations, const py::object& seed,
+  py::tuple cluster(const py::object& x, const py::object& k, const py::object& iterations, const py::object& seed,
                     const py::object& init, const py::object& sample, const py::object& spherical,
                     const py::object& threads_arg) const {
-    const View<float> x(x_arg, "x", {-1, -1});
-    const int64_t n = x.shape(0);
-    const int64_t dim = x.shape(1);
-    require_rows(n, "x");
-    require_dim(dim, "x");
-    KmeansOptions options;
-    options.k = as_int64(k_arg, "k", 1, kMaxCentroids);
-    options.iterations = as_int64(iterations, "iterations", 0, kMaxIterations);
-    options.seed = static_cast<uint64_t>(as_int64(seed, "seed", 0));
-    options.spherical = flag_of(spherical, "spherical");
-    options.threads = threads_of(threads_arg);
-    const std::string start = py::isinstance<py::str>(init) ? init.cast<std::string>() : "";
-    if (start != "k-means++" && start != "random") throw py::value_error("init must be 'k-means++' or 'random'");
-    options.plus_plus = start == "k-means++";
-    require_training_rows(n, options.k);
-    if (!sample.is_none()) {
-      options.sample = as_int64(sample, "sample", 1);
-      if (options.sample < options.k) {
-        throw py::value_error("sample must be at least k, " + std::to_string(options.k) + ", not " +
-                              std::to_string(options.sample));
-      }
-    }
-    py::array_t<float> centroids({options.k, dim});
-    py::array_t<int32_t> index(n);
-    float* const to_centroids = centroids.mutable_data();
-    int32_t* const to_index = index.mutable_data();
-    double objective = 0.0;
-    {
-      const py::gil_scoped_release release;
-      require_all_finite(x.data(), n, dim, "x");
-      objective = kmeans(*ops_, x.data(), n, dim, options, to_centroids, to_index);
-    }
-    return py::make_tuple(std::move(centroids), std::move(index), objective);
+    const int64_t threads = threads_of(threads_arg);
+    const auto train = [&](const float* rows, int64_t n, int64_t dim, KmeansOptions options, float* centroids, int32_t* index) {
+      options.threads = threads;
+      return kmeans(*ops_, rows, n, dim, options, centroids, index);
+    };
+    return call_kmeans({x, k, iterations, seed, init, sample, spherical}, train);
   }
 
-  py::tuple assign(const py::object& x_arg, const py::object& centroids_arg, const py::object& spherical_arg,
+  py::tuple assign(const py::object& x, const py::object& centroids, const py::object& spherical,
                    const py::object& threads_arg) const {
-    const View<float> centroids(centroids_arg, "centroids", {-1, -1});
-    const int64_t k = centroids.shape(0);
-    const int64_t dim = centroids.shape(1);
-    require_dim(dim, "centroids");
-    if (k < 1 || k > kMaxCentroids) {
-      throw py::value_error("centroids: expected 1 to " + std::to_string(kMaxCentroids) + " rows, not " + std::to_string(k));
-    }
-    const View<float> x(x_arg, "x", {-1, dim});
-    const int64_t n = x.shape(0);
-    require_rows(n, "x");
-    const bool spherical = flag_of(spherical_arg, "spherical");
     const int64_t threads = threads_of(threads_arg);
-    py::array_t<int32_t> index(n);
-    py::array_t<double> values(n);
-    int32_t* const to_index = index.mutable_data();
-    double* const to_values = values.mutable_data();
-    {
-      const py::gil_scoped_release release;
-      require_all_finite(centroids.data(), k, dim, "centroids");
-      require_all_finite(x.data(), n, dim, "x");
-      kmeans_assign(*ops_, x.data(), n, dim, centroids.data(), k, spherical, threads, to_index, to_values);
-    }
-    return py::make_tuple(std::move(index), std::move(values));
+    const auto find = [&](const float* rows, int64_t n, int64_t dim, const float* to, int64_t k, bool inner, int32_t* index,
+                          double* values) { kmeans_assign(*ops_, rows, n, dim, to, k, inner, threads, index, values); };
+    return call_kmeans_assign(x, centroids, spherical, find);
   }
 
   py::array_t<float> train(const py::object& x_arg, const py::object& pq_dim, const py::object& pq_bits,

@@ -15,29 +15,10 @@
 #include <cstdint>
 #include <vector>
 
+#include "../core/kmeans_loop.hpp"
 #include "op_kernels.hpp"
 
 namespace warpmem {
-
-// SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014): small, and the same in every language.
-class SplitMix64 {
- public:
-  explicit SplitMix64(uint64_t seed) : state_(seed) {}
-  uint64_t next() {
-    uint64_t z = state_ += 0x9e3779b97f4a7c15u;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-  }
-  double uniform() { return static_cast<double>(next() >> 11) * 0x1p-53; }  // in [0, 1)
-  int64_t below(int64_t n) {                                                // in [0, n)
-    const int64_t i = static_cast<int64_t>(uniform() * static_cast<double>(n));
-    return i < n ? i : n - 1;
-  }
-
- private:
-  uint64_t state_;
-};
 
 // Centroids prepared for nearest(). Immutable after construction; any number of threads may use one.
 class Nearest {
@@ -66,16 +47,6 @@ class Nearest {
   double longest_ = 0.0;  // C
   std::vector<float> tiles_;
   std::vector<float> bias_;
-};
-
-struct KmeansOptions {
-  int64_t k = 1;
-  int64_t iterations = 20;
-  uint64_t seed = 0;
-  bool plus_plus = true;  // else k random rows
-  bool spherical = false;
-  int64_t sample = 0;  // rows to train on, 0 for all
-  int64_t threads = 1;
 };
 
 // rows (n, dim), finite, n >= k and sample >= k when not 0 -> centroids (k, dim), index (n). Returns the objective: the sum over all rows, in
