@@ -28,6 +28,7 @@ SOURCES = (
     "tests/cpp/emulated_host.cpp",
     "csrc/bindings/page_cache.cpp",
     "csrc/bindings/device_array.cpp",
+    "csrc/bindings/device_kmeans.cpp",
     "csrc/bindings/cuda_module.cpp",
 )
 FLAGS = (

@@ -1,10 +1,11 @@
-// warpmem._cuda: what CUDA devices there are, whether they compute as the host does, and caches of pools on them (page_cache.cpp).
+// warpmem._cuda: what CUDA devices there are, whether they compute as the host does, caches of pools on them (page_cache.cpp) and k-means (device_kmeans.cpp).
 #include <pybind11/pybind11.h>
 
 #include <string>
 #include <vector>
 
 #include "../cuda/device.hpp"
+#include "device_kmeans.hpp"
 #include "page_cache.hpp"
 
 namespace {
@@ -71,8 +72,9 @@ py::dict self_test(int device) {
 }  // namespace
 
 PYBIND11_MODULE(_cuda, m) {
-  m.doc() = "CUDA side of warpmem: devices, and lists of pools on them. Importing it touches no device.";
+  m.doc() = "CUDA side of warpmem: devices, lists of pools on them, and k-means. Importing it touches no device.";
   bind_page_cache(m);
+  bind_device_kmeans(m);
   const py::call_guard<py::gil_scoped_release> without_lock;  // each may initialise the driver, which takes a while
   m.def("device_count", &cuda::device_count, without_lock, "Number of usable devices; 0 without a driver.");
   m.def("unavailable_reason", &unavailable_reason, "Why there is no device, or None.");

@@ -80,6 +80,43 @@ inline UpdatePlan plan_update(int64_t rows, int64_t dim, int64_t k) {
   return plan;
 }
 
+// k-means from start to end, or rows assigned to centroids that are given.
+struct TrainPlan {
+  int64_t rows = 0;  // on the device at a time
+  int64_t dim = 0;
+  int64_t k = 0;
+  int64_t piece_rows = 0;  // of one search for the nearest centroid; behind it others may have the device
+  bool means = false;      // there are some that are not centroids yet, but still to be brought to unit length
+  int64_t workspace_bytes = 0;
+  int64_t bytes = 0;  // of everything
+};
+
+constexpr int64_t kPieceWork = int64_t{1} << 35;      // multiplications of a piece: a few milliseconds of an H200's float32
+constexpr int64_t kAssignBytes = int64_t{256} << 20;  // of rows that are only assigned, and so need not all be there at a time
+constexpr int64_t kTrainAlignment = 256;              // of each array
+
+inline int64_t align_train(int64_t bytes) { return (bytes + kTrainAlignment - 1) / kTrainAlignment * kTrainAlignment; }
+
+// rows: to be assigned in the end. trained: how many are trained on; 0: the centroids are given. A piece is no smaller than what keeps the device busy, a tile
+// for each multiprocessor: with very many centroids it takes longer than kPieceWork says. `piece_rows` 0: chosen; else no more than these are assigned at a time.
+// Memory: rows, centroids, means (4 bytes an element), assignments (4), values (8), the workspace of a search or of an update.
+inline TrainPlan plan_train(int64_t rows, int64_t trained, int64_t dim, int64_t k, bool spherical, const DeviceLimits& limits,
+                            int64_t piece_rows = 0) {
+  TrainPlan plan;
+  plan.dim = dim;
+  plan.k = k;
+  plan.means = trained > 0 && spherical;
+  const int64_t at_a_time = piece_rows > 0 ? piece_rows : std::max<int64_t>(1, kAssignBytes / (4 * dim));
+  plan.rows = std::max(trained, std::min(rows, at_a_time));
+  const int64_t busy = nearest_tile(8) * std::max(1, limits.multiprocessors);
+  plan.piece_rows = std::min(plan.rows, piece_rows > 0 ? piece_rows : std::max(busy, kPieceWork / (k * dim)));
+  plan.workspace_bytes = std::max(plan_nearest(plan.piece_rows, dim, k, 1, limits).workspace_bytes,
+                                  trained > 0 ? plan_update(trained, dim, k).workspace_bytes : 0);
+  plan.bytes = align_train(4 * plan.rows * dim) + (plan.means ? 2 : 1) * align_train(4 * k * dim) + align_train(4 * plan.rows) +
+               align_train(8 * plan.rows) + align_train(plan.workspace_bytes);
+  return plan;
+}
+
 inline std::string describe(const NearestPlan& plan) {
   char text[200];
   std::snprintf(text, sizeof text,

@@ -50,9 +50,17 @@ void nearest(const NearestPlan& plan, const AssignArguments& arguments, Stream s
     launch("nearest_settle", nearest_settle_kernel, Grid{plan.settle_blocks, kNearestThreads, 0}, stream, params);
   }
   if (arguments.values == nullptr) return;
-  const NearestValuesParams values{arguments.rows, arguments.row_stride, plan.rows,       arguments.centroids,
-                                   plan.dim,       arguments.inner,      arguments.index, arguments.values};
-  launch("nearest_values", nearest_values_kernel, Grid{blocks_for(plan.rows, 8), kNearestThreads, 0}, stream, values);
+  nearest_values(plan.rows, plan.dim,
+                 ValuesArguments{arguments.rows, arguments.row_stride, arguments.centroids, arguments.inner, arguments.index,
+                                 arguments.values},
+                 stream);
+}
+
+void nearest_values(int64_t n, int64_t dim, const ValuesArguments& arguments, Stream stream) {
+  if (n == 0) return;
+  const NearestValuesParams params{arguments.rows,  arguments.row_stride, n, arguments.centroids, dim, arguments.inner,
+                                   arguments.index, arguments.values};
+  launch("nearest_values", nearest_values_kernel, Grid{blocks_for(n, 8), kNearestThreads, 0}, stream, params);
 }
 
 void kmeans_update(const UpdatePlan& plan, const UpdateArguments& arguments, Stream stream) {

@@ -25,6 +25,18 @@ struct AssignArguments {
 // Enqueues the search for the nearest centroid. Results are those of cpu/kmeans_assign, bit for bit. Throws std::runtime_error when a launch fails.
 void nearest(const NearestPlan& plan, const AssignArguments& arguments, Stream stream);
 
+struct ValuesArguments {
+  const float* rows = nullptr;  // (n, dim), row i at i * row_stride
+  int64_t row_stride = 0;
+  const float* centroids = nullptr;  // (k, dim)
+  bool inner = false;
+  const int32_t* index = nullptr;  // (n), each in [0, k)
+  double* values = nullptr;        // (n): the canonical value of each row and its centroid
+};
+
+// Enqueues the values of an assignment of n rows. Throws std::runtime_error when the launch fails.
+void nearest_values(int64_t n, int64_t dim, const ValuesArguments& arguments, Stream stream);
+
 struct UpdateArguments {
   const float* rows = nullptr;     // (n, dim)
   const int32_t* index = nullptr;  // (n), each in [0, k)

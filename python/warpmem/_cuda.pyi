@@ -1,4 +1,4 @@
-"""CUDA side of warpmem: devices, and lists of pools on them. Importing it touches no device."""
+"""CUDA side of warpmem: devices, lists of pools on them, and k-means. Importing it touches no device."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -58,6 +58,26 @@ class PageCache:
     def waiting(self) -> bool: ...
     def stats(self) -> dict[str, Any]: ...
 
+def kmeans(
+    x: NDArray[np.float32],
+    k: int,
+    *,
+    device: int = 0,
+    iterations: int = 20,
+    seed: int = 0,
+    init: str = "k-means++",
+    sample: int | None = None,
+    spherical: bool = False,
+    between: Callable[[], object] | None = None,
+) -> tuple[NDArray[np.float32], NDArray[np.int32], float]: ...
+def kmeans_assign(
+    x: NDArray[np.float32],
+    centroids: NDArray[np.float32],
+    *,
+    device: int = 0,
+    spherical: bool = False,
+    between: Callable[[], object] | None = None,
+) -> tuple[NDArray[np.int32], NDArray[np.float64]]: ...
 def memory(device: int = 0) -> dict[str, int]: ...
 def device_count() -> int: ...
 def unavailable_reason() -> str | None: ...

@@ -6,6 +6,7 @@
 #include "../../csrc/cuda/cached_list.cpp"
 #include "../../csrc/cuda/device.hpp"
 #include "../../csrc/cuda/device_heap.cpp"
+#include "../../csrc/cuda/kmeans_train.cpp"
 #include "../../csrc/cuda/launch.cuh"
 #include "../../csrc/cuda/page_cache.cpp"
 #include "../../csrc/cuda/page_copies.cpp"
@@ -80,6 +81,7 @@ EMULATED int64_t emulated_refuse_enter(int64_t after) {
 }
 EMULATED int64_t emulated_calls() { return fake::Device::get().calls; }
 EMULATED int64_t emulated_allocated() { return fake::Device::get().allocated; }
+EMULATED int64_t emulated_written() { return fake::Device::get().written; }
 EMULATED int64_t emulated_most(int64_t start_anew) {
   fake::Device& device = fake::Device::get();
   const int64_t most = device.most;

@@ -56,6 +56,7 @@ class Device {
   int64_t strangers = 0;            // calls by threads that had not entered, though they could have
   std::function<void()> on_call;    // before every call, without any lock of the device
   int64_t allocated = 0, most = 0;  // bytes of device memory
+  int64_t written = 0;              // pieces of device or pinned memory that were given back with what had been written there
 
   void heal() {
     const std::lock_guard<std::recursive_mutex> lock(mutex);
@@ -107,6 +108,16 @@ class Device {
     if (fail_from == 0) return false;
     --fail_from;
     return true;
+  }
+
+  void give_back(std::map<unsigned char*, int64_t>& from, void* at) {
+    for (auto& stream : streams) run(stream.first, UINT64_MAX);
+    const auto found = from.find(static_cast<unsigned char*>(at));
+    if (&from == &memory) allocated -= found->second;
+    const auto writes = [](unsigned char byte) { return byte != 0 && byte != kPoison; };
+    written += std::any_of(found->first, found->first + found->second, writes) ? 1 : 0;
+    from.erase(found);
+    ::operator delete(at, std::align_val_t{256});
   }
 
   bool is_pinned(const void* at) const {
@@ -194,11 +205,7 @@ class FakeRuntime : public warpmem::cuda::Runtime {
     begins();
     const Spared spared;
     const std::lock_guard<std::recursive_mutex> lock(device_.mutex);
-    for (auto& stream : device_.streams) device_.run(stream.first, UINT64_MAX);
-    const auto found = device_.memory.find(static_cast<unsigned char*>(memory));
-    device_.allocated -= found->second;
-    device_.memory.erase(found);
-    ::operator delete(memory, std::align_val_t{256});
+    device_.give_back(device_.memory, memory);
   }
   Status allocate_pinned(void** out, int64_t bytes) noexcept override {
     if (!begins()) return Status::kFailed;
@@ -214,9 +221,7 @@ class FakeRuntime : public warpmem::cuda::Runtime {
     begins();
     const Spared spared;
     const std::lock_guard<std::recursive_mutex> lock(device_.mutex);
-    for (auto& stream : device_.streams) device_.run(stream.first, UINT64_MAX);
-    device_.pinned.erase(static_cast<unsigned char*>(memory));
-    ::operator delete(memory, std::align_val_t{256});
+    device_.give_back(device_.pinned, memory);
   }
 
   Status copy_in(void* to, const void* from, int64_t bytes, Stream stream) noexcept override {

@@ -1,7 +1,6 @@
 // The kernels of k-means in the emulator: assignments and means equal, bit for bit, to plain loops and to the CPU core.
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 #include <random>
 #include <vector>
 
@@ -10,31 +9,13 @@
 #include "../../csrc/cpu/op_dispatch.hpp"
 #include "../../csrc/cuda/kmeans.cu"
 #include "check.hpp"
+#include "kmeans_data.hpp"
 #include "simt_pairwise.hpp"
 
 using namespace warpmem;
 using simt::Machine;
 
 namespace {
-
-enum Data { kNormal, kLevels, kEqual, kZero, kTiny, kDenormal, kHuge, kNearTies, kDataKinds };
-
-std::vector<float> numbers(int data, int64_t n, unsigned seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  std::vector<float> out(static_cast<size_t>(n));
-  for (float& x : out) {
-    x = normal(random);
-    if (data == kLevels) x = static_cast<float>(random() % 3);
-    if (data == kEqual) x = 1.5f;
-    if (data == kZero) x = random() % 2 == 0 ? 0.0f : -0.0f;
-    if (data == kTiny) x *= 1e-25f;
-    if (data == kDenormal) x *= 1e-40f;
-    if (data == kHuge) x *= 1e20f;
-    if (data == kNearTies) x = 100.0f + static_cast<float>(random() % 4) * 7.6e-06f;  // one unit in the last place apart
-  }
-  return out;
-}
 
 template <typename T>
 std::vector<T> filled(int64_t n, unsigned char fill) {
@@ -284,46 +265,6 @@ TEST(means_add_rows_in_order) {
     CHECK(got == expected);
   }
   std::printf("     %zu cases\n", cases.size());
-}
-
-TEST(training_by_these_steps_equals_the_cpu) {
-  // Random rows to start from, then assignment and means in turn: what cpu/kmeans does when no cluster is empty.
-  const int64_t n = 600, dim = 12, k = 7;
-  const std::vector<float> rows = numbers(kNormal, n * dim, 5);
-  for (const bool spherical : {false, true}) {
-    KmeansOptions options;
-    options.k = k;
-    options.iterations = 6;
-    options.seed = 11;
-    options.plus_plus = false;
-    options.spherical = spherical;
-    std::vector<float> expected(static_cast<size_t>(k * dim));
-    std::vector<int32_t> expected_index(static_cast<size_t>(n));
-    kmeans(*find_op_kernels("auto"), rows.data(), n, dim, options, expected.data(), expected_index.data());
-
-    SplitMix64 random(options.seed);
-    std::vector<int64_t> order(static_cast<size_t>(n));
-    std::iota(order.begin(), order.end(), int64_t{0});
-    std::vector<float> centroids(static_cast<size_t>(k * dim));
-    for (int64_t c = 0; c < k; ++c) {
-      std::swap(order[static_cast<size_t>(c)], order[static_cast<size_t>(c + random.below(n - c))]);
-      const float* const from = rows.data() + order[static_cast<size_t>(c)] * dim;
-      std::copy_n(from, dim, centroids.data() + c * dim);
-      if (spherical) normalize_row(from, dim, centroids.data() + c * dim);
-    }
-    const NearestPlan plan = plan_nearest(n, dim, k, 1, kLimitsSm80);
-    std::vector<int32_t> previous;
-    for (int64_t i = 0; i < options.iterations; ++i) {
-      const Assigned assigned = assign(plan, rows, dim, centroids, spherical);
-      if (assigned.index == previous) break;
-      const Updated updated = update(rows, n, dim, assigned.index, centroids, k, spherical);
-      CHECK(std::count(updated.sizes.begin(), updated.sizes.end(), 0) == 0);
-      centroids = updated.centroids;
-      previous = assigned.index;
-    }
-    CHECK(centroids == expected);
-    CHECK(assign(plan, rows, dim, centroids, spherical).index == expected_index);
-  }
 }
 
 TEST(plans_fit_every_device) {

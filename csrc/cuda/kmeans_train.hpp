@@ -1,0 +1,41 @@
+// k-means on a device from start to end: the loop of core/kmeans_loop.hpp over the kernels of kmeans.hpp, so that centroids, assignments and objective are those
+// of cpu/kmeans.hpp, bit for bit. No CUDA header is needed to include this.
+//
+//   host                                    device, one block of memory, on a stream of its own
+//   rows ------ staging, once ------------> rows
+//   starts, a drawn row a centroid  ------> centroids, before the next search
+//   sums of distances, in order  <--------- distances to a drawn row
+//   are there changes, empty clusters? <--- assignments; values only when a cluster is empty
+//                                           means
+//
+// Rows are users' data: what they were copied through, and the whole block, are overwritten with zeros before they are given back, also when something fails.
+//
+// Threads: any, each call for itself; without the interpreter's lock. Errors: std::runtime_error when the device fails or lacks the memory, std::bad_alloc when
+// the host does; whatever `between` throws. Then nothing is on the device any more.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+
+#include "../core/kmeans_loop.hpp"
+#include "runtime.hpp"
+
+namespace warpmem::cuda {
+
+// How a long call lets others have the device meanwhile.
+struct Turns {
+  std::function<void()> between;  // called when nothing of the call is under way, after each `unit`; may take as long as it likes
+  std::chrono::microseconds unit{10'000};  // since the call began or `between` returned, when the step then at work is through
+  int64_t piece_rows = 0;                  // of a step of assignment; 0: chosen (core/kmeans_plan.hpp)
+};
+
+// As warpmem::kmeans.
+double kmeans(Runtime& runtime, const float* rows, int64_t n, int64_t dim, const KmeansOptions& options, const Turns& turns,
+              float* centroids, int32_t* index);
+
+// As warpmem::kmeans_assign; `values` may be null.
+void kmeans_assign(Runtime& runtime, const float* rows, int64_t n, int64_t dim, const float* centroids, int64_t k, bool inner,
+                   const Turns& turns, int32_t* index, double* values);
+
+}  // namespace warpmem::cuda

@@ -1,0 +1,307 @@
+// k-means on a device from start to end: the bits of cpu/kmeans.hpp, whatever its pieces and turns; and what is left of it when something fails.
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <string>
+#include <vector>
+
+#include "failing_allocations.hpp"
+
+#include "../../csrc/cpu/kmeans.hpp"
+#include "../../csrc/cpu/op_dispatch.hpp"
+#include "../../csrc/cuda/kmeans.cu"
+#include "../../csrc/cuda/kmeans_train.cpp"
+#include "../../csrc/cuda/staging.cpp"
+#include "check.hpp"
+#include "fake_device.hpp"
+#include "kmeans_data.hpp"
+#include "simt_pairwise.hpp"
+
+using namespace warpmem;
+
+namespace {
+
+fake::Device& device() { return fake::Device::get(); }
+
+int64_t launches_left = -1;  // before one fails; -1: none does
+
+bool before(cuda::Stream stream, const std::function<void()>& work) {
+  const Spared unharmed;
+  if (launches_left == 0) throw std::runtime_error("a launch was told to fail");
+  if (launches_left > 0) --launches_left;
+  return fake::before_launch(stream, work);
+}
+
+struct Result {
+  std::vector<float> centroids;
+  std::vector<int32_t> index;
+  double objective = 0.0;
+  bool operator==(const Result& other) const {
+    return centroids.size() == other.centroids.size() && index == other.index && objective == other.objective &&
+           std::memcmp(centroids.data(), other.centroids.data(), 4 * centroids.size()) == 0;
+  }
+};
+
+struct Case {
+  std::vector<float> rows;
+  int64_t n = 0;
+  int64_t dim = 0;
+  KmeansOptions options;
+
+  Result room() const {
+    return {std::vector<float>(static_cast<size_t>(options.k * dim)), std::vector<int32_t>(static_cast<size_t>(n)), 0.0};
+  }
+  Result on_host() const {
+    Result out = room();
+    out.objective = kmeans(*find_op_kernels("auto"), rows.data(), n, dim, options, out.centroids.data(), out.index.data());
+    return out;
+  }
+  void on_device(cuda::Runtime& runtime, Result* out, const cuda::Turns& turns = {}) const {
+    out->objective = cuda::kmeans(runtime, rows.data(), n, dim, options, turns, out->centroids.data(), out->index.data());
+  }
+};
+
+Case make_case(int data, int64_t n, int64_t dim, int64_t k, unsigned seed) {
+  Case out{numbers(data, n * dim, seed), n, dim, {}};
+  out.options.k = k;
+  out.options.iterations = 6;
+  out.options.seed = seed;
+  return out;
+}
+
+// Around a test: the device has nothing before and behind it, and was called by nobody who had not entered.
+struct Clean {
+  Clean() {
+    cuda::before_launch = before;
+    launches_left = -1;
+    device().heal();
+  }
+  ~Clean() {
+    check_empty();
+    CHECK_EQ(device().strangers, strangers);
+    device().on_call = nullptr;
+  }
+  Clean(const Clean&) = delete;
+  Clean& operator=(const Clean&) = delete;
+
+  static void check_empty() {
+    CHECK(device().memory.empty());
+    CHECK(device().pinned.empty());
+    CHECK(device().streams.empty());
+  }
+  const int64_t strangers = device().strangers;
+};
+
+bool nothing_is_under_way() {
+  return std::all_of(device().streams.begin(), device().streams.end(),
+                     [](const auto& stream) { return stream.second.operations.empty(); });
+}
+
+}  // namespace
+
+TEST(a_training_is_the_hosts) {
+  const std::vector<int64_t> sizes = {1, 2, 40, 70};
+  const std::vector<int64_t> dims = {1, 5, 16, 33};
+  const std::vector<int64_t> iterations = {0, 1, 6};
+  const std::vector<int64_t> pieces = {0, 1, 50};
+  const Clean clean;
+  fake::FakeRuntime runtime;
+  // size, dimension, data, k (1, some, nearly all, all), starts, spherical, sample, iterations, pieces, turns
+  const auto cases = simt::pairwise({4, 4, int{kDataKinds}, 4, 2, 2, 2, 3, 3, 2});
+  unsigned seed = 0;
+  int64_t emptied = 0, turns_taken = 0;
+  for (const std::vector<int>& f : cases) {
+    const int64_t n = sizes[static_cast<size_t>(f[0])];
+    const int64_t k = f[3] == 0 ? 1 : f[3] == 1 ? (n + 6) / 7 : f[3] == 2 ? std::max<int64_t>(1, n - 1) : n;
+    Case made = make_case(f[2], n, dims[static_cast<size_t>(f[1])], k, ++seed);
+    made.options.plus_plus = f[4] == 0;
+    made.options.spherical = f[5] == 1;
+    made.options.sample = f[6] == 1 ? (n + k) / 2 : 0;
+    made.options.iterations = iterations[static_cast<size_t>(f[7])];
+    cuda::Turns turns;
+    turns.piece_rows = pieces[static_cast<size_t>(f[8])];
+    turns.unit = std::chrono::microseconds(0);
+    if (f[9] == 1) {
+      turns.between = [&] {
+        ++turns_taken;
+        CHECK(nothing_is_under_way());
+      };
+    }
+    Result found = made.room();
+    made.on_device(runtime, &found, turns);
+    const Result wanted = made.on_host();
+    if (!(found == wanted)) std::printf("seed %u: n %d, data %d, k %d\n", seed, f[0], f[2], f[3]);
+    CHECK(found == wanted);
+    std::vector<bool> used(static_cast<size_t>(k));
+    for (const int32_t c : found.index) used[static_cast<size_t>(c)] = true;
+    emptied += std::count(used.begin(), used.end(), false) > 0 ? 1 : 0;
+    clean.check_empty();
+  }
+  CHECK(emptied > 3);
+  CHECK(turns_taken > 100);
+  CHECK_EQ(device().written, int64_t{0});
+  std::printf("     %zu cases, %lld with empty clusters\n", cases.size(), static_cast<long long>(emptied));
+}
+
+TEST(rows_are_assigned_as_by_the_host) {
+  const Clean clean;
+  fake::FakeRuntime runtime;
+  unsigned seed = 50;
+  for (const int64_t n : {0, 1, 130}) {
+    for (const int64_t k : {1, 9, 80}) {
+      for (const bool inner : {false, true}) {
+        const std::vector<float> rows = numbers(kLevels, n * 12, ++seed);
+        const std::vector<float> centroids = numbers(kLevels, k * 12, ++seed);
+        std::vector<int32_t> wanted(static_cast<size_t>(n));
+        std::vector<double> values(static_cast<size_t>(n));
+        kmeans_assign(*find_op_kernels("auto"), rows.data(), n, 12, centroids.data(), k, inner, 1, wanted.data(), values.data());
+        cuda::Turns turns;
+        turns.piece_rows = n / 3;
+        std::vector<int32_t> index(wanted.size(), -1);
+        std::vector<double> found(values.size());
+        cuda::kmeans_assign(runtime, rows.data(), n, 12, centroids.data(), k, inner, turns, index.data(), found.data());
+        CHECK(index == wanted && found == values);
+        std::fill(index.begin(), index.end(), -1);
+        cuda::kmeans_assign(runtime, rows.data(), n, 12, centroids.data(), k, inner, {}, index.data(), nullptr);
+        CHECK(index == wanted);
+      }
+    }
+  }
+}
+
+TEST(a_device_that_fails_at_any_call_keeps_nothing) {
+  const Clean clean;
+  fake::FakeRuntime runtime;
+  Case made = make_case(kEqual, 60, 9, 8, 3);  // clusters are empty, so that every kind of step is made
+  made.rows[0] = 9.0f;
+  made.options.plus_plus = false;
+  made.options.iterations = 2;
+  made.options.sample = 50;
+  for (const bool pinned : {true, false}) {
+    for (int64_t n = 0;; ++n) {
+      device().heal();
+      device().no_pinned = !pinned;
+      device().fail_from = n;
+      Result found = made.room();
+      bool failed = false;
+      try {
+        made.on_device(runtime, &found);
+      } catch (const std::runtime_error& error) {
+        failed = true;
+        CHECK_EQ(std::string(error.what()), std::string("the fake device was told to fail"));
+      }
+      clean.check_empty();
+      if (!failed) {
+        CHECK(n > 20);
+        CHECK(found == made.on_host());
+        break;
+      }
+    }
+  }
+}
+
+TEST(a_launch_that_fails_leaves_zeros) {
+  const Clean clean;
+  fake::FakeRuntime runtime;
+  const Case made = make_case(kNormal, 40, 9, 5, 4);
+  const int64_t written = device().written;
+  for (int64_t n = 0;; ++n) {
+    launches_left = n;
+    Result found = made.room();
+    try {
+      made.on_device(runtime, &found);
+      CHECK(n > 20 && found == made.on_host());
+      break;
+    } catch (const std::runtime_error& error) {
+      CHECK_EQ(std::string(error.what()), std::string("a launch was told to fail"));
+    }
+    clean.check_empty();
+    CHECK_EQ(device().written, written);
+  }
+}
+
+TEST(what_between_throws_ends_the_call) {
+  const Clean clean;
+  fake::FakeRuntime runtime;
+  const Case made = make_case(kNormal, 40, 9, 5, 4);
+  const int64_t written = device().written;
+  for (int calls = 1; calls < 12; ++calls) {
+    cuda::Turns turns;
+    turns.unit = std::chrono::microseconds(0);
+    int left = calls;
+    turns.between = [&] {
+      if (--left == 0) throw calls;
+    };
+    Result found = made.room();
+    bool ended = false;
+    try {
+      made.on_device(runtime, &found, turns);
+    } catch (const int thrown) {
+      ended = thrown == calls;
+    }
+    CHECK(ended);
+    clean.check_empty();
+    CHECK_EQ(device().written, written);
+  }
+}
+
+TEST(a_device_without_memory_says_so) {
+  const Clean clean;
+  fake::FakeRuntime runtime;
+  const Case made = make_case(kNormal, 40, 9, 5, 4);
+  device().fail_allocation = 0;
+  Result found = made.room();
+  bool refused = false;
+  try {
+    made.on_device(runtime, &found);
+  } catch (const std::runtime_error& error) {
+    refused = std::string(error.what()).find("it has no ") == 0;
+  }
+  CHECK(refused);
+  clean.check_empty();
+  made.on_device(runtime, &found);
+  CHECK(found == made.on_host());
+}
+
+TEST(a_host_without_memory_leaves_nothing_on_the_device) {
+  const Clean clean;
+  fake::FakeRuntime runtime;
+  const Case made = make_case(kNormal, 40, 9, 5, 4);
+  for (int64_t n = 0;; ++n) {
+    Result found = made.room();
+    bool failed = false;
+    {
+      const Failing failing(n);
+      try {
+        made.on_device(runtime, &found);
+      } catch (const std::bad_alloc&) {
+        failed = true;
+      }
+    }
+    clean.check_empty();
+    if (!failed) {
+      CHECK(n > 5 && found == made.on_host());
+      break;
+    }
+  }
+}
+
+TEST(a_thread_that_cannot_enter_the_device_asks_it_nothing) {
+  const Clean clean;
+  fake::FakeRuntime runtime;
+  const Case made = make_case(kNormal, 40, 9, 5, 4);
+  device().refuse_enter = 0;
+  Result found = made.room();
+  bool refused = false;
+  try {
+    made.on_device(runtime, &found);
+  } catch (const std::runtime_error&) {
+    refused = true;
+  }
+  CHECK(refused);
+  device().heal();
+  CHECK_EQ(device().strangers - clean.strangers, int64_t{1});  // it was told that it had not entered
+  device().strangers = clean.strangers;
+}
+
+int main(int argc, char** argv) { return check::run_tests(argc, argv); }
