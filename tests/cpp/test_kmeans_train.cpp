@@ -304,4 +304,23 @@ TEST(a_thread_that_cannot_enter_the_device_asks_it_nothing) {
   device().strangers = clean.strangers;
 }
 
+TEST(plans_have_room_for_what_is_asked) {
+  for (const DeviceLimits& limits : {kLimitsSm80, kLimitsSm90, kLimitsSm100, kLimitsSm120}) {
+    for (const int64_t n : {int64_t{1}, int64_t{4096}, int64_t{1} << 31}) {
+      for (const int64_t k : {int64_t{1}, int64_t{600}, int64_t{1} << 24}) {
+        for (const int64_t dim : {1, 768, 65536}) {
+          for (const int64_t trained : {int64_t{0}, std::min(n, k), n}) {
+            const TrainPlan plan = plan_train(n, trained, dim, k, true, limits);
+            CHECK(plan.rows >= std::max<int64_t>(1, trained) && plan.rows <= n);
+            CHECK(plan.piece_rows >= 1 && plan.piece_rows <= plan.rows);
+            CHECK(plan.piece_rows == plan.rows || plan.piece_rows >= nearest_tile(8) * limits.multiprocessors);
+            CHECK(plan.bytes > 4 * (plan.rows + k) * dim + 12 * plan.rows && plan.means == (trained > 0));
+            if (trained == 0) CHECK(4 * plan.rows * dim <= kAssignBytes);
+          }
+        }
+      }
+    }
+  }
+}
+
 int main(int argc, char** argv) { return check::run_tests(argc, argv); }
