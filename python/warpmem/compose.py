@@ -22,6 +22,7 @@ from .errors import InputError, ModelMismatch
 from .index.backends import backends as backends
 from .index.backends import choose
 from .index.checkpoint import IndexCheckpoint
+from .index.clustering import cluster_by
 from .index.cpu import CpuBackend
 from .index.cuda_backend import CudaBackend
 from .index.owner_names import NameSource
@@ -138,7 +139,7 @@ def open(
         parts = Parts(
             _other_embedder,
             functools.partial(_make_index, settings, backend, log, progress),
-            functools.partial(_make_jobs, settings, log, counter, reasoning),
+            functools.partial(_make_jobs, settings, backend, log, counter, reasoning),
             made,
             functools.partial(_make_space_index, settings, backend, log, progress),
         )
@@ -200,9 +201,14 @@ def _make_index(
 
 
 def _make_jobs(
-    settings: Config, log: Log, counter: TokenCounter, reasoning: Reasoning, current: Current
+    settings: Config,
+    backend: SearchBackend,
+    log: Log,
+    counter: TokenCounter,
+    reasoning: Reasoning,
+    current: Current,
 ) -> Jobs:
-    tools = Tools(log, current, counter, reasoning.language_model, threading.RLock())
+    tools = Tools(log, current, counter, reasoning.language_model, threading.RLock(), cluster_by(backend))
     return Jobs(tools, settings)
 
 

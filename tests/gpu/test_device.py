@@ -11,6 +11,7 @@ import warpmem
 from device_backends import ON_DEVICE, REASONS
 from pools import make_rows
 from warpmem.cli import probe, selftest
+from warpmem.index import kernels
 from warpmem.index.numpy_ref import NumpyBackend
 
 NAMES = ("cuda", "cupy", "numba-cuda")
@@ -75,3 +76,15 @@ def test_vectors_of_hits_reach_torch_on_the_device():
     keys = torch.from_dlpack(there.vectors)
     assert keys.is_cuda and keys.dtype == torch.float32
     np.testing.assert_array_equal(keys.cpu().numpy(), here.vectors)
+
+
+@pytest.mark.parametrize("spherical", [False, True])
+def test_many_rows_are_clustered_as_by_the_host(spherical: bool):
+    backend = on_device("cuda")
+    turns: list[None] = []
+    x = make_rows("random", 20_000, 96, 1)
+    options = {"iterations": 8, "seed": 2, "spherical": spherical}
+    found = backend.kernels(lambda: turns.append(None)).kmeans(x, 700, **options)
+    for part, wanted in zip(found, kernels.kmeans(x, 700, backend="cpu", threads=8, **options), strict=True):
+        assert np.asarray(part).tobytes() == np.asarray(wanted).tobytes()
+    assert turns

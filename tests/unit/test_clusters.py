@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from warpmem.index.clustering import cluster_by
+from warpmem.index.cpu import CpuBackend
 from warpmem.jobs import clusters
-from warpmem.jobs.clusters import clustered
+from warpmem.jobs.clusters import clustered as clustered_by
 from warpmem.jobs.summaries import Line, lines_of
 from warpmem.types import MemoryItem, Scope
 
@@ -32,6 +34,12 @@ def crowd(count: int, seed: int) -> tuple[list[Line], NDArray[np.float32]]:
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     said = [item(n, f"line {n}") for n in range(count)] + [item(count, "line 5")]
     return lines_of(said), rows
+
+
+def clustered(
+    lines: list[Line], rows: NDArray[np.float32], per_cluster: int, outliers: float
+) -> list[list[Line]]:
+    return clustered_by(lines, rows, per_cluster, outliers, cluster_by(CpuBackend()))
 
 
 def texts(found: list[list[Line]]) -> list[list[str]]:

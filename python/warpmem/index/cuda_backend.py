@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -63,6 +63,24 @@ def _distrust(module: ModuleType, device: int) -> str | None:
         return _tested[module, device]
 
 
+class CudaKernels:
+    """kmeans and kmeans_assign of a device with the arguments and the bits of `_cpu.Kernels`. `threads` are
+    of a host and mean nothing here. Raises as these do, and BackendUnavailable when the device fails or has
+    not the memory. Thread-safe."""
+
+    def __init__(self, module: ModuleType, device: int, between: Callable[[], object] | None) -> None:
+        self._module = module
+        self._options = {"device": device, "between": between}
+
+    def kmeans(self, x: NDArray[np.float32], k: int, *, threads: int = 1, **options: Any) -> Any:
+        return self._module.kmeans(x, k, **self._options, **options)
+
+    def kmeans_assign(
+        self, x: NDArray[np.float32], centroids: NDArray[np.float32], *, threads: int = 1, **options: Any
+    ) -> Any:
+        return self._module.kmeans_assign(x, centroids, **self._options, **options)
+
+
 class CudaBackend:
     """Exact scan on a CUDA device, of lists that its memory holds; the CPU scans the others at the same time.
     Thread-safe.
@@ -76,7 +94,7 @@ class CudaBackend:
     """
 
     name = "cuda"
-    capabilities = frozenset({"scan", "filter", "ranking", "file"})
+    capabilities = frozenset({"scan", "filter", "ranking", "kmeans", "file"})
 
     def __init__(
         self,
@@ -148,8 +166,18 @@ class CudaBackend:
         """(n, dim) float32 to unit length. ValueError naming the first row that is zero or not finite."""
         return self._host.normalize(x)
 
+    @property
+    def place(self) -> str:
+        """The device, as `scheduler_of` knows it."""
+        return f"cuda:{self._device}"
+
+    def kernels(self, between: Callable[[], object] | None = None) -> CudaKernels:
+        """What else the device computes. between: called when the device has been used for some 10 ms and is
+        idle; what it raises ends the call. Raises BackendUnavailable."""
+        return CudaKernels(self._usable(), self._device, between)
+
     def _tiered(self, pool: RowPool, share: int = 1) -> RowPool:
-        loader = DeviceLoader(scheduler_of(f"cuda:{self._device}"))
+        loader = DeviceLoader(scheduler_of(self.place))
         return TieredPool(pool, partial(self._open_cache, share, loader), loader)
 
     def _open_cache(self, share: int, loader: DeviceLoader, port: Any) -> Any:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..errors import BackendUnavailable, InputError, InvalidVector
 from . import cpu, kernels_ref
+from .cuda_backend import CudaBackend
 from .cupy_backend import CupyBackend
 from .numba_backend import NumbaBackend
 
@@ -34,8 +35,10 @@ def native(backend: str, isa: str) -> Any | None:
             f"backend {backend} has kmeans, kmeans_assign, pq_train, pq_encode and pq_scan only; choose "
             "auto, cpu or numpy"
         )
+    if backend == "cuda":
+        raise InputError("backend cuda has kmeans and kmeans_assign only; choose auto, cpu or numpy")
     if backend not in ("auto", "cpu", "numpy"):
-        raise InputError(f"backend must be auto, cpu, numpy, numba or cupy, not {backend!r}")
+        raise InputError(f"backend must be auto, cpu, numpy, numba, cupy or cuda, not {backend!r}")
     if backend == "numpy":
         return None
     module, reason = cpu._load()
@@ -56,9 +59,24 @@ def chosen(backend: str, isa: str) -> tuple[Any | None, Any]:
     backend's operations, which are called alike."""
     if backend not in _OPERATIONS:
         return native(backend, isa), kernels_ref
+    _refuse_isa(backend, isa)
+    return None, _OPERATIONS[backend]().operations()
+
+
+def clustering(backend: str, isa: str, device: Any) -> tuple[Any | None, Any]:
+    """As chosen, for k-means: also the compiled kernels of a device."""
+    number = integer(device, "device", 0, 1 << 16)
+    if backend == "cuda":
+        _refuse_isa(backend, isa)
+        return CudaBackend(device=number).kernels(), None
+    if number:
+        raise InputError(f"device is the number of a device of backend cuda; backend {backend} has none")
+    return chosen(backend, isa)
+
+
+def _refuse_isa(backend: str, isa: str) -> None:
     if isa != "auto":
         raise InputError(f"isa forces an instruction set of backend cpu; backend {backend} has none")
-    return None, _OPERATIONS[backend]().operations()
 
 
 def integer(value: Any, name: str, lo: int, hi: int) -> int:

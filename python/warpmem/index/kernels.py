@@ -8,9 +8,10 @@ order, ties go to the smaller index, and nothing depends on the number of thread
 
 Common arguments. Matrices are float16, float32 or float64 arrays (n, dim), converted to float32; they must be
 finite. backend: "cpu" (C++), "numpy" (reference, slow), or "auto" for the first that can run here; k-means,
-pq_train, pq_encode and pq_scan also take "numba" and "cupy". isa: an instruction set of the "cpu" backend to
-force, "auto" for the best. threads: how many to use at most; the GIL
-is free meanwhile. Errors: InvalidVector for wrong dtypes, shapes, NaN and infinities; InputError for the
+pq_train, pq_encode and pq_scan also take "numba" and "cupy", and k-means "cuda", with the number of a
+`device` in whose memory there must be room for the rows. isa: an instruction set of the "cpu" backend to
+force, "auto" for the best. threads: how many to use at most; the GIL is free meanwhile. Errors: InvalidVector
+for wrong dtypes, shapes, NaN and infinities; InputError for the
 rest; BackendUnavailable. All functions are safe to call from several threads.
 """
 
@@ -28,6 +29,7 @@ from .kernel_arguments import MAX_CENTROIDS, MAX_COLUMNS, MAX_K, MAX_MMR, MAX_PQ
 
 Backend = Literal["auto", "cpu", "numpy"]
 AnyBackend = Literal["auto", "cpu", "numpy", "numba", "cupy"]
+ClusterBackend = Literal["auto", "cpu", "numpy", "numba", "cupy", "cuda"]
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 I32 = NDArray[np.int32]
@@ -89,8 +91,9 @@ def kmeans(
     sample: int | None = None,
     spherical: bool = False,
     threads: int = 1,
-    backend: AnyBackend = "auto",
+    backend: ClusterBackend = "auto",
     isa: str = "auto",
+    device: int = 0,
 ) -> tuple[F32, I32, float]:
     """Lloyd's algorithm: (centroids float32 (k, dim), assignments int32 (n,), objective).
 
@@ -102,7 +105,7 @@ def kmeans(
 
     InputError when there are fewer rows than k, or sample < k.
     """
-    native, operations = check.chosen(backend, isa)
+    native, operations = check.clustering(backend, isa, device)
     rows = check.matrix(x, "x", native)
     k = check.integer(k, "k", 1, MAX_CENTROIDS)
     iterations = check.integer(iterations, "iterations", 0, 100_000)
@@ -134,15 +137,16 @@ def kmeans_assign(
     *,
     spherical: bool = False,
     threads: int = 1,
-    backend: AnyBackend = "auto",
+    backend: ClusterBackend = "auto",
     isa: str = "auto",
+    device: int = 0,
 ) -> tuple[I32, F64]:
     """The nearest of `centroids` (k, dim) to each row: (assignments int32 (n,), values float64 (n,)).
 
     A value is the canonical squared distance; with `spherical` the canonical dot product, of which the
     largest wins.
     """
-    native, operations = check.chosen(backend, isa)
+    native, operations = check.clustering(backend, isa, device)
     centers = check.matrix(centroids, "centroids", native)
     check.integer(len(centers), "the number of centroids", 1, MAX_CENTROIDS)
     rows, threads = check.matrix(x, "x", native, centers.shape[1]), check.threads(threads)

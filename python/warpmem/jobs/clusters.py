@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..index.kernels import kmeans
+from ..index.clustering import Cluster
 from .summaries import Line
 
 _BLOCK: Final = 512
@@ -17,7 +17,7 @@ _DIGITS: Final = 6
 
 
 def clustered(
-    lines: Sequence[Line], rows: NDArray[np.float32], per_cluster: int, outliers: float
+    lines: Sequence[Line], rows: NDArray[np.float32], per_cluster: int, outliers: float, cluster: Cluster
 ) -> list[list[Line]]:
     """Lines in clusters of `per_cluster` on average by k-means, each in the order of time.
 
@@ -28,7 +28,7 @@ def clustered(
     clusters: dict[int, list[Line]] = {-1 - row: [lines[row]] for row in alone}
     rest = [row for row in range(len(lines)) if row not in alone]
     if rest:
-        _, assigned, _ = kmeans(rows[rest], -(-len(rest) // per_cluster), seed=0, spherical=True)
+        assigned = cluster(rows[rest], -(-len(rest) // per_cluster))
         for row, number in zip(rest, assigned.tolist(), strict=True):
             clusters.setdefault(number, []).append(lines[row])
     return list(clusters.values())

@@ -131,7 +131,7 @@ class Consolidate(Job):
                 return
             new = [
                 self._summary(tools, part, turn, counts)
-                for cluster in self._clusters(found, vectors)
+                for cluster in self._clusters(tools, found, vectors)
                 for part in parted(
                     cluster, tools.counter.count, self._options.max_tokens, self._options.max_events
                 )
@@ -146,12 +146,15 @@ class Consolidate(Job):
             turn.check()
             return
 
-    def _clusters(self, records: Sequence[Record], vectors: NDArray[np.float32]) -> list[list[Line]]:
+    def _clusters(
+        self, tools: Tools, records: Sequence[Record], vectors: NDArray[np.float32]
+    ) -> list[list[Line]]:
         """The different things that were said, in clusters, each in the order of time."""
         lines = lines_of([record.item for record in records])
         row_of = {record.item.id: row for row, record in enumerate(records)}
         rows = vectors[[row_of[line.items[0].id] for line in lines]]
-        return clustered(lines, rows, self._options.lines_per_summary, self._options.outliers)
+        options = self._options
+        return clustered(lines, rows, options.lines_per_summary, options.outliers, tools.cluster)
 
     def _summary(self, tools: Tools, lines: Sequence[Line], turn: Turn, counts: Counter[str]) -> NewItem:
         text, by = text_of(lines), "extract"

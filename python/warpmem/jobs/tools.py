@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
+from ..index.clustering import Cluster
 from ..memory.revocation import taken_of
 from ..memory.serving import Current
 from ..memory.writer import Defaults
@@ -21,13 +22,15 @@ from ..types import MemoryItem, NewItem
 
 class Tools(NamedTuple):
     """language_model raises InputError when the store has none. exchanging: held while items are put in the
-    place of others, and while an erasure finds out what was derived and removes it."""
+    place of others, and while an erasure finds out what was derived and removes it. cluster: where the
+    store's index is."""
 
     log: Log
     current: Current
     counter: TokenCounter
     language_model: Callable[[], LanguageModel]
     exchanging: threading.RLock
+    cluster: Cluster
 
     def revoked(self) -> frozenset[str]:
         """The sources that are not believed: what names one of them is in quarantine."""

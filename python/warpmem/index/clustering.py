@@ -1,0 +1,57 @@
+"""Clusters of rows where their index computes: on its CUDA device in turns with others, else on the host.
+Either gives the same bits, so what is made of clusters never depends on where that was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import BackendUnavailable, Overloaded
+from ..ops.devices import scheduler_of
+from ..protocols import SearchBackend
+from .cuda_backend import CudaBackend
+from .kernels import kmeans
+
+Cluster = Callable[[NDArray[np.float32], int], NDArray[np.int32]]
+"""(rows (n, dim) of unit length, k <= n) -> the cluster of each row, int32 (n,), by spherical k-means."""
+
+LEAST_WORK: Final = 1 << 25
+"""Rows * dimension * clusters below which the host is through in some 15 ms: not worth a device's memory and
+its turns, and a device answers each of the k steps of k-means++ in some 50 us, however small."""
+
+
+def cluster_by(backend: SearchBackend) -> Cluster:
+    """What clusters where the pools of a backend are. Thread-safe."""
+    return partial(_by_device, backend) if isinstance(backend, CudaBackend) else _by_host
+
+
+def _by_host(rows: NDArray[np.float32], k: int) -> NDArray[np.int32]:
+    _, assigned, _ = kmeans(rows, k, seed=0, spherical=True)
+    return assigned
+
+
+def _by_device(backend: CudaBackend, rows: NDArray[np.float32], k: int) -> NDArray[np.int32]:
+    """In the background lane of the device, so that embedders and searches on it go before. The host does
+    what is little, and what the device cannot do: it fails, lacks the memory or has too much to do."""
+    if rows.size * k < LEAST_WORK:
+        return _by_host(rows, k)
+    scheduler = scheduler_of(backend.place)
+    try:
+        with ExitStack() as turn:
+
+            def take() -> None:
+                turn.close()
+                turn.enter_context(scheduler.turn("background"))
+
+            take()
+            x = np.require(rows, np.float32, ["C", "A"])
+            _, assigned, _ = backend.kernels(take).kmeans(x, k, seed=0, spherical=True)
+            found: NDArray[np.int32] = assigned
+            return found
+    except (BackendUnavailable, Overloaded):
+        return _by_host(rows, k)

@@ -1,0 +1,90 @@
+"""Consolidation of a store whose index is on a device: clustered there, and the same whoever does it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import pytest
+
+from emulated_cuda import emulated
+from jobs_lives import NOW, fill, live, opened
+from tiered_pools import healthy_device
+from warpmem.index import clustering
+from warpmem.index.cpu import CpuBackend
+from warpmem.index.cuda_backend import CudaBackend
+from warpmem.ops.clock import FixedClock
+from warpmem.ops.devices import scheduler_of
+
+SCHEDULER = scheduler_of("cuda:0")
+"""Kept, or its counts would begin anew with each store."""
+
+ZEROING = 3
+"""Calls behind the last results, which overwrite what is left."""
+
+
+class Run(NamedTuple):
+    """What became of a long life, and what the device did for that: means that it made, turns it was had for,
+    calls of it, bytes that it holds still."""
+
+    summaries: list[tuple[Any, ...]]
+    means: int
+    turns: int
+    calls: int
+    held: int
+
+
+@pytest.fixture(autouse=True)
+def healed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(clustering, "LEAST_WORK", 0)
+    with healthy_device():
+        yield
+
+
+def counts() -> tuple[int, ...]:
+    turns = SCHEDULER.stats()["served"]["background"]
+    return emulated().launches(b"kmeans_mean"), turns, emulated().calls(), emulated().allocated()
+
+
+def consolidated(
+    backend: Any, monkeypatch: pytest.MonkeyPatch, before: Callable[[], object] = lambda: None
+) -> Run:
+    """before: called when the store is filled."""
+    monkeypatch.setattr("warpmem.compose.choose", lambda *ignored: (backend, "a test"))
+    with opened(None, FixedClock(NOW)) as memory:
+        fill(memory, random.Random(1), 60)
+        at = counts()
+        before()
+        (report,) = memory.run_jobs(["consolidate"])
+        emulated().heal()
+        assert report.finished and report.done["summaries"] > 3
+        summaries = sorted((item.text, item.valid_from, len(item.sources)) for item in live(memory))
+        return Run(summaries, *(now - then for now, then in zip(counts(), at, strict=True)))
+
+
+def on_device() -> CudaBackend:
+    return CudaBackend(module=emulated().module, vram_bytes=1 << 26)
+
+
+def test_old_events_are_clustered_where_the_index_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = consolidated(CpuBackend(), monkeypatch)
+    assert (host.means, host.turns, host.calls, host.held) == (0, 0, 0, 0)
+    device = consolidated(on_device(), monkeypatch)
+    assert device.summaries == host.summaries
+    assert device.means >= 2 and device.turns >= 2 and device.held == 0  # of two months
+    monkeypatch.setattr(clustering, "LEAST_WORK", 1 << 25)
+    assert consolidated(on_device(), monkeypatch) == host  # so few are the host's
+
+
+def test_a_device_that_fails_changes_no_summary(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = consolidated(CpuBackend(), monkeypatch)
+    device = consolidated(on_device(), monkeypatch)
+    once = consolidated(on_device(), monkeypatch, lambda: emulated().fail_allocation(0))
+    assert once.summaries == host.summaries and once.held == 0
+    assert 0 < once.means < device.means  # one month's clusters are the host's
+    for calls in range(0, device.calls - ZEROING, 7):
+        run = consolidated(on_device(), monkeypatch, partial(emulated().fail_from, calls))
+        assert run.summaries == host.summaries and run.held == 0
+        assert run.turns >= 2 and run.calls < device.calls
