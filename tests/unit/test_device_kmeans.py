@@ -180,55 +180,85 @@ def test_a_device_without_memory_keeps_nothing_of_the_rows() -> None:
 
 
 def test_what_is_raised_between_two_pieces_ends_the_work_and_leaves_zeros() -> None:
-    x, written, calls = rows(300, 16, 1), emulated().written(), 0
+    x, written, calls = rows(400, 16, 1), emulated().written(), 0
 
     def refuse() -> None:
         nonlocal calls
         calls += 1
-        if calls == 3:
+        if calls == 2:
             assert emulated().holds(x[7].tobytes())
             raise Overloaded("much", 1.0)
 
     with pytest.raises(Overloaded, match="much"):
-        emulated().module.kmeans(x, 100, between=refuse)
-    assert calls == 3 and emulated().written() == written
+        emulated().module.kmeans(x, 200, between=refuse)
+    assert calls == 2 and emulated().written() == written
     assert not emulated().holds(x[7].tobytes())
 
 
-def test_clusters_are_made_where_the_index_is_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clustering, "LEAST_WORK", 0)
-    x, scheduler, backend = rows(300, 16, 1), scheduler_of("cuda:0"), CudaBackend()
-    x /= np.linalg.norm(x, axis=1, keepdims=True)
-    wanted = cluster_by(CpuBackend())(x, 100)
+class Clustering:
+    """Clusters of 400 rows on the device, compared with the host's."""
 
-    def run(fail: Any = None) -> tuple[int, int]:
-        """Turns that were taken, and whether the device was at work."""
-        before = scheduler.stats()["served"]["background"], emulated().launches(b"kmeans_mean")
-        if fail is not None:
-            fail()
-        found = cluster_by(backend)(x, 100)
-        assert found.dtype == np.int32 and found.tobytes() == wanted.tobytes()
+    def __init__(self) -> None:
+        self.scheduler = scheduler_of("cuda:0")
+        self.x = rows(400, 16, 1)
+        self.x /= np.linalg.norm(self.x, axis=1, keepdims=True)
+        self.wanted = cluster_by(CpuBackend())(self.x, 200)
+
+    def run(self) -> tuple[int, int]:
+        """Turns that were taken, and how often the device made means."""
+        before = self._counts()
+        found = cluster_by(CudaBackend())(self.x, 200)
         emulated().heal()
-        after = scheduler.stats()["served"]["background"], emulated().launches(b"kmeans_mean")
-        return after[0] - before[0], after[1] - before[1]
+        assert found.dtype == np.int32 and found.tobytes() == self.wanted.tobytes()
+        turns, means = self._counts()
+        return turns - before[0], means - before[1]
 
-    turns, means = run()
-    assert turns > 3 and means > 1
-    assert run(lambda: emulated().fail_allocation(0)) == (1, 0)
-    assert run(lambda: emulated().fail_from(0)) == (1, 0)
-    turns, means = run(lambda: emulated().fail_from(80))
-    assert turns >= 1 and means == 0
-    monkeypatch.setattr(scheduler, "turn", _refusing)
-    assert run() == (0, 0)
-    monkeypatch.undo()
-    monkeypatch.setattr(cuda_backend, "_load", lambda: (None, "there is no module"))
+    def _counts(self) -> tuple[int, int]:
+        return self.scheduler.stats()["served"]["background"], emulated().launches(b"kmeans_mean")
+
+
+@pytest.fixture
+def clusters(monkeypatch: pytest.MonkeyPatch) -> Clustering:
     monkeypatch.setattr(clustering, "LEAST_WORK", 0)
-    backend = CudaBackend()
-    assert run() == (1, 0)
+    return Clustering()
 
 
-def _refusing(lane: str) -> Any:
-    raise Overloaded("much", 1.0)
+def test_clusters_are_made_where_the_index_is_in_turns(clusters: Clustering) -> None:
+    turns, means = clusters.run()
+    assert turns > 1 and means > 1
+
+
+def test_the_host_makes_the_clusters_that_the_device_cannot(
+    clusters: Clustering, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emulated().fail_allocation(0)
+    assert clusters.run() == (1, 0)
+    emulated().fail_from(0)
+    assert clusters.run() == (1, 0)
+    emulated().fail_from(80)  # among the starts
+    turns, means = clusters.run()
+    assert turns >= 1 and means == 0
+    monkeypatch.setattr(cuda_backend, "_load", lambda: (None, "there is no module"))
+    assert clusters.run() == (1, 0)
+
+
+@pytest.mark.parametrize("granted", [0, 1, 2])
+def test_the_host_makes_the_clusters_that_a_busy_device_refuses(
+    clusters: Clustering, monkeypatch: pytest.MonkeyPatch, granted: int
+) -> None:
+    left, turn = granted, clusters.scheduler.turn
+
+    def refuse(lane: str) -> Any:
+        nonlocal left
+        if left == 0:
+            raise Overloaded("much", 1.0)
+        left -= 1
+        return turn(lane)
+
+    monkeypatch.setattr(clusters.scheduler, "turn", refuse)
+    written = emulated().written()
+    assert clusters.run() == (granted, 0)
+    assert emulated().written() == written and not emulated().holds(clusters.x[7].tobytes())
 
 
 def test_little_is_the_hosts() -> None:

@@ -22,7 +22,7 @@ Cluster = Callable[[NDArray[np.float32], int], NDArray[np.int32]]
 
 LEAST_WORK: Final = 1 << 25
 """Rows * dimension * clusters below which the host is through in some 15 ms: not worth a device's memory and
-its turns, and a device answers each of the k steps of k-means++ in some 50 us, however small."""
+its turns. A device is expected to take some 50 us for each of the k steps of k-means++, however small."""
 
 
 def cluster_by(backend: SearchBackend) -> Cluster:

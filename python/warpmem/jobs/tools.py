@@ -22,8 +22,8 @@ from ..types import MemoryItem, NewItem
 
 class Tools(NamedTuple):
     """language_model raises InputError when the store has none. exchanging: held while items are put in the
-    place of others, and while an erasure finds out what was derived and removes it. cluster: where the
-    store's index is."""
+    place of others, and while an erasure finds out what was derived and removes it. cluster: finds
+    clusters where the store's index computes."""
 
     log: Log
     current: Current
