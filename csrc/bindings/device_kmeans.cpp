@@ -15,17 +15,17 @@ namespace {
 int device_of(const py::object& device) { return static_cast<int>(as_int64(device, "device", 0, 1 << 16)); }
 
 // `between` is called with the interpreter's lock; what it raises ends the call.
-cuda::Turns turns_of(const py::object& between) {
-  cuda::Turns turns;
-  if (between.is_none()) return turns;
+cuda::TrainSettings settings_of(const py::object& between) {
+  cuda::TrainSettings settings;
+  if (between.is_none()) return settings;
   if (PyCallable_Check(between.ptr()) == 0) {
     throw py::type_error(std::string("between must be a function or None, not ") + Py_TYPE(between.ptr())->tp_name);
   }
-  turns.between = [&between] {
+  settings.between = [&between] {
     const py::gil_scoped_acquire acquire;
     between();
   };
-  return turns;
+  return settings;
 }
 
 // Without the interpreter's lock: work(runtime), of which a failure of the device becomes BackendUnavailable.
@@ -43,11 +43,11 @@ py::tuple cluster(const py::object& x, const py::object& k, const py::object& de
                   const py::object& seed, const py::object& init, const py::object& sample, const py::object& spherical,
                   const py::object& between) {
   const int index_of_device = device_of(device);
-  const cuda::Turns turns = turns_of(between);
+  const cuda::TrainSettings settings = settings_of(between);
   const auto train = [&](const float* rows, int64_t n, int64_t dim, const KmeansOptions& options, float* centroids,
                          int32_t* index) {
     return on_device(index_of_device, [&](cuda::Runtime& runtime) {
-      return cuda::kmeans(runtime, rows, n, dim, options, turns, centroids, index);
+      return cuda::kmeans(runtime, rows, n, dim, options, settings, centroids, index);
     });
   };
   return call_kmeans({x, k, iterations, seed, init, sample, spherical}, train);
@@ -56,11 +56,11 @@ py::tuple cluster(const py::object& x, const py::object& k, const py::object& de
 py::tuple assign(const py::object& x, const py::object& centroids, const py::object& device, const py::object& spherical,
                  const py::object& between) {
   const int index_of_device = device_of(device);
-  const cuda::Turns turns = turns_of(between);
+  const cuda::TrainSettings settings = settings_of(between);
   const auto find = [&](const float* rows, int64_t n, int64_t dim, const float* to, int64_t k, bool inner, int32_t* index,
                         double* values) {
     on_device(index_of_device,
-              [&](cuda::Runtime& runtime) { cuda::kmeans_assign(runtime, rows, n, dim, to, k, inner, turns, index, values); });
+              [&](cuda::Runtime& runtime) { cuda::kmeans_assign(runtime, rows, n, dim, to, k, inner, settings, index, values); });
   };
   return call_kmeans_assign(x, centroids, spherical, find);
 }

@@ -15,8 +15,6 @@ namespace warpmem::cuda {
 
 namespace {
 
-constexpr int64_t kHalfBytes = int64_t{4} << 20;  // of staging memory, or a row
-
 void require(Runtime& runtime, Status status) {
   if (status != Status::kOk) throw std::runtime_error(runtime.error());
 }
@@ -116,17 +114,17 @@ DeviceLimits limits_of(Runtime& runtime) {
 // The device at work for one call, which has entered it. Arrays are those of the plan; `rows_` holds the rows that were uploaded last.
 class Session {
  public:
-  Session(Runtime& runtime, const TrainPlan& plan, const DeviceLimits& limits, bool spherical, const Turns& turns)
+  Session(Runtime& runtime, const TrainPlan& plan, const DeviceLimits& limits, bool spherical, const TrainSettings& settings)
       : runtime_(runtime),
         plan_(plan),
         limits_(limits),
         spherical_(spherical),
-        turns_(turns),
+        settings_(settings),
         began_(std::chrono::steady_clock::now()),
         stream_(runtime),
-        landing_(runtime, std::min(kHalfBytes, std::max(8 * plan.rows, plan.k * row_bytes()))),
+        landing_(runtime, std::min(settings.staging_bytes, std::max(8 * plan.rows, plan.k * row_bytes()))),
         block_(runtime, stream_.get(), plan.bytes),
-        staging_(runtime, stream_.get(), std::max(row_bytes(), std::min(kHalfBytes, plan.rows * row_bytes()))),
+        staging_(runtime, stream_.get(), std::max(row_bytes(), std::min(settings.staging_bytes, plan.rows * row_bytes()))),
         rows_(block_.take<float>(plan.rows * plan.dim)),
         centroids_(block_.take<float>(plan.k * plan.dim)),
         means_(plan.means ? block_.take<float>(plan.k * plan.dim) : nullptr),
@@ -223,10 +221,10 @@ class Session {
 
   // The device to others, when it is time for that.
   void pause() {
-    if (!turns_.between) return;
+    if (!settings_.between) return;
     require(runtime_, runtime_.synchronize(stream_.get()));
-    if (std::chrono::steady_clock::now() - began_ < turns_.unit) return;
-    turns_.between();
+    if (std::chrono::steady_clock::now() - began_ < settings_.unit) return;
+    settings_.between();
     began_ = std::chrono::steady_clock::now();
   }
 
@@ -234,7 +232,7 @@ class Session {
   const TrainPlan plan_;
   const DeviceLimits limits_;
   const bool spherical_;
-  const Turns& turns_;
+  const TrainSettings& settings_;
   std::chrono::steady_clock::time_point began_;
   const OwnStream stream_;
   const Landing landing_;  // gone behind the block: then nothing comes any more
@@ -307,8 +305,8 @@ void assign_all(Session& session, int64_t at_a_time, const HostRows& rows, int64
 
 }  // namespace
 
-double kmeans(Runtime& runtime, const float* rows, int64_t n, int64_t dim, const KmeansOptions& options, const Turns& turns,
-              float* centroids, int32_t* index) {
+double kmeans(Runtime& runtime, const float* rows, int64_t n, int64_t dim, const KmeansOptions& options,
+              const TrainSettings& settings, float* centroids, int32_t* index) {
   SplitMix64 random(options.seed);
   const std::vector<int64_t> chosen = draw_sample(random, n, options);
   const int64_t trained = chosen.empty() ? n : options.sample;
@@ -317,8 +315,8 @@ double kmeans(Runtime& runtime, const float* rows, int64_t n, int64_t dim, const
 
   const Entered entered(runtime);
   const DeviceLimits limits = limits_of(runtime);
-  const TrainPlan plan = plan_train(n, trained, dim, options.k, options.spherical, limits, turns.piece_rows);
-  Session session(runtime, plan, limits, options.spherical, turns);
+  const TrainPlan plan = plan_train(n, trained, dim, options.k, options.spherical, limits, settings.piece_rows);
+  Session session(runtime, plan, limits, options.spherical, settings);
   session.upload_rows(sample, 0, trained);
   Training training(session, sample, trained, options.spherical, centroids);
   KmeansLoop<Training>(training, trained, options).run(random);
@@ -329,12 +327,12 @@ double kmeans(Runtime& runtime, const float* rows, int64_t n, int64_t dim, const
 }
 
 void kmeans_assign(Runtime& runtime, const float* rows, int64_t n, int64_t dim, const float* centroids, int64_t k, bool inner,
-                   const Turns& turns, int32_t* index, double* values) {
+                   const TrainSettings& settings, int32_t* index, double* values) {
   if (n == 0) return;
   const Entered entered(runtime);
   const DeviceLimits limits = limits_of(runtime);
-  const TrainPlan plan = plan_train(n, 0, dim, k, inner, limits, turns.piece_rows);
-  Session session(runtime, plan, limits, inner, turns);
+  const TrainPlan plan = plan_train(n, 0, dim, k, inner, limits, settings.piece_rows);
+  Session session(runtime, plan, limits, inner, settings);
   session.upload_centroids(centroids, 0, k);
   assign_all(session, plan.rows, HostRows{rows, dim, nullptr}, n, false, index, values);
 }

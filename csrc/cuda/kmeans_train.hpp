@@ -23,19 +23,20 @@
 
 namespace warpmem::cuda {
 
-// How a long call lets others have the device meanwhile.
-struct Turns {
+// In what pieces a call works, and how a long one lets others have the device meanwhile.
+struct TrainSettings {
   std::function<void()> between;  // called when nothing of the call is under way, after each `unit`; may take as long as it likes
-  std::chrono::microseconds unit{10'000};  // since the call began or `between` returned, when the step then at work is through
-  int64_t piece_rows = 0;                  // of a step of assignment; 0: chosen (core/kmeans_plan.hpp)
+  std::chrono::microseconds unit{10'000};    // since the call began or `between` returned, when the step then at work is through
+  int64_t piece_rows = 0;                    // of a step of assignment; 0: chosen (core/kmeans_plan.hpp)
+  int64_t staging_bytes = int64_t{4} << 20;  // of rows that are sent, or results that are fetched, at a time; a row at least
 };
 
 // As warpmem::kmeans.
-double kmeans(Runtime& runtime, const float* rows, int64_t n, int64_t dim, const KmeansOptions& options, const Turns& turns,
-              float* centroids, int32_t* index);
+double kmeans(Runtime& runtime, const float* rows, int64_t n, int64_t dim, const KmeansOptions& options,
+              const TrainSettings& settings, float* centroids, int32_t* index);
 
 // As warpmem::kmeans_assign; `values` may be null.
 void kmeans_assign(Runtime& runtime, const float* rows, int64_t n, int64_t dim, const float* centroids, int64_t k, bool inner,
-                   const Turns& turns, int32_t* index, double* values);
+                   const TrainSettings& settings, int32_t* index, double* values);
 
 }  // namespace warpmem::cuda

@@ -56,8 +56,8 @@ struct Case {
     out.objective = kmeans(*find_op_kernels("auto"), rows.data(), n, dim, options, out.centroids.data(), out.index.data());
     return out;
   }
-  void on_device(cuda::Runtime& runtime, Result* out, const cuda::Turns& turns = {}) const {
-    out->objective = cuda::kmeans(runtime, rows.data(), n, dim, options, turns, out->centroids.data(), out->index.data());
+  void on_device(cuda::Runtime& runtime, Result* out, const cuda::TrainSettings& settings = {}) const {
+    out->objective = cuda::kmeans(runtime, rows.data(), n, dim, options, settings, out->centroids.data(), out->index.data());
   }
 };
 
@@ -106,8 +106,8 @@ TEST(a_training_is_the_hosts) {
   const std::vector<int64_t> pieces = {0, 1, 50};
   const Clean clean;
   fake::FakeRuntime runtime;
-  // size, dimension, data, k (1, some, nearly all, all), starts, spherical, sample, iterations, pieces, turns
-  const auto cases = simt::pairwise({4, 4, int{kDataKinds}, 4, 2, 2, 2, 3, 3, 2});
+  // size, dimension, data, k (1, some, nearly all, all), starts, spherical, sample, iterations, pieces, turns, staging
+  const auto cases = simt::pairwise({4, 4, int{kDataKinds}, 4, 2, 2, 2, 3, 3, 2, 2});
   unsigned seed = 0;
   int64_t emptied = 0, turns_taken = 0;
   for (const std::vector<int>& f : cases) {
@@ -118,17 +118,18 @@ TEST(a_training_is_the_hosts) {
     made.options.spherical = f[5] == 1;
     made.options.sample = f[6] == 1 ? (n + k) / 2 : 0;
     made.options.iterations = iterations[static_cast<size_t>(f[7])];
-    cuda::Turns turns;
-    turns.piece_rows = pieces[static_cast<size_t>(f[8])];
-    turns.unit = std::chrono::microseconds(0);
+    cuda::TrainSettings settings;
+    settings.piece_rows = pieces[static_cast<size_t>(f[8])];
+    settings.unit = std::chrono::microseconds(0);
+    if (f[10] == 1) settings.staging_bytes = 100;
     if (f[9] == 1) {
-      turns.between = [&] {
+      settings.between = [&] {
         ++turns_taken;
         CHECK(nothing_is_under_way());
       };
     }
     Result found = made.room();
-    made.on_device(runtime, &found, turns);
+    made.on_device(runtime, &found, settings);
     const Result wanted = made.on_host();
     if (!(found == wanted)) std::printf("seed %u: n %d, data %d, k %d\n", seed, f[0], f[2], f[3]);
     CHECK(found == wanted);
@@ -155,11 +156,12 @@ TEST(rows_are_assigned_as_by_the_host) {
         std::vector<int32_t> wanted(static_cast<size_t>(n));
         std::vector<double> values(static_cast<size_t>(n));
         kmeans_assign(*find_op_kernels("auto"), rows.data(), n, 12, centroids.data(), k, inner, 1, wanted.data(), values.data());
-        cuda::Turns turns;
-        turns.piece_rows = n / 3;
+        cuda::TrainSettings settings;
+        settings.piece_rows = n / 3;
+        settings.staging_bytes = 170;
         std::vector<int32_t> index(wanted.size(), -1);
         std::vector<double> found(values.size());
-        cuda::kmeans_assign(runtime, rows.data(), n, 12, centroids.data(), k, inner, turns, index.data(), found.data());
+        cuda::kmeans_assign(runtime, rows.data(), n, 12, centroids.data(), k, inner, settings, index.data(), found.data());
         CHECK(index == wanted && found == values);
         std::fill(index.begin(), index.end(), -1);
         cuda::kmeans_assign(runtime, rows.data(), n, 12, centroids.data(), k, inner, {}, index.data(), nullptr);
@@ -226,16 +228,16 @@ TEST(what_between_throws_ends_the_call) {
   const Case made = make_case(kNormal, 40, 9, 5, 4);
   const int64_t written = device().written;
   for (int calls = 1; calls < 12; ++calls) {
-    cuda::Turns turns;
-    turns.unit = std::chrono::microseconds(0);
+    cuda::TrainSettings settings;
+    settings.unit = std::chrono::microseconds(0);
     int left = calls;
-    turns.between = [&] {
+    settings.between = [&] {
       if (--left == 0) throw calls;
     };
     Result found = made.room();
     bool ended = false;
     try {
-      made.on_device(runtime, &found, turns);
+      made.on_device(runtime, &found, settings);
     } catch (const int thrown) {
       ended = thrown == calls;
     }
