@@ -273,6 +273,24 @@ def test_a_claim_that_is_trusted_more_goes_by_its_own_sources(clock: FixedClock,
         assert (memory.get(fact.id).trust, fact.version, fact.sources[1:]) == (1.0, 2, ("boss",))
 
 
+@pytest.mark.parametrize("verdict", ["updates", "contradicts"])
+def test_what_a_revoked_source_said_comes_back_in_its_own_words(clock: FixedClock, verdict: str) -> None:
+    """A claim of no trust that came meanwhile took its place in quarantine, and came back with its trust."""
+    answers = [said("The door code is 4711."), said("The door code is 6666.", verdict=verdict, item=1)]
+    model = ReadingModel(lambda shown: {"memories": [answers.pop(0)]})
+    with warpmem.open(embedder="hashing", clock=clock, language_model=model, background_work=False) as memory:
+        memory.add("A code", user_id="u", infer="llm", wait=True, sources=["boss"])
+        (fact,) = memory.list(user_id="u", kinds=["fact"])
+        memory.revoke("boss")
+        clock.advance(DAY)
+        memory.add("Another code", user_id="u", infer="llm", wait=True, sources=[WEB], trust=0.0)
+        assert memory.get(fact.id).quarantined and memory.get(fact.id).text == fact.text
+        memory.reinstate("boss")
+        back = memory.get(fact.id)
+        assert (back.text, back.trust, back.valid_to, back.sources) == (fact.text, 1.0, None, fact.sources)
+        assert answers == []
+
+
 def test_a_trust_that_was_given_stands_at_the_next_update(memory: Memory) -> None:
     """Any update of an item took the trust away again that its revoked source had taken once."""
     item_id = add(memory, "Ben is 40", sources=[WEB])

@@ -2,8 +2,9 @@
 
 The model says whether the claim is new, the same as a known item, what became of it, or its correction. That
 is advice. It holds only where the item is still what the model was shown, is of the same scope and is near
-the claim; a claim in quarantine touches nothing outside of it; and keys that the application gave are not the
-model's. Where advice does not hold, the claim is new.
+the claim; a claim in quarantine touches nothing outside of it, and what lies there is not reworded, for it
+may be believed again; and keys that the application gave are not the model's. Where advice does not hold, the
+claim is new.
 
     same         the item gets the claim's sources; a claim that is trusted more comes in its place
     updates      the world changed: the claim is added, the item ends where the claim begins
@@ -88,6 +89,7 @@ def _about(transaction: Transaction, claim: Claim, item: MemoryItem) -> Record |
         not related
         or known.scope != item.scope
         or (item.quarantined and not known.quarantined)
+        or (known.quarantined and claim.verdict != "same")
         or (known.key is not None and not known.key.startswith(KEYS))
         or not reconcile.is_current(known, transaction.now)
     ):
