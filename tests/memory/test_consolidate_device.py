@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
 
 import pytest
 
+from durability.harness import run_script
 from emulated_cuda import emulated
 from jobs_lives import NOW, fill, live, opened
 from tiered_pools import healthy_device
@@ -88,3 +91,66 @@ def test_a_device_that_fails_changes_no_summary(monkeypatch: pytest.MonkeyPatch)
         run = consolidated(on_device(), monkeypatch, partial(emulated().fail_from, calls))
         assert run.summaries == host.summaries and run.held == 0
         assert run.turns >= 2 and run.calls < device.calls
+
+
+LEFT_AT_WORK = """
+import random
+import sys
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import warpmem.compose
+import warpmem.jobs.runner as runner
+from emulated_cuda import Emulated
+from jobs_lives import NOW, START, opened
+from warpmem import NewItem
+from warpmem.config import Consolidation
+from warpmem.index import clustering
+from warpmem.index.cuda_backend import CudaBackend
+from warpmem.ops.clock import FixedClock
+from warpmem.ops.devices import scheduler_of
+
+clustering.LEAST_WORK = 0
+backend = CudaBackend(module=Emulated(Path(sys.argv[1])).module, vram_bytes=1 << 26)
+warpmem.compose.choose = lambda *ignored: (backend, "a test")
+repeat = runner._repeat
+runner._repeat = lambda found, closing, pause: repeat(found, closing, 0.5)
+memory = opened(None, FixedClock(NOW), jobs_minutes=1, consolidation=Consolidation(lines_per_summary=2))
+items = [
+    NewItem(text=f"code {random.random()}", kind="event", valid_from=START + timedelta(minutes=n))
+    for n in range(1500)
+]
+memory.add(items, user_id="ann")
+turns = scheduler_of("cuda:0").stats
+while turns()["served"]["background"] < 3:
+    time.sleep(0.01)
+print("at work")
+"""
+
+
+def test_an_interpreter_ends_while_its_jobs_are_at_work_on_a_device() -> None:
+    """The thread's next turn came when the interpreter was gone, and the process was aborted."""
+    run_script(LEFT_AT_WORK, emulated()._library._name)
+
+
+def test_a_store_is_closed_while_its_device_clusters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waited for all turns of the k-means, each behind whatever else the device had to do."""
+    monkeypatch.setattr("warpmem.compose.choose", lambda *ignored: (on_device(), "a test"))
+    taken, turn = [0], SCHEDULER.turn
+
+    def noted(lane: str) -> Any:
+        taken[0] += 1
+        return turn(lane)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(SCHEDULER, "turn", noted)
+    with opened(None, FixedClock(NOW)) as memory:
+        fill(memory, random.Random(1), 1000)
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(memory.run_jobs, ["consolidate"])
+            while taken[0] < 2:
+                time.sleep(0.001)
+            memory.close()
+            at = taken[0]
+            (report,) = running.result(timeout=60)
+            assert not report.finished and taken[0] == at <= 12

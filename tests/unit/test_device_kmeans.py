@@ -17,6 +17,7 @@ from warpmem.index import clustering, cuda_backend, kernels
 from warpmem.index.clustering import cluster_by
 from warpmem.index.cpu import CpuBackend
 from warpmem.index.cuda_backend import CudaBackend
+from warpmem.jobs.tools import Stopped
 from warpmem.ops.devices import scheduler_of
 
 
@@ -239,7 +240,7 @@ def test_the_host_makes_the_clusters_that_the_device_cannot(
     turns, means = clusters.run()
     assert turns >= 1 and means == 0
     monkeypatch.setattr(cuda_backend, "_load", lambda: (None, "there is no module"))
-    assert clusters.run() == (1, 0)
+    assert clusters.run() == (0, 0)
 
 
 @pytest.mark.parametrize("granted", [0, 1, 2])
@@ -259,6 +260,25 @@ def test_the_host_makes_the_clusters_that_a_busy_device_refuses(
     written = emulated().written()
     assert clusters.run() == (granted, 0)
     assert emulated().written() == written and not emulated().holds(clusters.x[7].tobytes())
+
+
+@pytest.mark.parametrize("checks", [0, 1, 2])
+def test_who_has_to_stop_stops_at_the_next_turn(clusters: Clustering, checks: int) -> None:
+    left, written, means = checks, emulated().written(), emulated().launches(b"kmeans_mean")
+
+    def check() -> None:
+        nonlocal left
+        if left == 0:
+            raise Stopped
+        left -= 1
+
+    with pytest.raises(Stopped):
+        cluster_by(CudaBackend())(clusters.x, 200, check=check)
+    with pytest.raises(Stopped):
+        cluster_by(CpuBackend())(clusters.x, 200, check=check)
+    assert emulated().launches(b"kmeans_mean") == means
+    assert emulated().written() == written and not emulated().holds(clusters.x[7].tobytes())
+    assert clusters.run()[0] > 1, "the device is free again"
 
 
 def test_little_is_the_hosts() -> None:

@@ -146,30 +146,6 @@ def test_a_rate_that_small_batches_showed_is_soon_that_of_large_ones() -> None:
     assert taken == 600
 
 
-@pytest.mark.parametrize(
-    ("waits", "takes"), [(16, [16]), (17, [16, 1]), (37, [32, 5]), (40, [40]), (12, [12])]
-)
-def test_large_batches_hold_an_even_number(waits: int, takes: list[int]) -> None:
-    waiting = measured(batch_tokens=16_000)
-    for n in range(waits):
-        waiting.offer(request(n), 0.0)
-    batches = []
-    while len(waiting):
-        batches.append([r.owner for r in waiting.take(0.0).requests])
-    assert [len(batch) for batch in batches] == takes
-    assert [owner for batch in batches for owner in batch] == list(range(waits)), "in their order"
-
-
-def test_nobody_waits_for_an_even_number_who_would_be_late() -> None:
-    waiting = measured(batch_tokens=16_000)
-    for n in range(20):
-        waiting.offer(request(n, deadline=0.05 if n == 7 else 1e9), 0.0)
-    assert len(waiting.take(0.02).requests) == 20
-    for n in range(20):
-        waiting.offer(request(n, deadline=0.1 if n == 7 else 1e9), 0.0)
-    assert len(waiting.take(0.02).requests) == 16
-
-
 def test_background_batches_grow_where_a_short_one_takes_as_long() -> None:
     """A call that takes 50 ms: batches of 20 ms would be of one text each."""
     waiting = queue(batch_tokens=16_000)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence, Set
 from datetime import MAXYEAR, UTC, datetime, timedelta
+from functools import partial
 from typing import Final, NamedTuple
 
 import msgspec
@@ -131,7 +132,7 @@ class Consolidate(Job):
                 return
             new = [
                 self._summary(tools, part, turn, counts)
-                for cluster in self._clusters(tools, found, vectors)
+                for cluster in self._clusters(tools, found, vectors, turn)
                 for part in parted(
                     cluster, tools.counter.count, self._options.max_tokens, self._options.max_events
                 )
@@ -147,14 +148,15 @@ class Consolidate(Job):
             return
 
     def _clusters(
-        self, tools: Tools, records: Sequence[Record], vectors: NDArray[np.float32]
+        self, tools: Tools, records: Sequence[Record], vectors: NDArray[np.float32], turn: Turn
     ) -> list[list[Line]]:
         """The different things that were said, in clusters, each in the order of time."""
         lines = lines_of([record.item for record in records])
         row_of = {record.item.id: row for row, record in enumerate(records)}
         rows = vectors[[row_of[line.items[0].id] for line in lines]]
         options = self._options
-        return clustered(lines, rows, options.lines_per_summary, options.outliers, tools.cluster)
+        cluster = partial(tools.cluster, check=turn.check_closing)
+        return clustered(lines, rows, options.lines_per_summary, options.outliers, cluster)
 
     def _summary(self, tools: Tools, lines: Sequence[Line], turn: Turn, counts: Counter[str]) -> NewItem:
         text, by = text_of(lines), "extract"

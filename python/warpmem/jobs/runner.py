@@ -37,6 +37,8 @@ from .tools import Job, Stopped, Tools, Turn
 
 KEY: Final = b"job"
 _SAVE_SECONDS: Final = 2.0
+_ENDING_SECONDS: Final = 10.0
+"""How long the interpreter waits at its end for jobs to stop between two changes."""
 
 
 class JobState(msgspec.Struct, frozen=True, array_like=True):
@@ -75,7 +77,6 @@ class Jobs:
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
         if config.jobs_minutes and self._configured and not tools.log.read_only:
-            weakref.finalize(self, self._closing.set).atexit = False
             self._thread = threading.Thread(
                 target=_repeat,
                 args=(weakref.ref(self), self._closing, 60.0 * config.jobs_minutes),
@@ -83,6 +84,7 @@ class Jobs:
                 daemon=True,
             )
             self._thread.start()
+            weakref.finalize(self, _end, self._closing, self._thread)
 
     def run(self, names: Sequence[str] | None, seconds: float | None) -> tuple[JobReport, ...]:
         """See Memory.run_jobs."""
@@ -219,6 +221,14 @@ class Jobs:
         if self._runner != threading.get_ident():
             with self._running:
                 pass
+
+
+def _end(closing: threading.Event, thread: threading.Thread) -> None:
+    """When nobody has the Jobs any more, or the interpreter ends: a thread that is in native code then would
+    bring the process down."""
+    closing.set()
+    if thread is not threading.current_thread():
+        thread.join(_ENDING_SECONDS)
 
 
 def _repeat(found: Callable[[], Jobs | None], closing: threading.Event, pause: float) -> None:

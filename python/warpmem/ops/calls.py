@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -20,7 +19,7 @@ FOREVER: Final = float("inf")
 class Call:
     """What one thread waits for: several requests, all of them or an error."""
 
-    __slots__ = ("_asleep", "after", "batch", "charge", "error", "left", "results", "waiting")
+    __slots__ = ("_asleep", "batch", "charge", "error", "left", "results", "waiting")
 
     def __init__(self, count: int, charge: Charge | None) -> None:
         self.charge = charge
@@ -31,8 +30,6 @@ class Call:
         self.error: BaseException | None = None
         self.batch: list[Request] | None = None
         """What its thread serves now or is to serve next; then it will look for more by itself."""
-        self.after: Call | None = None
-        """Whom its thread wakes when it leaves."""
         # A bare lock wakes in a fraction of the time that a Semaphore or an Event takes.
         self._asleep = threading.Lock()
         self._asleep.acquire()
@@ -42,13 +39,10 @@ class Call:
         """Its thread has nothing to wait for any more."""
         return self.left == 0 or self.error is not None
 
-    def settle(self, place: int, result: Any, error: BaseException | None) -> bool:
-        """Whether it is over by this."""
-        over = self.over
+    def settle(self, place: int, result: Any, error: BaseException | None) -> None:
         self.results[place] = result
         self.error = self.error or error
         self.left -= 1
-        return self.over and not over
 
     def wake(self) -> None:
         """Let the next `sleep` end, or the one that is under way."""
@@ -64,21 +58,6 @@ def work_of(request: Request) -> tuple[Call, int, Any]:
     """(call, place among its requests, work)."""
     work: tuple[Call, int, Any] = request.work  # type: ignore[assignment]
     return work
-
-
-def wake_in_turn(calls: Sequence[Call], first: Call) -> None:
-    """Let the threads of calls that are over leave, each woken by the one before it and the first of them by
-    `first`, which is awake and may be one of them. All at once they would want the interpreter, and so does
-    the next batch. Those that serve one look for their answer by themselves."""
-    others = [call for call in calls if call is not first and call.batch is None]
-    for call, after in itertools.pairwise(others):
-        call.after = after
-    if not others:
-        return
-    if first.over:
-        first.after = others[0]
-    else:
-        others[0].wake()
 
 
 def charge_all(requests: Sequence[Request], tokens: int, seconds: float) -> None:

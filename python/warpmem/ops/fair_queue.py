@@ -38,11 +38,6 @@ _LONGEST_GATHER: Final = 0.01
 often have more to ask: for this share of what their batch took, at most so many seconds. Else the first of
 them to come back would be a batch by itself."""
 
-_EVEN: Final = 8
-_EVEN_FROM: Final = 16
-"""A batch of more requests than this is cut to a multiple of eight, and the rest comes first in the next one:
-matrix kernels take rows by such multiples, and 33 texts can take 7 % longer by the text than 32."""
-
 _ASIDE: Final = 16
 """How many requests of other kinds a batch may step over."""
 
@@ -80,10 +75,6 @@ class Request:
         """new, waiting, taken, dropped, cancelled"""
 
 
-_Entry = tuple[float, int, Request]
-"""(tag, when it came, request)"""
-
-
 class Batch(NamedTuple):
     """Requests of one kind that are served together, and those that came too late."""
 
@@ -95,7 +86,7 @@ class _Lane:
     """The requests of one lane, ordered by tag. Cancelled ones stay in the heap until they come up."""
 
     def __init__(self) -> None:
-        self.heap: list[_Entry] = []
+        self.heap: list[tuple[float, int, Request]] = []
         self.waiting = 0
         self.tokens = 0
         self.now = 0.0  # virtual time: the tag of what was served last
@@ -270,8 +261,7 @@ class FairQueue:
 
     def _fill(self, number: int, now: float, requests: list[Request], dropped: list[Request]) -> None:
         lane, limit, taken, first = self._lanes[number], self.limit(number), 0, float("inf")
-        aside: list[_Entry] = []
-        chosen: list[_Entry] = []
+        aside: list[tuple[float, int, Request]] = []
         while lane.heap and len(aside) < _ASIDE:
             tag, order, request = lane.heap[0]
             if request.state == "cancelled":
@@ -286,36 +276,19 @@ class FairQueue:
                 dropped.append(request)
                 continue
             total, soonest = taken + request.tokens, min(first, request.deadline)
-            if chosen and (total > limit or now + self._seconds(total) > soonest):
+            if requests and (total > limit or now + self._seconds(total) > soonest):
                 break
             heapq.heappop(lane.heap)
-            if chosen and request.kind != chosen[0][2].kind:
+            if requests and request.kind != requests[0].kind:
                 aside.append((tag, order, request))
                 continue
-            chosen.append((tag, order, request))
-            taken, first = total, soonest
-        for entry in aside + self._cut(chosen, taken, first - now):
-            heapq.heappush(lane.heap, entry)
-        for tag, _, request in chosen:
             lane.now = max(lane.now, tag)
             request.state = "taken"
-            requests.append(request)
-        for request in requests:
             self._leave(request)
-
-    def _cut(self, chosen: list[_Entry], tokens: int, left: float) -> list[_Entry]:
-        """What goes out of a batch of so many tokens for its even number, where that is no loss: what is left
-        would by itself take less than half of its time, and nobody is late for waiting for the next one."""
-        even = len(chosen) // _EVEN * _EVEN
-        rest = sum(request.tokens for _, _, request in chosen[even:])
-        if len(chosen) <= _EVEN_FROM or not self.speed.measured:
-            return []
-        seconds = self._seconds(tokens)
-        if 2 * self._seconds(rest) > seconds or 2 * seconds > left:
-            return []
-        cut = chosen[even:]
-        del chosen[even:]
-        return cut
+            requests.append(request)
+            taken, first = total, soonest
+        for entry in aside:
+            heapq.heappush(lane.heap, entry)
 
     def _seconds(self, tokens: int) -> float:
         """How long so many tokens take; nothing is known of that before the first batch was done."""

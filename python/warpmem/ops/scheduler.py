@@ -13,7 +13,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, Final
 
 from ..errors import DeadlineExceeded, ModelUnavailable, Overloaded
-from .calls import FOREVER, Call, Charge, charge_all, own_error, wake_in_turn, work_of
+from .calls import FOREVER, Call, Charge, charge_all, own_error, work_of
 from .cancel import Cancellation, current
 from .fair_queue import LANES, FairQueue, Request
 
@@ -23,10 +23,6 @@ Run = Callable[[Hashable, Sequence[Any]], Sequence[Any]]
 fault of one, and each is tried alone."""
 
 _NOT_ANSWERING: Final = (ModelUnavailable, Overloaded, DeadlineExceeded)
-
-_RECHECK: Final = 1.0
-"""Seconds after which a thread looks for its answer by itself, should whoever was to wake it never come to
-that: an interrupt may end a thread anywhere."""
 
 
 class Scheduler:
@@ -224,6 +220,8 @@ class Scheduler:
 
     def _depart(self, call: Call, requests: Sequence[Request]) -> None:
         """A call waits no longer, and these of its requests are not wanted any more."""
+        if call.left == 0 and call not in self._waiters:  # _settle
+            return
         with self._lock:
             self._waiters.pop(call, None)
             if self._gatherer is call:
@@ -233,9 +231,6 @@ class Scheduler:
             if call.batch is not None:
                 self._give_back(call.batch)
             self._wake_one()
-        after, call.after = call.after, None
-        if after is not None:
-            after.wake()
 
     def _wait(self, call: Call, deadline: float, cancellation: Cancellation | None) -> None:
         """Until all of a call is settled: serve batches where the device is free."""
@@ -258,9 +253,12 @@ class Scheduler:
                 batch = call.batch
             if batch is not None:
                 return batch
-            pause = min(pause or FOREVER, _RECHECK)
+            pause = pause or FOREVER
             left = deadline - self._clock()
-            if not call.sleep(min(left, pause)) and left <= pause:
+            late = not call.sleep(min(left, pause)) and left <= pause
+            if _is_settled(call):  # without the lock: thirty who are answered together would queue for it
+                return None
+            if late:
                 raise DeadlineExceeded("the deadline passed while the request waited; nothing was changed")
 
     def _serve(self, requests: list[Request], mine: Call) -> None:
@@ -275,12 +273,9 @@ class Scheduler:
             mine.batch = None
             failed = any(error is not None for _, error in outcomes)
             self._note(lane, len(requests), tokens, seconds, failed)
-            settled = [
+            for request, (result, error) in zip(requests, outcomes, strict=True):
                 self._settle(request, result, error)
-                for request, (result, error) in zip(requests, outcomes, strict=True)
-            ]
             self._wake_one()
-            wake_in_turn([call for call in settled if call in self._waiters], mine)
 
     def _attempt(self, requests: Sequence[Request]) -> list[tuple[Any, BaseException | None]]:
         works = [work_of(request)[2] for request in requests]
@@ -330,11 +325,14 @@ class Scheduler:
         self._batches += 1
         self._busy += seconds
 
-    def _settle(self, request: Request, result: Any, error: BaseException | None) -> Call | None:
-        """The call of the request if it is over by this: its thread is to be woken."""
+    def _settle(self, request: Request, result: Any, error: BaseException | None) -> None:
         call, place, _ = work_of(request)
         request.work = None
-        return call if call.settle(place, result, error) else None
+        call.settle(place, result, error)
+        if call.left == 0 and call.batch is None and call is not self._gatherer:
+            self._waiters.pop(call, None)  # nothing is left to give back: it leaves without the lock
+        if call.left == 0 or error is not None:
+            call.wake()
 
     def _take(self, taker: Call) -> bool:
         """Give the next batch to a thread that has a request in it: whoever serves what is not its own may
@@ -342,9 +340,7 @@ class Scheduler:
         requests, dropped = self._queue.take(self._clock())
         for request in dropped:
             work_of(request)[0].waiting -= 1
-            late = DeadlineExceeded("its turn came too late; nothing was changed")
-            if (call := self._settle(request, None, late)) is not None:
-                call.wake()
+            self._settle(request, None, DeadlineExceeded("its turn came too late; nothing was changed"))
             self._dropped[LANES[request.lane]] += 1
         if requests:
             self._serving += 1
@@ -384,3 +380,8 @@ class Scheduler:
     def _idle_calls(self) -> Iterator[Call]:
         """Those whose threads have nothing to do but to wait for requests that nobody serves."""
         return (call for call in self._waiters if call.waiting and call.batch is None and not call.over)
+
+
+def _is_settled(call: Call) -> bool:
+    """Asked anew: a thread that slept may find another answer than before."""
+    return call.over
