@@ -52,12 +52,12 @@ def fill_to(ballast: Path, free: int) -> None:
     status = os.statvfs(ballast.parent)
     size = ballast.stat().st_size if ballast.exists() else 0
     want = size + status.f_bavail * status.f_frsize - free
-    with ballast.open("ab") as file:
+    # Unbuffered: what found no room, for the store took it meanwhile, is not to be tried again at the end.
+    with ballast.open("ab", buffering=0) as file:
         file.truncate(min(max(0, want), size))
         while (left := want - file.seek(0, os.SEEK_END)) > 0:
             try:
                 file.write(bytes(min(left, 1 << 20)))
-                file.flush()
             except OSError:
                 return
 
