@@ -92,6 +92,22 @@ def test_a_filter_is_not_fooled_by_a_rebuilt_partition(monkeypatch: pytest.Monke
                 memory.add(f"text {50 + n}", user_id="u", metadata={"n": 50 + n})
 
 
+def test_names_of_removed_rows_do_not_pile_up() -> None:
+    """Owners whose items came and went kept some 170 bytes of each, up to 65,536 of them an owner."""
+    with open_memory() as memory:
+        kept = [memory.add(f"text {n}", user_id="u").id for n in range(3)]
+        most = 0
+        for round in range(24):
+            texts = [f"text {round} {n}" for n in range(500)]
+            for added in memory.add_many(texts, user_id="u"):
+                memory.delete(added.id)
+            assert len(memory.search("text", user_id="u", k=10)) == 3
+            (partition,) = memory._index._partitions.values()  # type: ignore[attr-defined]
+            most = max(most, len(partition.names))
+        assert 1000 <= most <= 6000
+        assert {item.id for item in memory.list(user_id="u")} == set(kept)
+
+
 def test_loading_one_owner_holds_up_no_other_writer() -> None:
     with open_memory() as memory:
         memory.add_many([f"text {i}" for i in range(20)], user_id="big")

@@ -38,7 +38,9 @@ from .owner_words import TextSource
 from .partition import Partition, lists_of, next_generation
 from .row_columns import N_COLUMNS, RowTable, table
 
-_SPARE_NAMES = 65_536
+_SPARE_NAMES = 4096
+"""An owner with more names of removed rows than this, and than rows, is read anew: a name takes some 170
+bytes, and thousands of owners change all day."""
 
 
 class PartitionedIndex(NamedPartitions):
