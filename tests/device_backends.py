@@ -7,7 +7,6 @@ Backends that cannot run here are left as they were, and the reasons are printed
 
 from __future__ import annotations
 
-import importlib.util
 from typing import Any
 
 import pools
@@ -19,12 +18,11 @@ REASONS: dict[str, str] = {}
 
 def device_backends() -> dict[str, Any]:
     """By name, what computes on a device here; REASONS says why others do not."""
-    candidates: dict[str, Any] = {"cupy": CupyBackend(), "numba-cuda": NumbaBackend(device="cuda")}
-    if importlib.util.find_spec("warpmem.index.cuda_backend") is None:
-        REASONS["cuda"] = "this version has no backend cuda"
-    else:
-        module = importlib.import_module("warpmem.index.cuda_backend")
-        candidates["cuda"] = module.CudaBackend(least_work=0)
+    candidates: dict[str, Any] = {
+        "cuda": pools.EagerCudaBackend(),  # else the host would answer for what is not loaded yet
+        "cupy": CupyBackend(),
+        "numba-cuda": NumbaBackend(device="cuda"),
+    }
     found = {}
     for name, backend in candidates.items():
         reason = backend.available()
@@ -44,6 +42,8 @@ def pytest_report_header() -> list[str]:
 def pytest_configure() -> None:
     """Only as a plugin: what is imported alone changes nothing."""
     pools.BACKENDS.update(ON_DEVICE)
+    if "cupy" in ON_DEVICE:
+        pools.ARRAYS["cupy on the device"] = ON_DEVICE["cupy"]
     pools.KEEP_NO_DEAD = (*pools.KEEP_NO_DEAD, "numba-cuda")
 
 

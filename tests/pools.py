@@ -61,14 +61,14 @@ class EagerPool(TieredPool):
         return len(({part[1] for part in asked} - twice) & set(self.lists().tolist()))
 
 
-class EmulatedCudaBackend(CudaBackend):
-    """The CUDA backend on the emulator."""
+class EagerCudaBackend(CudaBackend):
+    """The CUDA backend, on a device or on the emulator, with pools of which the device answers everything."""
 
-    def __init__(self) -> None:
-        super().__init__(module=emulated().module, vram_bytes=1 << 28, least_work=0)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(vram_bytes=1 << 28, least_work=0, **options)
 
     def _tiered(self, pool: RowPool, share: int = 1) -> RowPool:
-        loader = DeviceLoader(scheduler_of("emulated"))
+        loader = DeviceLoader(scheduler_of("emulated" if self._module is emulated().module else self.place))
         return EagerPool(pool, partial(self._open_cache, share, loader), loader)
 
 
@@ -95,13 +95,15 @@ def make_backends() -> dict[str, Any]:
     found: dict[str, Any] = {"numpy": NumpyBackend()}
     found |= {isa: CpuBackend(isa) for isa in native_isas()}
     found["cupy"] = CupyBackend(np)  # the same code with NumPy as its array module
-    found["cuda"] = EmulatedCudaBackend()
+    found["cuda"] = EagerCudaBackend(module=emulated().module)
     if NumbaBackend().available() is None:  # an extra: test_numba_cupy.py says when it is absent
         found["numba"] = NumbaBackend()
     return found
 
 
 BACKENDS = make_backends()
+ARRAYS: dict[str, CupyBackend] = {"cupy": CupyBackend(np)}
+"""What computes k-means and PQ as the cupy backend does."""
 KEEP_NO_DEAD = ("numpy", "numba", "cupy")
 """Backends whose lists are replaced as a whole, so that no dead row stays behind."""
 

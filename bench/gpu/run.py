@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -70,14 +71,21 @@ class Run:
         return step.status == "ok"
 
     def call(self, *command: str | Path, limit: float, **environment: str) -> None:
-        """A command with its output visible; CalledProcessError, or TimeoutExpired past its limit."""
-        subprocess.run(
-            [str(part) for part in command],
-            cwd=ROOT,
-            env={**self.environment, **environment},
-            timeout=min(limit, self.left),
-            check=True,
+        """A command with its output visible; CalledProcessError, or TimeoutExpired past its limit, when it
+        is ended with all that it started."""
+        arguments = [str(part) for part in command]
+        limit = min(limit, self.left)
+        running = subprocess.Popen(
+            arguments, cwd=ROOT, env={**self.environment, **environment}, start_new_session=True
         )
+        try:
+            status = running.wait(limit)
+        except BaseException:
+            os.killpg(running.pid, signal.SIGKILL)
+            running.wait()
+            raise
+        if status != 0:
+            raise subprocess.CalledProcessError(status, arguments)
 
 
 def build(run: Run) -> None:

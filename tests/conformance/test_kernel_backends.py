@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pools import make_rows
+from pools import ARRAYS, make_rows
 from warpmem.errors import BackendUnavailable, InputError, InvalidVector
 from warpmem.index import kernel_arguments, kernels
 from warpmem.index.cupy_backend import CupyBackend
@@ -48,9 +48,12 @@ OTHERS = [
 ]
 
 
+@pytest.mark.parametrize("arrays", ARRAYS)
 @pytest.mark.parametrize("backend", OTHERS)
-def test_other_backends_take_and_refuse_what_cpu_does(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(kernel_arguments._OPERATIONS, "cupy", lambda: CupyBackend(np))
+def test_other_backends_take_and_refuse_what_cpu_does(
+    backend: str, arrays: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(kernel_arguments._OPERATIONS, "cupy", lambda: ARRAYS[arrays])
     wanted = calls("cpu")
     for found, expected in zip(calls(backend), wanted, strict=True):
         assert found.dtype == expected.dtype and found.shape == expected.shape

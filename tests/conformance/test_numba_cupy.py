@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pools import make_rows, scan_all
+from pools import ARRAYS, make_rows, scan_all
 from warpmem import compose
 from warpmem.config import Config
 from warpmem.errors import BackendUnavailable
@@ -37,7 +37,7 @@ needs_numba = pytest.mark.skipif(
 # What computes k-means and PQ: by name, a function that makes it.
 OPERATIONS = [
     pytest.param(lambda: NumbaBackend().operations(), id="numba", marks=needs_numba),
-    pytest.param(lambda: CupyBackend(np).operations(), id="cupy"),
+    *(pytest.param(backend.operations, id=name) for name, backend in ARRAYS.items()),
 ]
 
 

@@ -5,11 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+
+import device_backends
+import pools
+from emulated_cuda import emulated
+from warpmem.index import cuda_backend
 
 BENCH = Path(__file__).resolve().parents[2] / "bench" / "gpu"
 
@@ -63,6 +69,31 @@ def test_steps_that_fail_or_take_too_long_do_not_end_the_run(tmp_path: Path):
         "hangs",
         "absent",
     ]
+
+
+def test_what_takes_too_long_ends_with_all_that_it_started(tmp_path: Path):
+    import run as steps
+
+    run: Any = steps.Run(tmp_path, 60, dry=True)
+    started = tmp_path / "started"
+    script = f"sleep 60 & echo $! >{started}.part; mv {started}.part {started}; wait"
+    assert not run.step("hangs", lambda: run.call("sh", "-c", script, limit=1.0))
+    process = Path("/proc", started.read_text().strip(), "stat")
+    end = time.monotonic() + 10
+    while process.exists() and process.read_text().rsplit(")", 1)[1].split()[0] != "Z":
+        assert time.monotonic() < end, "it still runs"
+        time.sleep(0.01)
+
+
+def test_the_suite_of_a_device_has_the_device_answer(monkeypatch: pytest.MonkeyPatch):
+    """Lists are loaded behind a search that asks for them: the conformance suite was the host's alone."""
+    monkeypatch.setattr(cuda_backend, "_load", lambda: (emulated().module, None))
+    pool = device_backends.device_backends()["cuda"].pool(8, 0)
+    x = pools.make_rows("random", 70, 8, 1)
+    ids = np.arange(70)
+    pool.apply([], 0 * ids, ids, ids.astype(np.uint32), np.zeros((70, 0), np.int64), x)
+    found = pool.scan(x[:2], [(0, 0, 0, [], [], None), (1, 0, 0, [], [], None)], 5, explain=True)
+    assert found[5]["device_lists"] == 1
 
 
 def test_wrong_answers_are_noticed():
