@@ -89,6 +89,17 @@ EMULATED int64_t emulated_most(int64_t start_anew) {
   return most;
 }
 
+// Bytes that a stream has yet to write to device memory.
+EMULATED int64_t emulated_write_later(int64_t stream, int64_t to, const unsigned char* bytes, int64_t n) {
+  fake::Device& device = fake::Device::get();
+  const std::lock_guard<std::recursive_mutex> lock(device.mutex);
+  auto* const at = reinterpret_cast<unsigned char*>(to);
+  device.require_device(at, n);
+  device.put(reinterpret_cast<warpmem::cuda::Stream>(stream),
+             [at, image = std::vector<unsigned char>(bytes, bytes + n)] { std::copy(image.begin(), image.end(), at); });
+  return 0;
+}
+
 // Launches of a kernel so far.
 EMULATED int64_t emulated_launches(const char* kernel) {
   const std::lock_guard<std::mutex> lock(warpmem::cuda::emulator_mutex);

@@ -160,6 +160,39 @@ def test_dlpack_as_it_is_asked_for() -> None:
             there.__dlpack__(dl_device=device)
 
 
+def test_a_search_comes_behind_what_the_arrays_stream_has_to_do() -> None:
+    pair = Pair()
+    pair.add(0, rows(70, 0))
+    pair.tiered.warm([0], wait=True)
+    early, late = rows(2, 5), rows(2, 6)
+    segments: Any = [(q, 0, 0, [], [], None) for q in range(2)]
+    wanted = pair.native.scan(late, segments, 6)[0].tobytes()
+
+    def write_later(array: Any, stream: int) -> None:
+        address = array.__cuda_array_interface__["data"][0]
+        emulated().write_later(stream, address, late.tobytes(), late.nbytes)
+
+    for stream in (1, 2, 0x7000):
+        (there,) = pair.tiered._cache.put([early])
+        write_later(there, stream)
+        unsaid, said = (pair.tiered.fetch(Interface(there, stream=each)) for each in (None, stream))
+        assert (unsaid.host.tobytes(), said.host.tobytes()) == (early.tobytes(), late.tobytes())
+        assert pair.tiered.scan(said, segments, 6)[0].tobytes() == wanted
+
+    class Producer(Exporter):
+        """Writes on the stream that it is told of, as the protocol asks for."""
+
+        def __dlpack__(self, *, stream: int, **arguments: Any) -> Any:
+            assert stream > 2
+            write_later(self.array, stream)
+            return super().__dlpack__(stream=stream, **arguments)
+
+    (there,) = pair.tiered._cache.put([early])
+    said = pair.tiered.fetch(Producer(there))
+    assert said.host.tobytes() == late.tobytes()
+    assert pair.tiered.scan(said, segments, 6)[0].tobytes() == wanted
+
+
 def test_arrays_that_are_refused_are_given_back() -> None:
     pair = Pair()
     pair.add(0, rows(70, 0))
@@ -246,6 +279,14 @@ def test_a_store_on_the_device(tmp_path: Any) -> None:
                 store.add(text, user_id="u")
             found = store.search("tea and snow", user_id="u", k=9)
             hits.append([(hit.item.text, hit.score) for hit in found])
+            assert f"exact scan, {name}/" in str(found.plan)
+            if name == "cuda":
+                emulated().fail_from(0)
+                store.warm(user_id="u", wait=True)
+                failed = store.search("tea and snow", user_id="u", k=9)
+                assert [(hit.item.text, hit.score) for hit in failed] == hits[-1]
+                assert "does not answer, the CPU does: " in str(failed.plan)
+                emulated().heal()
             store.checkpoint()
         with warpmem.open(tmp_path / name, **options) as store:
             again = store.search("tea and snow", user_id="u", k=9)

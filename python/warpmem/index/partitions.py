@@ -296,7 +296,9 @@ class PartitionedIndex(NamedPartitions):
             return max(0, before - pool.stats()["dead"])
 
     def plan(self) -> str:
-        return f"exact scan, {self._backend.name}/{self._pool.isa}, float32 rows in pages of 64"
+        said = f"exact scan, {self._backend.name}/{self._pool.isa}, float32 rows in pages of 64"
+        failure = tiers.failure(self._pool)
+        return said if failure is None else f"{said}; the device does not answer, the CPU does: {failure}"
 
     def stats(self) -> dict[str, int]:
         pages = int(self.tiers().get("pages", 0))

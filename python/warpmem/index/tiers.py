@@ -40,6 +40,12 @@ def tiers(pool: RowPool) -> dict[str, Any]:
     return out
 
 
+def failure(pool: RowPool) -> str | None:
+    """Why a device answers nothing, where the pool has one; None while it does."""
+    found = (part.failure for part, _ in _parts(pool, np.zeros(0, np.int64)))
+    return next((reason for reason in found if reason is not None), None)
+
+
 def put(pool: RowPool, arrays: Sequence[NDArray[Any]]) -> list[Any]:
     """Copies on the pool's device (TieredPool.put); the arrays themselves where it has none, or it fails."""
     for part, _ in _parts(pool, np.zeros(0, np.int64)):
