@@ -102,7 +102,7 @@ DeviceScanShape scan_shape(int64_t dim, Storage storage, int64_t queries, int64_
 }
 
 void exact(const DeviceLimits& limits) {
-  for (const int64_t dim : {384, 768}) {
+  for (const int64_t dim : {384, 768, 1536}) {
     for (const int64_t queries : {1, 32, 1024}) {
       const int64_t pages = 1000000 / kPageRows;
       std::vector<uint32_t> of_segments(static_cast<size_t>(queries));

@@ -53,3 +53,7 @@ def test_the_plans_are_counted_and_the_table_is_saved(
     assert 8 * 1e6 * 800 <= many["bytes"] <= 8 * 1e6 * 800 * 1.4
     assert "1024 queries, 1M rows, d 768" in capsys.readouterr().out
     assert "## Plans" in output.read_text()
+    saved = cuda_predict.ROOT / "bench" / "gpu" / "PREDICTED.md"
+    assert output.read_text() == saved.read_text(), (
+        "plans changed: python tools/cuda_predict.py --output bench/gpu/PREDICTED.md"
+    )
