@@ -144,13 +144,13 @@ Result run(const Case& c, const MmrPlan& plan) {
 
 void check_variant(MmrVariant variant) {
   const std::vector<int64_t> problems = {1, 3};
-  const std::vector<int64_t> candidates = {0, 1, 3, 4, 5, 31, 33, 64, 65, 130};
+  const std::vector<int64_t> candidates = {0, 1, 3, 4, 5, 31, 32, 33, 63, 64, 65, 130};
   const std::vector<int64_t> dims = {1, 31, 33, 70};
-  const std::vector<int64_t> ks = {1, 2, 9, 35};
+  const std::vector<int64_t> ks = {1, 2, 9, 31, 32, 33, 35};
   const std::vector<double> weights = {0.0, 0.3, 0.5, 1.0};
   const std::vector<DeviceLimits> limits = {kLimitsSm80, kLimitsSm120};
   const std::string kernel = std::string("mmr_") + mmr_variant_name(variant);
-  const auto cases = simt::pairwise({2, 10, 4, 4, 4, int{kDataKinds}, int{kPresentKinds}, 2, 2});
+  const auto cases = simt::pairwise({2, 12, 4, 7, 4, int{kDataKinds}, int{kPresentKinds}, 2, 2});
   unsigned seed = variant == MmrVariant::kDirect ? 100 : 300;
   for (const std::vector<int>& f : cases) {
     const auto pick = [&](const auto& list, size_t factor) { return list[static_cast<size_t>(f[factor])]; };

@@ -85,19 +85,20 @@ Found scan(const PqScanPlan& plan, const std::vector<uint8_t>& blocks, const std
 }
 
 void check_scans(int64_t bits, const std::vector<int64_t>& pq_dims) {
-  const std::vector<int64_t> rows = {0, 1, 32, 33, 1023, 1025, 2048, 2049, 5000};
-  const std::vector<int64_t> ks = {1, 33, 256, 1500};
+  const std::vector<int64_t> rows = {0, 1, -2, -1, 63, 64, 65, 1023, 1025, 2047, 2048, 2049, 5000};  // -2, -1: k - 1, k
+  const std::vector<int64_t> ks = {1, 31, 32, 33, 256, 257, 4096};
   const std::vector<int64_t> queries = {1, 3};
   const std::vector<int64_t> parts = {0, 1, 2};
   const std::vector<int64_t> chunks = {0, 3};
   const std::vector<DeviceLimits> limits = {kLimitsSm80, kLimitsSm120};
-  const auto cases = simt::pairwise({static_cast<int>(pq_dims.size()), 9, 4, 2, 3, 2, 2, int{kDataKinds}, 2});
+  const auto cases = simt::pairwise({static_cast<int>(pq_dims.size()), 13, 7, 2, 3, 2, 2, int{kDataKinds}, 2});
   const std::string kernel = "pq_scan" + std::to_string(bits);
   unsigned seed = 400;
   for (const std::vector<int>& f : cases) {
     const int64_t pq_dim = pq_dims[static_cast<size_t>(f[0])];
-    const int64_t n = rows[static_cast<size_t>(f[1])];
     const int64_t k = ks[static_cast<size_t>(f[2])];
+    const int64_t picked = rows[static_cast<size_t>(f[1])];
+    const int64_t n = picked < 0 ? k + picked + 1 : picked;
     const int64_t q = queries[static_cast<size_t>(f[3])];
     PqScanPlan plan = plan_pq_scan(q, n, pq_dim, bits, k, limits[static_cast<size_t>(f[5])], parts[static_cast<size_t>(f[4])],
                                    chunks[static_cast<size_t>(f[6])]);
