@@ -27,7 +27,7 @@ enum Filters { kNoFilters, kTerms, kProgram, kBitmap, kTermsAndBitmap, kMixed, k
 enum Rankings { kSimilarity, kWeighted, kAllWeights, kNegative, kRankingKinds, kNoWeights };
 // Huge rows have norms around the screen's limit, long queries beyond it. Tight rows lie where a screen's bound is their similarity: what makes it a little
 // less leaves out rows that are wanted.
-enum Rows { kNormalRows, kLevelRows, kHugeRows, kLongQueries, kTightRows, kRowKinds };
+enum Rows { kNormalRows, kLevelRows, kHugeRows, kLongQueries, kTightRows, kEqualRows, kZeroRows, kDenormalRows, kRowKinds };
 
 struct Case {
   Storage storage = Storage::kF32;
@@ -193,6 +193,9 @@ class Scan {
     if (case_.data == kHugeRows) return normal() * 3e17f;
     // Of scale 2^-10 because of the first element. All others err by as much as a plane can, in one direction: 7.4375 in the coarse plane, 0.4375 in both.
     if (case_.data == kTightRows) return (d == 0 ? 127.0f : 79.4375f + 16.0f * static_cast<float>(random_() % 3)) / 1024.0f;
+    if (case_.data == kEqualRows) return 0.75f - 0.5f * static_cast<float>(d % 3);
+    if (case_.data == kZeroRows) return random_() % 2 == 0 ? 0.0f : -0.0f;
+    if (case_.data == kDenormalRows) return normal() * 1e-42f;
     return normal();
   }
 

@@ -32,8 +32,8 @@ inline std::vector<uint64_t> check_case(const Case& c, const char* kernel) {
 inline void check_variant(const char* kernel, ScanShape shape, const std::vector<int64_t>& queries, int64_t most, unsigned seed) {
   const std::vector<Storage> storages = {Storage::kF32, Storage::kF16, Storage::kInt8};
   const std::vector<int64_t> dims = {1, 31, 32, 33, 77, 384};
-  const std::vector<int64_t> rows = {0, 1, 63, 64, 65, 700, 2047, 2049};
-  const std::vector<int64_t> ks = {1, 10, 32, 33, 256, 4096};
+  const std::vector<int64_t> rows = {0, 1, -2, -1, 63, 64, 65, 2047, 2048, 2049};  // -2, -1: k - 1, k
+  const std::vector<int64_t> ks = {1, 31, 32, 33, 256, 257, 4096};
   const std::vector<int64_t> tiles = {0, 1, 3};
   const std::vector<DeviceLimits> limits = {kLimitsSm80, kLimitsSm120};
   const auto count = [](const auto& list) { return static_cast<int>(list.size()); };
@@ -49,7 +49,7 @@ inline void check_variant(const char* kernel, ScanShape shape, const std::vector
     c.k = pick(ks, 4);
     c.queries = pick(queries, 5);
     const int64_t longest = (c.k > 33 ? most : 4 * most) / c.queries;
-    c.rows = {std::min(pick(rows, 3), longest)};
+    c.rows = {std::min(pick(rows, 3) < 0 ? c.k + pick(rows, 3) + 1 : pick(rows, 3), longest)};
     c.filters = f[6];
     c.ranking = f[7];
     c.data = f[8];
