@@ -9,7 +9,7 @@
 #include "../../csrc/cpu/op_dispatch.hpp"
 #include "../../csrc/cuda/kmeans.cu"
 #include "check.hpp"
-#include "kmeans_data.hpp"
+#include "number_kinds.hpp"
 #include "simt_pairwise.hpp"
 
 using namespace warpmem;

@@ -10,6 +10,7 @@
 #include "../../csrc/cuda/pq.cu"
 #include "../../csrc/cuda/select_k.cu"
 #include "check.hpp"
+#include "number_kinds.hpp"
 #include "simt_pairwise.hpp"
 
 using namespace warpmem;
@@ -17,22 +18,8 @@ using simt::Machine;
 
 namespace {
 
-enum Data { kNormal, kLevels, kEqual, kZero, kDenormal, kNegative, kDataKinds };
-
-std::vector<float> numbers(int data, int64_t n, unsigned seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  std::vector<float> out(static_cast<size_t>(n));
-  for (float& x : out) {
-    x = normal(random);
-    if (data == kLevels) x = static_cast<float>(random() % 3);
-    if (data == kEqual) x = 1.5f;
-    if (data == kZero) x = random() % 2 == 0 ? 0.0f : -0.0f;
-    if (data == kDenormal) x *= 1e-40f;
-    if (data == kNegative) x = -std::fabs(x) * 1e10f;
-  }
-  return out;
-}
+constexpr Data kKinds[] = {kNormal, kLevels, kEqual, kZero, kDenormal, kNegative};
+constexpr int kKindsHere = static_cast<int>(sizeof kKinds / sizeof kKinds[0]);
 
 std::vector<uint8_t> random_codes(int64_t n, int64_t pq_dim, int64_t bits, unsigned seed) {
   std::mt19937 random(seed);
@@ -91,7 +78,7 @@ void check_scans(int64_t bits, const std::vector<int64_t>& pq_dims) {
   const std::vector<int64_t> parts = {0, 1, 2};
   const std::vector<int64_t> chunks = {0, 3};
   const std::vector<DeviceLimits> limits = {kLimitsSm80, kLimitsSm120};
-  const auto cases = simt::pairwise({static_cast<int>(pq_dims.size()), 13, 7, 2, 3, 2, 2, int{kDataKinds}, 2});
+  const auto cases = simt::pairwise({static_cast<int>(pq_dims.size()), 13, 7, 2, 3, 2, 2, kKindsHere, 2});
   const std::string kernel = "pq_scan" + std::to_string(bits);
   unsigned seed = 400;
   for (const std::vector<int>& f : cases) {
@@ -106,7 +93,7 @@ void check_scans(int64_t bits, const std::vector<int64_t>& pq_dims) {
     const std::vector<uint8_t> packed = random_codes(n, pq_dim, bits, ++seed);
     std::vector<uint8_t> blocks(static_cast<size_t>(pq_blocks(n) * pq_dim * pq_group_bytes(bits)));
     pq_interleave_all(pq_dim, bits, packed.data(), n, 1, blocks.data());
-    const std::vector<float> luts = numbers(f[7], q * pq_dim << bits, ++seed);
+    const std::vector<float> luts = numbers(kKinds[f[7]], q * pq_dim << bits, ++seed);
     const int64_t before = Machine::get().launches[kernel];
     const Found got = scan(plan, blocks, luts);
     CHECK_EQ(Machine::get().launches[kernel] - before, 2);
@@ -136,14 +123,14 @@ TEST(encoding_layouts_and_decoding) {
   const std::vector<int64_t> dsubs = {1, 3, 16, 20};
   const std::vector<int64_t> rows = {0, 1, 31, 32, 33, 70};
   unsigned seed = 500;
-  for (const std::vector<int>& f : simt::pairwise({4, 4, 6, 2, int{kDataKinds}})) {
+  for (const std::vector<int>& f : simt::pairwise({4, 4, 6, 2, kKindsHere})) {
     PqShape shape;
     shape.pq_dim = dims[static_cast<size_t>(f[0])];
     shape.dsub = dsubs[static_cast<size_t>(f[1])];
     shape.bits = f[3] == 0 ? 4 : 8;
     const int64_t n = rows[static_cast<size_t>(f[2])];
-    const std::vector<float> x = numbers(f[4], n * shape.dim(), ++seed);
-    const std::vector<float> codebooks = numbers(f[4], shape.pq_dim * shape.entries() * shape.dsub, ++seed);
+    const std::vector<float> x = numbers(kKinds[f[4]], n * shape.dim(), ++seed);
+    const std::vector<float> codebooks = numbers(kKinds[f[4]], shape.pq_dim * shape.entries() * shape.dsub, ++seed);
     const cuda::PqBooks books{codebooks.data(), shape.pq_dim, shape.bits, shape.dsub};
     const int64_t size = pq_code_size(shape.pq_dim, shape.bits);
 

@@ -14,7 +14,7 @@
 #include "../../csrc/cuda/staging.cpp"
 #include "check.hpp"
 #include "fake_device.hpp"
-#include "kmeans_data.hpp"
+#include "number_kinds.hpp"
 #include "simt_pairwise.hpp"
 
 using namespace warpmem;
