@@ -50,10 +50,11 @@ def child(
     seed: int,
     acknowledge: Callable[[bytes], None],
     durability: Literal["sync", "os"] = "sync",
+    memtable_bytes: int = MEMTABLE_BYTES,
 ) -> None:
     """Two threads add single items, keyed items and atomic lists, update and delete, each acknowledged; a
     third writes the index checkpoint again and again."""
-    memory = warpmem.open(path, embedder="hashing", durability=durability, memtable_bytes=MEMTABLE_BYTES)
+    memory = warpmem.open(path, embedder="hashing", durability=durability, memtable_bytes=memtable_bytes)
 
     def keep() -> None:
         while True:

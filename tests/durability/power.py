@@ -266,9 +266,10 @@ def child_that_extracts(path: str, seed: int, acknowledge: Callable[[bytes], Non
 
 
 def child_without_syncs(path: str, seed: int, acknowledge: Callable[[bytes], None]) -> None:
-    """The control: the same, acknowledged when the operating system has it."""
+    """The control: the same, acknowledged when the operating system has it. No table is written meanwhile,
+    for RocksDB syncs tables, and the logs before the newest with them, whatever was asked of a write."""
     _watch(path)
-    memories.child(path, seed, acknowledge, durability="os")
+    memories.child(path, seed, acknowledge, durability="os", memtable_bytes=16 << 20)
 
 
 def lose_power(path: str, rng: random.Random, modes: Sequence[str] = MODES) -> int:
