@@ -219,6 +219,31 @@ def test_seconds_stop_a_run_which_says_so_and_goes_on(clock: FixedClock) -> None
         assert memory.run_jobs(seconds=timedelta(hours=1))[0].done == {}
 
 
+def test_a_job_that_takes_all_the_time_leaves_the_next_run_to_others(
+    memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory.add("a", user_id="ann")
+    left = most = 10**6
+
+    def check(turn: Turn) -> None:
+        nonlocal left
+        if left == 0:
+            raise Stopped
+        left -= 1
+
+    monkeypatch.setattr(Turn, "check", check)
+    jobs = ["forget", "deduplicate"]
+    memory.run_jobs(jobs)
+    left = most
+    memory.run_jobs(jobs[:1])
+    enough = most - left
+    for finished in ([True, False], [False, True]):
+        left = enough
+        reports = memory.run_jobs(jobs)
+        assert [report.job for report in reports] == jobs
+        assert [report.finished for report in reports] == finished
+
+
 class Reading:
     """Stands for the module time: reading an item takes a second, and a model's call as long."""
 

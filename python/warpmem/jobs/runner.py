@@ -99,7 +99,10 @@ class Jobs:
         self._runner = threading.get_ident()
         try:
             turn = Turn(seconds, self._closing)
-            return tuple(self._one(self._jobs[name], turn) for name in chosen)
+            # Who was stopped goes on first: a job that takes all the time would leave none to the others.
+            order = sorted(chosen, key=lambda name: self._tools.log.kept(_place(name)) is None)
+            reports = {name: self._one(self._jobs[name], turn) for name in order}
+            return tuple(reports[name] for name in chosen)
         finally:
             self._runner = 0
             self._running.release()
@@ -149,7 +152,7 @@ class Jobs:
         )  # fmt: skip
 
     def _load(self, name: str) -> JobState:
-        payload = self._tools.log.kept(KEY + name.encode("ascii"))
+        payload = self._tools.log.kept(_place(name))
         if payload is None:
             return JobState(0, {})
         try:
@@ -160,7 +163,7 @@ class Jobs:
     def _save(self, name: str, state: JobState | None) -> None:
         """A loss of it costs no more than looking at some owners again."""
         payload = None if state is None else msgspec.msgpack.encode(state)
-        key = KEY + name.encode("ascii")
+        key = _place(name)
         if payload != self._tools.log.kept(key):
             self._tools.log.transact(lambda transaction: transaction.keep(key, payload), "os")
 
@@ -221,6 +224,11 @@ class Jobs:
         if self._runner != threading.get_ident():
             with self._running:
                 pass
+
+
+def _place(name: str) -> bytes:
+    """Where the log keeps the place of a job that was stopped."""
+    return KEY + name.encode("ascii")
 
 
 def _end(closing: threading.Event, thread: threading.Thread) -> None:

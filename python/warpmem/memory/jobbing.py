@@ -51,8 +51,8 @@ class Jobbing:
 
         seconds: stop after that time, between two changes; an owner who was begun with gets his first one all
         the same, and what a model is asked for a change belongs to it. What was stopped, or killed, goes on
-        at the owner it was at when it is called again, to the same end. Raises InputError, Conflict while
-        jobs run, StoreReadOnly, DiskFull.
+        at the owner it was at when it is called again, before the other jobs, to the same end. Raises
+        InputError, Conflict while jobs run, StoreReadOnly, DiskFull.
         """
         self._check_open()
         if names is not None and (isinstance(names, str) or not isinstance(names, Sequence)):
