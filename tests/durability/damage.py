@@ -178,11 +178,13 @@ class Case(NamedTuple):
     lost: int
 
 
-def run_case(template: Path, folder: Path, file_kind: str, kind: str, seed: int) -> Case | None:
-    """Damage a copy of `template` in `folder`; AssertionError when it goes unnoticed or repair fails. None
-    when there was nothing to damage."""
+def run_case(
+    template: Path, folder: Path, file_kind: str, kind: str, seed: int, expected: Contents | None = None
+) -> Case | None:
+    """Damage a copy of `template`, which holds what is `expected`, in `folder`; AssertionError when it goes
+    unnoticed or repair fails. None when there was nothing to damage."""
     rng = random.Random(f"{file_kind} {kind} {seed}")
-    expected = read_contents(template)
+    expected = expected or read_contents(template)
     store, repaired = folder / "damaged", folder / "repaired"
     for left in (store, repaired):
         shutil.rmtree(left, ignore_errors=True)
@@ -279,8 +281,9 @@ def run_many(
 ) -> Counter[str]:
     """`count` cases of one kind of damage to one kind of file; how often each outcome was."""
     outcomes: Counter[str] = Counter()
+    expected = read_contents(template)
     for n in range(count):
-        case = run_case(template, folder, file_kind, kind, seed + n)
+        case = run_case(template, folder, file_kind, kind, seed + n, expected)
         if case is not None:
             outcomes[case.outcome] += 1
             outcomes["lost versions"] += case.lost
