@@ -30,18 +30,18 @@ constexpr int kWarpSize = 32;
 constexpr uint32_t kFullMask = 0xffffffffu;
 
 // Places -----------------------------------------------------------------------------------------------------------------------------------------
-inline int thread_index() { return Machine::get().thread_index(); }
-inline int block_threads() { return Machine::get().threads(); }
-inline int64_t block_index() { return Machine::get().block_index(); }
-inline int64_t grid_blocks() { return Machine::get().blocks(); }
-inline int lane_index() { return Machine::get().lane(); }
-inline int warp_index() { return Machine::get().thread_index() / kWarpSize; }
+SIMT_SMALL int thread_index() { return Machine::get().thread_index(); }
+SIMT_SMALL int block_threads() { return Machine::get().threads(); }
+SIMT_SMALL int64_t block_index() { return Machine::get().block_index(); }
+SIMT_SMALL int64_t grid_blocks() { return Machine::get().blocks(); }
+SIMT_SMALL int lane_index() { return Machine::get().lane(); }
+SIMT_SMALL int warp_index() { return Machine::get().thread_index() / kWarpSize; }
 
 // Collectives of a warp --------------------------------------------------------------------------------------------------------------------------
 namespace detail {
 
 template <typename T>
-uint64_t to_bits(T value) {
+SIMT_SMALL uint64_t to_bits(T value) {
   static_assert(sizeof(T) <= 8 && std::is_trivially_copyable_v<T>);
   uint64_t bits = 0;
   std::memcpy(&bits, &value, sizeof value);
@@ -49,111 +49,117 @@ uint64_t to_bits(T value) {
 }
 
 template <typename T>
-T from_bits(uint64_t bits) {
+SIMT_SMALL T from_bits(uint64_t bits) {
   T value;
   std::memcpy(&value, &bits, sizeof value);
   return value;
 }
 
-// Calls f(lane) for each lane of the mask.
-template <typename F>
-void each_lane(uint32_t mask, const F& f) {
-  for (uint32_t rest = mask; rest != 0; rest &= rest - 1) f(__builtin_ctz(rest));
-}
-
 template <typename T>
-T shuffle(T value, int source, uint32_t mask, const char* file, int line) {
+SIMT_ENGINE T shuffle(T value, int source, uint32_t mask, const char* file, int line) {
   Machine& m = Machine::get();
   const simt::Site site{file, line};
-  if ((mask >> (source & 31) & 1) == 0) {
-    m.fail("shuffle at %s reads lane %d, which is not in mask %08x", Machine::where(site).c_str(), source & 31, mask);
-  }
-  return from_bits<T>(m.collective(Op::kShuffle, mask, site, to_bits(value), static_cast<uint64_t>(source & 31), [&] {
-    each_lane(mask, [&](int lane) {
-      simt::Thread& t = m.lane_of_warp(lane);
-      t.out = m.lane_of_warp(static_cast<int>(t.more)).in;
-    });
-  }));
+  if ((mask >> (source & 31) & 1) == 0) m.outside(site, source & 31, mask);
+  return from_bits<T>(
+      m.collective(Op::kShuffle, mask, site, to_bits(value), static_cast<uint64_t>(source & 31), [&]() SIMT_ENGINE {
+        simt::Thread* const lanes = m.lanes();
+        for (uint32_t rest = mask; rest != 0; rest &= rest - 1) {
+          simt::Thread& t = lanes[__builtin_ctz(rest)];
+          t.out = lanes[t.more].in;
+        }
+      }));
 }
 
-// All lanes of the mask get f(all operands so far, next operand).
+// All lanes of the mask get f(all operands so far, next operand, its lane).
 template <typename F>
-uint64_t fold(Op op, uint32_t mask, uint64_t in, const char* file, int line, uint64_t start, const F& f) {
+SIMT_ENGINE uint64_t fold(Op op, uint32_t mask, uint64_t in, const char* file, int line, uint64_t start, const F& f) {
   Machine& m = Machine::get();
-  return m.collective(op, mask, simt::Site{file, line}, in, 0, [&] {
+  return m.collective(op, mask, simt::Site{file, line}, in, 0, [&]() SIMT_ENGINE {
+    simt::Thread* const lanes = m.lanes();
     uint64_t total = start;
-    each_lane(mask, [&](int lane) { total = f(total, m.lane_of_warp(lane).in, lane); });
-    each_lane(mask, [&](int lane) { m.lane_of_warp(lane).out = total; });
+    for (uint32_t rest = mask; rest != 0; rest &= rest - 1) {
+      const int lane = __builtin_ctz(rest);
+      total = f(total, lanes[lane].in, lane);
+    }
+    for (uint32_t rest = mask; rest != 0; rest &= rest - 1) lanes[__builtin_ctz(rest)].out = total;
   });
 }
 
 }  // namespace detail
 
 template <typename T>
-T shuffle(T value, int source, uint32_t mask = kFullMask, SIMT_SITE) {
+SIMT_SMALL T shuffle(T value, int source, uint32_t mask = kFullMask, SIMT_SITE) {
   return detail::shuffle(value, source, mask, file, line);
 }
 template <typename T>
-T shuffle_xor(T value, int lanes, uint32_t mask = kFullMask, SIMT_SITE) {
+SIMT_SMALL T shuffle_xor(T value, int lanes, uint32_t mask = kFullMask, SIMT_SITE) {
   return detail::shuffle(value, lane_index() ^ lanes, mask, file, line);
 }
 template <typename T>
-T shuffle_up(T value, int delta, uint32_t mask = kFullMask, SIMT_SITE) {
+SIMT_SMALL T shuffle_up(T value, int delta, uint32_t mask = kFullMask, SIMT_SITE) {
   return detail::shuffle(value, lane_index() < delta ? lane_index() : lane_index() - delta, mask, file, line);
 }
 template <typename T>
-T shuffle_down(T value, int delta, uint32_t mask = kFullMask, SIMT_SITE) {
+SIMT_SMALL T shuffle_down(T value, int delta, uint32_t mask = kFullMask, SIMT_SITE) {
   return detail::shuffle(value, lane_index() + delta > 31 ? lane_index() : lane_index() + delta, mask, file, line);
 }
 
-inline uint32_t ballot(bool predicate, uint32_t mask = kFullMask, SIMT_SITE) {
+SIMT_SMALL uint32_t ballot(bool predicate, uint32_t mask = kFullMask, SIMT_SITE) {
   return static_cast<uint32_t>(detail::fold(Op::kBallot, mask, predicate ? 1 : 0, file, line, 0,
-                                            [](uint64_t all, uint64_t one, int lane) { return all | one << lane; }));
+                                            [](uint64_t all, uint64_t one, int lane) SIMT_ENGINE { return all | one << lane; }));
 }
-inline bool any_lane(bool predicate, uint32_t mask = kFullMask, SIMT_SITE) { return ballot(predicate, mask, file, line) != 0; }
-inline bool all_lanes(bool predicate, uint32_t mask = kFullMask, SIMT_SITE) {
+SIMT_SMALL bool any_lane(bool predicate, uint32_t mask = kFullMask, SIMT_SITE) {
+  return ballot(predicate, mask, file, line) != 0;
+}
+SIMT_SMALL bool all_lanes(bool predicate, uint32_t mask = kFullMask, SIMT_SITE) {
   return ballot(predicate, mask, file, line) == mask;
 }
 
-inline uint32_t match_any(uint32_t value, uint32_t mask = kFullMask, SIMT_SITE) {
+SIMT_ENGINE inline uint32_t match_any(uint32_t value, uint32_t mask = kFullMask, SIMT_SITE) {
   Machine& m = Machine::get();
-  return static_cast<uint32_t>(m.collective(Op::kMatch, mask, simt::Site{file, line}, value, 0, [&] {
-    detail::each_lane(mask, [&](int lane) {
-      simt::Thread& t = m.lane_of_warp(lane);
+  return static_cast<uint32_t>(m.collective(Op::kMatch, mask, simt::Site{file, line}, value, 0, [&]() SIMT_ENGINE {
+    simt::Thread* const lanes = m.lanes();
+    for (uint32_t rest = mask; rest != 0; rest &= rest - 1) {
+      simt::Thread& t = lanes[__builtin_ctz(rest)];
       t.out = 0;
-      detail::each_lane(mask, [&](int other) { t.out |= uint64_t{m.lane_of_warp(other).in == t.in} << other; });
-    });
+      for (uint32_t others = mask; others != 0; others &= others - 1) {
+        const int other = __builtin_ctz(others);
+        t.out |= uint64_t{lanes[other].in == t.in} << other;
+      }
+    }
   }));
 }
 
-inline uint32_t reduce_add(uint32_t value, uint32_t mask = kFullMask, SIMT_SITE) {
-  return static_cast<uint32_t>(
-      detail::fold(Op::kReduce, mask, value, file, line, 0, [](uint64_t all, uint64_t one, int) { return all + one; }));
-}
-inline uint32_t reduce_max(uint32_t value, uint32_t mask = kFullMask, SIMT_SITE) {
+SIMT_SMALL uint32_t reduce_add(uint32_t value, uint32_t mask = kFullMask, SIMT_SITE) {
   return static_cast<uint32_t>(detail::fold(Op::kReduce, mask, value, file, line, 0,
-                                            [](uint64_t all, uint64_t one, int) { return all < one ? one : all; }));
+                                            [](uint64_t all, uint64_t one, int) SIMT_ENGINE { return all + one; }));
 }
-inline uint32_t reduce_min(uint32_t value, uint32_t mask = kFullMask, SIMT_SITE) {
+SIMT_SMALL uint32_t reduce_max(uint32_t value, uint32_t mask = kFullMask, SIMT_SITE) {
+  return static_cast<uint32_t>(detail::fold(Op::kReduce, mask, value, file, line, 0,
+                                            [](uint64_t all, uint64_t one, int) SIMT_ENGINE { return all < one ? one : all; }));
+}
+SIMT_SMALL uint32_t reduce_min(uint32_t value, uint32_t mask = kFullMask, SIMT_SITE) {
   return static_cast<uint32_t>(detail::fold(Op::kReduce, mask, value, file, line, UINT64_MAX,
-                                            [](uint64_t all, uint64_t one, int) { return all < one ? all : one; }));
+                                            [](uint64_t all, uint64_t one, int) SIMT_ENGINE { return all < one ? all : one; }));
 }
 
-inline void sync_warp(uint32_t mask = kFullMask, SIMT_SITE) {
-  Machine::get().collective(Op::kSyncWarp, mask, simt::Site{file, line}, 0, 0, [] {});
+SIMT_SMALL void sync_warp(uint32_t mask = kFullMask, SIMT_SITE) {
+  Machine::get().collective(Op::kSyncWarp, mask, simt::Site{file, line}, 0, 0, []() SIMT_ENGINE {});
 }
 
 // Barriers and fences ----------------------------------------------------------------------------------------------------------------------------
-inline void sync_threads(SIMT_SITE) { Machine::get().barrier(false, simt::Site{file, line}); }
-inline int sync_threads_count(bool predicate, SIMT_SITE) { return Machine::get().barrier(predicate, simt::Site{file, line}); }
-inline bool sync_threads_or(bool predicate, SIMT_SITE) { return Machine::get().barrier(predicate, simt::Site{file, line}) != 0; }
+SIMT_SMALL void sync_threads(SIMT_SITE) { Machine::get().barrier(false, simt::Site{file, line}); }
+SIMT_SMALL int sync_threads_count(bool predicate, SIMT_SITE) { return Machine::get().barrier(predicate, simt::Site{file, line}); }
+SIMT_SMALL bool sync_threads_or(bool predicate, SIMT_SITE) {
+  return Machine::get().barrier(predicate, simt::Site{file, line}) != 0;
+}
 inline void fence_block() {}
 inline void fence_device() {}
 
 // Bits -------------------------------------------------------------------------------------------------------------------------------------------
-inline int count_bits(uint32_t bits) { return __builtin_popcount(bits); }
-inline int lowest_bit(uint32_t bits) { return __builtin_ctz(bits); }
-inline int highest_bit(uint32_t bits) { return 31 - __builtin_clz(bits); }
+SIMT_SMALL int count_bits(uint32_t bits) { return __builtin_popcount(bits); }
+SIMT_SMALL int lowest_bit(uint32_t bits) { return __builtin_ctz(bits); }
+SIMT_SMALL int highest_bit(uint32_t bits) { return 31 - __builtin_clz(bits); }
 
 // Atomics ----------------------------------------------------------------------------------------------------------------------------------------
 template <typename T>
@@ -223,8 +229,8 @@ inline Bytes16 load_16(const void* from) {
 template <typename T>
 class Shared {
  public:
-  Shared(T* data, int64_t count) : data_(data), count_(count) {}
-  T& operator[](int64_t i) const {
+  SIMT_SMALL Shared(T* data, int64_t count) : data_(data), count_(count) {}
+  SIMT_SMALL T& operator[](int64_t i) const {
     if (static_cast<uint64_t>(i) >= static_cast<uint64_t>(count_)) {
       Machine::get().fail("shared memory: index %lld of an array of %lld elements of %zu bytes", static_cast<long long>(i),
                           static_cast<long long>(count_), sizeof(T));
@@ -238,7 +244,7 @@ class Shared {
 };
 
 template <typename T>
-Shared<T> shared_array(int64_t offset, int64_t count) {
+SIMT_ENGINE Shared<T> shared_array(int64_t offset, int64_t count) {
   Machine& m = Machine::get();
   const auto size = static_cast<int64_t>(sizeof(T));
   if (offset < 0 || count < 0 || offset + count * size > m.shared_bytes()) {
@@ -275,7 +281,7 @@ void copy_async_wait() {
 }
 
 // Arithmetic -------------------------------------------------------------------------------------------------------------------------------------
-inline float fma_or_not(float a, float b, float c) { return a * b + c; }
+SIMT_SMALL float fma_or_not(float a, float b, float c) { return a * b + c; }
 
 inline int32_t dp4a(uint32_t a, uint32_t b, int32_t c) {
   for (int i = 0; i < 32; i += 8) c += static_cast<int8_t>(a >> i) * static_cast<int8_t>(b >> i);
@@ -289,12 +295,12 @@ inline uint32_t dp4a_unsigned(uint32_t a, uint32_t b, uint32_t c) {
 namespace detail {
 
 struct MmaOperands {
-  void* d;
   const uint32_t* a;
   const uint32_t* b;
+  float product[4];
 };
 
-inline float from_bf16(uint32_t bits) { return from_bits<float>(bits << 16); }
+SIMT_SMALL float from_bf16(uint32_t bits) { return from_bits<float>(bits << 16); }
 
 inline float from_f16(uint32_t half) {
   const int exponent = static_cast<int>(half >> 10 & 31);
@@ -308,41 +314,50 @@ inline float from_f16(uint32_t half) {
 // D (16, 8) += A (16, K) B (K, 8). With g = lane / 4 and t = lane % 4, and P elements to a register (K = 8 P):
 //   a[i]   row g + 8 (i % 2), columns t P + 4 P (i / 2) ...       b[i]   column g, rows t P + 4 P i ...
 //   d[i]   row g + 8 (i / 2), column 2 t + i % 2
+// float holds the sums of 32 products of bytes exactly.
 template <int kPer, typename Sum, typename Element>
-void mma(void* d, const uint32_t* a, const uint32_t* b, const char* file, int line, const Element& element) {
+void mma(Sum* d, const uint32_t* a, const uint32_t* b, const char* file, int line, const Element& element) {
   Machine& m = Machine::get();
-  MmaOperands own{d, a, b};
-  m.collective(Op::kMma, kFullMask, simt::Site{file, line}, reinterpret_cast<uintptr_t>(&own), kPer, [&] {
+  MmaOperands own{a, b, {}};
+  m.collective(Op::kMma, kFullMask, simt::Site{file, line}, reinterpret_cast<uintptr_t>(&own), kPer, [&]() SIMT_ENGINE {
     constexpr int kDepth = 8 * kPer;
-    Sum rows[16][kDepth];
-    Sum columns[8][kDepth];
+    typedef float Row __attribute__((vector_size(32)));
+    float rows[16][kDepth];
+    Row columns[kDepth];
     for (int lane = 0; lane < 32; ++lane) {
-      const auto* const operands = reinterpret_cast<const MmaOperands*>(m.lane_of_warp(lane).in);
+      const auto* const operands = reinterpret_cast<const MmaOperands*>(m.lanes()[lane].in);
       for (int p = 0; p < kPer; ++p) {
         const int at = lane % 4 * kPer + p;
         for (int i = 0; i < 4; ++i) rows[lane / 4 + 8 * (i % 2)][at + 4 * kPer * (i / 2)] = element(operands->a[i], p);
-        for (int i = 0; i < 2; ++i) columns[lane / 4][at + 4 * kPer * i] = element(operands->b[i], p);
+        for (int i = 0; i < 2; ++i) columns[at + 4 * kPer * i][lane / 4] = element(operands->b[i], p);
       }
     }
-    for (int lane = 0; lane < 32; ++lane) {
-      Sum* const to = static_cast<Sum*>(reinterpret_cast<const MmaOperands*>(m.lane_of_warp(lane).in)->d);
-      for (int i = 0; i < 4; ++i) {
-        for (int k = 0; k < kDepth; ++k) to[i] += rows[lane / 4 + 8 * (i / 2)][k] * columns[lane % 4 * 2 + i % 2][k];
+    for (int row = 0; row < 16; ++row) {
+      Row sums{};
+      for (int k = 0; k < kDepth; ++k) sums += rows[row][k] * columns[k];
+      for (int column = 0; column < 8; ++column) {
+        auto* const owner = reinterpret_cast<MmaOperands*>(m.lanes()[row % 8 * 4 + column / 2].in);
+        owner->product[row / 8 * 2 + column % 2] = sums[column];
       }
     }
   });
+  for (int i = 0; i < 4; ++i) d[i] += static_cast<Sum>(own.product[i]);
 }
 
 }  // namespace detail
 
 inline void mma_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], SIMT_SITE) {
-  detail::mma<2, float>(d, a, b, file, line, [](uint32_t word, int p) { return detail::from_bf16(word >> 16 * p & 0xffffu); });
+  detail::mma<2, float>(d, a, b, file, line,
+                        [](uint32_t word, int p) SIMT_ENGINE { return detail::from_bf16(word >> 16 * p & 0xffffu); });
 }
 inline void mma_f16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], SIMT_SITE) {
-  detail::mma<2, float>(d, a, b, file, line, [](uint32_t word, int p) { return detail::from_f16(word >> 16 * p & 0xffffu); });
+  detail::mma<2, float>(d, a, b, file, line,
+                        [](uint32_t word, int p) SIMT_ENGINE { return detail::from_f16(word >> 16 * p & 0xffffu); });
 }
 inline void mma_s8(int32_t (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], SIMT_SITE) {
-  detail::mma<4, int32_t>(d, a, b, file, line, [](uint32_t word, int p) { return static_cast<int8_t>(word >> 8 * p); });
+  detail::mma<4, int32_t>(d, a, b, file, line, [](uint32_t word, int p) SIMT_ENGINE {
+    return static_cast<float>(static_cast<int8_t>(word >> 8 * p));
+  });
 }
 
 }  // namespace warpmem::cuda

@@ -11,7 +11,6 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <cstdarg>
 #include <cstdint>
 #include <cstdio>
@@ -43,7 +42,7 @@ struct Settings {
 struct Site {
   const char* file = "";
   int line = 0;
-  bool operator==(const Site& other) const {
+  SIMT_SMALL bool operator==(const Site& other) const {
     return line == other.line && (file == other.file || std::strcmp(file, other.file) == 0);
   }
 };
@@ -55,14 +54,22 @@ inline const char* name_of(Op op) {
   return kNames[static_cast<int>(op)];
 }
 
-struct Thread {
+// On x86-64 one line of the cache.
+struct alignas(64) Thread {
   Fiber fiber;
-  Op op = Op::kExited;
-  uint32_t mask = 0;
-  Site site;
   uint64_t in = 0;    // operand of the collective
   uint64_t more = 0;  // second operand
   uint64_t out = 0;   // its result, written by the last to arrive
+  Site site;          // where it waits, or waited last; so are mask and op
+  uint32_t mask = 0;
+  Op op = Op::kExited;
+};
+
+struct Warp {
+  uint32_t ready = 0;    // lanes that can run
+  uint32_t waiting = 0;  // lanes that wait in a collective
+  int first = 0;         // the lane that waits longest
+  bool mixed = false;    // whether any of them waits for something else than the first
 };
 
 struct Copy {
@@ -90,13 +97,13 @@ class Machine {
   }
 
   // What a running kernel asks -------------------------------------------------------------------------------------------------------------------
-  int thread_index() const { return current_; }
-  int threads() const { return n_threads_; }
-  int64_t block_index() const { return block_; }
-  int64_t blocks() const { return n_blocks_; }
-  int lane() const { return current_ % kWarp; }
-  Thread& thread() { return threads_[static_cast<size_t>(current_)]; }
-  Thread& lane_of_warp(int lane) { return threads_[static_cast<size_t>(current_ / kWarp * kWarp + lane)]; }
+  SIMT_SMALL int thread_index() const { return current_; }
+  SIMT_SMALL int threads() const { return n_threads_; }
+  SIMT_SMALL int64_t block_index() const { return block_; }
+  SIMT_SMALL int64_t blocks() const { return n_blocks_; }
+  SIMT_SMALL int lane() const { return current_ % kWarp; }
+  SIMT_SMALL Thread& thread() { return threads_[current_]; }
+  SIMT_SMALL Thread* lanes() { return threads_ + current_ / kWarp * kWarp; }  // of the running thread's warp
   unsigned char* shared() { return shared_; }
   int64_t shared_bytes() const { return shared_bytes_; }
   std::vector<Copy>& copies() { return copies_[static_cast<size_t>(current_)]; }
@@ -104,18 +111,24 @@ class Machine {
 
   // Meets the lanes of `mask`; the last to arrive runs complete(), which writes `out` of each of them.
   template <typename Complete>
-  uint64_t collective(Op op, uint32_t mask, Site site, uint64_t in, uint64_t more, const Complete& complete) {
+  SIMT_ENGINE uint64_t collective(Op op, uint32_t mask, Site site, uint64_t in, uint64_t more, const Complete& complete) {
     Thread& self = thread();
     const uint32_t bit = uint32_t{1} << lane();
-    if ((mask & bit) == 0) fail("%s at %s with mask %08x, which leaves out the caller", name_of(op), where(site).c_str(), mask);
+    if ((mask & bit) == 0) left_out(op, mask, site);
     self.op = op;
     self.mask = mask;
     self.site = site;
     self.in = in;
     self.more = more;
-    uint32_t& waiting = waiting_[static_cast<size_t>(current_ / kWarp)];
-    waiting |= bit;
-    if ((waiting & mask) == mask && all_agree(self)) {
+    Warp& warp = warps_[current_ / kWarp];
+    if (warp.waiting == 0) {
+      warp.first = lane();
+      warp.mixed = false;
+    } else if (!warp.mixed) {
+      warp.mixed = !same_group(self, lanes()[warp.first]);
+    }
+    warp.waiting |= bit;
+    if ((warp.waiting & mask) == mask && (!warp.mixed || all_agree(self))) {
       complete();
       release(current_ / kWarp, mask);
     } else {
@@ -125,18 +138,18 @@ class Machine {
   }
 
   // Meets the whole block; returns how many threads brought `predicate`.
-  int barrier(bool predicate, Site site) {
+  SIMT_ENGINE int barrier(bool predicate, Site site) {
     Thread& self = thread();
     self.op = Op::kBarrier;
     self.site = site;
+    if (arrived_ == 0) {
+      first_arrived_ = current_;
+    } else if (!(site == threads_[first_arrived_].site)) {
+      diverged(site);
+    }
     const int phase = phase_;
     tally_[phase] += predicate ? 1 : 0;
     if (++arrived_ == n_threads_) {
-      for (int i = 0; i < n_threads_; ++i) {
-        const Thread& other = threads_[static_cast<size_t>(i)];
-        if (other.site == site) continue;
-        fail("divergent barrier: this thread is at %s, thread %d at %s", where(site).c_str(), i, where(other.site).c_str());
-      }
       arrived_ = 0;
       phase_ = 1 - phase;
       tally_[phase_] = 0;
@@ -161,6 +174,10 @@ class Machine {
     __builtin_unreachable();
   }
 
+  [[noreturn]] SIMT_APART void outside(Site site, int lane, uint32_t mask) {
+    fail("shuffle at %s reads lane %d, which is not in mask %08x", where(site).c_str(), lane, mask);
+  }
+
   std::string place() const {
     return kernel_ + ", block " + std::to_string(block_) + ", thread " + std::to_string(current_) + ": ";
   }
@@ -179,7 +196,7 @@ class Machine {
   }
 
  private:
-  Machine() : stacks_(kMaxThreads), threads_(kMaxThreads), copies_(kMaxThreads), copy_groups_(kMaxThreads) {
+  Machine() : stacks_(kMaxThreads), copies_(kMaxThreads), copy_groups_(kMaxThreads) {
 #if defined(SIMT_ASAN)
     __sanitizer_set_death_callback([] {
       if (get().current_ >= 0) std::fprintf(stderr, "in the emulated %s\n", get().place().c_str());
@@ -193,59 +210,70 @@ class Machine {
     return n == kWarp ? ~uint32_t{0} : (uint32_t{1} << n) - 1;
   }
 
-  bool all_agree(const Thread& self) {
+  SIMT_ENGINE static bool same_group(const Thread& a, const Thread& b) {
+    return a.op == b.op && a.mask == b.mask && a.site == b.site;
+  }
+
+  SIMT_ENGINE bool all_agree(const Thread& self) {
     for (uint32_t rest = self.mask; rest != 0; rest &= rest - 1) {
-      const Thread& other = lane_of_warp(__builtin_ctz(rest));
-      if (other.op != self.op || other.mask != self.mask || !(other.site == self.site)) return false;
+      if (!same_group(lanes()[__builtin_ctz(rest)], self)) return false;
     }
     return true;
   }
 
-  void release(int warp, uint32_t mask) {
-    waiting_[static_cast<size_t>(warp)] &= ~mask;
-    ready_[static_cast<size_t>(warp)] |= mask;
+  SIMT_SMALL void release(int warp, uint32_t mask) {
+    warps_[warp].waiting &= ~mask;
+    warps_[warp].ready |= mask;
     ready_warps_ |= uint32_t{1} << warp;
-    for (uint32_t rest = mask; rest != 0; rest &= rest - 1)
-      threads_[static_cast<size_t>(warp * kWarp + __builtin_ctz(rest))].op = Op::kRunning;
   }
 
   // Takes the running thread off the ready lists and runs another; returns when it is ready again.
-  void wait() {
+  SIMT_SMALL void wait() {
     const int next = next_after(current_);
     if (next < 0) stuck();
     hand_over(next);
   }
 
-  int next_after(int thread) {
+  SIMT_SMALL int next_after(int thread) {
     const int warp = thread / kWarp;
-    uint32_t& ready = ready_[static_cast<size_t>(warp)];
+    uint32_t& ready = warps_[warp].ready;
     ready &= ~(uint32_t{1} << thread % kWarp);
     if (ready != 0) return warp * kWarp + pick(ready);
     ready_warps_ &= ~(uint32_t{1} << warp);
     if (ready_warps_ == 0) return -1;
     const int other = pick(ready_warps_);
-    return other * kWarp + pick(ready_[static_cast<size_t>(other)]);
+    return other * kWarp + pick(warps_[other].ready);
   }
 
-  int pick(uint32_t bits) const { return settings.reverse ? 31 - __builtin_clz(bits) : __builtin_ctz(bits); }
+  // Reports apart from the functions that make them, whose frames are small so that a switch touches little memory.
+  [[noreturn]] SIMT_APART void left_out(Op op, uint32_t mask, Site site) {
+    fail("%s at %s with mask %08x, which leaves out the caller", name_of(op), where(site).c_str(), mask);
+  }
+  [[noreturn]] SIMT_APART void diverged(Site site) {
+    fail("divergent barrier: this thread is at %s, thread %d at %s", where(site).c_str(), first_arrived_,
+         where(threads_[first_arrived_].site).c_str());
+  }
 
-  void hand_over(int next) {
+  SIMT_SMALL int pick(uint32_t bits) const { return settings.reverse ? 31 - __builtin_clz(bits) : __builtin_ctz(bits); }
+
+  SIMT_SMALL void hand_over(int next) {
     Fiber& from = thread().fiber;
     current_ = next;
     ++switches;
-    switch_fiber(from, threads_[static_cast<size_t>(next)].fiber);
+    prefetch(threads_[(next + (settings.reverse ? -1 : 1)) & (kMaxThreads - 1)].fiber);  // which most likely follows
+    switch_fiber(from, threads_[next].fiber);
   }
 
   // Nobody can run. The running thread, or if it is through, the first that waits, is the one that is reported.
-  [[noreturn]] void stuck() {
+  [[noreturn]] SIMT_APART void stuck() {
     if (thread().op == Op::kExited) {
-      for (current_ = 0; threads_[static_cast<size_t>(current_)].op == Op::kExited;) ++current_;
+      for (current_ = 0; threads_[current_].op == Op::kExited;) ++current_;
     }
     const Thread self = thread();
     const bool block_wide = self.op == Op::kBarrier;
     int other = -1;
     for (int i = 0; i < n_threads_ && other < 0; ++i) {
-      const Thread& candidate = threads_[static_cast<size_t>(i)];
+      const Thread& candidate = threads_[i];
       const bool same_warp = i / kWarp == current_ / kWarp;
       if (!block_wide && !(same_warp && (self.mask >> i % kWarp & 1) != 0)) continue;
       const bool agrees = candidate.op == self.op && candidate.site == self.site && (block_wide || candidate.mask == self.mask);
@@ -255,7 +283,7 @@ class Machine {
       fail("%s at %s with mask %08x, but the warp has lanes %08x only", name_of(self.op), where(self.site).c_str(), self.mask,
            lanes_of(current_ / kWarp));
     }
-    const Thread& absent = threads_[static_cast<size_t>(other)];
+    const Thread& absent = threads_[other];
     Text does{"has exited"};
     if (absent.op == Op::kBarrier) {
       std::snprintf(does.text, sizeof does.text, "waits in barrier at %.120s", where(absent.site).c_str());
@@ -271,20 +299,18 @@ class Machine {
   // The life of a fiber: one thread after another, of one block after another.
   static void fiber_main() {
     Machine& machine = get();
-    fiber_started(machine.main_);
     for (;;) {
       machine.call_(machine.body_);
       machine.thread_exits();
     }
   }
 
-  void thread_exits() {
+  SIMT_ENGINE void thread_exits() {
     thread().op = Op::kExited;
     const int next = next_after(current_);
     if (next >= 0) {
       hand_over(next);
-    } else if (std::all_of(threads_.begin(), threads_.begin() + n_threads_,
-                           [](const Thread& t) { return t.op == Op::kExited; })) {
+    } else if (std::all_of(threads_, threads_ + n_threads_, [](const Thread& t) { return t.op == Op::kExited; })) {
       switch_fiber(thread().fiber, main_);
     } else {
       stuck();
@@ -306,7 +332,7 @@ class Machine {
     if (broken_) prepared_ = 0;
     broken_ = false;
     for (; prepared_ < threads; ++prepared_)
-      stacks_.prepare(static_cast<size_t>(prepared_), threads_[static_cast<size_t>(prepared_)].fiber, &fiber_main);
+      stacks_.prepare(static_cast<size_t>(prepared_), threads_[prepared_].fiber, &fiber_main);
     std::unique_ptr<unsigned char[]> memory(new unsigned char[static_cast<size_t>(shared_bytes) + 2 * kGuardBytes]);
     shared_ = memory.get() + kGuardBytes;
     for (int64_t b = 0; b < blocks; ++b) run_block(settings.reverse ? blocks - 1 - b : b);
@@ -322,17 +348,20 @@ class Machine {
     arrived_ = 0;
     tally_[0] = tally_[1] = 0;
     for (int w = 0; w < n_warps(); ++w) {
-      waiting_[static_cast<size_t>(w)] = 0;
+      warps_[w] = Warp{};
       release(w, lanes_of(w));
     }
     for (int i = 0; i < n_threads_; ++i) {
+      threads_[i].op = Op::kRunning;
       copies_[static_cast<size_t>(i)].clear();
       copy_groups_[static_cast<size_t>(i)].clear();
     }
     if (n_warps() < 32) ready_warps_ = (uint32_t{1} << n_warps()) - 1;
     current_ = settings.reverse ? n_threads_ - 1 : 0;
     ++switches;
+    stacks_.enter();
     switch_fiber(main_, thread().fiber);
+    stacks_.leave();
     set_guards(false);
     if (broken_) throw_error();
     const auto is_guard = [](unsigned char byte) { return byte == kGuard; };
@@ -365,16 +394,16 @@ class Machine {
 
   Stacks stacks_;
   Fiber main_;
-  std::vector<Thread> threads_;
+  Thread threads_[kMaxThreads];
   std::vector<std::vector<Copy>> copies_;  // asynchronous copies that were not waited for
   std::vector<std::vector<size_t>> copy_groups_;
-  std::array<uint32_t, 32> ready_{};
-  std::array<uint32_t, 32> waiting_{};
+  Warp warps_[kMaxThreads / kWarp];
   uint32_t ready_warps_ = 0;
   int current_ = -1;
   int n_threads_ = 0;
   int prepared_ = 0;
   int arrived_ = 0;
+  int first_arrived_ = 0;  // the thread that waits longest in the barrier
   int phase_ = 0;
   int tally_[2] = {0, 0};
   int64_t block_ = 0;

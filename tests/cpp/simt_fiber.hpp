@@ -1,7 +1,8 @@
 // Fibers for the SIMT emulator (simt.hpp): stacks of one operating-system thread that hand the processor to one another.
 //
 // On x86-64 a switch saves what the compiler keeps in registers and exchanges the stack pointer: a few nanoseconds. Elsewhere ucontext does it, with
-// a system call for the signal mask. AddressSanitizer is told of every switch, so that its idea of the stack follows.
+// a system call for the signal mask. To AddressSanitizer all stacks together are one, on which it is told that the thread is while a kernel runs: telling
+// it of every switch takes longer than the switch. Its fake stacks (detect_stack_use_after_return) would have to know more; they are off by default.
 #pragma once
 
 #include <sys/mman.h>
@@ -34,11 +35,15 @@
 
 namespace simt {
 
+// A function of the emulator itself: what it does to its own memory, some hundred times for each line of a kernel, no sanitizer looks into. Memory that
+// a kernel names (operator[] of Shared, copies, atomics) is touched by functions without this mark.
+#define SIMT_ENGINE __attribute__((no_sanitize("address", "undefined")))
+// A function of a few instructions, inline at every level of optimisation.
+#define SIMT_SMALL inline __attribute__((always_inline)) SIMT_ENGINE
+#define SIMT_APART __attribute__((noinline, cold))
+
 struct Fiber {
   void* stack_pointer = nullptr;  // where the switch left it
-  const void* bottom = nullptr;   // lowest address of the stack; null: the thread's own stack
-  size_t size = 0;
-  void* fake_stack = nullptr;  // AddressSanitizer's
 #if defined(SIMT_UCONTEXT)
   ucontext_t context;
 #endif
@@ -70,37 +75,26 @@ inline __attribute__((always_inline)) void switch_stack(void** save, void* load)
 #endif
 
 // Hands the processor from `from`, the running fiber, to `to`. Returns when somebody switches back.
-inline void switch_fiber(Fiber& from, Fiber& to) {
-#if defined(SIMT_ASAN)
-  __sanitizer_start_switch_fiber(&from.fake_stack, to.bottom, to.size);
-#endif
+SIMT_SMALL void switch_fiber(Fiber& from, Fiber& to) {
 #if defined(SIMT_UCONTEXT)
   swapcontext(&from.context, &to.context);
 #else
   switch_stack(&from.stack_pointer, to.stack_pointer);
 #endif
-#if defined(SIMT_ASAN)
-  __sanitizer_finish_switch_fiber(from.fake_stack, nullptr, nullptr);
-#endif
 }
 
-// What a fiber does first. `main_fiber` learns here where the thread's own stack is, which AddressSanitizer must be told on the way back.
-inline void fiber_started([[maybe_unused]] Fiber& main_fiber) {
-#if defined(SIMT_ASAN)
-  const void* bottom = nullptr;
-  size_t size = 0;
-  __sanitizer_finish_switch_fiber(nullptr, &bottom, &size);
-  if (main_fiber.bottom == nullptr) {
-    main_fiber.bottom = bottom;
-    main_fiber.size = size;
-  }
+SIMT_SMALL void prefetch([[maybe_unused]] const Fiber& fiber) {
+#if !defined(SIMT_UCONTEXT)
+  __builtin_prefetch(fiber.stack_pointer);
+  __builtin_prefetch(static_cast<const char*>(fiber.stack_pointer) + 128);
 #endif
 }
 
 // Stacks of equal size, each above a page that may not be touched.
 class Stacks {
  public:
-  static constexpr size_t kStackBytes = size_t{1} << 18;  // reserved; only touched pages take memory
+  // Reserved; only touched pages take memory. 1,024 of them and their pages stay below the 64 MB that AddressSanitizer takes for a stack.
+  static constexpr size_t kStackBytes = size_t{56} << 10;
 
   explicit Stacks(size_t count) : count_(count), guard_(static_cast<size_t>(sysconf(_SC_PAGESIZE))) {
     void* const memory =
@@ -116,9 +110,6 @@ class Stacks {
   // Makes `fiber` one that begins with `entry`, which never returns, on stack i.
   void prepare(size_t i, Fiber& fiber, void (*entry)()) const {
     char* const bottom = memory_ + i * (kStackBytes + guard_) + guard_;
-    fiber.bottom = bottom;
-    fiber.size = kStackBytes;
-    fiber.fake_stack = nullptr;
 #if defined(SIMT_ASAN)
     __asan_unpoison_memory_region(bottom, kStackBytes);  // frames that were abandoned there
 #endif
@@ -132,13 +123,35 @@ class Stacks {
     // The address that the switch jumps to, and a return address of the entry, so that the stack is aligned as after a call.
     void* frame[2] = {};
     std::memcpy(&frame[0], &entry, sizeof entry);
-    char* const top = bottom + kStackBytes - 16 * ((i % 32) + 1) * 4;  // not all tops in one set of the cache
+    char* const top = bottom + kStackBytes - 64 * ((i % 32) + 1);  // not all tops in one set of the cache
     fiber.stack_pointer = top - sizeof frame;
     std::memcpy(fiber.stack_pointer, frame, sizeof frame);
 #endif
   }
 
+  // Tells AddressSanitizer that the thread leaves its own stack for these, or comes back.
+  void enter() {
+#if defined(SIMT_ASAN)
+    tell(memory_, count_ * (kStackBytes + guard_), &own_bottom_, &own_bytes_);
+#endif
+  }
+  void leave() {
+#if defined(SIMT_ASAN)
+    tell(own_bottom_, own_bytes_, nullptr, nullptr);
+#endif
+  }
+
  private:
+#if defined(SIMT_ASAN)
+  static void tell(const void* bottom, size_t bytes, const void** old_bottom, size_t* old_bytes) {
+    void* fake_stack = nullptr;
+    __sanitizer_start_switch_fiber(&fake_stack, bottom, bytes);
+    __sanitizer_finish_switch_fiber(fake_stack, old_bottom, old_bytes);
+  }
+
+  const void* own_bottom_ = nullptr;  // of the thread's own stack
+  size_t own_bytes_ = 0;
+#endif
   size_t count_;
   size_t guard_;
   char* memory_;

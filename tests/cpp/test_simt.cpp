@@ -282,6 +282,11 @@ TEST(the_machine_works_on_after_a_report) {
     });
     CHECK_EQ(sum, 256);
   }
+  // A report before other threads have run, and then a block with fewer.
+  CHECK(report_of(1, 64, 0, [] { sync_warp(~(1u << lane_index())); }) != "");
+  int sum = 0;
+  expect_clean(1, 40, 0, [&] { atomic_add(&sum, 1); });
+  CHECK_EQ(sum, 40);
 }
 
 TEST(uninitialised_reads_and_races_give_two_results) {
@@ -351,7 +356,7 @@ TEST(launches_are_counted) {
 
 TEST(deep_frames_fit) {
   expect_clean(1, 1024, 0, [] {
-    volatile char large[64 << 10];
+    volatile char large[32 << 10];
     large[0] = 1;
     large[sizeof large - 1] = 2;
     sync_threads();
