@@ -170,6 +170,7 @@ class NativeCache {
   }
   int device() const { return runtime_->device(); }
   bool waiting() const { return cache_->waiting(); }
+  bool failed() const { return cache_->failed(); }
 
   py::dict stats() const {
     cuda::CacheStats cache;
@@ -185,6 +186,7 @@ class NativeCache {
     out["bytes"] = cache.bytes;
     out["codes_lists"] = cache.codes_lists;
     out["pinned"] = cache.pinned;
+    out["pinned_limit"] = cache.pinned_limit;
     out["allocated"] = cache.allocated;
     out["limit"] = cache.limit;
     out["hits"] = cache.hits;
@@ -294,6 +296,7 @@ void bind_page_cache(py::module_& m) {
       .def("settle", &NativeCache::settle, "Wait until no list waits to be loaded.")
       .def("rebuild", &NativeCache::rebuild, "Start anew after a failure; False when the device still fails.")
       .def_property_readonly("failure", &NativeCache::failure, "Why the cache answers nothing, or None.")
+      .def_property_readonly("failed", &NativeCache::failed, "Whether there is a failure; costs nothing to ask.")
       .def_property_readonly("device", &NativeCache::device)
       .def_property_readonly("waiting", &NativeCache::waiting, "Whether load_next has something to do.")
       .def("stats", &NativeCache::stats, "Counters of the cache and of the scans.");

@@ -8,12 +8,6 @@
 
 namespace warpmem::cuda {
 
-namespace {
-
-constexpr size_t kMostWaiting = 4096;
-
-}  // namespace
-
 PageCache::PageCache(std::shared_ptr<Runtime> runtime, const PoolPort& pool, const CacheOptions& options)
     : runtime_(std::move(runtime)),
       pool_(pool),
@@ -282,6 +276,7 @@ CacheStats PageCache::stats() const {
   CacheStats stats = stats_;
   stats.allocated = kind(Keep::kWhole).heap->bytes() + kind(Keep::kCodes).heap->bytes() + scratch_->bytes();
   stats.pinned = host_->bytes();
+  stats.pinned_limit = pinned_ ? options_.pinned_bytes : 0;
   stats.limit = options_.limit;
   stats.waiting = static_cast<int64_t>(queue_.size()) + loading_;
   return stats;

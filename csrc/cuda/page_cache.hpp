@@ -10,7 +10,8 @@
 // whatever is pinned. A change of a hot list is followed up by the writer when it is small, else by that thread.
 //
 // With pinned host memory to spend, lists that are not asked for often enough to lie in device memory whole keep their codes there, in a quarter of it, and
-// their rows in that host memory (Keep::kCodes). Those that are hit again and again are tried for a whole place. Each kind has its own clock.
+// their rows in that host memory (Keep::kCodes). Those that are hit again and again are tried for a whole place, and who had one and is displaced is
+// loaded again, with its codes alone. Each kind has its own clock.
 //
 // A list that changes while it is loaded is not published: the pages that changed are copied too, and again, a few times. So what was dropped meanwhile is
 // never hot, and what it had is zeroed when the load ends.
@@ -52,6 +53,7 @@ constexpr int64_t kScratchShare = 8;
 constexpr int64_t kCodesShare =
     4;  // a quarter of the room for pages, where there is pinned memory: codes of lists that are not there whole
 constexpr int64_t kPromoteHits = 16;  // after so many hits such a list is tried for a whole place
+constexpr size_t kMostWaiting = 4096;
 
 struct CacheOptions {
   int64_t limit = 0;                          // bytes of device memory, all in all
@@ -65,12 +67,13 @@ struct CacheOptions {
 };
 
 struct CacheStats {
-  int64_t lists = 0;        // hot
-  int64_t pages = 0;        // of these
-  int64_t bytes = 0;        // of these pages, of device memory
-  int64_t codes_lists = 0;  // of the lists, those with their codes alone
-  int64_t pinned = 0;       // bytes of host memory for their rows
-  int64_t allocated = 0;    // taken from the device, everything counted
+  int64_t lists = 0;         // hot
+  int64_t pages = 0;         // of these
+  int64_t bytes = 0;         // of these pages, of device memory
+  int64_t codes_lists = 0;   // of the lists, those with their codes alone
+  int64_t pinned = 0;        // bytes of host memory for their rows
+  int64_t pinned_limit = 0;  // of that
+  int64_t allocated = 0;     // taken from the device, everything counted
   int64_t limit = 0;
   int64_t hits = 0;    // lists that searches found hot
   int64_t misses = 0;  // and that they did not

@@ -73,6 +73,7 @@ bool PageCache::make_room(Keep keep, int64_t pages, int64_t list_id, bool forced
     if (!enough) continue;
     set_cold(id, victim);
     ++stats_.evictions;
+    if (keep == Keep::kWhole && pinned_ && queue_.size() < kMostWaiting) want(id);  // its codes may find room
   }
   return enough;
 }
