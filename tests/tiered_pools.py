@@ -40,7 +40,8 @@ class Pair:
     """The same rows in a tiered pool and in a native one."""
 
     def __init__(self, vram_bytes: int = 1 << 26, **options: Any) -> None:
-        backend = CudaBackend(module=emulated().module, vram_bytes=vram_bytes, least_work=0, **options)
+        given = {"pinned_bytes": 0, "rebuild_ms": 0, **options}
+        backend = CudaBackend(module=emulated().module, vram_bytes=vram_bytes, least_work=0, **given)
         pool = backend.pool(DIM, 2)
         assert isinstance(pool, TieredPool)
         self.tiered = pool

@@ -99,6 +99,7 @@ class AsyncMemory:
     checkpoint = _delegate(Memory.checkpoint)
     warm = _delegate(Memory.warm)
     evict = _delegate(Memory.evict)
+    rebuild_device = _delegate(Memory.rebuild_device)
     reembed = _delegate(Memory.reembed)
     flush = _delegate(Memory.flush)
     backup = _delegate(Memory.backup)

@@ -25,6 +25,7 @@ from .index.checkpoint import IndexCheckpoint
 from .index.clustering import cluster_by
 from .index.cpu import CpuBackend
 from .index.cuda_backend import CudaBackend
+from .index.device_options import DeviceOptions
 from .index.owner_names import NameSource
 from .index.owner_words import TextSource
 from .index.partitions import PartitionedIndex
@@ -182,7 +183,10 @@ def _settings(
 
 def make_backend(settings: Config) -> tuple[SearchBackend, str]:
     """(backend, why it was chosen). Raises BackendUnavailable."""
-    return choose(settings.backend, settings.isa, settings.device, settings.vram_bytes or None)
+    device = DeviceOptions(
+        settings.device, settings.vram_bytes or None, settings.pinned_bytes, settings.rebuild_ms
+    )
+    return choose(settings.backend, settings.isa, device)
 
 
 def _make_index(

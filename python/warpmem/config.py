@@ -170,6 +170,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     isa             instruction set of the cpu backend: "auto", "avx512", "avx2", "serial"
     device          number of the CUDA device
     vram_bytes      of its memory the index may take; 0 is half of what is free at opening
+    pinned_bytes    of host memory that the index may take besides once it does not fit there: codes of what
+                    has no whole place then lie on the device, and its rows in that memory. None is an eighth
+                    of what the host has available at opening; 0 leaves it to the CPU
+    rebuild_ms      milliseconds after which a device that failed is tried again; twice as long after each
+                    failure, up to five minutes. 0 leaves that to rebuild_device()
     embedder        "wordllama", "hashing", with an extra "onnx", "torch", behind a server "openai", "tei",
                     "kserve"; None is the store's own, and "wordllama" for a new store
     embed           of texts that are added or changed: "now", before they are stored; "later", which stores
@@ -240,6 +245,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     isa: Literal["auto", "avx512", "avx2", "serial"] = "auto"
     device: int = 0
     vram_bytes: int = 0
+    pinned_bytes: int | None = None
+    rebuild_ms: int = 1000
     embedder: EmbedderName | None = None
     embedder_options: dict[str, Any] = {}
     embedders: dict[Literal["code", "log", "image", "audio"], EmbedderChoice] = {}
@@ -296,9 +303,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             ("jobs_minutes", 0),
             ("message_days", 0),
             ("vram_bytes", 0),
+            ("pinned_bytes", 0),
+            ("rebuild_ms", 0),
             ("cost_days", 0),
         ):
             value = getattr(self, name)
+            if value is None and name == "pinned_bytes":
+                continue
             if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 1 << 63:
                 raise InputError(f"{name} must be an integer of at least {least}")
         if self.near_duplicate is not None and not 0.0 < self.near_duplicate <= 1.0:

@@ -195,9 +195,16 @@ def test_a_device_that_fails_when_a_pool_is_made() -> None:
     pair.add(0, rows(100, 0))
     plan = pair.check([0])
     assert plan["device_lists"] == 0 and "told to fail" in plan["device_failure"]
-    assert pair.tiered.tiers() == {"device": None, "failure": plan["device_failure"]}
-    assert pair.tiered.warm([0], wait=True) == 0 and not pair.tiered.rebuild()
+    held = {"device": None, "failure": plan["device_failure"], "failures": 1, "rebuilds": 0}
+    assert pair.tiered.tiers() == held
+    assert pair.tiered.warm([0], wait=True) == 0
     pair.tiered.evict([0])
+    emulated().fail_from(0)
+    assert not pair.tiered.rebuild()
+    emulated().heal()
+    assert pair.tiered.rebuild()
+    pair.tiered.warm([0], wait=True)
+    assert pair.check([0])["device_lists"] == 1
     pair.drop(0)
 
 

@@ -37,7 +37,10 @@ class Pair:
         books = kernels.pq_train(wide, PQ_DIM, 4, iterations=2, seed=1, threads=1, backend="cpu", isa="auto")
         make = partial(native().Pool, DIM, 2, storage=storage, metric=metric, screen="pq", codebooks=books)
         backend = CudaBackend(
-            module=emulated().module, least_work=0, **{"vram_bytes": 1 << 24, "lanes": 1, **options}
+            module=emulated().module,
+            least_work=0,
+            rebuild_ms=0,
+            **{"vram_bytes": 1 << 24, "lanes": 1, **options},
         )
         self.native: Any = make()
         self.tiered: Any = backend.adopt(make())

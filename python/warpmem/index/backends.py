@@ -7,17 +7,21 @@ from .choose import ORDER, choose_backend
 from .cpu import CpuBackend
 from .cuda_backend import CudaBackend
 from .cupy_backend import CupyBackend
+from .device_options import DeviceOptions
 from .numba_backend import NumbaBackend
 from .numpy_ref import NumpyBackend
 
 _BY_NAME_ONLY = {"numba": "it compiles for seconds at its first search, so it must be asked for by name"}
 
 
-def backends(isa: str = "auto", device: int = 0, vram_bytes: int | None = None) -> dict[str, SearchBackend]:
+_USUAL = DeviceOptions()
+
+
+def backends(isa: str = "auto", device: DeviceOptions = _USUAL) -> dict[str, SearchBackend]:
     """Every search backend of this build, by name. isa: of the cpu backend, and of the CPU's part of cuda.
-    device, vram_bytes: of the cuda backend."""
+    device: what the cuda backend is told of its own."""
     return {
-        "cuda": CudaBackend(isa, device=device, vram_bytes=vram_bytes),
+        "cuda": CudaBackend(isa, **device._asdict()),
         "cpu": CpuBackend(isa),
         "cupy": CupyBackend(),
         "numba": NumbaBackend(),
@@ -25,11 +29,9 @@ def backends(isa: str = "auto", device: int = 0, vram_bytes: int | None = None) 
     }
 
 
-def choose(
-    name: str, isa: str = "auto", device: int = 0, vram_bytes: int | None = None
-) -> tuple[SearchBackend, str]:
+def choose(name: str, isa: str = "auto", device: DeviceOptions = _USUAL) -> tuple[SearchBackend, str]:
     """(backend, why it was chosen) for a backend's name or "auto". Raises BackendUnavailable."""
-    known = backends(isa, device, vram_bytes)
+    known = backends(isa, device)
     reasons: dict[str, str | None] = dict(_BY_NAME_ONLY) if name == "auto" else {}
     # Asking can cost an import, so those behind the first that can run are not asked.
     chosen = False

@@ -12,6 +12,8 @@ from ..errors import BackendUnavailable
 from ..ops.devices import scheduler_of
 from .cpu import CpuBackend
 from .device_loader import DeviceLoader
+from .device_options import DeviceOptions
+from .device_recovery import DeviceRecovery
 from .tiered import TieredPool
 
 if TYPE_CHECKING:
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
 LEAST_WORK = 1 << 19
 """Rows * dimension * queries below which the host is through before a launch would be."""
 
-LEAST_VRAM = 1 << 20
 _LEAST_DEFAULT = 64 << 20
 
 
@@ -85,12 +86,9 @@ class CudaBackend:
     """Exact scan on a CUDA device, of lists that its memory holds; the CPU scans the others at the same time.
     Thread-safe.
 
-    isa: of the CPU's part. device: its number. vram_bytes: of device memory a pool may take, all in all; None
-    is half of what is free when the pool is made. Memory is taken as lists are loaded. pinned_bytes: of host
-    memory; float rows of lists that find no place on the device lie there, with their int8 codes on the
-    device, which then scans them too; 0 leaves them to the CPU. lanes: launches that
-    may run at the same time; searches that find all of them busy share the next. least_work: rows *
-    dimension * queries of a scan from which on the device is asked.
+    isa: of the CPU's part. device, vram_bytes, pinned_bytes, rebuild_ms: see DeviceOptions; memory is taken
+    as lists are loaded. lanes: launches that may run at the same time; searches that find all of them busy
+    share the next. least_work: rows * dimension * queries of a scan from which on the device is asked.
     """
 
     name = "cuda"
@@ -102,17 +100,19 @@ class CudaBackend:
         *,
         device: int = 0,
         vram_bytes: int | None = None,
-        pinned_bytes: int = 0,
+        pinned_bytes: int | None = None,
+        rebuild_ms: int = 1000,
         lanes: int = 2,
         least_work: int = LEAST_WORK,
         module: ModuleType | None = None,
     ) -> None:
         self._host = CpuBackend(isa)
         self._device = device
-        self._vram_bytes = vram_bytes
-        self._options = {"lanes": lanes, "least_work": least_work, "pinned_bytes": pinned_bytes}
+        self._given = DeviceOptions(device, vram_bytes, pinned_bytes, rebuild_ms)
+        self._options = {"lanes": lanes, "least_work": least_work}
         self._module = module
         self._reason: str | None = None
+        self._proven = False
 
     def available(self) -> str | None:
         """None when usable here, else the reason and the remedy."""
@@ -178,20 +178,28 @@ class CudaBackend:
 
     def _tiered(self, pool: RowPool, share: int = 1) -> RowPool:
         loader = DeviceLoader(scheduler_of(self.place))
-        return TieredPool(pool, partial(self._open_cache, share, loader), loader)
+        recovery = DeviceRecovery(self._given.rebuild_ms / 1000)
+        return TieredPool(pool, partial(self._open_cache, share, loader), loader, recovery)
 
     def _open_cache(self, share: int, loader: DeviceLoader, port: Any) -> Any:
         module = self._usable()
-        limit = self._vram_bytes
+        limit = self._given.vram_bytes
         if limit is None:
             limit = max(_LEAST_DEFAULT, module.memory(self._device)["free"] // 2)
-        options = {**self._options, "pinned_bytes": self._options["pinned_bytes"] // share}
         return module.PageCache(
-            port, device=self._device, limit=limit // share, manual=True, between=loader.between, **options
+            port,
+            device=self._device,
+            limit=limit // share,
+            pinned_bytes=self._given.pinned() // share,
+            manual=True,
+            between=loader.between,
+            **self._options,
         )
 
     def _usable(self) -> ModuleType:
-        reason = self.available()
+        """The module. Who could be used once can be: what fails from then on is the device, and no error."""
+        reason = None if self._proven else self.available()
         if reason is not None or self._module is None:
             raise BackendUnavailable(f"backend cuda cannot run here: {reason}")
+        self._proven = True
         return self._module

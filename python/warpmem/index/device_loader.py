@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
 from ..errors import Overloaded
@@ -44,6 +45,13 @@ class DeviceLoader:
         """Wait until nothing waits to be loaded."""
         with self._changed:
             self._changed.wait_for(lambda: self._thread is None)
+
+    def alone(self, do: Callable[[], bool]) -> bool:
+        """What `do` returns, at a turn of its own, while nothing is loaded: for whoever sees to it that
+        nothing waits to be. Raises Overloaded, and DeadlineExceeded when the caller has given up."""
+        self.settle()
+        with self._scheduler.turn("background"):
+            return do()
 
     def between(self) -> None:
         """Called by the cache in the middle of a load, after the time that a turn may take: let others have

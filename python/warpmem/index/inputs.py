@@ -4,6 +4,7 @@ nothing."""
 from __future__ import annotations
 
 import math
+import os
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ I64 = NDArray[np.int64]
 
 MAX_ID = (1 << 63) - 1
 _MAX_THREADS = 1024
+_USUAL_THREADS = 16
 _HALF_LIMIT = np.float32(65520.0)  # from here on a number rounds to an infinite float16
 
 
@@ -193,9 +195,15 @@ def count(value: Any) -> int:
     return integer(value, "k", 1, MAX_K)
 
 
-def thread_count(value: Any, usable: int) -> int:
-    """A number of threads; None is `usable`. Raises InputError."""
-    return usable if value is None else integer(value, "threads", 1, _MAX_THREADS)
+def thread_count(value: Any) -> int:
+    """A number of threads; None is what the process may use, up to the usual. Raises InputError."""
+    if value is not None:
+        return integer(value, "threads", 1, _MAX_THREADS)
+    try:
+        usable = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on every system
+        usable = os.cpu_count() or 1
+    return min(usable, _USUAL_THREADS)
 
 
 def wanted_recall(value: Any) -> float:

@@ -279,6 +279,12 @@ class PartitionedIndex(NamedPartitions):
     def evict(self, owner: int) -> None:
         tiers.evict(self._pool, np.array(lists_of(owner), np.int64))
 
+    def rebuild_device(self) -> bool:
+        return tiers.rebuild(self._pool)
+
+    def close(self) -> None:
+        tiers.close(self._pool)
+
     def compact(self, owner: int) -> int:
         partition = self._partitions.get(owner)
         if partition is None:

@@ -9,6 +9,7 @@ only scans of which it holds every list: a query's shortlist is of all of them.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from ..errors import BackendUnavailable
 from .device_loader import DeviceLoader
+from .device_recovery import DeviceRecovery
 
 if TYPE_CHECKING:
     from ..records import Segment, SegmentTable
@@ -41,22 +43,25 @@ class TieredPool:
 
     pool: of `_cpu`. open_cache: makes the `_cuda.PageCache` of the pool whose port it
     gets; where it raises BackendUnavailable the host answers alone. loader: loads the lists that wait, for a
-    cache without a thread of its own.
+    cache without a thread of its own. recovery: tries a device that failed again; None: rebuild() alone does.
     """
 
     def __init__(
-        self, pool: Any, open_cache: Callable[[Any], Any], loader: DeviceLoader | None = None
+        self,
+        pool: Any,
+        open_cache: Callable[[Any], Any],
+        loader: DeviceLoader | None = None,
+        recovery: DeviceRecovery | None = None,
     ) -> None:
         self._pool = pool
+        self._open_cache = open_cache
         self._loader = loader
+        self._recovery = DeviceRecovery() if recovery is None else recovery
+        self._rebuilding = threading.Lock()
         self._cache: Any = None
         self._port: Any = None
         self._reason: str | None = None
-        try:
-            self._cache = open_cache(pool.port())
-            self._port = self._cache.port()
-        except BackendUnavailable as error:
-            self._reason = str(error)
+        self._open()
 
     @property
     def dim(self) -> int:
@@ -157,7 +162,7 @@ class TieredPool:
         if isinstance(queries, DeviceRows):
             queries, port = queries.host, queries.port
         found = self._pool.scan(queries, segments, k, explain=explain, device=port, **options)
-        self._load()
+        self._follow_up()
         if explain:
             found[5].setdefault("device_lists", 0)
             found[5].setdefault("device_failed", False)
@@ -220,10 +225,8 @@ class TieredPool:
     def warm(self, list_ids: Iterable[int], *, wait: bool = False) -> int:
         """Load lists, however rarely they are asked for; those that others need more may go for them. Returns
         how many are on their way. wait: until all that waits is loaded or refused."""
-        if self._cache is None:
-            return 0
-        coming: int = self._cache.warm(_ids(list_ids))
-        self._load()
+        coming = 0 if self._cache is None else int(self._cache.warm(_ids(list_ids)))
+        self._follow_up()
         if wait:
             self.settle()
         return coming
@@ -240,9 +243,30 @@ class TieredPool:
         elif self._cache is not None:
             self._cache.settle()
 
-    def rebuild(self) -> bool:
-        """After a failure: start anew with an empty cache. False when the device still fails."""
-        return self._cache is not None and bool(self._cache.rebuild())
+    def rebuild(self, *, at_a_turn: bool = False) -> bool:
+        """After a failure: start anew with an empty cache. Returns whether the device answers. at_a_turn: of
+        the device's background lane; raises Overloaded or DeadlineExceeded where there is none."""
+        with self._rebuilding:  # so nothing is loaded until one of them is through
+            if self.failure is None:
+                return True
+            self._recovery.notice(self)
+            if at_a_turn and self._loader is not None:
+                answers = self._loader.alone(self._open)
+            else:
+                answers = self._open()
+            if answers:
+                self._recovery.answered(self)
+        return answers
+
+    def close(self) -> None:
+        """A device that failed is not tried again, and a try that is under way has ended. Everything else is
+        as before. Idempotent."""
+        self._recovery.close()
+
+    @property
+    def device(self) -> int | None:
+        """The device's number; None where it failed when it was first asked."""
+        return None if self._cache is None else int(self._cache.device)
 
     @property
     def failure(self) -> str | None:
@@ -253,22 +277,36 @@ class TieredPool:
         return found
 
     def tiers(self) -> dict[str, Any]:
-        """What the device holds and did. device, failure; lists, pages, bytes of them; codes_lists, of these
-        with rows in host memory, and pinned bytes there; allocated, limit; hits and misses of lists, loads,
-        refreshes, refused, evictions, uploaded_pages, uploaded_bytes, memory_failures, waiting; searches,
-        launches, replays of them, shared, fallbacks, device_ms."""
-        if self._cache is None:
-            return {"device": None, "failure": self._reason}
-        return {"device": self._cache.device, "failure": self._cache.failure, **self._cache.stats()}
+        """What the device holds and did. device, failure; failures, and rebuilds after them; lists, pages,
+        bytes of them; codes_lists, of these with rows in host memory, and pinned bytes there; allocated,
+        limit, pinned_limit (0 where rows have no codes); hits and misses of lists, loads, refreshes, refused,
+        evictions, uploaded_pages, uploaded_bytes, memory_failures, waiting; searches, launches, replays of
+        them, shared, fallbacks, device_ms."""
+        counts = {"failures": self._recovery.failures, "rebuilds": self._recovery.rebuilds}
+        held = {} if self._cache is None else self._cache.stats()
+        return {"device": self.device, "failure": self.failure, **counts, **held}
+
+    def _open(self) -> bool:
+        """Have a cache that answers: a new one, or the one that there is, empty. False: the device fails."""
+        if self._cache is not None:
+            return bool(self._cache.rebuild())
+        try:
+            cache = self._open_cache(self._pool.port())
+            self._port, self._cache = cache.port(), cache
+        except BackendUnavailable as error:
+            self._reason = str(error)
+        return self._cache is not None
 
     def _refresh(self, touched: NDArray[np.int64]) -> None:
         if self._cache is not None:
             self._cache.refresh(touched)
-            self._load()
+        self._follow_up()
 
-    def _load(self) -> None:
-        """Have the lists loaded that wait for it."""
-        if self._loader is not None and self._cache is not None:
+    def _follow_up(self) -> None:
+        """Have the lists loaded that wait for it, or the device rebuilt."""
+        if self._cache is None or self._cache.failed:
+            self._recovery.notice(self)
+        elif self._loader is not None:
             self._loader.wake(self._cache)
 
     def _working(self) -> Any:

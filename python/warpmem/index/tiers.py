@@ -26,6 +26,18 @@ def evict(pool: RowPool, owners: I64) -> None:
         part.evict(lists)
 
 
+def rebuild(pool: RowPool) -> bool:
+    """Start anew after a failure; whether a device answers now."""
+    answers = [part.rebuild() for part, _ in _parts(pool, np.zeros(0, np.int64))]
+    return bool(answers) and all(answers)
+
+
+def close(pool: RowPool) -> None:
+    """A device that failed is not tried again by itself."""
+    for part, _ in _parts(pool, np.zeros(0, np.int64)):
+        part.close()
+
+
 def tiers(pool: RowPool) -> dict[str, Any]:
     """As TieredPool.tiers, numbers added up; empty for a pool of the host."""
     found = [part.tiers() for part, _ in _parts(pool, np.zeros(0, np.int64))]

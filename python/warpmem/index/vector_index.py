@@ -18,7 +18,8 @@ from . import inputs, tiers, vector_file
 from .approximate import approximate, measured
 from .backends import choose
 from .columns import Columns
-from .cuda_backend import LEAST_VRAM, CudaBackend
+from .cuda_backend import CudaBackend
+from .device_options import DeviceOptions
 from .filter_terms import FilterCompiler
 from .inputs import F32, I64
 from .pool_copies import copy_rows
@@ -26,9 +27,6 @@ from .probing import Probing, seconds_of
 from .row_input import RowInput, require_device, to_device
 from .row_store import RowStore, Serving
 from .searching import search
-
-_USUAL_THREADS = 16
-_MAX_DEVICE = 1 << 16
 
 
 class VectorIndex:
@@ -56,6 +54,8 @@ class VectorIndex:
         threads: int | None = None,
         device: int = 0,
         vram_bytes: int | None = None,
+        pinned_bytes: int | None = None,
+        rebuild_ms: int = 1000,
     ) -> None:
         """An empty index of vectors with `dim` dimensions, 1 to 65,536.
 
@@ -68,7 +68,10 @@ class VectorIndex:
         at most 1,024, for filters and ranking. threads: of one search, 1 to 1,024; None is what the process
         may use, at most 16. device, vram_bytes: with "cuda", which device, and how many bytes of its memory
         the index may take; None is half of what is free now. Owners' rows are loaded as they are asked for;
-        the CPU answers meanwhile.
+        the CPU answers meanwhile. pinned_bytes: of host memory that it may take besides, once they do not all
+        fit there: then codes of the others lie on the device, and their rows in that; None is an eighth of
+        what the host has available now, 0 is none. rebuild_ms: milliseconds after which a device that failed
+        is tried again, at first; 0 leaves that to `rebuild_device()`.
 
         Raises InputError, BackendUnavailable.
         """
@@ -79,19 +82,16 @@ class VectorIndex:
         self._recall = inputs.wanted_recall(recall)
         self._columns = Columns(columns)
         self._filters = FilterCompiler(self._columns)
-        self._choose(backend, threads, device, vram_bytes)
+        self._choose(backend, threads, DeviceOptions(device, vram_bytes, pinned_bytes, rebuild_ms))
         self._trained = storage != "pq"
         self._store = self._new_store(Serving(self._new_pool(), False))
 
-    def _choose(self, backend: Any, threads: Any, device: Any, vram_bytes: Any) -> None:
+    def _choose(self, backend: Any, threads: Any, device: DeviceOptions) -> None:
         self._probing = Probing()
-        self._threads = inputs.thread_count(threads, _usable_threads())
-        inputs.integer(device, "device", 0, _MAX_DEVICE)
-        if vram_bytes is not None:
-            inputs.integer(vram_bytes, "vram_bytes", LEAST_VRAM, inputs.MAX_ID)
+        self._threads = inputs.thread_count(threads)
         if not isinstance(backend, str):
             raise InputError(f"backend must be a name, not {type(backend).__name__}")
-        self._backend, self._reason = choose(backend, device=device, vram_bytes=vram_bytes)
+        self._backend, self._reason = choose(backend, device=device.checked())
 
     def _new_pool(self) -> RowPool:
         storage = "f32" if self._storage == "pq" else self._storage  # holds no rows before it is trained
@@ -278,6 +278,12 @@ class VectorIndex:
         """Forget the device's copy of owners' rows, and overwrite it with zeros. Rows stay in the index."""
         tiers.evict(self._store.serving.pool, inputs.integers(owners, "owners"))
 
+    def rebuild_device(self) -> bool:
+        """Have a device that failed answer again, from an empty cache; whether it does. True where it never
+        failed, False with other backends than "cuda". Nothing else changes: the CPU answers until then. It is
+        also tried by itself, after pauses that grow (`rebuild_ms`)."""
+        return tiers.rebuild(self._store.serving.pool)
+
     def optimise(self) -> None:
         """Make searches faster, at the cost of time now; searches and changes go on meanwhile.
 
@@ -363,6 +369,8 @@ class VectorIndex:
         threads: int | None = None,
         device: int = 0,
         vram_bytes: int | None = None,
+        pinned_bytes: int | None = None,
+        rebuild_ms: int = 1000,
     ) -> Self:
         """The index in a file written by `save`, on any backend. The file is mapped, so opening it costs
         little at any size with the backends "cpu" and "cuda"; its checksums are verified block by block when
@@ -371,7 +379,7 @@ class VectorIndex:
         Raises InputError, FormatError, IndexCorrupt, StoreError, BackendUnavailable.
         """
         index = cls.__new__(cls)
-        index._choose(backend, threads, device, vram_bytes)
+        index._choose(backend, threads, DeviceOptions(device, vram_bytes, pinned_bytes, rebuild_ms))
         pool, described = vector_file.load(path, index._threads)
         index._dim, index._metric, index._storage = described.dim, described.metric, described.storage
         index._recall, index._trained = described.recall, described.trained
@@ -401,11 +409,3 @@ class VectorIndex:
         if given and self._recall == 1.0 and not serving.approximate:
             raise InputError(f"{' and '.join(given)} tune an approximate index; this one has recall=1")
         return given if serving.approximate else {}
-
-
-def _usable_threads() -> int:
-    try:
-        usable = len(os.sched_getaffinity(0))
-    except AttributeError:  # not on every system
-        usable = os.cpu_count() or 1
-    return min(usable, _USUAL_THREADS)

@@ -38,9 +38,9 @@ _PENDING: Final = {
     "refused": "Those of them that a model cannot do.",
     "oldest_seconds": "How long the first of them has waited.",
 }
-_DEVICE_GAUGES: Final = frozenset(
-    ("lists", "pages", "bytes", "codes_lists", "pinned", "allocated", "limit", "waiting")
-)
+_DEVICE_GAUGES: Final = (
+    "lists", "pages", "bytes", "codes_lists", "pinned", "pinned_limit", "allocated", "limit", "waiting",
+)  # fmt: skip
 
 
 def families(stats: Stats, commits: int) -> Iterator[Family]:
@@ -76,6 +76,11 @@ def families(stats: Stats, commits: int) -> Iterator[Family]:
     for key, help in (("hits", "Found in a cache."), ("misses", "Not found in a cache.")):
         samples = [Sample({"cache": name}, counts[key]) for name, counts in caches.items()]
         yield Family(f"warpmem_cache_{key}_total", "counter", help, samples)
+    if stats.device:
+        yield Family(
+            "warpmem_device_failed", "gauge", "1 while the device answers nothing, and the CPU does.",
+            [Sample({}, int(stats.device["failure"] is not None))],
+        )  # fmt: skip
     for key, number in stats.device.items():
         if isinstance(number, (int, float)) and not isinstance(number, bool) and key != "device":
             gauge = key in _DEVICE_GAUGES

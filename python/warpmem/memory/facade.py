@@ -101,7 +101,7 @@ class Memory(
             log, self._current, reasoning.language_model, counter, self._jobs.pausing
         )
         self._pending = Runner([self._embed_later, self._extract_later], in_background=background)
-        self._lifetime = Lifetime(self, functools.partial(_release, self._pending, log))
+        self._lifetime = Lifetime(self, functools.partial(_release, self._pending, self._current, log))
         self._check_open = self._lifetime.check
         log.subscribe(self._cache.forget)
         log.subscribe(self._current.apply)
@@ -112,6 +112,7 @@ class Memory(
             self._pending.wake()
 
 
-def _release(pending: Runner, log: Log) -> None:
+def _release(pending: Runner, current: Current, log: Log) -> None:
     pending.stop()
+    current.close()
     log.close()

@@ -119,6 +119,14 @@ class Maintained:
             for index in self._current.indexes():
                 index.evict(owner)
 
+    def rebuild_device(self) -> bool:
+        """Have a device that failed answer again, from an empty cache; whether it does. True where it never
+        failed, False with other backends than "cuda". Nothing else changes: the CPU answers until then. It is
+        also tried by itself, after pauses that grow (`rebuild_ms`)."""
+        self._check_open()
+        answers = [index.rebuild_device() for index in self._current.indexes()]
+        return all(answers)
+
     def _owner_of(
         self,
         user_id: str | None,

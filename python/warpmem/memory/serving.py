@@ -112,6 +112,11 @@ class Current:
         """That of the texts, and those of the other spaces that there are."""
         return (self._now.index, *(space.index for space in self._spaces if space.exists()))
 
+    def close(self) -> None:
+        """No index does anything by itself any more."""
+        self._now.index.close()
+        self._spaces.close()
+
     @contextmanager
     def use(self) -> Iterator[Serving]:
         """The Serving of now, whose vectors stay readable meanwhile."""

@@ -194,6 +194,12 @@ class Spaces:
         for space in self:
             space.apply(changes)
 
+    def close(self) -> None:
+        """See Index."""
+        for space in self:
+            if space._index is not None:
+                space._index.close()
+
     def stats(self) -> dict[str, dict[str, Any]]:
         """See Stats.spaces."""
         return {

@@ -227,6 +227,14 @@ class Index(Protocol):
         """Forget the device's copy of an owner's rows."""
         ...
 
+    def rebuild_device(self) -> bool:
+        """Have a device that failed answer again; whether it does. False where there is none."""
+        ...
+
+    def close(self) -> None:
+        """Nothing is done by itself any more, and threads that did have ended. Idempotent."""
+        ...
+
     def compact(self, owner: int) -> int:
         """Give back the memory of an owner's removed rows, if he is loaded; how many these were."""
         ...

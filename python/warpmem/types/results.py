@@ -207,7 +207,8 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     one batch); "cache", of the vectors kept of texts: `vectors`, `bytes`, `capacity`, `hits`, `misses`,
     `hit_rate` (a share, 0 before the first). item_cache:
     `items`, `capacity`, `hits`, `misses`, `hit_rate`. device: what of the index lies on a device and what
-    that did; empty on the host. spaces: by modality, those beside that of the texts: `model_id`, `dimension`,
+    that did, `failure` (why it answers nothing, or None), the budgets `limit` and `pinned_limit`; empty on
+    the host. spaces: by modality, those beside that of the texts: `model_id`, `dimension`,
     and the `rows` that are loaded. pending: by kind what is still to be done, counted one by one: "embed":
     items that wait for their vectors.
     """
