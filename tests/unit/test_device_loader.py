@@ -152,6 +152,22 @@ def test_a_scheduler_without_room_is_asked_again(
     assert len(cache.copied) == 2 and refusals == []
 
 
+def test_what_is_done_alone_has_a_turn_after_all_that_is_loaded(
+    scheduler: Scheduler, loader: DeviceLoader, cache: Cache
+) -> None:
+    """A load in its middle waits for a turn, so who had one and waited for the load would wait for ever."""
+    go = threading.Event()
+    cache.busy = lambda: go.wait(10)
+    cache.queue.append(3)
+    loader.wake(cache)
+    threading.Timer(0.05, go.set).start()
+    turns = scheduler.stats()["served"]["background"]
+    assert loader.alone(lambda: len(cache.copied) == 3)
+    assert scheduler.stats()["served"]["background"] > turns + 1
+    with scheduler.turn("interactive"):
+        pass
+
+
 def test_a_load_that_fails_leaves_the_device_free(
     scheduler: Scheduler, loader: DeviceLoader, cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:

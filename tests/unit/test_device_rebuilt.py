@@ -223,6 +223,26 @@ def test_an_index_that_is_told_to() -> None:
 
 
 @pytest.mark.usefixtures("by_name")
+def test_whoever_is_told_of_a_failure_may_rebuild_at_once() -> None:
+    index = an_index(rebuild_ms=0)
+
+    class Told(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if vars(record)["event"] == "device_failed":
+                emulated().heal()
+            assert index.rebuild_device()
+
+    handler = Told()
+    logging.getLogger("warpmem").addHandler(handler)
+    try:
+        emulated().fail_from(0)
+        index.search(rows(1, 5), 3)
+    finally:
+        logging.getLogger("warpmem").removeHandler(handler)
+    assert not fails(index) and index.stats()["tiers"]["rebuilds"] == 1
+
+
+@pytest.mark.usefixtures("by_name")
 def test_a_dropped_index_leaves_no_thread() -> None:
     index = an_index(rebuild_ms=600_000)
     emulated().fail_from(0)

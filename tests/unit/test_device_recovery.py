@@ -210,6 +210,16 @@ def test_a_system_without_threads_is_asked_again(
     pool.recovery.close()
 
 
+def test_the_longest_pause_that_can_be_asked_for(pool: Pool) -> None:
+    """In real time: more than a thread can wait for ended it."""
+    pool.recovery = DeviceRecovery((1 << 63) / 1000)
+    pool.recovery.notice(pool)
+    assert len(threads(REBUILD)) == 1
+    threads(REBUILD)[0].join(0.05)
+    assert len(threads(REBUILD)) == 1
+    pool.recovery.close()
+
+
 def test_a_fork_leaves_the_device_to_its_parent(
     time: VirtualTime, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

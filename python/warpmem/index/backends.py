@@ -12,8 +12,6 @@ from .numba_backend import NumbaBackend
 from .numpy_ref import NumpyBackend
 
 _BY_NAME_ONLY = {"numba": "it compiles for seconds at its first search, so it must be asked for by name"}
-
-
 _USUAL = DeviceOptions()
 
 

@@ -71,7 +71,7 @@ class DeviceRecovery:
         wait: Callable[[threading.Condition, Callable[[], bool], float], bool] = threading.Condition.wait_for,
     ) -> None:
         self._automatic = pause > 0
-        self._pauses = Pauses(pause)
+        self._pauses = Pauses(min(pause, threading.TIMEOUT_MAX))
         self._clock = clock
         self._wait = wait
         self._process = os.getpid()

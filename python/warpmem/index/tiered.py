@@ -57,7 +57,7 @@ class TieredPool:
         self._open_cache = open_cache
         self._loader = loader
         self._recovery = DeviceRecovery() if recovery is None else recovery
-        self._rebuilding = threading.Lock()
+        self._rebuilding = threading.RLock()  # who is told of it may ask for it
         self._cache: Any = None
         self._port: Any = None
         self._reason: str | None = None
