@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import warpmem
+from durability.harness import run_script
 from emulated_cuda import emulated
 from tiered_pools import DIM, Pair, healthy_device, rows
 from virtual_time import VirtualTime, eventually, threads
@@ -304,6 +305,31 @@ def test_closing_a_store_while_its_device_waits_to_be_tried() -> None:
     store.close()
     assert real_time.monotonic() - began < 5
     assert set(threading.enumerate()) <= before
+
+
+LEFT_WAITING = """
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from emulated_cuda import Emulated
+from virtual_time import threads
+from warpmem.index.cuda_backend import CudaBackend
+
+made = Emulated(Path(sys.argv[1]))
+pool = CudaBackend(module=made.module, vram_bytes=1 << 24, least_work=0, rebuild_ms=600_000).pool(4, 0)
+one, row = np.zeros(1, np.int64), np.ones((1, 4), np.float32)
+pool.apply([], one, one, one.astype(np.uint32), np.zeros((1, 0), np.int64), row)
+pool.warm([0], wait=True)
+made.fail_from(0)
+assert pool.scan(row, [(0, 0, 0, [], [], None)], 1, explain=True)[5]["device_failed"]
+assert len(threads("warpmem-rebuild")) == 1
+"""
+
+
+def test_an_interpreter_ends_while_a_device_waits_to_be_tried() -> None:
+    run_script(LEFT_WAITING, emulated()._library._name)
 
 
 def test_a_driver_that_is_gone_keeps_no_pool_from_being_made() -> None:

@@ -199,6 +199,13 @@ def test_indexes_of_codes_on_the_device(storage: Any, tmp_path: Any, monkeypatch
     same(index, True)
     index.evict(0)
     assert index.stats()["tiers"]["lists"] <= 3
+    emulated().fail_from(0)
+    same(index, False)
+    assert not index.rebuild_device()
+    emulated().heal()
+    assert index.rebuild_device()  # rows in cells and the others
+    index.warm([0, 1, 2, 3], wait=True)
+    same(index, True)
     index.save(tmp_path / "rows")
     loaded = VectorIndex.load(tmp_path / "rows", backend="cuda", vram_bytes=1 << 24)
     same(loaded, False)
