@@ -1,4 +1,4 @@
-"""The steps of bench/gpu/run.sh: build, conformance, sanitizer, benchmarks, one JSON and one plot.
+"""The steps of bench/gpu/run.sh: build, conformance, sanitizer, benchmarks; one JSON, its table and its plot.
 
 A step that cannot run says why and the others go on; the exit code is 1 when a step failed. The time given is
 shared out: a step is ended when its own is over, and what comes behind has what is left.
@@ -121,7 +121,8 @@ def conformance(run: Run) -> None:
     tests = ["tests/gpu"] if run.dry else ["tests/conformance", "tests/gpu"]
     plugin = [] if run.dry else ["-p", "device_backends"]
     command = [run.python, "-m", "pytest", "-q", "-x", *plugin, *tests]
-    run.call(*command, limit=180, PYTHONPATH=str(ROOT / "tests"))
+    path = [str(ROOT / "tests"), *run.environment.get("PYTHONPATH", "").split(os.pathsep)]
+    run.call(*command, limit=180, PYTHONPATH=os.pathsep.join(filter(None, path)))
 
 
 def sanitizer(run: Run) -> None:
@@ -135,25 +136,32 @@ def sanitizer(run: Run) -> None:
 
 
 def measure(run: Run) -> None:
-    """The benchmarks, into results.json."""
-    command = [run.python, HERE / "measure.py", "--out", run.out / "results.json"]
+    """The benchmarks, into results.json, in the time that is left: the last workload may take a while."""
+    command: list[str | Path] = [run.python, HERE / "measure.py", "--out", run.out / "results.json"]
+    environment = {"WARPMEM_BENCH_SECONDS": f"{max(1.0, run.left - 40.0):.0f}"}
     if run.dry:
         command.append("--dry-run")
-    run.call(*command, limit=240, WARPMEM_BENCH_SECONDS=f"{min(200.0, run.left):.0f}")
+        environment["OMP_NUM_THREADS"] = "1"  # products of a few rows, for which threads only wait
+    run.call(*command, limit=run.left, **environment)
 
 
 def finish(run: Run, describe: Mapping[str, Any]) -> Path:
-    """One JSON of everything, and the plot."""
+    """One JSON of everything, its table and its plot."""
     sys.path.insert(0, str(HERE))
-    import plot
+    import report
 
     measured = run.out / "results.json"
     results: dict[str, Any] = json.loads(measured.read_text()) if measured.exists() else {"results": []}
-    report = {**describe, **results, "steps": [asdict(step) for step in run.steps]}
-    path = run.out / f"{'dry-run' if run.dry else report.get('device', 'device')}.json"
-    path.write_text(json.dumps(report, indent=1) + "\n")
-    path.with_suffix(".svg").write_text(plot.svg(report["results"]))
+    whole = {**describe, **results, "steps": [asdict(step) for step in run.steps]}
+    path = run.out / f"{'dry-run' if run.dry else whole.get('device', 'device')}.json"
+    report.write(path, whole)
+    _forget(measured)
     return path
+
+
+def _forget(measured: Path) -> None:
+    for ending in (".json", ".md", ".svg"):
+        measured.with_suffix(ending).unlink(missing_ok=True)
 
 
 def main() -> int:
@@ -164,14 +172,14 @@ def main() -> int:
     parser.add_argument("--dry-run", action="store_true")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "results.json").unlink(missing_ok=True)
+    _forget(arguments.out / "results.json")
     run = Run(arguments.out.resolve(), arguments.minutes * 60, arguments.dry_run)
     if run.dry or run.step("build", lambda: build(run)):
         run.step("conformance", lambda: conformance(run))
         run.step("sanitizer", lambda: sanitizer(run))
         run.step("measure", lambda: measure(run))
     path = finish(run, {"dry_run": run.dry})
-    print(f"written: {path} and {path.with_suffix('.svg').name}")
+    print(f"written: {path}, {path.with_suffix('.md').name} and {path.with_suffix('.svg').name}")
     return 1 if any(step.status in ("failed", "timeout") for step in run.steps) else 0
 
 

@@ -1,13 +1,17 @@
 #!/usr/bin/env bash
 # Everything a GPU host has to say, in at most 8 minutes: builds this repository for its device, runs the conformance suite on it, compute-sanitizer on a small
-# suite, and the benchmarks against floors and peers. Writes one JSON and one plot. Needs this repository, Python >= 3.11, a C++ compiler, and the wheels that
+# suite, and the benchmarks against floors and peers. Writes one JSON, a table and a plot. Needs this repository, Python >= 3.11, a C++ compiler, and the wheels that
 # requirements.txt beside this file names, from an index or from a folder:
 #
 #   bench/gpu/run.sh [--out FOLDER] [--minutes 8] [--dry-run]
 #
 #   WARPMEM_GPU_WHEELS   a folder with those wheels, for a host without a network
-#   WARPMEM_GPU_PEERS    a folder with packages of peers (faiss, cuvs), put on the path of a process of their own
+#   WARPMEM_GPU_PEERS    a folder with packages of peers (faiss, cuvs), put on the path of a process of their own; ~/peer-site without it
 #   WARPMEM_CUDA_TOOLKIT wheels: nvcc from wheels, where the host has none
+#
+# What 8 minutes do not hold is named in the table, and measured by more calls, whose results join the same file:
+#
+#   FOLDER/venv/bin/python bench/gpu/measure.py --out FOLDER/DEVICE.json --only "d 768" --seconds 540
 #
 # --dry-run builds nothing and measures with NumPy in the device's place, on tiny sizes: it tests this script.
 set -euo pipefail

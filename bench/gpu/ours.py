@@ -1,0 +1,102 @@
+"""The pool that is measured: filled from blocks of the device, loaded whole, and asked where it lies."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from typing import Any
+
+import data
+import numpy as np
+import peers
+from device import Device
+
+from warpmem.records import SegmentTable
+
+ROW_BYTES = 3.25
+"""Bytes of a float16 row with its codes, columns and share of a page, for each dimension."""
+
+
+class Ours:
+    """A pool of the backend that is measured. vram_bytes: what it may take, nine tenths of what is free by
+    default."""
+
+    def __init__(
+        self, device: Device, dim: int, *, storage: str = "f16", vram_bytes: int | None = None
+    ) -> None:
+        self.device = device
+        limit = int(device.free_bytes() * 0.9) if vram_bytes is None else vram_bytes
+        made = device.backend(least_work=0, vram_bytes=limit)
+        options = {} if device.dry and device.module is None else {"threads": device.threads}
+        self.pool: Any = made.pool(dim, 1, storage=storage, **options)
+        self.on_device = hasattr(self.pool, "tiers")
+        self._rows = 0
+
+    def add(self, list_ids: Any, rows: Any) -> None:
+        """Rows of the device, by list. Row ids count on from the last, and column 0 is their last digit."""
+        host = np.ascontiguousarray(data.to_host(rows), np.float32)
+        ids = np.arange(self._rows, self._rows + len(host), dtype=np.int64)
+        self._rows += len(host)
+        self.pool.apply([], list_ids, ids, ids.astype(np.uint32), (ids % 10)[:, None], host)
+
+    def fill(self, parts: Iterable[tuple[int, Any]]) -> Ours:
+        """All of `data.blocks` into list 0, and onto the device."""
+        for _, rows in parts:
+            self.add(np.zeros(len(rows), np.int64), rows)
+        return self.load()
+
+    def load(self) -> Ours:
+        """Everything onto the device. Unavailable when it does not hold all of it."""
+        if self.on_device:
+            wanted = self.pool.lists()
+            self.pool.warm(wanted, wait=True)
+            there = self.pool.tiers()["lists"]
+            if there != len(wanted):
+                raise peers.Unavailable(f"the device holds {there} of {len(wanted)} lists")
+        return self
+
+    def search(self, queries: Any, segments: Any, k: int, **options: Any) -> Any:
+        """(scores, similarities, list ids, row ids, counts), on the device when there is one."""
+        where = {} if self.device.dry else {"results": "device"}
+        return self.pool.scan(queries, segments, k, **where, **options)
+
+    def prove(self, queries: Any, segments: Any, lists: int) -> None:
+        """Unavailable unless the device itself answers for all `lists`: the host would, in silence."""
+        if not self.on_device:
+            return
+        said = self.pool.scan(queries, segments, 1, explain=True)[5]
+        if said["device_lists"] != lists:
+            reason = said["device_failure"] or "they are not loaded"
+            raise peers.Unavailable(
+                f"the device answered for {said['device_lists']} of {lists} lists: {reason}"
+            )
+
+    def device_ms(self) -> float:
+        """Milliseconds that launches took so far, by the device's own clock."""
+        return float(self.pool.tiers()["device_ms"]) if self.on_device else 0.0
+
+
+def whole(n: int, lists: Any = None) -> SegmentTable:
+    """Query i over lists[i], or all over list 0."""
+    return SegmentTable(np.arange(n), np.zeros(n, np.int64) if lists is None else lists)
+
+
+class Least:
+    """In a dry run, the counts of a cache that keeps the `room` lists that were asked for last."""
+
+    def __init__(self, pool: Any, room: int) -> None:
+        self._pool, self._room = pool, room
+        self._kept: OrderedDict[int, None] = OrderedDict()
+        self.counts = {"hits": 0, "misses": 0}
+
+    def scan(self, queries: Any, segments: Any, k: int) -> Any:
+        for list_id in segments.lists.tolist():
+            self.counts["hits" if list_id in self._kept else "misses"] += 1
+            self._kept[list_id] = None
+            self._kept.move_to_end(list_id)
+            while len(self._kept) > self._room:
+                self._kept.popitem(last=False)
+        return self._pool.scan(queries, segments, k)
+
+    def tiers(self) -> dict[str, int]:
+        return dict(self.counts)

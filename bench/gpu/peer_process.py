@@ -1,0 +1,190 @@
+"""faiss or cuvs, alone in a process, on the data that measure.py has.
+
+    PYTHONPATH=~/peer-site:bench/gpu python bench/gpu/peer_process.py cuvs exact '{"rows": 1000, ...}'
+
+prints a JSON object: of each case its milliseconds; of ivf_pq also settings and recall.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+Spec = dict[str, Any]
+ROUNDS = 9
+
+
+def milliseconds(call: Callable[[], object], seconds: float = 3.0) -> float:
+    """The median of calls behind one that warms up."""
+    import cupy
+
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(times) <= ROUNDS and (len(times) < 4 or time.perf_counter() < end):
+        cupy.cuda.Device().synchronize()
+        started = time.perf_counter()
+        call()
+        cupy.cuda.Device().synchronize()
+        times.append((time.perf_counter() - started) * 1e3)
+    return statistics.median(times[1:])
+
+
+def faiss_exact(spec: Spec) -> dict[str, Any]:
+    """GpuIndexFlatIP over float16 rows; queries come from the host and results go there, as it is used."""
+    import cupy
+    import data
+    import faiss  # type: ignore[import-not-found]
+
+    resources = faiss.StandardGpuResources()
+    config = faiss.GpuIndexFlatConfig()
+    config.useFloat16, config.use_cuvs = True, False
+    index = faiss.GpuIndexFlatIP(resources, spec["dim"], config)
+    for _, rows in data.blocks(cupy, spec["rows"], spec["dim"], spec["seed"]):
+        index.add(rows.get())
+    found = {}
+    for name, batch, k, seed, centres in spec["cases"]:
+        asked = data.mixture(cupy, batch, spec["dim"], seed, centres=centres).get()
+        found[name] = milliseconds(lambda asked=asked, k=k: index.search(asked, k))
+    return found
+
+
+def cuvs_exact(spec: Spec) -> dict[str, Any]:
+    """Brute force over float16 rows, or float32 where it takes no others."""
+    import cupy
+    import data
+    from cuvs.common import Resources  # type: ignore[import-not-found]
+    from cuvs.neighbors import brute_force  # type: ignore[import-not-found]
+
+    resources = Resources()
+    rows = data.mixture(cupy, spec["rows"], spec["dim"], spec["seed"], dtype=cupy.float16)
+    try:
+        index = brute_force.build(rows, metric="inner_product", resources=resources)
+    except (TypeError, ValueError, RuntimeError):
+        rows = rows.astype(cupy.float32)
+        index = brute_force.build(rows, metric="inner_product", resources=resources)
+    found = {"kind": str(rows.dtype)}
+    for name, batch, k, seed, centres in spec["cases"]:
+        asked = data.mixture(cupy, batch, spec["dim"], seed, centres=centres).astype(rows.dtype)
+
+        def call(asked: Any = asked, k: int = k) -> None:
+            brute_force.search(index, asked, k, resources=resources)
+            resources.sync()
+
+        found[name] = milliseconds(call)
+    return found
+
+
+def faiss_owners(spec: Spec) -> dict[str, Any]:
+    """search_preassigned over an inverted file of float16 rows, one list for each owner."""
+    import cupy
+    import data
+    import faiss  # type: ignore[import-not-found]
+    import numpy as np
+
+    dim, sizes = spec["dim"], spec["sizes"]
+    quantizer = faiss.IndexFlatIP(dim)
+    quantizer.add(np.zeros((len(sizes), dim), np.float32))
+    kind, metric = faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
+    host = faiss.IndexIVFScalarQuantizer(quantizer, dim, len(sizes), kind, metric, False)
+    host.is_trained = True
+    ends = np.cumsum(sizes)
+    for first, rows in data.blocks(cupy, int(ends[-1]), dim, spec["seed"]):
+        codes = rows.astype(cupy.float16).get()  # how that quantizer keeps a row
+        begin = 0
+        while begin < len(codes):
+            owner = int(np.searchsorted(ends, first + begin, side="right"))
+            end = min(len(codes), int(ends[owner]) - first)
+            part = np.ascontiguousarray(codes[begin:end]).view(np.uint8)
+            ids = np.arange(first + begin, first + end, dtype=np.int64)
+            host.invlists.add_entries(owner, end - begin, faiss.swig_ptr(ids), faiss.swig_ptr(part))
+            begin = end
+    host.ntotal = int(ends[-1])
+    resources = faiss.StandardGpuResources()
+    config = faiss.GpuIndexIVFScalarQuantizerConfig()
+    config.use_cuvs = False
+    index = faiss.GpuIndexIVFScalarQuantizer(resources, host, config)
+    del host
+    index.nprobe = 1
+    asked = data.mixture(cupy, len(sizes), dim, spec["query_seed"], centres=spec["seed"]).get()
+    lists, distances = np.arange(len(sizes))[:, None], np.zeros((len(sizes), 1), np.float32)
+
+    def search() -> Any:
+        return index.search_preassigned(asked, spec["k"], lists, distances)
+
+    inside = search()[1][:, 0]
+    if not ((inside >= ends - np.array(sizes)) & (inside < ends)).all():
+        raise RuntimeError("search_preassigned answered from other lists")
+    return {"search_preassigned": milliseconds(search, 10.0)}
+
+
+def cuvs_ivf_pq(spec: Spec) -> dict[str, Any]:
+    """IVF-PQ with refinement, tuned to a recall on the queries that are timed."""
+    import checks
+    import cupy
+    import data
+    import tuning
+    from cuvs.common import Resources  # type: ignore[import-not-found]
+    from cuvs.neighbors import ivf_pq, refine  # type: ignore[import-not-found]
+
+    dim, seed, k = spec["dim"], spec["seed"], spec["k"]
+    resources = Resources()
+    rows = data.mixture(cupy, spec["rows"], dim, seed)
+    queries = data.mixture(cupy, spec["queries"], dim, spec["query_seed"], centres=seed)
+    truth = checks.nearest(
+        cupy, ((i, rows[i : i + data.CHUNK]) for i in range(0, len(rows), data.CHUNK)), queries, k
+    )
+    started = time.perf_counter()
+    options = {"metric": "inner_product", "pq_bits": 8, "pq_dim": spec["pq_dim"]}
+    params = ivf_pq.IndexParams(n_lists=spec["cells"], kmeans_trainset_fraction=spec["fraction"], **options)
+    index = ivf_pq.build(params, rows, resources=resources)
+    resources.sync()
+    found: dict[str, Any] = {"build_seconds": time.perf_counter() - started}
+
+    def search(setting: tuple[int, int], asked: Any = queries) -> Any:
+        probes, wider = setting
+        how = ivf_pq.SearchParams(n_probes=probes, lut_dtype=cupy.float16)
+        _, ids = ivf_pq.search(how, index, asked, k * wider, resources=resources)
+        if wider > 1:
+            ids = cupy.asarray(ids).astype(cupy.int64)
+            _, ids = refine(rows, asked, ids, k, metric="inner_product", resources=resources)
+        resources.sync()
+        return ids
+
+    def ids_of(setting: tuple[int, int]) -> Any:
+        return cupy.asarray(search(setting)).get()
+
+    settings = tuning.reaching(ids_of, truth, spec["recall"], spec["cells"])
+    if not settings:
+        raise RuntimeError("no setting reaches the recall")
+    for batch in spec["batches"]:
+        asked = queries[:batch]
+        took, setting, reached = tuning.fastest(
+            settings, lambda s, asked=asked: milliseconds(lambda: search(s, asked), 1.0)
+        )
+        found[str(batch)] = {"ms": took, "setting": list(setting), "recall": reached}
+    return found
+
+
+TASKS: dict[tuple[str, str], Callable[[Spec], dict[str, Any]]] = {
+    ("faiss", "exact"): faiss_exact,
+    ("cuvs", "exact"): cuvs_exact,
+    ("faiss", "owners"): faiss_owners,
+    ("cuvs", "ivf_pq"): cuvs_ivf_pq,
+}
+
+
+def main() -> int:
+    """Measure one task of one peer."""
+    name, task, spec = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+    importlib.import_module(name)  # before CuPy and torch
+    print(json.dumps(TASKS[name, task](spec)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

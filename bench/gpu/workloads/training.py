@@ -1,0 +1,95 @@
+"""k-means, by the time of one iteration, and encoding by product quantisation.
+
+Floor of k-means: products of all rows with all centroids at the measured rate, or two readings of the rows;
+of encoding: reading the float32 rows. Rows of k-means come from the host, and an iteration is the difference
+between a long and a short training.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import data
+import numpy as np
+import peers
+from harness import Bench, Result, target
+
+from warpmem.index import kernels
+
+SEED, ROWS = 31, 32
+SHORT, LONG = 2, 8
+BITS = 4
+
+
+def run(bench: Bench) -> None:
+    sizes = bench.sizes
+    n, dim = sizes.cluster_rows, sizes.wide
+    for k in sizes.clusters:
+
+        def clusters(result: Result, k: int = k) -> None:
+            _kmeans(bench, result, n, dim, k)
+
+        bench.workload("training", f"k-means, one iteration, {n} x {dim}, K {k}", 15.0, clusters)
+    n, pq_dim = sizes.encode_rows, dim // 8
+    name = f"PQ encode, {n} x {dim}, {pq_dim} codes of {BITS} bits"
+    bench.workload("training", name, 15.0, lambda result: _encode(bench, result, n, dim, pq_dim))
+
+
+def _kmeans(bench: Bench, result: Result, n: int, dim: int, k: int) -> None:
+    device, xp = bench.device, bench.device.xp
+    rows = data.mixture(xp, n, dim, SEED)
+    host = np.ascontiguousarray(data.to_host(rows))
+    ours: Any = kernels
+    if not device.dry or device.module is not None:
+        ours = device.backend().kernels()
+
+    def train(iterations: int) -> Any:
+        return ours.kmeans(
+            host, k, iterations=iterations, seed=1, init="random", sample=None, spherical=False
+        )
+
+    centroids, index, objective = train(LONG)
+    again, values = ours.kmeans_assign(host, np.asarray(centroids), spherical=False)
+    some = np.linspace(0, n - 1, min(n, 300)).astype(np.int64)
+    wide, centres = host[some].astype(np.float64), np.asarray(centroids).astype(np.float64)
+    distances = ((wide**2).sum(1)[:, None] - 2.0 * wide @ centres.T + (centres**2).sum(1)).min(axis=1)
+    near = bool(np.allclose(np.asarray(values)[some], distances, rtol=1e-9, atol=1e-9))
+    bench.require(result, near and np.isfinite(objective) and len(index) == len(again) == n)
+    rounds = 3
+    short, long = (
+        device.milliseconds(lambda count=count: train(count), rounds, 6.0) for count in (SHORT, LONG)
+    )
+    result["whole_ms"], result["iterations"] = long, LONG
+    result["ours_ms"] = max((long - short) / (LONG - SHORT), 1e-6)
+    floor = max(2.0 * n * k * dim / bench.matrix, 2.0 * 4.0 * n * dim / bench.copy)
+    result["floor_ms"] = floor * 1e3
+    start = xp.asarray(host[np.random.default_rng(1).choice(n, k, replace=False)])
+    for name, make in peers.lloyd(device, rows, start, LONG - SHORT).items():
+        bench.peers(result, {name: lambda make=make: device.milliseconds(make(), rounds) / (LONG - SHORT)})
+    target(result, "time / floor", 2.0, result["ours_ms"] / result["floor_ms"], most=True)
+
+
+def _encode(bench: Bench, result: Result, n: int, dim: int, pq_dim: int) -> None:
+    device, xp = bench.device, bench.device.xp
+    rows = data.mixture(xp, n, dim, ROWS)
+    host = np.ascontiguousarray(data.to_host(rows))
+    books = kernels.pq_train(host[: 1 << 14], pq_dim, BITS, iterations=4, seed=1, threads=device.threads)
+    if device.dry and device.module is None:
+
+        def encode() -> Any:
+            return kernels.pq_encode(host, books, backend="numpy")
+
+    else:
+        entry = device.entry("pq_encode")
+
+        def encode() -> Any:
+            return entry(host, books)
+
+    codes = np.asarray(encode())
+    some = slice(0, 2000)
+    right = np.array_equal(codes[some], kernels.pq_encode(host[some], books, backend="numpy"))
+    bench.require(result, right)
+    result["note"] = "rows come from the host with each call"
+    upload = 4.0 * n * dim
+    bench.compare(result, encode, upload / bench.copy, {})
+    target(result, "time / floor", 2.0, result["ours_ms"] / result["floor_ms"], most=True)
