@@ -6,6 +6,7 @@
 
 #include "../cuda/device.hpp"
 #include "device_kmeans.hpp"
+#include "device_select.hpp"
 #include "page_cache.hpp"
 
 namespace {
@@ -75,6 +76,7 @@ PYBIND11_MODULE(_cuda, m) {
   m.doc() = "CUDA side of warpmem: devices, lists of pools on them, and k-means. Importing it touches no device.";
   bind_page_cache(m);
   bind_device_kmeans(m);
+  bind_device_select(m);
   const py::call_guard<py::gil_scoped_release> without_lock;  // each may initialise the driver, which takes a while
   m.def("device_count", &cuda::device_count, without_lock, "Number of usable devices; 0 without a driver.");
   m.def("unavailable_reason", &unavailable_reason, "Why there is no device, or None.");

@@ -60,6 +60,13 @@ class PageCache:
     def waiting(self) -> bool: ...
     def stats(self) -> dict[str, Any]: ...
 
+class Selection:
+    """select_k on a device, for one shape of scores, with the bits of `_cpu.Kernels.select_k`. The next call
+    overwrites the results of the last. Calls of several threads take turns."""
+
+    def __init__(self, rows: int, columns: int, k: int, *, device: int = 0) -> None: ...
+    def __call__(self, scores: Any) -> tuple[DeviceArray, DeviceArray]: ...
+
 def kmeans(
     x: NDArray[np.float32],
     k: int,
