@@ -41,6 +41,8 @@ def mixture(xp: Any, n: int, dim: int, seed: int, *, centres: int | None = None,
 
 def to_host(array: Any) -> Any:
     """A NumPy array of the same values."""
+    if hasattr(array, "to_host"):  # of warpmem._cuda
+        return array.to_host()
     return array.get() if hasattr(array, "get") else array
 
 

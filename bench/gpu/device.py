@@ -29,12 +29,17 @@ class Device:
             self.name = cupy.cuda.runtime.getDeviceProperties(0)["name"].decode().replace(" ", "-")
 
     @property
+    def reference(self) -> bool:
+        """Whether the reference backend is what is measured."""
+        return self.dry and self.module is None
+
+    @property
     def threads(self) -> int:
         return 1 if self.dry else min(16, os.cpu_count() or 1)
 
     def backend(self, **options: Any) -> Any:
         """The backend that is measured. Unavailable where it cannot run."""
-        if self.dry and self.module is None:
+        if self.reference:
             from warpmem.index.numpy_ref import NumpyBackend
 
             return NumpyBackend()
@@ -55,6 +60,12 @@ class Device:
         if found is None:
             raise peers.Unavailable(f"warpmem._cuda has no entry {name} to time")
         return found
+
+    def arrays(self, x: Any) -> Any:
+        """An array of `xp` where the module can read it: the emulated one has memory of its own."""
+        if self.module is None:
+            return x
+        return self.backend(vram_bytes=1 << 20).pool(1, 0).put([x])[0]
 
     def wait(self) -> None:
         """Until the device has nothing left to do."""

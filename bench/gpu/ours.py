@@ -26,8 +26,8 @@ class Ours:
     ) -> None:
         self.device = device
         limit = int(device.free_bytes() * 0.9) if vram_bytes is None else vram_bytes
-        made = device.backend(least_work=0, vram_bytes=limit)
-        options = {} if device.dry and device.module is None else {"threads": device.threads}
+        made = device.backend(least_work=0, vram_bytes=limit, pinned_bytes=0)
+        options = {} if device.reference else {"threads": device.threads}
         self.pool: Any = made.pool(dim, 1, storage=storage, **options)
         self.on_device = hasattr(self.pool, "tiers")
         self._rows = 0
@@ -60,12 +60,12 @@ class Ours:
         where = {} if self.device.dry else {"results": "device"}
         return self.pool.scan(queries, segments, k, **where, **options)
 
-    def prove(self, queries: Any, segments: Any, lists: int) -> None:
+    def prove(self, queries: Any, segments: Any, lists: int, k: int) -> None:
         """Unavailable unless the device itself answers for all `lists`: the host would, in silence."""
         if not self.on_device:
             return
-        said = self.pool.scan(queries, segments, 1, explain=True)[5]
-        if said["device_lists"] != lists:
+        said = self.pool.scan(queries, segments, k, explain=True)[5]
+        if said["device_lists"] != lists or said["device_failed"]:
             reason = said["device_failure"] or "they are not loaded"
             raise peers.Unavailable(
                 f"the device answered for {said['device_lists']} of {lists} lists: {reason}"

@@ -174,3 +174,22 @@ def ask(name: str, task: str, spec: dict[str, Any], seconds: float) -> dict[str,
         raise Unavailable(f"{name} failed: {said[-1] if said else done.returncode}")
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return answer
+
+
+class Asked:
+    """Peers that are asked once: what one measured, or why it did not, is told again."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, dict[str, Any] | Unavailable] = {}
+
+    def ask(self, name: str, task: str, spec: dict[str, Any], seconds: float) -> dict[str, Any]:
+        """As `ask`, the first time."""
+        if name not in self._told:
+            try:
+                self._told[name] = ask(name, task, spec, seconds)
+            except Unavailable as error:
+                self._told[name] = error
+        told = self._told[name]
+        if isinstance(told, Unavailable):
+            raise told
+        return told

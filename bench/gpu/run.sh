@@ -11,7 +11,9 @@
 #
 # What 8 minutes do not hold is named in the table, and measured by more calls, whose results join the same file:
 #
-#   FOLDER/venv/bin/python bench/gpu/measure.py --out FOLDER/DEVICE.json --only "d 768" --seconds 540
+#   FOLDER/venv/bin/python bench/gpu/measure.py --out FOLDER/DEVICE.json --seconds 540 --only "exact" --only "host or device"
+#   FOLDER/venv/bin/python bench/gpu/measure.py --out FOLDER/DEVICE.json --seconds 540 --only "over its own 10000 rows, d 384" --fill-seconds 270
+#   FOLDER/venv/bin/python bench/gpu/measure.py --out FOLDER/DEVICE.json --seconds 540 --only "IVF-PQ" --ivf-rows 10000000
 #
 # --dry-run builds nothing and measures with NumPy in the device's place, on tiny sizes: it tests this script.
 set -euo pipefail

@@ -266,12 +266,12 @@ def test_the_workloads_ask_a_device_as_it_wants_to_be_asked():
         ivf_queries=3, changed=20, cache_searches=40, exponents=(1.4,), cluster_rows=60, collections=(64,),
         span=0.02, rounds=1,
     )  # fmt: skip
-    only = ["exact, 1 query", "d 24", "IVF-PQ, 1 ", "k-means", "VRAM"]
+    only = ["exact, 1 query", "d 24", "IVF-PQ, 1 ", "k-means", "VRAM", "select_k, 10 "]
     bench = harness.Bench(Device(dry=True, module=emulated().module), sizes, 600.0, only)
     for family in measure.plan(dry=True):
         family(bench)
     assert {result["family"] for result in bench.results} >= {
-        "exact", "owners", "changes", "ivf_pq", "vram_cache", "training", "crossover",
+        "exact", "owners", "changes", "ivf_pq", "vram_cache", "select_k", "training", "crossover",
     }  # fmt: skip
     for result in bench.results:
         assert not {"skipped", "failed"} & set(result) and result["correct"], result

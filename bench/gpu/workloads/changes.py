@@ -52,7 +52,7 @@ def _measure(bench: Bench, result: Result, rows: Any, ours: Ours, changed: int, 
     device, span = bench.device, bench.sizes.span
     query = data.mixture(device.xp, 1, bench.sizes.change_dim, QUERY, centres=SEED)
     segments, everyone = whole(1), np.arange(len(rows))
-    ours.prove(query, segments, 1)
+    ours.prove(query, segments, 1, K)
     idle = _times(device, ours, query, span, None)
     host = np.ascontiguousarray(data.to_host(rows[:changed]))
     removes = [[(0, row) for row in range(i, min(i + piece, changed))] for i in range(0, changed, piece)]

@@ -67,7 +67,7 @@ def _search(bench: Bench, result: Result, dim: int, batch: int, rows: Any, ours:
     xp = bench.device.xp
     queries = data.mixture(xp, batch, dim, QUERIES, centres=SEED)
     asked, segments = np.ascontiguousarray(data.to_host(queries)), whole(batch)
-    ours.prove(queries, segments, 1)
+    ours.prove(queries, segments, 1, K)
     found, theirs = ours.pool.scan(asked, segments, K), host.scan(asked, segments, K)
     everyone = np.arange(len(rows))
     right = checks.scan(xp, found, queries, lambda q: (everyone, rows), K, checks.spread(batch, 3))

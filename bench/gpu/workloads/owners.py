@@ -48,7 +48,7 @@ class _Owners:
         self.bench, self.dim, self.wanted = bench, dim, each
         self.each: list[int] = []
         self.ours: Ours | None = None
-        self._faiss: Any = None
+        self._asked = peers.Asked()
 
     def close(self) -> None:
         self.ours = None
@@ -58,8 +58,8 @@ class _Owners:
         """Whole owners, block by block, until the memory or the seconds are used up."""
         bench, sizes = self.bench, self.bench.sizes
         if self.ours is None:
-            row = ROW_BYTES * self.dim
-            room = min(host_bytes() * 0.8, bench.device.free_bytes() * 0.8 / (1 + 2 / ROW_BYTES)) / row
+            with_peers = (ROW_BYTES + 2.0) * self.dim  # who keep float16 rows beside ours
+            room = 0.8 * min(host_bytes(), bench.device.free_bytes()) / with_peers
             ends = np.cumsum(self.wanted)
             most = int(np.searchsorted(ends, room, side="right"))
             if most == 0:
@@ -132,7 +132,7 @@ class _Owners:
         segments: Any = whole(n, np.arange(n))
         if most is not None:
             segments = [(q, q, 0, ((0, 0, 0, int(most[q])),), (), None) for q in range(n)]
-        ours.prove(queries, segments, n)
+        ours.prove(queries, segments, n, K)
         starts = np.concatenate([[0], np.cumsum(self.each)])
 
         def rows_of(q: int) -> tuple[Any, Any]:
@@ -147,6 +147,7 @@ class _Owners:
         bench.require(result, checks.scan(bench.device.xp, found, queries, rows_of, K, checks.spread(n)))
         floor = 2.0 * sum(self.each) * self.dim / bench.copy
         bench.compare(result, lambda: ours.search(queries, segments, K), floor, {})
+        ours.prove(queries, segments, n, K)
 
     def _queries(self) -> Any:
         return data.mixture(self.bench.device.xp, len(self.each), self.dim, QUERIES, centres=SEED)
@@ -175,21 +176,9 @@ class _Owners:
 
     def _preassigned(self, result: Result) -> None:
         def asked() -> float:
-            if self._faiss is None:
-                spec = {
-                    "dim": self.dim,
-                    "sizes": [int(n) for n in self.each],
-                    "seed": SEED,
-                    "query_seed": QUERIES,
-                    "k": K,
-                }
-                try:
-                    self._faiss = peers.ask("faiss", "owners", spec, min(150.0, self.bench.left))
-                except peers.Unavailable as error:
-                    self._faiss = error
-            if isinstance(self._faiss, peers.Unavailable):
-                raise self._faiss
-            return float(self._faiss["search_preassigned"])
+            spec = {"dim": self.dim, "sizes": self.each, "seed": SEED, "query_seed": QUERIES, "k": K}
+            told = self._asked.ask("faiss", "owners", spec, min(150.0, self.bench.left))
+            return float(told["search_preassigned"])
 
         if self.bench.outside or not self.bench.device.dry:
             self.bench.peers(result, {"faiss search_preassigned": asked})

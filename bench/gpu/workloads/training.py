@@ -40,7 +40,7 @@ def _kmeans(bench: Bench, result: Result, n: int, dim: int, k: int) -> None:
     rows = data.mixture(xp, n, dim, SEED)
     host = np.ascontiguousarray(data.to_host(rows))
     ours: Any = kernels
-    if not device.dry or device.module is not None:
+    if not device.reference:
         ours = device.backend().kernels()
 
     def train(iterations: int) -> Any:
@@ -74,7 +74,7 @@ def _encode(bench: Bench, result: Result, n: int, dim: int, pq_dim: int) -> None
     rows = data.mixture(xp, n, dim, ROWS)
     host = np.ascontiguousarray(data.to_host(rows))
     books = kernels.pq_train(host[: 1 << 14], pq_dim, BITS, iterations=4, seed=1, threads=device.threads)
-    if device.dry and device.module is None:
+    if device.reference:
 
         def encode() -> Any:
             return kernels.pq_encode(host, books, backend="numpy")
