@@ -26,7 +26,7 @@ def blocks(
         # A device draws whole chunks, so that the rows of a shorter mixture are the first of a longer one.
         # NumPy's draws are so by themselves.
         drawn = random.randint(0, CLUSTERS, CHUNK)[:count]
-        noise = random.standard_normal((CHUNK if hasattr(random, "_generator") else count, dim))[:count]
+        noise = random.standard_normal((CHUNK if hasattr(xp, "cuda") else count, dim))[:count]
         part = middles[drawn] + xp.float32(NOISE) * noise.astype(xp.float32)
         yield chunk * CHUNK, part / xp.linalg.norm(part, axis=1, keepdims=True)
 

@@ -15,7 +15,10 @@ Result = dict[str, Any]
 WIDTH, LINE, LEFT, RIGHT = 1280, 18, 640, 90
 LEAST, MOST = 1 / 64, 64
 COLOURS = {"ours": "#1f6f8b", "floor": "#9aa5b1"}
-OTHERS = ("#c8553d", "#d9a441", "#8a5a83", "#5b8c5a", "#7f7f7f", "#3f4e9a", "#b0752f")
+OTHERS = (
+    "#c8553d", "#d9a441", "#8a5a83", "#5b8c5a", "#3f4e9a", "#b0752f", "#d37fb3", "#2bb3a3", "#6b6b1f",
+    "#e0723c", "#7a4fd1", "#000000",
+)  # fmt: skip
 CHART_HEIGHT, CHART_WIDTH = 260, 520
 
 
@@ -23,7 +26,7 @@ def svg(results: Sequence[Result]) -> str:
     """The whole picture."""
     names = sorted({n for r in results for n, peer in r.get("peers", {}).items() if "ratio" in peer})
     colours = {**COLOURS, **{name: OTHERS[i % len(OTHERS)] for i, name in enumerate(names)}}
-    lines, y = _legend(colours), 44.0
+    lines, y = _legend(colours)
     for family in dict.fromkeys(result["family"] for result in results):
         members = [r for r in results if r["family"] == family and "ours_ms" in r]
         if members:
@@ -37,12 +40,16 @@ def svg(results: Sequence[Result]) -> str:
     return "\n".join([head, ground, *lines, "</svg>", ""])
 
 
-def _legend(colours: dict[str, str]) -> list[str]:
-    lines, x = [], 8.0
+def _legend(colours: dict[str, str]) -> tuple[list[str], float]:
+    lines: list[str] = []
+    x, y = 8.0, 20.0
     for name, colour in colours.items():
-        lines += [_mark(x + 5, 16, colour), _text(x + 14, 20, name)]
-        x += 30 + 7.0 * len(name)
-    return lines
+        width = 30 + 7.0 * len(name)
+        if x + width > WIDTH:
+            x, y = 8.0, y + LINE
+        lines += [_mark(x + 5, y - 4, colour), _text(x + 14, y, name)]
+        x += width
+    return lines, y + 24
 
 
 def _panel(family: str, members: list[Result], colours: dict[str, str], y: float) -> tuple[list[str], float]:

@@ -19,6 +19,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import plot
 
 Result = dict[str, Any]
+FIGURES = (
+    "owners", "recall", "queries_per_second", "raw_queries_per_second", "texts_per_second",
+    "host_texts_per_second", "p50_ms", "p99_ms", "raw_index_ms", "idle_p99_ms", "busy_p99_ms", "hit_rate",
+    "optimum", "wrong", "whole_ms",
+)  # fmt: skip
+"""What the table tells of a result beside its times."""
 
 
 class Report:
@@ -71,12 +77,8 @@ def table(report: dict[str, Any]) -> str:
         "",
     ]
     for family in dict.fromkeys(result["family"] for result in results):
-        lines += [
-            f"## {family}",
-            "",
-            "| workload | ours ms | floor ms | peers, as multiples of ours | targets | met |",
-        ]
-        lines.append("| --- | ---: | ---: | --- | --- | --- |")
+        head = "| workload | ours ms | floor ms | peers, as multiples of ours | figures | targets | met |"
+        lines += [f"## {family}", "", head, "| --- | ---: | ---: | --- | --- | --- | --- |"]
         for result in results:
             if result["family"] == family and measured(result):
                 lines.append(_row(result))
@@ -87,6 +89,12 @@ def table(report: dict[str, Any]) -> str:
         for batch, (rows, largest) in sizes.items():
             where = f"from {rows} rows on" if rows is not None else f"not up to {largest} rows"
             lines.append(f"- {batch} {'query' if batch == 1 else 'queries'} at a time: {where}")
+        lines += ["", "| a million of | costs on the device | on the host |", "| --- | ---: | ---: |"]
+        lines += [
+            f"| {r['workload']} | {r['device_cost_per_million']:.4g} | {r['host_cost_per_million']:.4g} |"
+            for r in results
+            if "device_cost_per_million" in r and "host_cost_per_million" in r
+        ]
         lines.append("")
     left = [result for result in results if not measured(result)]
     if left:
@@ -135,7 +143,8 @@ def _row(result: Result) -> str:
     floor = f"{result['floor_ms']:.3f}" if "floor_ms" in result else ""
     note = f" ({result['note']})" if "note" in result else ""
     ours = f"{result['ours_ms']:.3f}" if "ours_ms" in result else ""
-    cells = (result["workload"] + note, ours, floor, peers, targets, met)
+    figures = "; ".join(f"{name} {result[name]:.4g}" for name in FIGURES if name in result)
+    cells = (result["workload"] + note, ours, floor, peers, figures, targets, met)
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 

@@ -59,8 +59,8 @@ class Selection {
   py::tuple select(const py::object& scores) {
     const ForeignArray array(scores, "scores", runtime_->device(), stream_);
     if (array.rows() != plan_.rows || array.columns() != columns_) {
-      throw py::value_error("scores: expected shape (" + std::to_string(plan_.rows) + ", " + std::to_string(columns_) + "), not (" +
-                            std::to_string(array.rows()) + ", " + std::to_string(array.columns()) + ")");
+      throw py::value_error("scores: expected shape (" + std::to_string(plan_.rows) + ", " + std::to_string(columns_) +
+                            "), not (" + std::to_string(array.rows()) + ", " + std::to_string(array.columns()) + ")");
     }
     const uint64_t bad_row = run(array);
     if (bad_row != UINT64_MAX) throw py::value_error("scores: row " + std::to_string(bad_row) + " holds a NaN");

@@ -26,7 +26,10 @@ WIDTH, HEADS, INNER = 384, 12, 1536
 def run(bench: Bench) -> None:
     dim = 24 if bench.device.dry else DIM
     for n in bench.sizes.collections:
-        names = {batch: f"host or device, {batch} queries, {n} rows, d {dim}" for batch in BATCHES}
+        names = {
+            batch: f"host or device, {batch} {'query' if batch == 1 else 'queries'}, {n} rows, d {dim}"
+            for batch in BATCHES
+        }
         if not any(bench.wanted(name) for name in names.values()):
             continue
         made: list[Any] = []
