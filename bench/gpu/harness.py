@@ -11,12 +11,13 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import peers
 from device import Device
 
 Result = dict[str, Any]
+T = TypeVar("T")
 
 
 @dataclass
@@ -165,6 +166,33 @@ class Bench:
             finally:
                 self.device.release()
             found[name] = {"ms": value, "ratio": value / result["ours_ms"]}
+
+
+class Once(Generic[T]):
+    """What several workloads use: made when the first asks, and not tried again when that fails."""
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
+        self._value: T | None = None
+        self._failure: str | None = None
+
+    def __call__(self) -> T:
+        if self._failure is not None:
+            raise peers.Unavailable(self._failure)
+        if self._value is None:
+            try:
+                self._value = self._make()
+            except Exception as error:
+                self._failure = f"what it needs could not be made: {error}"
+                raise
+        return self._value
+
+    @property
+    def made(self) -> bool:
+        return self._value is not None
+
+    def clear(self) -> None:
+        self._value = None
 
 
 def target(result: Result, what: str, least: float, got: float | None, *, most: bool = False) -> None:

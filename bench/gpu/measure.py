@@ -59,6 +59,7 @@ def main() -> int:
     parser.add_argument(
         "--seconds", type=float, default=float(os.environ.get("WARPMEM_BENCH_SECONDS", "480"))
     )
+    parser.add_argument("--owners", type=int, help="at most, as memory and seconds hold")
     parser.add_argument("--fill-seconds", type=float, help="at most, to fill the owners' lists")
     parser.add_argument("--ivf-rows", type=int, help="rows of IVF-PQ, such as 10000000")
     parser.add_argument("--memory-items", type=int, help="items of the searches through Memory")
@@ -69,7 +70,7 @@ def main() -> int:
     parser.add_argument("--dry-run", action="store_true")
     given = parser.parse_args()
     sizes = TINY if given.dry_run else Sizes()
-    chosen = {name: getattr(given, name) for name in ("fill_seconds", "ivf_rows", "memory_items")}
+    chosen = {name: getattr(given, name) for name in ("owners", "fill_seconds", "ivf_rows", "memory_items")}
     sizes = replace(sizes, **{name: value for name, value in chosen.items() if value is not None})
     device = Device(given.dry_run)
     collected = report.Report(given.out, device.name)

@@ -219,6 +219,42 @@ def test_what_is_late_wrong_or_broken_is_named_and_the_rest_goes_on():
     assert found["work 6"]["failed"] == "KeyError: 'absent'"
 
 
+def test_what_several_workloads_need_is_made_once_also_when_it_fails():
+    import harness
+    import peers
+
+    made: list[int] = []
+
+    def make() -> int:
+        made.append(len(made))
+        if len(made) == 1:
+            raise MemoryError("there is none")
+        return 7
+
+    needed = harness.Once(make)
+    with pytest.raises(MemoryError):
+        needed()
+    with pytest.raises(peers.Unavailable, match="could not be made: there is none"):
+        needed()
+    other = harness.Once(make)
+    assert (other(), other(), other.made, made) == (7, 7, True, [0, 1])
+
+
+def test_what_the_device_does_not_hold_has_no_time():
+    import peers
+    from device import Device
+    from ours import Ours, whole
+
+    device = Device(dry=True, module=emulated().module)
+    rows = np.random.default_rng(1).standard_normal((30_000, 8)).astype(np.float32)
+    ours = Ours(device, 8, vram_bytes=1 << 20)
+    ours.add(np.arange(30_000, dtype=np.int64) // 20_000, rows)
+    with pytest.raises(peers.Unavailable, match="answered for 0 of 2 lists: they are not loaded"):
+        ours.prove(rows[:2], whole(2, np.arange(2)), 2, 5)
+    with pytest.raises(peers.Unavailable, match="holds 1 of 2 lists"):
+        ours.load()
+
+
 def test_results_of_several_calls_are_joined(tmp_path: Path):
     import report
 

@@ -12,7 +12,7 @@ from typing import Any
 import checks
 import data
 import numpy as np
-from harness import Bench, Result, target
+from harness import Bench, Once, Result, target
 from ours import Ours, whole
 
 SEED, QUERY, K = 5, 6, 10
@@ -28,15 +28,13 @@ def run(bench: Bench) -> None:
     }
     if not any(bench.wanted(name) for name in names.values()):
         return
-    made: list[Any] = []
 
-    def filled() -> tuple[Any, Ours]:
-        if not made:
-            rows = data.mixture(bench.device.xp, sizes.rows, dim, SEED)
-            parts = ((i, rows[i : i + data.CHUNK]) for i in range(0, len(rows), data.CHUNK))
-            made.extend((rows, Ours(bench.device, dim).fill(parts)))
-        return made[0], made[1]
+    def fill() -> tuple[Any, Ours]:
+        rows = data.mixture(bench.device.xp, sizes.rows, dim, SEED)
+        parts = ((i, rows[i : i + data.CHUNK]) for i in range(0, len(rows), data.CHUNK))
+        return rows, Ours(bench.device, dim).fill(parts)
 
+    filled = Once(fill)
     for piece, name in names.items():
         bench.workload(
             "changes",
@@ -44,7 +42,7 @@ def run(bench: Bench) -> None:
             25.0,
             lambda result, piece=piece: _measure(bench, result, *filled(), changed, piece),
         )
-    made.clear()
+    filled.clear()
     bench.device.release()
 
 

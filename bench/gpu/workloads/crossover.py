@@ -7,12 +7,13 @@ float16 on the device, by the libraries' own products. Cost is time at the price
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import checks
 import data
 import numpy as np
-from harness import Bench, Result
+from harness import Bench, Once, Result
 from ours import Ours, whole
 
 from warpmem.index.cpu import CpuBackend
@@ -32,19 +33,13 @@ def run(bench: Bench) -> None:
         }
         if not any(bench.wanted(name) for name in names.values()):
             continue
-        made: list[Any] = []
-
-        def ready(made: list[Any] = made, n: int = n) -> list[Any]:
-            if not made:
-                made.extend(_pools(bench, n, dim))
-            return made
-
+        pools = Once(partial(_pools, bench, n, dim))
         for batch, name in names.items():
             bench.workload(
                 "crossover", name, 4.0 + n / 2e5,
-                lambda result, batch=batch, ready=ready: _search(bench, result, dim, batch, *ready()),
+                lambda result, batch=batch, pools=pools: _search(bench, result, dim, batch, *pools()),
             )  # fmt: skip
-        made.clear()
+        pools.clear()
         bench.device.release()
     sizes = bench.sizes
     bench.workload(

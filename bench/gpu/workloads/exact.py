@@ -12,7 +12,7 @@ import checks
 import data
 import numpy as np
 import peers
-from harness import Bench, Result, beats, target
+from harness import Bench, Once, Result, beats, target
 from ours import Ours, whole
 
 SEED, NEAR, FAR = 1, 2, 7
@@ -32,16 +32,14 @@ def run(bench: Bench, dim: int) -> None:
     cases = [case for case in cases if bench.wanted(case[0])]
     if not cases:
         return
-    made: list[Any] = []
     asked = peers.Asked()
 
-    def filled() -> tuple[Any, Ours]:
-        if not made:
-            rows = data.mixture(xp, sizes.rows, dim, SEED)
-            ours = Ours(bench.device, dim)
-            ours.fill((first, rows[first : first + data.CHUNK]) for first in range(0, len(rows), data.CHUNK))
-            made.extend((rows, ours))
-        return made[0], made[1]
+    def fill() -> tuple[Any, Ours]:
+        rows = data.mixture(xp, sizes.rows, dim, SEED)
+        parts = ((first, rows[first : first + data.CHUNK]) for first in range(0, len(rows), data.CHUNK))
+        return rows, Ours(bench.device, dim).fill(parts)
+
+    filled = Once(fill)
 
     def outside(peer: str, name: str) -> float:
         """A peer measures all cases in one process."""
@@ -82,8 +80,8 @@ def run(bench: Bench, dim: int) -> None:
                 )
                 beats(result, 2.0, "torch", "cuvs")
 
-        bench.workload("exact", name, 20.0 if not made else 6.0, body)
-    made.clear()
+        bench.workload("exact", name, 6.0 if filled.made else 20.0, body)
+    filled.clear()
     bench.device.release()
 
 

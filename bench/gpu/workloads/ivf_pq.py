@@ -16,7 +16,7 @@ import data
 import numpy as np
 import peers
 import tuning
-from harness import Bench, Result, target
+from harness import Bench, Once, Result, target
 from ours import whole
 
 from warpmem.index import ivf, kernels
@@ -37,13 +37,7 @@ def run(bench: Bench) -> None:
     }
     if not any(bench.wanted(name) for name in names.values()):
         return
-    made: list[Any] = []
-    asked = peers.Asked()
-
-    def built() -> tuple[Any, Any, Any, dict[str, Any]]:
-        if not made:
-            made.append(_build(bench))
-        return made[0]  # type: ignore[no-any-return]
+    built, asked = Once(lambda: _build(bench)), peers.Asked()
 
     def cuvs(batch: int, pool: Any) -> float:
         cells = pool.owners[0].n_cells
@@ -84,9 +78,9 @@ def run(bench: Bench) -> None:
             ratio = result["peers"].get("cuvs IVF-PQ", {}).get("ratio")
             target(result, "queries/s / cuVS at equal recall", 1.0, ratio)
 
-        needs = 20.0 * sizes.ivf_rows / 1e6 + 20.0 if not made else 10.0
+        needs = 10.0 if built.made else 20.0 * sizes.ivf_rows / 1e6 + 20.0
         bench.workload("ivf_pq", name, needs, body)
-    made.clear()
+    built.clear()
     bench.device.release()
 
 

@@ -11,7 +11,7 @@ import checks
 import data
 import numpy as np
 import peers
-from harness import Bench, Result, target
+from harness import Bench, Once, Result, target
 from ours import Ours, whole
 
 import warpmem
@@ -36,13 +36,7 @@ def run(bench: Bench) -> None:
     }
     if not any(bench.wanted(name) for name in names.values()):
         return
-    made: list[_Store] = []
-
-    def ready() -> _Store:
-        if not made:
-            made.append(_Store(bench, dim))
-        return made[0]
-
+    ready = Once(lambda: _Store(bench, dim))
     try:
         for kind, name in names.items():
 
@@ -55,11 +49,11 @@ def run(bench: Bench) -> None:
                 else:
                     store.many(result, kind)
 
-            bench.workload("memory", name, 30.0 if not made else 8.0, body)
+            bench.workload("memory", name, 8.0 if ready.made else 30.0, body)
     finally:
-        for store in made:
-            store.memory.close()
-    made.clear()
+        if ready.made:
+            ready().memory.close()
+        ready.clear()
     bench.device.release()
 
 

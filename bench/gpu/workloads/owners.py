@@ -14,7 +14,7 @@ import data
 import numpy as np
 import peers
 from device import host_bytes
-from harness import Bench, Result, beats, beats_best, target
+from harness import Bench, Once, Result, beats, beats_best, target
 from ours import ROW_BYTES, Ours, whole
 
 SEED, QUERIES, K = 3, 4, 10
@@ -47,46 +47,51 @@ class _Owners:
     def __init__(self, bench: Bench, dim: int, each: list[int]) -> None:
         self.bench, self.dim, self.wanted = bench, dim, each
         self.each: list[int] = []
-        self.ours: Ours | None = None
+        self.fill = Once(self._fill)
         self._asked = peers.Asked()
 
     def close(self) -> None:
-        self.ours = None
+        self.fill.clear()
         self.bench.device.release()
 
-    def fill(self, result: Result) -> Ours:
-        """Whole owners, block by block, until the memory or the seconds are used up."""
-        bench, sizes = self.bench, self.bench.sizes
-        if self.ours is None:
-            with_peers = (ROW_BYTES + 2.0) * self.dim  # who keep float16 rows beside ours
-            room = 0.8 * min(host_bytes(), bench.device.free_bytes()) / with_peers
-            ends = np.cumsum(self.wanted)
-            most = int(np.searchsorted(ends, room, side="right"))
-            if most == 0:
-                raise peers.Unavailable("there is no memory for one owner")
-            until = time.monotonic() + min(sizes.fill_seconds, bench.left / 2)
-            made, list_of = Ours(bench.device, self.dim), np.repeat(np.arange(most), self.wanted[:most])
-            done = 0
-            for first, rows in data.blocks(bench.device.xp, int(ends[most - 1]), self.dim, SEED):
-                made.add(list_of[first : first + len(rows)], rows)
-                done = first + len(rows)
-                if time.monotonic() > until:
-                    break
-            filled = int(np.searchsorted(ends, done, side="right"))
-            if filled == 0:
-                raise peers.Unavailable("there was no time to fill one owner")
-            if filled < most:  # the last one is not whole
-                made.pool.drop([filled])
-            self.each, self.ours = self.wanted[:filled], made.load()
+    def filled(self, result: Result) -> Ours:
+        """All that fit; what is missing is noted."""
+        ours = self.fill()
         result["owners"], result["rows"] = len(self.each), sum(self.each)
         if len(self.each) < len(self.wanted):
-            result["note"] = (
-                f"{len(self.each)} of {len(self.wanted)} owners: as many as memory and seconds hold"
-            )
-        return self.ours
+            reason = "as many as memory and seconds hold"
+            result["note"] = f"{len(self.each)} of {len(self.wanted)} owners: {reason}"
+        return ours
+
+    def _fill(self) -> Ours:
+        """Whole owners, block by block, until the memory or the seconds are used up."""
+        bench, sizes = self.bench, self.bench.sizes
+        with_peers = (ROW_BYTES + 2.0) * self.dim  # who keep float16 rows beside ours
+        room = 0.8 * min(host_bytes(), bench.device.free_bytes()) / with_peers
+        ends = np.cumsum(self.wanted)
+        most = int(np.searchsorted(ends, room, side="right"))
+        if most == 0:
+            raise peers.Unavailable("there is no memory for one owner")
+        until = time.monotonic() + min(sizes.fill_seconds, bench.left / 2)
+        made, list_of = Ours(bench.device, self.dim), np.repeat(np.arange(most), self.wanted[:most])
+        done = 0
+        for first, rows in data.blocks(bench.device.xp, int(ends[most - 1]), self.dim, SEED):
+            made.add(list_of[first : first + len(rows)], rows)
+            done = first + len(rows)
+            if time.monotonic() > until:
+                break
+        filled = int(np.searchsorted(ends, done, side="right"))
+        if filled == 0:
+            raise peers.Unavailable("there was no time to fill one owner")
+        if filled < most:  # the last one is not whole
+            made.pool.drop([filled])
+        if made.on_device:
+            made.pool.trim()  # of what only changes need, for the peers' sake
+        self.each = self.wanted[:filled]
+        return made.load()
 
     def equal(self, result: Result) -> None:
-        ours = self.fill(result)
+        ours = self.filled(result)
         self._measure(result, ours, None)
         rows = self._rows(result)
         queries = self._queries()
@@ -102,7 +107,7 @@ class _Owners:
         beats(result, 1.0, "faiss search_preassigned", "torch f16 bmm")
 
     def zipf(self, result: Result) -> None:
-        ours = self.fill(result)
+        ours = self.filled(result)
         self._measure(result, ours, None)
         rows = self._rows(result)
         if rows is not None:
@@ -113,7 +118,7 @@ class _Owners:
     def filtered(self, result: Result) -> None:
         """Query i takes rows whose numbers end in at most i % 9. FAISS on a device has no filter of each
         query's own, so its time is one of a search without any, and decides nothing."""
-        ours = self.fill(result)
+        ours = self.filled(result)
         most = np.arange(len(self.each)) % 9
         self._measure(result, ours, most)
         rows = self._rows(result)

@@ -17,7 +17,7 @@ from typing import Any
 import data
 import numpy as np
 import peers
-from harness import Bench, Result, target
+from harness import Bench, Once, Result, target
 from ours import Least, whole
 
 from warpmem.index.cpu import CpuBackend
@@ -40,18 +40,15 @@ def run(bench: Bench) -> None:
             names[name] = (exponent, pinned)
     if not any(bench.wanted(name) for name in names):
         return
-    made: list[Any] = []
+    lists = Once(lambda: _Lists(bench, dim))
 
     def measure(result: Result, exponent: float, pinned: bool) -> None:
-        if not made:
-            made.append(_Lists(bench, dim))
-        made[0].measure(result, exponent, pinned)
+        lists().measure(result, exponent, pinned)
 
     for name, (exponent, pinned) in names.items():
-        bench.workload(
-            "vram_cache", name, 40.0 if not made else 10.0, partial(measure, exponent=exponent, pinned=pinned)
-        )
-    made.clear()
+        needs = 10.0 if lists.made else 40.0
+        bench.workload("vram_cache", name, needs, partial(measure, exponent=exponent, pinned=pinned))
+    lists.clear()
     bench.device.release()
 
 
