@@ -71,9 +71,15 @@ class Ours:
                 f"the device answered for {said['device_lists']} of {lists} lists: {reason}"
             )
 
-    def device_ms(self) -> float:
-        """Milliseconds that launches took so far, by the device's own clock."""
-        return float(self.pool.tiers()["device_ms"]) if self.on_device else 0.0
+    def clock(self) -> dict[str, Any]:
+        """Counters of the device; empty without one."""
+        return dict(self.pool.tiers()) if self.on_device else {}
+
+    def since(self, before: dict[str, Any]) -> dict[str, float]:
+        """device_ms: what a search took since then by the device's own clock."""
+        now = self.clock()
+        searches = now.get("searches", 0) - before.get("searches", 0)
+        return {"device_ms": (now["device_ms"] - before["device_ms"]) / searches} if searches else {}
 
 
 def whole(n: int, lists: Any = None) -> SegmentTable:

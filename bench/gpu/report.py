@@ -22,7 +22,7 @@ Result = dict[str, Any]
 FIGURES = (
     "owners", "recall", "queries_per_second", "raw_queries_per_second", "texts_per_second",
     "host_texts_per_second", "p50_ms", "p99_ms", "raw_index_ms", "idle_p99_ms", "busy_p99_ms", "hit_rate",
-    "optimum", "wrong", "whole_ms",
+    "optimum", "wrong", "whole_ms", "device_ms",
 )  # fmt: skip
 """What the table tells of a result beside its times."""
 

@@ -201,6 +201,7 @@ def test_what_is_late_wrong_or_broken_is_named_and_the_rest_goes_on():
         result["targets"] = result["targets"][1:]
 
     def broken(result: Any) -> None:
+        right(result)
         raise peers.Unavailable("it is switched off")
 
     bench.workload("a", "work 1", 1.0, right)
@@ -216,6 +217,7 @@ def test_what_is_late_wrong_or_broken_is_named_and_the_rest_goes_on():
     assert found["work 3"]["met"] is False and found["work 3"]["skipped"] == "the answer is wrong"
     assert "needs about 1000000 s" in found["work 4"]["skipped"]
     assert found["work 5"]["skipped"] == "it is switched off"
+    assert not {"ours_ms", "peers", "targets"} & set(found["work 5"])
     assert found["work 6"]["failed"] == "KeyError: 'absent'"
 
 
