@@ -3,12 +3,17 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 namespace simt {
 
-// One entry a factor: its number of values. Each case holds one value number a factor. Deterministic.
-inline std::vector<std::vector<int>> pairwise(const std::vector<int>& sizes) {
+// A case being made: the number of each factor's value, or -1.
+using Values = std::vector<int>;
+
+// One entry a factor: its number of values. Each case holds one value number a factor. Deterministic. `avoid(values)` says of a case, of which the
+// factors that it judges may still be -1, that it costs too much: such a case is made only where no other has its pair.
+inline std::vector<Values> pairwise(const std::vector<int>& sizes, const std::function<bool(const Values&)>& avoid = {}) {
   const size_t n = sizes.size();
   // open[a][b][x * sizes[b] + y]: the pair of value x of factor a and y of b, a < b, was not used yet.
   std::vector<std::vector<std::vector<bool>>> open(n, std::vector<std::vector<bool>>(n));
@@ -22,11 +27,11 @@ inline std::vector<std::vector<int>> pairwise(const std::vector<int>& sizes) {
   const auto at = [&](size_t a, int x, size_t b, int y) -> std::vector<bool>::reference {
     return a < b ? open[a][b][static_cast<size_t>(x * sizes[b] + y)] : open[b][a][static_cast<size_t>(y * sizes[a] + x)];
   };
-  std::vector<std::vector<int>> cases;
+  std::vector<Values> cases;
   uint32_t state = 1;
   while (left > 0) {
     // Starts from a pair that is open, then gives each factor the value with most open pairs; ties by turns.
-    std::vector<int> chosen(n, -1);
+    Values chosen(n, -1);
     for (size_t a = 0; a < n && chosen[0] < 0; ++a) {
       for (size_t b = a + 1; b < n; ++b) {
         for (int pair = 0; pair < sizes[a] * sizes[b]; ++pair) {
@@ -41,13 +46,18 @@ inline std::vector<std::vector<int>> pairwise(const std::vector<int>& sizes) {
     for (size_t f = 0; f < n; ++f) {
       if (chosen[f] >= 0) continue;
       int best = 0;
-      int most = -1;
+      int most = -2;
       state = state * 1664525u + 1013904223u;
       for (int i = 0; i < sizes[f]; ++i) {
         const int value = (i + static_cast<int>(state >> 16)) % sizes[f];
         int count = 0;
         for (size_t g = 0; g < n; ++g) {
           if (g != f && chosen[g] >= 0 && at(f, value, g, chosen[g])) ++count;
+        }
+        if (avoid) {
+          chosen[f] = value;
+          if (avoid(chosen)) count = -1;
+          chosen[f] = -1;
         }
         if (count > most) {
           most = count;

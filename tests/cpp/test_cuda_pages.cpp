@@ -164,10 +164,10 @@ DeviceLimits tiny() {
 
 TEST(rows_are_appended_as_pack_writes_them) {
   const std::vector<int64_t> dims = {1, 7, 31, 32, 33, 96, 130};
-  const std::vector<int64_t> counts = {0, 1, 63, 65, 150};
+  const std::vector<int64_t> counts = {0, 1, 63, 64, 65, 150, 2047, 2048, 2049};
   const std::vector<int64_t> columns = {0, 1, 40};
   const std::vector<int64_t> pq_dims = {1, 2, 16, 33};
-  const auto cases = simt::pairwise({int{kKinds}, 7, 5, 3, 4, int{kDataKinds}, 2});
+  const auto cases = simt::pairwise({int{kKinds}, 7, 9, 3, 4, int{kDataKinds}, 2});
   unsigned seed = 100;
   const int64_t before = Machine::get().launches["pages_append"];
   int64_t ran = 0;
@@ -175,7 +175,7 @@ TEST(rows_are_appended_as_pack_writes_them) {
     const Setting setting = make_setting(f[0], dims[static_cast<size_t>(f[1])], columns[static_cast<size_t>(f[3])],
                                          pq_dims[static_cast<size_t>(f[4])], ++seed);
     const int64_t n = counts[static_cast<size_t>(f[2])];
-    const int64_t n_pages = 4;
+    const int64_t n_pages = n / kPageRows + 2;
     const Rows rows = make_rows(setting.layout, n, n_pages * kPageRows, f[5], seed);
     const auto got = simt::run_twice([&](unsigned char) {
       Pages pages(setting.layout, n_pages);
@@ -195,7 +195,7 @@ TEST(rows_are_appended_as_pack_writes_them) {
 
 TEST(places_are_removed_once) {
   const Setting setting = make_setting(kF32, 5, 1, 1, 1);
-  for (const int64_t n : {0, 1, 31, 255, 256, 700}) {
+  for (const int64_t n : {0, 1, 31, 64, 255, 256, 700, 2047, 2048, 2049}) {
     for (const DeviceLimits& limits : {kLimitsSm80, tiny()}) {
       std::mt19937_64 random(static_cast<unsigned>(n));
       std::vector<int64_t> places;
@@ -227,9 +227,9 @@ TEST(places_are_removed_once) {
 
 TEST(live_rows_are_moved_together_in_their_order) {
   // Lists of so many pages, and how full their pages are.
-  const std::vector<std::vector<int64_t>> lists = {{1}, {0, 3}, {2, 0, 1}, {5, 4}, {300}};
+  const std::vector<std::vector<int64_t>> lists = {{1}, {0, 3}, {2, 0, 1}, {5, 4}, {32}};
   const std::vector<double> live = {0.0, 0.02, 0.5, 1.0};
-  const auto cases = simt::pairwise({int{kKinds}, 4, 4, 2, 2});
+  const auto cases = simt::pairwise({int{kKinds}, 5, 4, 2, 2});
   unsigned seed = 300;
   for (const std::vector<int>& f : cases) {
     const Setting setting = make_setting(f[0], f[3] == 0 ? 33 : 96, f[4], 12, ++seed);

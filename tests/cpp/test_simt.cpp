@@ -8,6 +8,7 @@
 #include "../../csrc/cuda/kernels/intrinsics.cuh"
 #include "../../csrc/cuda/kernels/self_test.cuh"
 #include "check.hpp"
+#include "simt_pairwise.hpp"
 
 using namespace warpmem::cuda;
 using simt::Machine;
@@ -345,6 +346,24 @@ TEST(canonical_sums_by_a_warp_are_the_hosts) {
       if (lane_index() == 5) squared = sum;
     });
     CHECK_EQ(squared, warpmem::squared_distance_f64(rows.data(), query.data(), dim));
+  }
+}
+
+TEST(pairwise_lists_hold_every_pair_and_few_of_what_costs_much) {
+  const std::vector<int> sizes = {5, 1, 4, 3, 2};
+  const auto avoid = [](const simt::Values& v) { return v[0] == 4 && v[2] == 3 && v[3] > 0; };  // -1 is no value
+  for (const bool avoided : {false, true}) {
+    const auto cases = avoided ? simt::pairwise(sizes, avoid) : simt::pairwise(sizes);
+    for (size_t a = 0; a < sizes.size(); ++a) {
+      for (size_t b = a + 1; b < sizes.size(); ++b) {
+        for (int pair = 0; pair < sizes[a] * sizes[b]; ++pair) {
+          CHECK(std::any_of(cases.begin(), cases.end(),
+                            [&](const simt::Values& v) { return v[a] == pair / sizes[b] && v[b] == pair % sizes[b]; }));
+        }
+      }
+    }
+    CHECK(cases.size() < 30);
+    if (avoided) CHECK(std::none_of(cases.begin(), cases.end(), avoid));
   }
 }
 
