@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emulated_cuda import emulated
+from warpmem.errors import Overloaded
 from warpmem.index.cpu import CpuBackend
 from warpmem.index.cuda_backend import CudaBackend
 from warpmem.index.tiered import TieredPool
@@ -34,6 +35,20 @@ def healthy_device() -> Iterator[None]:
     emulated().heal()
     gc.collect()
     assert (emulated().locked_calls(), emulated().strangers()) == before
+
+
+def busy_after(granted: int, turn: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Turns of a scheduler that has too much to do for more than so many."""
+    left = granted
+
+    def refuse(lane: str) -> Any:
+        nonlocal left
+        if left == 0:
+            raise Overloaded("much", 1.0)
+        left -= 1
+        return turn(lane)
+
+    return refuse
 
 
 class Pair:

@@ -73,7 +73,7 @@ py::dict self_test(int device) {
 }  // namespace
 
 PYBIND11_MODULE(_cuda, m) {
-  m.doc() = "CUDA side of warpmem: devices, lists of pools on them, and k-means. Importing it touches no device.";
+  m.doc() = "CUDA side of warpmem: devices, lists of pools on them, k-means and codebooks. Importing it touches no device.";
   bind_page_cache(m);
   bind_device_kmeans(m);
   bind_device_select(m);

@@ -1,4 +1,4 @@
-// Registers warpmem._cuda.kmeans and kmeans_assign: k-means on a device.
+// Registers warpmem._cuda.kmeans, kmeans_assign and pq_train: k-means on a device, and codebooks by it.
 #pragma once
 
 #include <pybind11/pybind11.h>

@@ -86,30 +86,13 @@ class NativeKernels {
     return call_kmeans_assign(x, centroids, spherical, find);
   }
 
-  py::array_t<float> train(const py::object& x_arg, const py::object& pq_dim, const py::object& pq_bits,
-                           const py::object& iterations_arg, const py::object& seed_arg, const py::object& threads_arg) const {
-    const View<float> x(x_arg, "x", {-1, -1});
-    const int64_t n = x.shape(0);
-    require_rows(n, "x");
-    require_dim(x.shape(1), "x");
-    PqShape shape;
-    shape.pq_dim = as_int64(pq_dim, "pq_dim", 1, kPqMaxDim);
-    shape.bits = bits_of(pq_bits);
-    if (x.shape(1) % shape.pq_dim != 0) {
-      throw py::value_error("pq_dim must divide the dimension: " + std::to_string(x.shape(1)) + " dimensions, pq_dim " +
-                            std::to_string(shape.pq_dim));
-    }
-    shape.dsub = x.shape(1) / shape.pq_dim;
-    const int64_t iterations = as_int64(iterations_arg, "iterations", 0, kMaxIterations);
-    const auto seed = static_cast<uint64_t>(as_int64(seed_arg, "seed", 0));
+  py::array_t<float> train(const py::object& x, const py::object& pq_dim, const py::object& pq_bits, const py::object& iterations,
+                           const py::object& seed, const py::object& threads_arg) const {
     const int64_t threads = threads_of(threads_arg);
-    require_training_rows(n, shape.entries());
-    py::array_t<float> codebooks({shape.pq_dim, shape.entries(), shape.dsub});
-    float* const to = codebooks.mutable_data();
-    const py::gil_scoped_release release;
-    require_all_finite(x.data(), n, shape.dim(), "x");
-    pq_train(*ops_, shape, x.data(), n, seed, iterations, threads, to);
-    return codebooks;
+    const auto make = [&](const PqShape& shape, const float* rows, int64_t n, uint64_t from, int64_t rounds, float* codebooks) {
+      pq_train(*ops_, shape, rows, n, from, rounds, threads, codebooks);
+    };
+    return call_pq_train({x, pq_dim, pq_bits, iterations, seed}, make);
   }
 
   py::array_t<uint8_t> encode(const py::object& x_arg, const py::object& codebooks_arg, const py::object& threads_arg) const {

@@ -1,4 +1,4 @@
-// Calls of kmeans and kmeans_assign from Python, whoever computes them: arguments checked, results made, work done without the interpreter's lock.
+// Calls of kmeans, kmeans_assign and pq_train from Python, whoever computes them: arguments checked, results made, work done without the interpreter's lock.
 #pragma once
 
 #include <string>
@@ -82,6 +82,42 @@ py::tuple call_kmeans_assign(const py::object& x_arg, const py::object& centroid
     assign(x.data(), n, dim, centroids.data(), k, spherical, to_index, to_values);
   }
   return py::make_tuple(std::move(index), std::move(values));
+}
+
+struct PqTrainArguments {
+  const py::object& x;
+  const py::object& pq_dim;
+  const py::object& pq_bits;
+  const py::object& iterations;
+  const py::object& seed;
+};
+
+// train(shape, rows, n, seed, iterations, codebooks). Returns the codebooks.
+template <typename Train>
+py::array_t<float> call_pq_train(const PqTrainArguments& arguments, const Train& train) {
+  const View<float> x(arguments.x, "x", {-1, -1});
+  const int64_t n = x.shape(0);
+  require_rows(n, "x");
+  require_dim(x.shape(1), "x");
+  PqShape shape;
+  shape.pq_dim = as_int64(arguments.pq_dim, "pq_dim", 1, kPqMaxDim);
+  shape.bits = bits_of(arguments.pq_bits);
+  if (x.shape(1) % shape.pq_dim != 0) {
+    throw py::value_error("pq_dim must divide the dimension: " + std::to_string(x.shape(1)) + " dimensions, pq_dim " +
+                          std::to_string(shape.pq_dim));
+  }
+  shape.dsub = x.shape(1) / shape.pq_dim;
+  const int64_t iterations = as_int64(arguments.iterations, "iterations", 0, kMaxIterations);
+  const auto seed = static_cast<uint64_t>(as_int64(arguments.seed, "seed", 0));
+  require_training_rows(n, shape.entries());
+  py::array_t<float> codebooks({shape.pq_dim, shape.entries(), shape.dsub});
+  float* const to = codebooks.mutable_data();
+  {
+    const py::gil_scoped_release release;
+    require_all_finite(x.data(), n, shape.dim(), "x");
+    train(shape, x.data(), n, seed, iterations, to);
+  }
+  return codebooks;
 }
 
 }  // namespace warpmem

@@ -43,6 +43,16 @@ struct KmeansOptions {
   int64_t threads = 1;  // of the host
 };
 
+// How subspace s of a product quantiser with `entries` entries each is trained: from random rows, with a seed of its own.
+inline KmeansOptions pq_options(int64_t entries, int64_t s, uint64_t seed, int64_t iterations) {
+  KmeansOptions options;
+  options.k = entries;
+  options.iterations = iterations;
+  options.seed = seed + static_cast<uint64_t>(s);
+  options.plus_plus = false;
+  return options;
+}
+
 // The first `count` entries of a random permutation of 0..n-1, by the swaps of Fisher and Yates.
 inline std::vector<int64_t> draw_rows(SplitMix64& random, int64_t n, int64_t count) {
   std::vector<int64_t> order(static_cast<size_t>(n));

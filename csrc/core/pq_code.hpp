@@ -28,6 +28,15 @@ namespace warpmem {
 constexpr int64_t kPqBlockRows = 32;
 constexpr int64_t kPqMaxDim = 4096;
 
+// codebooks [pq_dim][1 << bits][dsub]; a row has pq_dim * dsub elements.
+struct PqShape {
+  int64_t pq_dim = 1;
+  int64_t bits = 8;  // 4 or 8
+  int64_t dsub = 1;
+  int64_t dim() const { return pq_dim * dsub; }
+  int64_t entries() const { return int64_t{1} << bits; }
+};
+
 WARPMEM_HD inline int64_t pq_code_size(int64_t pq_dim, int64_t pq_bits) { return pq_bits == 8 ? pq_dim : (pq_dim + 1) / 2; }
 WARPMEM_HD inline int64_t pq_blocks(int64_t rows) { return (rows + kPqBlockRows - 1) / kPqBlockRows; }
 WARPMEM_HD inline int64_t pq_group_bytes(int64_t pq_bits) { return pq_bits == 8 ? 32 : 16; }

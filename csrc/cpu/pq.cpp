@@ -72,11 +72,7 @@ void pq_train(const OpKernels& ops, const PqShape& shape, const float* rows, int
     std::vector<int32_t> index(static_cast<size_t>(n));
     for (int64_t i = 0; i < n; ++i)
       std::copy_n(rows + i * shape.dim() + s * shape.dsub, shape.dsub, part.data() + i * shape.dsub);
-    KmeansOptions options;
-    options.k = shape.entries();
-    options.iterations = iterations;
-    options.seed = seed + static_cast<uint64_t>(s);
-    options.plus_plus = false;
+    const KmeansOptions options = pq_options(shape.entries(), s, seed, iterations);
     kmeans(ops, part.data(), n, shape.dsub, options, codebooks + s * shape.entries() * shape.dsub, index.data());
   });
 }

@@ -5,20 +5,12 @@
 #include <cstdint>
 #include <vector>
 
+#include "../core/pq_code.hpp"
 #include "op_kernels.hpp"
 
 namespace warpmem {
 
-// codebooks [pq_dim][1 << bits][dsub]; a row has pq_dim * dsub elements.
-struct PqShape {
-  int64_t pq_dim = 1;
-  int64_t bits = 8;  // 4 or 8
-  int64_t dsub = 1;
-  int64_t dim() const { return pq_dim * dsub; }
-  int64_t entries() const { return int64_t{1} << bits; }
-};
-
-// Trains each subspace s by k-means from random rows with seed + s. n >= entries. The result does not depend on `threads`.
+// Trains each subspace by k-means, as pq_options() says. n >= entries. The result does not depend on `threads`.
 void pq_train(const OpKernels& ops, const PqShape& shape, const float* rows, int64_t n, uint64_t seed, int64_t iterations,
               int64_t threads, float* codebooks);
 

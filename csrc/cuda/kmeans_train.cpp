@@ -96,13 +96,14 @@ class Landing {
   unsigned char* memory_ = nullptr;
 };
 
-// The rows of a call on the host: row i is row chosen[i] of an array, or row i where none is chosen.
+// The rows of a call on the host, or `dim` elements of each: row i is row chosen[i] of an array, or row i where none is chosen.
 struct HostRows {
   const float* rows;
   int64_t dim;
+  int64_t stride;
   const int64_t* chosen;
 
-  const float* operator[](int64_t i) const { return rows + (chosen == nullptr ? i : chosen[i]) * dim; }
+  const float* operator[](int64_t i) const { return rows + (chosen == nullptr ? i : chosen[i]) * stride; }
 };
 
 DeviceLimits limits_of(Runtime& runtime) {
@@ -293,6 +294,15 @@ class Training {
   std::vector<double> distances_;
 };
 
+// Centroids of n rows, which are sent to the device, where the centroids stay. `centroids` is where starts are made on the host.
+void train(Session& session, const HostRows& rows, int64_t n, const KmeansOptions& options, SplitMix64& random,
+           float* centroids) {
+  session.upload_rows(rows, 0, n);
+  Training training(session, rows, n, options.spherical, centroids);
+  KmeansLoop<Training>(training, n, options).run(random);
+  training.bring();
+}
+
 // All rows to the centroids on the device, as many at a time as it has room for.
 void assign_all(Session& session, int64_t at_a_time, const HostRows& rows, int64_t n, bool uploaded, int32_t* index,
                 double* values) {
@@ -310,18 +320,15 @@ double kmeans(Runtime& runtime, const float* rows, int64_t n, int64_t dim, const
   SplitMix64 random(options.seed);
   const std::vector<int64_t> chosen = draw_sample(random, n, options);
   const int64_t trained = chosen.empty() ? n : options.sample;
-  const HostRows sample{rows, dim, chosen.empty() ? nullptr : chosen.data()};
+  const HostRows sample{rows, dim, dim, chosen.empty() ? nullptr : chosen.data()};
   std::vector<double> values(static_cast<size_t>(n));
 
   const Entered entered(runtime);
   const DeviceLimits limits = limits_of(runtime);
   const TrainPlan plan = plan_train(n, trained, dim, options.k, options.spherical, limits, settings.piece_rows);
   Session session(runtime, plan, limits, options.spherical, settings);
-  session.upload_rows(sample, 0, trained);
-  Training training(session, sample, trained, options.spherical, centroids);
-  KmeansLoop<Training>(training, trained, options).run(random);
-  training.bring();
-  assign_all(session, plan.rows, HostRows{rows, dim, nullptr}, n, trained == n, index, values.data());
+  train(session, sample, trained, options, random, centroids);
+  assign_all(session, plan.rows, HostRows{rows, dim, dim, nullptr}, n, trained == n, index, values.data());
   session.download_centroids(centroids);
   return sum_in_order(values);
 }
@@ -334,7 +341,23 @@ void kmeans_assign(Runtime& runtime, const float* rows, int64_t n, int64_t dim, 
   const TrainPlan plan = plan_train(n, 0, dim, k, inner, limits, settings.piece_rows);
   Session session(runtime, plan, limits, inner, settings);
   session.upload_centroids(centroids, 0, k);
-  assign_all(session, plan.rows, HostRows{rows, dim, nullptr}, n, false, index, values);
+  assign_all(session, plan.rows, HostRows{rows, dim, dim, nullptr}, n, false, index, values);
+}
+
+void pq_train(Runtime& runtime, const PqShape& shape, const float* rows, int64_t n, uint64_t seed, int64_t iterations,
+              const TrainSettings& settings, float* codebooks) {
+  const Entered entered(runtime);
+  const DeviceLimits limits = limits_of(runtime);
+  const TrainPlan plan = plan_train(n, n, shape.dsub, shape.entries(), false, limits, settings.piece_rows);
+  Session session(runtime, plan, limits, false, settings);
+  for (int64_t s = 0; s < shape.pq_dim; ++s) {
+    const KmeansOptions options = pq_options(shape.entries(), s, seed, iterations);
+    const HostRows pieces{rows + s * shape.dsub, shape.dsub, shape.dim(), nullptr};
+    float* const book = codebooks + s * shape.entries() * shape.dsub;
+    SplitMix64 random(options.seed);
+    train(session, pieces, n, options, random, book);
+    session.download_centroids(book);
+  }
 }
 
 }  // namespace warpmem::cuda

@@ -1,5 +1,6 @@
 // k-means on a device from start to end: the loop of core/kmeans_loop.hpp over the kernels of kmeans.hpp, so that centroids, assignments and objective are those
-// of cpu/kmeans.hpp, bit for bit. No CUDA header is needed to include this.
+// of cpu/kmeans.hpp, bit for bit; and codebooks of a product quantiser, a k-means for each subspace, as cpu/pq.hpp trains them. No CUDA header is needed to
+// include this.
 //
 //   host                                    device, one block of memory, on a stream of its own
 //   rows ------ staging, once ------------> rows
@@ -19,6 +20,7 @@
 #include <functional>
 
 #include "../core/kmeans_loop.hpp"
+#include "../core/pq_code.hpp"
 #include "runtime.hpp"
 
 namespace warpmem::cuda {
@@ -38,5 +40,9 @@ double kmeans(Runtime& runtime, const float* rows, int64_t n, int64_t dim, const
 // As warpmem::kmeans_assign; `values` may be null.
 void kmeans_assign(Runtime& runtime, const float* rows, int64_t n, int64_t dim, const float* centroids, int64_t k, bool inner,
                    const TrainSettings& settings, int32_t* index, double* values);
+
+// As warpmem::pq_train. Of the rows only the elements of the subspace at work are on the device, so each is sent once and there is room for a subspace alone.
+void pq_train(Runtime& runtime, const PqShape& shape, const float* rows, int64_t n, uint64_t seed, int64_t iterations,
+              const TrainSettings& settings, float* codebooks);
 
 }  // namespace warpmem::cuda

@@ -1,4 +1,5 @@
-"""CUDA side of warpmem: devices, lists of pools on them, and k-means. Importing it touches no device."""
+"""CUDA side of warpmem: devices, lists of pools on them, k-means and codebooks. Importing it touches no
+device."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -87,6 +88,16 @@ def kmeans_assign(
     spherical: bool = False,
     between: Callable[[], object] | None = None,
 ) -> tuple[NDArray[np.int32], NDArray[np.float64]]: ...
+def pq_train(
+    x: NDArray[np.float32],
+    pq_dim: int,
+    pq_bits: int,
+    *,
+    device: int = 0,
+    iterations: int = 25,
+    seed: int = 0,
+    between: Callable[[], object] | None = None,
+) -> NDArray[np.float32]: ...
 def memory(device: int = 0) -> dict[str, int]: ...
 def device_count() -> int: ...
 def unavailable_reason() -> str | None: ...

@@ -1,103 +1,13 @@
-// k-means on a device from start to end: the bits of cpu/kmeans.hpp, whatever its pieces and turns; and what is left of it when something fails.
+// k-means and codebooks on a device from start to end: the bits of cpu/kmeans.hpp and cpu/pq.hpp, whatever their pieces and turns; and what is left of them when
+// something fails.
 #include <algorithm>
-#include <cmath>
-#include <numeric>
 #include <string>
 #include <vector>
 
-#include "failing_allocations.hpp"
-
-#include "../../csrc/cpu/kmeans.hpp"
-#include "../../csrc/cpu/op_dispatch.hpp"
-#include "../../csrc/cuda/kmeans.cu"
-#include "../../csrc/cuda/kmeans_train.cpp"
-#include "../../csrc/cuda/staging.cpp"
-#include "check.hpp"
-#include "fake_device.hpp"
-#include "number_kinds.hpp"
 #include "simt_pairwise.hpp"
+#include "train_cases.hpp"
 
-using namespace warpmem;
-
-namespace {
-
-fake::Device& device() { return fake::Device::get(); }
-
-int64_t launches_left = -1;  // before one fails; -1: none does
-
-bool before(cuda::Stream stream, const std::function<void()>& work) {
-  const Spared unharmed;
-  if (launches_left == 0) throw std::runtime_error("a launch was told to fail");
-  if (launches_left > 0) --launches_left;
-  return fake::before_launch(stream, work);
-}
-
-struct Result {
-  std::vector<float> centroids;
-  std::vector<int32_t> index;
-  double objective = 0.0;
-  bool operator==(const Result& other) const {
-    return centroids.size() == other.centroids.size() && index == other.index && objective == other.objective &&
-           std::memcmp(centroids.data(), other.centroids.data(), 4 * centroids.size()) == 0;
-  }
-};
-
-struct Case {
-  std::vector<float> rows;
-  int64_t n = 0;
-  int64_t dim = 0;
-  KmeansOptions options;
-
-  Result room() const {
-    return {std::vector<float>(static_cast<size_t>(options.k * dim)), std::vector<int32_t>(static_cast<size_t>(n)), 0.0};
-  }
-  Result on_host() const {
-    Result out = room();
-    out.objective = kmeans(*find_op_kernels("auto"), rows.data(), n, dim, options, out.centroids.data(), out.index.data());
-    return out;
-  }
-  void on_device(cuda::Runtime& runtime, Result* out, const cuda::TrainSettings& settings = {}) const {
-    out->objective = cuda::kmeans(runtime, rows.data(), n, dim, options, settings, out->centroids.data(), out->index.data());
-  }
-};
-
-Case make_case(int data, int64_t n, int64_t dim, int64_t k, unsigned seed) {
-  Case out{numbers(data, n * dim, seed), n, dim, {}};
-  out.options.k = k;
-  out.options.iterations = 6;
-  out.options.seed = seed;
-  return out;
-}
-
-// Around a test: the device has nothing before and behind it, and was called by nobody who had not entered.
-struct Clean {
-  Clean() {
-    cuda::before_launch = before;
-    launches_left = -1;
-    device().heal();
-  }
-  ~Clean() {
-    check_empty();
-    CHECK_EQ(device().strangers, strangers);
-    device().on_call = nullptr;
-  }
-  Clean(const Clean&) = delete;
-  Clean& operator=(const Clean&) = delete;
-
-  static void check_empty() {
-    CHECK(device().memory.empty());
-    CHECK(device().pinned.empty());
-    CHECK(device().streams.empty());
-  }
-  const int64_t strangers = device().strangers;
-};
-
-bool nothing_is_under_way() {
-  return std::all_of(device().streams.begin(), device().streams.end(),
-                     [](const auto& stream) { return stream.second.operations.empty(); });
-}
-
-}  // namespace
+using namespace training;
 
 TEST(a_training_is_the_hosts) {
   const std::vector<int64_t> sizes = {1, 2, 40, 70};
@@ -171,6 +81,57 @@ TEST(rows_are_assigned_as_by_the_host) {
   }
 }
 
+TEST(codebooks_are_the_hosts) {
+  const std::vector<int64_t> dims = {1, 2};
+  const std::vector<int64_t> pieces = {1, 3, 5};
+  const std::vector<int64_t> more = {0, 1, 40};
+  const Clean clean;
+  fake::FakeRuntime runtime;
+  // bits, subspaces, their elements, rows more than entries, data, iterations, pieces, turns, staging
+  const auto cases = simt::pairwise({2, 2, 3, 3, int{kDataKinds}, 3, 2, 2, 2});
+  unsigned seed = 100;
+  int64_t turns_taken = 0;
+  for (const std::vector<int>& f : cases) {
+    const PqShape shape{dims[static_cast<size_t>(f[1])], f[0] == 0 ? 4 : 8, pieces[static_cast<size_t>(f[2])]};
+    Books made = make_books(f[4], shape.entries() + more[static_cast<size_t>(f[3])], shape, ++seed);
+    made.iterations = f[5];
+    cuda::TrainSettings settings;
+    settings.piece_rows = f[6] == 0 ? 0 : 100;
+    settings.unit = std::chrono::microseconds(0);
+    if (f[7] == 1) {
+      settings.between = [&] {
+        ++turns_taken;
+        CHECK(nothing_is_under_way());
+      };
+    }
+    if (f[8] == 1) settings.staging_bytes = 100;
+    std::vector<float> found = made.room();
+    made.on_device(runtime, &found, settings);
+    CHECK(same_bits(found, made.on_host()));
+    clean.check_empty();
+  }
+  CHECK(turns_taken > 100);
+  CHECK_EQ(device().written, int64_t{0});
+  std::printf("     %zu cases\n", cases.size());
+}
+
+TEST(rows_are_sent_once_and_a_subspace_at_a_time) {
+  const Clean clean;
+  fake::FakeRuntime runtime;
+  const Books made = make_books(kNormal, 2000, PqShape{6, 4, 4}, 9);
+  DeviceLimits limits;
+  {
+    const cuda::Entered entered(runtime);
+    CHECK(runtime.limits(&limits) == cuda::Status::kOk);
+  }
+  device().sent = device().most = 0;
+  std::vector<float> found = made.room();
+  made.on_device(runtime, &found);
+  CHECK(same_bits(found, made.on_host()));
+  CHECK_EQ(device().sent, 4 * (2000 + 16) * made.shape.dim());  // rows and starts
+  CHECK_EQ(device().most, plan_train(2000, 2000, 4, 16, false, limits).bytes);
+}
+
 TEST(a_device_that_fails_at_any_call_keeps_nothing) {
   const Clean clean;
   fake::FakeRuntime runtime;
@@ -179,24 +140,24 @@ TEST(a_device_that_fails_at_any_call_keeps_nothing) {
   made.options.plus_plus = false;
   made.options.iterations = 2;
   made.options.sample = 50;
-  for (const bool pinned : {true, false}) {
-    for (int64_t n = 0;; ++n) {
-      device().heal();
-      device().no_pinned = !pinned;
-      device().fail_from = n;
-      Result found = made.room();
-      bool failed = false;
-      try {
-        made.on_device(runtime, &found);
-      } catch (const std::runtime_error& error) {
-        failed = true;
-        CHECK_EQ(std::string(error.what()), std::string("the fake device was told to fail"));
-      }
-      clean.check_empty();
-      if (!failed) {
-        CHECK(n > 20);
-        CHECK(found == made.on_host());
-        break;
+  for (const Call& call : {call_of(made), call_of(make_books(kLevels, 40, PqShape{2, 4, 2}, 3))}) {
+    for (const bool pinned : {true, false}) {
+      for (int64_t n = 0;; ++n) {
+        device().heal();
+        device().no_pinned = !pinned;
+        device().fail_from = n;
+        bool failed = false;
+        try {
+          call.run(runtime, {});
+        } catch (const std::runtime_error& error) {
+          failed = true;
+          CHECK_EQ(std::string(error.what()), std::string("the fake device was told to fail"));
+        }
+        clean.check_empty();
+        if (!failed) {
+          CHECK(n > 20 && call.right());
+          break;
+        }
       }
     }
   }
@@ -205,85 +166,85 @@ TEST(a_device_that_fails_at_any_call_keeps_nothing) {
 TEST(a_launch_that_fails_leaves_zeros) {
   const Clean clean;
   fake::FakeRuntime runtime;
-  const Case made = make_case(kNormal, 40, 9, 5, 4);
   const int64_t written = device().written;
-  for (int64_t n = 0;; ++n) {
-    launches_left = n;
-    Result found = made.room();
-    try {
-      made.on_device(runtime, &found);
-      CHECK(n > 20 && found == made.on_host());
-      break;
-    } catch (const std::runtime_error& error) {
-      CHECK_EQ(std::string(error.what()), std::string("a launch was told to fail"));
+  for (const Call& call : calls()) {
+    for (int64_t n = 0;; ++n) {
+      launches_left = n;
+      try {
+        call.run(runtime, {});
+        CHECK(n > 20 && call.right());
+        break;
+      } catch (const std::runtime_error& error) {
+        CHECK_EQ(std::string(error.what()), std::string("a launch was told to fail"));
+      }
+      clean.check_empty();
+      CHECK_EQ(device().written, written);
     }
-    clean.check_empty();
-    CHECK_EQ(device().written, written);
   }
 }
 
 TEST(what_between_throws_ends_the_call) {
   const Clean clean;
   fake::FakeRuntime runtime;
-  const Case made = make_case(kNormal, 40, 9, 5, 4);
   const int64_t written = device().written;
-  for (int calls = 1; calls < 12; ++calls) {
-    cuda::TrainSettings settings;
-    settings.unit = std::chrono::microseconds(0);
-    int left = calls;
-    settings.between = [&] {
-      if (--left == 0) throw calls;
-    };
-    Result found = made.room();
-    bool ended = false;
-    try {
-      made.on_device(runtime, &found, settings);
-    } catch (const int thrown) {
-      ended = thrown == calls;
+  for (const Call& call : calls()) {
+    for (int turns = 1; turns < 12; ++turns) {
+      cuda::TrainSettings settings;
+      settings.unit = std::chrono::microseconds(0);
+      int left = turns;
+      settings.between = [&] {
+        if (--left == 0) throw turns;
+      };
+      bool ended = false;
+      try {
+        call.run(runtime, settings);
+      } catch (const int thrown) {
+        ended = thrown == turns;
+      }
+      CHECK(ended);
+      clean.check_empty();
+      CHECK_EQ(device().written, written);
     }
-    CHECK(ended);
-    clean.check_empty();
-    CHECK_EQ(device().written, written);
   }
 }
 
 TEST(a_device_without_memory_says_so) {
   const Clean clean;
   fake::FakeRuntime runtime;
-  const Case made = make_case(kNormal, 40, 9, 5, 4);
-  device().fail_allocation = 0;
-  Result found = made.room();
-  bool refused = false;
-  try {
-    made.on_device(runtime, &found);
-  } catch (const std::runtime_error& error) {
-    refused = std::string(error.what()).find("it has no ") == 0;
+  for (const Call& call : calls()) {
+    device().fail_allocation = 0;
+    bool refused = false;
+    try {
+      call.run(runtime, {});
+    } catch (const std::runtime_error& error) {
+      refused = std::string(error.what()).find("it has no ") == 0;
+    }
+    CHECK(refused && !call.right());
+    clean.check_empty();
+    call.run(runtime, {});
+    CHECK(call.right());
   }
-  CHECK(refused);
-  clean.check_empty();
-  made.on_device(runtime, &found);
-  CHECK(found == made.on_host());
 }
 
 TEST(a_host_without_memory_leaves_nothing_on_the_device) {
   const Clean clean;
   fake::FakeRuntime runtime;
-  const Case made = make_case(kNormal, 40, 9, 5, 4);
-  for (int64_t n = 0;; ++n) {
-    Result found = made.room();
-    bool failed = false;
-    {
-      const Failing failing(n);
-      try {
-        made.on_device(runtime, &found);
-      } catch (const std::bad_alloc&) {
-        failed = true;
+  for (const Call& call : calls()) {
+    for (int64_t n = 0;; ++n) {
+      bool failed = false;
+      {
+        const Failing failing(n);
+        try {
+          call.run(runtime, {});
+        } catch (const std::bad_alloc&) {
+          failed = true;
+        }
       }
-    }
-    clean.check_empty();
-    if (!failed) {
-      CHECK(n > 5 && found == made.on_host());
-      break;
+      clean.check_empty();
+      if (!failed) {
+        CHECK(n > 5 && call.right());
+        break;
+      }
     }
   }
 }
@@ -291,19 +252,20 @@ TEST(a_host_without_memory_leaves_nothing_on_the_device) {
 TEST(a_thread_that_cannot_enter_the_device_asks_it_nothing) {
   const Clean clean;
   fake::FakeRuntime runtime;
-  const Case made = make_case(kNormal, 40, 9, 5, 4);
-  device().refuse_enter = 0;
-  Result found = made.room();
-  bool refused = false;
-  try {
-    made.on_device(runtime, &found);
-  } catch (const std::runtime_error&) {
-    refused = true;
+  for (const Call& call : calls()) {
+    const int64_t before_it = device().strangers;
+    device().refuse_enter = 0;
+    bool refused = false;
+    try {
+      call.run(runtime, {});
+    } catch (const std::runtime_error&) {
+      refused = true;
+    }
+    CHECK(refused);
+    device().heal();
+    CHECK_EQ(device().strangers - before_it, int64_t{1});  // it was told that it had not entered
+    device().strangers = before_it;
   }
-  CHECK(refused);
-  device().heal();
-  CHECK_EQ(device().strangers - clean.strangers, int64_t{1});  // it was told that it had not entered
-  device().strangers = clean.strangers;
 }
 
 TEST(plans_have_room_for_what_is_asked) {

@@ -266,7 +266,7 @@ def test_pq_needs_training(monkeypatch: pytest.MonkeyPatch) -> None:
         def training_rows(self, dim: int) -> int:
             return 10 * dim
 
-        def train_pq(self, vectors: Any, *, n_columns: int, metric: str, threads: int, seed: int) -> Any:
+        def train_pq(self, vectors: Any, *, n_columns: int, metric: str, **options: Any) -> Any:
             assert (vectors.shape, n_columns, metric) == ((40, 4), 0, "l2")
             return VectorIndex(4, metric="l2", backend="numpy", threads=1)._store.serving.pool
 

@@ -12,6 +12,7 @@ import pytest
 from vector_indexes import state_of
 from warpmem import VectorIndex
 from warpmem.index import vector_index
+from warpmem.index.clustering import Training
 from warpmem.index.numpy_ref import NumpyBackend
 from warpmem.index.row_store import _FEW_CHANGES
 from warpmem.protocols import RowPool
@@ -155,6 +156,7 @@ def test_optimise_carries_over_what_changes_meanwhile(monkeypatch: pytest.Monkey
     builder = Builder(act)
     made = make(monkeypatch, builder)
     made.optimise()
+    assert isinstance(builder.options.pop("training"), Training)
     assert builder.options == {"recall": 0.9, "storage": "f32", "metric": "dot", "threads": 1, "seed": 0}
     assert next(step) >= 18
     assert made.stats()["plan"].startswith("approximate scan, recall 0.9")

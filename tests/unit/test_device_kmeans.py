@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from emulated_cuda import emulated
-from tiered_pools import healthy_device
+from tiered_pools import busy_after, healthy_device
 from warpmem.errors import BackendUnavailable, InputError, InvalidVector, Overloaded
 from warpmem.index import clustering, cuda_backend, kernels
 from warpmem.index.clustering import cluster_by
@@ -129,7 +129,7 @@ def test_what_has_no_device_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match=r"isa forces .* backend cuda has none"):
         kernels.kmeans(x, 2, backend="cuda", isa="serial")
     for refused in (kernels.pq_encode, kernels.pq_lut):
-        with pytest.raises(InputError, match="backend cuda has kmeans and kmeans_assign only"):
+        with pytest.raises(InputError, match="backend cuda has kmeans, kmeans_assign and pq_train only"):
             refused(x, np.ones((2, 16, 1)), backend="cuda")
     monkeypatch.setattr(cuda_backend, "_load", lambda: (None, "there is no module"))
     with pytest.raises(BackendUnavailable, match="cuda cannot run here: there is no module"):
@@ -247,16 +247,7 @@ def test_the_host_makes_the_clusters_that_the_device_cannot(
 def test_the_host_makes_the_clusters_that_a_busy_device_refuses(
     clusters: Clustering, monkeypatch: pytest.MonkeyPatch, granted: int
 ) -> None:
-    left, turn = granted, clusters.scheduler.turn
-
-    def refuse(lane: str) -> Any:
-        nonlocal left
-        if left == 0:
-            raise Overloaded("much", 1.0)
-        left -= 1
-        return turn(lane)
-
-    monkeypatch.setattr(clusters.scheduler, "turn", refuse)
+    monkeypatch.setattr(clusters.scheduler, "turn", busy_after(granted, clusters.scheduler.turn))
     written = emulated().written()
     assert clusters.run() == (granted, 0)
     assert emulated().written() == written and not emulated().holds(clusters.x[7].tobytes())

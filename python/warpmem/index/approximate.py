@@ -11,13 +11,22 @@ from numpy.typing import NDArray
 
 from ..errors import NotSupported
 from ..protocols import RowPool
+from .clustering import Training
 
 
 class Approximate(Protocol):
     """What index/ivf.py offers. Metrics are those of a pool: "dot" or "l2"."""
 
     def build_ivf(
-        self, pool: RowPool, *, recall: float, storage: str, metric: str, threads: int, seed: int
+        self,
+        pool: RowPool,
+        *,
+        recall: float,
+        storage: str,
+        metric: str,
+        threads: int,
+        seed: int,
+        training: Training,
     ) -> RowPool | None:
         """A pool of the same rows whose searches reach `recall`; None when there are too few to gain by it.
 
@@ -30,7 +39,14 @@ class Approximate(Protocol):
         ...
 
     def train_pq(
-        self, vectors: NDArray[np.float32], *, n_columns: int, metric: str, threads: int, seed: int
+        self,
+        vectors: NDArray[np.float32],
+        *,
+        n_columns: int,
+        metric: str,
+        threads: int,
+        seed: int,
+        training: Training,
     ) -> RowPool:
         """An empty pool that keeps codes only, with codebooks from these vectors."""
         ...

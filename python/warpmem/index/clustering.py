@@ -1,12 +1,12 @@
-"""Clusters of rows where their index computes: on its CUDA device in turns with others, else on the host.
-Either gives the same bits, so what is made of clusters never depends on where that was."""
+"""Training where an index is: k-means and codebooks by its CUDA device in turns with others, else by the
+host. Either gives the same bits, so what is made of them never depends on where that was."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
-from typing import Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,60 +14,113 @@ from numpy.typing import NDArray
 from ..errors import BackendUnavailable, Overloaded
 from ..ops.devices import scheduler_of
 from ..protocols import SearchBackend
-from .cuda_backend import CudaBackend
-from .kernels import kmeans
+from .cuda_backend import CudaBackend, CudaKernels
+from .kernels import kmeans, pq_train
+
+F32 = NDArray[np.float32]
+_Made = TypeVar("_Made")
 
 
 class Cluster(Protocol):
     """Spherical k-means. rows: (n, dim) of unit length. k: at most n."""
 
-    def __call__(
-        self, rows: NDArray[np.float32], k: int, *, check: Callable[[], None] = ...
-    ) -> NDArray[np.int32]:
+    def __call__(self, rows: F32, k: int, *, check: Callable[[], None] = ...) -> NDArray[np.int32]:
         """The cluster of each row, (n,). check: called now and then, ends it by what it raises."""
         ...
 
 
 LEAST_WORK: Final = 1 << 25
-"""Rows * dimension * clusters below which the host is through in some 15 ms: not worth a device's memory and
-its turns. A device is expected to take some 50 us for each of the k steps of k-means++, however small."""
+"""Rows * dimension * clusters below which a thread of the host is through in some 15 ms: not worth a device's
+memory and its turns. A device is expected to take some 50 us for each of the k steps of k-means++, however
+small."""
 
-
-def cluster_by(backend: SearchBackend) -> Cluster:
-    """What clusters where the pools of a backend are. Thread-safe."""
-    return partial(_by_device, backend) if isinstance(backend, CudaBackend) else _by_host
+LEAST_PIECE: Final = 1 << 20
+"""Of codebooks, the same of each subspace, some 1 to 4 ms: these are trained one after the other, in a dozen
+rounds of which a device is expected to take some 100 us for each, however small."""
 
 
 def _go_on() -> None:
     """Nothing ends it."""
 
 
-def _by_host(rows: NDArray[np.float32], k: int, *, check: Callable[[], None] = _go_on) -> NDArray[np.int32]:
-    check()
-    _, assigned, _ = kmeans(rows, k, seed=0, spherical=True)
-    return assigned
+class Training:
+    """`kernels.kmeans` and `kernels.pq_train` of finite rows (n, dim) float32, with their arguments, results
+    and errors, where the pools of a backend are. threads, isa: of the host. check: called now and then, ends
+    it by what it raises. Thread-safe.
+
+    A device works in its background lane, so that embedders and searches on it go before. The host does what
+    is little, and what the device cannot do: it fails, lacks the memory or has too much to do.
+    """
+
+    def __init__(self, backend: SearchBackend | None = None, *, isa: str = "auto") -> None:
+        self._backend = backend if isinstance(backend, CudaBackend) else None
+        self._isa: Any = isa
+
+    def kmeans(
+        self, rows: F32, k: int, *, threads: int = 1, check: Callable[[], None] = _go_on, **options: Any
+    ) -> tuple[F32, NDArray[np.int32], float]:
+        """(centroids, assignments, objective)."""
+        by_host = partial(kmeans, rows, k, threads=threads, isa=self._isa, **options)
+        if rows.size * k < LEAST_WORK * threads:
+            return _after(check, by_host)
+        x = np.require(rows, np.float32, ["C", "A"])
+        made: tuple[F32, NDArray[np.int32], float] = self._made(
+            lambda device: device.kmeans(x, k, **options), by_host, check
+        )
+        return made
+
+    def pq_train(
+        self,
+        rows: F32,
+        pq_dim: int,
+        pq_bits: int,
+        *,
+        threads: int = 1,
+        check: Callable[[], None] = _go_on,
+        **options: Any,
+    ) -> F32:
+        """Codebooks (pq_dim, 2^pq_bits, dim / pq_dim)."""
+        by_host = partial(pq_train, rows, pq_dim, pq_bits, threads=threads, isa=self._isa, **options)
+        if (rows.size << pq_bits) < LEAST_PIECE * pq_dim * threads:
+            return _after(check, by_host)
+        x = np.require(rows, np.float32, ["C", "A"])
+        return self._made(lambda device: device.pq_train(x, pq_dim, pq_bits, **options), by_host, check)
+
+    def _made(
+        self,
+        by_device: Callable[[CudaKernels], _Made],
+        by_host: Callable[[], _Made],
+        check: Callable[[], None],
+    ) -> _Made:
+        if self._backend is None:
+            return _after(check, by_host)
+        scheduler = scheduler_of(self._backend.place)
+        try:
+            with ExitStack() as turn:
+
+                def take() -> None:
+                    turn.close()
+                    check()
+                    turn.enter_context(scheduler.turn("background"))
+
+                device = self._backend.kernels(take)
+                take()
+                return by_device(device)
+        except (BackendUnavailable, Overloaded):
+            return _after(check, by_host)
 
 
-def _by_device(
-    backend: CudaBackend, rows: NDArray[np.float32], k: int, *, check: Callable[[], None] = _go_on
+def cluster_by(backend: SearchBackend) -> Cluster:
+    """What clusters where the pools of a backend are. Thread-safe."""
+    return partial(_cluster, Training(backend))
+
+
+def _cluster(
+    training: Training, rows: F32, k: int, *, check: Callable[[], None] = _go_on
 ) -> NDArray[np.int32]:
-    """In the background lane of the device, so that embedders and searches on it go before. The host does
-    what is little, and what the device cannot do: it fails, lacks the memory or has too much to do."""
-    if rows.size * k < LEAST_WORK:
-        return _by_host(rows, k, check=check)
-    scheduler = scheduler_of(backend.place)
-    try:
-        with ExitStack() as turn:
+    return training.kmeans(rows, k, seed=0, spherical=True, check=check)[1]
 
-            def take() -> None:
-                turn.close()
-                check()
-                turn.enter_context(scheduler.turn("background"))
 
-            x, kernels = np.require(rows, np.float32, ["C", "A"]), backend.kernels(take)
-            take()
-            _, assigned, _ = kernels.kmeans(x, k, seed=0, spherical=True)
-            found: NDArray[np.int32] = assigned
-            return found
-    except (BackendUnavailable, Overloaded):
-        return _by_host(rows, k, check=check)
+def _after(check: Callable[[], None], make: Callable[[], _Made]) -> _Made:
+    check()
+    return make()

@@ -65,9 +65,9 @@ def _distrust(module: ModuleType, device: int) -> str | None:
 
 
 class CudaKernels:
-    """kmeans and kmeans_assign of a device with the arguments and the bits of `_cpu.Kernels`. `threads` are
-    of a host and mean nothing here. Raises as these do, and BackendUnavailable when the device fails or has
-    not the memory. Thread-safe."""
+    """kmeans, kmeans_assign and pq_train of a device with the arguments and the bits of `_cpu.Kernels`.
+    `threads` are of a host and mean nothing here. Raises as these do, and BackendUnavailable when the device
+    fails or has not the memory. Thread-safe."""
 
     def __init__(self, module: ModuleType, device: int, between: Callable[[], object] | None) -> None:
         self._module = module
@@ -80,6 +80,11 @@ class CudaKernels:
         self, x: NDArray[np.float32], centroids: NDArray[np.float32], *, threads: int = 1, **options: Any
     ) -> Any:
         return self._module.kmeans_assign(x, centroids, **self._options, **options)
+
+    def pq_train(
+        self, x: NDArray[np.float32], pq_dim: int, pq_bits: int, *, threads: int = 1, **options: Any
+    ) -> Any:
+        return self._module.pq_train(x, pq_dim, pq_bits, **self._options, **options)
 
 
 class CudaBackend:

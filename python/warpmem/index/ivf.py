@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from ..errors import IndexCorrupt, InputError
 from ..protocols import RowPool
 from ..records import SegmentTable
-from . import kernels
+from .clustering import Training
 from .ivf_plan import MIN_ROWS, Cells, cost, ladder, padded, plan_training
 from .ivf_pool import IvfPool
 from .pool_copies import storable
@@ -64,13 +64,15 @@ def build_ivf(
     min_rows: int = MIN_ROWS,
     isa: str = "auto",
     search_threads: int | None = None,
+    training: Training | None = None,
 ) -> IvfPool | None:
     """An IvfPool with the rows of `pool`, or None when no list has `min_rows` rows: exact is as fast then.
 
     recall: wanted of the 10 nearest, above 0 and below 1. metric: "dot" or "l2". storage: how rows are kept,
     "f32", "f16", "int8" or "pq" (codes only; recall is then measured against what the codes stand for).
     threads: how many build it, at least those that search it; these are as many unless search_threads says
-    so. Determined by the rows, `seed` and the other arguments except threads. Rows that leave `pool`
+    so. training: who trains cells and codebooks; None is the host. Determined by the rows, `seed` and the
+    other arguments except threads and training. Rows that leave `pool`
     meanwhile may be left out; whoever changes it applies the changes to the result too.
     """
     if not 0.0 < recall < 1.0:
@@ -79,13 +81,14 @@ def build_ivf(
     large = sorted(owner for owner, n in sizes.items() if n >= max(min_rows, _ENTRIES * 2))
     if not large:
         return None
+    training = training or Training(isa=isa)
     random = np.random.default_rng(seed)
     samples = {}
     for owner in large:
         samples[owner] = _sample(pool, owner, random, threads)
     dim = samples[large[0]].shape[1]
     n_columns = pool.rows(large[0])[2].shape[1]
-    codebooks = _train_codebooks([samples[owner] for owner in large], dim, seed, threads, isa)
+    codebooks = _train_codebooks([samples[owner] for owner in large], dim, seed, threads, training)
     ivf = IvfPool(
         dim,
         n_columns,
@@ -97,7 +100,7 @@ def build_ivf(
     )
     for owner in large:
         rows = samples.pop(owner)
-        _make_cells(ivf, owner, rows, sizes[owner], seed, threads)
+        _make_cells(ivf, owner, rows, sizes[owner], seed, threads, training)
         _fill(ivf, pool, owner, threads)
         _tune(ivf, pool, owner, rows, recall, random, threads)
     for owner in sizes:
@@ -115,15 +118,23 @@ def training_rows(dim: int) -> int:
 
 
 def train_pq(
-    vectors: F32, *, n_columns: int, metric: str, threads: int = 1, seed: int = 0, isa: str = "auto"
+    vectors: F32,
+    *,
+    n_columns: int,
+    metric: str,
+    threads: int = 1,
+    seed: int = 0,
+    isa: str = "auto",
+    training: Training | None = None,
 ) -> IvfPool:
     """An empty pool that keeps codes only, its codebooks trained on vectors (n, dim) float32. No list has
-    cells: scans are exact with respect to what the codes stand for. InputError for too few vectors."""
+    cells: scans are exact with respect to what the codes stand for. training: as for build_ivf. InputError
+    for too few vectors."""
     needed = training_rows(vectors.shape[1])
     if len(vectors) < needed:
         raise InputError(f"training needs at least {needed} vectors, not {len(vectors)}")
     dim = vectors.shape[1]
-    codebooks = _train_codebooks([vectors], dim, seed, threads, isa)
+    codebooks = _train_codebooks([vectors], dim, seed, threads, training or Training(isa=isa))
     return IvfPool(dim, n_columns, storage="pq", metric=metric, codebooks=codebooks, threads=threads, isa=isa)
 
 
@@ -147,31 +158,24 @@ def _sample(pool: RowPool, owner: int, random: np.random.Generator, threads: int
     return _take(pool, owner, ids[np.sort(random.choice(len(ids), wanted, replace=False))])[1]
 
 
-def _train_codebooks(samples: list[F32], dim: int, seed: int, threads: int, isa: str) -> F32:
+def _train_codebooks(samples: list[F32], dim: int, seed: int, threads: int, training: Training) -> F32:
     """Codebooks (pq_dim, 16, dsub) over an even share of each sample."""
     plan = plan_training(sum(len(rows) for rows in samples), dim, threads)
     share = max(1, sum(len(rows) for rows in samples) // plan.pq_sample)
     rows = np.concatenate([part[::share] for part in samples])
     wide = np.zeros((len(rows), padded(dim)), np.float32)
     wide[:, :dim] = rows
-    return kernels.pq_train(
-        wide,
-        plan.pq_dim,
-        4,
-        iterations=plan.pq_iterations,
-        seed=seed,
-        threads=threads,
-        backend="cpu",
-        isa=isa,
-    )
+    return training.pq_train(wide, plan.pq_dim, 4, iterations=plan.pq_iterations, seed=seed, threads=threads)
 
 
-def _make_cells(ivf: IvfPool, owner: int, rows: F32, n_rows: int, seed: int, threads: int) -> None:
+def _make_cells(
+    ivf: IvfPool, owner: int, rows: F32, n_rows: int, seed: int, threads: int, training: Training
+) -> None:
     """k-means over a sample. Rows of unit length are compared by angle: that needs fewer probes."""
     plan = plan_training(n_rows, ivf.dim, threads)
     lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
     spherical = ivf.metric == "dot" and bool((np.abs(lengths - 1.0) < _UNIT).all())
-    centroids, _, _ = kernels.kmeans(
+    centroids, _, _ = training.kmeans(
         rows[:: max(1, len(rows) // max(plan.sample, plan.n_lists))],
         plan.n_lists,
         iterations=plan.iterations,
@@ -179,8 +183,6 @@ def _make_cells(ivf: IvfPool, owner: int, rows: F32, n_rows: int, seed: int, thr
         init="random",
         spherical=spherical,
         threads=threads,
-        backend="cpu",
-        isa=ivf.isa,
     )
     ivf.add_cells(owner, centroids, spherical=spherical, n_probes=1, refine=1)
 

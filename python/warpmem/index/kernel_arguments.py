@@ -36,7 +36,9 @@ def native(backend: str, isa: str) -> Any | None:
             "auto, cpu or numpy"
         )
     if backend == "cuda":
-        raise InputError("backend cuda has kmeans and kmeans_assign only; choose auto, cpu or numpy")
+        raise InputError(
+            "backend cuda has kmeans, kmeans_assign and pq_train only; choose auto, cpu or numpy"
+        )
     if backend not in ("auto", "cpu", "numpy"):
         raise InputError(f"backend must be auto, cpu, numpy, numba, cupy or cuda, not {backend!r}")
     if backend == "numpy":
@@ -64,7 +66,7 @@ def chosen(backend: str, isa: str) -> tuple[Any | None, Any]:
 
 
 def clustering(backend: str, isa: str, device: Any) -> tuple[Any | None, Any]:
-    """As chosen, for k-means: also the compiled kernels of a device."""
+    """As chosen, for k-means and codebooks: also the compiled kernels of a device."""
     number = integer(device, "device", 0, 1 << 16)
     if backend == "cuda":
         _refuse_isa(backend, isa)

@@ -8,10 +8,10 @@ order, ties go to the smaller index, and nothing depends on the number of thread
 
 Common arguments. Matrices are float16, float32 or float64 arrays (n, dim), converted to float32; they must be
 finite. backend: "cpu" (C++), "numpy" (reference, slow), or "auto" for the first that can run here; k-means,
-pq_train, pq_encode and pq_scan also take "numba" and "cupy", and k-means "cuda", with the number of a
-`device` in whose memory there must be room for the rows. isa: an instruction set of the "cpu" backend to
-force, "auto" for the best. threads: how many to use at most; the GIL is free meanwhile. Errors: InvalidVector
-for wrong dtypes, shapes, NaN and infinities; InputError for the
+pq_train, pq_encode and pq_scan also take "numba" and "cupy", and k-means and pq_train "cuda", with the number
+of a `device` in whose memory there must be room for the rows (pq_train: for those of one subspace). isa: an
+instruction set of the "cpu" backend to force, "auto" for the best. threads: how many to use at most; the GIL
+is free meanwhile. Errors: InvalidVector for wrong dtypes, shapes, NaN and infinities; InputError for the
 rest; BackendUnavailable. All functions are safe to call from several threads.
 """
 
@@ -167,14 +167,15 @@ def pq_train(
     iterations: int = 25,
     seed: int = 0,
     threads: int = 1,
-    backend: AnyBackend = "auto",
+    backend: ClusterBackend = "auto",
     isa: str = "auto",
+    device: int = 0,
 ) -> F32:
     """Codebooks float32 (pq_dim, 2^pq_bits, dim / pq_dim): rows are cut into pq_dim pieces, k-means of each.
 
     InputError when pq_dim does not divide the dimension, or there are fewer rows than 2^pq_bits.
     """
-    native, operations = check.chosen(backend, isa)
+    native, operations = check.clustering(backend, isa, device)
     rows = check.matrix(x, "x", native)
     pq_dim, pq_bits = check.integer(pq_dim, "pq_dim", 1, MAX_PQ_DIM), check.bits_of(pq_bits)
     if rows.shape[1] % pq_dim:

@@ -17,6 +17,7 @@ from ..types import ColumnType, Metric, Neighbors, RankBy, Storage
 from . import inputs, tiers, vector_file
 from .approximate import approximate, measured
 from .backends import choose
+from .clustering import Training
 from .columns import Columns
 from .cuda_backend import CudaBackend
 from .device_options import DeviceOptions
@@ -185,6 +186,7 @@ class VectorIndex:
             metric=vector_file.pool_metric(self._metric),
             threads=self._threads,
             seed=0,
+            training=Training(self._backend),
         )
         # Exact for the rows that codes stand for.
         self._store.restart(Serving(self._with_device(pool), False))
@@ -306,6 +308,7 @@ class VectorIndex:
             metric=vector_file.pool_metric(self._metric),
             threads=self._threads,
             seed=0,
+            training=Training(self._backend),
         )
         return None if built is None else self._with_device(built)
 
