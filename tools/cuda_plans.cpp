@@ -176,6 +176,24 @@ void ivf_pq(const DeviceLimits& limits) {
   }
 }
 
+void refined(const DeviceLimits& limits) {
+  constexpr int64_t kRows = 1000000, kCodes = 96, kDim = 768, kBest = 10, kRefine = 4;
+  for (const int64_t queries : {1, 32}) {
+    const PqRefinePlan plan = plan_pq_scan_refined(queries, kRows, kCodes, 8, kBest, kRefine, limits);
+    const double products = d(queries * kRows * kCodes), rescored = d(queries * plan.scan.k);
+    Work w;
+    w.memory = d(kRows * kCodes) + rescored * kDim * 4;  // codes once, the second cache has them for the other queries
+    w.l2 = products;
+    w.shared = products;
+    w.f32 = products;
+    w.integer = products * 2;
+    w.f64 = 2 * rescored * kDim;
+    w.launches = 3 + (plan.scan.second.blocks > 0 ? 2 : 0);
+    w.rounds = 20;
+    print("PQ scan, 1M rows, 96 codes of 8 bits, 40 a query rescored, d 768, " + queries_text(queries), describe(plan), w);
+  }
+}
+
 void selections(const DeviceLimits& limits) {
   for (const int64_t k : {10, 100, 1000}) {
     for (const auto& shape : {std::pair<int64_t, int64_t>{1, 1000000}, {1000, 10000}, {100, 1000000}}) {
@@ -256,6 +274,7 @@ int main() {
   owners(limits, false);
   owners(limits, true);
   ivf_pq(limits);
+  refined(limits);
   selections(limits);
   training(limits);
   changes(limits);

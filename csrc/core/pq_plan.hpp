@@ -83,6 +83,38 @@ inline std::string describe(const PqScanPlan& plan) {
   return text;
 }
 
+// A scan whose k * refine best rows are scored again by what is stored of them.
+struct PqRefinePlan {
+  PqScanPlan scan;  // of the shortlists
+  int64_t k = 0;
+  int64_t rescore_blocks = 0;
+  SelectStage best;  // the k best of a shortlist
+  bool fits = true;  // false: the scan does not, or a shortlist is longer than kSelectMaxK; the CPU does it then
+  int64_t workspace_bytes = 0;
+};
+
+// Workspace: that of the scan; of the shortlists, scores (4 bytes), rows (8) and keys (8).
+inline PqRefinePlan plan_pq_scan_refined(int64_t queries, int64_t rows, int64_t pq_dim, int64_t bits, int64_t k, int64_t refine,
+                                         const DeviceLimits& limits, int64_t parts = 0, int64_t chunk = 0) {
+  PqRefinePlan plan;
+  plan.k = k;
+  plan.fits = refine <= kSelectMaxK / k;
+  if (!plan.fits) return plan;
+  plan.scan = plan_pq_scan(queries, rows, pq_dim, bits, k * refine, limits, parts, chunk);
+  plan.fits = plan.scan.fits;
+  const int64_t listed = queries * plan.scan.k;
+  plan.rescore_blocks = std::min((listed + kPqThreads / 32 - 1) / (kPqThreads / 32), 16 * resident_blocks(limits, kPqThreads, 0));
+  plan.best = plan_select_stage(queries, plan.scan.k, k, false, limits, false, {});
+  plan.workspace_bytes = align_16(plan.scan.workspace_bytes) + align_16(4 * listed) + 2 * align_16(8 * listed);
+  return plan;
+}
+
+inline std::string describe(const PqRefinePlan& plan) {
+  if (!plan.fits) return "pq scan with refine: not on the device";
+  return describe(plan.scan) + "; " + std::to_string(plan.scan.k) + " rows a query rescored by " +
+         std::to_string(plan.rescore_blocks) + " blocks, of which the " + std::to_string(plan.k) + " best are kept";
+}
+
 struct PqEncodePlan {
   NearestPlan nearest;
   int64_t bits = 8;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <vector>
 
@@ -229,6 +230,35 @@ void pq_scan(const OpKernels& ops, const PqScan& scan, float* values, int64_t* i
       std::fill(index + n, index + scan.k, int64_t{-1});
     }
   }
+}
+
+void pq_scan_refined(const OpKernels& ops, const PqScan& scan, int64_t refine, const Rescoring& rescoring, float* values,
+                     int64_t* indexes) {
+  PqScan wide = scan;
+  wide.k = refine * scan.k;
+  std::vector<float> approximate(static_cast<size_t>(scan.queries * wide.k));
+  std::vector<int64_t> shortlists(approximate.size());
+  pq_scan(ops, wide, approximate.data(), shortlists.data());
+  const PageLayout layout = rescoring.layout();
+  const ConstPage page = rescoring.page();
+  fork_pieces(scan.queries, 1, scan.threads, [&](int64_t q, int64_t) {
+    const float* const query = rescoring.queries + q * rescoring.dim;
+    const int64_t* const shortlist = shortlists.data() + q * wide.k;
+    std::vector<float> row(static_cast<size_t>(rescoring.dim));
+    std::vector<uint64_t> keys;
+    for (int64_t i = 0; i < wide.k && shortlist[i] >= 0; ++i) {
+      layout.unpack_vector(page, static_cast<int>(shortlist[i]), row.data());
+      const float similarity =
+          rescoring.l2 ? negated_distance(query, row.data(), rescoring.dim) : dot(row.data(), query, rescoring.dim);
+      keys.push_back(select_key(similarity, static_cast<uint32_t>(shortlist[i])));
+    }
+    std::sort(keys.begin(), keys.end(), std::greater<uint64_t>());
+    for (int64_t i = 0; i < scan.k; ++i) {
+      const bool there = i < static_cast<int64_t>(keys.size());
+      values[q * scan.k + i] = there ? key_score(keys[static_cast<size_t>(i)]) : -std::numeric_limits<float>::infinity();
+      indexes[q * scan.k + i] = there ? static_cast<int64_t>(key_index(keys[static_cast<size_t>(i)])) : int64_t{-1};
+    }
+  });
 }
 
 }  // namespace warpmem

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "../core/pq_code.hpp"
+#include "../core/rescoring.hpp"
 #include "op_kernels.hpp"
 
 namespace warpmem {
@@ -61,5 +62,10 @@ struct PqScan {
 // The k rows of largest score of each query: values and indexes (queries, k), behind the rows -inf and -1. 8 bits: a score is the float32 sum of
 // its table entries in the order of the subspaces. 4 bits: rows are ordered by the integer sum over the quantised table. Ties: smaller row first.
 void pq_scan(const OpKernels& ops, const PqScan& scan, float* values, int64_t* indexes);
+
+// The k best by their canonical similarity of the refine * k rows that pq_scan() finds for each query; outputs and ties likewise. There are rescoring.rows for
+// all rows of the scan, and a query for each table. refine * k <= 2^31.
+void pq_scan_refined(const OpKernels& ops, const PqScan& scan, int64_t refine, const Rescoring& rescoring, float* values,
+                     int64_t* indexes);
 
 }  // namespace warpmem

@@ -103,4 +103,32 @@ void pq_scan(const PqScanPlan& plan, const uint8_t* codes, const float* luts, fl
               stream);
 }
 
+void pq_scan_refined(const PqRefinePlan& plan, const uint8_t* codes, const float* luts, const Rescoring& rescoring, float* values,
+                     int64_t* indexes, void* workspace, Stream stream) {
+  if (!plan.fits) {
+    throw std::runtime_error("pq scan with refine: its shortlists for k = " + std::to_string(plan.k) +
+                             " are longer than a device selects, or their scan does not fit; scan on the CPU");
+  }
+  const int64_t queries = plan.scan.queries;
+  if (queries == 0) return;
+  Workspace memory(workspace);
+  PqRescoreParams params{};
+  auto* const scratch = memory.take<unsigned char>(plan.scan.workspace_bytes);
+  auto* const approximate = memory.take<float>(queries * plan.scan.k);
+  auto* const shortlists = memory.take<int64_t>(queries * plan.scan.k);
+  params.keys = memory.take<uint64_t>(queries * plan.scan.k);
+  pq_scan(plan.scan, codes, luts, approximate, shortlists, scratch, stream);
+  params.scan.queries = rescoring.queries;
+  params.scan.dim = rescoring.dim;
+  params.scan.padded = padded_dim(rescoring.dim);
+  params.scan.storage = rescoring.storage;
+  params.scan.l2 = rescoring.l2;
+  params.rows = rescoring.page();
+  params.shortlists = shortlists;
+  params.queries = queries;
+  params.keep = plan.scan.k;
+  launch("pq_rescore", pq_rescore_kernel, Grid{plan.rescore_blocks, kPqThreads, 0}, stream, params);
+  select_keys(plan.best, queries, plan.k, params.keys, nullptr, values, indexes, stream);
+}
+
 }  // namespace warpmem::cuda

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "../core/pq_plan.hpp"
+#include "../core/rescoring.hpp"
 #include "stream.hpp"
 
 namespace warpmem::cuda {
@@ -32,5 +33,10 @@ void pq_lut(const PqBooks& books, const float* queries, int64_t n, bool l2, floa
 // -1. The workspace is aligned to 16 bytes. Throws std::runtime_error also when !plan.fits.
 void pq_scan(const PqScanPlan& plan, const uint8_t* codes, const float* luts, float* values, int64_t* indexes, void* workspace,
              Stream stream);
+
+// The same, and the k best by canonical similarity of what it found. Pointers of `rescoring` are to device memory, rows aligned to 4 bytes. Throws
+// std::runtime_error also when !plan.fits.
+void pq_scan_refined(const PqRefinePlan& plan, const uint8_t* codes, const float* luts, const Rescoring& rescoring, float* values,
+                     int64_t* indexes, void* workspace, Stream stream);
 
 }  // namespace warpmem::cuda

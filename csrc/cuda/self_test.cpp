@@ -105,6 +105,15 @@ FamilyTest test_kmeans(TestMemory& memory, const DeviceLimits& limits) {
   return test;
 }
 
+// Rows (n, dim) as a page of the layout keeps them.
+std::vector<unsigned char> stored_rows(const std::vector<float>& rows, int64_t n, const PageLayout& layout) {
+  std::vector<unsigned char> out(static_cast<size_t>(n * layout.row_bytes()));
+  for (int64_t i = 0; i < n; ++i)
+    std::memcpy(out.data() + i * layout.row_bytes(), rows.data() + i * layout.dim,
+                static_cast<size_t>(layout.dim) * sizeof(float));
+  return out;
+}
+
 FamilyTest test_pq(TestMemory& memory, const DeviceLimits& limits) {
   FamilyTest test{"pq", 0, 0};
   constexpr int64_t kRows = 1500;
@@ -153,6 +162,21 @@ FamilyTest test_pq(TestMemory& memory, const DeviceLimits& limits) {
     std::vector<float> best(static_cast<size_t>(kQueries * kBest));
     std::vector<int64_t> at(best.size());
     warpmem::pq_scan(host(), scan, best.data(), at.data());
+    count_case(&test, values.holds(best) && indexes.holds(at));
+
+    constexpr int64_t kRefine = 3;
+    Rescoring rescoring;
+    rescoring.dim = shape.dim();
+    const std::vector<unsigned char> stored = stored_rows(rows, kRows, rescoring.layout());
+    const TestArray<unsigned char> device_stored(memory, stored);
+    const PqRefinePlan refined = plan_pq_scan_refined(kQueries, kRows, shape.pq_dim, bits, kBest, kRefine, limits, 2);
+    const TestArray<unsigned char> room(memory, refined.workspace_bytes);
+    rescoring.rows = device_stored.data();
+    rescoring.queries = device_queries.data();
+    pq_scan_refined(refined, blocks.data(), device_luts.data(), rescoring, values.data(), indexes.data(), room.data(), nullptr);
+    rescoring.rows = stored.data();
+    rescoring.queries = queries.data();
+    warpmem::pq_scan_refined(host(), scan, kRefine, rescoring, best.data(), at.data());
     count_case(&test, values.holds(best) && indexes.holds(at));
   }
   return test;

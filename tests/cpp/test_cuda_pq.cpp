@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <limits>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "../../csrc/cpu/op_dispatch.hpp"
@@ -71,6 +72,46 @@ Found scan(const PqScanPlan& plan, const std::vector<uint8_t>& blocks, const std
   });
 }
 
+struct CodedRows {
+  int64_t bits;
+  int64_t pq_dim;
+  int64_t rows;
+  int64_t queries;
+  std::vector<uint8_t> blocks;
+  std::vector<float> luts;
+
+  CodedRows(int64_t bits_, int64_t pq_dim_, int64_t rows_, int64_t queries_, Data data, unsigned seed)
+      : bits(bits_), pq_dim(pq_dim_), rows(rows_), queries(queries_), luts(numbers(data, queries_ * pq_dim_ << bits_, seed)) {
+    blocks.resize(static_cast<size_t>(pq_blocks(rows) * pq_dim * pq_group_bytes(bits)));
+    pq_interleave_all(pq_dim, bits, random_codes(rows, pq_dim, bits, seed).data(), rows, 1, blocks.data());
+  }
+
+  PqScan scan(int64_t k) const {
+    PqScan out;
+    out.pq_dim = pq_dim;
+    out.bits = bits;
+    out.codes = blocks.data();
+    out.rows = rows;
+    out.luts = luts.data();
+    out.queries = queries;
+    out.k = k;
+    return out;
+  }
+  Found room(int64_t k) const {
+    return {std::vector<float>(static_cast<size_t>(queries * k)), std::vector<int64_t>(static_cast<size_t>(queries * k))};
+  }
+  Found on_host(int64_t k) const {
+    Found out = room(k);
+    pq_scan(ops(), scan(k), out.values.data(), out.indexes.data());
+    return out;
+  }
+  Found on_host(int64_t k, int64_t refine, const Rescoring& rescoring) const {
+    Found out = room(k);
+    pq_scan_refined(ops(), scan(k), refine, rescoring, out.values.data(), out.indexes.data());
+    return out;
+  }
+};
+
 void check_scans(int64_t bits, const std::vector<int64_t>& pq_dims) {
   const std::vector<int64_t> rows = {0, 1, -2, -1, 63, 64, 65, 1023, 1025, 2047, 2048, 2049, 5000};  // -2, -1: k - 1, k
   const std::vector<int64_t> ks = {1, 31, 32, 33, 256, 257, 4096};
@@ -90,33 +131,145 @@ void check_scans(int64_t bits, const std::vector<int64_t>& pq_dims) {
     PqScanPlan plan = plan_pq_scan(q, n, pq_dim, bits, k, limits[static_cast<size_t>(f[5])], parts[static_cast<size_t>(f[4])],
                                    chunks[static_cast<size_t>(f[6])]);
     if (f[8] == 1) plan.blocks = 1;
-    const std::vector<uint8_t> packed = random_codes(n, pq_dim, bits, ++seed);
-    std::vector<uint8_t> blocks(static_cast<size_t>(pq_blocks(n) * pq_dim * pq_group_bytes(bits)));
-    pq_interleave_all(pq_dim, bits, packed.data(), n, 1, blocks.data());
-    const std::vector<float> luts = numbers(kKinds[f[7]], q * pq_dim << bits, ++seed);
+    const CodedRows coded(bits, pq_dim, n, q, kKinds[f[7]], ++seed);
     const int64_t before = Machine::get().launches[kernel];
-    const Found got = scan(plan, blocks, luts);
+    const Found got = scan(plan, coded.blocks, coded.luts);
     CHECK_EQ(Machine::get().launches[kernel] - before, 2);
-    Found expected{std::vector<float>(static_cast<size_t>(q * k)), std::vector<int64_t>(static_cast<size_t>(q * k))};
-    PqScan cpu;
-    cpu.pq_dim = pq_dim;
-    cpu.bits = bits;
-    cpu.codes = blocks.data();
-    cpu.rows = n;
-    cpu.luts = luts.data();
-    cpu.queries = q;
-    cpu.k = k;
-    pq_scan(ops(), cpu, expected.values.data(), expected.indexes.data());
+    const Found expected = coded.on_host(k);
     if (!(got == expected)) std::printf("seed %u, k %d, data %d: %s\n", seed, static_cast<int>(k), f[7], describe(plan).c_str());
     CHECK(got == expected);
   }
   std::printf("     %zu cases of %s\n", cases.size(), kernel.c_str());
 }
 
+// n rows of one storage, and queries. Elements are numbers of a kind, as far as the storage tells them apart.
+struct Stored {
+  std::vector<unsigned char> bytes;
+  std::vector<float> queries;
+  Rescoring rescoring;
+
+  Stored(Storage storage, Data data, int64_t n, int64_t dim, int64_t n_queries, unsigned seed)
+      : queries(numbers(data, n_queries * dim, seed + 1)) {
+    rescoring.storage = storage;
+    rescoring.dim = dim;
+    const auto size = static_cast<size_t>(rescoring.layout().row_bytes());
+    bytes.resize(static_cast<size_t>(n) * size);
+    const std::vector<float> plain = numbers(data, n * dim, seed);
+    for (int64_t i = 0; i < n * dim; ++i) {
+      const float x = plain[static_cast<size_t>(i)];
+      unsigned char* const row = bytes.data() + static_cast<size_t>(i / dim) * size;
+      const auto at = static_cast<size_t>(i % dim);
+      if (storage == Storage::kF32) std::memcpy(row + 4 * at, &x, 4);
+      const uint16_t half = float_to_half(std::min(std::max(x, -60000.0f), 60000.0f));
+      if (storage == Storage::kF16) std::memcpy(row + 2 * at, &half, 2);
+      if (storage != Storage::kInt8) continue;
+      const float scale = data == kLevels ? 1.0f : 0.07f;
+      std::memcpy(row, &scale, 4);
+      row[4 + at] = static_cast<unsigned char>(static_cast<int8_t>(std::min(std::max(x / scale, -127.0f), 127.0f)));
+    }
+    rescoring.rows = bytes.data();
+    rescoring.queries = queries.data();
+  }
+};
+
+Found scan_refined(const PqRefinePlan& plan, const std::vector<uint8_t>& blocks, const std::vector<float>& luts,
+                   const Rescoring& rescoring) {
+  return simt::run_twice([&](unsigned char fill) {
+    const int64_t n = plan.scan.queries * plan.k;
+    Found out{filled<float>(n, fill), filled<int64_t>(n, fill)};
+    const Memory workspace(plan.workspace_bytes, fill);
+    cuda::pq_scan_refined(plan, blocks.data(), luts.data(), rescoring, out.values.data(), out.indexes.data(), workspace.data,
+                          nullptr);
+    return out;
+  });
+}
+
+constexpr Storage kStorages[] = {Storage::kF32, Storage::kF16, Storage::kInt8};
+
 }  // namespace
 
 TEST(scans_of_8_bits) { check_scans(8, {1, 3, 4, 17, 48}); }
 TEST(scans_of_4_bits) { check_scans(4, {1, 2, 5, 16, 257}); }
+
+// Of small whole numbers, whose sums are exact in any order.
+TEST(refined_scans_of_the_host_are_those_of_plain_loops) {
+  constexpr int64_t kDim = 40;
+  unsigned seed = 700;
+  int64_t changed = 0;
+  for (const Storage storage : kStorages) {
+    for (const bool l2 : {false, true}) {
+      for (const int64_t n : {0, 1, 33, 500}) {
+        for (const int64_t refine : {1, 3}) {
+          const CodedRows coded(8, 6, n, 3, kNormal, ++seed);
+          Stored stored(storage, kLevels, n, kDim, 3, ++seed);
+          stored.rescoring.l2 = l2;
+          const std::vector<float> plain = numbers(kLevels, n * kDim, seed);
+          const Found shortlists = coded.on_host(10 * refine);
+          Found expected = coded.room(10);
+          for (int64_t q = 0; q < 3; ++q) {
+            std::vector<std::pair<int, int64_t>> best;  // the negated score, which is a whole number, and the row
+            for (int64_t i = 0; i < 10 * refine; ++i) {
+              const int64_t row = shortlists.indexes[static_cast<size_t>(q * 10 * refine + i)];
+              if (row < 0) continue;
+              int score = 0;
+              for (int64_t j = 0; j < kDim; ++j) {
+                const auto x = static_cast<int>(plain[static_cast<size_t>(row * kDim + j)]);
+                const auto y = static_cast<int>(stored.queries[static_cast<size_t>(q * kDim + j)]);
+                score += l2 ? -(x - y) * (x - y) : x * y;
+              }
+              best.emplace_back(-score, row);
+            }
+            changed += std::is_sorted(best.begin(), best.end()) ? 0 : 1;
+            std::sort(best.begin(), best.end());
+            for (size_t i = 0; i < 10; ++i) {
+              const size_t at = static_cast<size_t>(q) * 10 + i;
+              expected.values[at] =
+                  i < best.size() ? static_cast<float>(-best[i].first) : -std::numeric_limits<float>::infinity();
+              expected.indexes[at] = i < best.size() ? best[i].second : -1;
+            }
+          }
+          CHECK(coded.on_host(10, refine, stored.rescoring) == expected);
+          PqScan shared = coded.scan(10);
+          shared.threads = 2;
+          Found again = coded.room(10);
+          pq_scan_refined(ops(), shared, refine, stored.rescoring, again.values.data(), again.indexes.data());
+          CHECK(again == expected);
+        }
+      }
+    }
+  }
+  CHECK(changed > 20);
+}
+
+TEST(refined_scans) {
+  const std::vector<int64_t> rows = {0, 1, 31, 32, 33, 2047, 2048, 2049};
+  const std::vector<int64_t> ks = {1, 10, 100};
+  const std::vector<int64_t> refines = {1, 4};
+  const std::vector<int64_t> pq_dims = {8, 24, 96};
+  const std::vector<int64_t> dims = {1, 40, 64};
+  const std::vector<Data> kinds = {kNormal, kLevels, kEqual, kZero, kDenormal, kNegative};
+  unsigned seed = 800;
+  // rows, k, refine, subspaces, storage, kind, l2, bits, queries, parts, dimensions
+  const auto cases = simt::pairwise({8, 3, 2, 3, 3, 6, 2, 2, 2, 2, 3});
+  for (const std::vector<int>& f : cases) {
+    const auto pick = [&](const std::vector<int64_t>& of, int factor) { return of[static_cast<size_t>(f[factor])]; };
+    const Data kind = kinds[static_cast<size_t>(f[5])];
+    const int64_t n = pick(rows, 0), k = pick(ks, 1), refine = pick(refines, 2), queries = f[8] == 0 ? 1 : 3;
+    const CodedRows coded(f[7] == 0 ? 8 : 4, pick(pq_dims, 3), n, queries, kind, ++seed);
+    Stored stored(kStorages[f[4]], kind, n, pick(dims, 10), queries, seed += 2);
+    stored.rescoring.l2 = f[6] == 1;
+    const PqRefinePlan plan =
+        plan_pq_scan_refined(queries, n, coded.pq_dim, coded.bits, k, refine, kLimitsSm90, f[9] == 0 ? 0 : 2, f[9] == 0 ? 0 : 5);
+    CHECK(plan.fits);
+    const int64_t before = Machine::get().launches["pq_rescore"];
+    const Found got = scan_refined(plan, coded.blocks, coded.luts, stored.rescoring);
+    CHECK_EQ(Machine::get().launches["pq_rescore"] - before, 2);
+    const bool same = got == coded.on_host(k, refine, stored.rescoring);
+    if (!same) std::printf("seed %u, kind %d: %s\n", seed, f[5], describe(plan).c_str());
+    CHECK(same);
+  }
+  std::printf("     %zu cases\n", cases.size());
+}
 
 TEST(encoding_layouts_and_decoding) {
   const std::vector<int64_t> dims = {1, 2, 5, 8};
@@ -217,6 +370,27 @@ TEST(plans_fit_every_device) {
   CHECK(thrown);
   CHECK_EQ(describe(plan_pq_scan(1, 1000000, 96, 8, 100, kLimitsSm90)),
            "pq scan of 1000000 rows, 96 codes of 8 bits: 30 parts of 33792, 30 blocks, 96 tables at a time");
+}
+
+TEST(plans_of_refined_scans_say_what_does_not_fit) {
+  CHECK(plan_pq_scan_refined(3, 1000000, 96, 8, 1024, 4, kLimitsSm120).fits);
+  for (const PqRefinePlan& plan :
+       {plan_pq_scan_refined(3, 1000, 96, 8, 1025, 4, kLimitsSm90), plan_pq_scan_refined(3, 1000, 96, 8, 1, 4097, kLimitsSm90),
+        plan_pq_scan_refined(3, 1000, 96, 8, 4096, INT64_MAX, kLimitsSm90),
+        plan_pq_scan_refined(3, 10, 4096, 4, 1024, 4, kLimitsSm120)}) {
+    CHECK(!plan.fits);
+    bool thrown = false;
+    try {
+      cuda::pq_scan_refined(plan, nullptr, nullptr, Rescoring{}, nullptr, nullptr, nullptr, nullptr);
+    } catch (const std::runtime_error&) {
+      thrown = true;
+    }
+    CHECK(thrown);
+  }
+  CHECK_EQ(describe(plan_pq_scan_refined(1, 1000000, 96, 8, 10, 4, kLimitsSm90)),
+           "pq scan of 1000000 rows, 96 codes of 8 bits: 30 parts of 33792, 30 blocks, 96 tables at a time; 40 rows a query "
+           "rescored by 5 blocks, of which the 10 best are kept");
+  CHECK_EQ(describe(plan_pq_scan_refined(1, 1000, 96, 8, 4096, 2, kLimitsSm90)), "pq scan with refine: not on the device");
 }
 
 int main(int argc, char** argv) { return check::run_tests(argc, argv); }

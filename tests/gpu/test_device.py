@@ -88,3 +88,15 @@ def test_many_rows_are_clustered_as_by_the_host(spherical: bool):
     for part, wanted in zip(found, kernels.kmeans(x, 700, backend="cpu", threads=8, **options), strict=True):
         assert np.asarray(part).tobytes() == np.asarray(wanted).tobytes()
     assert turns
+
+
+@pytest.mark.parametrize("pq_bits", [4, 8])
+def test_codebooks_are_those_of_the_host(pq_bits: int):
+    backend = on_device("cuda")
+    turns: list[None] = []
+    x = make_rows("random", 20_000, 96, 2)
+    options = {"iterations": 8, "seed": 3}
+    found = backend.kernels(lambda: turns.append(None)).pq_train(x, 24, pq_bits, **options)
+    wanted = kernels.pq_train(x, 24, pq_bits, backend="cpu", threads=8, **options)
+    assert np.asarray(found).tobytes() == wanted.tobytes()
+    assert turns

@@ -11,11 +11,15 @@
 //
 // The k best go through the queue of select_k.cuh. Shared memory: kSelectHeaderBytes, 8 bytes for each item of the queue, then 1,024 bytes for each
 // subspace of a chunk (4 bits: 20 bytes for each subspace). Bank conflicts of the table's reads bind an 8-bit scan before the memory does.
+//
+// With refine the rows found are a shortlist: a warp a row reads what is stored of it and makes a key of its canonical similarity (scan_rows.cuh), of which
+// select_k.cuh finds the k best.
 #pragma once
 
 #include "../../core/pq_plan.hpp"
 #include "canonical.cuh"
 #include "pq_table.cuh"
+#include "scan_rows.cuh"
 #include "select_k.cuh"
 
 namespace warpmem::cuda {
@@ -283,6 +287,31 @@ WARPMEM_KERNEL(kPqThreads) pq_scan4_kernel(PqScanParams p) {
     queue.cut(unit.floor);
     const double scale_and_bias[2] = {scale[0], scale[1]};
     for (int32_t rank = t; rank < p.k; rank += kPqThreads) unit.store(p, rank, queue.get(rank), scale_and_bias);
+  }
+}
+
+// Rescoring -------------------------------------------------------------------------------------------------------------------------------------
+
+struct PqRescoreParams {
+  ScanParams scan;            // queries and what is stored of a row
+  ConstPage rows;             // all of them, as slots
+  const int64_t* shortlists;  // (queries, keep), -1 behind the rows
+  int64_t queries;
+  int64_t keep;
+  uint64_t* keys;  // (queries, keep)
+};
+
+// A warp a row of a shortlist: its key by the canonical similarity, 0 where there is no row.
+WARPMEM_KERNEL(kPqThreads) pq_rescore_kernel(PqRescoreParams p) {
+  const int warps = kPqThreads / kWarpSize;
+  for (int64_t at = block_index() * warps + warp_index(); at < p.queries * p.keep; at += grid_blocks() * warps) {
+    const int64_t row = p.shortlists[at];
+    uint64_t key = 0;
+    if (row >= 0) {
+      const float* const query = p.scan.queries + at / p.keep * p.scan.dim;
+      key = select_key(coded_similarity(p.scan, PqView{}, p.rows, static_cast<int32_t>(row), query), static_cast<uint32_t>(row));
+    }
+    if (lane_index() == 0) p.keys[at] = key;
   }
 }
 

@@ -18,32 +18,6 @@ constexpr int64_t kScanPqFinishRows = kScanPqFinishRanks + 4 * kScanPqThreads;
 constexpr int64_t kScanPqFinishTable = kScanPqFinishRows + 4 * kScanPqThreads;
 inline int64_t scan_pq_finish_shared(int64_t pq_dim) { return kScanPqFinishTable + scan_pq_table_words(pq_dim); }
 
-// Element i of a stored row, exactly.
-struct ScaledRow {
-  float scale;
-  const int8_t* codes;
-  WARPMEM_DEVICE float operator[](int64_t i) const { return scale * static_cast<float>(load_readonly(codes + i)); }
-};
-struct DecodedRow {
-  PqView pq;
-  const unsigned char* plane;
-  int64_t slot;
-  WARPMEM_DEVICE float operator[](int64_t i) const { return pq_page_element(pq, plane, slot, i); }
-};
-
-// The canonical similarity of a row and a query, the same in all lanes of the warp.
-WARPMEM_DEVICE float coded_similarity(const ScanPqParams& p, const ConstPage& page, int32_t slot, const float* query) {
-  const ScanParams& s = p.scan;
-  if (s.storage == Storage::kPq)
-    return row_similarity(DecodedRow{PqView{p.pq_dim, p.dsub, p.books}, page.coarse, slot}, query, s.dim, s.l2);
-  if (s.storage == Storage::kInt8) {
-    const unsigned char* const from = page.rows + slot * (s.padded + static_cast<int64_t>(sizeof(float)));
-    const float scale = load_readonly(reinterpret_cast<const float*>(from));
-    return row_similarity(ScaledRow{scale, reinterpret_cast<const int8_t*>(from + sizeof scale)}, query, s.dim, s.l2);
-  }
-  return canonical_similarity(s, page, slot, query);
-}
-
 // No row: behind every other.
 WARPMEM_DEVICE Candidate no_candidate() { return Candidate{-INFINITY, 0.0f, UINT32_MAX, UINT32_MAX, INT64_MAX, INT64_MAX}; }
 WARPMEM_DEVICE bool is_row(const Candidate& candidate) {
@@ -55,7 +29,8 @@ WARPMEM_DEVICE Candidate rescore_row(const ScanPqParams& p, const ConstPage& pag
                                      int64_t list_id) {
   const ScanParams& s = p.scan;
   const DeviceSegment asked = s.segments[segment];
-  const float similarity = coded_similarity(p, page, slot, s.queries + int64_t{asked.query} * s.dim);
+  const float similarity =
+      coded_similarity(s, PqView{p.pq_dim, p.dsub, p.books}, page, slot, s.queries + int64_t{asked.query} * s.dim);
   if (!(static_cast<double>(similarity) >= s.min_similarity)) return no_candidate();
   return Candidate{approximate_score(s, page, slot, similarity),
                    similarity,

@@ -78,6 +78,18 @@ struct CodedRow {
   }
 };
 
+struct ScaledRow {
+  float scale;
+  const int8_t* codes;
+  WARPMEM_DEVICE float operator[](int64_t i) const { return scale * static_cast<float>(load_readonly(codes + i)); }
+};
+struct DecodedRow {
+  PqView pq;
+  const unsigned char* plane;
+  int64_t slot;
+  WARPMEM_DEVICE float operator[](int64_t i) const { return pq_page_element(pq, plane, slot, i); }
+};
+
 template <typename Row>
 WARPMEM_DEVICE float row_similarity(const Row& row, const float* query, int64_t dim, bool l2) {
   double sum = 0.0;
@@ -104,6 +116,18 @@ WARPMEM_DEVICE float canonical_similarity(const ScanParams& p, const ConstPage& 
   const int64_t at = coarse_offset(slot, p.padded / kLineElements + kScale);
   const float scale = load_readonly(reinterpret_cast<const float*>(page.coarse + at));
   return row_similarity(CodedRow{page.coarse, page.fine, p.padded, slot, scale}, query, p.dim, p.l2);
+}
+
+// The same of a page with product-quantisation codes.
+WARPMEM_DEVICE float coded_similarity(const ScanParams& p, const PqView& pq, const ConstPage& page, int32_t slot,
+                                      const float* query) {
+  if (p.storage == Storage::kPq) return row_similarity(DecodedRow{pq, page.coarse, slot}, query, p.dim, p.l2);
+  if (p.storage == Storage::kInt8) {
+    const unsigned char* const from = page.rows + slot * (p.padded + static_cast<int64_t>(sizeof(float)));
+    const float scale = load_readonly(reinterpret_cast<const float*>(from));
+    return row_similarity(ScaledRow{scale, reinterpret_cast<const int8_t*>(from + sizeof scale)}, query, p.dim, p.l2);
+  }
+  return canonical_similarity(p, page, slot, query);
 }
 
 // Filters ----------------------------------------------------------------------------------------------------------------------------------------

@@ -292,7 +292,8 @@ class VectorIndex:
         With recall=1 this is `compact()`. With less it trains an approximate index on the rows, tunes it
         until searches of a sample reach that recall, and puts it in the place of the exact one; with too few
         rows to gain by it the index stays exact. `stats()` says what was reached. Changes made during the
-        work are in the result; they wait only for the last few to be carried over.
+        work are in the result; they wait only for the last few to be carried over. With "cuda" the device
+        trains, in memory beside `vram_bytes` that it gives back.
 
         Raises NotSupported where this build has no approximate search.
         """
