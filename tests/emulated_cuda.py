@@ -29,6 +29,7 @@ SOURCES = (
     "csrc/bindings/page_cache.cpp",
     "csrc/bindings/device_array.cpp",
     "csrc/bindings/device_kmeans.cpp",
+    "csrc/bindings/device_encode.cpp",
     "csrc/bindings/device_select.cpp",
     "csrc/bindings/cuda_module.cpp",
 )

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "../cuda/device.hpp"
+#include "device_encode.hpp"
 #include "device_kmeans.hpp"
 #include "device_select.hpp"
 #include "page_cache.hpp"
@@ -73,9 +74,12 @@ py::dict self_test(int device) {
 }  // namespace
 
 PYBIND11_MODULE(_cuda, m) {
-  m.doc() = "CUDA side of warpmem: devices, lists of pools on them, k-means and codebooks. Importing it touches no device.";
+  m.doc() =
+      "CUDA side of warpmem: devices, lists of pools on them, k-means, codebooks and codes, select_k. Importing it touches no "
+      "device.";
   bind_page_cache(m);
   bind_device_kmeans(m);
+  bind_device_encode(m);
   bind_device_select(m);
   const py::call_guard<py::gil_scoped_release> without_lock;  // each may initialise the driver, which takes a while
   m.def("device_count", &cuda::device_count, without_lock, "Number of usable devices; 0 without a driver.");

@@ -61,6 +61,14 @@ class PageCache:
     def waiting(self) -> bool: ...
     def stats(self) -> dict[str, Any]: ...
 
+class Encoder:
+    """pq_encode on a device, for codebooks (pq_dim, entries, dsub) and one number of rows, with the bits of
+    `_cpu.Kernels.pq_encode`. The next call overwrites the results of the last. Calls of several threads take
+    turns."""
+
+    def __init__(self, codebooks: NDArray[np.float32], rows: int, *, device: int = 0) -> None: ...
+    def __call__(self, x: Any) -> DeviceArray: ...
+
 class Selection:
     """select_k on a device, for one shape of scores, with the bits of `_cpu.Kernels.select_k`. The next call
     overwrites the results of the last. Calls of several threads take turns."""

@@ -1,9 +1,9 @@
-"""select_k on the device by itself, on the emulator: bits of the host, wrong arguments, faults. Kernels are
-the business of tests/cpp/test_cuda_select.cpp."""
+"""select_k and codes on the device by themselves, on the emulator: bits of the host, wrong arguments, faults.
+Kernels are the business of tests/cpp."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -75,24 +75,64 @@ def test_results_stay_when_the_selection_is_gone():
     del values, indexes
 
 
-def test_a_device_that_fails_at_any_call_is_a_typed_error_and_keeps_nothing():
-    scores = there(np.arange(12, dtype=np.float32).reshape(2, 6))
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize(("rows", "dim", "pq_dim"), [(300, 24, 3), (257, 24, 24), (1000, 40, 5)])
+def test_the_device_encodes_as_the_host(rows: int, dim: int, pq_dim: int, bits: int):
+    x = np.random.default_rng(rows).standard_normal((rows, dim), dtype=np.float32)
+    books = kernels.pq_train(x, pq_dim, bits, iterations=2, seed=1)
+    encoder = emulated().module.Encoder(books, rows)
+    for _ in range(2):
+        found, wanted = encoder(there(x)).to_host(), kernels.pq_encode(x, books, backend="cpu")
+        assert found.dtype == wanted.dtype and found.shape == wanted.shape
+        assert found.tobytes() == wanted.tobytes()
+        x = np.ascontiguousarray(x[::-1])
+
+
+def test_what_cannot_be_encoded_is_refused():
+    module, books = emulated().module, np.zeros((3, 16, 4), np.float32)
+    with pytest.raises(ValueError, match="must be within"):
+        module.Encoder(books, 0)
+    with pytest.raises(ValueError, match="expected 16 or 256 entries"):
+        module.Encoder(np.zeros((3, 7, 4), np.float32), 5)
+    with pytest.raises(BackendUnavailable, match="no CUDA device 3"):
+        module.Encoder(books, 5, device=3)
+    with pytest.raises(ValueError, match=r"x: expected shape \(5, 12\), not \(5, 13\)"):
+        module.Encoder(books, 5)(there(np.zeros((5, 13), np.float32)))
+
+
+def selecting() -> Any:
+    return emulated().module.Selection(2, 6, 2)
+
+
+def encoding() -> Any:
+    return emulated().module.Encoder(np.eye(16, 6, dtype=np.float32)[None], 2)
+
+
+@pytest.mark.parametrize("make", [selecting, encoding])
+def test_a_device_that_fails_at_any_call_is_a_typed_error_and_keeps_nothing(make: Callable[[], Any]):
+    rows = there(np.arange(12, dtype=np.float32).reshape(2, 6))
     before, made = emulated().allocated(), emulated().calls()
-    selection = emulated().module.Selection(2, 6, 2)
+    kernel = make()
     asked = emulated().calls()
-    selection(scores)
+    found = kernel(rows)
     making, asking = asked - made, emulated().calls() - asked
-    assert making >= 3 and asking >= 2
+    whole = _bytes(found)
+    del found
+    assert making >= 3 and asking >= 1
     for n in range(asking):
         emulated().fail_from(n)
         with pytest.raises(BackendUnavailable):
-            selection(scores)
+            kernel(rows)
         emulated().heal()
-        assert selection(scores)[1].to_host().tolist() == [[5, 4]] * 2
-    del selection
+        assert _bytes(kernel(rows)) == whole
+    del kernel
     for n in range(making):
         emulated().fail_from(n)
         with pytest.raises(BackendUnavailable):
-            emulated().module.Selection(2, 6, 2)
+            make()
         emulated().heal()
         assert emulated().allocated() == before
+
+
+def _bytes(found: Any) -> list[bytes]:
+    return [part.to_host().tobytes() for part in (found if isinstance(found, tuple) else (found,))]
