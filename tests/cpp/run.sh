@@ -2,7 +2,8 @@
 # Builds and runs the C++ tests with the compiler alone: all of them under AddressSanitizer and UndefinedBehaviorSanitizer, the concurrent one also
 # under ThreadSanitizer; the CUDA kernels (test_cuda_*) in the emulator of simt.hpp. Also checks that the files with their own instruction-set flags
 # give the linker nothing to share.
-# Usage: tests/cpp/run.sh [build folder]. The exit code is 0 when everything passed.
+# Usage: tests/cpp/run.sh [build folder]. The exit code is 0 when everything passed, and the emulated tests took no more than 300 s of processor time,
+#        or WARPMEM_EMULATED_SECONDS.
 #        tests/cpp/run.sh coverage [build folder]   runs the emulated tests alone and prints which lines of csrc/cuda/kernels they reach
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
@@ -95,7 +96,16 @@ for test in $emulated; do
   # shellcheck disable=SC2086
   $cxx $asan "$build/$test.asan.o" $objects -pthread -o "$build/$test.asan"
 done
-(for test in $emulated; do "$build/$test.asan" || exit; done) &
+(
+  began=$(date +%s)
+  for test in $emulated; do "$build/$test.asan" || exit; done
+  ended=$(date +%s)
+  times >"$build/emulated.times" # a pipe would make another shell, without these children
+  spent=$(awk 'NR == 2 { gsub(/[ms]/, " "); printf "%d", 60 * $1 + $2 + 60 * $3 + $4 }' "$build/emulated.times")
+  echo "emulated tests: $spent s of processor time in $((ended - began)) s"
+  most=${WARPMEM_EMULATED_SECONDS:-300}
+  [ "$spent" -le "$most" ] || { echo "that is more than $most s (WARPMEM_EMULATED_SECONDS)" >&2; exit 1; }
+) &
 first=$!
 "$build/test_core.asan"
 "$build/test_file.asan"

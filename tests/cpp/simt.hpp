@@ -231,10 +231,7 @@ class Shared {
  public:
   SIMT_SMALL Shared(T* data, int64_t count) : data_(data), count_(count) {}
   SIMT_SMALL T& operator[](int64_t i) const {
-    if (static_cast<uint64_t>(i) >= static_cast<uint64_t>(count_)) {
-      Machine::get().fail("shared memory: index %lld of an array of %lld elements of %zu bytes", static_cast<long long>(i),
-                          static_cast<long long>(count_), sizeof(T));
-    }
+    if (static_cast<uint64_t>(i) >= static_cast<uint64_t>(count_)) Machine::get().beyond(i, count_, sizeof(T));
     return data_[i];
   }
 

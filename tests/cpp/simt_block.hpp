@@ -20,11 +20,10 @@
 #include <string>
 #include <vector>
 
-#include "simt_fiber.hpp"
+#include "simt_thread.hpp"
 
 namespace simt {
 
-constexpr int kWarp = 32;
 constexpr int kMaxThreads = 1024;
 constexpr size_t kGuardBytes = 64;  // before and behind the dynamic shared memory
 
@@ -37,39 +36,6 @@ struct Error : std::runtime_error {
 struct Settings {
   unsigned char fill = 0xcd;  // every byte of the shared memory of every block at its start
   bool reverse = false;       // blocks and threads in reverse order
-};
-
-struct Site {
-  const char* file = "";
-  int line = 0;
-  SIMT_SMALL bool operator==(const Site& other) const {
-    return line == other.line && (file == other.file || std::strcmp(file, other.file) == 0);
-  }
-};
-
-enum class Op : uint8_t { kRunning, kShuffle, kBallot, kMatch, kReduce, kSyncWarp, kMma, kBarrier, kExited };
-
-inline const char* name_of(Op op) {
-  constexpr const char* kNames[] = {"running", "shuffle", "ballot", "match", "reduce", "sync_warp", "mma", "barrier", "exited"};
-  return kNames[static_cast<int>(op)];
-}
-
-// On x86-64 one line of the cache.
-struct alignas(64) Thread {
-  Fiber fiber;
-  uint64_t in = 0;    // operand of the collective
-  uint64_t more = 0;  // second operand
-  uint64_t out = 0;   // its result, written by the last to arrive
-  Site site;          // where it waits, or waited last; so are mask and op
-  uint32_t mask = 0;
-  Op op = Op::kExited;
-};
-
-struct Warp {
-  uint32_t ready = 0;    // lanes that can run
-  uint32_t waiting = 0;  // lanes that wait in a collective
-  int first = 0;         // the lane that waits longest
-  bool mixed = false;    // whether any of them waits for something else than the first
 };
 
 struct Copy {
@@ -174,8 +140,13 @@ class Machine {
     __builtin_unreachable();
   }
 
+  // Reports apart from the functions that make them, whose frames are small so that a switch touches little memory.
   [[noreturn]] SIMT_APART void outside(Site site, int lane, uint32_t mask) {
     fail("shuffle at %s reads lane %d, which is not in mask %08x", where(site).c_str(), lane, mask);
+  }
+  [[noreturn]] SIMT_APART void beyond(int64_t index, int64_t count, size_t bytes) {
+    fail("shared memory: index %lld of an array of %lld elements of %zu bytes", static_cast<long long>(index),
+         static_cast<long long>(count), bytes);
   }
 
   std::string place() const {
@@ -245,7 +216,6 @@ class Machine {
     return other * kWarp + pick(warps_[other].ready);
   }
 
-  // Reports apart from the functions that make them, whose frames are small so that a switch touches little memory.
   [[noreturn]] SIMT_APART void left_out(Op op, uint32_t mask, Site site) {
     fail("%s at %s with mask %08x, which leaves out the caller", name_of(op), where(site).c_str(), mask);
   }
