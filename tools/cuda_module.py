@@ -23,7 +23,7 @@ MAX_BYTES = 15_000_000
 CUBINS = frozenset({80, 90, 100, 120})
 PTX = frozenset({120})
 MODULE = re.compile(r"warpmem/_cuda\.[^/]*so")
-OF_CUDA = re.compile(r"lib(cu|nv)")
+OF_CUDA = re.compile(r"lib(cuda|cublas|cufft|curand|cusolver|cusparse|nv)")
 
 CONTAINER = 0xBA55ED50  # then version: uint16, bytes of this header: uint16, bytes behind it: uint64
 KIND_PTX = 1
@@ -88,6 +88,8 @@ def containers(parts: list[Section]) -> Iterator[list[tuple[int, int]]]:
             while at < end:
                 kind, _, own, payload = struct.unpack_from("<HHIQ", part.data, at)
                 (architecture,) = struct.unpack_from("<I", part.data, at + 28)
+                if own + payload == 0:
+                    raise ValueError("a piece of code has no end")
                 pieces.append((kind, architecture))
                 at += own + payload
             yield pieces
@@ -95,6 +97,13 @@ def containers(parts: list[Section]) -> Iterator[list[tuple[int, int]]]:
 
 def faults(elf: bytes, cubins: frozenset[int] = CUBINS, ptx: frozenset[int] = PTX) -> list[str]:
     """What is wrong with a CUDA module, in sentences."""
+    try:
+        return _faults(elf, cubins, ptx)
+    except (ValueError, IndexError, struct.error) as error:
+        return [f"its CUDA module cannot be read: {error}"]
+
+
+def _faults(elf: bytes, cubins: frozenset[int], ptx: frozenset[int]) -> list[str]:
     parts = sections(elf)
     wrong = [f"it needs {library}" for library in needed(parts) if OF_CUDA.match(library)]
     code = list(containers(parts))
@@ -125,7 +134,7 @@ def main() -> int:
     if size > MAX_BYTES:
         wrong.append(f"it has {size} bytes, more than {MAX_BYTES}")
     print(f"{wheel.name}: {size / 1e6:.2f} MB")
-    for module in modules:
+    for module in [] if wrong else modules:
         parts = sections(module)
         kinds = {kind for pieces in containers(parts) for kind in pieces}
         print(f"architectures: {', '.join(str(a) for kind, a in sorted(kinds) if kind == KIND_CUBIN)}")

@@ -57,7 +57,7 @@ void bind_device_encode(py::module_& m) {
   py::class_<Encoder>(
       m, "Encoder",
       "pq_encode on a device, for codebooks (pq_dim, entries, dsub) and one number of rows, with the bits of "
-      "_cpu.Kernels.pq_encode. The next call overwrites the results of the last. Calls of several threads take turns.")
+      "_cpu.Kernels.pq_encode. The next call overwrites the results of the last, so each thread needs one of its own.")
       .def(py::init<const py::object&, const py::object&, const py::object&>(), py::arg("codebooks"), py::arg("rows"),
            py::kw_only(), py::arg("device") = py::int_(0))
       .def("__call__", &Encoder::encode, py::arg("x"),

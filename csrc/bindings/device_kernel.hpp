@@ -51,7 +51,7 @@ class DeviceKernel {
     return found;
   }
 
-  // enqueue(stream) -> Status launches what reads the array; returns when it is done. One thread at a time. With the interpreter's lock.
+  // enqueue(stream) -> Status launches what reads the array; returns when it is done. Calls of several threads take turns. With the interpreter's lock.
   template <typename Enqueue>
   void run(const ForeignArray& array, const Enqueue& enqueue) {
     const py::gil_scoped_release release;
@@ -61,7 +61,8 @@ class DeviceKernel {
     bool well = false;
     try {
       well = enqueue(stream_) == cuda::Status::kOk;
-    } catch (const std::runtime_error& error) {  // of a launch
+    } catch (const std::runtime_error& error) {  // of a launch, behind others that may read the array still
+      static_cast<void>(runtime_->synchronize(stream_));
       fail(error.what());
     }
     if (runtime_->synchronize(stream_) != cuda::Status::kOk || !well) fail(runtime_->error());

@@ -63,7 +63,7 @@ class Selection {
 void bind_device_select(py::module_& m) {
   py::class_<Selection>(m, "Selection",
                         "select_k on a device, for one shape of scores, with the bits of _cpu.Kernels.select_k. The next call "
-                        "overwrites the results of the last. Calls of several threads take turns.")
+                        "overwrites the results of the last, so each thread needs one of its own.")
       .def(py::init<const py::object&, const py::object&, const py::object&, const py::object&>(), py::arg("rows"),
            py::arg("columns"), py::arg("k"), py::kw_only(), py::arg("device") = py::int_(0))
       .def("__call__", &Selection::select, py::arg("scores"),

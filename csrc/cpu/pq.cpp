@@ -235,7 +235,7 @@ void pq_scan(const OpKernels& ops, const PqScan& scan, float* values, int64_t* i
 void pq_scan_refined(const OpKernels& ops, const PqScan& scan, int64_t refine, const Rescoring& rescoring, float* values,
                      int64_t* indexes) {
   PqScan wide = scan;
-  wide.k = refine * scan.k;
+  wide.k = std::max<int64_t>(1, std::min(refine * scan.k, scan.rows));
   std::vector<float> approximate(static_cast<size_t>(scan.queries * wide.k));
   std::vector<int64_t> shortlists(approximate.size());
   pq_scan(ops, wide, approximate.data(), shortlists.data());

@@ -63,15 +63,15 @@ class PageCache:
 
 class Encoder:
     """pq_encode on a device, for codebooks (pq_dim, entries, dsub) and one number of rows, with the bits of
-    `_cpu.Kernels.pq_encode`. The next call overwrites the results of the last. Calls of several threads take
-    turns."""
+    `_cpu.Kernels.pq_encode`; a row that is not finite has any code. The next call overwrites the results of
+    the last, so each thread needs one of its own."""
 
     def __init__(self, codebooks: NDArray[np.float32], rows: int, *, device: int = 0) -> None: ...
     def __call__(self, x: Any) -> DeviceArray: ...
 
 class Selection:
     """select_k on a device, for one shape of scores, with the bits of `_cpu.Kernels.select_k`. The next call
-    overwrites the results of the last. Calls of several threads take turns."""
+    overwrites the results of the last, so each thread needs one of its own."""
 
     def __init__(self, rows: int, columns: int, k: int, *, device: int = 0) -> None: ...
     def __call__(self, scores: Any) -> tuple[DeviceArray, DeviceArray]: ...

@@ -26,6 +26,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ask = [sys.executable, "-m", "pip", "install", "--dry-run", "--no-deps", "--ignore-installed", "--quiet"]
     found = subprocess.run([*ask, *toolchain], capture_output=True, text=True, check=False)
     if found.returncode != 0:
+        assert "No matching distribution found" in found.stderr, found.stderr
         pytest.skip(f"the CUDA wheel was not built, for want of its toolchain: {found.stderr[-300:]}")
     settings = {**os.environ, "WARPMEM_CUDA_TOOLKIT": "wheels"}
     return repair(build(tmp_path_factory.mktemp("dist"), env=settings))

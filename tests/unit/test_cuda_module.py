@@ -57,12 +57,12 @@ def wheel(folder: Path, module: bytes | None, more: bytes = b"") -> Path:
 def test_a_release_has_no_fault(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], sources: int
 ):
-    module = elf(b"".join((container(WHOLE), bytes(8))) * sources, ["libstdc++.so.6", "libc.so.6"])
+    module = elf(b"".join((container(WHOLE), bytes(8))) * sources, ["libcurl.so.4", "libc.so.6"])
     monkeypatch.setattr("sys.argv", ["cuda_module.py", str(wheel(tmp_path, module))])
     assert cuda_module.main() == 0
     shown = capsys.readouterr()
     assert shown.err == ""
-    assert "architectures: 80, 90, 100, 120\nPTX: 120\nneeds: libstdc++.so.6, libc.so.6\n" in shown.out
+    assert "architectures: 80, 90, 100, 120\nPTX: 120\nneeds: libcurl.so.4, libc.so.6\n" in shown.out
 
 
 @pytest.mark.parametrize(
@@ -75,6 +75,11 @@ def test_a_release_has_no_fault(
         (elf(container(WHOLE[:-1]), []), "for sm [80, 90, 100, 120] and PTX [], not"),
         (elf(b"", []), "it holds no code for a device"),
         (None, "it has no CUDA module"),
+        (
+            elf(container([])[:-8] + struct.pack("<Q", 64) + bytes(64), []),
+            "cannot be read: a piece of code has no end",
+        ),
+        (elf(container(WHOLE), [])[:-70], "its CUDA module cannot be read: "),
     ],
 )
 def test_faults_are_named(

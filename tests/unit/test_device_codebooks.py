@@ -153,6 +153,14 @@ def test_no_module_is_the_host() -> None:
     assert (counts() == start).all()
 
 
+def test_too_few_rows_are_refused_as_by_the_host() -> None:
+    training = Training(CudaBackend())
+    with pytest.raises(InputError, match="15 rows are too few for 16"):
+        training.pq_train(rows(15, 4), 2, 4)
+    with pytest.raises(InputError, match="3 rows are too few for 4"):
+        training.kmeans(rows(3, 4), 4)
+
+
 def test_little_is_the_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of codebooks each subspace counts, and threads of the host do as much more."""
     x, training = rows(64, 8), Training(CudaBackend())

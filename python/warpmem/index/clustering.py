@@ -61,7 +61,7 @@ class Training:
     ) -> tuple[F32, NDArray[np.int32], float]:
         """(centroids, assignments, objective)."""
         by_host = partial(kmeans, rows, k, threads=threads, isa=self._isa, **options)
-        if rows.size * k < LEAST_WORK * threads:
+        if rows.size * k < LEAST_WORK * threads or len(rows) < k:  # of which the host says what is wrong
             return _after(check, by_host)
         x = np.require(rows, np.float32, ["C", "A"])
         made: tuple[F32, NDArray[np.int32], float] = self._made(
@@ -81,7 +81,7 @@ class Training:
     ) -> F32:
         """Codebooks (pq_dim, 2^pq_bits, dim / pq_dim)."""
         by_host = partial(pq_train, rows, pq_dim, pq_bits, threads=threads, isa=self._isa, **options)
-        if (rows.size << pq_bits) < LEAST_PIECE * pq_dim * threads:
+        if (rows.size << pq_bits) < LEAST_PIECE * pq_dim * threads or len(rows) < 1 << pq_bits:
             return _after(check, by_host)
         x = np.require(rows, np.float32, ["C", "A"])
         return self._made(lambda device: device.pq_train(x, pq_dim, pq_bits, **options), by_host, check)
