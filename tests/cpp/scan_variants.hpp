@@ -37,7 +37,7 @@ inline void check_variant(const char* kernel, ScanShape shape, const std::vector
   const std::vector<DeviceLimits> limits = {kLimitsSm80, kLimitsSm120};
   const auto count = [](const auto& list) { return static_cast<int>(list.size()); };
   const int rankings = shape == ScanShape::kPlain ? int{kRankingKinds} : int{kNegative};
-  // Rows of which no screen leaves any out take the time: many of them have the fewest queries.
+  // Rows of which no screen leaves any out take the time: a long list of them has the fewest queries of the shape.
   const auto avoid = [&](const simt::Values& v) {
     if (v[3] < 0 || v[5] < 1) return false;
     const int64_t n = rows[static_cast<size_t>(v[3])];

@@ -35,11 +35,12 @@
 
 namespace simt {
 
-// A function of the emulator itself: what it does to its own memory, some hundred times for each line of a kernel, no sanitizer looks into. Memory that
-// a kernel names (operator[] of Shared, copies, atomics) is touched by functions without this mark.
+// A function of the emulator itself, whose accesses to its own memory no sanitizer checks: that took much of the time and found nothing in a kernel.
+// Memory that a kernel names (by operator[] of Shared, copies, atomics) is touched in functions without this mark.
 #define SIMT_ENGINE __attribute__((no_sanitize("address", "undefined")))
 // A function of a few instructions, inline at every level of optimisation.
 #define SIMT_SMALL inline __attribute__((always_inline)) SIMT_ENGINE
+// A function that is rarely called, whose locals are not to enlarge its callers' frames.
 #define SIMT_APART __attribute__((noinline, cold))
 
 struct Fiber {
