@@ -86,11 +86,11 @@ void PageCache::unpin(Pins* pins) noexcept {
   clean();
 }
 
-// Puts a list into the queue, unless it is there or on its way. Where host memory is missing it is not wanted.
-void PageCache::want(int64_t list_id) noexcept {
+// Puts a list into the queue, unless it is there or on its way. False, and it is not wanted, where host memory is missing.
+bool PageCache::want(int64_t list_id) noexcept {
   try {
     Entry& entry = entries_[list_id];
-    if (entry.queued || entry.loading) return;
+    if (entry.queued || entry.loading) return true;
     queue_.push_back(list_id);
     entry.queued = true;
   } catch (const std::bad_alloc&) {
@@ -98,11 +98,12 @@ void PageCache::want(int64_t list_id) noexcept {
     if (found != entries_.end() && found->second.list == nullptr && !found->second.queued && !found->second.loading) {
       entries_.erase(found);
     }
-    return;
+    return false;
   }
-  if (options_.manual) return;
+  if (options_.manual) return true;
   if (!thread_.joinable()) start_thread();
   changed_.notify_all();
+  return true;
 }
 
 int64_t PageCache::warm(const std::vector<int64_t>& list_ids) {

@@ -11,7 +11,7 @@
 //
 // With pinned host memory to spend, lists that are not asked for often enough to lie in device memory whole keep their codes there, in a quarter of it, and
 // their rows in that host memory (Keep::kCodes). Those that are hit again and again are tried for a whole place, and who had one and is displaced is
-// loaded again, with its codes alone. Each kind has its own clock.
+// loaded again, with its codes alone; it does not take the place back before it was hit so often. Each kind has its own clock.
 //
 // A list that changes while it is loaded is not published: the pages that changed are copied too, and again, a few times. So what was dropped meanwhile is
 // never hot, and what it had is zeroed when the load ends.
@@ -50,8 +50,8 @@ namespace warpmem::cuda {
 // An eighth of the limit is for tables of lists and for those who search; the rest for pages. Apart, because room for one cannot be made by evicting the other: a
 // chunk is given back only when all its blocks are free.
 constexpr int64_t kScratchShare = 8;
-constexpr int64_t kCodesShare =
-    4;  // a quarter of the room for pages, where there is pinned memory: codes of lists that are not there whole
+// A quarter of the room for pages, where there is pinned memory, is for codes of lists that are not there whole.
+constexpr int64_t kCodesShare = 4;
 constexpr int64_t kPromoteHits = 16;  // after so many hits such a list is tried for a whole place
 constexpr size_t kMostWaiting = 4096;
 
@@ -141,6 +141,7 @@ class PageCache {
     size_t place = 0;                  // in the clock of its kind, of a hot list
     int64_t hits = 0;                  // while its codes alone are there
     bool promote = false;              // to be tried for a whole place
+    bool demoted = false;              // it lost one, and is loaded with its codes alone unless it is forced
     bool queued = false;
     bool loading = false;
     bool forced = false;  // by warm()
@@ -158,7 +159,7 @@ class PageCache {
   };
 
   // page_cache.cpp, under the mutex
-  void want(int64_t list_id) noexcept;
+  bool want(int64_t list_id) noexcept;
   bool set_hot(int64_t list_id, Entry& entry, std::shared_ptr<CachedList> list) noexcept;
   void set_cold(int64_t list_id, Entry& entry) noexcept;
   void leave_clock(Entry& entry) noexcept;
@@ -170,6 +171,7 @@ class PageCache {
   bool too_large(Keep keep, int64_t pages) const noexcept;
   bool make_room(Keep keep, int64_t pages, int64_t list_id, bool forced) noexcept;
   bool evict_next(Keep keep) noexcept;
+  void displace(Keep keep, int64_t list_id, Entry& entry) noexcept;
   void set_limits() noexcept;
   void count_refusal() noexcept;
   int64_t page_limit() const noexcept { return options_.limit - options_.limit / kScratchShare; }

@@ -166,7 +166,7 @@ bool PageCache::end_load(int64_t list_id, LoadEnd end, bool last) noexcept {
   entry.again = entry.gone = false;
   if (changed && !last) return false;
   const bool later = (changed || end == LoadEnd::kLater) && !failed();
-  if (!later) entry.forced = false;
+  if (!later) entry.forced = entry.demoted = false;
   entry.loading = entry.promote = false;
   --loading_;
   changed_.notify_all();
@@ -211,7 +211,10 @@ bool PageCache::choose_keep(Load& load, int64_t pages) noexcept {
     load.keep = keep;
     return make_room(keep, pages, load.list_id, forced);
   };
-  if (load.old == nullptr) return room(Keep::kWhole, load.forced) || room(Keep::kCodes, load.forced);
+  if (load.old == nullptr) {
+    const bool codes_alone = entry.demoted && !load.forced;
+    return (!codes_alone && room(Keep::kWhole, load.forced)) || room(Keep::kCodes, load.forced);
+  }
   load.promotes = entry.promote && !load.inline_only && load.old->keep == Keep::kCodes && room(Keep::kWhole, false);
   load.keep = load.promotes ? Keep::kWhole : load.old->keep;
   if (load.promotes) load.old.reset();  // it stays hot until the other is there; they share nothing

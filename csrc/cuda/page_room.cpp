@@ -70,10 +70,7 @@ bool PageCache::make_room(Keep keep, int64_t pages, int64_t list_id, bool forced
   for (const int64_t id : victims) {
     Entry& victim = entries_.find(id)->second;
     victim.chosen = false;
-    if (!enough) continue;
-    set_cold(id, victim);
-    ++stats_.evictions;
-    if (keep == Keep::kWhole && pinned_ && queue_.size() < kMostWaiting) want(id);  // its codes may find room
+    if (enough) displace(keep, id, victim);
   }
   return enough;
 }
@@ -83,9 +80,16 @@ bool PageCache::evict_next(Keep keep) noexcept {
   int64_t id = 0;
   Entry* const victim = next_victim(keep, &id);
   if (victim == nullptr) return false;
-  set_cold(id, *victim);
-  ++stats_.evictions;
+  displace(keep, id, *victim);
   return true;
+}
+
+// The list goes for another. Its codes may find room, unless the device has less memory than it should: refusals are then counted, and these are not asked for.
+void PageCache::displace(Keep keep, int64_t list_id, Entry& entry) noexcept {
+  set_cold(list_id, entry);
+  ++stats_.evictions;
+  const bool asks = keep == Keep::kWhole && pinned_ && lean_loads_ == 0 && queue_.size() < kMostWaiting;
+  if (asks && want(list_id)) entries_.find(list_id)->second.demoted = true;
 }
 
 void PageCache::set_limits() noexcept {
@@ -108,6 +112,7 @@ void PageCache::evict_half() noexcept {
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     ++stats_.memory_failures;
+    lean_loads_ = kLeanLoads;
     const int64_t half = stats_.bytes / 2;
     for (const Keep keep : {Keep::kWhole, Keep::kCodes}) {
       while (stats_.bytes > half && evict_next(keep)) {

@@ -282,6 +282,71 @@ TEST(lists_without_a_whole_place_keep_their_codes_on_the_device) {
   CHECK(device.pinned.size() > pinned_before);
 }
 
+// Whoever is displaced was asked for more often, and still has his codes alone until he is hit often enough.
+TEST(a_list_that_is_warmed_keeps_its_whole_place_from_those_it_displaces) {
+  Tiered t(50 * kPageBytes * 8 / 7, Storage::kF32, true, true, 1 << 20, 1 << 22);
+  for (int64_t id = 0; id < 6; ++id) t.grow(id, 64 * 8, static_cast<float>(id));
+  for (int round = 0; round < 10; ++round) {
+    for (int64_t id = 0; id < 4; ++id) t.ask(id);
+    t.load_all();
+  }
+  for (int64_t id = 0; id < 4; ++id) CHECK(keep_of(t, id) == Keep::kWhole && t.ask(id));
+  for (const int64_t warmed : {4, 5}) {
+    t.cache->warm({warmed});
+    t.load_all();
+    CHECK(t.ask(warmed) && keep_of(t, warmed) == Keep::kWhole);
+  }
+  CHECK_EQ(check_hot(t, 6), 6);
+  CHECK_EQ(t.cache->stats().evictions, int64_t{2});
+  CHECK_EQ(t.cache->stats().codes_lists, int64_t{2});
+
+  int64_t displaced = 0;
+  while (keep_of(t, displaced) == Keep::kWhole) ++displaced;
+  for (int i = 0; i < 16; ++i) t.ask(displaced), t.load_all();
+  CHECK(keep_of(t, displaced) == Keep::kWhole);  // now it takes a place of those who are asked for less
+
+  int64_t next = 0;
+  while (keep_of(t, next) == Keep::kWhole) ++next;
+  t.cache->evict({next});
+  t.cache->warm({next});  // by which it counts as any other
+  t.load_all();
+  CHECK(keep_of(t, next) == Keep::kWhole && t.ask(next));
+}
+
+// A list that grows takes places too.
+TEST(a_list_displaced_by_one_that_grows_keeps_its_codes) {
+  Tiered t(50 * kPageBytes * 8 / 7, Storage::kF32, true, true, 1 << 20, 1 << 22);
+  for (int64_t id = 0; id < 4; ++id) t.grow(id, 64 * 8, static_cast<float>(id));
+  for (int64_t id = 0; id < 4; ++id) t.ask(id);
+  t.load_all();
+  for (int64_t id = 0; id < 4; ++id) CHECK(keep_of(t, id) == Keep::kWhole && t.ask(id));
+  t.grow(0, 64 * 8);
+  t.load_all();
+  CHECK(keep_of(t, 0) == Keep::kWhole);
+  CHECK_EQ(check_hot(t, 4), 4);
+  CHECK(t.cache->stats().codes_lists > 0);
+}
+
+// So does one that goes because an older version, which is pinned, keeps the pages of the first.
+TEST(a_list_displaced_for_pages_that_a_search_holds_keeps_its_codes) {
+  Tiered t(50 * kPageBytes * 8 / 7, Storage::kF32, true, true, 1 << 20, 1 << 22);
+  for (int64_t id = 0; id < 5; ++id) t.grow(id, 64 * 8 - 5, static_cast<float>(id));
+  t.cache->warm({0, 1, 2, 3});
+  t.load_all();
+  Pins pins;
+  const ListView list = t.view(0);
+  t.cache->pin(&list, 1, &pins);
+  t.grow(0, 3);
+  t.grow(3, 3);  // so that the clock's hand meets the first list first
+  for (int64_t id = 1; id < 4; ++id) t.ask(id);
+  t.cache->warm({4});
+  t.load_all();
+  CHECK_EQ(t.cache->stats().evictions, int64_t{2});
+  CHECK_EQ(t.cache->stats().codes_lists, int64_t{2});
+  t.cache->unpin(&pins);
+  CHECK_EQ(check_hot(t, 5), 5);
+}
+
 TEST(without_pinned_memory_lists_are_whole_or_cold) {
   for (const Storage storage : {Storage::kF32, Storage::kInt8}) {
     Tiered t(30 * kPageBytes * 8 / 7, storage, true, true, 1 << 20, 1 << 24);

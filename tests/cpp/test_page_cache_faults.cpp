@@ -32,6 +32,18 @@ TEST(a_refused_allocation_halves_the_cache) {
   }
 }
 
+// Nor do those that go then ask for a place for their codes: so many refusals at once would bring the limit back.
+TEST(a_device_out_of_memory_is_asked_for_no_codes) {
+  Tiered t(64 << 20, Storage::kF32, true, true, 1 << 20, 1 << 22);
+  for (int64_t id = 0; id < 12; ++id) t.grow(id, 640);
+  for (int64_t id = 0; id < 6; ++id) t.ask(id);
+  t.load_all();
+  fake::Device::get().capacity = fake::Device::get().allocated;
+  CHECK(t.cache->reserve(4 << 20, nullptr) == nullptr);
+  CHECK(t.cache->stats().memory_failures > 0 && t.cache->stats().evictions >= 3);
+  CHECK(!t.cache->waiting());
+}
+
 TEST(without_pinned_memory_it_is_slower) {
   Tiered t(64 << 20);
   fake::Device::get().no_pinned = true;

@@ -77,6 +77,22 @@ def test_codes_of_all_owners_and_rows_of_the_hot_ones(tmp_path: Path) -> None:
     assert held["lists"] < OWNERS and (held["codes_lists"], held["pinned"], held["pinned_limit"]) == (0, 0, 0)
 
 
+def test_who_is_warmed_has_his_rows_there_when_the_device_is_full() -> None:
+    rows = np.random.default_rng(1).standard_normal((OWNERS * ROWS, DIM)).astype(np.float32)
+    index = VectorIndex(DIM, metric="ip", backend="cuda", vram_bytes=VRAM, pinned_bytes=PINNED)
+    index.add(rows, owners=np.arange(len(rows)) // ROWS)
+    index.warm(np.arange(OWNERS - 1), wait=True)
+    for _ in range(5):
+        for owner in range(OWNERS - 1):
+            index.search(rows[:1], 3, owners=owner)
+    before = index.stats()["tiers"]
+    index.warm([OWNERS - 1], wait=True)
+    assert emulated().holds(rows[-5].tobytes())
+    after = index.stats()["tiers"]
+    assert after["evictions"] - before["evictions"] == 1 and after["lists"] == OWNERS
+    assert after["codes_lists"] - before["codes_lists"] == 1
+
+
 def test_a_store_says_what_it_keeps_of_whom() -> None:
     options: dict[str, Any] = {"backend": "cuda", "vram_bytes": 1 << 20, "pinned_bytes": 4 << 20}
     notes = [f"note {i} of the harbour" for i in range(20)]
