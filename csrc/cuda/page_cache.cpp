@@ -13,7 +13,7 @@ PageCache::PageCache(std::shared_ptr<Runtime> runtime, const PoolPort& pool, con
       pool_(pool),
       options_(options),
       blocks_(PageLayout(pool.dim, pool.n_columns, pool.storage, pool.screen, PqView{pool.pq_dim, pool.dsub, nullptr})),
-      pinned_(options.pinned_bytes > 0 && (blocks_.layout.has_codes || pool.pq_dim > 0) && blocks_.rows > 0),
+      pinned_((blocks_.layout.has_codes || pool.pq_dim > 0) && blocks_.rows > 0 && options.pinned_bytes >= blocks_.rows),
       frequency_(options.frequency_keys) {
   const Entered entered(*runtime_);
   if (runtime_->create_stream(&stream_) != Status::kOk) throw std::runtime_error("device cache: " + runtime_->error());

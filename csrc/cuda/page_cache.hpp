@@ -9,8 +9,8 @@
 // more often than those it would displace is loaded by a thread of the cache; those go by a clock's hand that spares what was used since it last passed, and
 // whatever is pinned. A change of a hot list is followed up by the writer when it is small, else by that thread.
 //
-// With pinned host memory to spend, lists that are not asked for often enough to lie in device memory whole keep their codes there, in a quarter of it, and
-// their rows in that host memory (Keep::kCodes). Those that are hit again and again are tried for a whole place, and who had one and is displaced is
+// With pinned host memory to spend, lists that are not asked for often enough to lie in device memory whole keep their codes there, in a quarter of it at
+// most, and their rows in that host memory (Keep::kCodes). Those that are hit again and again are tried for a whole place, and who had one and is displaced is
 // loaded again, with its codes alone; it does not take the place back before it was hit so often. Each kind has its own clock.
 //
 // A list that changes while it is loaded is not published: the pages that changed are copied too, and again, a few times. So what was dropped meanwhile is
@@ -50,7 +50,7 @@ namespace warpmem::cuda {
 // An eighth of the limit is for tables of lists and for those who search; the rest for pages. Apart, because room for one cannot be made by evicting the other: a
 // chunk is given back only when all its blocks are free.
 constexpr int64_t kScratchShare = 8;
-// A quarter of the room for pages, where there is pinned memory, is for codes of lists that are not there whole.
+// A quarter of the room for pages, or less where there is pinned memory for fewer pages, is for codes of lists that are not there whole.
 constexpr int64_t kCodesShare = 4;
 constexpr int64_t kPromoteHits = 16;  // after so many hits such a list is tried for a whole place
 constexpr size_t kMostWaiting = 4096;
@@ -175,7 +175,7 @@ class PageCache {
   void set_limits() noexcept;
   void count_refusal() noexcept;
   int64_t page_limit() const noexcept { return options_.limit - options_.limit / kScratchShare; }
-  int64_t codes_limit() const noexcept { return pinned_ ? page_limit() / kCodesShare : 0; }
+  int64_t codes_limit() const noexcept;
   Kind& kind(Keep keep) noexcept { return kinds_[static_cast<int>(keep)]; }
   const Kind& kind(Keep keep) const noexcept { return kinds_[static_cast<int>(keep)]; }
   bool busy() const noexcept { return loading_ > 0 || !queue_.empty(); }
@@ -217,7 +217,7 @@ class PageCache {
   const PoolPort pool_;
   const CacheOptions options_;
   const PageBlocks blocks_;
-  const bool pinned_;  // whether lists may have their codes alone on the device
+  const bool pinned_;  // whether lists may have their codes alone on the device: there is room for the rows of a page
 
   mutable std::mutex mutex_;         // the heaps take theirs under it, and nothing else is taken under it
   std::condition_variable changed_;  // a load came, or is done; or the end

@@ -92,6 +92,12 @@ void PageCache::displace(Keep keep, int64_t list_id, Entry& entry) noexcept {
   if (asks && want(list_id)) entries_.find(list_id)->second.demoted = true;
 }
 
+// No more than there is room for the rows of.
+int64_t PageCache::codes_limit() const noexcept {
+  if (!pinned_) return 0;
+  return std::min(page_limit() / kCodesShare / blocks_.codes, options_.pinned_bytes / blocks_.rows) * blocks_.codes;
+}
+
 void PageCache::set_limits() noexcept {
   kind(Keep::kWhole).heap->set_limit(page_limit() - codes_limit());
   kind(Keep::kCodes).heap->set_limit(codes_limit());

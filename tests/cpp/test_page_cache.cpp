@@ -347,6 +347,24 @@ TEST(a_list_displaced_for_pages_that_a_search_holds_keeps_its_codes) {
   CHECK_EQ(check_hot(t, 5), 5);
 }
 
+// Room on the device is not kept for codes whose rows would find no place.
+TEST(little_pinned_memory_never_costs_a_list) {
+  constexpr int64_t kRows = kPageRows * 64 * 4;
+  const auto lists_with = [](int64_t pinned_bytes) {
+    Tiered t(30 * kPageBytes * 8 / 7, Storage::kF32, true, true, 1 << 20, pinned_bytes);
+    for (int64_t id = 0; id < 60; ++id) t.grow(id, 64, static_cast<float>(id));
+    for (int64_t id = 0; id < 60; ++id) t.ask(id);
+    t.load_all();
+    const CacheStats stats = t.cache->stats();
+    CHECK_EQ(stats.pinned_limit, pinned_bytes < kRows ? int64_t{0} : pinned_bytes);
+    CHECK_EQ(stats.codes_lists, std::min<int64_t>(pinned_bytes / kRows, 24));
+    return stats.lists;
+  };
+  const int64_t without = lists_with(0);
+  for (const int64_t few : {int64_t{1}, int64_t{4096}, kRows - 1}) CHECK_EQ(lists_with(few), without);
+  for (const int64_t pages : {1, 2, 3, 5, 8, 13, 21, 400}) CHECK(lists_with(pages * kRows + 100) >= without);
+}
+
 TEST(without_pinned_memory_lists_are_whole_or_cold) {
   for (const Storage storage : {Storage::kF32, Storage::kInt8}) {
     Tiered t(30 * kPageBytes * 8 / 7, storage, true, true, 1 << 20, 1 << 24);

@@ -118,6 +118,22 @@ def test_a_store_says_what_it_keeps_of_whom() -> None:
     assert all(each == wanted for each in found)
 
 
+@pytest.mark.parametrize("pinned", [1, 4096, 200_000])
+def test_a_tiny_limit_costs_no_list(pinned: int) -> None:
+    rows = np.random.default_rng(1).standard_normal((OWNERS * ROWS, DIM)).astype(np.float32)
+    held = []
+    for given in (0, pinned):
+        index = VectorIndex(DIM, metric="ip", backend="cuda", vram_bytes=3 << 20, pinned_bytes=given)
+        index.add(rows, owners=np.arange(len(rows)) // ROWS)
+        index.warm(np.arange(OWNERS), wait=True)
+        held.append(index.stats()["tiers"])
+    without, little = held
+    assert little["lists"] >= without["lists"] > OWNERS // 2
+    page = ROWS * DIM * 4
+    assert little["pinned_limit"] == (pinned if pinned >= page else 0)
+    assert little["codes_lists"] == pinned // page
+
+
 def test_the_usual_is_an_eighth_of_what_the_host_has_available(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device_options.host_memory, "available", lambda: 80 << 20)
 
@@ -169,6 +185,39 @@ def test_this_machine_says_what_it_has() -> None:
                 "sys/fs/cgroup/memory/memory.usage_in_bytes": "800\n",
             },
             0,
+        ),
+        (
+            {  # most of what is used are files that were read
+                "proc/meminfo": "MemAvailable: 5000 kB\n",
+                "proc/self/cgroup": "0::/job\n",
+                "sys/fs/cgroup/job/memory.max": "3000000\n",
+                "sys/fs/cgroup/job/memory.current": "2900000\n",
+                "sys/fs/cgroup/job/memory.stat": "anon 500000\nactive_file 7\n\ninactive_file 2000000\n",
+                "sys/fs/cgroup/memory.max": "9000000\n",
+                "sys/fs/cgroup/memory.current": "8000000\n",
+                "sys/fs/cgroup/memory.stat": "inactive_file 6000000\n",
+            },
+            2100000,
+        ),
+        (
+            {
+                "proc/meminfo": "MemAvailable: 5000 kB\n",
+                "proc/self/cgroup": "2:memory:/docker/1f\n",
+                "sys/fs/cgroup/memory/memory.limit_in_bytes": "700\n",
+                "sys/fs/cgroup/memory/memory.usage_in_bytes": "800\n",
+                "sys/fs/cgroup/memory/memory.stat": "inactive_file 9\ntotal_inactive_file 300\n",
+            },
+            200,
+        ),
+        (
+            {
+                "proc/meminfo": "MemAvailable: 5000 kB\n",
+                "proc/self/cgroup": "0::/\n",
+                "sys/fs/cgroup/memory.max": "700\n",
+                "sys/fs/cgroup/memory.current": "100\n",
+                "sys/fs/cgroup/memory.stat": "inactive_file\n",
+            },
+            600,
         ),
         ({"proc/meminfo": "MemAvailable: 7 kB\n", "proc/self/cgroup": "nothing\n"}, 7 << 10),
     ],
