@@ -151,7 +151,7 @@ void PageCache::evict(const std::vector<int64_t>& list_ids) noexcept {
     const std::lock_guard<std::mutex> turn(inline_mutex_);
     wipe(inline_staging_.get());
   }
-  clean();
+  if (clean()) host_->trim();
 }
 
 void PageCache::settle() noexcept {

@@ -112,7 +112,7 @@ class PageCache {
   void refresh(const std::vector<int64_t>& list_ids) noexcept { refresh(list_ids.data(), static_cast<int64_t>(list_ids.size())); }
   // Loads lists whether they are asked for or not. Returns how many are on their way.
   int64_t warm(const std::vector<int64_t>& list_ids);
-  // Forgets lists, also those that wait for their load.
+  // Forgets lists, also those that wait for their load. Here and after a drop, host memory goes back whose rows were all theirs.
   void evict(const std::vector<int64_t>& list_ids) noexcept;
 
   // Makes one load that waits, in the caller's thread. False when none does.

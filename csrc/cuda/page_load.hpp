@@ -31,6 +31,7 @@ struct PageCache::Load {
   bool promotes = false;  // from codes alone to a whole place
   bool chosen = false;    // where it is kept
   bool erases = false;    // the list, or pages of it, are no longer the pool's
+  bool dropped = false;   // the list
   Keep keep = Keep::kWhole;
   LoadEnd end = LoadEnd::kCold;
   std::shared_ptr<CachedList> old;   // that is hot

@@ -116,7 +116,7 @@ void PageCache::load_list(int64_t list_id, bool inline_only) noexcept {
           erased ? std::unique_lock<std::mutex>(inline_mutex_) : std::unique_lock<std::mutex>();
       if (erased) wipe(inline_staging_.get());
     }
-    clean();
+    if (clean() && load.dropped) host_->trim();
   } while (!end_load(list_id, end, pass >= kPasses));
 }
 
@@ -177,7 +177,8 @@ bool PageCache::end_load(int64_t list_id, LoadEnd end, bool last) noexcept {
 
 PageCache::LoadEnd PageCache::load_view(Load& load, const PoolView& view) {
   const ListView& list = view.lists[0];
-  if (list.version == 0) return LoadEnd::kCold;
+  load.dropped = list.version == 0;
+  if (load.dropped) return LoadEnd::kCold;
   if (!load.chosen && !choose_keep(load, (list.slots + kPageRows - 1) / kPageRows)) return refuse(load);
   if (load.base != nullptr && load.base->version >= list.version) {
     if (load.base == load.old) return LoadEnd::kCurrent;

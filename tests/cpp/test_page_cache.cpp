@@ -245,8 +245,6 @@ Keep keep_of(const Tiered& t, int64_t list_id) {
 TEST(lists_without_a_whole_place_keep_their_codes_on_the_device) {
   constexpr int64_t kPinned = 40 * kPageRows * 64 * 4;
   Tiered t(50 * kPageBytes * 8 / 7, Storage::kF32, true, true, 1 << 20, kPinned);
-  fake::Device& device = fake::Device::get();
-  const size_t pinned_before = device.pinned.size();
   for (int64_t id = 0; id < 12; ++id) t.grow(id, 64 * 8 - 5, static_cast<float>(id));
   for (int round = 0; round < 3; ++round) {
     for (int64_t id = 0; id < 12; ++id) t.ask(id);
@@ -279,7 +277,33 @@ TEST(lists_without_a_whole_place_keep_their_codes_on_the_device) {
   CHECK_EQ(t.cache->stats().lists, int64_t{0});
   CHECK_EQ(t.cache->stats().codes_lists, int64_t{0});
   CHECK(device_is_zero());
-  CHECK(device.pinned.size() > pinned_before);
+  CHECK_EQ(t.cache->stats().pinned, int64_t{0});
+}
+
+TEST(host_memory_goes_back_with_the_lists_whose_rows_were_there) {
+  Tiered t(50 * kPageBytes * 8 / 7, Storage::kF32, true, true, 1 << 20, 1 << 22);
+  fake::Device& device = fake::Device::get();
+  for (int64_t id = 0; id < 9; ++id) t.grow(id, 64 * 8, static_cast<float>(id));
+  for (int64_t id = 0; id < 9; ++id) t.ask(id);
+  t.load_all();
+  CHECK_EQ(t.cache->stats().codes_lists, int64_t{5});
+  const size_t pinned = device.pinned.size();
+  std::vector<int64_t> some;
+  for (int64_t id = 0; id < 9; ++id) {
+    if (keep_of(t, id) == Keep::kCodes) some.push_back(id);
+  }
+  Pins pins;
+  const ListView list = t.view(some[0]);
+  t.cache->pin(&list, 1, &pins);
+  t.cache->evict(some);  // but what a search reads stays
+  CHECK(t.cache->stats().pinned > 0 && device.pinned.size() < pinned);
+  t.cache->unpin(&pins);
+  t.cache->evict({});
+  CHECK_EQ(t.cache->stats().pinned, int64_t{0});
+  for (const int64_t id : some) t.ask(id);
+  t.load_all();
+  CHECK(t.cache->stats().pinned > 0);
+  CHECK_EQ(check_hot(t, 9), 9);
 }
 
 // Whoever is displaced was asked for more often, and still has his codes alone until he is hit often enough.
