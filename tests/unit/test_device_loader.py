@@ -12,10 +12,12 @@ from typing import Any, Literal
 
 import pytest
 
+from virtual_time import eventually
 from warpmem.embed.hashing import HashingEmbedder
 from warpmem.embed.scheduled import ScheduledEmbedder
-from warpmem.errors import Overloaded
+from warpmem.errors import DeadlineExceeded, Overloaded
 from warpmem.index.device_loader import DeviceLoader
+from warpmem.ops.cancel import Cancellation, current
 from warpmem.ops.devices import scheduler_of
 from warpmem.ops.scheduler import Scheduler
 
@@ -214,3 +216,60 @@ def test_a_cache_that_is_done_is_not_kept(scheduler: Scheduler) -> None:
     del cache
     gc.collect()
     assert gone() is None
+
+
+def test_what_wants_the_device_alone_lets_a_load_that_began_meanwhile_go_first(
+    scheduler: Scheduler, loader: DeviceLoader, cache: Cache
+) -> None:
+    """The load may be in the middle, waiting for the very turn."""
+    found: list[int] = []
+    alone = threading.Thread(target=lambda: loader.alone(lambda: not found.append(len(cache.copied))))
+    with scheduler.turn("interactive"):
+        alone.start()
+        eventually(lambda: scheduler.stats()["waiting"]["background"] == 1)
+        cache.queue.append(2)
+        loader.wake(cache)
+        eventually(lambda: scheduler.stats()["waiting"]["background"] == 2)
+    alone.join(20)
+    assert found == [2]
+
+
+def test_whoever_waits_for_loads_may_give_up(
+    scheduler: Scheduler, loader: DeviceLoader, cache: Cache
+) -> None:
+    cancellation, outcome = Cancellation(), list[str]()
+
+    def settle() -> None:
+        current.set(cancellation)
+        try:
+            loader.settle()
+        except DeadlineExceeded:
+            outcome.append("gave up")
+
+    waiting = threading.Thread(target=settle)
+    with scheduler.turn("interactive"):
+        cache.queue.append(2)
+        loader.wake(cache)
+        waiting.start()
+        waiting.join(0.05)
+        assert waiting.is_alive()
+        cancellation.cancel()
+        waiting.join(20)
+        assert outcome == ["gave up"]
+    loader.settle()
+    assert len(cache.copied) == 2
+
+
+def test_a_call_is_given_up_by_the_thread_that_begins_to_wait_for_it() -> None:
+    """As the collector may do, at any moment."""
+    cancellation = Cancellation()
+
+    def begin() -> None:
+        with cancellation._lock:
+            cancellation.cancel()
+
+    beginning = threading.Thread(target=begin, daemon=True)
+    beginning.start()
+    beginning.join(20)
+    with pytest.raises(DeadlineExceeded):
+        cancellation.check()

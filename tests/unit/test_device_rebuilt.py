@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import threading
 import time as real_time
 from collections.abc import Iterator
@@ -22,9 +23,10 @@ from tiered_pools import DIM, Pair, healthy_device, rows
 from virtual_time import VirtualTime, eventually, threads
 from warpmem import VectorIndex
 from warpmem.errors import BackendUnavailable, StoreClosed
-from warpmem.index import cuda_backend
+from warpmem.index import cuda_backend, ivf
 from warpmem.index.cuda_backend import CudaBackend
 from warpmem.index.device_recovery import DeviceRecovery
+from warpmem.index.tiered import TieredPool
 from warpmem.ops.devices import scheduler_of
 
 REBUILD = "warpmem-rebuild"
@@ -45,9 +47,20 @@ def time() -> VirtualTime:
 def watched(time: VirtualTime) -> Pair:
     """A pair whose device is tried again, in virtual time."""
     pair = Pair()
-    pair.tiered._recovery = DeviceRecovery(1.0, clock=time.clock, wait=time.wait)
+    pair.tiered._recovery = DeviceRecovery(clock=time.clock, wait=time.wait)
+    pair.tiered._recovery.join(pair.tiered)
+    pair.tiered.pause = 1.0
     for i in ALL:
         pair.add(i, rows(100, i))
+    return pair
+
+
+def failed(time: VirtualTime) -> Pair:
+    """The same, with lists on the device, once that failed."""
+    pair = watched(time)
+    pair.tiered.warm(ALL, wait=True)
+    emulated().fail_from(0)
+    pair.check(ALL)
     return pair
 
 
@@ -98,10 +111,7 @@ def test_a_device_that_failed_when_the_pool_was_made(time: VirtualTime) -> None:
 
 @pytest.mark.parametrize("after", range(12))
 def test_a_device_that_fails_while_it_is_rebuilt(time: VirtualTime, after: int) -> None:
-    pair = watched(time)
-    pair.tiered.warm(ALL, wait=True)
-    emulated().fail_from(0)
-    pair.check(ALL)
+    pair = failed(time)
     emulated().fail_from(after)
     time.advance(1.0)
     eventually(lambda: len(time.pauses) == 2 or not threads(REBUILD))
@@ -116,10 +126,7 @@ def test_a_device_that_fails_while_it_is_rebuilt(time: VirtualTime, after: int) 
 
 def test_no_search_waits_for_it(time: VirtualTime) -> None:
     """Somebody has the device: what tries it again waits for a turn, searches do not."""
-    pair = watched(time)
-    pair.tiered.warm(ALL, wait=True)
-    emulated().fail_from(0)
-    pair.check(ALL)
+    pair = failed(time)
     emulated().heal()
     scheduler = scheduler_of("cuda:0")
     with scheduler.turn("interactive"):
@@ -133,10 +140,7 @@ def test_no_search_waits_for_it(time: VirtualTime) -> None:
 
 
 def test_closing_while_it_waits_for_a_turn(time: VirtualTime) -> None:
-    pair = watched(time)
-    pair.tiered.warm(ALL, wait=True)
-    emulated().fail_from(0)
-    pair.check(ALL)
+    pair = failed(time)
     scheduler = scheduler_of("cuda:0")
     with scheduler.turn("interactive"):
         time.advance(1.0)
@@ -146,6 +150,61 @@ def test_closing_while_it_waits_for_a_turn(time: VirtualTime) -> None:
     assert "told to fail" in pair.check(ALL)["device_failure"]
     emulated().heal()
     assert pair.tiered.rebuild()
+
+
+def test_closing_while_a_load_waits_for_a_turn() -> None:
+    """Which a try waits for: it gives up at once, and nothing is tried later."""
+    pair = Pair(rebuild_ms=1)
+    for i in ALL:
+        pair.add(i, rows(100, i))
+    pair.tiered.warm([0], wait=True)
+    scheduler = scheduler_of("cuda:0")
+    with scheduler.turn("interactive"):
+        pair.check([1, 2])
+        eventually(lambda: scheduler.stats()["waiting"]["background"] == 1)
+        emulated().fail_from(0)
+        assert pair.check([0])["device_failed"] is True
+        eventually(lambda: pair.tiered._recovery._trying is not None)
+        began = real_time.monotonic()
+        pair.tiered.close()
+        assert real_time.monotonic() - began < 4 and not threads(REBUILD)
+        emulated().heal()
+    pair.tiered.settle()
+    assert "told to fail" in pair.check(ALL)["device_failure"]
+
+
+def test_whoever_tells_it_to_be_rebuilt_waits_for_no_turn(time: VirtualTime) -> None:
+    """As a try by itself does meanwhile."""
+    pair = failed(time)
+    emulated().heal()
+    scheduler = scheduler_of("cuda:0")
+    answered: list[bool] = []
+    with scheduler.turn("interactive"):
+        time.advance(1.0)
+        eventually(lambda: scheduler.stats()["waiting"]["background"] == 1)
+        told = threading.Thread(target=lambda: answered.append(pair.tiered.rebuild()))
+        told.start()
+        told.join(20)
+        assert answered == [True]
+        assert pair.check(ALL)["device_failure"] is None
+    eventually(lambda: not threads(REBUILD))
+    assert pair.tiered.tiers()["rebuilds"] == 1
+
+
+def test_a_fork_rebuilds_nothing_whatever_its_parent_does(
+    time: VirtualTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = failed(time)
+    emulated().heal()
+    parent, answered = os.getpid(), list[bool]()
+    with pair.tiered._rebuilding, monkeypatch.context() as patch:
+        patch.setattr(os, "getpid", lambda: parent + 1)
+        told = threading.Thread(target=lambda: answered.append(pair.tiered.rebuild()), daemon=True)
+        told.start()
+        told.join(20)
+        assert answered == [False]
+    assert pair.tiered.rebuild()
+    eventually(lambda: not threads(REBUILD))
 
 
 def test_searches_and_changes_beside_a_device_that_comes_and_goes() -> None:
@@ -209,6 +268,47 @@ def test_an_index_rebuilds_its_device() -> None:
     eventually(lambda: not fails(index))
     held = index.stats()["tiers"]
     assert (held["failures"], held["rebuilds"], held["failure"]) == (1, 1, None)
+
+
+@pytest.mark.usefixtures("by_name")
+def test_indexes_on_one_device_share_one_failure(caplog: pytest.LogCaptureFixture) -> None:
+    indexes = [an_index(rebuild_ms=200) for _ in range(5)]
+    emulated().fail_from(0)
+    assert all([fails(index) for index in indexes for _ in range(2)][1::2])
+    assert len(threads(REBUILD)) == 1
+    emulated().heal()
+    eventually(lambda: not any(fails(index) for index in indexes))
+    eventually(lambda: not threads(REBUILD))
+    assert [vars(record)["event"] for record in caplog.records] == ["device_failed"]
+    held = [index.stats()["tiers"] for index in indexes]
+    assert {(one["failures"], one["rebuilds"]) for one in held} == {(1, 1)}
+
+
+@pytest.mark.usefixtures("by_name")
+def test_an_approximate_index_fails_once_though_it_has_two_pools(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = ivf.build_ivf.__kwdefaults__ or {}
+    monkeypatch.setattr(ivf.build_ivf, "__kwdefaults__", {**given, "min_rows": 300})
+    index = VectorIndex(DIM, backend="cuda", recall=0.7, threads=1, vram_bytes=1 << 24, rebuild_ms=0)
+    index.add(rows(500, 1), owners=np.r_[np.zeros(400, int), np.ones(100, int)])
+    index.optimise()
+    index.warm([0, 1], wait=True)
+    emulated().fail_from(0)
+    for owner in (0, 1):
+        index.search(rows(1, 5), 3, owners=owner)
+    emulated().heal()
+    assert index.rebuild_device()
+    held = index.stats()["tiers"]
+    assert (held["failures"], held["rebuilds"], held["failure"]) == (1, 1, None)
+
+
+@pytest.mark.usefixtures("by_name")
+def test_the_longest_pause_that_can_be_asked_for() -> None:
+    """More than a thread can wait for ended it."""
+    index = an_index(rebuild_ms=(1 << 63) - 1)
+    emulated().fail_from(0)
+    index.search(rows(1, 5), 3)
+    threads(REBUILD)[0].join(0.05)
+    assert len(threads(REBUILD)) == 1
 
 
 @pytest.mark.usefixtures("by_name")
@@ -305,6 +405,59 @@ def test_closing_a_store_while_its_device_waits_to_be_tried() -> None:
     store.close()
     assert real_time.monotonic() - began < 5
     assert set(threading.enumerate()) <= before
+
+
+def a_store_whose_driver_hangs(monkeypatch: pytest.MonkeyPatch, go: threading.Event) -> warpmem.Memory:
+    options: dict[str, Any] = {"backend": "cuda", "vram_bytes": 1 << 24, "rebuild_ms": 1}
+    store = warpmem.open(embedder="hashing", **options)
+    store.add("a note", user_id="u")
+    store.warm(user_id="u", wait=True)
+    hangs = threading.Event()
+    monkeypatch.setattr(TieredPool, "_open", lambda _: hangs.set() or not go.wait(20))
+    emulated().fail_from(0)
+    store.search("note", user_id="u")
+    assert hangs.wait(20)
+    return store
+
+
+@pytest.mark.usefixtures("by_name")
+def test_a_dropped_store_waits_for_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The collector may have come to it anywhere."""
+    go = threading.Event()
+    stores = [a_store_whose_driver_hangs(monkeypatch, go)]
+    began = real_time.monotonic()
+    stores.clear()
+    gc.collect()
+    assert real_time.monotonic() - began < 4
+    go.set()
+    eventually(lambda: not threads(REBUILD))
+
+
+@pytest.mark.usefixtures("by_name")
+def test_closing_a_store_waits_for_a_driver_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    go = threading.Event()
+    store = a_store_whose_driver_hangs(monkeypatch, go)
+    threading.Timer(0.05, go.set).start()
+    store.close()
+    assert go.is_set() and not threads(REBUILD)
+
+
+@pytest.mark.usefixtures("by_name")
+def test_an_erasure_leaves_the_counts_of_the_device(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"backend": "cuda", "vram_bytes": 1 << 24, "rebuild_ms": 0}
+    with warpmem.open(tmp_path / "store", embedder="hashing", **options) as store:
+        for user in ("u", "v"):
+            store.add("a note", user_id=user)
+            store.warm(user_id=user, wait=True)
+        store.checkpoint()
+        emulated().fail_from(0)
+        store.search("note", user_id="v")
+        emulated().heal()
+        before = store.stats().device
+        assert (before["failures"], before["rebuilds"]) == (1, 0)
+        store.erase(user_id="u")
+        after = store.stats().device
+        assert (after["failures"], after["rebuilds"], after["failure"]) == (1, 1, None)
 
 
 LEFT_WAITING = """

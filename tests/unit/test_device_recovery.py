@@ -6,7 +6,10 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import sys
 import threading
+import time as real_time
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -24,17 +27,23 @@ class Pool:
 
     device = 3
 
-    def __init__(self, recovery: DeviceRecovery) -> None:
-        self.failure: str | None = "told to fail"
+    def __init__(self, recovery: DeviceRecovery, pause: float = 1.0) -> None:
+        self.failed = True
         self.tries = 0
         self.recovery = recovery
+        self.pause = pause
         self.answers: Callable[[], bool] = lambda: False
+        recovery.join(self)
+
+    def close(self) -> None:
+        self.pause = 0.0
+        self.recovery.close(self)
 
     def rebuild(self, *, at_a_turn: bool = False) -> bool:
         self.tries += 1
         if not self.answers():
             return False
-        self.failure = None
+        self.failed = False
         self.recovery.answered(self)
         return True
 
@@ -46,25 +55,25 @@ def time() -> VirtualTime:
 
 @pytest.fixture
 def pool(time: VirtualTime) -> Pool:
-    return Pool(DeviceRecovery(1.0, clock=time.clock, wait=time.wait))
+    return Pool(DeviceRecovery(clock=time.clock, wait=time.wait))
 
 
 # --------------------------------------------------------------------------------------------- pauses
 
 
 def test_pauses_double_up_to_five_minutes() -> None:
-    pauses = Pauses(1.0)
-    assert [pauses.failed(0.0) for _ in range(11)] == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]
-    assert [Pauses(400.0).failed(0.0) for _ in range(2)] == [400, 400]
+    pauses, long = Pauses(), Pauses()
+    assert [pauses.failed(0.0, 1.0) for _ in range(11)] == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]
+    assert {long.failed(0.0, 400.0) for _ in range(2000)} == {400}
 
 
 def test_a_device_that_fails_again_soon_waits_longer_and_one_that_held_does_not() -> None:
-    pauses = Pauses(1.0)
-    assert (pauses.failed(0.0), pauses.failed(1.0)) == (1, 2)
+    pauses = Pauses()
+    assert (pauses.failed(0.0, 1.0), pauses.failed(1.0, 1.0)) == (1, 2)
     pauses.answered(3.0)
-    assert pauses.failed(302.9) == 4
+    assert pauses.failed(302.9, 1.0) == 4
     pauses.answered(310.0)
-    assert (pauses.failed(610.0), pauses.failed(611.0)) == (1, 2)
+    assert (pauses.failed(610.0, 1.0), pauses.failed(611.0, 1.0)) == (1, 2)
 
 
 # --------------------------------------------------------------------------------------------- trying
@@ -91,15 +100,15 @@ def test_a_device_is_tried_after_pauses_that_grow_until_it_answers(
     told = [(vars(r)["event"], vars(r)["device"], vars(r).get("seconds")) for r in caplog.records]
     assert told == [("device_failed", 3, None), ("device_rebuilt", 3, pytest.approx(15.9))]
 
-    pool.failure, pool.answers = "told to fail again", lambda: False
+    pool.failed, pool.answers = True, lambda: False
     recovery.notice(pool)
     eventually(lambda: time.pauses[-1] == 16.0)
     assert recovery.failures == 2
-    recovery.close()
+    pool.close()
 
 
 def test_a_device_that_answers_by_now_is_not_tried(pool: Pool) -> None:
-    pool.failure = None
+    pool.failed = False
     pool.recovery.notice(pool)
     assert not threads(REBUILD) and pool.recovery.failures == 0
 
@@ -115,7 +124,7 @@ def test_a_device_with_too_much_to_do_is_tried_after_the_same_pause(time: Virtua
         time.advance(1.0)
     eventually(lambda: pool.tries == 3)
     assert set(time.pauses) == {1.0}
-    pool.recovery.close()
+    pool.close()
 
 
 @pytest.mark.parametrize("error", [BackendUnavailable("gone"), MemoryError(), RuntimeError(), OSError()])
@@ -128,15 +137,139 @@ def test_a_try_that_raises_is_one_that_failed(time: VirtualTime, pool: Pool, err
     eventually(lambda: time.pauses == [1.0])
     time.advance(1.0)
     eventually(lambda: time.pauses == [1.0, 2.0])
-    pool.recovery.close()
+    pool.close()
 
 
 def test_without_a_pause_it_is_told_and_not_tried(caplog: pytest.LogCaptureFixture) -> None:
-    pool = Pool(DeviceRecovery())
+    pool = Pool(DeviceRecovery(), 0.0)
     pool.recovery.notice(pool)
     pool.recovery.notice(pool)
     assert not threads(REBUILD) and pool.recovery.failures == 1
     assert [vars(record)["event"] for record in caplog.records] == ["device_failed"]
+
+
+# --------------------------------------------------------------------------------- the pools of a device
+
+
+def several(time: VirtualTime, *pauses: float) -> list[Pool]:
+    recovery = DeviceRecovery(clock=time.clock, wait=time.wait)
+    return [Pool(recovery, pause) for pause in pauses]
+
+
+def test_one_thread_tries_a_device_for_all_its_pools(
+    time: VirtualTime, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "warpmem")
+    pools = several(time, 2.0, 1.0, 3.0, 0.0)
+    for pool in pools[:2] + pools[3:]:  # one of them nobody has asked
+        pool.recovery.notice(pool)
+    eventually(lambda: time.pauses == [1.0])
+    assert len(threads(REBUILD)) == 1
+    time.advance(1.0)
+    eventually(lambda: time.pauses == [1.0, 2.0])  # one device, so one failed try
+    assert [pool.tries for pool in pools] == [1, 1, 1, 0]
+    for pool in pools:
+        pool.answers = lambda: True
+    time.advance(2.0)
+    eventually(lambda: not threads(REBUILD))
+    assert [pool.failed for pool in pools] == [False, False, False, True]
+    assert pools[3].rebuild()
+    assert (pools[0].recovery.failures, pools[0].recovery.rebuilds) == (1, 1)
+    assert [vars(record)["event"] for record in caplog.records] == ["device_failed", "device_rebuilt"]
+
+
+def test_a_pool_that_alone_fails_is_tried_on(time: VirtualTime) -> None:
+    first, second = several(time, 1.0, 1.0)
+    first.answers = lambda: True
+    for pool in (first, second):
+        pool.recovery.notice(pool)
+    for n in (1, 2):
+        eventually(lambda n=n: len(time.pauses) == n)  # type: ignore[misc]
+        time.advance(time.pauses[-1])
+    eventually(lambda: time.pauses == [1.0, 2.0, 4.0])
+    assert (first.tries, second.tries) == (1, 2) and not first.failed
+    first.failed = True  # once more: the device answered meanwhile
+    first.recovery.notice(first)
+    assert first.recovery.failures == 2 and len(threads(REBUILD)) == 1
+    first.close()
+    second.close()
+
+
+def test_closing_one_pool_leaves_the_others_to_be_tried(time: VirtualTime) -> None:
+    first, second = several(time, 1.0, 1.0)
+    for pool in (first, second):
+        pool.recovery.notice(pool)
+    eventually(lambda: time.pauses == [1.0])
+    first.close()
+    time.advance(1.0)
+    eventually(lambda: time.pauses == [1.0, 2.0])
+    assert (first.tries, second.tries) == (0, 1)
+    del first
+    gc.collect()
+    assert len(threads(REBUILD)) == 1
+    second.close()
+    assert not threads(REBUILD)
+
+
+def test_closing_a_pool_does_not_wait_for_a_try_of_another(time: VirtualTime) -> None:
+    first, second = several(time, 1.0, 1.0)
+    began, go = threading.Event(), threading.Event()
+
+    def hang() -> bool:
+        began.set()
+        return not go.wait(20)
+
+    second.answers = hang
+    for pool in (first, second):
+        pool.recovery.notice(pool)
+    eventually(lambda: time.pauses == [1.0])
+    time.advance(1.0)
+    assert began.wait(20)
+    first.close()
+    assert not go.is_set() and len(threads(REBUILD)) == 1
+    go.set()
+    second.close()
+    assert not threads(REBUILD)
+
+
+def test_a_pool_made_anew_shows_that_the_device_answers(time: VirtualTime) -> None:
+    """As after an erasure, which makes an index anew."""
+    (pool,) = several(time, 0.0)
+    recovery = pool.recovery
+    recovery.notice(pool)
+
+    class Made(Pool):
+        def __init__(self, recovery: DeviceRecovery) -> None:
+            self.failed, self.recovery, self.pause = False, recovery, 0.0
+            recovery.join(self)
+
+    other = Made(recovery)
+    assert (recovery.failures, recovery.rebuilds) == (1, 1)
+    other.failed = True
+    recovery.notice(other)
+    assert recovery.failures == 2
+
+
+def test_a_failure_after_those_that_failed_are_gone_is_another(time: VirtualTime) -> None:
+    first, second = several(time, 0.0, 0.0)
+    recovery = first.recovery
+    recovery.notice(first)
+    recovery.notice(second)
+    assert recovery.failures == 1
+    third = Pool(recovery, 0.0)
+    del first, second
+    gc.collect()
+    recovery.notice(third)
+    assert recovery.failures == 2
+
+
+def test_each_device_has_one_and_a_fork_has_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = device_recovery.recovery_of("cuda:test")
+    assert device_recovery.recovery_of("cuda:test") is mine
+    assert device_recovery.recovery_of("cuda:other") is not mine
+    parent = os.getpid()
+    monkeypatch.setattr(os, "getpid", lambda: parent + 1)
+    assert device_recovery.recovery_of("cuda:test") is not mine
 
 
 # ------------------------------------------------------------------------------------------ the thread
@@ -154,11 +287,11 @@ def test_a_rebuild_by_somebody_else_ends_the_thread_at_once(time: VirtualTime, p
 def test_closing_ends_the_thread_at_once_and_for_good(time: VirtualTime, pool: Pool) -> None:
     pool.recovery.notice(pool)
     eventually(lambda: time.pauses == [1.0])
-    pool.recovery.close()
+    pool.close()
     assert not threads(REBUILD) and pool.tries == 0
     pool.recovery.notice(pool)
     assert not threads(REBUILD)
-    pool.recovery.close()
+    pool.close()
 
 
 def test_closing_waits_for_a_try_that_is_under_way(time: VirtualTime, pool: Pool) -> None:
@@ -174,12 +307,12 @@ def test_closing_waits_for_a_try_that_is_under_way(time: VirtualTime, pool: Pool
     time.advance(1.0)
     assert began.wait(20)
     threading.Timer(0.05, go.set).start()
-    pool.recovery.close()
+    pool.close()
     assert go.is_set() and not threads(REBUILD)
 
 
 def test_a_pool_that_is_dropped_is_not_kept_and_its_thread_ends(time: VirtualTime) -> None:
-    pool = Pool(DeviceRecovery(1.0, clock=time.clock, wait=time.wait))
+    pool = Pool(DeviceRecovery(clock=time.clock, wait=time.wait))
     pool.recovery.notice(pool)
     eventually(lambda: time.pauses == [1.0])
     del pool
@@ -187,11 +320,84 @@ def test_a_pool_that_is_dropped_is_not_kept_and_its_thread_ends(time: VirtualTim
     eventually(lambda: not threads(REBUILD))
 
 
-def test_the_end_of_the_interpreter_ends_all_threads(time: VirtualTime, pool: Pool) -> None:
+def test_a_pool_is_collected_whatever_lock_another_thread_holds(time: VirtualTime) -> None:
+    """And the thread that tried it, which cannot be told, finds out after its pause."""
+    pools = several(time, 1.0)
+    recovery = pools[0].recovery
+    recovery.notice(pools[0])
+    eventually(lambda: time.pauses == [1.0])
+    with recovery._changed:
+        dropping = threading.Thread(target=lambda: (pools.clear(), gc.collect()))
+        dropping.start()
+        dropping.join(20)
+        assert not dropping.is_alive()
+    time.advance(1.0)
+    eventually(lambda: not threads(REBUILD))
+
+
+@pytest.fixture
+def ours_alone(monkeypatch: pytest.MonkeyPatch) -> weakref.WeakSet[DeviceRecovery]:
+    """What the end of the interpreter ends."""
+    none: weakref.WeakSet[DeviceRecovery] = weakref.WeakSet()
+    monkeypatch.setattr(device_recovery, "_all", none)
+    return none
+
+
+@pytest.mark.usefixtures("ours_alone")
+def test_the_end_of_the_interpreter_ends_all_threads(time: VirtualTime) -> None:
+    (pool,) = several(time, 1.0)
     pool.recovery.notice(pool)
     eventually(lambda: time.pauses == [1.0])
     device_recovery._close_all()
     assert not threads(REBUILD)
+    pool.recovery.notice(pool)
+    assert not threads(REBUILD)
+
+
+@pytest.mark.usefixtures("ours_alone")
+def test_the_end_of_the_interpreter_waits_once_for_devices_that_hang(
+    time: VirtualTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device_recovery, "_PATIENCE", 1.0)
+    go = threading.Event()
+    pools = [pool for _ in range(4) for pool in several(time, 1.0)]
+    for pool in pools:
+        pool.answers = lambda: go.wait(20)
+        pool.recovery.notice(pool)
+    eventually(lambda: len(time.pauses) == 4)
+    time.advance(1.0)
+    eventually(lambda: all(pool.tries for pool in pools))
+    began = real_time.monotonic()
+    device_recovery._close_all()
+    assert 0.9 < real_time.monotonic() - began < 2.5
+    go.set()
+    eventually(lambda: not threads(REBUILD))
+
+
+def test_the_end_of_the_interpreter_beside_threads_that_make_indexes(
+    ours_alone: weakref.WeakSet[DeviceRecovery],
+) -> None:
+    made: list[DeviceRecovery] = [DeviceRecovery() for _ in range(500)]
+    over = threading.Event()
+
+    def make() -> None:
+        while not over.is_set():
+            made.append(DeviceRecovery())
+            if len(made) > 1000:
+                del made[500:]
+
+    making = threading.Thread(target=make)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        making.start()
+        for _ in range(30):
+            device_recovery._close_all()
+    finally:
+        over.set()
+        making.join()
+        sys.setswitchinterval(interval)
+    assert len(ours_alone) >= 500
 
 
 def test_a_system_without_threads_is_asked_again(
@@ -202,22 +408,23 @@ def test_a_system_without_threads_is_asked_again(
 
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
-        pool.recovery.notice(pool)
+        for _ in range(10):
+            pool.recovery.notice(pool)
     assert not threads(REBUILD)
     pool.recovery.notice(pool)
-    eventually(lambda: len(time.pauses) == 1)
+    eventually(lambda: time.pauses == [1.0])  # what was not tried is not counted
     assert len(threads(REBUILD)) == 1 and pool.recovery.failures == 1
-    pool.recovery.close()
+    pool.close()
 
 
-def test_the_longest_pause_that_can_be_asked_for(pool: Pool) -> None:
-    """In real time: more than a thread can wait for ended it."""
-    pool.recovery = DeviceRecovery((1 << 63) / 1000)
+def test_the_longest_pause_that_can_be_asked_for() -> None:
+    """In real time, which test_device_rebuilt.py asks of an index."""
+    pool = Pool(DeviceRecovery(), threading.TIMEOUT_MAX)
     pool.recovery.notice(pool)
     assert len(threads(REBUILD)) == 1
     threads(REBUILD)[0].join(0.05)
     assert len(threads(REBUILD)) == 1
-    pool.recovery.close()
+    pool.close()
 
 
 def test_a_fork_leaves_the_device_to_its_parent(
@@ -227,10 +434,10 @@ def test_a_fork_leaves_the_device_to_its_parent(
     parent = os.getpid()
     with pool.recovery._changed, monkeypatch.context() as patch:
         patch.setattr(os, "getpid", lambda: parent + 1)
-        done = threading.Thread(target=lambda: (pool.recovery.notice(pool), pool.recovery.close()))
+        done = threading.Thread(target=lambda: (pool.recovery.notice(pool), pool.recovery.close(pool)))
         done.start()
         done.join(20)
         assert not done.is_alive() and pool.recovery.failures == 0
     pool.recovery.notice(pool)
     eventually(lambda: time.pauses == [1.0])
-    pool.recovery.close()
+    pool.close()

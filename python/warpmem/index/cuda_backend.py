@@ -13,7 +13,7 @@ from ..ops.devices import scheduler_of
 from .cpu import CpuBackend
 from .device_loader import DeviceLoader
 from .device_options import DeviceOptions
-from .device_recovery import DeviceRecovery
+from .device_recovery import recovery_of
 from .tiered import TieredPool
 
 if TYPE_CHECKING:
@@ -183,8 +183,9 @@ class CudaBackend:
 
     def _tiered(self, pool: RowPool, share: int = 1) -> RowPool:
         loader = DeviceLoader(scheduler_of(self.place))
-        recovery = DeviceRecovery(self._given.rebuild_ms / 1000)
-        return TieredPool(pool, partial(self._open_cache, share, loader), loader, recovery)
+        self._recovery = recovery_of(self.place)  # kept: pools come and go, its counts stay
+        pause = self._given.rebuild_ms / 1000
+        return TieredPool(pool, partial(self._open_cache, share, loader), loader, self._recovery, pause)
 
     def _open_cache(self, share: int, loader: DeviceLoader, port: Any) -> Any:
         module = self._usable()

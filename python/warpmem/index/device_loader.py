@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from ..errors import Overloaded
+from ..ops.cancel import current
 from ..ops.scheduler import Scheduler
 
 _PATIENCE: Final = 1.0
@@ -42,16 +43,26 @@ class DeviceLoader:
                     self._thread = thread
 
     def settle(self) -> None:
-        """Wait until nothing waits to be loaded."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._thread is None)
+        """Wait until nothing waits to be loaded. Raises DeadlineExceeded when the caller has given up."""
+        cancellation = current.get()
+
+        def settled() -> bool:
+            if self._thread is not None and cancellation is not None:
+                cancellation.check()
+            return self._thread is None
+
+        giving_up = contextlib.nullcontext() if cancellation is None else cancellation.waking(self._tell)
+        with giving_up, self._changed:
+            self._changed.wait_for(settled)
 
     def alone(self, do: Callable[[], bool]) -> bool:
-        """What `do` returns, at a turn of its own, while nothing is loaded: for whoever sees to it that
-        nothing waits to be. Raises Overloaded, and DeadlineExceeded when the caller has given up."""
-        self.settle()
-        with self._scheduler.turn("background"):
-            return do()
+        """What `do` returns, at a turn of its own, while nothing is loaded. Raises Overloaded, and
+        DeadlineExceeded when the caller has given up."""
+        while True:
+            self.settle()
+            with self._scheduler.turn("background"):
+                if self._thread is None:  # else it waits for this turn, in the middle of a load perhaps
+                    return do()
 
     def between(self) -> None:
         """Called by the cache in the middle of a load, after the time that a turn may take: let others have
@@ -95,3 +106,7 @@ class DeviceLoader:
     def _end(self) -> None:
         self._thread = None
         self._changed.notify_all()
+
+    def _tell(self) -> None:
+        with self._changed:
+            self._changed.notify_all()

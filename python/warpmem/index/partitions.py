@@ -282,6 +282,9 @@ class PartitionedIndex(NamedPartitions):
     def rebuild_device(self) -> bool:
         return tiers.rebuild(self._pool)
 
+    def stop(self) -> None:
+        tiers.stop(self._pool)
+
     def close(self) -> None:
         tiers.close(self._pool)
 

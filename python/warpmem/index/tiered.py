@@ -43,7 +43,8 @@ class TieredPool:
 
     pool: of `_cpu`. open_cache: makes the `_cuda.PageCache` of the pool whose port it
     gets; where it raises BackendUnavailable the host answers alone. loader: loads the lists that wait, for a
-    cache without a thread of its own. recovery: tries a device that failed again; None: rebuild() alone does.
+    cache without a thread of its own. recovery: the device's, which tries it again when it has failed. pause:
+    seconds before it does so for this pool at first; 0: rebuild() alone does.
     """
 
     def __init__(
@@ -52,16 +53,19 @@ class TieredPool:
         open_cache: Callable[[Any], Any],
         loader: DeviceLoader | None = None,
         recovery: DeviceRecovery | None = None,
+        pause: float = 0.0,
     ) -> None:
         self._pool = pool
         self._open_cache = open_cache
         self._loader = loader
         self._recovery = DeviceRecovery() if recovery is None else recovery
+        self.pause = min(pause, threading.TIMEOUT_MAX)
         self._rebuilding = threading.RLock()  # who is told of it may ask for it
         self._cache: Any = None
         self._port: Any = None
         self._reason: str | None = None
         self._open()
+        self._recovery.join(self)
 
     @property
     def dim(self) -> int:
@@ -244,24 +248,31 @@ class TieredPool:
             self._cache.settle()
 
     def rebuild(self, *, at_a_turn: bool = False) -> bool:
-        """After a failure: start anew with an empty cache. Returns whether the device answers. at_a_turn: of
-        the device's background lane; raises Overloaded or DeadlineExceeded where there is none."""
-        with self._rebuilding:  # so nothing is loaded until one of them is through
-            if self.failure is None:
-                return True
-            self._recovery.notice(self)
-            if at_a_turn and self._loader is not None:
-                answers = self._loader.alone(self._open)
-            else:
-                answers = self._open()
-            if answers:
-                self._recovery.answered(self)
-        return answers
+        """After a failure: start anew with an empty cache. Returns whether the device answers: never in a
+        fork, for it is the parent's. at_a_turn: of the device's background lane; raises Overloaded or
+        DeadlineExceeded where there is none."""
+        if not self._recovery.ours:
+            return False
+        if at_a_turn and self._loader is not None and self.failed:
+            return self._loader.alone(self._anew)
+        return self._anew()
+
+    def stop(self) -> None:
+        """A device that failed is not tried again for this pool by itself, and a try that waits gives up.
+        Everything else is as before. Waits for nobody. Idempotent."""
+        self.pause = 0.0
+        self._recovery.stop(self)
 
     def close(self) -> None:
-        """A device that failed is not tried again, and a try that is under way has ended. Everything else is
-        as before. Idempotent."""
-        self._recovery.close()
+        """As stop, and waits, for 5 seconds at most, until a try that is under way has ended: one that hangs
+        in the driver goes on. Idempotent."""
+        self.pause = 0.0
+        self._recovery.close(self)
+
+    @property
+    def failed(self) -> bool:
+        """Whether the device answers nothing; `failure` says why. Costs nothing to ask."""
+        return self._cache is None or bool(self._cache.failed)
 
     @property
     def device(self) -> int | None:
@@ -277,7 +288,8 @@ class TieredPool:
         return found
 
     def tiers(self) -> dict[str, Any]:
-        """What the device holds and did. device, failure; failures, and rebuilds after them; lists, pages,
+        """What the device holds and did. device, failure; failures, and rebuilds after them, of the device
+        for all its pools; lists, pages,
         bytes of them; codes_lists, of these with rows in host memory, and pinned bytes there; allocated,
         limit, pinned_limit (0 where rows have no codes); hits and misses of lists, loads, refreshes, refused,
         evictions, uploaded_pages, uploaded_bytes, memory_failures, waiting; searches, launches, replays of
@@ -285,6 +297,16 @@ class TieredPool:
         counts = {"failures": self._recovery.failures, "rebuilds": self._recovery.rebuilds}
         held = {} if self._cache is None else self._cache.stats()
         return {"device": self.device, "failure": self.failure, **counts, **held}
+
+    def _anew(self) -> bool:
+        with self._rebuilding:
+            if not self.failed:
+                return True
+            self._recovery.notice(self)
+            answers = self._open()
+            if answers:
+                self._recovery.answered(self)
+        return answers
 
     def _open(self) -> bool:
         """Have a cache that answers: a new one, or the one that there is, empty. False: the device fails."""
@@ -304,7 +326,7 @@ class TieredPool:
 
     def _follow_up(self) -> None:
         """Have the lists loaded that wait for it, or the device rebuilt."""
-        if self._cache is None or self._cache.failed:
+        if self.failed:
             self._recovery.notice(self)
         elif self._loader is not None:
             self._loader.wake(self._cache)

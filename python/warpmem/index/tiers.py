@@ -32,14 +32,21 @@ def rebuild(pool: RowPool) -> bool:
     return bool(answers) and all(answers)
 
 
-def close(pool: RowPool) -> None:
+def stop(pool: RowPool) -> None:
     """A device that failed is not tried again by itself."""
+    for part, _ in _parts(pool, np.zeros(0, np.int64)):
+        part.stop()
+
+
+def close(pool: RowPool) -> None:
+    """As stop; a try that is under way has ended, or hangs in the driver (TieredPool.close)."""
+    stop(pool)
     for part, _ in _parts(pool, np.zeros(0, np.int64)):
         part.close()
 
 
 def tiers(pool: RowPool) -> dict[str, Any]:
-    """As TieredPool.tiers, numbers added up; empty for a pool of the host."""
+    """As TieredPool.tiers, numbers of the pools added up; empty for a pool of the host."""
     found = [part.tiers() for part, _ in _parts(pool, np.zeros(0, np.int64))]
     if not found:
         return {}
@@ -47,7 +54,7 @@ def tiers(pool: RowPool) -> dict[str, Any]:
     out["failure"] = next((part["failure"] for part in found if part["failure"] is not None), None)
     for part in found[1:]:
         for name, value in part.items():
-            if name not in ("device", "failure"):
+            if name not in ("device", "failure", "failures", "rebuilds"):
                 out[name] = out.get(name, 0) + value
     return out
 

@@ -114,5 +114,5 @@ class Memory(
 
 def _release(pending: Runner, current: Current, log: Log) -> None:
     pending.stop()
-    current.close()
+    current.stop()
     log.close()

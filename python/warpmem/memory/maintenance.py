@@ -202,6 +202,7 @@ class Maintained:
 
     def _finish(self) -> None:
         self._jobs.close()
+        self._current.close()
         self._save()
 
     def _save(self) -> None:

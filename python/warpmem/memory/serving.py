@@ -112,10 +112,16 @@ class Current:
         """That of the texts, and those of the other spaces that there are."""
         return (self._now.index, *(space.index for space in self._spaces if space.exists()))
 
+    def stop(self) -> None:
+        """No index begins anything by itself any more. Waits for nobody."""
+        for index in (self._now.index, *self._spaces.made()):
+            index.stop()
+
     def close(self) -> None:
-        """No index does anything by itself any more."""
-        self._now.index.close()
-        self._spaces.close()
+        """As stop, and waits a while for what is under way."""
+        self.stop()
+        for index in (self._now.index, *self._spaces.made()):
+            index.close()
 
     @contextmanager
     def use(self) -> Iterator[Serving]:

@@ -194,11 +194,9 @@ class Spaces:
         for space in self:
             space.apply(changes)
 
-    def close(self) -> None:
-        """See Index."""
-        for space in self:
-            if space._index is not None:
-                space._index.close()
+    def made(self) -> list[Index]:
+        """The indexes that were made so far."""
+        return [space._index for space in self if space._index is not None]
 
     def stats(self) -> dict[str, dict[str, Any]]:
         """See Stats.spaces."""

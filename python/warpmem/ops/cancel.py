@@ -15,7 +15,7 @@ class Cancellation:
     """Set by the caller, from any thread; looked at by a thread wherever it waits. Once."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # the collector may have a call given up in the thread that holds it
         self._wake: Callable[[], object] | None = None
         self._cancelled = False
 

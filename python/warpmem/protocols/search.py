@@ -231,8 +231,12 @@ class Index(Protocol):
         """Have a device that failed answer again; whether it does. False where there is none."""
         ...
 
+    def stop(self) -> None:
+        """Nothing is begun by itself any more. Waits for nobody: the collector may call it. Idempotent."""
+        ...
+
     def close(self) -> None:
-        """Nothing is done by itself any more, and threads that did have ended. Idempotent."""
+        """As stop, and waits a while for what is under way. Idempotent."""
         ...
 
     def compact(self, owner: int) -> int:
