@@ -165,9 +165,11 @@ void ForeignArray::from_interface(const py::object& object, const char* name) {
 
 DeviceMemory::DeviceMemory(std::shared_ptr<cuda::Runtime> runtime_, int64_t bytes) : runtime(std::move(runtime_)) {
   const cuda::Entered entered(*runtime);
-  if (runtime->allocate(&data, bytes) != Status::kOk) {
-    throw DeviceError("the CUDA device has no " + std::to_string(bytes) + " bytes for results: " + runtime->error());
+  const Status status = runtime->allocate(&data, bytes);
+  if (status == Status::kNoMemory) {
+    throw DeviceFull("the CUDA device has no " + std::to_string(bytes) + " bytes for results: " + runtime->error());
   }
+  if (status != Status::kOk) throw DeviceError("the CUDA device does not answer: " + runtime->error());
 }
 
 DeviceMemory::~DeviceMemory() {

@@ -20,6 +20,10 @@ namespace py = pybind11;
 struct DeviceError : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
+// A device that has less memory than this needs, and is well otherwise.
+struct DeviceFull : DeviceError {
+  using DeviceError::DeviceError;
+};
 // An array that is not what it says of itself becomes InputError: the caller's mistake, of which the device knows nothing.
 struct ArrayError : std::invalid_argument {
   using std::invalid_argument::invalid_argument;
@@ -62,7 +66,7 @@ class ForeignArray {
 
 // Memory of a device that arrays share.
 struct DeviceMemory {
-  // Without the interpreter's lock; throws DeviceError.
+  // Without the interpreter's lock; throws DeviceError, DeviceFull.
   DeviceMemory(std::shared_ptr<cuda::Runtime> runtime, int64_t bytes);
   ~DeviceMemory();  // with it or without
   DeviceMemory(const DeviceMemory&) = delete;
@@ -82,7 +86,7 @@ struct DeviceArray {
 
 void bind_device_array(py::module_& m);
 
-// Copies NumPy arrays, C-contiguous, to one piece of device memory, where they are when this returns. Throws DeviceError.
+// Copies NumPy arrays, C-contiguous, to one piece of device memory, where they are when this returns. Throws DeviceError, DeviceFull.
 py::list to_device(const std::shared_ptr<cuda::Runtime>& runtime, const py::object& arrays);
 
 }  // namespace warpmem

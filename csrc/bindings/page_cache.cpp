@@ -96,7 +96,12 @@ class NativeCache {
     {
       const py::gil_scoped_release release;
       const cuda::Entered entered(runtime);
-      array.ready(runtime, cache.stream_);
+      try {
+        array.ready(runtime, cache.stream_);
+      } catch (const DeviceError&) {  // or it is the other's stream that does not answer
+        if (runtime.synchronize(cache.stream_) != Status::kOk) cache.cache_->fail();
+        throw;
+      }
     }
     py::array_t<float> host({array.rows(), array.columns()});
     float* const to = host.mutable_data();
@@ -108,7 +113,7 @@ class NativeCache {
       bool well = true;
       std::string reason;
       if (normalize && array.bytes() > 0) {
-        held->unit = std::make_unique<DeviceMemory>(cache.runtime_, array.bytes());
+        held->unit = cache.watched([&] { return std::make_unique<DeviceMemory>(cache.runtime_, array.bytes()); });
         from = held->unit->data;
         reason = cache.normalize(array, static_cast<float*>(held->unit->data));
         well = reason.empty();
@@ -130,7 +135,9 @@ class NativeCache {
     return py::make_tuple(std::move(host), port_capsule(port, kScanPortName, owner));
   }
 
-  py::list put(const py::object& arrays) const { return to_device(runtime_, arrays); }
+  py::list put(const py::object& arrays) const {
+    return watched([&] { return to_device(runtime_, arrays); });
+  }
 
   void refresh(const py::object& list_ids) {
     const View<int64_t> ids(list_ids, "list_ids", {-1});
@@ -216,6 +223,19 @@ class NativeCache {
     if (stream_ == nullptr) return;
     const cuda::Entered entered(*runtime_);
     runtime_->release_stream(stream_);
+  }
+
+  // What `use` returns. Where the device fails in it, so has the cache; not where it only has too little memory.
+  template <typename Use>
+  auto watched(const Use& use) const -> decltype(use()) {
+    try {
+      return use();
+    } catch (const DeviceFull&) {
+      throw;
+    } catch (const DeviceError&) {
+      cache_->fail();
+      throw;
+    }
   }
 
   // Why it failed, or nothing.

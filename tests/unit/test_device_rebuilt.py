@@ -23,7 +23,7 @@ from tiered_pools import DIM, Pair, healthy_device, rows
 from virtual_time import VirtualTime, eventually, threads
 from warpmem import VectorIndex
 from warpmem.errors import BackendUnavailable, StoreClosed
-from warpmem.index import cuda_backend, ivf
+from warpmem.index import cuda_backend, ivf, tiers
 from warpmem.index.cuda_backend import CudaBackend
 from warpmem.index.device_recovery import DeviceRecovery
 from warpmem.index.tiered import TieredPool
@@ -234,6 +234,55 @@ def test_searches_and_changes_beside_a_device_that_comes_and_goes() -> None:
     eventually(lambda: not threads(REBUILD))
 
 
+# --------------------------------------------------------------------------------- arrays on the device
+
+
+@pytest.mark.usefixtures("by_name")
+@pytest.mark.parametrize("metric", ["ip", "cosine"])
+def test_a_device_that_fails_with_the_queries_on_it(metric: str) -> None:
+    index = an_index(rebuild_ms=1, metric=metric)
+    on_device = on_the_device(index)
+    wanted = index.search(on_device, 3).ids.tolist()
+    emulated().fail_from(0)
+    with pytest.raises(BackendUnavailable, match="told to fail"):
+        index.search(on_device, 3)
+    held = index.stats()["tiers"]
+    assert held["failures"] == 1 and "told to fail" in held["failure"]
+    with pytest.raises(BackendUnavailable, match="told to fail"):
+        index.search(on_device, 3)
+    assert index.search(rows(2, 5), 3).ids.tolist() == wanted
+    emulated().heal()
+    eventually(lambda: not fails(index))
+    assert index.search(on_device, 3).ids.tolist() == wanted
+    eventually(lambda: not threads(REBUILD))
+
+
+@pytest.mark.usefixtures("by_name")
+@pytest.mark.parametrize("after", range(12))
+def test_a_device_that_fails_anywhere_in_a_search_on_it(after: int) -> None:
+    """Whatever the search says, that it failed is known once it raised."""
+    index = an_index(rebuild_ms=0)
+    on_device = on_the_device(index)
+    emulated().fail_from(after)
+    try:
+        index.search(on_device, 3, results="device")
+    except BackendUnavailable:
+        assert index.stats()["tiers"]["failures"] == 1
+    emulated().heal()
+    assert index.rebuild_device() and not fails(index)
+
+
+@pytest.mark.usefixtures("by_name")
+def test_a_device_without_memory_for_the_queries_has_not_failed() -> None:
+    index = an_index(rebuild_ms=0)
+    on_device = on_the_device(index)
+    emulated().fail_allocation(0)
+    with pytest.raises(BackendUnavailable, match="bytes for results"):
+        index.search(on_device, 3)
+    emulated().heal()
+    assert index.stats()["tiers"]["failures"] == 0 and not fails(index)
+
+
 # ----------------------------------------------------------------------------------- where users see it
 
 
@@ -249,6 +298,11 @@ def an_index(**options: Any) -> VectorIndex:
     index.add(rows(200, 1), owners=np.arange(200) % 2)
     index.warm([0, 1], wait=True)
     return index
+
+
+def on_the_device(index: VectorIndex) -> Any:
+    """Two queries, the rows of seed 5."""
+    return tiers.put(index._store.serving.pool, [rows(2, 5)])[0]
 
 
 def fails(index: VectorIndex) -> bool:

@@ -194,12 +194,18 @@ class TieredPool:
         """(n, dim) float32 on the device, for searches that use it there, until which it must not change.
         unit: brought to unit length, on the device, with the bits of the host's. Raises TypeError, ValueError
         (a row without a direction among others), BackendUnavailable."""
-        return DeviceRows(*self._working().queries(x, unit))
+        try:
+            return DeviceRows(*self._working().queries(x, unit))
+        finally:
+            self._follow_up()
 
     def put(self, arrays: Sequence[NDArray[Any]]) -> list[Any]:
         """Copies on the device that speak DLPack and `__cuda_array_interface__`, complete. Raises
         BackendUnavailable."""
-        copies: list[Any] = self._working().put(arrays)
+        try:
+            copies: list[Any] = self._working().put(arrays)
+        finally:
+            self._follow_up()
         return copies
 
     # -------------------------------------------------------------------------------------- reading
