@@ -1,64 +1,38 @@
 """The workloads of a device against their floors, peers and targets, on the same data in the same run.
 
-    python bench/gpu/measure.py --out results.json [--only TEXT] [--seconds 480] [--dry-run]
+    python bench/gpu/measure.py --out results.json [--family NAME] [--only TEXT] [--seconds 480] [--dry-run]
 
 Data is made on the device. Every result of ours is compared with float64 products, and a workload whose
 answer is wrong has no time. What matters most comes first; what does not fit into --seconds is named with the
-reason. --only chooses workloads whose names have TEXT in them, and may be given several times. Results that
---out holds already are kept, so several calls add up to one file; a table (.md) and a picture (.svg) lie
-beside it.
+reason. --only chooses workloads whose names have TEXT in them, --family those of a family (families.py); both
+may be given several times. Results that --out holds already are kept, so several calls add up to one file; a
+table (.md) and a picture (.svg) lie beside it. run.py starts one process for each family.
 --dry-run: NumPy in the device's place and tiny sizes.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import report
 from device import Device
+from families import NAMES, chosen
 from harness import TINY, Bench, Prices, Sizes
-from workloads import changes, crossover, exact, ivf_pq, memory_search, owners, select_k, training, vram_cache
-
-DIMS = (384, 768)
-WIDE = 1536
-
-
-def plan(dry: bool) -> list[Callable[[Bench], None]]:
-    """All families in the order in which the time is given to them."""
-    first, second, third = (24, 40, 72) if dry else (*DIMS, WIDE)
-    return [
-        partial(exact.run, dim=first),
-        partial(owners.run, dim=first),
-        memory_search.run,
-        changes.run,
-        ivf_pq.run,
-        vram_cache.run,
-        select_k.run,
-        training.run,
-        crossover.run,
-        partial(exact.run, dim=second),
-        partial(owners.run, dim=second),
-        partial(exact.run, dim=third),
-    ]
 
 
 def main() -> int:
     """Measure and write; 1 when an answer was wrong or a workload failed."""
     parser = argparse.ArgumentParser(description="Workloads of a device against floors, peers and targets.")
     parser.add_argument("--out", type=Path, required=True, help="a JSON file, to which results are added")
+    parser.add_argument("--family", action="append", default=[], choices=NAMES, help="a family")
     parser.add_argument(
         "--only", action="append", default=[], metavar="TEXT", help="part of a workload's name"
     )
-    parser.add_argument(
-        "--seconds", type=float, default=float(os.environ.get("WARPMEM_BENCH_SECONDS", "480"))
-    )
+    parser.add_argument("--seconds", type=float, default=480.0)
     parser.add_argument("--owners", type=int, help="at most, as memory and seconds hold")
     parser.add_argument("--fill-seconds", type=float, help="at most, to fill the owners' lists")
     parser.add_argument("--ivf-rows", type=int, help="rows of IVF-PQ, such as 10000000")
@@ -70,8 +44,8 @@ def main() -> int:
     parser.add_argument("--dry-run", action="store_true")
     given = parser.parse_args()
     sizes = TINY if given.dry_run else Sizes()
-    chosen = {name: getattr(given, name) for name in ("owners", "fill_seconds", "ivf_rows", "memory_items")}
-    sizes = replace(sizes, **{name: value for name, value in chosen.items() if value is not None})
+    changed = {name: getattr(given, name) for name in ("owners", "fill_seconds", "ivf_rows", "memory_items")}
+    sizes = replace(sizes, **{name: value for name, value in changed.items() if value is not None})
     device = Device(given.dry_run)
     collected = report.Report(given.out, device.name)
     bench = Bench(
@@ -82,8 +56,8 @@ def main() -> int:
         Prices(given.cpu_hour, given.gpu_hour),
         collected.add,
     )
-    for family in plan(given.dry_run):
-        family(bench)
+    for family in chosen(given.family):
+        family.run(bench)
     bad = [r for r in bench.results if r.get("correct") is False or "failed" in r]
     for result in bad:
         print(f"{result.get('failed', 'wrong')}: {result['workload']}", file=sys.stderr)

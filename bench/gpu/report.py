@@ -96,6 +96,11 @@ def table(report: dict[str, Any]) -> str:
             if "device_cost_per_million" in r and "host_cost_per_million" in r
         ]
         lines.append("")
+    steps = [step for step in report.get("steps", []) if step["status"] != "ok"]
+    if steps:
+        lines += ["## Steps that did not end well", ""]
+        lines += [f"- {step['name']}: {step['status']}, {_ends(step['reason'])}" for step in steps]
+        lines.append("")
     left = [result for result in results if not measured(result)]
     if left:
         lines += ["## Not measured", ""]
@@ -104,6 +109,12 @@ def table(report: dict[str, Any]) -> str:
         ]
         lines.append("")
     return "\n".join(lines)
+
+
+def _ends(reason: str) -> str:
+    """The first line, and the last one where there are more."""
+    said = reason.strip().splitlines() or ["no reason was given"]
+    return said[0] if len(said) == 1 else f"{said[0]}: {said[-1]}"
 
 
 def measured(result: Result) -> bool:

@@ -1,7 +1,8 @@
-"""The steps of bench/gpu/run.sh: build, conformance, sanitizer, benchmarks; one JSON, its table and its plot.
+"""The steps of bench/gpu/run.sh: build, benchmarks, conformance, sanitizer; one JSON, its table and its plot.
 
 A step that cannot run says why and the others go on; the exit code is 1 when a step failed. The time given is
-shared out: a step is ended when its own is over, and what comes behind has what is left.
+shared out: a step is ended when its own is over, and what comes behind has what is left. Measuring comes
+first and has MEASURING seconds for itself; every workload proves its answers.
 """
 
 from __future__ import annotations
@@ -10,93 +11,47 @@ import argparse
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
-import venv
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import environment
+import packs
+import report
+from families import NAMES, chosen
+from steps import ROOT, Failed, Skipped, Steps
+
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
+STEPS = ("build", "measure", "conformance", "sanitizer")
+MEASURING, BEHIND = 300.0, 150.0
+"""Seconds that are kept for measuring; and, where there are more, for what comes behind it."""
+LEAST, GRACE = 20.0, 30.0
+"""Seconds without which no family or check is begun; and of a last workload beyond its family's time."""
 
 
-@dataclass
-class Step:
-    """How one step ended: "ok", "failed", "skipped" with a reason, or "timeout"."""
+class Run(Steps):
+    """The steps of one call. venv: where the environment lies; dry: nothing is built."""
 
-    name: str
-    status: str
-    seconds: float = 0.0
-    reason: str = ""
-
-
-class Skipped(Exception):
-    """A step that cannot run here; the message says why."""
-
-
-class Run:
-    """The steps so far, and the time that is left."""
-
-    def __init__(self, out: Path, seconds: float, dry: bool) -> None:
-        self.out, self.dry = out, dry
-        self.steps: list[Step] = []
-        self._end = time.monotonic() + seconds
+    def __init__(self, out: Path, seconds: float, dry: bool, venv: Path | None = None) -> None:
+        super().__init__(out, seconds)
+        self.dry = dry
+        self.venv = venv or ROOT / "build" / "gpu-venv"
         self.python = sys.executable
-        self.environment: dict[str, str] = dict(os.environ)
 
-    @property
-    def left(self) -> float:
-        return max(1.0, self._end - time.monotonic())
-
-    def step(self, name: str, body: Callable[[], None]) -> bool:
-        """Run one step and note how it ended."""
-        print(f"=== {name}", flush=True)
-        started = time.monotonic()
-        step = Step(name, "ok")
-        try:
-            body()
-        except Skipped as error:
-            step.status, step.reason = "skipped", str(error)
-        except subprocess.TimeoutExpired as error:
-            step.status, step.reason = "timeout", f"more than {error.timeout:.0f} s"
-        except (subprocess.CalledProcessError, OSError, ValueError) as error:
-            step.status, step.reason = "failed", str(error)
-        step.seconds = round(time.monotonic() - started, 2)
-        self.steps.append(step)
-        print(f"--- {name}: {step.status} {step.reason}", flush=True)
-        return step.status == "ok"
-
-    def call(self, *command: str | Path, limit: float, **environment: str) -> None:
-        """A command with its output visible; CalledProcessError, or TimeoutExpired past its limit, when it
-        is ended with all that it started."""
-        arguments = [str(part) for part in command]
-        limit = min(limit, self.left)
-        running = subprocess.Popen(
-            arguments, cwd=ROOT, env={**self.environment, **environment}, start_new_session=True
-        )
-        try:
-            status = running.wait(limit)
-        except BaseException:
-            os.killpg(running.pid, signal.SIGKILL)
-            running.wait()
-            raise
-        if status != 0:
-            raise subprocess.CalledProcessError(status, arguments)
+    def enter(self) -> None:
+        """Everything from now on by the environment's Python."""
+        self.python = environment.create(self.venv)
+        self.environment["PATH"] = f"{self.venv / 'bin'}{os.pathsep}{self.environment['PATH']}"
 
 
 def build(run: Run) -> None:
-    """A virtual environment that sees the host's packages, with this repository built for the device here."""
-    folder = run.out / "venv"
-    venv.create(folder, system_site_packages=True, with_pip=True)
-    run.python = str(folder / "bin" / "python")
-    run.environment["PATH"] = f"{folder / 'bin'}{os.pathsep}{run.environment['PATH']}"
+    """An environment that sees the host's packages, with this repository built for the device here."""
     wheels = os.environ.get("WARPMEM_GPU_WHEELS")
     source = ["--no-index", "--find-links", wheels] if wheels else []
-    install = [run.python, "-m", "pip", "install", "--quiet", *source]
+    install = [*environment.pip(run.python), "install", "--quiet", *source]
     run.call(*install, "-r", HERE / "requirements.txt", limit=120)
     options = ["-Ccmake.define.WARPMEM_CUDA=ON"]
     architecture = compute_capability()
@@ -116,45 +71,76 @@ def compute_capability() -> str | None:
     return first if first.isdigit() else None
 
 
+def peers(run: Run) -> None:
+    """Packs of peers, where there are some, beside the environment."""
+    packs.set_up(run, Path(os.environ.get("WARPMEM_GPU_PEERS", "")), run.venv / "peer-site")
+
+
+def measure(run: Run, names: Sequence[str], behind: float) -> None:
+    """Each family in a process of its own, its results into results.json, as far as the time goes."""
+    for family in chosen(list(names)):
+
+        def body(name: str = family.name, most: float = family.seconds) -> None:
+            seconds = min(most, run.left - behind)
+            if seconds < LEAST:
+                raise Skipped(f"{max(0.0, seconds):.0f} s are left; run.sh --steps measure --family {name}")
+            command: list[str | Path] = [run.python, HERE / "measure.py", "--out", run.out / "results.json"]
+            command += ["--family", name, "--seconds", f"{seconds:.0f}"]
+            threads = {}
+            if run.dry:
+                command.append("--dry-run")
+                threads["OMP_NUM_THREADS"] = "1"  # products of a few rows, for which threads only wait
+            run.call(*command, limit=seconds + GRACE, **threads)
+
+        run.step(f"measure {family.name}", body, log="measure")
+
+
 def conformance(run: Run) -> None:
     """The whole suite with the device's backends beside the others, then what only a device can show."""
-    tests = ["tests/gpu"] if run.dry else ["tests/conformance", "tests/gpu"]
+    limit = _enough(run, "conformance", 240)
+    tests = ["tests/gpu"] if run.dry else ["tests/gpu", "tests/conformance"]
     plugin = [] if run.dry else ["-p", "device_backends"]
-    command = [run.python, "-m", "pytest", "-q", "-x", *plugin, *tests]
+    command = [run.python, "-m", "pytest", "-q", "--maxfail=50", *plugin, *tests]
     path = [str(ROOT / "tests"), *run.environment.get("PYTHONPATH", "").split(os.pathsep)]
-    run.call(*command, limit=180, PYTHONPATH=os.pathsep.join(filter(None, path)))
+    # Numba warns of small grids, and the suite takes warnings for errors.
+    quiet = {"NUMBA_CUDA_LOW_OCCUPANCY_WARNINGS": "0"}
+    run.call(*command, limit=limit, PYTHONPATH=os.pathsep.join(filter(None, path)), **quiet)
 
 
 def sanitizer(run: Run) -> None:
-    """compute-sanitizer over the self-test, which runs every family of kernels."""
+    """compute-sanitizer over the self-test, which runs every family of kernels: each of its tools, whatever
+    the other says."""
     tool = shutil.which("compute-sanitizer")
     if run.dry or tool is None:
         raise Skipped("a dry run" if run.dry else "compute-sanitizer is not on PATH")
     check = "from warpmem import _cuda; assert _cuda.self_test(0)['passed']"
+    failures = []
     for kind in ("memcheck", "racecheck"):
-        run.call(tool, "--tool", kind, "--error-exitcode", "3", run.python, "-c", check, limit=60)
+        limit = _enough(run, "sanitizer", 60)
+        try:
+            run.call(tool, "--tool", kind, "--error-exitcode", "3", run.python, "-c", check, limit=limit)
+        except Failed as error:
+            failures.append(f"{kind}: {error}")
+    if failures:
+        raise Failed("\n".join(failures))
 
 
-def measure(run: Run) -> None:
-    """The benchmarks, into results.json, in the time that is left: the last workload may take a while."""
-    command: list[str | Path] = [run.python, HERE / "measure.py", "--out", run.out / "results.json"]
-    environment = {"WARPMEM_BENCH_SECONDS": f"{max(1.0, run.left - 40.0):.0f}"}
-    if run.dry:
-        command.append("--dry-run")
-        environment["OMP_NUM_THREADS"] = "1"  # products of a few rows, for which threads only wait
-    run.call(*command, limit=run.left, **environment)
+def _enough(run: Run, name: str, most: float) -> float:
+    """Seconds for a check. Skipped when they would not do."""
+    if run.left < LEAST:
+        raise Skipped(f"{run.left:.0f} s are left; run.sh --steps {name}")
+    return min(most, run.left)
 
 
 def finish(run: Run, describe: Mapping[str, Any]) -> Path:
-    """One JSON of everything, its table and its plot."""
-    sys.path.insert(0, str(HERE))
-    import report
-
+    """One JSON of everything, its table and its plot. What an earlier call measured is kept."""
     measured = run.out / "results.json"
     results: dict[str, Any] = json.loads(measured.read_text()) if measured.exists() else {"results": []}
-    whole = {**describe, **results, "steps": [asdict(step) for step in run.steps]}
-    path = run.out / f"{'dry-run' if run.dry else whole.get('device', 'device')}.json"
-    report.write(path, whole)
+    path = run.out / f"{'dry-run' if run.dry else results.get('device', 'device')}.json"
+    known = json.loads(path.read_text()) if path.exists() and not run.dry else {"results": [], "steps": []}
+    steps = {step["name"]: step for step in [*known["steps"], *(asdict(step) for step in run.steps)]}
+    joined = report.join(known["results"], results["results"])
+    report.write(path, {**describe, **results, "results": joined, "steps": list(steps.values())})
     _forget(measured)
     return path
 
@@ -165,19 +151,38 @@ def _forget(measured: Path) -> None:
 
 
 def main() -> int:
-    """Run all steps."""
+    """Run the steps."""
     parser = argparse.ArgumentParser(description="Build, test and measure on a GPU host.")
     parser.add_argument("--out", type=Path, default=HERE / "results")
+    parser.add_argument("--venv", type=Path, help="the environment's folder; build/gpu-venv by default")
     parser.add_argument("--minutes", type=float, default=8.0)
+    parser.add_argument(
+        "--steps", default=",".join(STEPS), help="some of build,measure,conformance,sanitizer"
+    )
+    parser.add_argument(
+        "--family", action="append", default=[], choices=NAMES, help="only these are measured"
+    )
     parser.add_argument("--dry-run", action="store_true")
-    arguments = parser.parse_args()
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    _forget(arguments.out / "results.json")
-    run = Run(arguments.out.resolve(), arguments.minutes * 60, arguments.dry_run)
-    if run.dry or run.step("build", lambda: build(run)):
+    given = parser.parse_args()
+    wanted = given.steps.split(",")
+    if not set(wanted) <= set(STEPS):
+        parser.error(f"--steps takes some of {', '.join(STEPS)}, not {given.steps}")
+    given.out.mkdir(parents=True, exist_ok=True)
+    _forget(given.out / "results.json")
+    venv = given.venv.resolve() if given.venv else None
+    run = Run(given.out.resolve(), given.minutes * 60, given.dry_run, venv)
+    ready = run.dry or run.step("environment", run.enter)
+    if ready and "build" in wanted and not run.dry:
+        ready = run.step("build", lambda: build(run))
+    if ready and "measure" in wanted:
+        if os.environ.get("WARPMEM_GPU_PEERS") and not run.dry:
+            run.step("peers", lambda: peers(run))
+        behind = BEHIND if {"conformance", "sanitizer"} & set(wanted) else 10.0
+        measure(run, given.family, 0.0 if run.dry else min(behind, max(10.0, run.left - MEASURING)))
+    if ready and "conformance" in wanted:
         run.step("conformance", lambda: conformance(run))
+    if ready and "sanitizer" in wanted:
         run.step("sanitizer", lambda: sanitizer(run))
-        run.step("measure", lambda: measure(run))
     path = finish(run, {"dry_run": run.dry})
     print(f"written: {path}, {path.with_suffix('.md').name} and {path.with_suffix('.svg').name}")
     return 1 if any(step.status in ("failed", "timeout") for step in run.steps) else 0

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +39,10 @@ def test_a_dry_run_writes_one_json_and_one_plot(tmp_path: Path):
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     report = json.loads((tmp_path / "dry-run.json").read_text())
     steps = {step["name"]: step for step in report["steps"]}
-    assert {name: step["status"] for name, step in steps.items()} == {
-        "conformance": "ok",
-        "sanitizer": "skipped",
-        "measure": "ok",
-    }
+    ended = {name: step["status"] for name, step in steps.items()}
+    assert ended.pop("sanitizer") == "skipped" and len(ended) == 13
+    assert set(ended.values()) == {"ok"} and "conformance" in ended
+    assert (tmp_path / "measure.log").read_text().count("$ ") == 12
     assert steps["sanitizer"]["reason"] == "a dry run"
     results = report["results"]
     assert {result["family"] for result in results} == {
@@ -65,42 +63,6 @@ def test_a_dry_run_writes_one_json_and_one_plot(tmp_path: Path):
     table = (tmp_path / "dry-run.md").read_text()
     assert all(result["workload"] in table for result in results) and "Not measured" not in table
     assert not (tmp_path / "results.json").exists()
-
-
-def test_steps_that_fail_or_take_too_long_do_not_end_the_run(tmp_path: Path):
-    import run as steps
-
-    run: Any = steps.Run(tmp_path, 60, dry=True)
-
-    def absent() -> None:
-        raise steps.Skipped("there is none")
-
-    assert run.step("works", lambda: run.call("true", limit=5))
-    assert not run.step("fails", lambda: run.call("false", limit=5))
-    assert not run.step("hangs", lambda: run.call("sleep", "5", limit=0.2))
-    assert not run.step("absent", absent)
-    assert [step.status for step in run.steps] == ["ok", "failed", "timeout", "skipped"]
-    path = steps.finish(run, {"dry_run": True})
-    assert [step["name"] for step in json.loads(path.read_text())["steps"]] == [
-        "works",
-        "fails",
-        "hangs",
-        "absent",
-    ]
-
-
-def test_what_takes_too_long_ends_with_all_that_it_started(tmp_path: Path):
-    import run as steps
-
-    run: Any = steps.Run(tmp_path, 60, dry=True)
-    started = tmp_path / "started"
-    script = f"sleep 60 & echo $! >{started}.part; mv {started}.part {started}; wait"
-    assert not run.step("hangs", lambda: run.call("sh", "-c", script, limit=1.0))
-    process = Path("/proc", started.read_text().strip(), "stat")
-    end = time.monotonic() + 10
-    while process.exists() and process.read_text().rsplit(")", 1)[1].split()[0] != "Z":
-        assert time.monotonic() < end, "it still runs"
-        time.sleep(0.01)
 
 
 def test_the_suite_of_a_device_has_the_device_answer(monkeypatch: pytest.MonkeyPatch):
@@ -295,8 +257,8 @@ def test_the_crossover_is_the_size_from_which_on_the_device_is_faster():
 
 def test_the_workloads_ask_a_device_as_it_wants_to_be_asked():
     """The emulator in the reference's place: lists are loaded, proved to be there, searched and changed."""
+    import families
     import harness
-    import measure
     from device import Device
 
     sizes = dataclasses.replace(
@@ -306,8 +268,8 @@ def test_the_workloads_ask_a_device_as_it_wants_to_be_asked():
     )  # fmt: skip
     only = ["exact, 1 query", "d 24", "IVF-PQ, 1 ", "k-means", "VRAM", "select_k, 10 "]
     bench = harness.Bench(Device(dry=True, module=emulated().module), sizes, 600.0, only)
-    for family in measure.plan(dry=True):
-        family(bench)
+    for family in families.FAMILIES:
+        family.run(bench)
     assert {result["family"] for result in bench.results} >= {
         "exact", "owners", "changes", "ivf_pq", "vram_cache", "select_k", "training", "crossover",
     }  # fmt: skip

@@ -48,9 +48,11 @@ if _SIMULATED:
         return a * b
 
 else:
-    from numba.cuda import libdevice
+    from numba.cuda import dispatcher, libdevice
 
     multiply = libdevice.dmul_rn
+    # Small lists are small grids, of which each launch would warn. numba-cuda reads a `config` of its own.
+    dispatcher.config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
 
 
 def unavailable() -> str | None:

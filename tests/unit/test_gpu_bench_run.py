@@ -1,0 +1,216 @@
+"""The steps of bench/gpu/run.sh without a GPU: its environment, its logs, its time, its peers."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import venv
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BENCH = Path(__file__).resolve().parents[2] / "bench" / "gpu"
+
+
+@pytest.fixture(autouse=True)
+def bench_on_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCH))
+
+
+def said(*command: str | Path) -> str:
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_the_environment_of_a_run_sees_the_packages_of_the_one_it_is_made_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A GPU host's Python may be a virtual environment itself, whose packages a nested one does not see."""
+    pytest.importorskip("pip")
+    import environment
+    import pip
+
+    venv.create(tmp_path / "host", with_pip=False, symlinks=True)
+    host = tmp_path / "host" / "bin" / "python"
+    packages = Path(said(host, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"))
+    (packages / "only_on_the_host.py").write_text("VALUE = 3\n")
+    (packages / "pip").symlink_to(Path(pip.__file__).parent)
+    wheel = tmp_path / "wheels" / "carried-1.0-py3-none-any.whl"
+    wheel.parent.mkdir()
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("carried.py", "VALUE = 4\n")
+        archive.writestr(
+            "carried-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: carried\nVersion: 1.0\n"
+        )
+        archive.writestr("carried-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        archive.writestr("carried-1.0.dist-info/RECORD", "")
+    make = tmp_path / "make.py"
+    make.write_text(
+        "import environment, pathlib, subprocess, sys\n"
+        "python = environment.create(pathlib.Path(sys.argv[1]))\n"
+        "install = [*environment.pip(python), 'install', '-q', '--no-index', '--find-links', sys.argv[2]]\n"
+        "subprocess.run([*install, 'carried'], check=True)\n"
+        "print(python)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(BENCH))
+    python = said(host, make, tmp_path / "venv", wheel.parent).splitlines()[-1]
+    assert python == str(tmp_path / "venv" / "bin" / "python")
+    assert said(python, "-c", "import carried, only_on_the_host as o; print(o.VALUE + carried.VALUE)") == "7"
+    assert (tmp_path / "venv" / "lib").exists() and not list(packages.glob("carried*"))
+    environment.create(tmp_path / "venv")  # taken up again
+    assert said(python, "-c", "import carried; print(carried.VALUE)") == "4"
+
+
+def test_steps_that_fail_or_take_too_long_do_not_end_the_run(tmp_path: Path):
+    import run as steps
+
+    run: Any = steps.Run(tmp_path, 60, dry=True)
+
+    def absent() -> None:
+        raise steps.Skipped("there is none")
+
+    assert run.step("works", lambda: run.call("true", limit=5))
+    assert not run.step("fails", lambda: run.call("false", limit=5))
+    assert not run.step("hangs", lambda: run.call("sleep", "5", limit=0.2))
+    assert not run.step("absent", absent)
+    assert [step.status for step in run.steps] == ["ok", "failed", "timeout", "skipped"]
+    path = steps.finish(run, {"dry_run": True})
+    named = [step["name"] for step in json.loads(path.read_text())["steps"]]
+    assert named == ["works", "fails", "hangs", "absent"]
+
+
+def test_a_step_keeps_its_log_and_tells_the_end_of_it(tmp_path: Path):
+    import run as steps
+
+    run: Any = steps.Run(tmp_path, 60, dry=True)
+    lines = "import sys; out = (sys.stdout, sys.stderr)\n"
+    lines += "for i in range(100): print(f'line {i}', file=out[i % 2], flush=True)\n"
+    run.step("works", lambda: run.call(sys.executable, "-c", lines, limit=30))
+    run.step("fails", lambda: run.call(sys.executable, "-c", f"{lines}sys.exit(3)", limit=30))
+    run.step("hangs", lambda: run.call("sh", "-c", "echo begun; sleep 60", limit=1.0), log="fails")
+    works, fails, hangs = run.steps
+    assert works.reason == "" and "line 0\n" in (tmp_path / "works.log").read_text()
+    assert fails.reason.startswith("exit status 3\n") and fails.reason.count("line") == 40
+    assert fails.reason.endswith("line 99\n")
+    assert hangs.status == "timeout" and hangs.reason == "more than 1 s\nbegun\n"
+    kept = (tmp_path / "fails.log").read_text()
+    assert kept.count("line ") >= 100 and kept.endswith("begun\n")
+    assert "exit status 3" in steps.finish(run, {}).with_suffix(".md").read_text()
+
+
+def test_what_takes_too_long_ends_with_all_that_it_started(tmp_path: Path):
+    import run as steps
+
+    run: Any = steps.Run(tmp_path, 60, dry=True)
+    started = tmp_path / "started"
+    script = f"sleep 60 & echo $! >{started}.part; mv {started}.part {started}; wait"
+    assert not run.step("hangs", lambda: run.call("sh", "-c", script, limit=1.0))
+    process = Path("/proc", started.read_text().strip(), "stat")
+    end = time.monotonic() + 10
+    while process.exists() and process.read_text().rsplit(")", 1)[1].split()[0] != "Z":
+        assert time.monotonic() < end, "it still runs"
+        time.sleep(0.01)
+
+
+def test_a_family_that_breaks_its_process_leaves_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import run as steps
+
+    monkeypatch.setattr(steps, "HERE", tmp_path)
+    (tmp_path / "measure.py").write_text(
+        "import json, os, sys\n"
+        "given = dict(zip(sys.argv[1::2], sys.argv[2::2]))\n"
+        "out, family, seconds = given['--out'], given['--family'], given['--seconds']\n"
+        "if family == 'owners-384': os.abort()\n"
+        "results = json.load(open(out))['results'] if os.path.exists(out) else []\n"
+        "results.append({'workload': family, 'family': family, 'ours_ms': float(seconds)})\n"
+        "json.dump({'device': 'D', 'results': results}, open(out, 'w'))\n"
+    )
+    run: Any = steps.Run(tmp_path, 250, dry=False)
+    steps.measure(run, ["exact-384", "owners-384", "changes", "memory"], behind=170.0)
+    ended = {step.name: step.status for step in run.steps}
+    assert ended == {
+        "measure exact-384": "ok",
+        "measure owners-384": "failed",
+        "measure memory": "ok",
+        "measure changes": "ok",
+    }
+    run._end = time.monotonic() + 180.0
+    steps.measure(run, ["training"], behind=170.0)
+    assert run.steps[-1].status == "skipped" and "--family training" in run.steps[-1].reason
+    report = json.loads(steps.finish(run, {}).read_text())
+    seconds = {result["workload"]: result["ours_ms"] for result in report["results"]}
+    assert set(seconds) == {"exact-384", "memory", "changes"}
+    assert 60.0 <= seconds["exact-384"] <= 80.0 and seconds["changes"] == 40.0
+
+
+def test_a_second_call_joins_what_the_first_one_measured(tmp_path: Path):
+    import run as steps
+
+    def once(step: str, workload: str) -> dict[str, Any]:
+        run: Any = steps.Run(tmp_path, 60, dry=False)
+        run.step(step, lambda: None)
+        found = {"device": "D", "results": [{"workload": workload, "family": "f", "ours_ms": 1.0}]}
+        (tmp_path / "results.json").write_text(json.dumps(found))
+        whole: dict[str, Any] = json.loads(steps.finish(run, {"dry_run": False}).read_text())
+        return whole
+
+    once("build", "a")
+    whole = once("measure", "b")
+    assert [result["workload"] for result in whole["results"]] == ["a", "b"]
+    assert [step["name"] for step in whole["steps"]] == ["build", "measure"]
+    assert not (tmp_path / "results.json").exists()
+
+
+def test_a_tool_of_the_sanitizer_does_not_silence_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import run as steps
+
+    tool = tmp_path / "compute-sanitizer"
+    tool.write_text('#!/bin/sh\necho "checked by $2"\n[ "$2" = racecheck ]\n')
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    run: Any = steps.Run(tmp_path, 60, dry=False)
+    assert not run.step("sanitizer", lambda: steps.sanitizer(run))
+    assert "memcheck: exit status 1" in run.steps[0].reason
+    assert "checked by racecheck" in (tmp_path / "sanitizer.log").read_text()
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_packs_of_peers_are_set_up_beside_the_environment(tmp_path: Path, beside: bool):
+    import packs
+    import run as steps
+
+    folder, site = tmp_path / "peers" / "packs", tmp_path / "site"
+    for name in ("cuvs", "faiss"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "part.tar.xz").write_bytes(b"")
+    run: Any = steps.Run(tmp_path, 60, dry=True)
+    with pytest.raises(steps.Skipped, match=r"no setup\.sh"):
+        packs.set_up(run, folder, site)
+    script = (folder.parent if beside else folder) / "setup.sh"
+    script.write_text('mkdir -p "$PEER_SITE/$(basename "$1")"\n')
+    assert run.step("peers", lambda: packs.set_up(run, folder, site))
+    assert sorted(path.name for path in site.iterdir()) == ["cuvs", "faiss"]
+    assert run.environment["WARPMEM_GPU_PEERS"] == str(site)
+    with pytest.raises(steps.Skipped, match="no packs"):
+        packs.set_up(run, site, site)
+
+
+def test_small_grids_warn_nobody():
+    """Numba warns of every launch with fewer than 128 blocks, which lists of an owner are."""
+    pytest.importorskip("numba")
+    code = (
+        "import warnings; warnings.simplefilter('error')\n"
+        "from warpmem.index import numba_cuda\n"
+        "from numba.cuda import dispatcher\n"
+        "assert not dispatcher.config.CUDA_LOW_OCCUPANCY_WARNINGS\n"
+        "dispatcher._LaunchConfiguration(numba_cuda.scan_kernel, (1, 1, 1), (256, 1, 1), 0, 0)\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("NUMBA_")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
