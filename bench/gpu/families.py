@@ -34,7 +34,7 @@ class Family:
 
 
 FAMILIES = (
-    Family("exact-384", "exact", 80.0, 0),
+    Family("exact-384", "exact", 100.0, 0),
     Family("owners-384", "owners", 110.0, 0),
     Family("memory", "memory_search", 60.0),
     Family("changes", "changes", 40.0),
@@ -43,9 +43,9 @@ FAMILIES = (
     Family("select_k", "select_k", 40.0),
     Family("training", "training", 60.0),
     Family("crossover", "crossover", 60.0),
-    Family("exact-768", "exact", 80.0, 1),
+    Family("exact-768", "exact", 100.0, 1),
     Family("owners-768", "owners", 110.0, 1),
-    Family("exact-1536", "exact", 80.0, 2),
+    Family("exact-1536", "exact", 100.0, 2),
 )
 NAMES = tuple(family.name for family in FAMILIES)
 

@@ -15,9 +15,12 @@ from typing import Any, Generic, TypeVar
 
 import peers
 from device import Device
+from peer_process import ON_DEVICE
 
 Result = dict[str, Any]
 T = TypeVar("T")
+PEERS_SHARE = 0.4
+"""Of the seconds that are left, what one peer in a process of its own may take."""
 
 
 @dataclass
@@ -45,6 +48,7 @@ class Sizes:
     exponents: tuple[float, ...] = (0.8, 1.0, 1.2, 1.4)
     cluster_rows: int = 262_144
     clusters: tuple[int, ...] = (1024, 4096)
+    iterations: int = 30
     encode_rows: int = 1_000_000
     wide: int = 768
     select: tuple[tuple[int, int], ...] = (
@@ -63,8 +67,8 @@ TINY = Sizes(
     rows=3000, batches=(1, 5), owners=12, owner_rows=70, zipf_most=300, zipf_least=3, fill_seconds=5.0,
     ivf_rows=1500, ivf_dim=32, ivf_queries=20, changed=200, change_dim=24, memory_items=150, searches=12,
     threads=3, cache_lists=24, cache_rows=40, cache_searches=120, exponents=(1.0, 1.4), cluster_rows=400,
-    clusters=(8,), encode_rows=300, wide=32, select=((1, 300), (4, 64)), ks=(1, 10), collections=(64, 256),
-    texts=4, tokens=8, layers=1, span=0.1, rounds=3,
+    clusters=(8,), iterations=4, encode_rows=300, wide=32, select=((1, 300), (4, 64)), ks=(1, 10),
+    collections=(64, 256), texts=4, tokens=8, layers=1, span=0.1, rounds=3,
 )  # fmt: skip
 
 
@@ -79,7 +83,7 @@ class Prices:
 @dataclass
 class Bench:
     """Runs workloads until `seconds` are over. only: parts of names, of which a workload has to have one;
-    none are all. copy: bytes a second of a copy, matrix: operations a second of a large product."""
+    none are all. copy: bytes a second of a copy, matrix: operations a second of a large product, or None."""
 
     device: Device
     sizes: Sizes
@@ -93,6 +97,14 @@ class Bench:
         self.end = time.monotonic() + self.seconds
         self.copy = self.device.bandwidth()
         self.matrix, self.matrix_type = self.device.matrix_rate()
+
+    def multiplying(self, operations: float) -> float:
+        """Seconds that these take at the rate of a large product; 0 where that could not be measured."""
+        return operations / self.matrix if self.matrix is not None else 0.0
+
+    def for_peers(self, most: float) -> float:
+        """Seconds for a peer in a process of its own: a part of what is left."""
+        return max(1.0, min(most, PEERS_SHARE * self.left))
 
     @property
     def left(self) -> float:
@@ -126,10 +138,13 @@ class Bench:
             met = [entry["met"] for entry in result["targets"]]
             result["met"] = False if False in met else None if None in met else True
         result["seconds"] = round(time.monotonic() - started, 2)
-        result |= {"copy_bytes_per_second": self.copy, "matrix_rate": self.matrix, "dry_run": self.device.dry}
+        result |= self._rates()
         self.results.append(result)
         print(json.dumps(result), flush=True)
         self.report(result)
+
+    def _rates(self) -> Result:
+        return {"copy_bytes_per_second": self.copy, "matrix_rate": self.matrix, "dry_run": self.device.dry}
 
     def require(self, result: Result, correct: bool) -> None:
         """Note whether the answers are right; Unavailable, and so no time, when they are not."""
@@ -152,10 +167,24 @@ class Bench:
             result["floor_ms"] = floor_seconds * 1e3
         self.peers(result, others)
 
-    def peers(self, result: Result, others: Mapping[str, Callable[[], Any]]) -> None:
-        """The peers' part of `compare`, beside the `ours_ms` that is there."""
+    def there(self, result: Result, ours: Callable[[], object]) -> None:
+        """Our median from device arrays to device arrays, told and not judged."""
+        result["device_arrays_ms"] = self.device.milliseconds(ours, self.sizes.rounds)
+
+    def peers(
+        self, result: Result, others: Mapping[str, Callable[[], Any]], against: str = "ours_ms", how: str = ""
+    ) -> None:
+        """The peers' part of `compare`, beside the time of ours that is there, `against`. how: in which way
+        they are asked that is not how ours is judged; it is told, and judges nothing. Ours is reported before
+        a peer is asked, whatever becomes of it."""
         found = result.setdefault("peers", {})
-        for name, make in others.items():
+        if against == "device_arrays_ms":
+            how = how or "device arrays on both sides"
+        other = {"other": how} if how else {}
+        if others:
+            self.report({**result, **self._rates(), "interim": True})
+        for plain, make in others.items():
+            name = plain + (ON_DEVICE if other else "")
             try:
                 call = make()
                 value = call if isinstance(call, float) else self.device.milliseconds(call, self.sizes.rounds)
@@ -167,7 +196,7 @@ class Bench:
                 continue
             finally:
                 self.device.release()
-            found[name] = {"ms": value, "ratio": value / result["ours_ms"]}
+            found[name] = {"ms": value, "ratio": value / result[against], **other}
 
 
 class Once(Generic[T]):
@@ -207,10 +236,11 @@ def target(result: Result, what: str, least: float, got: float | None, *, most: 
 def beats(result: Result, least: float, *names: str) -> None:
     """Note for each peer whose name begins with one of `names` that ours is `least` times as fast."""
     for name in names:
-        ratios = [
-            peer.get("ratio") for peer_name, peer in result["peers"].items() if peer_name.startswith(name)
+        there = [
+            peer["ratio"]
+            for peer_name, peer in result["peers"].items()
+            if peer_name.startswith(name) and "ratio" in peer and "other" not in peer
         ]
-        there = [ratio for ratio in ratios if ratio is not None]
         target(result, f"{name} / ours", least, min(there) if there else None)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Any
@@ -15,6 +17,9 @@ from warpmem.records import SegmentTable
 
 ROW_BYTES = 3.25
 """Bytes of a float16 row with its codes, columns and share of a page, for each dimension."""
+
+AT_ONCE = 64
+"""Lists that are loaded between two looks at the clock."""
 
 
 class Ours:
@@ -43,22 +48,32 @@ class Ours:
         """All of `data.blocks` into list 0, and onto the device."""
         for _, rows in parts:
             self.add(np.zeros(len(rows), np.int64), rows)
-        return self.load()
-
-    def load(self) -> Ours:
-        """Everything onto the device. Unavailable when it does not hold all of it."""
-        if self.on_device:
-            wanted = self.pool.lists()
-            self.pool.warm(wanted, wait=True)
-            there = self.pool.tiers()["lists"]
-            if there != len(wanted):
-                raise peers.Unavailable(f"the device holds {there} of {len(wanted)} lists")
+        self.load()
         return self
 
-    def search(self, queries: Any, segments: Any, k: int, **options: Any) -> Any:
-        """(scores, similarities, list ids, row ids, counts), on the device when there is one."""
+    def load(self, until: float = math.inf) -> int:
+        """Lists onto the device in their order, as many as there is time for until that moment (of the
+        monotonic clock); how many. Unavailable when it does not hold all of these."""
+        wanted = sorted(self.pool.lists())
+        done = 0 if self.on_device else len(wanted)
+        while done < len(wanted) and (done == 0 or time.monotonic() < until):
+            self.pool.warm(wanted[done : done + AT_ONCE], wait=True)
+            done = min(done + AT_ONCE, len(wanted))
+            there = self.pool.tiers()["lists"]
+            if there != done:
+                raise peers.Unavailable(f"the device holds {there} of {done} lists")
+        return done
+
+    def search(self, queries: Any, segments: Any, k: int) -> Any:
+        """(scores, similarities, list ids, row ids, counts) from host arrays to host arrays, as a memory
+        searches."""
+        return self.pool.scan(queries, segments, k)
+
+    def search_there(self, queries: Any, segments: Any, k: int) -> Any:
+        """The same from device arrays to device arrays, made and given back within the call. Queries are
+        also fetched to the host, which plans the scan."""
         where = {} if self.device.dry else {"results": "device"}
-        return self.pool.scan(queries, segments, k, **where, **options)
+        return self.pool.scan(queries, segments, k, **where)
 
     def prove(self, queries: Any, segments: Any, lists: int, k: int) -> None:
         """Unavailable unless the device itself answers for all `lists`: the host would, in silence."""

@@ -2,7 +2,8 @@
 
     PYTHONPATH=~/peer-site:bench/gpu python bench/gpu/peer_process.py cuvs exact '{"rows": 1000, ...}'
 
-prints a JSON object: of each case its milliseconds; of ivf_pq also settings and recall.
+prints a line with a JSON object for each case as soon as it is measured: its milliseconds; of ivf_pq also
+setting and recall.
 """
 
 from __future__ import annotations
@@ -12,11 +13,14 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 Spec = dict[str, Any]
+Told = Iterator[tuple[str, Any]]
 ROUNDS = 9
+ON_DEVICE = ", device arrays"
+"""Behind the name of a case whose queries and results stay on the device; others go from host to host."""
 
 
 def milliseconds(call: Callable[[], object], seconds: float = 3.0) -> float:
@@ -34,8 +38,8 @@ def milliseconds(call: Callable[[], object], seconds: float = 3.0) -> float:
     return statistics.median(times[1:])
 
 
-def faiss_exact(spec: Spec) -> dict[str, Any]:
-    """GpuIndexFlatIP over float16 rows; queries come from the host and results go there, as it is used."""
+def faiss_exact(spec: Spec) -> Told:
+    """GpuIndexFlatIP over float16 rows; queries come from the host and results go there."""
     import cupy
     import data
     import faiss  # type: ignore[import-not-found]
@@ -46,14 +50,12 @@ def faiss_exact(spec: Spec) -> dict[str, Any]:
     index = faiss.GpuIndexFlatIP(resources, spec["dim"], config)
     for _, rows in data.blocks(cupy, spec["rows"], spec["dim"], spec["seed"]):
         index.add(rows.get())
-    found = {}
     for name, batch, k, seed, centres in spec["cases"]:
         asked = data.mixture(cupy, batch, spec["dim"], seed, centres=centres).get()
-        found[name] = milliseconds(lambda asked=asked, k=k: index.search(asked, k))
-    return found
+        yield name, milliseconds(lambda asked=asked, k=k: index.search(asked, k))
 
 
-def cuvs_exact(spec: Spec) -> dict[str, Any]:
+def cuvs_exact(spec: Spec) -> Told:
     """Brute force over float16 rows, or float32 where it takes no others."""
     import cupy
     import data
@@ -67,19 +69,24 @@ def cuvs_exact(spec: Spec) -> dict[str, Any]:
     except (TypeError, ValueError, RuntimeError):
         rows = rows.astype(cupy.float32)
         index = brute_force.build(rows, metric="inner_product", resources=resources)
-    found = {"kind": str(rows.dtype)}
+    yield "kind", str(rows.dtype)
     for name, batch, k, seed, centres in spec["cases"]:
-        asked = data.mixture(cupy, batch, spec["dim"], seed, centres=centres).astype(rows.dtype)
+        there = data.mixture(cupy, batch, spec["dim"], seed, centres=centres).astype(rows.dtype)
+        here = there.get()
 
-        def call(asked: Any = asked, k: int = k) -> None:
-            brute_force.search(index, asked, k, resources=resources)
+        def call(asked: Any = there, k: int = k) -> tuple[Any, Any]:
+            found = brute_force.search(index, asked, k, resources=resources)
             resources.sync()
+            return found
 
-        found[name] = milliseconds(call)
-    return found
+        def of_host(asked: Any = here, call: Any = call) -> list[Any]:
+            return [cupy.asarray(part).get() for part in call(cupy.asarray(asked))]
+
+        yield name, milliseconds(of_host)
+        yield name + ON_DEVICE, milliseconds(call)
 
 
-def faiss_owners(spec: Spec) -> dict[str, Any]:
+def faiss_owners(spec: Spec) -> Told:
     """search_preassigned over an inverted file of float16 rows, one list for each owner."""
     import cupy
     import data
@@ -119,10 +126,10 @@ def faiss_owners(spec: Spec) -> dict[str, Any]:
     inside = search()[1][:, 0]
     if not ((inside >= ends - np.array(sizes)) & (inside < ends)).all():
         raise RuntimeError("search_preassigned answered from other lists")
-    return {"search_preassigned": milliseconds(search, 10.0)}
+    yield "search_preassigned", milliseconds(search, 10.0)
 
 
-def cuvs_ivf_pq(spec: Spec) -> dict[str, Any]:
+def cuvs_ivf_pq(spec: Spec) -> Told:
     """IVF-PQ with refinement, tuned to a recall on the queries that are timed."""
     import checks
     import cupy
@@ -143,34 +150,43 @@ def cuvs_ivf_pq(spec: Spec) -> dict[str, Any]:
     params = ivf_pq.IndexParams(n_lists=spec["cells"], kmeans_trainset_fraction=spec["fraction"], **options)
     index = ivf_pq.build(params, rows, resources=resources)
     resources.sync()
-    found: dict[str, Any] = {"build_seconds": time.perf_counter() - started}
+    yield "build_seconds", time.perf_counter() - started
 
-    def search(setting: tuple[int, int], asked: Any = queries) -> Any:
+    def both(setting: tuple[int, int], asked: Any) -> tuple[Any, Any]:
+        """Distances and ids, on the device."""
         probes, wider = setting
         how = ivf_pq.SearchParams(n_probes=probes, lut_dtype=cupy.float16)
-        _, ids = ivf_pq.search(how, index, asked, k * wider, resources=resources)
+        distances, ids = ivf_pq.search(how, index, asked, k * wider, resources=resources)
         if wider > 1:
             ids = cupy.asarray(ids).astype(cupy.int64)
-            _, ids = refine(rows, asked, ids, k, metric="inner_product", resources=resources)
+            distances, ids = refine(rows, asked, ids, k, metric="inner_product", resources=resources)
         resources.sync()
-        return ids
+        return distances, ids
 
     def ids_of(setting: tuple[int, int]) -> Any:
-        return cupy.asarray(search(setting)).get()
+        return cupy.asarray(both(setting, queries)[1]).get()
 
     settings = tuning.reaching(ids_of, truth, spec["recall"], spec["cells"])
     if not settings:
         raise RuntimeError("no setting reaches the recall")
     for batch in spec["batches"]:
-        asked = queries[:batch]
-        took, setting, reached = tuning.fastest(
-            settings, lambda s, asked=asked: milliseconds(lambda: search(s, asked), 1.0)
-        )
-        found[str(batch)] = {"ms": took, "setting": list(setting), "recall": reached}
-    return found
+        there = queries[:batch]
+        here = there.get()
+
+        def of_host(setting: tuple[int, int], asked: Any = here) -> Any:
+            return [cupy.asarray(part).get() for part in both(setting, cupy.asarray(asked))]
+
+        def of_device(setting: tuple[int, int], asked: Any = there) -> Any:
+            return both(setting, asked)
+
+        for case, call in ((str(batch), of_host), (f"{batch}{ON_DEVICE}", of_device)):
+            took, setting, reached = tuning.fastest(
+                settings, lambda s, call=call: milliseconds(lambda: call(s), 1.0)
+            )
+            yield case, {"ms": took, "setting": list(setting), "recall": reached}
 
 
-TASKS: dict[tuple[str, str], Callable[[Spec], dict[str, Any]]] = {
+TASKS: dict[tuple[str, str], Callable[[Spec], Told]] = {
     ("faiss", "exact"): faiss_exact,
     ("cuvs", "exact"): cuvs_exact,
     ("faiss", "owners"): faiss_owners,
@@ -182,7 +198,8 @@ def main() -> int:
     """Measure one task of one peer."""
     name, task, spec = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
     importlib.import_module(name)  # before CuPy and torch
-    print(json.dumps(TASKS[name, task](spec)))
+    for case, measured in TASKS[name, task](spec):
+        print(json.dumps({case: measured}), flush=True)
     return 0
 
 

@@ -6,19 +6,25 @@ WARPMEM_GPU_PEERS, or else in ~/peer-site.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib.util
 import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 Peers = dict[str, Callable[[], Any]]
+
+
+FEW = 32
+"""Queries up to which a full sort of all scores is measured: of 1,024 it would take 40 GB."""
 
 
 class Unavailable(Exception):
@@ -44,24 +50,40 @@ def release(device: Any) -> None:
         torch.cuda.empty_cache()
 
 
+def _asked(device: Any, queries: Any, answer: Callable[[Any], Any]) -> Callable[[], object]:
+    """A call of torch with these queries. Those of the host go up, and what `answer` gives comes down, within
+    the call; those of the device stay there."""
+    torch = torch_of(device)
+    if not isinstance(queries, np.ndarray):
+        there = torch.from_dlpack(queries)
+        return lambda: answer(there)
+    where = "cpu" if device.dry else "cuda"
+    here = torch.from_numpy(queries)
+    return lambda: [part.cpu() for part in answer(here.to(where))]
+
+
 def brute_force(device: Any, rows: Any, queries: Any, k: int) -> Peers:
-    """All products, then a selection."""
+    """All products, then a selection; by CuPy, which selects by sorting, for few queries alone."""
 
     def torch_mm() -> Callable[[], object]:
         torch = torch_of(device)
-        x, q = (torch.from_dlpack(array).bfloat16() for array in (rows, queries))
-        return lambda: torch.topk(q @ x.T, k, dim=1)
+        x = torch.from_dlpack(rows).bfloat16()
+        return _asked(device, queries, lambda q: torch.topk(q.bfloat16() @ x.T, k, dim=1))
 
     def arrays() -> Callable[[], object]:
         xp = device.xp
 
         def call() -> object:
-            scores = queries @ rows.T
-            return xp.argpartition(-scores, k, axis=1)[:, :k]
+            scores = xp.asarray(queries) @ rows.T
+            found = xp.argpartition(-scores, k, axis=1)[:, :k]
+            return found.get() if isinstance(queries, np.ndarray) and not device.dry else found
 
         return call
 
-    return {"torch bf16 mm + topk": torch_mm, "numpy" if device.dry else "cupy f32": arrays}
+    found = {"torch bf16 mm + topk": torch_mm}
+    if len(queries) <= FEW:
+        found["numpy" if device.dry else "cupy f32"] = arrays
+    return found
 
 
 def padded_batches(device: Any, rows: Any, queries: Any, owner_rows: int, k: int) -> Peers:
@@ -70,8 +92,8 @@ def padded_batches(device: Any, rows: Any, queries: Any, owner_rows: int, k: int
     def bmm() -> Callable[[], object]:
         torch = torch_of(device)
         x = torch.from_dlpack(rows).reshape(len(queries), owner_rows, -1)
-        q = torch.from_dlpack(queries).half()[:, :, None]
-        return lambda: torch.topk((x @ q)[:, :, 0], min(k, owner_rows), dim=1)
+        k_ = min(k, owner_rows)
+        return _asked(device, queries, lambda q: torch.topk((x @ q.half()[:, :, None])[:, :, 0], k_, dim=1))
 
     return {"torch f16 bmm + topk": bmm}
 
@@ -82,20 +104,22 @@ def loop(device: Any, rows: Any, queries: Any, sizes: list[int], k: int, most: A
 
     def one_by_one() -> Callable[[], object]:
         torch = torch_of(device)
-        x, q = torch.from_dlpack(rows), torch.from_dlpack(queries).half()
+        x = torch.from_dlpack(rows)
         digits = torch.arange(len(rows), device=x.device) % 10 if most is not None else None
         ends = np.cumsum(sizes).tolist()
 
-        def call() -> None:
-            begin = 0
+        def answer(queries: Any) -> list[Any]:
+            q, begin, found = queries.half(), 0, []
             for i, end in enumerate(ends):
                 scores = x[begin:end] @ q[i]
                 if digits is not None:
                     scores = scores.masked_fill(digits[begin:end] > int(most[i]), -torch.inf)
-                torch.topk(scores, min(k, end - begin))
+                values, places = torch.topk(scores, min(k, end - begin))
+                found += [values, places]
                 begin = end
+            return [torch.cat(found[0::2]), torch.cat(found[1::2])]
 
-        return call
+        return _asked(device, queries, answer)
 
     def arrays() -> Callable[[], object]:
         def call() -> None:
@@ -155,41 +179,51 @@ def outside() -> list[str]:
     return [name for name in ("faiss", "cuvs") if (folder() / name).is_dir()]
 
 
-def ask(name: str, task: str, spec: dict[str, Any], seconds: float) -> dict[str, Any]:
-    """What peer_process.py measures of a task, from a process of its own. Unavailable when it fails, or takes
-    longer than `seconds`."""
+def ask(name: str, task: str, spec: dict[str, Any], seconds: float) -> tuple[dict[str, Any], str | None]:
+    """(what peer_process.py measures of a task in a process of its own, why that is not everything, or None):
+    one that fails, or takes longer than `seconds`, has told the cases before. Unavailable without it."""
     here = Path(__file__).resolve().parent
     if name not in outside():
         raise Unavailable(f"{name} is not in {folder()}")
     command = [sys.executable, str(here / "peer_process.py"), name, task, json.dumps(spec)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(folder()), str(here)))}
-    try:
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=max(1.0, seconds), check=False
-        )
-    except subprocess.TimeoutExpired:
-        raise Unavailable(f"{name} took more than {seconds:.0f} s") from None
-    if done.returncode != 0:
-        said = done.stderr.strip().splitlines()
-        raise Unavailable(f"{name} failed: {said[-1] if said else done.returncode}")
-    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return answer
+    told: dict[str, Any] = {}
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
+        try:
+            status = subprocess.run(
+                command, env=environment, stdout=out, stderr=errors, timeout=max(1.0, seconds), check=False
+            ).returncode
+            failure = f"{name} failed: {_last(errors) or status}" if status != 0 else None
+        except subprocess.TimeoutExpired:
+            failure = f"{name} took more than {seconds:.0f} s"
+        out.seek(0)
+        for line in out.read().splitlines():
+            with contextlib.suppress(ValueError):  # a library's own words, or half a line
+                part = json.loads(line)
+                told |= part if isinstance(part, dict) else {}
+    return told, failure
+
+
+def _last(file: IO[str]) -> str:
+    """The last line that was written."""
+    file.seek(0)
+    return (file.read().strip().splitlines() or [""])[-1]
 
 
 class Asked:
     """Peers that are asked once: what one measured, or why it did not, is told again."""
 
     def __init__(self) -> None:
-        self._told: dict[str, dict[str, Any] | Unavailable] = {}
+        self._told: dict[str, tuple[dict[str, Any], str | None]] = {}
 
-    def ask(self, name: str, task: str, spec: dict[str, Any], seconds: float) -> dict[str, Any]:
-        """As `ask`, the first time."""
+    def ask(self, name: str, task: str, spec: dict[str, Any], seconds: float, case: str) -> Any:
+        """What a peer measured of a case. Unavailable when it did not come to it."""
         if name not in self._told:
             try:
                 self._told[name] = ask(name, task, spec, seconds)
             except Unavailable as error:
-                self._told[name] = error
-        told = self._told[name]
-        if isinstance(told, Unavailable):
-            raise told
-        return told
+                self._told[name] = ({}, str(error))
+        told, failure = self._told[name]
+        if case not in told:
+            raise Unavailable(failure or f"{name} said nothing of {case}")
+        return told[case]

@@ -22,7 +22,7 @@ Result = dict[str, Any]
 FIGURES = (
     "owners", "recall", "queries_per_second", "raw_queries_per_second", "texts_per_second",
     "host_texts_per_second", "p50_ms", "p99_ms", "raw_index_ms", "idle_p99_ms", "busy_p99_ms", "hit_rate",
-    "optimum", "wrong", "whole_ms", "device_ms",
+    "optimum", "wrong", "whole_ms", "device_ms", "device_arrays_ms",
 )  # fmt: skip
 """What the table tells of a result beside its times."""
 
@@ -45,11 +45,13 @@ class Report:
 
 
 def join(known: Sequence[Result], new: Sequence[Result]) -> list[Result]:
-    """By workload: what is new takes the place of what is known, unless it is only the reason of a gap."""
+    """By workload: what is new takes the place of what is known, unless it is only the reason of a gap, or
+    not complete."""
     joined = {result["workload"]: result for result in known}
     for result in new:
         before = joined.get(result["workload"])
-        if before is None or measured(result) or not measured(before):
+        gap = before is None or before.get("interim") or not measured(before)
+        if gap or (measured(result) and not result.get("interim")):
             joined[result["workload"]] = result
     return list(joined.values())
 
@@ -152,7 +154,9 @@ def _row(result: Result) -> str:
     )
     met = {True: "yes", False: "**no**", None: "open"}[result["met"]] if "met" in result else ""
     floor = f"{result['floor_ms']:.3f}" if "floor_ms" in result else ""
-    note = f" ({result['note']})" if "note" in result else ""
+    notes = [result["note"]] if "note" in result else []
+    notes += ["it ended before its peers answered"] if result.get("interim") else []
+    note = f" ({'; '.join(notes)})" if notes else ""
     ours = f"{result['ours_ms']:.3f}" if "ours_ms" in result else ""
     figures = "; ".join(f"{name} {result[name]:.4g}" for name in FIGURES if name in result)
     cells = (result["workload"] + note, ours, floor, peers, figures, targets, met)

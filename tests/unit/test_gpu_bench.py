@@ -54,10 +54,15 @@ def test_a_dry_run_writes_one_json_and_one_plot(tmp_path: Path):
         if "median of" not in result["workload"]:
             assert result["correct"] and result["ours_ms"] > 0, result
         judged += "met" in result
+    assert not any("interim" in result for result in results)
     assert judged >= len(results) - 9  # of what is told and not judged
     exact = [result for result in results if result["family"] == "exact"]
     assert len(exact) == 3 * 5
     assert all(result["floor_ms"] > 0 and result["peers"]["numpy"]["ratio"] > 0 for result in exact)
+    for result in (result for result in results if result["family"] in ("exact", "owners")):
+        assert result["device_arrays_ms"] > 0  # told beside the judged time, which is of host arrays
+        there = [peer for name, peer in result["peers"].items() if name.endswith("device arrays")]
+        assert all("other" in peer or "skipped" in peer for peer in there)
     picture = (tmp_path / "dry-run.svg").read_text()
     assert picture.startswith("<svg") and picture.count("<circle") >= 3 * len(exact)
     table = (tmp_path / "dry-run.md").read_text()
@@ -219,6 +224,27 @@ def test_what_the_device_does_not_hold_has_no_time():
         ours.load()
 
 
+def test_owners_are_loaded_as_far_as_the_time_goes(monkeypatch: pytest.MonkeyPatch):
+    import harness
+    import ours
+    from device import Device
+    from workloads import owners
+
+    monkeypatch.setattr(ours, "AT_ONCE", 3)
+    device = Device(dry=True, module=emulated().module)
+    rows = np.random.default_rng(1).standard_normal((8, 8)).astype(np.float32)
+    pool = ours.Ours(device, 8, vram_bytes=1 << 24)
+    pool.add(np.arange(8), rows)
+    assert pool.load(until=0.0) == 3 and pool.pool.tiers()["lists"] == 3
+    assert pool.load() == 8
+    sizes = dataclasses.replace(harness.TINY, owners=8, fill_seconds=0.0)
+    bench = harness.Bench(device, sizes, 600.0)
+    monkeypatch.setattr(ours.Ours, "load", lambda self, until: 5)
+    made = owners._Owners(bench, 8, [10] * 8)
+    left = made.fill()
+    assert len(made.each) == 5 and left.pool.stats()["rows"] == 50
+
+
 def test_results_of_several_calls_are_joined(tmp_path: Path):
     import report
 
@@ -263,8 +289,8 @@ def test_the_workloads_ask_a_device_as_it_wants_to_be_asked():
 
     sizes = dataclasses.replace(
         harness.TINY, rows=300, batches=(1, 2), owners=4, owner_rows=20, zipf_most=40, ivf_rows=200,
-        ivf_queries=3, changed=20, cache_searches=40, exponents=(1.4,), cluster_rows=60, collections=(64,),
-        span=0.02, rounds=1,
+        ivf_queries=3, changed=20, cache_searches=40, exponents=(1.4,), cluster_rows=150, iterations=3,
+        collections=(64,), span=0.02, rounds=1,
     )  # fmt: skip
     only = ["exact, 1 query", "d 24", "IVF-PQ, 1 ", "k-means", "VRAM", "select_k, 10 "]
     bench = harness.Bench(Device(dry=True, module=emulated().module), sizes, 600.0, only)
@@ -275,21 +301,3 @@ def test_the_workloads_ask_a_device_as_it_wants_to_be_asked():
     }  # fmt: skip
     for result in bench.results:
         assert not {"skipped", "failed"} & set(result) and result["correct"], result
-
-
-def test_peers_that_are_not_there_say_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    import peers
-
-    monkeypatch.delenv("WARPMEM_GPU_PEERS", raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert peers.outside() == []
-    (tmp_path / "home" / "peer-site" / "faiss").mkdir(parents=True)
-    assert peers.outside() == ["faiss"]
-    (tmp_path / "cuvs").mkdir()
-    (tmp_path / "cuvs" / "__init__.py").write_text("raise ImportError('no device here')\n")
-    monkeypatch.setenv("WARPMEM_GPU_PEERS", str(tmp_path))
-    assert peers.outside() == ["cuvs"]
-    with pytest.raises(peers.Unavailable, match=r"cuvs failed.*no device here"):
-        peers.ask("cuvs", "exact", {"rows": 10, "dim": 4, "seed": 1, "cases": []}, 60.0)
-    with pytest.raises(peers.Unavailable, match="faiss is not in"):
-        peers.ask("faiss", "exact", {}, 60.0)

@@ -1,7 +1,8 @@
 """One list of many rows, searched exactly in batches, by queries that are like the rows or unlike them.
 
 Floor: the bytes of all float16 rows for a few queries, the products of all pairs for many, whichever takes
-longer. Our scan reads 4 bits an element first and may be below the first.
+longer. Our scan reads 4 bits an element first and may be below the first. Both sides are judged from host
+arrays to host arrays, as a memory searches; what they take from device arrays to device arrays is told.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 import peers
 from harness import Bench, Once, Result, beats, target
 from ours import Ours, whole
+from peer_process import ON_DEVICE
 
 SEED, NEAR, FAR = 1, 2, 7
 MANY = 184
@@ -41,32 +43,40 @@ def run(bench: Bench, dim: int) -> None:
 
     filled = Once(fill)
 
-    def outside(peer: str, name: str) -> float:
+    def outside(peer: str, case: str) -> float:
         """A peer measures all cases in one process."""
         told = [[n, batch, k, seed, SEED if seed == NEAR else FAR] for n, batch, k, seed in cases]
         spec = {"rows": sizes.rows, "dim": dim, "seed": SEED, "cases": told}
-        return float(asked.ask(peer, "exact", spec, min(90.0, bench.left))[name])
+        return float(asked.ask(peer, "exact", spec, bench.for_peers(90.0), case))
 
     for name, batch, k, seed in cases:
 
         def body(result: Result, name: str = name, batch: int = batch, k: int = k, seed: int = seed) -> None:
             rows, ours = filled()
             queries = data.mixture(xp, batch, dim, seed, centres=SEED if seed == NEAR else FAR)
-            segments = whole(batch)
-            ours.prove(queries, segments, 1, k)
-            some = checks.spread(batch)
-            found = ours.search(queries, segments, k)
-            everyone = np.arange(sizes.rows)
-            bench.require(result, checks.scan(xp, found, queries, lambda q: (everyone, rows), k, some))
-            others = peers.brute_force(bench.device, rows, queries, k)
-            if not bench.device.dry:
-                others |= {peer: lambda peer=peer: outside(peer, name) for peer in ("faiss", "cuvs")}
+            here, segments = np.ascontiguousarray(data.to_host(queries)), whole(batch)
+            ours.prove(here, segments, 1, k)
+            some, everyone = checks.spread(batch), np.arange(sizes.rows)
+            right = [
+                checks.scan(xp, found, queries, lambda q: (everyone, rows), k, some)
+                for found in (ours.search(here, segments, k), ours.search_there(queries, segments, k))
+            ]
+            bench.require(result, all(right))
             n_bytes, operations = 2.0 * sizes.rows * dim, 2.0 * sizes.rows * dim * batch
-            floor = max(n_bytes / bench.copy, operations / bench.matrix)
+            multiplying = bench.multiplying(operations)
             before = ours.clock()
-            bench.compare(result, lambda: ours.search(queries, segments, k), floor, others)
+            floor = max(n_bytes / bench.copy, multiplying)
+            bench.compare(result, lambda: ours.search(here, segments, k), floor, {})
             result |= ours.since(before)
-            ours.prove(queries, segments, 1, k)
+            bench.there(result, lambda: ours.search_there(queries, segments, k))
+            ours.prove(here, segments, 1, k)
+            bench.peers(result, peers.brute_force(bench.device, rows, here, k))
+            bench.peers(result, peers.brute_force(bench.device, rows, queries, k), "device_arrays_ms")
+            if not bench.device.dry:
+                beside = {peer: lambda peer=peer: outside(peer, name) for peer in ("faiss", "cuvs")}
+                bench.peers(result, beside)
+                there = {"cuvs": lambda: outside("cuvs", name + ON_DEVICE)}
+                bench.peers(result, there, "device_arrays_ms")
             took = result["ours_ms"] * 1e-3
             if batch == 1:
                 target(result, "bytes of all rows / time / copy", 0.85, n_bytes / took / bench.copy)
@@ -76,7 +86,7 @@ def run(bench: Bench, dim: int) -> None:
                     result,
                     f"products / time / {bench.matrix_type} rate",
                     0.5,
-                    operations / took / bench.matrix,
+                    multiplying / took if multiplying else None,
                 )
                 beats(result, 2.0, "torch", "cuvs")
 

@@ -1,7 +1,8 @@
 """An inverted file with product-quantisation codes, refined exactly, at recall@10 0.95, by batch size.
 
 Cells are trained and assigned on the device, codebooks on the host, as many cells and bytes of codes as the
-library chooses; cuVS gets as many of both. Both sides are tuned by tuning.py on the queries that are timed.
+library chooses; cuVS gets as many of both. Both sides are tuned by tuning.py on the queries that are timed,
+and judged from host arrays to host arrays; what cuVS takes from device arrays to device arrays is told.
 Floor: the codes of the probed cells at 24.7 G codes of 96 bytes a second, the rate at which bank conflicts of
 the lookup tables bind on an H200, or the bytes of those codes, whichever takes longer.
 """
@@ -18,6 +19,7 @@ import peers
 import tuning
 from harness import Bench, Once, Result, target
 from ours import whole
+from peer_process import ON_DEVICE
 
 from warpmem.index import ivf, kernels
 from warpmem.index.ivf_plan import padded
@@ -39,7 +41,7 @@ def run(bench: Bench) -> None:
         return
     built, asked = Once(lambda: _build(bench)), peers.Asked()
 
-    def cuvs(batch: int, pool: Any) -> float:
+    def cuvs(case: str, pool: Any) -> float:
         cells = pool.owners[0].n_cells
         spec = {
             "rows": sizes.ivf_rows, "dim": sizes.ivf_dim, "seed": SEED, "query_seed": QUERIES,
@@ -47,7 +49,7 @@ def run(bench: Bench) -> None:
             "pq_dim": pool.codebooks.shape[0] // 2, "batches": list(batches),
             "fraction": min(1.0, 100.0 * cells / sizes.ivf_rows),
         }  # fmt: skip
-        return float(asked.ask("cuvs", "ivf_pq", spec, min(240.0, bench.left))[str(batch)]["ms"])
+        return float(asked.ask("cuvs", "ivf_pq", spec, bench.for_peers(240.0), case)["ms"])
 
     for batch, name in names.items():
 
@@ -74,7 +76,11 @@ def run(bench: Bench) -> None:
             codes, probed = pool.codebooks.shape[0] // 2 * float(sizes.ivf_rows), batch * setting[0] / cells
             floor = max(probed * codes / CODE_RATE, min(1.0, probed) * codes / bench.copy)
             result["floor_ms"] = floor * 1e3
-            bench.peers(result, {} if bench.device.dry else {"cuvs IVF-PQ": lambda: cuvs(batch, pool)})
+            bench.peers(result, {})
+            if not bench.device.dry:
+                bench.peers(result, {"cuvs IVF-PQ": lambda: cuvs(str(batch), pool)})
+                there = {"cuvs IVF-PQ": lambda: cuvs(f"{batch}{ON_DEVICE}", pool)}
+                bench.peers(result, there, "ours_ms", "device arrays, ours those of the host")
             ratio = result["peers"].get("cuvs IVF-PQ", {}).get("ratio")
             target(result, "queries/s / cuVS at equal recall", 1.0, ratio)
 
