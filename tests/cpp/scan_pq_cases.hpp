@@ -21,7 +21,9 @@ using scan_cases::Result;
 
 enum Filters { kNoFilter, kRangeOfThousands, kProgram, kRowBitmap, kFilterKinds };
 enum Weights { kSimilarity, kScaled, kAllWeights, kNegative, kWeightKinds };
-enum Data { kNormal, kLevels, kLong, kDataKinds };  // kLong: sums of products around the limit
+// Equal rows have ordinary codebooks, zero and denormal rows such codebooks as well; queries are ordinary with all three. kLong: sums of products around the
+// limit.
+enum Data { kNormal, kLevels, kEqual, kZero, kDenormal, kLong, kDataKinds };
 
 struct Case {
   Storage storage = Storage::kF32;
@@ -110,10 +112,22 @@ class Scan {
   }
 
  private:
+  float normal() { return static_cast<float>(std::normal_distribution<double>()(random_)); }
+
+  // Of an entry of a codebook.
   float number() {
     if (case_.data == kLevels) return static_cast<float>(random_() % 3) - 1.0f;
-    const auto x = static_cast<float>(std::normal_distribution<double>()(random_));
-    return case_.data == kLong ? x * 1e18f : x;
+    if (case_.data == kZero) return random_() % 2 == 0 ? 0.0f : -0.0f;
+    if (case_.data == kDenormal) return normal() * 1e-42f;
+    return case_.data == kLong ? normal() * 1e18f : normal();
+  }
+
+  float row_element(int64_t d) { return case_.data == kEqual ? 0.75f - 0.5f * static_cast<float>(d % 3) : number(); }
+
+  float query_element(int64_t query) {
+    if (case_.data == kZero || case_.data == kDenormal) return normal();
+    // Every second query is short, so that some have tables and some none.
+    return case_.data == kLong && query % 2 == 1 ? number() * 1e-18f : number();
   }
 
   std::shared_ptr<const PqBooks> make_books() {
@@ -138,7 +152,7 @@ class Scan {
         columns.push_back(static_cast<int64_t>(random_() % 1000) * 1000);
         columns.push_back(random_() % 8 == 0 ? INT64_MIN : f64_to_key(static_cast<double>(random_() % 5)));
         columns.push_back(static_cast<int64_t>(random_() % 7));
-        for (int64_t d = 0; d < case_.dim; ++d) vectors.push_back(number());
+        for (int64_t d = 0; d < case_.dim; ++d) vectors.push_back(row_element(d));
         if (case_.removed && i % 3 == 1) removes.emplace_back(list_id(list), row_ids.back());
       }
     }
@@ -149,11 +163,7 @@ class Scan {
   }
 
   void make_request() {
-    // With kLong every second query is short, so that some have tables and some none.
-    for (int64_t q = 0; q < case_.queries; ++q) {
-      for (int64_t d = 0; d < case_.dim; ++d)
-        queries_.push_back(case_.data == kLong && q % 2 == 1 ? number() * 1e-18f : number());
-    }
+    for (int64_t i = 0; i < case_.queries * case_.dim; ++i) queries_.push_back(query_element(i / case_.dim));
     request_.queries = queries_.data();
     request_.n_queries = case_.queries;
     request_.k = case_.k;

@@ -43,14 +43,15 @@ std::vector<uint64_t> check_case(const Case& c) {
 
 TEST(shapes_filters_and_rankings) {
   const std::vector<Storage> storages = {Storage::kF32, Storage::kF16, Storage::kInt8, Storage::kPq};
-  const std::vector<std::vector<int64_t>> lists = {{},          {1},    {63},      {64, 65}, {700, 0, 30}, {2100, 90, 1, 400, 64},
-                                                   {2047, 256}, {2048}, {2049, 31}};
+  // -2, -1: k - 1, k
+  const std::vector<std::vector<int64_t>> lists = {
+      {}, {1}, {-2}, {-1}, {63}, {64}, {65}, {700, 0, 30}, {2100, 90, 1, 400, 64}, {2047, 256}, {2048}, {2049, 31}, {-2, 64, -1}};
   const std::vector<int64_t> queries = {1, 2, 7};
   const std::vector<std::pair<int64_t, int64_t>> pieces = {
       {5, 1}, {33, 2}, {64, 4}, {70, 32}};  // dimensions, elements of a subspace
   const std::vector<std::pair<int64_t, int64_t>> keeps = {{1, 1},   {10, 3},  {31, 1},  {32, 2},
                                                           {33, 10}, {256, 1}, {257, 3}, {4096, 1}};  // k, refine
-  const auto cases = simt::pairwise({4, 9, 3, 4, 8, 2, int{kFilterKinds}, int{kWeightKinds}, int{kDataKinds}, 2, 2, 3, 2});
+  const auto cases = simt::pairwise({4, 13, 3, 4, 8, 2, int{kFilterKinds}, int{kWeightKinds}, int{kDataKinds}, 2, 2, 3, 2});
   unsigned seed = 500;
   for (size_t i = 0; i < 2 * cases.size(); ++i) {  // each with two seeds
     const std::vector<int>& f = cases[i % cases.size()];
@@ -63,6 +64,7 @@ TEST(shapes_filters_and_rankings) {
     c.dsub = pick(pieces, 3).second;
     c.k = pick(keeps, 4).first;
     c.refine = pick(keeps, 4).second;
+    for (int64_t& n : c.rows) n += n < 0 ? c.k + 1 : 0;
     c.metric = f[5] == 0 ? Metric::kDot : Metric::kL2;
     c.filter = f[6];
     c.weights = f[7];
