@@ -82,18 +82,24 @@ double product(const float* a, const float* b, int64_t dim) {
 Result plain(const Case& c) {
   const MmrRequest& r = c.request;
   Result out;
+  std::vector<double> products(static_cast<size_t>(r.candidates * r.candidates));
   for (int64_t p = 0; p < r.problems; ++p) {
     const float* const rows = r.rows + p * r.candidates * r.dim;
+    for (int64_t i = 0; i < r.candidates; ++i) {
+      for (int64_t j = 0; j < r.candidates; ++j)
+        products[static_cast<size_t>(i * r.candidates + j)] = product(rows + i * r.dim, rows + j * r.dim, r.dim);
+    }
     std::vector<int64_t> chosen;
+    std::vector<bool> taken(static_cast<size_t>(r.candidates));
     for (int64_t step = 0; step < r.k; ++step) {
       int64_t best = -1;
       double best_order = 0.0;
       double best_value = kNothing;
       for (int64_t i = 0; i < r.candidates; ++i) {
         const double relevance = static_cast<double>(r.relevance[p * r.candidates + i]);
-        if (relevance == kNothing || std::count(chosen.begin(), chosen.end(), i) > 0) continue;
+        if (relevance == kNothing || taken[static_cast<size_t>(i)]) continue;
         double nearest = kNothing;
-        for (const int64_t j : chosen) nearest = std::max(nearest, product(rows + i * r.dim, rows + j * r.dim, r.dim));
+        for (const int64_t j : chosen) nearest = std::max(nearest, products[static_cast<size_t>(i * r.candidates + j)]);
         const double gain = r.weight * relevance;
         const double loss = chosen.empty() ? 0.0 : (1.0 - r.weight) * nearest;
         const double value = gain - loss + 0.0;
@@ -103,7 +109,10 @@ Result plain(const Case& c) {
         best_order = order;
         best_value = value;
       }
-      if (best >= 0) chosen.push_back(best);
+      if (best >= 0) {
+        chosen.push_back(best);
+        taken[static_cast<size_t>(best)] = true;
+      }
       out.indexes.push_back(best);
       out.values.push_back(best_value);
     }
@@ -144,18 +153,25 @@ Result run(const Case& c, const MmrPlan& plan) {
 
 void check_variant(MmrVariant variant) {
   const std::vector<int64_t> problems = {1, 3};
-  const std::vector<int64_t> candidates = {0, 1, 3, 4, 5, 31, 32, 33, 63, 64, 65, 130};
+  // -2, -1: k - 1, k. There are no 2,047 to 2,049 candidates and no k of 4,096: kMmrMaxCandidates is 1,024.
+  const std::vector<int64_t> candidates = {0, 1, -2, -1, 3, 4, 5, 31, 32, 33, 63, 64, 65, 130};
   const std::vector<int64_t> dims = {1, 31, 33, 70};
-  const std::vector<int64_t> ks = {1, 2, 9, 31, 32, 33, 35};
+  const std::vector<int64_t> ks = {1, 2, 9, 31, 32, 33, 256, 257};
   const std::vector<double> weights = {0.0, 0.3, 0.5, 1.0};
   const std::vector<DeviceLimits> limits = {kLimitsSm80, kLimitsSm120};
   const std::string kernel = std::string("mmr_") + mmr_variant_name(variant);
-  const auto cases = simt::pairwise({2, 12, 4, 7, 4, int{kDataKinds}, int{kPresentKinds}, 2, 2});
+  // Hundreds of candidates have the fewest problems and dimensions.
+  const auto avoid = [&](const simt::Values& v) {
+    const bool large = v[1] >= 0 && v[3] >= 0 && candidates[static_cast<size_t>(v[1])] < 0 && ks[static_cast<size_t>(v[3])] > 33;
+    return large && (v[0] > 0 || v[2] > 0);
+  };
+  const auto cases = simt::pairwise({2, 14, 4, 8, 4, int{kDataKinds}, int{kPresentKinds}, 2, 2}, avoid);
   unsigned seed = variant == MmrVariant::kDirect ? 100 : 300;
   for (const std::vector<int>& f : cases) {
     const auto pick = [&](const auto& list, size_t factor) { return list[static_cast<size_t>(f[factor])]; };
-    const Case c =
-        make_case(pick(problems, 0), pick(candidates, 1), pick(dims, 2), pick(ks, 3), pick(weights, 4), f[5], f[6], ++seed);
+    const int64_t k = pick(ks, 3);
+    const int64_t n = pick(candidates, 1) < 0 ? k + pick(candidates, 1) + 1 : pick(candidates, 1);
+    const Case c = make_case(pick(problems, 0), n, pick(dims, 2), k, pick(weights, 4), f[5], f[6], ++seed);
     MmrPlan plan = plan_mmr(c.request.problems, c.request.candidates, c.request.dim, c.request.k, pick(limits, 7),
                             static_cast<int32_t>(variant));
     if (f[8] == 1) plan.blocks = plan.product_blocks = 1;  // everything in strides
@@ -176,8 +192,10 @@ TEST(choosing_directly) { check_variant(MmrVariant::kDirect); }
 TEST(choosing_from_a_matrix) { check_variant(MmrVariant::kMatrix); }
 
 TEST(the_most_candidates_are_taken) {
-  const Case c = make_case(1, kMmrMaxCandidates, 5, 3, 0.4, kNormal, kSome, 5);
-  CHECK(run(c, plan_mmr(1, kMmrMaxCandidates, 5, 3, kLimitsSm90, 0)) == plain(c));
+  for (const int64_t n : {kMmrMaxCandidates - 1, kMmrMaxCandidates}) {
+    const Case c = make_case(1, n, 5, 3, 0.4, kNormal, kSome, 5);
+    CHECK(run(c, plan_mmr(1, n, 5, 3, kLimitsSm90, 0)) == plain(c));
+  }
 }
 
 TEST(many_problems_on_the_cpu_are_shared_by_threads) {
