@@ -14,7 +14,7 @@ using simt::Machine;
 
 namespace {
 
-enum Data { kNormal, kLevels, kZero, kDenormal, kHuge, kDataKinds };
+enum Data { kNormal, kLevels, kEqual, kZero, kDenormal, kHuge, kDataKinds };
 enum Kind { kF32, kF32Screen, kF16, kF16Screen, kInt8, kF32Pq, kInt8Pq, kPq, kKinds };
 
 struct Aligned {
@@ -85,6 +85,7 @@ Rows make_rows(const PageLayout& layout, int64_t n, int64_t slots, int data, uns
   for (int64_t i = 0; i < n * layout.dim; ++i) {
     float x = normal(random);
     if (data == kLevels) x = static_cast<float>(static_cast<int>(random() % 5) - 2);
+    if (data == kEqual) x = 0.75f - 0.5f * static_cast<float>(i % layout.dim % 3);
     if (data == kZero) x = random() % 2 == 0 ? 0.0f : -0.0f;
     if (data == kDenormal) x *= 1e-38f;
     if (data == kHuge) x = std::copysign(layout.storage == Storage::kF16 ? 6e4f : 3e38f, x);
@@ -195,7 +196,7 @@ TEST(rows_are_appended_as_pack_writes_them) {
 
 TEST(places_are_removed_once) {
   const Setting setting = make_setting(kF32, 5, 1, 1, 1);
-  for (const int64_t n : {0, 1, 31, 64, 255, 256, 700, 2047, 2048, 2049}) {
+  for (const int64_t n : {0, 1, 31, 63, 64, 65, 255, 256, 700, 2047, 2048, 2049}) {
     for (const DeviceLimits& limits : {kLimitsSm80, tiny()}) {
       std::mt19937_64 random(static_cast<unsigned>(n));
       std::vector<int64_t> places;
@@ -226,10 +227,13 @@ TEST(places_are_removed_once) {
 }
 
 TEST(live_rows_are_moved_together_in_their_order) {
-  // Lists of so many pages, and how full their pages are.
-  const std::vector<std::vector<int64_t>> lists = {{1}, {0, 3}, {2, 0, 1}, {5, 4}, {32}};
-  const std::vector<double> live = {0.0, 0.02, 0.5, 1.0};
-  const auto cases = simt::pairwise({int{kKinds}, 5, 4, 2, 2});
+  // Lists of so many pages, and how many rows of each list live: all of it where it has fewer; -2: about half. There is no k.
+  const std::vector<std::vector<int64_t>> lists = {{1}, {0, 3}, {2, 0, 1}, {5, 4}, {33}};
+  const std::vector<int64_t> live = {0, 1, 63, 64, 65, -2, 2047, 2048, 2049, INT64_MAX};
+  const auto avoid = [&](const simt::Values& v) {  // what another list of one value would do as well
+    return v[1] >= 0 && v[2] >= 0 && v[1] < 4 && live[static_cast<size_t>(v[2])] > 2000;
+  };
+  const auto cases = simt::pairwise({int{kKinds}, 5, 10, 2, 2}, avoid);
   unsigned seed = 300;
   for (const std::vector<int>& f : cases) {
     const Setting setting = make_setting(f[0], f[3] == 0 ? 33 : 96, f[4], 12, ++seed);
@@ -246,12 +250,15 @@ TEST(live_rows_are_moved_together_in_their_order) {
     }
     Pages start(setting.layout, sources + sources + 1);  // as many new ones as old, and one that nobody touches
     append(setting.layout, start, make_rows(setting.layout, sources * kPageRows, sources * kPageRows, kNormal, seed));
-    std::uniform_real_distribution<double> uniform;
-    for (int64_t page = 0; page < sources; ++page) {
-      for (int slot = 0; slot < kPageRows; ++slot) {
-        if (uniform(random) >= live[static_cast<size_t>(f[2])])
-          start.table[static_cast<size_t>(page)].valid &= ~(uint64_t{1} << slot);
-      }
+    for (const PageMove& move : moves) {
+      const int64_t slots = move.pages * kPageRows;
+      const int64_t wanted = live[static_cast<size_t>(f[2])];
+      std::vector<int64_t> dead(static_cast<size_t>(slots));
+      std::iota(dead.begin(), dead.end(), move.from_page * kPageRows);
+      std::shuffle(dead.begin(), dead.end(), random);
+      dead.resize(static_cast<size_t>(slots - std::min(slots, wanted == -2 ? slots / 2 : wanted)));
+      for (const int64_t place : dead)
+        start.table[static_cast<size_t>(place / kPageRows)].valid &= ~(uint64_t{1} << (place % kPageRows));
     }
     for (DevicePage& page : start.table) page.valid = &page - start.table.data() < sources ? page.valid : ~uint64_t{0};
     for (PageMove& move : moves) {
