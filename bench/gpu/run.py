@@ -44,7 +44,8 @@ class Run(Steps):
     def enter(self) -> None:
         """Everything from now on by the environment's Python."""
         self.python = environment.create(self.venv)
-        self.environment["PATH"] = f"{self.venv / 'bin'}{os.pathsep}{self.environment['PATH']}"
+        tools = (self.venv / "bin", Path(sys.executable).parent)  # and those of the one that makes it
+        self.environment["PATH"] = os.pathsep.join((*map(str, tools), self.environment["PATH"]))
 
 
 def build(run: Run) -> None:
@@ -72,8 +73,14 @@ def compute_capability() -> str | None:
 
 
 def peers(run: Run) -> None:
-    """Packs of peers, where there are some, beside the environment."""
-    packs.set_up(run, Path(os.environ.get("WARPMEM_GPU_PEERS", "")), run.venv / "peer-site")
+    """Packs of peers, where there are some, beside the environment; or those of an earlier call."""
+    site, given = run.venv / "peer-site", os.environ.get("WARPMEM_GPU_PEERS")
+    if given is not None:
+        packs.set_up(run, Path(given), site)
+    elif site.is_dir():
+        run.environment["WARPMEM_GPU_PEERS"] = str(site)
+    else:
+        raise Skipped("WARPMEM_GPU_PEERS names none")
 
 
 def measure(run: Run, names: Sequence[str], behind: float) -> None:
@@ -175,7 +182,7 @@ def main() -> int:
     if ready and "build" in wanted and not run.dry:
         ready = run.step("build", lambda: build(run))
     if ready and "measure" in wanted:
-        if os.environ.get("WARPMEM_GPU_PEERS") and not run.dry:
+        if not run.dry:
             run.step("peers", lambda: peers(run))
         behind = BEHIND if {"conformance", "sanitizer"} & set(wanted) else 10.0
         measure(run, given.family, 0.0 if run.dry else min(behind, max(10.0, run.left - MEASURING)))

@@ -201,6 +201,17 @@ def test_packs_of_peers_are_set_up_beside_the_environment(tmp_path: Path, beside
         packs.set_up(run, site, site)
 
 
+def test_peers_of_an_earlier_call_are_taken_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import run as steps
+
+    monkeypatch.delenv("WARPMEM_GPU_PEERS", raising=False)
+    run: Any = steps.Run(tmp_path, 60, dry=False, venv=tmp_path / "venv")
+    assert not run.step("peers", lambda: steps.peers(run)) and run.steps[0].status == "skipped"
+    (tmp_path / "venv" / "peer-site").mkdir(parents=True)
+    assert run.step("peers", lambda: steps.peers(run))
+    assert run.environment["WARPMEM_GPU_PEERS"] == str(tmp_path / "venv" / "peer-site")
+
+
 def test_small_grids_warn_nobody():
     """Numba warns of every launch with fewer than 128 blocks, which lists of an owner are."""
     pytest.importorskip("numba")
