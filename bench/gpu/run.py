@@ -103,40 +103,54 @@ def measure(run: Run, names: Sequence[str], behind: float) -> None:
 
 
 def conformance(run: Run) -> None:
-    """The whole suite with the device's backends beside the others, then what only a device can show."""
-    limit = _enough(run, "conformance", 240)
-    tests = ["tests/gpu"] if run.dry else ["tests/gpu", "tests/conformance"]
+    """What only a device can show, then the suite with the device's backends beside the others: their tests
+    first, since the others' are passed anywhere."""
+    device = "cuda or cupy"
+    parts = [
+        ["tests/gpu"],
+        ["tests/conformance", "-k", device],
+        ["tests/conformance", "-k", f"not ({device})"],
+    ]
     plugin = [] if run.dry else ["-p", "device_backends"]
-    command = [run.python, "-m", "pytest", "-q", "--maxfail=50", *plugin, *tests]
+    pytest = [run.python, "-m", "pytest", "-q", "--maxfail=50", *plugin]
     path = [str(ROOT / "tests"), *run.environment.get("PYTHONPATH", "").split(os.pathsep)]
-    # Numba warns of small grids, and the suite takes warnings for errors.
-    quiet = {"NUMBA_CUDA_LOW_OCCUPANCY_WARNINGS": "0"}
-    run.call(*command, limit=limit, PYTHONPATH=os.pathsep.join(filter(None, path)), **quiet)
+    # The suite takes warnings for errors: Numba's of small grids, and those of plugins that a host happens to
+    # have.
+    quiet = {"NUMBA_CUDA_LOW_OCCUPANCY_WARNINGS": "0", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    environment = {"PYTHONPATH": os.pathsep.join(filter(None, path)), **quiet}
+    commands = {" ".join(part): [*pytest, *part] for part in (parts[:1] if run.dry else parts)}
+    _each(run, "conformance", commands, 240, **environment)
 
 
 def sanitizer(run: Run) -> None:
-    """compute-sanitizer over the self-test, which runs every family of kernels: each of its tools, whatever
-    the other says."""
+    """compute-sanitizer over the self-test, which runs every family of kernels."""
     tool = shutil.which("compute-sanitizer")
     if run.dry or tool is None:
         raise Skipped("a dry run" if run.dry else "compute-sanitizer is not on PATH")
     check = "from warpmem import _cuda; assert _cuda.self_test(0)['passed']"
+    options = ("--error-exitcode", "3", run.python, "-c", check)
+    commands = {kind: [tool, "--tool", kind, *options] for kind in ("memcheck", "racecheck")}
+    _each(run, "sanitizer", commands, 60)
+
+
+def _each(
+    run: Run, step: str, commands: Mapping[str, Sequence[str]], limit: float, **environment: str
+) -> None:
+    """Every command, whatever the others say. Failed with what failed; Skipped when there is no time for the
+    first."""
     failures = []
-    for kind in ("memcheck", "racecheck"):
-        limit = _enough(run, "sanitizer", 60)
+    for i, (name, command) in enumerate(commands.items()):
+        if run.left < LEAST:
+            if i == 0:
+                raise Skipped(f"{run.left:.0f} s are left; run.sh --steps {step}")
+            failures.append(f"{name}: not begun, {run.left:.0f} s were left")
+            continue
         try:
-            run.call(tool, "--tool", kind, "--error-exitcode", "3", run.python, "-c", check, limit=limit)
+            run.call(*command, limit=limit, **environment)
         except Failed as error:
-            failures.append(f"{kind}: {error}")
+            failures.append(f"{name}: {error}")
     if failures:
         raise Failed("\n".join(failures))
-
-
-def _enough(run: Run, name: str, most: float) -> float:
-    """Seconds for a check. Skipped when they would not do."""
-    if run.left < LEAST:
-        raise Skipped(f"{run.left:.0f} s are left; run.sh --steps {name}")
-    return min(most, run.left)
 
 
 def finish(run: Run, describe: Mapping[str, Any]) -> Path:

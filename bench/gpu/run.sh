@@ -2,8 +2,8 @@
 # Everything a GPU host has to say, in at most 8 minutes: builds this repository for its device, runs the benchmarks against floors and peers, the conformance suite
 # on the device, and compute-sanitizer on a small suite. Writes one JSON, a table, a plot and a log for each step. Needs this repository, a Python >= 3.11 with pip (one
 # that sees torch and CuPy: python3, or WARPMEM_PYTHON), a C++ compiler, nvcc, and what of requirements.txt beside this file that Python does not see yet, from an
-# index or from a folder. A host with torch, CuPy, Numba and tools to build commonly lacks msgspec, rocksdict and wordllama (with toml, which that one needs): without
-# a network these travel as wheels.
+# index or from a folder. A host with torch, CuPy, Numba and tools to build commonly lacks msgspec, rocksdict and wordllama, and of what that one needs toml, pydantic,
+# pydantic-core, annotated-types and typing-inspection: without a network these travel as wheels.
 #
 #   bench/gpu/run.sh [--out FOLDER] [--venv FOLDER] [--minutes 8] [--steps build,measure,conformance,sanitizer] [--family NAME] [--dry-run]
 #

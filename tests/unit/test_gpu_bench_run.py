@@ -178,6 +178,29 @@ def test_a_tool_of_the_sanitizer_does_not_silence_the_other(tmp_path: Path, monk
     assert not run.step("sanitizer", lambda: steps.sanitizer(run))
     assert "memcheck: exit status 1" in run.steps[0].reason
     assert "checked by racecheck" in (tmp_path / "sanitizer.log").read_text()
+    late: Any = steps.Run(tmp_path, 5, dry=False)
+    assert not late.step("sanitizer", lambda: steps.sanitizer(late))
+    assert late.steps[0].status == "skipped" and "--steps sanitizer" in late.steps[0].reason
+
+
+def test_the_devices_tests_come_first(tmp_path: Path):
+    import run as steps
+
+    asked = tmp_path / "asked"
+    python = tmp_path / "python"
+    settings = "$NUMBA_CUDA_LOW_OCCUPANCY_WARNINGS $PYTEST_DISABLE_PLUGIN_AUTOLOAD"
+    python.write_text(f'#!/bin/sh\necho "{settings} $*" >>{asked}; exit 1\n')
+    python.chmod(0o755)
+    run: Any = steps.Run(tmp_path, 60, dry=False)
+    run.python = str(python)
+    assert not run.step("conformance", lambda: steps.conformance(run))
+    begin = "0 1 -m pytest -q --maxfail=50 -p device_backends"
+    assert asked.read_text().splitlines() == [
+        f"{begin} tests/gpu",
+        f"{begin} tests/conformance -k cuda or cupy",
+        f"{begin} tests/conformance -k not (cuda or cupy)",
+    ]
+    assert run.steps[0].reason.count("exit status 1") == 3
 
 
 @pytest.mark.parametrize("beside", [True, False])
