@@ -197,7 +197,7 @@ def main() -> int:
         ready = run.step("build", lambda: build(run))
     if ready and "measure" in wanted:
         if not run.dry:
-            run.step("peers", lambda: peers(run))
+            run.step("peers", lambda: peers(run), log="build")
         behind = BEHIND if {"conformance", "sanitizer"} & set(wanted) else 10.0
         measure(run, given.family, 0.0 if run.dry else min(behind, max(10.0, run.left - MEASURING)))
     if ready and "conformance" in wanted:

@@ -12,7 +12,7 @@
 #                        are set up in the environment's folder (packs.py); ~/peer-site without it
 #   WARPMEM_CUDA_TOOLKIT wheels: nvcc from wheels, where the host has none
 #
-# The environment lies in build/gpu-venv, or --venv, and not among the results. Measuring comes first: five minutes are its own, one process for each family
+# The environment lies in build/gpu-venv, or --venv, and not among the results, which are seven files. Measuring comes first: five minutes are its own, one process for each family
 # (families.py). What the time does not hold is named in the table, and measured by more calls, whose results join the same file:
 #
 #   bench/gpu/run.sh --minutes 9 --steps measure --family training --family crossover

@@ -72,14 +72,10 @@ class _Owners:
         """Whole owners, block by block, until the memory or the seconds are used up; a third of the seconds
         is for bringing them onto the device."""
         bench, sizes = self.bench, self.bench.sizes
-        room = (
-            0.8
-            / self.dim
-            * min(
-                host_bytes() / (ROW_BYTES + HOST_PEERS),
-                bench.device.free_bytes() / (ROW_BYTES + DEVICE_PEERS),
-            )
+        elements = min(
+            host_bytes() / (ROW_BYTES + HOST_PEERS), bench.device.free_bytes() / (ROW_BYTES + DEVICE_PEERS)
         )
+        room = 0.8 * elements / self.dim
         ends = np.cumsum(self.wanted)
         most = int(np.searchsorted(ends, room, side="right"))
         if most == 0:
