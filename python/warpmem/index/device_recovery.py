@@ -66,7 +66,8 @@ class Pauses:
 
 class DeviceRecovery:
     """Has one device tried again for all pools before which it stands, and tells the log of it. Thread-safe.
-    In a fork of the process it does nothing: the device is the parent's.
+    In a fork of the process it does nothing: the device is the parent's. The first pause is the shortest that
+    a pool asks for.
 
     clock: seconds, never going back. wait: as Condition.wait_for.
     """
@@ -183,7 +184,7 @@ class DeviceRecovery:
         a pool."""
         try:
             thread.start()
-        except RuntimeError:  # no more threads: the next that notices tries to have one
+        except (RuntimeError, MemoryError):  # no more threads: the next that notices tries to have one
             with self._changed:
                 self._thread = None
 

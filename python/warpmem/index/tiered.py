@@ -247,7 +247,7 @@ class TieredPool:
             self._cache.evict(_ids(list_ids))
 
     def settle(self) -> None:
-        """Wait until nothing waits to be loaded."""
+        """Wait until nothing waits to be loaded. Raises DeadlineExceeded when the caller has given up."""
         if self._loader is not None:
             self._loader.settle()
         elif self._cache is not None:
