@@ -169,10 +169,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                     (needs a CUDA device), "numba"
     isa             instruction set of the cpu backend: "auto", "avx512", "avx2", "serial"
     device          number of the CUDA device
-    vram_bytes      of its memory the index may take; 0 is half of what is free at opening
-    pinned_bytes    of host memory that the index may take besides once it does not fit there: codes of what
-                    has no whole place then lie on the device, and its rows in that memory. None is an eighth
-                    of what the host has available at opening; 0 leaves it to the CPU
+    vram_bytes      of its memory that each index may take, that of the texts and those of `embedders`; 0 is
+                    half of what is free when it is opened
+    pinned_bytes    of host memory that each index may take besides once it does not fit there: codes of what
+                    has no whole place then lie on the device, and its rows in that memory. None is half of
+                    what other indexes of the process leave of an eighth of what the host has available; 0
+                    leaves it to the CPU
     rebuild_ms      milliseconds after which a device that failed is tried again; twice as long after each
                     failure, up to five minutes. 0 leaves that to rebuild_device()
     embedder        "wordllama", "hashing", with an extra "onnx", "torch", behind a server "openai", "tei",

@@ -3,6 +3,8 @@ public settings; and what these are where nobody says."""
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import warpmem
 from emulated_cuda import emulated
 from tiered_pools import healthy_device
 from warpmem import Config, VectorIndex
+from warpmem.embed.hashing import HashingEmbedder
 from warpmem.errors import InputError
 from warpmem.index import cuda_backend, device_options
 from warpmem.index.cuda_backend import CudaBackend
@@ -134,17 +137,58 @@ def test_a_tiny_limit_costs_no_list(pinned: int) -> None:
     assert little["codes_lists"] == pinned // page
 
 
-def test_the_usual_is_an_eighth_of_what_the_host_has_available(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def eighth(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Of what the host has available, of which nobody was promised anything yet."""
     monkeypatch.setattr(device_options.host_memory, "available", lambda: 80 << 20)
+    monkeypatch.setattr(device_options, "_promised", weakref.WeakSet())
+    return 10 << 20
 
-    def limit(index: VectorIndex) -> int:
-        return int(index.stats()["tiers"]["pinned_limit"])
 
-    assert limit(VectorIndex(DIM, backend="cuda", vram_bytes=VRAM)) == 10 << 20
-    assert limit(VectorIndex(DIM, backend="cuda", vram_bytes=VRAM, pinned_bytes=PINNED)) == PINNED
-    assert limit(VectorIndex(DIM, backend="cuda", vram_bytes=VRAM, pinned_bytes=0)) == 0
-    with warpmem.open(embedder="hashing", backend="cuda", vram_bytes=VRAM) as store:
-        assert store.stats().device["pinned_limit"] == 10 << 20
+def limit(index: VectorIndex) -> int:
+    return int(index.stats()["tiers"]["pinned_limit"])
+
+
+def test_the_usual_is_half_of_what_is_left_of_an_eighth_of_what_the_host_has_available(eighth: int) -> None:
+    def make(**given: int) -> VectorIndex:
+        return VectorIndex(DIM, backend="cuda", vram_bytes=VRAM, **given)
+
+    made = [make() for _ in range(4)]
+    assert [limit(index) for index in made] == [eighth >> n for n in range(1, 5)]
+    assert [limit(make(pinned_bytes=given)) for given in (PINNED, 0)] == [PINNED, 0]
+    made += [make() for _ in range(6)]
+    assert sum(limit(index) for index in made) <= eighth
+    del made
+    gc.collect()
+    assert limit(make()) == eighth // 2
+
+
+def test_a_store_has_a_limit_for_each_index_and_tells_of_all(eighth: int) -> None:
+    others = {"code": HashingEmbedder(512), "log": HashingEmbedder(256)}
+    options: dict[str, Any] = {"embedder": "hashing", "embedders": others, "backend": "cuda"}
+    for given, limits in (({}, eighth // 2 + eighth // 4), ({"pinned_bytes": 4 << 20}, 8 << 20)):
+        with warpmem.open(vram_bytes=VRAM, **options, **given) as store:
+            store.add("a note", user_id="u")
+            alone = store.stats().device
+            assert alone["limit"] == VRAM
+            store.add(code="a = 1", user_id="u")
+            store.warm(user_id="u", wait=True)
+            held = store.stats().device
+            assert (held["limit"], held["pinned_limit"]) == (2 * VRAM, limits)
+            assert held["lists"] == 2 and held["failure"] is None and held["device"] == 0
+            assert f"warpmem_device_pinned_limit {limits}" in store.metrics().splitlines()
+        del store
+        gc.collect()
+
+
+def test_host_memory_goes_back_with_the_owners() -> None:
+    rows = np.random.default_rng(1).standard_normal((OWNERS * ROWS, DIM)).astype(np.float32)
+    index = VectorIndex(DIM, metric="ip", backend="cuda", vram_bytes=VRAM, pinned_bytes=PINNED)
+    index.add(rows, owners=np.arange(len(rows)) // ROWS)
+    index.warm(np.arange(OWNERS), wait=True)
+    assert index.stats()["tiers"]["pinned"] > 0
+    index.evict(np.arange(OWNERS))
+    assert index.stats()["tiers"]["pinned"] == 0
 
 
 @pytest.mark.parametrize("wrong", [-1, True, "much", 1.5])

@@ -12,7 +12,7 @@ from ..errors import BackendUnavailable
 from ..ops.devices import scheduler_of
 from .cpu import CpuBackend
 from .device_loader import DeviceLoader
-from .device_options import DeviceOptions
+from .device_options import DeviceOptions, PinnedPromise
 from .device_recovery import recovery_of
 from .tiered import TieredPool
 
@@ -185,9 +185,10 @@ class CudaBackend:
         loader = DeviceLoader(scheduler_of(self.place))
         self._recovery = recovery_of(self.place)  # kept: pools come and go, its counts stay
         pause = self._given.rebuild_ms / 1000
-        return TieredPool(pool, partial(self._open_cache, share, loader), loader, self._recovery, pause)
+        open_cache = partial(self._open_cache, share, self._given.pinned(share), loader)
+        return TieredPool(pool, open_cache, loader, self._recovery, pause)
 
-    def _open_cache(self, share: int, loader: DeviceLoader, port: Any) -> Any:
+    def _open_cache(self, share: int, pinned: PinnedPromise, loader: DeviceLoader, port: Any) -> Any:
         module = self._usable()
         limit = self._given.vram_bytes
         if limit is None:
@@ -196,7 +197,7 @@ class CudaBackend:
             port,
             device=self._device,
             limit=limit // share,
-            pinned_bytes=self._given.pinned() // share,
+            pinned_bytes=pinned.bytes,
             manual=True,
             between=loader.between,
             **self._options,

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BackendUnavailable
+from ..ops.device_counts import added_up
 from ..protocols import RowPool
 from .tiered import TieredPool
 
@@ -47,16 +48,7 @@ def close(pool: RowPool) -> None:
 
 def tiers(pool: RowPool) -> dict[str, Any]:
     """As TieredPool.tiers, numbers of the pools added up; empty for a pool of the host."""
-    found = [part.tiers() for part, _ in _parts(pool, np.zeros(0, np.int64))]
-    if not found:
-        return {}
-    out = {**found[0]}
-    out["failure"] = next((part["failure"] for part in found if part["failure"] is not None), None)
-    for part in found[1:]:
-        for name, value in part.items():
-            if name not in ("device", "failure", "failures", "rebuilds"):
-                out[name] = out.get(name, 0) + value
-    return out
+    return added_up(part.tiers() for part, _ in _parts(pool, np.zeros(0, np.int64)))
 
 
 def failure(pool: RowPool) -> str | None:

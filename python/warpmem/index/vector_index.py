@@ -68,11 +68,12 @@ class VectorIndex:
         searches must find after `optimise()`. columns: name -> "int64", "float64", "bool", "str" or "time",
         at most 1,024, for filters and ranking. threads: of one search, 1 to 1,024; None is what the process
         may use, at most 16. device, vram_bytes: with "cuda", which device, and how many bytes of its memory
-        the index may take; None is half of what is free now. Owners' rows are loaded as they are asked for;
-        the CPU answers meanwhile. pinned_bytes: of host memory that it may take besides, once they do not all
-        fit there: then codes of the others lie on the device, and their rows in that; None is an eighth of
-        what the host has available now, 0 is none. rebuild_ms: milliseconds after which a device that failed
-        is tried again, at first; 0 leaves that to `rebuild_device()`.
+        the index may take; None is half of what is free now, for each index. Owners' rows are loaded as they
+        are asked for; the CPU answers meanwhile. pinned_bytes: of host memory that it may take besides, once
+        they do not all fit there: then codes of the others lie on the device, and their rows in that; None is
+        half of what other indexes of the process leave of an eighth of what the host has available now, 0 is
+        none. rebuild_ms: milliseconds after which a device that failed is tried again, at first; 0 leaves
+        that to `rebuild_device()`.
 
         Raises InputError, BackendUnavailable.
         """

@@ -7,6 +7,7 @@ from datetime import date, datetime
 from typing import TYPE_CHECKING
 
 from ..config import Config
+from ..ops.device_counts import added_up
 from ..ops.metrics import exposition
 from ..protocols import Log, SearchBackend
 from ..types import Cost, Scope, Stats
@@ -47,7 +48,8 @@ class Observed:
         """Counters of the store, its index, its models and its caches."""
         self._check_open()
         with self._current.use() as serving:
-            rows, device, vectors = serving.index.stats(), serving.index.tiers(), serving.vectors
+            rows, vectors = serving.index.stats(), serving.vectors
+            device = added_up([serving.index.tiers(), *self._spaces.tiers()])
         running = self._reembedding.running
         return self._browser.stats(
             self._config, vectors.identity, rows, device, self._backend.name, self._backend_reason, running,

@@ -198,6 +198,10 @@ class Spaces:
         """The indexes that were made so far."""
         return [space._index for space in self if space._index is not None]
 
+    def tiers(self) -> list[dict[str, Any]]:
+        """Index.tiers of each that has an index by now."""
+        return [space._index.tiers() for space in self if space._index is not None]
+
     def stats(self) -> dict[str, dict[str, Any]]:
         """See Stats.spaces."""
         return {

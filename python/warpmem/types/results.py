@@ -205,12 +205,12 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     requests `waiting` now, the calls `refused` as Overloaded and the requests `dropped` that left unserved;
     `batches`, `busy_seconds`, `turn_seconds` (for which the index had the device), `rate` (tokens a second of
     one batch); "cache", of the vectors kept of texts: `vectors`, `bytes`, `capacity`, `hits`, `misses`,
-    `hit_rate` (a share, 0 before the first). item_cache:
-    `items`, `capacity`, `hits`, `misses`, `hit_rate`. device: what of the index lies on a device and what
-    that did, `failure` (why it answers nothing, or None), the budgets `limit` and `pinned_limit`; empty on
-    the host. spaces: by modality, those beside that of the texts: `model_id`, `dimension`,
-    and the `rows` that are loaded. pending: by kind what is still to be done, counted one by one: "embed":
-    items that wait for their vectors.
+    `hit_rate` (a share, 0 before the first). item_cache: `items`, `capacity`, `hits`, `misses`, `hit_rate`.
+    device: what of all indexes, those of the spaces too, lies on a device and what that did, added up;
+    `failure` (why it answers nothing, or None), the budgets `limit` and `pinned_limit`; empty on the host.
+    spaces: by modality, those beside that of the texts: `model_id`, `dimension`, and the `rows` that are
+    loaded. pending: by kind what is still to be done, counted one by one: "embed": items that wait for their
+    vectors.
     """
 
     path: str
