@@ -242,30 +242,32 @@ TEST(refined_scans_of_the_host_are_those_of_plain_loops) {
 }
 
 TEST(refined_scans) {
-  const std::vector<int64_t> rows = {0, 1, 31, 32, 33, 2047, 2048, 2049};
-  const std::vector<int64_t> ks = {1, 10, 100};
-  const std::vector<int64_t> refines = {1, 4};
+  const std::vector<int64_t> rows = {0, 1, -2, -1, 31, 32, 33, 63, 64, 65, 2047, 2048, 2049};  // -2, -1: k - 1, k
+  // k, refine: their product is at most kSelectMaxK
+  const std::vector<std::pair<int64_t, int64_t>> keeps = {{1, 1},  {1, 4},   {10, 4},  {31, 1},   {32, 4},
+                                                          {33, 4}, {256, 1}, {257, 4}, {1024, 4}, {4096, 1}};
   const std::vector<int64_t> pq_dims = {8, 24, 96};
   const std::vector<int64_t> dims = {1, 40, 64};
   const std::vector<Data> kinds = {kNormal, kLevels, kEqual, kZero, kDenormal, kNegative};
   unsigned seed = 800;
-  // rows, k, refine, subspaces, storage, kind, l2, bits, queries, parts, dimensions
-  const auto cases = simt::pairwise({8, 3, 2, 3, 3, 6, 2, 2, 2, 2, 3});
+  // rows, k and refine, subspaces, storage, kind, l2, bits, queries, parts, dimensions
+  const auto cases = simt::pairwise({13, 10, 3, 3, 6, 2, 2, 2, 2, 3});
   for (const std::vector<int>& f : cases) {
     const auto pick = [&](const std::vector<int64_t>& of, int factor) { return of[static_cast<size_t>(f[factor])]; };
-    const Data kind = kinds[static_cast<size_t>(f[5])];
-    const int64_t n = pick(rows, 0), k = pick(ks, 1), refine = pick(refines, 2), queries = f[8] == 0 ? 1 : 3;
-    const CodedRows coded(f[7] == 0 ? 8 : 4, pick(pq_dims, 3), n, queries, kind, ++seed);
-    Stored stored(kStorages[f[4]], kind, n, pick(dims, 10), queries, seed += 2);
-    stored.rescoring.l2 = f[6] == 1;
+    const Data kind = kinds[static_cast<size_t>(f[4])];
+    const auto [k, refine] = keeps[static_cast<size_t>(f[1])];
+    const int64_t n = pick(rows, 0) < 0 ? k + pick(rows, 0) + 1 : pick(rows, 0), queries = f[7] == 0 ? 1 : 3;
+    const CodedRows coded(f[6] == 0 ? 8 : 4, pick(pq_dims, 2), n, queries, kind, ++seed);
+    Stored stored(kStorages[f[3]], kind, n, pick(dims, 9), queries, seed += 2);
+    stored.rescoring.l2 = f[5] == 1;
     const PqRefinePlan plan =
-        plan_pq_scan_refined(queries, n, coded.pq_dim, coded.bits, k, refine, kLimitsSm90, f[9] == 0 ? 0 : 2, f[9] == 0 ? 0 : 5);
+        plan_pq_scan_refined(queries, n, coded.pq_dim, coded.bits, k, refine, kLimitsSm90, f[8] == 0 ? 0 : 2, f[8] == 0 ? 0 : 5);
     CHECK(plan.fits);
     const int64_t before = Machine::get().launches["pq_rescore"];
     const Found got = scan_refined(plan, coded.blocks, coded.luts, stored.rescoring);
     CHECK_EQ(Machine::get().launches["pq_rescore"] - before, 2);
     const bool same = got == coded.on_host(k, refine, stored.rescoring);
-    if (!same) std::printf("seed %u, kind %d: %s\n", seed, f[5], describe(plan).c_str());
+    if (!same) std::printf("seed %u, kind %d: %s\n", seed, f[4], describe(plan).c_str());
     CHECK(same);
   }
   std::printf("     %zu cases\n", cases.size());
@@ -274,9 +276,15 @@ TEST(refined_scans) {
 TEST(encoding_layouts_and_decoding) {
   const std::vector<int64_t> dims = {1, 2, 5, 8};
   const std::vector<int64_t> dsubs = {1, 3, 16, 20};
-  const std::vector<int64_t> rows = {0, 1, 31, 32, 33, 70};
+  const std::vector<int64_t> rows = {0, 1, 31, 32, 33, 63, 64, 65, 70, 2047, 2048, 2049};  // there is no k
+  // Many rows have the fewest subspaces, entries and ties: one of these that is more, not two.
+  const auto avoid = [&](const simt::Values& v) {
+    return v[2] >= 0 && rows[static_cast<size_t>(v[2])] > 70 &&
+           (v[0] > 0 ? 1 : 0) + (v[1] > 1 ? 1 : 0) + (v[3] > 0 ? 1 : 0) + (v[4] > 1 ? 1 : 0) > 1;
+  };
+  const auto cases = simt::pairwise({4, 4, 12, 2, kKindsHere}, avoid);
   unsigned seed = 500;
-  for (const std::vector<int>& f : simt::pairwise({4, 4, 6, 2, kKindsHere})) {
+  for (const std::vector<int>& f : cases) {
     PqShape shape;
     shape.pq_dim = dims[static_cast<size_t>(f[0])];
     shape.dsub = dsubs[static_cast<size_t>(f[1])];
@@ -317,31 +325,35 @@ TEST(encoding_layouts_and_decoding) {
     pq_decode(shape, codebooks.data(), codes.data(), n, 1, expected_rows.data());
     CHECK(same_bits(decoded, expected_rows));
   }
+  std::printf("     %zu cases\n", cases.size());
 }
 
 TEST(tables_are_canonical) {
+  const std::vector<int64_t> dsubs = {1, 2, 3, 4, 7, 8, 9, 16, 17, 31, 32, 33, 70};
+  const std::vector<int64_t> queries = {0, 1, 2, 63, 64, 65};
+  // elements of a subspace, queries, subspaces, bits, l2, kind; queries are the rows here, and there is no k
+  const auto cases = simt::pairwise({13, 6, 2, 2, 2, kKindsHere});
   unsigned seed = 600;
-  for (const int64_t dsub : {1, 2, 3, 4, 7, 8, 9, 16, 17, 31, 32, 33, 70}) {
-    for (const bool l2 : {false, true}) {
-      for (const int data : {int{kNormal}, int{kZero}, int{kDenormal}}) {
-        PqShape shape;
-        shape.pq_dim = 3;
-        shape.bits = 4;
-        shape.dsub = dsub;
-        const std::vector<float> codebooks = numbers(data, 3 * 16 * dsub, ++seed);
-        const std::vector<float> queries = numbers(data, 2 * 3 * dsub, ++seed);
-        const auto luts = simt::run_twice([&](unsigned char fill) {
-          std::vector<float> out = filled<float>(2 * 3 * 16, fill);
-          cuda::pq_lut({codebooks.data(), 3, 4, dsub}, queries.data(), 2, l2, out.data(), nullptr);
-          return out;
-        });
-        std::vector<float> expected(luts.size());
-        pq_lut(ops(), shape, codebooks.data(), queries.data(), 2, l2, 1, expected.data());
-        CHECK(same_bits(luts, expected));
-      }
-    }
+  for (const std::vector<int>& f : cases) {
+    PqShape shape;
+    shape.dsub = dsubs[static_cast<size_t>(f[0])];
+    shape.pq_dim = f[2] == 0 ? 1 : 3;
+    shape.bits = f[3] == 0 ? 4 : 8;
+    const int64_t n = queries[static_cast<size_t>(f[1])];
+    const bool l2 = f[4] == 1;
+    const std::vector<float> codebooks = numbers(kKinds[f[5]], shape.pq_dim * shape.entries() * shape.dsub, ++seed);
+    const std::vector<float> rows = numbers(kKinds[f[5]], n * shape.dim(), ++seed);
+    const auto luts = simt::run_twice([&](unsigned char fill) {
+      std::vector<float> out = filled<float>(n * shape.pq_dim * shape.entries(), fill);
+      cuda::pq_lut({codebooks.data(), shape.pq_dim, shape.bits, shape.dsub}, rows.data(), n, l2, out.data(), nullptr);
+      return out;
+    });
+    std::vector<float> expected(luts.size());
+    pq_lut(ops(), shape, codebooks.data(), rows.data(), n, l2, 1, expected.data());
+    CHECK(same_bits(luts, expected));
   }
   CHECK(Machine::get().launches["pq_lut_warp"] > 0 && Machine::get().launches["pq_lut"] > 0);
+  std::printf("     %zu cases\n", cases.size());
 }
 
 TEST(plans_fit_every_device) {
