@@ -6,6 +6,7 @@
 //   integer         32-bit integer operations
 //   shared          4-byte reads of shared memory by a lane
 //   launches        kernels one after the other        rounds   dependent reads of memory that nothing hides
+//   least           bytes that any implementation has to read or write: float16 rows once, scores, codes, candidates
 #include <cinttypes>
 #include <cstdio>
 #include <numeric>
@@ -29,7 +30,7 @@ constexpr double kBoundOperations = 8.0;
 
 struct Work {
   double memory = 0, l2 = 0, mma = 0, f32 = 0, f64 = 0, integer = 0, shared = 0;
-  double launches = 0, rounds = 0;
+  double launches = 0, rounds = 0, least = 0;
 };
 
 bool first = true;
@@ -37,9 +38,9 @@ bool first = true;
 void print(const std::string& workload, const std::string& plan, const Work& w) {
   std::printf(
       "%s{\"workload\": \"%s\", \"plan\": \"%s\", \"memory\": %.0f, \"l2\": %.0f, \"mma\": %.0f, \"f32\": %.0f, \"f64\": %.0f, "
-      "\"integer\": %.0f, \"shared\": %.0f, \"launches\": %.0f, \"rounds\": %.0f}",
+      "\"integer\": %.0f, \"shared\": %.0f, \"launches\": %.0f, \"rounds\": %.0f, \"least\": %.0f}",
       first ? "[" : ",\n ", workload.c_str(), plan.c_str(), w.memory, w.l2, w.mma, w.f32, w.f64, w.integer, w.shared, w.launches,
-      w.rounds);
+      w.rounds, w.least);
   first = false;
 }
 
@@ -108,8 +109,9 @@ void exact(const DeviceLimits& limits) {
       std::vector<uint32_t> of_segments(static_cast<size_t>(queries));
       std::iota(of_segments.begin(), of_segments.end(), 0u);
       std::string text;
-      const Work w = scan_work(scan_shape(dim, Storage::kF16, queries, 10), {DeviceList{0, 0, pages, 0, queries}}, of_segments,
-                               limits, &text);
+      Work w = scan_work(scan_shape(dim, Storage::kF16, queries, 10), {DeviceList{0, 0, pages, 0, queries}}, of_segments, limits,
+                         &text);
+      w.least = 1e6 * d(dim) * 2;
       print("exact, " + queries_text(queries) + ", 1M rows, d " + std::to_string(dim), text, w);
     }
   }
@@ -121,15 +123,18 @@ void owners(const DeviceLimits& limits, bool zipf) {
     std::vector<DeviceList> lists;
     std::vector<uint32_t> of_segments;
     int64_t first_page = 0;
+    int64_t all_rows = 0;
     for (int64_t q = 0; q < kQueries; ++q) {
       const int64_t rows = zipf ? std::max<int64_t>(100, 1000000 / (q + 1)) : 10000;
       const int64_t pages = (rows + kPageRows - 1) / kPageRows;
       lists.push_back(DeviceList{q, first_page, pages, q, 1});
       of_segments.push_back(static_cast<uint32_t>(q));
       first_page += pages;
+      all_rows += rows;
     }
     std::string text;
-    const Work w = scan_work(scan_shape(dim, Storage::kF16, kQueries, 10), lists, of_segments, limits, &text);
+    Work w = scan_work(scan_shape(dim, Storage::kF16, kQueries, 10), lists, of_segments, limits, &text);
+    w.least = d(all_rows) * d(dim) * 2;
     print(
         std::string("4,096 queries, each over its own ") + (zipf ? "100 to 1M rows" : "10k rows") + ", d " + std::to_string(dim),
         text, w);
@@ -182,7 +187,8 @@ void refined(const DeviceLimits& limits) {
     const PqRefinePlan plan = plan_pq_scan_refined(queries, kRows, kCodes, 8, kBest, kRefine, limits);
     const double products = d(queries * kRows * kCodes), rescored = d(queries * plan.scan.k);
     Work w;
-    w.memory = d(kRows * kCodes) + rescored * kDim * 4;  // codes once, the second cache has them for the other queries
+    w.least = d(kRows * kCodes);
+    w.memory = w.least + rescored * kDim * 4;  // codes once, the second cache has them for the other queries
     w.l2 = products;
     w.shared = products;
     w.f32 = products;
@@ -201,7 +207,8 @@ void selections(const DeviceLimits& limits) {
       const double scores = d(shape.first * shape.second);
       const double passes = plan.first.variant == SelectVariant::kRadix ? 3 : 1;
       Work w;
-      w.memory = 4 * scores * passes;
+      w.least = 4 * scores;
+      w.memory = w.least * passes;
       w.integer = 10 * scores * passes;
       w.launches = plan.second.blocks > 0 ? 2 : 1;
       w.rounds = 8;
@@ -242,10 +249,12 @@ void changes(const DeviceLimits& limits) {
   append.memory = kRows * kDim * (4 + 2 + 1 + 4);  // the vector, the row, both planes, and the vector again for the scale
   append.f64 = kRows * (2 * kDim + 64);
   append.integer = kRows * kDim * 12;
+  append.least = kRows * kDim * (4 + 2);
   append.launches = 1;
   print("append of 100k x 768, f16 with screen", std::to_string(append_blocks(100000, limits)) + " blocks", append);
   Work remove;
   remove.memory = kRows * (8 + 64);
+  remove.least = kRows * 8;
   remove.launches = 1;
   print("delete of 100k rows", std::to_string(remove_blocks(100000, limits)) + " blocks", remove);
   for (const auto& shape : {std::pair<int64_t, int64_t>{1, 200}, {64, 200}, {1, 1000}}) {
@@ -254,7 +263,8 @@ void changes(const DeviceLimits& limits) {
     const double n = d(shape.second);
     Work w;
     const double products = plan.variant == MmrVariant::kMatrix ? n * (n + 1) / 2 : n * d(k);
-    w.memory = d(shape.first) * n * 768 * 4;
+    w.least = d(shape.first) * n * 768 * 4;
+    w.memory = w.least;
     w.l2 = d(shape.first) * products * 768 * 4 * 1.25;
     if (plan.variant == MmrVariant::kDirect)
       w.l2 *= std::max(1.0, d(limits.multiprocessors) / d(shape.first));  // one multiprocessor each

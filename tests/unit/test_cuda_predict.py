@@ -12,12 +12,12 @@ import pytest
 import cuda_predict
 
 DEVICE = cuda_predict.Device(
-    "test", memory=1e9, l2=2e9, shared=4e9, mma=1e12, f32=1e10, f64=1e9, integer=1e10
+    "test", copy=1e9, memory=1e9, l2=2e9, shared=4e9, mma=1e12, f32=1e10, f64=1e9, integer=1e10
 )
 
 
 def work(**units: float) -> dict[str, Any]:
-    names = ("memory", "l2", "mma", "f32", "f64", "integer", "shared", "launches", "rounds")
+    names = ("memory", "l2", "mma", "f32", "f64", "integer", "shared", "launches", "rounds", "least")
     return {"workload": "some", "plan": "so", **dict.fromkeys(names, 0.0), **units}
 
 
@@ -34,7 +34,13 @@ def work(**units: float) -> dict[str, Any]:
 def test_the_busiest_unit_and_the_launches_make_the_time(units: Any, milliseconds: float, bound: str):
     found = cuda_predict.predict(work(**units), DEVICE)
     assert found.milliseconds == pytest.approx(milliseconds)
-    assert found.bound == bound
+    assert found.bound == bound and found.floor == 0.0
+
+
+def test_a_floor_is_what_has_to_be_moved_where_no_other_is_known():
+    assert cuda_predict.predict(work(least=3e6, memory=9e6), DEVICE).floor == pytest.approx(3.0)
+    (name, floor), *_ = cuda_predict.FLOORS.items()
+    assert cuda_predict.predict({**work(least=3e6), "workload": name}, DEVICE).floor == floor
 
 
 @pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler is here")
@@ -47,6 +53,8 @@ def test_the_plans_are_counted_and_the_table_is_saved(
     found = {entry["workload"]: entry for entry in json.loads(numbers.read_text())}
     assert set(cuda_predict.FLOORS) <= set(found)
     assert all(entry["milliseconds"] > 0 and entry["plan"] for entry in found.values())
+    assert all(entry["floor"] > 0 for entry in found.values())
+    assert found["exact, 1 query, 1M rows, d 384"]["floor"] == pytest.approx(0.1786, abs=1e-4)
     one, many = (found[f"exact, {n}, 1M rows, d 768"] for n in ("1 query", "1024 queries"))
     # The coarse plane of a million rows, and little else; a batch reads both planes for each 128 queries.
     assert 1e6 * 400 <= one["bytes"] <= 1e6 * 400 * 1.25
