@@ -58,8 +58,8 @@ FLOORS = {
     "PQ encode, 1M x 768, 96 codes of 4 bits": 0.5,
 }
 """Milliseconds on an H200 where it is not memory that binds, or not what our plan reads. Batches of 1,024:
-all products at the tensor rate. Of IVF-PQ 48 of 4,096 cells, 24.7 G codes of 96 bytes a second; codes here are
-half as long. Everything else: the least bytes at the rate of a copy."""
+all products at the tensor rate. Of IVF-PQ 48 of 4,096 cells, 24.7 G codes of 96 bytes a second; codes here
+are half as long. Everything else: the least bytes at the rate of a copy."""
 
 
 @dataclass(frozen=True)
@@ -136,8 +136,8 @@ def main() -> int:
         arguments.output.write_text(
             f"# Predicted times on one {device.name}\n\n"
             "Written by `python tools/cuda_predict.py --output FILE`, which states the model. Floors of\n"
-            "scans are all bytes of float16 rows; ours read 4 bits an element first and may lie below. Small work\n"
-            "is far above its floor: a launch takes 3 us.\n"
+            "scans are all bytes of float16 rows; ours read 4 bits an element first and may lie below.\n"
+            "Small work is far above its floor: a launch takes 3 us.\n"
             "Those of IVF-PQ are of codes of 96 bytes, whose tables bind before memory does.\n\n"
             f"{table(predictions)}\n\n## Plans\n\n{chosen}\n"
         )
