@@ -69,7 +69,8 @@ class EagerCudaBackend(CudaBackend):
 
     def _tiered(self, pool: RowPool, share: int = 1) -> RowPool:
         loader = DeviceLoader(scheduler_of("emulated" if self._module is emulated().module else self.place))
-        return EagerPool(pool, partial(self._open_cache, share, loader), loader)
+        open_cache = partial(self._open_cache, share, self._given.pinned(share), loader)
+        return EagerPool(pool, open_cache, loader)
 
 
 def hardware_has(*names: str) -> bool:
