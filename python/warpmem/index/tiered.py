@@ -295,11 +295,10 @@ class TieredPool:
 
     def tiers(self) -> dict[str, Any]:
         """What the device holds and did. device, failure; failures, and rebuilds after them, of the device
-        for all its pools; lists, pages,
-        bytes of them; codes_lists, of these with rows in host memory, and pinned bytes there; allocated,
-        limit, pinned_limit (0 where rows have no codes); hits and misses of lists, loads, refreshes, refused,
-        evictions, uploaded_pages, uploaded_bytes, memory_failures, waiting; searches, launches, replays of
-        them, shared, fallbacks, device_ms."""
+        for all its pools; lists, pages, bytes of them; codes_lists, of these with rows in host memory, and
+        pinned bytes there; allocated, limit, pinned_limit (0 where rows have no codes); hits and misses of
+        lists, loads, refreshes, refused, evictions, uploaded_pages, uploaded_bytes, memory_failures, waiting;
+        searches, launches, replays of them, shared, fallbacks, device_ms."""
         counts = {"failures": self._recovery.failures, "rebuilds": self._recovery.rebuilds}
         held = {} if self._cache is None else self._cache.stats()
         return {"device": self.device, "failure": self.failure, **counts, **held}
