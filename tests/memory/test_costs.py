@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -12,37 +11,12 @@ from typing import Any
 import pytest
 
 import warpmem
-from durability.canaries import Canaries
-from warpmem import Budget, Memory, NewItem, Price, Scope
+from cost_stores import ALL, MODEL, kept, ledger, open_store, settled, user
+from warpmem import Budget, NewItem, Price, Scope
 from warpmem.cli import main
-from warpmem.embed.hashing import HashingEmbedder
-from warpmem.errors import InputError, InvalidTime, StoreClosed, StoreCorrupt, StoreReadOnly
-from warpmem.memory.costs import CostLedger
+from warpmem.errors import InputError, InvalidTime, StoreClosed
 from warpmem.ops.clock import FixedClock
-from warpmem.ops.costs import PREFIX, cost_key
-from warpmem.storage import codec
-from warpmem.storage.rocks import RocksEngine
-
-START = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
-MODEL = HashingEmbedder().model_id
-ALL = ("day", "scope", "lane", "job", "model")
-
-
-def open_store(path: Path | None, clock: FixedClock, **options: Any) -> Memory:
-    return warpmem.open(path, embedder="hashing", clock=clock, durability="os", min_free_bytes=0, **options)
-
-
-def user(name: str) -> Scope:
-    return Scope(user_id=name)
-
-
-def kept(path: Path) -> list[bytes]:
-    """Keys of the costs in a closed store."""
-    engine = RocksEngine(str(path), read_only=True)
-    try:
-        return [key for key, _ in engine.scan("meta", *codec.prefix_range(PREFIX))]
-    finally:
-        engine.close()
+from warpmem.ops.costs import cost_key
 
 
 def test_each_owner_and_purpose_is_told_apart(clock: FixedClock) -> None:
@@ -155,39 +129,6 @@ def test_days_are_kept_for_so_long(tmp_path: Path, clock: FixedClock) -> None:
     assert len(kept(path)) == 3, "a store that keeps none adds none"
 
 
-class Counting:
-    """A log whose changes are counted."""
-
-    def __init__(self, log: Any) -> None:
-        self._log = log
-        self.changes = 0
-        self.refuses = False
-
-    def transact(self, *arguments: Any) -> Any:
-        self.changes += 1
-        if self.refuses:
-            raise StoreReadOnly("no")
-        return self._log.transact(*arguments)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._log, name)
-
-
-def ledger(memory: Memory, times: list[float]) -> tuple[CostLedger, Counting]:
-    counting = Counting(memory._log)
-    return CostLedger(counting, memory._config, lambda: times[0]), counting  # type: ignore[arg-type]
-
-
-def settled(costs: CostLedger, log: Counting, changes: int) -> None:
-    """Wait for the thread that stores."""
-    for _ in range(2000):
-        if log.changes >= changes:
-            break
-        __import__("time").sleep(0.001)
-    with costs._storing:
-        assert log.changes == changes
-
-
 def test_it_is_stored_once_a_minute_at_most_and_by_nobody_who_searches(clock: FixedClock) -> None:
     with open_store(None, clock) as memory:
         memory.add("a", user_id="a")
@@ -261,95 +202,6 @@ def test_a_follower_sees_what_the_writer_stored(tmp_path: Path, clock: FixedCloc
             assert reader.costs(by=())[0].calls == 1
 
 
-# --------------------------------------------------------------------------------- erased, copied, mended
-
-
-def test_costs_go_with_who_is_erased(tmp_path: Path, clock: FixedClock) -> None:
-    path, canaries = tmp_path / "store", Canaries(random.Random(1))
-    with open_store(path, clock) as memory:
-        gone = canaries.word("gone")
-        memory.add("a note", user_id=gone)
-        memory.add("a note", user_id="stays")
-        memory.flush()
-        clock.advance(timedelta(days=1))
-        memory.add("another note", user_id=gone)
-        memory.flush()
-        memory.search("note", user_id=gone)
-        number = memory._log.owner(warpmem.Owner("user", gone))
-        assert number == 1
-        memory.erase(user_id=gone)
-        assert [row.scope for row in memory.costs(by=("scope",))] == [user("stays")]
-        assert canaries.in_objects() == []
-        memory.add("anew", user_id=gone)
-        assert memory.costs(user_id=gone)[0].calls == 1
-    assert all(key[8:] != (1).to_bytes(4, "big") for key in kept(path))
-    assert cost_key(20_454, 1) not in b"".join(file.read_bytes() for file in path.glob("*.sst"))
-    assert warpmem.verify(path).ok
-
-
-def test_an_erasure_while_costs_are_on_their_way_leaves_no_name(clock: FixedClock) -> None:
-    with open_store(None, clock) as memory:
-        memory.add("a note", user_id="gone")
-        costs, log = ledger(memory, [0.0])
-        costs.spend((warpmem.Owner("user", "gone"), "interactive", "search", "m"), 7)
-        log.refuses = True
-
-        def erase(*_: Any) -> Any:
-            memory.erase(user_id="gone")
-            costs.forget(lambda owner: True)
-            raise StoreReadOnly("no")
-
-        log.transact = erase  # type: ignore[method-assign]
-        assert not costs.store()
-        assert costs._new == {}
-
-
-def test_backups_and_repairs_have_them(tmp_path: Path, clock: FixedClock) -> None:
-    path = tmp_path / "store"
-    with open_store(path, clock) as memory:
-        memory.add("one", user_id="a")
-        memory.flush()
-        backup = memory.backup(tmp_path / "backups")
-        wanted = memory.costs(by=ALL)
-    with open_store(Path(backup.path), clock, read_only=True) as memory:
-        assert memory.costs(by=ALL) == wanted
-    assert warpmem.repair(path, tmp_path / "new").ok
-    with open_store(tmp_path / "new", clock) as memory:
-        assert memory.costs(by=ALL) == wanted
-
-
-def test_a_repair_brings_no_costs_of_who_is_being_erased(tmp_path: Path, clock: FixedClock) -> None:
-    path = tmp_path / "store"
-    with open_store(path, clock) as memory:
-        memory.add("one", user_id="a")
-        memory.add("one", user_id="b")
-        memory.flush()
-        erasures = memory._log.erasures
-        erasures._remove = lambda *_: {}  # type: ignore[attr-defined]
-        erasures.remove(bytes(16), [1], [])
-        memory._log._engine.sync()  # type: ignore[attr-defined]
-        shutil.copytree(path, tmp_path / "copy", ignore=shutil.ignore_patterns("warpmem.lock", "LOCK"))
-    warpmem.repair(tmp_path / "copy", tmp_path / "new")
-    assert [key[8:] for key in kept(tmp_path / "new")] == [(2).to_bytes(4, "big")]
-
-
-@pytest.mark.parametrize(
-    ("key", "payload", "what"),
-    [
-        (cost_key(20_453, 9), b"\x90", "costs of owner 9, whom there is not"),
-        (cost_key(20_453, 1), b"\x91\x01", "a day of costs cannot be read"),
-        (PREFIX + b"!", b"\x90", "a key of costs has 5 bytes, expected 12"),
-    ],
-)
-def test_verify_knows_them(tmp_path: Path, clock: FixedClock, key: bytes, payload: bytes, what: str) -> None:
-    path = tmp_path / "store"
-    with open_store(path, clock) as memory:
-        memory.add("one", user_id="a")
-        memory._log.transact(lambda transaction: transaction.keep(key, payload))
-    (fault,) = warpmem.verify(path).faults
-    assert fault.family == "meta" and what in fault.what
-
-
 def test_a_batch_of_others_does_not_fail_for_a_store_that_is_closed(
     tmp_path: Path, clock: FixedClock
 ) -> None:
@@ -360,20 +212,6 @@ def test_a_batch_of_others_does_not_fail_for_a_store_that_is_closed(
         memory._log.kept(cost_key(20_454, 1))
     memory._costs.spend((warpmem.Owner("user", "late"), "interactive", "search", "m"), 1, 0.5, 3, 1)
     assert sum(amounts.tokens for amounts in memory._costs._new.values()) == 1
-
-
-def test_damaged_totals_stop_nobody(clock: FixedClock) -> None:
-    """They are told by verify and by the log; a search or a change has nothing to do with them."""
-    with open_store(None, clock, owner_limit=Budget(money=1e6)) as memory:
-        memory.add("one", user_id="a")
-        key = cost_key(20_454, 1)
-        memory._log._engine.write([("meta", key, b"not a value")])  # type: ignore[attr-defined]
-        with pytest.raises(StoreCorrupt):
-            memory.costs()
-        memory.search("one two", user_id="a")
-        memory.add("two", user_id="a")
-        memory.flush()
-        assert memory.costs(user_id="a")[0].calls == 3, "the day began anew"
 
 
 # ---------------------------------------------------------------------------------------------- asking
