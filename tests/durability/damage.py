@@ -262,6 +262,9 @@ def check_repair(store: Path, repaired: Path, expected: Contents, *, last_file: 
         )
     for key, _ in found.live:
         assert key not in expected.deleted or report.lost, "a deleted item is back, in silence"
+    if known.keys() != there.keys() or len(found.log) < len(expected.log):
+        assert report.lost, "something is lost, in silence"
+    assert report.ok == (not report.lost)
     with warpmem.open(repaired, embedder="hashing", min_free_bytes=0) as memory:
         for user in USERS:
             memory.add("more", user_id=user)

@@ -10,7 +10,7 @@ from typing import Final
 from ..errors import StoreError
 from . import codec
 from .reports import Faults
-from .salvage_logs import LogReader, read_batches
+from .salvage_logs import LogReader, ends_in_damage, read_batches
 from .salvage_tables import Entry, TableReader
 
 _TABLE: Final = re.compile(r"\d+\.sst")
@@ -25,6 +25,8 @@ class FileReader:
 
     entries  the whole ones that were found, by family, older versions included
     files    one sentence a file, of what was found in it
+    faulty   those in which, or at the end of which, something is damaged for sure
+    open_end whether damage stands behind the last change that is whole in a log
     """
 
     def __init__(self, path: str, faults: Faults, progress: Callable[[str, int], None]) -> None:
@@ -35,6 +37,8 @@ class FileReader:
         self._last = ""
         self.entries: dict[str, int] = dict.fromkeys(codec.FAMILIES, 0)
         self.files: dict[str, str] = {}
+        self.faulty: set[str] = set()
+        self.open_end = False
 
     def __iter__(self) -> Iterator[Entry]:
         names = sorted(os.listdir(self._path))
@@ -63,6 +67,7 @@ class FileReader:
         yield from reader
         self.files[name] = f"table: {reader.entries} whole entries in {len(data)} bytes"
         if not data.endswith(_FOOTER):
+            self.faulty.add(name)
             self._faults.note("file", f"{name} does not end as a table does: it is cut off or overwritten")
 
     def _log(self, name: str) -> Iterator[Entry]:
@@ -74,6 +79,8 @@ class FileReader:
             yield entry
         self.files[name] = f"write-ahead log: {count} whole entries in {len(data)} bytes"
         if reader.damaged:
+            self.faulty.add(name)
+            self.open_end |= ends_in_damage(data, self._names)
             self._faults.note("file", f"{name}: {reader.damaged} bytes belong to no whole record")
         elif reader.torn:
             self.files[name] += ", torn at its end as after a crash"
@@ -86,15 +93,20 @@ class FileReader:
             reader = LogReader(read_file(os.path.join(self._path, name)))
             whole = sum(record.whole for record in reader)
             self.files[name] = f"MANIFEST: {whole} whole records"
+            if reader.damaged or reader.torn:
+                self.faulty.add(name)
             if reader.damaged:
                 self._faults.note("file", f"{name}: {reader.damaged} bytes belong to no whole record")
         if not manifests:
+            self.faulty.add("MANIFEST")
             self._faults.note("file", "there is no MANIFEST")
         if "CURRENT" not in names:
+            self.faulty.add("CURRENT")
             self._faults.note("file", "CURRENT is missing")
             return
         named = read_file(os.path.join(self._path, "CURRENT"))
         if named.rstrip(b"\n") not in {name.encode() for name in manifests}:
+            self.faulty.add("CURRENT")
             self._faults.note("file", f"CURRENT names no MANIFEST that is there, but {named[:40]!r}")
 
 

@@ -32,6 +32,7 @@ from .erasure_values import MARK_PREFIX, ErasureMark
 from .files import FileReader
 from .identity import FORMAT, IDENTITY_KEY
 from .lock import LOCK_NAME
+from .repair_end import lost_end
 from .repair_items import Embed
 from .repair_log import write_log
 from .repair_source import Source
@@ -77,16 +78,18 @@ def repair_store(
         try:
             reader = FileReader(path, Faults(0), progress)
             source.load(reader)
-            report = _rebuild(source, whole, digests, make_embed, progress)
+            report, last = _rebuild(source, whole, digests, make_embed, progress)
         finally:
             source.close()
         check = verify_store(whole, digests, progress=progress)
         if check.faults:
             what = check.faults[0].what
             raise StoreError(f"the repaired store does not verify ({what}): nothing was made; report this")
+        files, end = dict(sorted(reader.files.items())), lost_end(path, reader, last)
+        lost = report.lost if end is None else (*report.lost, end)
         return msgspec.structs.replace(
-            report, path=new, source=path, source_entries=reader.entries,
-            files=dict(sorted(reader.files.items())), seconds=time.monotonic() - started,
+            report, ok=not lost, lost=lost, path=new, source=path, source_entries=reader.entries, files=files,
+            seconds=time.monotonic() - started,
         )  # fmt: skip
 
     with unchanging(path):
@@ -116,7 +119,8 @@ def _rebuild(
     digests: DigestsOf,
     make_embed: Callable[[StoreIdentity], Embed | None],
     progress: Progress,
-) -> RepairReport:
+) -> tuple[RepairReport, int]:
+    """(the report, the last number of the log that was found)"""
     lost: list[Lost] = []
     identity, salted = _identity(source, lost)
     owners = _owners(source)
@@ -136,17 +140,18 @@ def _rebuild(
         if salted:
             _write_remembered(writer, source, erased)
         _write_rest(writer, source, identity, erased)
-        sequence, stubs = write_log(writer, source, lost)
+        sequence, last, stubs = write_log(writer, source, lost)
         writer.flush()
         engine.sync()
     finally:
         engine.close()
-    return RepairReport(
+    report = RepairReport(
         path="", source="", ok=not lost, model_id=identity.model_id, dimension=identity.dimension,
         items=writer.items, versions=writer.versions, deleted=writer.deleted, owners=len(writer.owners),
         sequence=sequence, embedded=writer.embedded, stubs=stubs, source_entries={}, lost=tuple(lost),
         files={}, seconds=0.0,
     )  # fmt: skip
+    return report, last
 
 
 def _identity(source: Source, lost: list[Lost]) -> tuple[StoreIdentity, bool]:

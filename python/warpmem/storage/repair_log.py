@@ -19,8 +19,9 @@ _STEP: Final = {"add": 1, "delete": -1}
 _NOBODY: Final = (None, None, None, None)
 
 
-def write_log(writer: Writer, source: Source, lost: list[Lost]) -> tuple[int, int]:
-    """Write the whole log; (last sequence number, how many stubs). Gaps are added to `lost`."""
+def write_log(writer: Writer, source: Source, lost: list[Lost]) -> tuple[int, int, int]:
+    """Write the whole log; (its last number, the last that was found, how many stubs). Gaps are added to
+    `lost`."""
     known = (int.from_bytes(key, "big") for key, _ in source.notes(STUB))
     next_stub = next(known, 0)
     previous = LogEntry(0, 0, "erase", bytes(KEY_BYTES), 0, _NOBODY, 0)
@@ -43,7 +44,7 @@ def write_log(writer: Writer, source: Source, lost: list[Lost]) -> tuple[int, in
             entry.sequence, at, entry.operation, entry.key, entry.version, entry.scope, entry.items
         )
         _put(writer, previous)
-    return _append(writer, source, previous, changed=bool(stubs)), stubs
+    return _append(writer, source, previous, changed=bool(stubs)), previous.sequence, stubs
 
 
 def _append(writer: Writer, source: Source, last: LogEntry, *, changed: bool) -> int:

@@ -59,8 +59,9 @@ class Lost(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class RepairReport(msgspec.Struct, frozen=True):
-    """What `repair` salvaged and what it lost. `ok`: nothing is lost. `source_entries`: whole entries found
-    in the damaged store, by family, older ones included. `embedded`: vectors made anew from whole texts."""
+    """What `repair` salvaged and what it lost. `ok`: nothing is lost. The newest changes may be gone without
+    a trace; where damage leaves that open, `lost` says so last. `source_entries`: whole entries found in the
+    damaged store, by family, older ones included. `embedded`: vectors made anew from whole texts."""
 
     path: str
     source: str

@@ -145,6 +145,15 @@ def read_batches(
         yield from _read_all(damaged, names)
 
 
+def ends_in_damage(data: bytes, names: dict[int, str]) -> bool:
+    """Whether bytes that belong to no whole record stand behind the last whole one that tells of a change."""
+    reader, before = LogReader(data), 0
+    for record in reader:
+        if record.whole and any(entry.family == "log" for entry in _read_batch(record, names)):
+            before = reader.damaged
+    return reader.damaged > before
+
+
 def _read_all(records: list[LogRecord], names: dict[int, str]) -> Iterator[Entry]:
     for record in records:
         yield from _read_batch(record, names)
