@@ -223,13 +223,16 @@ void training(const DeviceLimits& limits) {
     constexpr int64_t kRows = 262144, kDim = 768;
     const NearestPlan plan = plan_nearest(kRows, kDim, k, 1, limits);
     Work w;
-    const double tile = d(nearest_tile(plan.per));
+    const double tile = d(nearest_tile(plan.screen));
+    const double products = 1.0 * kRows * d(halves_columns(k)) * d(halves_dim(kDim));
     w.memory = 2 * 4.0 * kRows * kDim + 4.0 * kRows;  // the screen's, and the means' once more
-    w.l2 = 4.0 * kRows * kDim * (d(k) / tile) + 4.0 * d(k) * kDim * (kRows / tile);
-    w.f32 = 2.0 * kRows * d(k) * kDim;
-    w.shared = w.f32 / 2 / plan.per;  // a row and a centroid element serve `per` products each, two reads for per * per
+    w.l2 = 4.0 * kRows * kDim + 2 * products / tile;  // rows are read twice; every tile of rows reads all centroids
+    w.mma = 2 * 2 * products;                         // halves go at half the rate of bytes
+    w.shared = products / 64 +
+               products / tile / 2;  // units of 64 rows and 64 centroids serve 64 * 64 products; centroids are written there
+    w.integer = 12.0 * kRows * d(k) + 10.0 * kRows * kDim;  // the best two of scores; rounding
     w.f64 = 1.0 * kRows * kDim;
-    w.launches = 9;
+    w.launches = 15;
     w.rounds = 20;
     print("k-means, one iteration, 256k x 768, K " + std::to_string(k), describe(plan), w);
   }
@@ -237,9 +240,8 @@ void training(const DeviceLimits& limits) {
   Work w;
   w.memory = 4e6 * 768 + 1e6 * 96 + 1e6 * 96 + 1e6 * 48;
   w.f32 = 2e6 * 768 * 16;
-  w.shared = w.f32 / 2 / encode.nearest.per * (64.0 / 16.0);  // tiles of 64 centroids, of which 16 are there
-  w.f32 *= 64.0 / 16.0;
-  w.launches = 3 * 24 + 2;
+  w.integer = 1e6 * 96 * (4 * 16 + 20);  // the best two of 16 scores, the bound, the code
+  w.launches = 4 * d((1000000 + encode.nearest.chunk_rows - 1) / encode.nearest.chunk_rows) + 2;
   print("PQ encode, 1M x 768, 96 codes of 4 bits", describe(encode.nearest), w);
 }
 

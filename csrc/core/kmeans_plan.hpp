@@ -7,6 +7,7 @@
 #include <string>
 
 #include "device_limits.hpp"
+#include "hd.hpp"
 
 namespace warpmem {
 
@@ -17,47 +18,129 @@ constexpr int64_t kNearestEntries = int64_t{1} << 22;  // rows times batches of 
 constexpr int32_t kUpdateThreads = 128;
 constexpr int64_t kUpdateTile = 1024;  // rows that a warp counts
 
+constexpr int32_t kHalvesColumns = 256;   // centroids of a tile of halves
+constexpr int32_t kHalvesDepth = 32;      // dimensions of a step
+constexpr int32_t kHalvesAlign = 64;      // dimensions of a row in shared memory: whole lines of the banks
+constexpr int32_t kHalvesCandidates = 8;  // of a row, to be compared by their canonical values; with more it is screened again
+constexpr int64_t kHalvesEntries = int64_t{1} << 20;  // rows of one chunk
+constexpr int64_t kHalvesWork = int64_t{1} << 28;     // multiplications from which on halves pay for their launches
+constexpr int64_t kHalvesSettled =
+    1024;  // rows with too many candidates that are settled at once; more are screened in float32 first
+constexpr int64_t kHalvesMost = int64_t{1} << 20;         // centroids: a lane counts its own, a sixteenth, in 16 bits
+constexpr int64_t kHalvesPass = 2 * 64 * kHalvesColumns;  // bytes of the two steps of centroids in shared memory
+constexpr int32_t kRegisterThreads = 64;
+constexpr int32_t kRegisterBlocks = 4;                  // on a multiprocessor
+constexpr int64_t kRegisterCentroids = 16;              // of a subspace, in the registers of a thread
+constexpr int64_t kRegisterEntries = int64_t{1} << 23;  // rows times batches of one chunk
+
+// The screens of kernels/nearest.cuh: float32 sums of 16 * 4 or 16 * 8 rows a block. Of nearest_halves.cuh: tensor products of so many rows a block.
+// Of nearest_registers.cuh: a thread a subspace of 4 or 8 dimensions.
+enum class NearestScreen { kChosen, kTiles4, kTiles8, kHalves32, kHalves64, kHalves128, kRegisters4, kRegisters8 };
+
 // Batches are independent searches: the subspaces of a product quantiser, or one.
 struct NearestPlan {
   int64_t rows = 0;
   int64_t dim = 0;
   int64_t k = 0;
   int64_t batches = 1;
-  int32_t per = 4;            // sums of a thread in each direction: tiles of 16 * per rows and centroids
+  NearestScreen screen = NearestScreen::kTiles4;
   int64_t chunk_rows = 0;     // of one set of launches
   int64_t screen_blocks = 0;  // of a whole chunk
   int64_t settle_blocks = 0;
+  int64_t again_blocks = 0;  // of the float32 screen behind one of halves
   int64_t shared_bytes = 0;
   int64_t workspace_bytes = 0;
 };
 
-inline int64_t nearest_tile(int32_t per) { return 16 * per; }
+// Rows of a block: 0 for a screen in registers, whose threads stride over them.
+inline int64_t nearest_tile(NearestScreen screen) {
+  switch (screen) {
+    case NearestScreen::kTiles4:
+    case NearestScreen::kHalves64:
+      return 64;
+    case NearestScreen::kTiles8:
+    case NearestScreen::kHalves128:
+      return 128;
+    case NearestScreen::kHalves32:
+      return 32;
+    default:
+      return 0;
+  }
+}
 
-inline int64_t nearest_shared_bytes(int32_t per) {
-  const int64_t tile = nearest_tile(per);
-  return 4 * (2 * kNearestDepth * (tile + kNearestPad) + tile);
+inline bool nearest_by_halves(NearestScreen screen) {
+  return screen == NearestScreen::kHalves32 || screen == NearestScreen::kHalves64 || screen == NearestScreen::kHalves128;
+}
+
+WARPMEM_HD inline int64_t halves_dim(int64_t dim) { return (dim + kHalvesAlign - 1) / kHalvesAlign * kHalvesAlign; }
+WARPMEM_HD inline int64_t halves_columns(int64_t k) { return (k + kHalvesColumns - 1) / kHalvesColumns * kHalvesColumns; }
+
+// Of tiles: rows and centroids of a step, lengths; `listed`: also where the rows are. Of halves: rows, two steps of centroids, scale and margin of each row.
+inline int64_t nearest_shared_bytes(NearestScreen screen, int64_t dim, bool listed = false) {
+  const int64_t tile = nearest_tile(screen);
+  if (nearest_by_halves(screen)) return 2 * tile * halves_dim(dim) + kHalvesPass + 8 * tile;
+  if (tile == 0) return 0;
+  return 4 * (2 * kNearestDepth * (tile + kNearestPad) + tile) + (listed ? 8 * tile : 0);
 }
 
 inline int64_t align_16(int64_t bytes) { return (bytes + 15) / 16 * 16; }
 
-// `per` 0: chosen. Workspace: count of doubtful rows (16 bytes), longest centroid of each batch (8), bias of each centroid (4), doubtful rows (8), limits (4).
+// The largest tile of halves that the device has room for, or, with few rows, one that gives most multiprocessors some; kTiles8 when there is none.
+inline NearestScreen choose_halves(int64_t rows, int64_t dim, const DeviceLimits& limits) {
+  constexpr NearestScreen kScreens[] = {NearestScreen::kHalves128, NearestScreen::kHalves64, NearestScreen::kHalves32};
+  NearestScreen chosen = NearestScreen::kTiles8;
+  for (const NearestScreen screen : kScreens) {
+    if (nearest_shared_bytes(screen, dim) > limits.shared_per_block) continue;
+    const bool first = chosen == NearestScreen::kTiles8;
+    if (first || rows <= nearest_tile(screen) * limits.multiprocessors) chosen = screen;
+  }
+  return chosen;
+}
+
+inline NearestScreen choose_nearest(int64_t rows, int64_t dim, int64_t k, int64_t batches, const DeviceLimits& limits) {
+  if (batches > 1 && k == kRegisterCentroids && dim == 4) return NearestScreen::kRegisters4;
+  if (batches > 1 && k == kRegisterCentroids && dim == 8) return NearestScreen::kRegisters8;
+  const bool many =
+      batches == 1 && k > 32 && k <= kHalvesMost && dim >= kHalvesDepth && rows > 0 && rows * k >= kHalvesWork / dim;
+  if (many) return choose_halves(rows, dim, limits);
+  return k > 64 ? NearestScreen::kTiles8 : NearestScreen::kTiles4;
+}
+
+// Workspace: count of doubtful rows (16 bytes), longest centroid of each batch (8), bias of each centroid (4), doubtful rows (8), limits (4). With halves
+// also 32 bytes of counts and measures, the centroids (2 bytes an element), rows with a few candidates (8, and 4 each) and with too many (8, limits 4).
 inline NearestPlan plan_nearest(int64_t rows, int64_t dim, int64_t k, int64_t batches, const DeviceLimits& limits,
-                                int32_t per = 0, int64_t chunk_rows = 0) {
+                                NearestScreen screen = NearestScreen::kChosen, int64_t chunk_rows = 0) {
   NearestPlan plan;
   plan.rows = rows;
   plan.dim = dim;
   plan.k = k;
   plan.batches = batches;
-  plan.per = per > 0 ? per : k > 64 ? 8 : 4;
-  const int64_t tile = nearest_tile(plan.per);
-  const int64_t most = std::max(tile, kNearestEntries / batches / tile * tile);
+  plan.screen = screen == NearestScreen::kChosen ? choose_nearest(rows, dim, k, batches, limits) : screen;
+  const bool halves = nearest_by_halves(plan.screen);
+  const int64_t tile = std::max<int64_t>(1, nearest_tile(plan.screen));
+  const bool registers = nearest_tile(plan.screen) == 0;
+  const int64_t most = std::max(tile, (halves      ? kHalvesEntries
+                                       : registers ? kRegisterEntries
+                                                   : kNearestEntries) /
+                                          batches / tile * tile);
   plan.chunk_rows = std::max<int64_t>(1, std::min(rows, chunk_rows > 0 ? chunk_rows : most));
-  plan.shared_bytes = nearest_shared_bytes(plan.per);
+  plan.shared_bytes = nearest_shared_bytes(plan.screen, dim);
   const int64_t resident = resident_blocks(limits, kNearestThreads, plan.shared_bytes);
   plan.screen_blocks = std::min((plan.chunk_rows + tile - 1) / tile * batches, 64 * resident);
-  plan.settle_blocks = std::min(resident, (plan.chunk_rows * batches + 7) / 8);
+  if (registers) {
+    const int64_t work = (plan.chunk_rows * batches + kRegisterThreads - 1) / kRegisterThreads;
+    plan.screen_blocks = std::max((batches + kRegisterThreads - 1) / kRegisterThreads,
+                                  std::min(work, int64_t{kRegisterBlocks} * limits.multiprocessors));
+  }
+  plan.settle_blocks = std::min(resident_blocks(limits, kNearestThreads, 0), (plan.chunk_rows * batches + 7) / 8);
   const int64_t entries = plan.chunk_rows * batches;
-  plan.workspace_bytes = 16 + align_16(8 * batches) + align_16(4 * batches * k) + align_16(8 * entries) + align_16(4 * entries);
+  const int64_t bias = halves ? halves_columns(k) : batches * k;
+  plan.workspace_bytes = 16 + align_16(8 * batches) + align_16(4 * bias) + align_16(8 * entries) + align_16(4 * entries);
+  if (halves) {
+    plan.again_blocks = std::min(plan.screen_blocks, 2 * int64_t{limits.multiprocessors});
+    plan.workspace_bytes += 32 + 2 * halves_columns(k) * halves_dim(dim) + 2 * align_16(8 * entries) + align_16(4 * entries) +
+                            align_16(4 * kHalvesCandidates * entries);
+  }
   return plan;
 }
 
@@ -91,7 +174,8 @@ struct TrainPlan {
   int64_t bytes = 0;  // of everything
 };
 
-constexpr int64_t kPieceWork = int64_t{1} << 35;      // multiplications of a piece: a few milliseconds of an H200's float32
+constexpr int64_t kPieceWork =
+    int64_t{1} << 35;  // multiplications of a piece: a few milliseconds of an H200's float32, a third of one of its halves
 constexpr int64_t kAssignBytes = int64_t{256} << 20;  // of rows that are only assigned, and so need not all be there at a time
 constexpr int64_t kTrainAlignment = 256;              // of each array
 
@@ -108,8 +192,9 @@ inline TrainPlan plan_train(int64_t rows, int64_t trained, int64_t dim, int64_t 
   plan.means = trained > 0 && spherical;
   const int64_t at_a_time = piece_rows > 0 ? piece_rows : std::max<int64_t>(1, kAssignBytes / (4 * dim));
   plan.rows = std::max(trained, std::min(rows, at_a_time));
-  const int64_t busy = nearest_tile(8) * std::max(1, limits.multiprocessors);
-  plan.piece_rows = std::min(plan.rows, piece_rows > 0 ? piece_rows : std::max(busy, kPieceWork / (k * dim)));
+  const int64_t busy = nearest_tile(NearestScreen::kTiles8) * std::max(1, limits.multiprocessors);
+  const int64_t work = nearest_by_halves(choose_nearest(plan.rows, dim, k, 1, limits)) ? 4 * kPieceWork : kPieceWork;
+  plan.piece_rows = std::min(plan.rows, piece_rows > 0 ? piece_rows : std::max(busy, work / (k * dim)));
   plan.workspace_bytes = std::max(plan_nearest(plan.piece_rows, dim, k, 1, limits).workspace_bytes,
                                   trained > 0 ? plan_update(trained, dim, k).workspace_bytes : 0);
   plan.bytes = align_train(4 * plan.rows * dim) + (plan.means ? 2 : 1) * align_train(4 * k * dim) + align_train(4 * plan.rows) +
@@ -117,13 +202,23 @@ inline TrainPlan plan_train(int64_t rows, int64_t trained, int64_t dim, int64_t 
   return plan;
 }
 
+inline const char* name_of(NearestScreen screen) {
+  constexpr const char* kNames[] = {"chosen",
+                                    "tiles of 64",
+                                    "tiles of 128",
+                                    "halves, tiles of 32",
+                                    "halves, tiles of 64",
+                                    "halves, tiles of 128",
+                                    "4 dimensions in registers",
+                                    "8 dimensions in registers"};
+  return kNames[static_cast<int>(screen)];
+}
+
 inline std::string describe(const NearestPlan& plan) {
-  char text[200];
-  std::snprintf(text, sizeof text,
-                "nearest of %lld centroids: %lld rows in chunks of %lld, %lld batches, tiles of %lld, %lld blocks",
+  char text[240];
+  std::snprintf(text, sizeof text, "nearest of %lld centroids: %lld rows in chunks of %lld, %lld batches, %s, %lld blocks",
                 static_cast<long long>(plan.k), static_cast<long long>(plan.rows), static_cast<long long>(plan.chunk_rows),
-                static_cast<long long>(plan.batches), static_cast<long long>(nearest_tile(plan.per)),
-                static_cast<long long>(plan.screen_blocks));
+                static_cast<long long>(plan.batches), name_of(plan.screen), static_cast<long long>(plan.screen_blocks));
   return text;
 }
 

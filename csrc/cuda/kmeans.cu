@@ -2,6 +2,8 @@
 
 #include "kernels/kmeans.cuh"
 #include "kernels/nearest.cuh"
+#include "kernels/nearest_halves.cuh"
+#include "kernels/nearest_registers.cuh"
 #include "launch.cuh"
 #include "workspace.hpp"
 
@@ -12,10 +14,44 @@ int64_t blocks_for(int64_t work, int64_t per_block) {
   return std::max<int64_t>(1, std::min((work + per_block - 1) / per_block, int64_t{1} << 20));
 }
 
+// The screen by halves, the rows of which it leaves few candidates, and the float32 screen of the others where they are many.
+void launch_halves(const NearestPlan& plan, const HalvesParams& params, Stream stream) {
+  fill_bytes(params.n_few, 0, 8, stream);
+  fill_bytes(params.n_many, 0, 8, stream);
+  const Grid grid{plan.screen_blocks, kNearestThreads, plan.shared_bytes};
+  if (plan.screen == NearestScreen::kHalves128) {
+    launch("nearest_halves_128", nearest_halves_kernel<128>, grid, stream, params);
+  } else if (plan.screen == NearestScreen::kHalves64) {
+    launch("nearest_halves_64", nearest_halves_kernel<64>, grid, stream, params);
+  } else {
+    launch("nearest_halves_32", nearest_halves_kernel<32>, grid, stream, params);
+  }
+  launch("nearest_few", nearest_few_kernel, Grid{plan.settle_blocks, kNearestThreads, 0}, stream, params);
+  launch("nearest_screen_8", nearest_screen_kernel<8, true>,
+         Grid{plan.again_blocks, kNearestThreads, nearest_shared_bytes(NearestScreen::kTiles8, plan.dim, true)}, stream,
+         params.nearest);
+}
+
+void launch_screen(const NearestPlan& plan, const NearestParams& params, Stream stream) {
+  const Grid grid{plan.screen_blocks, kNearestThreads, plan.shared_bytes};
+  const Grid by_threads{plan.screen_blocks, kRegisterThreads, 0};
+  if (plan.screen == NearestScreen::kTiles8) {
+    launch("nearest_screen_8", nearest_screen_kernel<8, false>, grid, stream, params);
+  } else if (plan.screen == NearestScreen::kTiles4) {
+    launch("nearest_screen_4", nearest_screen_kernel<4, false>, grid, stream, params);
+  } else if (plan.screen == NearestScreen::kRegisters4) {
+    launch("nearest_registers_4", nearest_registers_kernel<4>, by_threads, stream, params);
+  } else {
+    launch("nearest_registers_8", nearest_registers_kernel<8>, by_threads, stream, params);
+  }
+}
+
 }  // namespace
 
 void nearest(const NearestPlan& plan, const AssignArguments& arguments, Stream stream) {
   if (plan.rows == 0) return;
+  const bool halves = nearest_by_halves(plan.screen);
+  const int64_t entries = plan.batches * plan.chunk_rows;
   Workspace workspace(arguments.workspace);
   NearestParams params{};
   params.row_stride = arguments.row_stride;
@@ -29,23 +65,45 @@ void nearest(const NearestPlan& plan, const AssignArguments& arguments, Stream s
   params.out_batch = arguments.out_batch;
   params.n_doubtful = workspace.take<uint64_t>(2);
   params.longest = workspace.take<uint64_t>(plan.batches);
-  params.bias = workspace.take<float>(plan.batches * plan.k);
-  params.doubtful = workspace.take<int64_t>(plan.batches * plan.chunk_rows);
-  params.limits = workspace.take<float>(plan.batches * plan.chunk_rows);
+  params.bias = workspace.take<float>(halves ? halves_columns(plan.k) : plan.batches * plan.k);
+  params.doubtful = workspace.take<int64_t>(entries);
+  params.limits = workspace.take<float>(entries);
   fill_bytes(params.longest, 0, 8 * plan.batches, stream);
+  HalvesParams by_halves{};
+  if (halves) {
+    auto* const measures = workspace.take<uint64_t>(4);
+    by_halves.roughest = measures;
+    by_halves.n_few = measures + 1;
+    by_halves.n_many = measures + 2;
+    params.largest = reinterpret_cast<uint32_t*>(measures + 3);
+    fill_bytes(measures, 0, 32, stream);
+    by_halves.halves = workspace.take<uint32_t>(halves_columns(plan.k) * halves_dim(plan.dim) / 2);
+    by_halves.few_rows = workspace.take<int64_t>(entries);
+    by_halves.few = workspace.take<int32_t>(kHalvesCandidates * entries);
+    by_halves.many = workspace.take<int64_t>(entries);
+    by_halves.many_limits = workspace.take<float>(entries);
+    params.n_listed = by_halves.n_many;
+    params.listed = by_halves.many;
+    params.listed_limits = by_halves.many_limits;
+  }
   launch("nearest_measure", nearest_measure_kernel, Grid{blocks_for(plan.batches * plan.k, 8), kNearestThreads, 0}, stream,
          params);
+  if (halves) {
+    by_halves.nearest = params;
+    launch("nearest_round", nearest_round_kernel, Grid{blocks_for(halves_columns(plan.k), 8), kNearestThreads, 0}, stream,
+           by_halves);
+  }
   for (int64_t first = 0; first < plan.rows; first += plan.chunk_rows) {
     params.rows = arguments.rows + first * arguments.row_stride;
     params.n = std::min(plan.chunk_rows, plan.rows - first);
     params.index = arguments.index == nullptr ? nullptr : arguments.index + first * arguments.out_row;
     params.codes = arguments.codes == nullptr ? nullptr : arguments.codes + first * arguments.out_row;
     fill_bytes(params.n_doubtful, 0, 8, stream);
-    const Grid grid{plan.screen_blocks, kNearestThreads, plan.shared_bytes};
-    if (plan.per == 8) {
-      launch("nearest_screen_8", nearest_screen_kernel<8>, grid, stream, params);
+    if (halves) {
+      by_halves.nearest = params;
+      launch_halves(plan, by_halves, stream);
     } else {
-      launch("nearest_screen_4", nearest_screen_kernel<4>, grid, stream, params);
+      launch_screen(plan, params, stream);
     }
     launch("nearest_settle", nearest_settle_kernel, Grid{plan.settle_blocks, kNearestThreads, 0}, stream, params);
   }

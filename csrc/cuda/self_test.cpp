@@ -58,12 +58,14 @@ FamilyTest test_kmeans(TestMemory& memory, const DeviceLimits& limits) {
   constexpr int64_t kDim = 40;
   const std::vector<float> rows = test_numbers(kRows * kDim, 2);
   const TestArray<float> on_device(memory, rows);
-  for (const int64_t k : {7, 90}) {
+  constexpr std::pair<int64_t, NearestScreen> kCases[] = {
+      {7, NearestScreen::kChosen}, {90, NearestScreen::kChosen}, {90, NearestScreen::kHalves64}, {300, NearestScreen::kHalves32}};
+  for (const auto& [k, screen] : kCases) {
     const std::vector<float> start = test_numbers(k * kDim, 3);
     const TestArray<float> centroids(memory, start);
     const TestArray<int32_t> index(memory, kRows);
     const TestArray<double> values(memory, kRows);
-    const NearestPlan plan = plan_nearest(kRows, kDim, k, 1, limits);
+    const NearestPlan plan = plan_nearest(kRows, kDim, k, 1, limits, screen);
     const TestArray<unsigned char> workspace(memory, plan.workspace_bytes);
     AssignArguments assign;
     assign.rows = on_device.data();
@@ -120,7 +122,7 @@ FamilyTest test_pq(TestMemory& memory, const DeviceLimits& limits) {
   constexpr int64_t kQueries = 2;
   constexpr int64_t kBest = 20;
   for (const int64_t bits : {4, 8}) {
-    const PqShape shape{6, bits, 5};
+    const PqShape shape{6, bits, bits == 4 ? 4 : 5};
     const std::vector<float> codebooks = test_numbers(shape.pq_dim * shape.entries() * shape.dsub, 4);
     const std::vector<float> rows = test_numbers(kRows * shape.dim(), 5);
     const std::vector<float> queries = test_numbers(kQueries * shape.dim(), 6);

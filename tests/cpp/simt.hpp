@@ -11,6 +11,7 @@
 #include <cstring>
 #include <type_traits>
 
+#include "../../csrc/core/fp16.hpp"
 #include "simt_block.hpp"
 
 #define WARPMEM_DEVICE inline
@@ -279,6 +280,9 @@ void copy_async_wait() {
 
 // Arithmetic -------------------------------------------------------------------------------------------------------------------------------------
 SIMT_SMALL float fma_or_not(float a, float b, float c) { return a * b + c; }
+
+inline uint32_t half_bits(float value) { return float_to_half(value); }
+inline float half_value(uint32_t half) { return half_to_float(static_cast<uint16_t>(half)); }
 
 inline int32_t dp4a(uint32_t a, uint32_t b, int32_t c) {
   for (int i = 0; i < 32; i += 8) c += static_cast<int8_t>(a >> i) * static_cast<int8_t>(b >> i);

@@ -1,88 +1,14 @@
 // The kernels of k-means in the emulator: assignments and means equal, bit for bit, to plain loops and to the CPU core.
-#include <algorithm>
-#include <cmath>
 #include <random>
-#include <vector>
 
-#include "../../csrc/core/score.hpp"
 #include "../../csrc/cpu/kmeans.hpp"
 #include "../../csrc/cpu/op_dispatch.hpp"
-#include "../../csrc/cuda/kmeans.cu"
 #include "check.hpp"
+#include "kmeans_cases.hpp"
 #include "number_kinds.hpp"
 #include "simt_pairwise.hpp"
 
-using namespace warpmem;
-using simt::Machine;
-
 namespace {
-
-template <typename T>
-std::vector<T> filled(int64_t n, unsigned char fill) {
-  std::vector<T> out(static_cast<size_t>(n));
-  if (n > 0) std::memset(static_cast<void*>(out.data()), fill, out.size() * sizeof(T));
-  return out;
-}
-
-// Workspaces are aligned to 16 bytes and exactly as large as planned: the sanitizer sees a byte too many.
-struct Memory {
-  Memory(int64_t bytes, unsigned char fill) : data(static_cast<unsigned char*>(::operator new(static_cast<size_t>(bytes)))) {
-    std::memset(data, fill, static_cast<size_t>(bytes));
-  }
-  ~Memory() { ::operator delete(data); }
-  Memory(const Memory&) = delete;
-  Memory& operator=(const Memory&) = delete;
-  unsigned char* data;
-};
-
-struct Assigned {
-  std::vector<int32_t> index;
-  std::vector<double> values;
-  bool operator==(const Assigned& other) const {
-    return index == other.index && values.size() == other.values.size() &&
-           (values.empty() || std::memcmp(values.data(), other.values.data(), values.size() * 8) == 0);
-  }
-};
-
-Assigned assign(const NearestPlan& plan, const std::vector<float>& rows, int64_t stride, const std::vector<float>& centroids,
-                bool inner) {
-  return simt::run_twice([&](unsigned char fill) {
-    Assigned out{filled<int32_t>(plan.rows, fill), filled<double>(plan.rows, fill)};
-    const Memory workspace(plan.workspace_bytes, fill);
-    cuda::AssignArguments arguments;
-    arguments.rows = rows.data();
-    arguments.row_stride = stride;
-    arguments.centroids = centroids.data();
-    arguments.inner = inner;
-    arguments.index = out.index.data();
-    arguments.values = out.values.data();
-    arguments.workspace = workspace.data;
-    cuda::nearest(plan, arguments, nullptr);
-    return out;
-  });
-}
-
-// Every pair compared by its canonical value.
-Assigned exhaustive(const std::vector<float>& rows, int64_t n, int64_t stride, int64_t dim, const std::vector<float>& centroids,
-                    int64_t k, bool inner) {
-  Assigned out;
-  for (int64_t i = 0; i < n; ++i) {
-    int32_t best = 0;
-    double best_value = 0.0;
-    for (int64_t c = 0; c < k; ++c) {
-      const float* const x = rows.data() + i * stride;
-      const float* const y = centroids.data() + c * dim;
-      const double value = inner ? dot_f64(x, y, dim) : squared_distance_f64(x, y, dim);
-      if (c == 0 || (inner ? value > best_value : value < best_value)) {
-        best = static_cast<int32_t>(c);
-        best_value = value;
-      }
-    }
-    out.index.push_back(best);
-    out.values.push_back(best_value);
-  }
-  return out;
-}
 
 // Means by cluster, rows added in order.
 std::vector<float> plain_update(const std::vector<float>& rows, int64_t n, int64_t dim, const std::vector<int32_t>& index,
@@ -143,7 +69,7 @@ Updated update(const std::vector<float>& rows, int64_t n, int64_t dim, const std
 TEST(assignments_are_exact) {
   const std::vector<int64_t> rows = {0, 1, -2, -1, 63, 64, 65, 150, 2047, 2048, 2049};  // -2, -1: k - 1, k
   const std::vector<int64_t> ks = {1, 2, 31, 32, 33, 63, 64, 65, 129, 256, 257, 4096};
-  const std::vector<int64_t> dims = {1, 7, 15, 16, 33, 64};
+  const std::vector<int64_t> dims = {1, 7, 15, 16, 33, 64, 130};
   const auto count_of = [&](int row, int k) {
     const int64_t n = rows[static_cast<size_t>(row)];
     return n < 0 ? ks[static_cast<size_t>(k)] + n + 1 : n;
@@ -154,9 +80,16 @@ TEST(assignments_are_exact) {
   const auto avoid = [&](const simt::Values& v) {
     if (v[0] < 0 || v[1] < 0) return false;
     const int64_t work = count_of(v[0], v[1]) * ks[static_cast<size_t>(v[1])];
+    // Tiles of halves are whole, whatever lies in them: many rows meet few centroids of few dimensions.
+    if (v[5] >= 2 && v[2] >= 0) {
+      const int64_t tile = nearest_tile(kScreens[static_cast<size_t>(v[5])]);
+      const int64_t rows_padded = (count_of(v[0], v[1]) + tile - 1) / tile * tile;
+      if (rows_padded * halves_columns(ks[static_cast<size_t>(v[1])]) * halves_dim(dims[static_cast<size_t>(v[2])]) > 40000000)
+        return true;
+    }
     return (v[3] > kNormal && work > 20000) || (v[2] != 1 && work > 600000);
   };
-  const auto cases = simt::pairwise({11, 12, 6, int{kDataKinds}, 2, 2, 2, 2}, avoid);
+  const auto cases = simt::pairwise({11, 12, 7, int{kDataKinds}, 2, 5, 2, 2}, avoid);
   unsigned seed = 200;
   for (const std::vector<int>& f : cases) {
     const int64_t n = count_of(f[0], f[1]);
@@ -164,13 +97,13 @@ TEST(assignments_are_exact) {
     const int64_t dim = dims[static_cast<size_t>(f[2])];
     const bool inner = f[4] == 1;
     const int64_t stride = dim + (f[6] == 1 ? 3 : 0);
-    const int32_t per = f[5] == 1 ? 8 : 4;
+    const NearestScreen screen = kScreens[static_cast<size_t>(f[5])];
     const std::vector<float> x = numbers(f[3], std::max<int64_t>(0, n * stride - (stride - dim)), ++seed);
     std::vector<float> y = numbers(f[3], k * dim, ++seed);
     if (n > 0 && k > 2) std::copy_n(x.begin(), dim, y.begin() + dim);  // a row that is a centroid, twice
     if (n > 0 && k > 2) std::copy_n(x.begin(), dim, y.begin() + 2 * dim);
-    const NearestPlan plan = plan_nearest(n, dim, k, 1, kLimitsSm90, per, chunks[static_cast<size_t>(f[7])]);
-    const std::string kernel = "nearest_screen_" + std::to_string(per);
+    const NearestPlan plan = plan_nearest(n, dim, k, 1, kLimitsSm90, screen, chunks[static_cast<size_t>(f[7])]);
+    const std::string kernel = kernel_of(screen);
     const int64_t before = Machine::get().launches[kernel];
     const Assigned got = assign(plan, x, stride, y, inner);
     CHECK_EQ(Machine::get().launches[kernel] - before, 2 * ((n + plan.chunk_rows - 1) / plan.chunk_rows));
@@ -189,31 +122,76 @@ TEST(assignments_are_exact) {
 TEST(thousands_of_centroids_that_tie) {
   const std::vector<float> x = numbers(kLevels, 65 * 7, 290);
   const std::vector<float> y = numbers(kLevels, 4096 * 7, 291);
-  for (const int32_t per : {4, 8}) {
+  for (const NearestScreen screen : {NearestScreen::kTiles4, NearestScreen::kTiles8, NearestScreen::kHalves64}) {
     for (const bool inner : {false, true})
-      CHECK(assign(plan_nearest(65, 7, 4096, 1, kLimitsSm90, per), x, 7, y, inner) == exhaustive(x, 65, 7, 7, y, 4096, inner));
+      CHECK(assign(plan_nearest(65, 7, 4096, 1, kLimitsSm90, screen), x, 7, y, inner) == exhaustive(x, 65, 7, 7, y, 4096, inner));
   }
 }
 
 TEST(most_rows_need_no_settling) {
-  // What the screen cannot decide is counted: on separated data it is little, on equal centroids everything.
+  // What a screen cannot decide is counted: on separated data it is little, on equal centroids everything.
   const std::vector<float> x = numbers(kNormal, 200 * 32, 1);
+  std::vector<int32_t> index;
   for (const bool equal : {false, true}) {
     const std::vector<float> y = numbers(equal ? kEqual : kNormal, 40 * 32, 2);
-    const NearestPlan plan = plan_nearest(200, 32, 40, 1, kLimitsSm90);
-    const Memory workspace(plan.workspace_bytes, 0xff);
-    std::vector<int32_t> index(200);
-    cuda::AssignArguments arguments;
-    arguments.rows = x.data();
-    arguments.row_stride = 32;
-    arguments.centroids = y.data();
-    arguments.index = index.data();
-    arguments.workspace = workspace.data;
-    cuda::nearest(plan, arguments, nullptr);
-    uint64_t doubtful = 0;
-    std::memcpy(&doubtful, workspace.data, 8);
-    CHECK(equal ? doubtful == 200 : doubtful < 10);
-    if (equal) CHECK(std::count(index.begin(), index.end(), 0) == 200);
+    CHECK_EQ(int(plan_nearest(200, 32, 40, 1, kLimitsSm90).screen), int(NearestScreen::kTiles4));
+    for (const NearestScreen screen : kScreens) {
+      const Counts counts = counts_of(plan_nearest(200, 32, 40, 1, kLimitsSm90, screen), x, y, &index);
+      const bool halves = nearest_by_halves(screen);
+      CHECK(equal ? (halves ? counts.many : counts.doubtful) == 200 : counts.doubtful + counts.few < 10 && counts.many == 0);
+      if (equal) CHECK(counts.few == 0 && std::count(index.begin(), index.end(), 0) == 200);
+    }
+  }
+}
+
+TEST(halves_leave_few_candidates_to_canonical_values) {
+  // Centroids in groups that half precision cannot tell apart: of so many each row has to be compared. Lanes have two candidates and a third score, rows
+  // eight candidates; beyond that rows are settled, or, where they are many, screened in float32.
+  const int64_t n = 1100, dim = 40;
+  std::vector<int32_t> index;
+  for (const int64_t group : {1, 2, 8, 9}) {
+    const int64_t k = 12 * group;
+    const std::vector<float> x = numbers(kNormal, n * dim, 21);
+    std::vector<float> y = numbers(kNormal, k * dim, 22);
+    for (int64_t c = 0; c < k; ++c) {
+      const int64_t like = c % 12;  // its group's first: the others are far off, in other lanes
+      for (int64_t d = 0; d < dim; ++d) {
+        const float near = y[static_cast<size_t>(like * dim + d)];
+        if (c >= 12) y[static_cast<size_t>(c * dim + d)] = near * (1.0f + 1e-6f * static_cast<float>((c * 7 + d * 3) % 5));
+      }
+    }
+    for (const int64_t rows : {int64_t{300}, n}) {
+      const std::vector<float> some(x.begin(), x.begin() + rows * dim);
+      const NearestPlan plan = plan_nearest(rows, dim, k, 1, kLimitsSm90, NearestScreen::kHalves64);
+      const Counts counts = counts_of(plan, some, y, &index);
+      CHECK(index == exhaustive(some, rows, dim, dim, y, k, false).index);
+      const auto all = static_cast<uint64_t>(rows);
+      if (group == 1) CHECK(counts.few < all / 20 && counts.many == 0);
+      if (group == 2) CHECK(counts.few > all * 9 / 10);
+      if (group == 9) CHECK(counts.many > all * 9 / 10);
+      CHECK(counts.many <= uint64_t{kHalvesSettled} ? counts.doubtful == 0 : counts.doubtful > all / 2);
+    }
+  }
+}
+
+TEST(the_margin_of_halves_is_no_smaller_than_what_they_err) {
+  // Half precision takes from every element of the best centroid almost half a unit, and gives the others as much: it ranks that one last.
+  constexpr float kUnit = 9.765625e-4f;
+  for (const int64_t dim : {64, 200}) {
+    std::vector<float> x(static_cast<size_t>(64 * dim));
+    std::vector<float> y(static_cast<size_t>(33 * dim));
+    std::mt19937 random(23);
+    for (float& value : x) value = 1.3f + 1e-5f * static_cast<float>(random() % 100);
+    for (size_t at = 0; at < y.size(); ++at) {
+      const float half_of_them = random() % 2 == 0 ? 0.51f * kUnit : 0.0f;
+      y[at] = 1.0f + (at / static_cast<size_t>(dim) == 20 ? 0.49f * kUnit : half_of_them);
+    }
+    for (const bool inner : {false, true}) {
+      const Assigned expected = exhaustive(x, 64, dim, dim, y, 33, inner);
+      CHECK(std::count(expected.index.begin(), expected.index.end(), 20) == 64);
+      for (const NearestScreen screen : {NearestScreen::kHalves32, NearestScreen::kHalves64, NearestScreen::kHalves128})
+        CHECK(assign(plan_nearest(64, dim, 33, 1, kLimitsSm90, screen), x, dim, y, inner) == expected);
+    }
   }
 }
 
@@ -221,41 +199,59 @@ TEST(blocks_take_tiles_in_strides) {
   const int64_t n = 300, dim = 20, k = 70;
   const std::vector<float> x = numbers(kLevels, n * dim, 6);
   const std::vector<float> y = numbers(kLevels, k * dim, 7);
-  for (const int32_t per : {4, 8}) {
-    NearestPlan plan = plan_nearest(n, dim, k, 1, kLimitsSm90, per);
+  for (const NearestScreen screen : kScreens) {
+    NearestPlan plan = plan_nearest(n, dim, k, 1, kLimitsSm90, screen);
     plan.screen_blocks = 1;
     plan.settle_blocks = 2;
+    plan.again_blocks = 1;
     CHECK(assign(plan, x, dim, y, false) == exhaustive(x, n, dim, dim, y, k, false));
   }
 }
 
 TEST(batches_are_separate_searches) {
-  // Three subspaces of 5 dimensions; codes are bytes, one row after another.
-  const int64_t n = 70, dsub = 5, k = 16, batches = 3;
-  const std::vector<float> rows = numbers(kNormal, n * dsub * batches, 3);
-  const std::vector<float> books = numbers(kNormal, batches * k * dsub, 4);
-  const NearestPlan plan = plan_nearest(n, dsub, k, batches, kLimitsSm90, 0, 32);
-  const auto codes = simt::run_twice([&](unsigned char fill) {
-    std::vector<uint8_t> out = filled<uint8_t>(n * batches, fill);
-    const Memory workspace(plan.workspace_bytes, fill);
-    cuda::AssignArguments arguments;
-    arguments.rows = rows.data();
-    arguments.row_stride = dsub * batches;
-    arguments.batch_step = dsub;
-    arguments.centroids = books.data();
-    arguments.codes = out.data();
-    arguments.out_row = batches;
-    arguments.out_batch = 1;
-    arguments.workspace = workspace.data;
-    cuda::nearest(plan, arguments, nullptr);
-    return out;
-  });
-  for (int64_t b = 0; b < batches; ++b) {
-    const std::vector<float> part(rows.begin() + b * dsub, rows.end());
-    const std::vector<float> book(books.begin() + b * k * dsub, books.begin() + (b + 1) * k * dsub);
-    const Assigned expected = exhaustive(part, n, dsub * batches, dsub, book, k, false);
-    for (int64_t i = 0; i < n; ++i)
-      CHECK_EQ(int{codes[static_cast<size_t>(i * batches + b)]}, expected.index[static_cast<size_t>(i)]);
+  // Three to 40 subspaces; codes are bytes, one row after another. Of 16 centroids and 4 or 8 dimensions they are kept in registers.
+  const std::vector<int64_t> rows = {0, 1, 63, 64, 65, 150};
+  const std::vector<int64_t> dims = {4, 5, 8};
+  const std::vector<int64_t> batch_counts = {2, 3, 33};
+  unsigned seed = 400;
+  for (const std::vector<int>& f : simt::pairwise({6, 3, 3, int{kDataKinds}, 2, 2}, [](const simt::Values&) { return false; })) {
+    const int64_t n = rows[static_cast<size_t>(f[0])];
+    const int64_t dsub = dims[static_cast<size_t>(f[1])];
+    const int64_t batches = batch_counts[static_cast<size_t>(f[2])];
+    constexpr int64_t k = 16;
+    const auto apart = static_cast<size_t>(f[4]);  // rows that are aligned to 16 bytes, or not
+    const std::vector<float> x = numbers(f[3], n * dsub * batches + 1, ++seed);
+    const std::vector<float> books = numbers(f[3], batches * k * dsub, ++seed);
+    NearestPlan plan = plan_nearest(n, dsub, k, batches, kLimitsSm90, NearestScreen::kChosen, f[5] == 1 ? 32 : 0);
+    const NearestScreen expected_screen = dsub == 4   ? NearestScreen::kRegisters4
+                                          : dsub == 8 ? NearestScreen::kRegisters8
+                                                      : NearestScreen::kTiles4;
+    CHECK_EQ(int(plan.screen), int(expected_screen));
+    if (dsub != 5) plan.screen_blocks = std::min<int64_t>(plan.screen_blocks, 3);  // rows in strides
+    const int64_t before = Machine::get().launches[kernel_of(plan.screen)];
+    const auto codes = simt::run_twice([&](unsigned char fill) {
+      std::vector<uint8_t> out = filled<uint8_t>(n * batches, fill);
+      const Memory workspace(plan.workspace_bytes, fill);
+      cuda::AssignArguments arguments;
+      arguments.rows = x.data() + apart;
+      arguments.row_stride = dsub * batches;
+      arguments.batch_step = dsub;
+      arguments.centroids = books.data();
+      arguments.codes = out.data();
+      arguments.out_row = batches;
+      arguments.out_batch = 1;
+      arguments.workspace = workspace.data;
+      cuda::nearest(plan, arguments, nullptr);
+      return out;
+    });
+    CHECK_EQ(Machine::get().launches[kernel_of(plan.screen)] - before, 2 * ((n + plan.chunk_rows - 1) / plan.chunk_rows));
+    for (int64_t b = 0; n > 0 && b < batches; ++b) {
+      const std::vector<float> part(x.begin() + static_cast<int64_t>(apart) + b * dsub, x.end());
+      const std::vector<float> book(books.begin() + b * k * dsub, books.begin() + (b + 1) * k * dsub);
+      const Assigned expected = exhaustive(part, n, dsub * batches, dsub, book, k, false);
+      for (int64_t i = 0; i < n; ++i)
+        CHECK_EQ(int{codes[static_cast<size_t>(i * batches + b)]}, expected.index[static_cast<size_t>(i)]);
+    }
   }
 }
 
@@ -294,17 +290,27 @@ TEST(plans_fit_every_device) {
     for (const int64_t n : {int64_t{0}, int64_t{1}, int64_t{1000000}, int64_t{3000000000}}) {
       for (const int64_t k : {1, 16, 256, 65536}) {
         for (const int64_t batches : {1, 96, 4096}) {
-          const NearestPlan plan = plan_nearest(n, 8, k, batches, limits);
-          CHECK(plan.shared_bytes <= 48 * 1024);
-          CHECK(plan.chunk_rows * batches <= 2 * kNearestEntries);
-          CHECK(plan.workspace_bytes < (int64_t{1} << 31) + 8 * k * batches);
-          if (n > 0) CHECK(plan.screen_blocks > 0 && plan.settle_blocks > 0);
+          for (const int64_t dim : {8, 768, 1536, 4096}) {
+            const NearestPlan plan = plan_nearest(n, dim, k, batches, limits);
+            CHECK(plan.shared_bytes <= (nearest_by_halves(plan.screen) ? limits.shared_per_block : 48 * 1024));
+            CHECK(plan.chunk_rows * batches <= 2 * kNearestEntries);
+            CHECK(plan.workspace_bytes < (int64_t{1} << 31) + 8 * k * batches + (batches == 1 ? 2 * k * halves_dim(dim) : 0));
+            if (n > 0) CHECK(plan.screen_blocks > 0 && plan.settle_blocks > 0);
+            if (nearest_by_halves(plan.screen)) CHECK(batches == 1 && plan.again_blocks > 0);
+          }
         }
       }
     }
   }
   CHECK_EQ(describe(plan_nearest(1000000, 768, 1024, 1, kLimitsSm90)),
-           "nearest of 1024 centroids: 1000000 rows in chunks of 1000000, 1 batches, tiles of 128, 7813 blocks");
+           "nearest of 1024 centroids: 1000000 rows in chunks of 1000000, 1 batches, halves, tiles of 128, 7813 blocks");
+  // What a multiprocessor has room for, and a few rows for all multiprocessors.
+  CHECK_EQ(int(choose_halves(1000000, 768, kLimitsSm80)), int(NearestScreen::kHalves64));
+  CHECK_EQ(int(choose_halves(1000000, 1536, kLimitsSm90)), int(NearestScreen::kHalves64));
+  CHECK_EQ(int(choose_halves(1000000, 768, kLimitsSm120)), int(NearestScreen::kHalves32));
+  CHECK_EQ(int(choose_halves(8000, 768, kLimitsSm90)), int(NearestScreen::kHalves64));
+  CHECK_EQ(int(choose_halves(4000, 768, kLimitsSm90)), int(NearestScreen::kHalves32));
+  CHECK_EQ(int(choose_halves(1000000, 4096, kLimitsSm90)), int(NearestScreen::kTiles8));
 }
 
 int main(int argc, char** argv) { return check::run_tests(argc, argv); }

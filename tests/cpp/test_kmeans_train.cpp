@@ -277,8 +277,11 @@ TEST(plans_have_room_for_what_is_asked) {
             const TrainPlan plan = plan_train(n, trained, dim, k, true, limits);
             CHECK(plan.rows >= std::max<int64_t>(1, trained) && plan.rows <= n);
             CHECK(plan.piece_rows >= 1 && plan.piece_rows <= plan.rows);
-            CHECK(plan.piece_rows == plan.rows || plan.piece_rows >= nearest_tile(8) * limits.multiprocessors);
+            CHECK(plan.piece_rows == plan.rows ||
+                  plan.piece_rows >= nearest_tile(NearestScreen::kTiles8) * limits.multiprocessors);
             CHECK(plan.bytes > 4 * (plan.rows + k) * dim + 12 * plan.rows && plan.means == (trained > 0));
+            for (const int64_t some : {int64_t{1}, plan.piece_rows / 2 + 1, plan.piece_rows})
+              CHECK(plan_nearest(some, dim, k, 1, limits).workspace_bytes <= plan.workspace_bytes);
             if (trained == 0) CHECK(4 * plan.rows * dim <= kAssignBytes);
           }
         }

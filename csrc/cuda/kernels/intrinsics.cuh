@@ -185,6 +185,18 @@ WARPMEM_DEVICE void copy_async_wait() {
 // a * b + c with one rounding or two: for screens whose bound covers both, never for canonical scores.
 WARPMEM_DEVICE float fma_or_not(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 
+// IEEE 754 half precision: the nearest, ties to even (core/fp16.hpp), and back.
+WARPMEM_DEVICE uint32_t half_bits(float value) {
+  uint16_t half;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(half) : "f"(value));
+  return half;
+}
+WARPMEM_DEVICE float half_value(uint32_t half) {
+  float value;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(static_cast<uint16_t>(half)));
+  return value;
+}
+
 // c plus the products of four signed (unsigned) bytes.
 WARPMEM_DEVICE int32_t dp4a(uint32_t a, uint32_t b, int32_t c) { return __dp4a(static_cast<int>(a), static_cast<int>(b), c); }
 WARPMEM_DEVICE uint32_t dp4a_unsigned(uint32_t a, uint32_t b, uint32_t c) { return __dp4a(a, b, c); }

@@ -9,9 +9,10 @@
 //                  [tile] lengths of rows
 //
 //             Of each row the best and the second score are kept. Rows whose two lie closer than the bound go to a list.
-//   settle    a warp a listed row: every centroid whose score reaches the limit is compared by its canonical value, in order
+//   settle    a warp a doubtful row: every centroid whose score reaches the limit is compared by its canonical value, in order
 //
-// Shared memory of the screen: 4 (2 depth (tile + pad) + tile) bytes, tile = 16 kPer. Values and shapes: core/kmeans_plan.hpp.
+// Behind another screen (nearest_halves.cuh) this one takes the rows of a list, if they are many; if they are few, they are settled at once.
+// Shared memory of the screen: 4 (2 depth (tile + pad) + tile) bytes, 8 tile more with a list; tile = 16 kPer. Values and shapes: core/kmeans_plan.hpp.
 #pragma once
 
 #include <cmath>
@@ -37,9 +38,13 @@ struct NearestParams {
   int64_t out_batch;  //
   float* bias;        // (batches, k)
   uint64_t* longest;  // (batches), bits of a float64 that is not negative; 0 at the start
+  uint32_t* largest;  // null, or bits of the largest magnitude of an element of a centroid; 0 at the start
   uint64_t* n_doubtful;
-  int64_t* doubtful;  // (batches * n): batch * n + row
-  float* limits;      // of the doubtful
+  int64_t* doubtful;         // (batches * n): batch * n + row
+  float* limits;             // of the doubtful
+  const uint64_t* n_listed;  // null, or the rows of another screen's list (of one batch)
+  const int64_t* listed;
+  const float* listed_limits;
 };
 
 constexpr double kNearestLongest = 1e18;  // beyond this a float32 square may overflow, and every centroid is compared canonically
@@ -49,6 +54,17 @@ WARPMEM_DEVICE uint64_t double_bits(double value) {
   memcpy(&bits, &value, sizeof bits);
   return bits;
 }
+WARPMEM_DEVICE uint32_t float_bits(float value) {
+  uint32_t bits;
+  memcpy(&bits, &value, sizeof bits);
+  return bits;
+}
+WARPMEM_DEVICE float bits_float(uint32_t bits) {
+  float value;
+  memcpy(&value, &bits, sizeof value);
+  return value;
+}
+WARPMEM_DEVICE uint32_t magnitude_bits(float value) { return float_bits(value) & 0x7fffffffu; }  // in the order of magnitudes
 WARPMEM_DEVICE double bits_double(uint64_t bits) {
   double value;
   memcpy(&value, &bits, sizeof value);
@@ -69,6 +85,15 @@ WARPMEM_KERNEL(kNearestThreads) nearest_measure_kernel(NearestParams p) {
   for (int64_t c = block_index() * warps + warp_index(); c < p.batches * p.k; c += grid_blocks() * warps) {
     const float* const centroid = p.centroids + c * p.dim;
     const double squared = warp_dot_f64(centroid, centroid, p.dim);
+    if (p.largest != nullptr) {
+      uint32_t largest = 0;
+      for (int64_t d = lane_index(); d < p.dim; d += kWarpSize) {
+        const uint32_t bits = magnitude_bits(centroid[d]);
+        largest = bits > largest ? bits : largest;
+      }
+      largest = reduce_max(largest);
+      if (lane_index() == 0) atomic_max(p.largest, largest);
+    }
     if (lane_index() != 0) continue;
     p.bias[c] = p.inner ? 0.0f : static_cast<float>(-0.5 * squared);
     atomic_max(p.longest + c / p.k, double_bits(sqrt(squared) * 1.000001));
@@ -92,7 +117,7 @@ WARPMEM_DEVICE double nearest_margin(double length, double longest, int64_t dim)
   return 2.02 * (screen + canonical);
 }
 
-template <int kPer>
+template <int kPer, bool kListed>
 WARPMEM_KERNEL_OF(kNearestThreads, kScreenBlocks)
 nearest_screen_kernel(NearestParams p) {
   constexpr int kTile = 16 * kPer;
@@ -100,24 +125,31 @@ nearest_screen_kernel(NearestParams p) {
   constexpr int kLinesAtOnce = kNearestThreads / kNearestDepth;
   const Shared<float> x_tile = shared_array<float>(0, kNearestDepth * kLine);
   const Shared<float> y_tile = shared_array<float>(4 * kNearestDepth * kLine, kNearestDepth * kLine);
-  const Shared<float> lengths = shared_array<float>(8 * kNearestDepth * kLine, kTile);  // squared
+  const Shared<float> lengths = shared_array<float>(8 * kNearestDepth * kLine, kTile);                               // squared
+  const Shared<int64_t> listed = shared_array<int64_t>(8 * kNearestDepth * kLine + 4 * kTile, kListed ? kTile : 0);  // rows
+  const int64_t n = kListed ? static_cast<int64_t>(load_readonly(p.n_listed)) : p.n;
+  if (kListed && n <= kHalvesSettled) return;
   const int t = thread_index();
   const auto k = static_cast<int32_t>(p.k);  // below 2^31 - kTile, as the dimension
   const auto dim = static_cast<int32_t>(p.dim);
   const int tx = t % 16;
   const int ty = t / 16;
-  const int64_t row_tiles = (p.n + kTile - 1) / kTile;
+  const int64_t row_tiles = (n + kTile - 1) / kTile;
   for (int64_t unit = block_index(); unit < row_tiles * p.batches; unit += grid_blocks()) {
     const int64_t batch = unit / row_tiles;
     const int64_t first_row = unit % row_tiles * kTile;
-    const int rows_here = p.n - first_row < kTile ? static_cast<int>(p.n - first_row) : kTile;
+    const int rows_here = n - first_row < kTile ? static_cast<int>(n - first_row) : kTile;
     const float* const rows = p.rows + batch * p.batch_step;
     const float* const centroids = p.centroids + batch * p.k * p.dim;
     const float* const bias = p.bias + batch * p.k;
+    if constexpr (kListed) {
+      if (t < rows_here) listed[t] = load_readonly(p.listed + first_row + t);
+      sync_threads();
+    }
     for (int r = warp_index(); r < kTile; r += kNearestThreads / kWarpSize) {
       float squared = 0.0f;
-      if (first_row + r < p.n) {
-        const float* const row = rows + (first_row + r) * p.row_stride;
+      if (r < rows_here) {
+        const float* const row = rows + (kListed ? listed[r] : first_row + r) * p.row_stride;
         for (int64_t d = lane_index(); d < p.dim; d += kWarpSize) squared = fma_or_not(row[d], row[d], squared);
       }
       WARPMEM_UNROLL
@@ -149,9 +181,12 @@ nearest_screen_kernel(NearestParams p) {
         WARPMEM_UNROLL_BY(4)
         for (int line = t / kNearestDepth; line < kTile; line += kLinesAtOnce) {
           const int at = t % kNearestDepth * kLine + line;
+          if constexpr (kListed) {
+            if (line < rows_here) x_from = rows + listed[line] * p.row_stride + depth + t % kNearestDepth;
+          }
           x_tile[at] = inside && line < rows_here ? load_readonly(x_from) : 0.0f;
           y_tile[at] = inside && line < k - first ? load_readonly(y_from) : 0.0f;
-          x_from += kLinesAtOnce * p.row_stride;
+          if constexpr (!kListed) x_from += kLinesAtOnce * p.row_stride;
           y_from += kLinesAtOnce * p.dim;
         }
         sync_threads();
@@ -210,8 +245,8 @@ nearest_screen_kernel(NearestParams p) {
       WARPMEM_UNROLL
       for (int i = 0; i < kPer; ++i) {
         const int line = i / 4 * 64 + ty * 4 + i % 4;
-        const int64_t row = first_row + line;
-        if (row >= p.n) continue;
+        if (line >= rows_here) continue;
+        const int64_t row = kListed ? listed[line] : first_row + line;
         write_nearest(p, batch, row, index[i]);
         // An upper bound of |x|: the float32 sum errs by less than 1 %, and what underflows in it is shorter than 1e-18.
         const double length = sqrt(static_cast<double>(lengths[line])) * 1.01 + 1e-18;
@@ -226,7 +261,7 @@ nearest_screen_kernel(NearestParams p) {
         p.limits[at] = limit;
       }
     }
-    sync_threads();  // lengths
+    sync_threads();  // lengths and rows
   }
 }
 
@@ -254,11 +289,13 @@ WARPMEM_DEVICE uint32_t settle_candidates(const NearestParams& p, const float* x
 
 WARPMEM_KERNEL(kNearestThreads) nearest_settle_kernel(NearestParams p) {
   const int warps = block_threads() / kWarpSize;
-  const auto n = static_cast<int64_t>(load_readonly(p.n_doubtful));
+  const bool listed = p.n_listed != nullptr && load_readonly(p.n_listed) <= static_cast<uint64_t>(kHalvesSettled);
+  const auto n = static_cast<int64_t>(load_readonly(listed ? p.n_listed : p.n_doubtful));
   for (int64_t at = block_index() * warps + warp_index(); at < n; at += grid_blocks() * warps) {
-    const int64_t batch = p.doubtful[at] / p.n;
-    const int64_t row = p.doubtful[at] % p.n;
-    const float limit = p.limits[at];
+    const int64_t entry = listed ? p.listed[at] : p.doubtful[at];
+    const int64_t batch = entry / p.n;
+    const int64_t row = entry % p.n;
+    const float limit = listed ? p.listed_limits[at] : p.limits[at];
     const float* const x = p.rows + batch * p.batch_step + row * p.row_stride;
     int64_t best = -1;
     double best_value = 0.0;

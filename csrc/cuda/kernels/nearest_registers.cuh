@@ -1,0 +1,92 @@
+// The nearest of 16 centroids in each of many subspaces of few dimensions: what product quantisation to 4 bits asks of every row.
+//
+//   A thread keeps the 16 centroids of one subspace in registers and strides over rows. Neighbouring threads have neighbouring subspaces, so a warp
+//   reads rows in whole lines:
+//
+//      row r, subspaces 0 1 2 ... b - 1 | row r + 1, subspaces 0 1 2 ...          thread i: subspace i % b, rows i / b, i / b + threads / b, ...
+//
+//   The float32 screen is that of nearest.cuh: rows whose best two scores lie closer than the bound go to the list of `settle`. A score's low four bits
+//   say which centroid's it is, so that the best two are three instructions a score; the bound covers those bits.
+//
+// No shared memory. 16 kDim + 16 registers of centroids, next row on its way while one is computed. Shapes: core/kmeans_plan.hpp.
+#pragma once
+
+#include "nearest.cuh"
+
+namespace warpmem::cuda {
+
+constexpr float kBitsOfScore = 1.9073486328125e-06f;  // 2^-19: 15 units in the last place of a score, or less of a larger one
+
+template <int kDim>
+WARPMEM_DEVICE void load_piece(float (&piece)[kDim], const float* from, bool aligned) {
+  if (aligned) {
+    WARPMEM_UNROLL
+    for (int d = 0; d < kDim; d += 4) {
+      const Bytes16 four = load_16(from + d);
+      memcpy(piece + d, four.word, 16);
+    }
+  } else {
+    WARPMEM_UNROLL
+    for (int d = 0; d < kDim; ++d) piece[d] = load_readonly(from + d);
+  }
+}
+
+template <int kDim>
+WARPMEM_KERNEL_OF(kRegisterThreads, kRegisterBlocks)
+nearest_registers_kernel(NearestParams p) {
+  constexpr int kCentroids = static_cast<int>(kRegisterCentroids);
+  const int64_t apart = grid_blocks() * kRegisterThreads / p.batches;  // rows in a stride of all threads
+  const int64_t place = block_index() * kRegisterThreads + thread_index();
+  if (place >= apart * p.batches) return;
+  const int64_t batch = place % p.batches;
+  const bool aligned = reinterpret_cast<uintptr_t>(p.rows) % 16 == 0 && p.row_stride % 4 == 0 && p.batch_step % 4 == 0;
+  float centroids[kCentroids][kDim];
+  float offsets[kCentroids];
+  WARPMEM_UNROLL
+  for (int c = 0; c < kCentroids; ++c) {
+    WARPMEM_UNROLL
+    for (int d = 0; d < kDim; ++d) centroids[c][d] = load_readonly(p.centroids + (batch * kCentroids + c) * kDim + d);
+    offsets[c] = load_readonly(p.bias + batch * kCentroids + c);
+  }
+  const double longest = bits_double(load_readonly(p.longest + batch));
+  // nearest_margin with lengths squared, 2 |x|^2 + 2 |y|^2 for all its products: no root for the many rows that are clear.
+  const float factor = 2.1f * (static_cast<float>(kDim + 8) * 5.97e-08f + kBitsOfScore);
+  const auto furthest = static_cast<float>(longest * longest * 1.01);
+  float next[kDim] = {};
+  if (place / p.batches < p.n) load_piece(next, p.rows + batch * p.batch_step + place / p.batches * p.row_stride, aligned);
+  for (int64_t row = place / p.batches; row < p.n; row += apart) {
+    float x[kDim];
+    float squared = 0.0f;
+    WARPMEM_UNROLL
+    for (int d = 0; d < kDim; ++d) {
+      x[d] = next[d];
+      squared = fma_or_not(x[d], x[d], squared);
+    }
+    if (row + apart < p.n) load_piece(next, p.rows + batch * p.batch_step + (row + apart) * p.row_stride, aligned);
+    float best = -INFINITY;
+    float second = -INFINITY;
+    WARPMEM_UNROLL
+    for (int c = 0; c < kCentroids; ++c) {
+      float score = offsets[c];
+      WARPMEM_UNROLL
+      for (int d = 0; d < kDim; ++d) score = fma_or_not(x[d], centroids[c][d], score);
+      score = bits_float((float_bits(score) & ~15u) | static_cast<uint32_t>(c));
+      second = fmaxf(second, fminf(best, score));
+      best = fmaxf(best, score);
+    }
+    write_nearest(p, batch, row, static_cast<int32_t>(float_bits(best) & 15u));
+    if (best - second > factor * 2.0f * (squared * 1.01f + furthest) + 1e-36f) continue;
+    const double length = sqrt(static_cast<double>(squared)) * 1.01 + 1e-18;
+    float limit = -INFINITY;
+    if (length < kNearestLongest && longest < kNearestLongest) {
+      const double margin = nearest_margin(length, longest, kDim) + 2.02 * kBitsOfScore * (length + longest) * longest;
+      if (static_cast<double>(best) - static_cast<double>(second) > margin) continue;
+      limit = nextafterf(static_cast<float>(static_cast<double>(best) - margin), -INFINITY);
+    }
+    const uint64_t at = atomic_add(p.n_doubtful, uint64_t{1});
+    p.doubtful[at] = batch * p.n + row;
+    p.limits[at] = limit;
+  }
+}
+
+}  // namespace warpmem::cuda
