@@ -178,6 +178,25 @@ def test_streams_that_cannot_seek(memory: Memory) -> None:
     assert (report.stored, report.before) == ({"added": 5}, 0)
 
 
+@pytest.mark.parametrize("name", ["text", "content"])
+def test_large_lines_are_not_held_by_the_batch(
+    memory: Memory, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A text over its limit is refused when its line is read, and a commit has 8 MiB of lines."""
+    calls: list[int] = []
+    add_many: Callable[..., Any] = Memory.add_many
+    monkeypatch.setattr(
+        Memory, "add_many", lambda self, items: calls.append(len(items)) or add_many(self, items)
+    )
+    who = {"role": "user"} if name == "content" else {}
+    over = [{**who, name: "x" * (2 << 20), "user_id": "u"}] * 20
+    large = [{"text": f"{n}", "user_id": "u", "metadata": {"x": "y" * (2 << 20)}} for n in range(8)]
+    data = b"".join(json.dumps(line).encode() + b"\n" for line in over + large) + lines_of(3)
+    report = memory.import_(io.BytesIO(data), skip_errors=True)
+    assert (report.skipped, report.stored) == (28, {"added": 3})
+    assert max(calls) == 4
+
+
 def test_what_is_no_file_is_refused(memory: Memory, tmp_path: Path) -> None:
     for call in (memory.import_, memory.export):
         with pytest.raises(InputError, match="file must be a path or a binary stream, not int"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -38,6 +39,44 @@ def test_vectors_are_exported_with_the_model_that_made_them() -> None:
     with warpmem.open(None, **model(1.0)) as memory:
         memory.import_(io.BytesIO(exported.getvalue()))
         assert memory.search("two", user_id="ann", k=1)[0].score == pytest.approx(1.0)
+
+
+def test_no_export_gives_a_vector_the_name_of_the_model_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A change of models between reading the vector and naming it: an import would have believed it."""
+
+    class Mirrored(HashingEmbedder):
+        model_id = "mirrored"
+
+        def embed(self, texts: Any, **options: Any) -> Any:
+            return -super().embed(texts, **options)
+
+    with warpmem.open(embedder=HashingEmbedder(256)) as memory:
+        memory.add("one", user_id="ann")
+        vectors = {memory.stats().model_id: vector_of(memory)}
+        read = memory._log.vector
+
+        def read_and_switch(*arguments: Any) -> Any:
+            vector = read(*arguments)
+            monkeypatch.undo()
+            memory.reembed(Mirrored(256))
+            return vector
+
+        monkeypatch.setattr(memory._log, "vector", read_and_switch)
+        exported = exported_line(memory)
+        vectors["mirrored"] = vector_of(memory)
+        assert memory.stats().model_id == "mirrored" != exported["model_id"]
+    assert exported["vector"] == vectors[exported["model_id"]] != vectors["mirrored"]
+
+
+def vector_of(memory: Memory) -> str:
+    return str(exported_line(memory)["vector"])
+
+
+def exported_line(memory: Memory) -> dict[str, Any]:
+    out = io.BytesIO()
+    assert memory.export(out, vectors=True) == 1
+    line: dict[str, Any] = json.loads(out.getvalue().splitlines()[0])
+    return line
 
 
 @pytest.fixture

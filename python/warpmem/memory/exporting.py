@@ -87,17 +87,23 @@ def _write(memory: Memory, log: Log, scope: Scope | None, stream: IO[bytes], vec
         for item in items_of(memory, whose):
             fields = item_fields(item)
             if vectors:
-                key = parse_id(item.id)
-                vector = log.vector(key, item.version, log.identity)
-                if vector is not None and not is_blank(vector):
-                    if not log.space_of(key, item.version):  # it is of the model of now
-                        fields["model_id"] = log.identity.model_id
-                    fields["vector"] = base64.b64encode(np.asarray(vector, "<f4").tobytes()).decode()
+                fields |= _vector_fields(log, item)
             stream.write(with_check(fields))
             count += 1
     stream.write(with_check({"end": count}))
     stream.flush()
     return count
+
+
+def _vector_fields(log: Log, item: MemoryItem) -> dict[str, str]:
+    """The item's vector, if it has one, and the model that made it."""
+    key, identity = parse_id(item.id), log.identity  # both of one moment: a change of models may fall between
+    in_texts = log.space_of(key, item.version) == 0
+    vector = log.vector(key, item.version, identity)
+    if vector is None or is_blank(vector):
+        return {}
+    fields = {"vector": base64.b64encode(np.asarray(vector, "<f4").tobytes()).decode()}
+    return {**fields, "model_id": identity.model_id} if in_texts else fields
 
 
 def all_owners(memory: Memory) -> Iterator[Scope]:

@@ -39,6 +39,7 @@ import numpy as np
 from ..errors import Conflict, InputError, InvalidTime, InvalidVector, ModelError, WarpmemError
 from ..ingest.messages import to_new_items
 from ..ops.clock import to_micros
+from ..policy.metadata import check_caption
 from ..types import AddResult, MemoryItem, Modality, NewItem, Scope
 from .line_check import Checks
 
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 
 MAX_LINE_BYTES = 8 << 20
 _IDS = ("user_id", "agent_id", "run_id", "corpus_id")
+_MAX_WAITING_BYTES = MAX_LINE_BYTES
 _REFUSALS = (InputError, Conflict, ModelError)
 
 
@@ -103,9 +105,10 @@ def read_lines(stream: IO[bytes], number: int = 0) -> Iterator[tuple[int, bytes]
 class Importer:
     """Adds lines in batches, each one commit, and remembers what became of them.
 
-    A refused line goes to `refused` with its number. Without `skip_errors` it ends the import: `stopped` is
-    then True and lines before it are stored. StoreError passes through. Takes memory in proportion to the
-    lines: the digest of each, or the id it got.
+    A batch is `batch` lines, or as many as have 8 MiB. A refused line goes to `refused` with its number.
+    Without `skip_errors` it ends the import: `stopped` is then True and lines before it are stored.
+    StoreError passes through. Takes memory in proportion to the lines, the digest of each or the id it got,
+    beside one batch.
 
     refused  called with a line's number and why it was refused
     say      called with notes on what was stored otherwise than written
@@ -136,6 +139,7 @@ class Importer:
         self._stored = stored
         self._last = 0
         self._waiting: list[Entry] = []
+        self._waiting_bytes = 0
         self._seen: Counter[bytes] = Counter()
         self._checks = Checks()
         self._exported: set[str] = set()
@@ -169,7 +173,8 @@ class Importer:
         if entry is None:
             return
         self._waiting.append(entry)
-        if len(self._waiting) >= self._batch:
+        self._waiting_bytes += len(line)
+        if len(self._waiting) >= self._batch or self._waiting_bytes >= _MAX_WAITING_BYTES:
             self._flush()
 
     def pass_over(self, number: int, line: bytes) -> None:
@@ -217,6 +222,7 @@ class Importer:
             raise InputError(f"not JSON: {error}") from None
         except RecursionError:
             raise InputError("the JSON is nested too deeply") from None
+        check_caption(given.text)
         _check_times(given)
         item = NewItem(
             text=given.text,
@@ -262,6 +268,7 @@ class Importer:
         scope = self._scope_of(raw)
         message = {name: value for name, value in raw.items() if name not in _IDS}
         (item,), _ = to_new_items(message, self._kind)
+        check_caption(item.text)
         key = self._idempotency_key(line, unique=False)
         return Entry(number, msgspec.structs.replace(item, scope=scope, idempotency_key=key), False)
 
@@ -281,7 +288,7 @@ class Importer:
     # ------------------------------------------------------------------------------------- storing
 
     def _flush(self) -> None:
-        entries, self._waiting = self._waiting, []
+        entries, self._waiting, self._waiting_bytes = self._waiting, [], 0
         if not entries:
             self._stored(self._last)
             return
