@@ -12,7 +12,7 @@ import msgspec
 from ..errors import InputError, WarpmemError
 from ..protocols import Log
 from ..types import Scope
-from .ledger import Ledger
+from .ledger import ExportedLines, Ledger
 from .lines import Importer, read_lines
 from .vectors import background
 
@@ -26,7 +26,7 @@ class ImportReport(msgspec.Struct, frozen=True):
     """What became of the lines of a file.
 
     stored    lines that were stored by this call, by what that did: {"added": 7, "touched": 1}
-    before    lines that an earlier call with the same file had stored
+    before    lines that an earlier call had stored: the first of the same file, and exported ones of any file
     refused   (line, error) of the first thousand lines that were refused; without `skip_errors` there is at
               most one, and lines after it were not read
     """
@@ -63,12 +63,13 @@ def import_file(
     with _source(file) as stream, background("import"):
         ledger = _ledger(stream, log, scope, kind)
         importer = Importer(
-            memory, scope, kind, batch, skip_errors=skip_errors, refused=refuse, say=say,
+            memory, scope, kind, batch, ExportedLines(log), skip_errors=skip_errors, again=again,
+            refused=refuse, say=say,
             stored=lambda number: None if ledger is None else ledger.stored(number),
         )  # fmt: skip
-        before = 0 if ledger is None or again else _resume(stream, ledger, importer)
-        number, done = before, 0
-        for number, line in read_lines(stream, before):
+        number = first = 0 if ledger is None or again else _resume(stream, ledger, importer)
+        done = 0
+        for number, line in read_lines(stream, first):
             done += len(line)
             if ledger is not None:
                 ledger.take(line)
@@ -79,6 +80,7 @@ def import_file(
         importer.finish()
         if ledger is not None and not importer.stopped:
             ledger.stored(number, finished=True)
+    before = first + importer.known
     return ImportReport(dict(importer.actions), before, tuple(refused), importer.skipped, importer.stopped)
 
 
@@ -93,23 +95,18 @@ def _ledger(stream: IO[bytes], log: Log, scope: Scope | None, kind: str | None) 
 
 
 def _resume(stream: IO[bytes], ledger: Ledger, importer: Importer) -> int:
-    """Pass over the lines that are stored; how many. None when they are not the file's first lines."""
-    if ledger.mark is None:
-        return 0
+    """Pass over the lines that are stored, as far as they are the file's first; how many."""
     start = stream.tell()
-    wanted = ledger.mark.lines
-    for number, line in read_lines(stream):
-        ledger.take(line, is_stored=True)
-        importer.pass_over(number, line)
-        if number == wanted:
-            if ledger.matches:
-                importer.since = ledger.began
-                return wanted
-            break
+    stored = ledger.find(read_lines(stream))
     stream.seek(start)
-    ledger.start_over()
-    importer.start_over()
-    return 0
+    if stored:
+        importer.since = ledger.began
+        for number, line in read_lines(stream):
+            ledger.take(line, is_stored=True)
+            importer.pass_over(number, line)
+            if number == stored:
+                break
+    return stored
 
 
 @contextlib.contextmanager

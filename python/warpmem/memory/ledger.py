@@ -1,23 +1,29 @@
-"""How far a file was imported: kept in the store, so that the next run of the same import goes on there.
+"""What was imported: kept in the store for good, so that it is not imported again.
 
-A file is known by its first line, and by a digest of all lines up to where it was left. Both are keyed with
-the store's salt; nothing of the file itself is kept. FORMATS.md: family meta, key `import`.
+A file is known by its first line, and by a digest of all lines up to where a run left it. Each run leaves a
+mark, so files that begin alike have each their own, and so has a file before it grew. An exported line is
+known by itself, whatever file it comes in, for another export of the same store is another file. All digests
+are keyed with the store's salt; nothing of the file itself is kept. FORMATS.md: family meta, keys `import`
+and `line`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Final
 
 import msgspec
 
 from ..ops.clock import to_datetime
-from ..ops.digest import digest16
-from ..protocols import Log
+from ..ops.digest import DIGEST_BYTES, digest16
+from ..protocols import Log, Transaction
 from ..types import Scope
 
-_PREFIX: Final = b"import"
+_FILE: Final = b"import"
+_LINE: Final = b"line"
 
 
 class ImportMark(msgspec.Struct, frozen=True, array_like=True):
@@ -30,21 +36,31 @@ class ImportMark(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Ledger:
-    """Reads and writes the mark of one file."""
+    """Reads and writes the marks of one file."""
 
     def __init__(self, log: Log, scope: Scope | None, kind: str | None, first: bytes) -> None:
         self._log = log
         call = msgspec.json.encode([scope, kind])
-        self._key = _PREFIX + digest16(log.identity.salt, b"import", call, first)
-        self.mark = self._read()
-        self._began = log.now() if self.mark is None else self.mark.began
-        self.start_over()
-
-    def start_over(self) -> None:
-        """Begin again before the first line."""
-        self._lines = 0
-        self._digest = hashlib.blake2b(key=self._log.identity.salt, digest_size=16)
+        self._prefix = _FILE + digest16(log.identity.salt, b"import", call, first)
+        self._marks = self._read()
+        self._began = log.now()
+        self._last: ImportMark | None = None
+        self._own: bytes | None = None  # its key, where no earlier run left it
         self._digests: dict[int, bytes] = {}
+        self._start_over()
+
+    def find(self, lines: Iterable[tuple[int, bytes]]) -> int:
+        """How many of the file's first lines are stored by what earlier runs left. lines: from its first."""
+        last, found = max((mark.lines for mark in self._marks.values()), default=0), 0
+        for number, line in lines:
+            if number > last:
+                break
+            self.take(line, is_stored=True)
+            mark = self._marks.get(self._digest.digest())
+            if mark is not None and mark.lines == number:
+                found, self._began = number, mark.began
+        self._start_over()
+        return found
 
     def take(self, line: bytes, *, is_stored: bool = False) -> None:
         """Account for the next line of the file. is_stored: it was, by an earlier run."""
@@ -53,13 +69,6 @@ class Ledger:
             self._digests.clear()
         self._digest.update(len(line).to_bytes(8, "big") + line)
         self._digests[self._lines] = self._digest.digest()
-
-    @property
-    def matches(self) -> bool:
-        """Whether the lines so far are exactly those that are stored."""
-        return self.mark is not None and (self._lines, self._digest.digest()) == (
-            self.mark.lines, self.mark.digest
-        )  # fmt: skip
 
     @property
     def began(self) -> datetime:
@@ -72,18 +81,72 @@ class Ledger:
         if digest is None:
             return
         self._digests = {number: known for number, known in self._digests.items() if number >= lines}
-        mark = ImportMark(self._began, lines, digest, finished)
-        if mark != self.mark:
-            # Not synced: with the lines of the batch lost, which were written before it, it is lost as well.
-            payload = msgspec.msgpack.encode(mark)
-            self._log.transact(lambda transaction: transaction.keep(self._key, payload), "os")
-            self.mark = mark
+        known = self._marks.get(digest)
+        if known is not None:
+            finished = finished or known.finished
+        mark = ImportMark(self._began if known is None else known.began, lines, digest, finished)
+        if mark == self._last:
+            return
+        values: dict[bytes, bytes | None] = {}
+        if self._own is not None:
+            values[self._own] = None
+        if mark != known:
+            values[self._prefix + digest] = msgspec.msgpack.encode(mark)
+        self._own = self._prefix + digest if known is None else None
+        self._last = mark
+        _keep(self._log, values)
 
-    def _read(self) -> ImportMark | None:
-        payload = self._log.kept(self._key)
-        if payload is None:
-            return None
-        try:
-            return msgspec.msgpack.decode(payload, type=ImportMark)
-        except msgspec.MsgspecError:
-            return None  # the import then begins anew, and adds nothing twice as long as its keys are known
+    def _read(self) -> dict[bytes, ImportMark]:
+        """Earlier runs' marks by their digests."""
+        marks = {}
+        for _, payload in self._log.kept_between(self._prefix, self._prefix + b"\xff" * (DIGEST_BYTES + 1)):
+            with contextlib.suppress(msgspec.MsgspecError):  # its lines then are known as long as their keys
+                mark = msgspec.msgpack.decode(payload, type=ImportMark)
+                marks[mark.digest] = mark
+        return marks
+
+    def _start_over(self) -> None:
+        """Begin again before the first line."""
+        self._lines = 0
+        self._digest = hashlib.blake2b(key=self._log.identity.salt, digest_size=DIGEST_BYTES)
+        self._digests = {}
+
+
+class ExportedLines:
+    """Exported lines that are stored, and as which items. Of both the store keeps digests."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._new: dict[bytes, bytes] = {}
+
+    def line(self, scope: Scope | None, kind: str | None, content: bytes) -> bytes:
+        """The name of a line, which is imported with this scope and kind: 16 bytes."""
+        where = msgspec.json.encode([scope, kind])
+        return digest16(self._log.identity.salt, b"exported line", where, content)
+
+    def item(self, item_id: str) -> bytes:
+        """The name of an item of this store: 16 bytes."""
+        return digest16(self._log.identity.salt, b"imported item", item_id.encode())
+
+    def find(self, line: bytes) -> bytes | None:
+        """The name of the item that a line was stored as."""
+        return self._log.kept(_LINE + line)
+
+    def add(self, line: bytes, item: bytes) -> None:
+        """Take a stored line in; keep() makes it last."""
+        self._new[_LINE + line] = item
+
+    def keep(self) -> None:
+        """Remember what was taken in."""
+        new, self._new = self._new, {}
+        _keep(self._log, new)
+
+
+def _keep(log: Log, values: Mapping[bytes, bytes | None]) -> None:
+    def change(transaction: Transaction) -> None:
+        for key, value in values.items():
+            transaction.keep(key, value)
+
+    if values:
+        # Not synced: with the lines of the batch lost, which were written before it, it is lost as well.
+        log.transact(change, "os")

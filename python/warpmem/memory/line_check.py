@@ -13,6 +13,7 @@ import msgspec
 from ..errors import InputError
 from ..storage.crc import crc32c
 
+_PASSING = ("check", "model_id", "touched_at", "vector")
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
 
@@ -24,6 +25,11 @@ def check_of(fields: dict[str, Any]) -> str:
 def with_check(fields: dict[str, Any]) -> bytes:
     """The line, with its check as the last field."""
     return msgspec.json.encode({**fields, "check": check_of(fields)}) + b"\n"
+
+
+def content_of(fields: dict[str, Any]) -> bytes:
+    """What a line with these fields says of its item: the same in every export until the item is changed."""
+    return _encode({name: value for name, value in fields.items() if name not in _PASSING})
 
 
 class Checks:

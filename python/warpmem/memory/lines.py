@@ -13,8 +13,9 @@ A line that names no owner belongs to the scope of the call. One that names no k
 is of the call's kind, else a fact or a message. Empty lines are passed over.
 
 Each line carries an idempotency key made from its content, so that importing it again stores nothing twice,
-messages included, as long as the store remembers such keys (7 days); how far a whole file was imported is
-remembered for good (ledger.py). A line that stands twice in one file, and has no id, is meant twice.
+messages included, as long as the store remembers such keys (7 days). For good it remembers how far a file was
+imported, and each exported line: one with an id (ledger.py). Such a line that says something else by now is
+taken like any other. A line that stands twice in one file, and has no id, is meant twice.
 
 The past comes back as it was: each item is stored with the end it had, whatever comes before or after it. A
 line that is taken for a repetition of a stored item which is valid longer ends that item, unless the item is
@@ -41,7 +42,8 @@ from ..ingest.messages import to_new_items
 from ..ops.clock import to_micros
 from ..policy.metadata import check_caption
 from ..types import AddResult, MemoryItem, Modality, NewItem, Scope
-from .line_check import Checks
+from .ledger import ExportedLines
+from .line_check import Checks, content_of
 
 if TYPE_CHECKING:
     from .facade import Memory
@@ -84,11 +86,11 @@ class ItemLine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """A line ready to be added. exported: it carries the id it had elsewhere."""
+    """A line ready to be added. exported: its name, where it carries the id it had elsewhere."""
 
     number: int
     item: NewItem
-    exported: bool
+    exported: bytes | None = None
 
 
 def read_lines(stream: IO[bytes], number: int = 0) -> Iterator[tuple[int, bytes]]:
@@ -110,6 +112,7 @@ class Importer:
     StoreError passes through. Takes memory in proportion to the lines, the digest of each or the id it got,
     beside one batch.
 
+    exported  exported lines that are known; `known` of the file's were, and none are asked for with `again`
     refused  called with a line's number and why it was refused
     say      called with notes on what was stored otherwise than written
     stored   called with the number of a line when all up to it are stored
@@ -123,8 +126,10 @@ class Importer:
         scope: Scope | None,
         kind: str | None,
         batch: int,
+        exported: ExportedLines,
         *,
         skip_errors: bool,
+        again: bool,
         refused: Callable[[int, WarpmemError], None],
         say: Callable[[str], None],
         stored: Callable[[int], None],
@@ -133,20 +138,22 @@ class Importer:
         self._scope = scope
         self._kind = kind
         self._batch = batch
+        self._exported = exported
         self._skip_errors = skip_errors
+        self._again = again
         self._refused = refused
         self._say = say
         self._stored = stored
-        self._last = 0
+        self._last = self._flushed = 0
         self._waiting: list[Entry] = []
         self._waiting_bytes = 0
         self._seen: Counter[bytes] = Counter()
         self._checks = Checks()
-        self._exported: set[str] = set()
+        self._items: set[bytes] = set()  # those that exported lines were stored as
         self._models: dict[str, tuple[str, int]] | None = None
         self.since: datetime | None = None
         self.actions: Counter[str] = Counter()
-        self.skipped = 0
+        self.skipped = self.known = 0
         self.stopped = False
 
     @property
@@ -158,11 +165,8 @@ class Importer:
         """Take in a line; it is stored with its batch."""
         if number == 1:
             line = line.removeprefix(b"\xef\xbb\xbf")
-        if not line.strip():
-            self._last = number
-            return
         try:
-            entry = self._parse(number, line)
+            entry = self._parse(number, line) if line.strip() else None
         except WarpmemError as error:
             self._flush()
             if not self.stopped:
@@ -170,29 +174,22 @@ class Importer:
                 self._last = number
             return
         self._last = number
-        if entry is None:
-            return
-        self._waiting.append(entry)
-        self._waiting_bytes += len(line)
-        if len(self._waiting) >= self._batch or self._waiting_bytes >= _MAX_WAITING_BYTES:
+        if entry is not None:
+            self._waiting.append(entry)
+            self._waiting_bytes += len(line)
+        if number - self._flushed >= self._batch or self._waiting_bytes >= _MAX_WAITING_BYTES:
             self._flush()
 
     def pass_over(self, number: int, line: bytes) -> None:
         """Count a line that an earlier run has stored."""
         if number == 1:
             line = line.removeprefix(b"\xef\xbb\xbf")
-        self._last = number
+        self._last = self._flushed = number
         if line.strip():
             self._idempotency_key(line, unique=False)
         if b'"check"' in line:
             with contextlib.suppress(InputError, msgspec.DecodeError):
                 self._checks.is_end(msgspec.json.decode(line, type=dict))
-
-    def start_over(self) -> None:
-        """Forget lines that were passed over."""
-        self._seen.clear()
-        self._checks = Checks()
-        self._last = 0
 
     def finish(self) -> None:
         """Store what waits."""
@@ -204,7 +201,7 @@ class Importer:
     # ------------------------------------------------------------------------------ reading a line
 
     def _parse(self, number: int, line: bytes) -> Entry | None:
-        """What a line asks for; None when it is the last line of an export."""
+        """What a line asks for; None when it is the last line of an export, or known."""
         if len(line) > MAX_LINE_BYTES:
             raise InputError(f"the line is over the limit of {MAX_LINE_BYTES} bytes")
         try:
@@ -222,12 +219,16 @@ class Importer:
             raise InputError(f"not JSON: {error}") from None
         except RecursionError:
             raise InputError("the JSON is nested too deeply") from None
+        scope, kind = self._scope_of(raw), given.kind or self._kind
+        exported = None if given.id is None else self._exported.line(scope, kind, content_of(raw))
+        if exported is not None and self._is_known(exported):
+            return None
         check_caption(given.text)
         _check_times(given)
         item = NewItem(
             text=given.text,
-            scope=self._scope_of(raw),
-            kind=given.kind or self._kind,
+            scope=scope,
+            kind=kind,
             modality=given.modality,
             blob=given.blob,
             metadata=given.metadata,
@@ -242,7 +243,16 @@ class Importer:
             vector=self._vector(given),
             idempotency_key=self._idempotency_key(line, unique=given.id is not None),
         )
-        return Entry(number, item, given.id is not None)
+        return Entry(number, item, exported)
+
+    def _is_known(self, exported: bytes) -> bool:
+        """Whether the exported line of this name is stored already."""
+        stored = None if self._again else self._exported.find(exported)
+        if stored is None:
+            return False
+        self._items.add(stored)
+        self.known += 1
+        return True
 
     def _vector(self, given: ItemLine) -> Any:
         """The line's vector, where it is of this store's model for its modality: (dim,) float32."""
@@ -270,7 +280,7 @@ class Importer:
         (item,), _ = to_new_items(message, self._kind)
         check_caption(item.text)
         key = self._idempotency_key(line, unique=False)
-        return Entry(number, msgspec.structs.replace(item, scope=scope, idempotency_key=key), False)
+        return Entry(number, msgspec.structs.replace(item, scope=scope, idempotency_key=key))
 
     def _scope_of(self, raw: dict[str, Any]) -> Scope | None:
         ids = {name: raw[name] for name in _IDS if raw.get(name) is not None}
@@ -289,8 +299,9 @@ class Importer:
 
     def _flush(self) -> None:
         entries, self._waiting, self._waiting_bytes = self._waiting, [], 0
+        self._flushed = self._last
         if not entries:
-            self._stored(self._last)
+            self._keep(self._last)
             return
         try:
             results = self._memory.add_many([entry.item for entry in entries])
@@ -302,12 +313,17 @@ class Importer:
                 except _REFUSALS as error:
                     self._refuse(entry.number, error)
                 if self.stopped:
-                    self._stored(entry.number - 1)
+                    self._keep(entry.number - 1)
                     return
         else:
             for entry, result in zip(entries, results, strict=True):
                 self._settle(entry, result)
-        self._stored(self._last)
+        self._keep(self._last)
+
+    def _keep(self, number: int) -> None:
+        """Remember for good that all lines up to `number` are stored."""
+        self._exported.keep()
+        self._stored(number)
 
     def _refuse(self, number: int, error: WarpmemError) -> None:
         self._refused(number, error)
@@ -327,8 +343,10 @@ class Importer:
         self.actions[result.action] += 1
         if item is not None and entry.item.valid_to is not None:
             self._end(entry, item, entry.item.valid_to)
-        if entry.exported:
-            self._exported.add(result.id)
+        if entry.exported is not None:
+            stored = self._exported.item(result.id)
+            self._exported.add(entry.exported, stored)
+            self._items.add(stored)
 
     def _find(self, result: AddResult) -> MemoryItem | None:
         """What was touched; None when it was deleted since an earlier import of the same file touched it."""
@@ -340,8 +358,9 @@ class Importer:
             return
         same_beginning = item.valid_from == entry.item.valid_from
         # An exported line that repeats another of its export is a second item: it does not correct the first.
-        another = entry.exported and (
-            item.id in self._exported or (self.since is not None and item.created_at >= self.since)
+        another = entry.exported is not None and (
+            self._exported.item(item.id) in self._items
+            or (self.since is not None and item.created_at >= self.since)
         )
         if another or when < item.valid_from or (item.valid_to is not None and not same_beginning):
             self._say(f"line {entry.number}: repeats an item that is valid longer; its end stays as it is")
