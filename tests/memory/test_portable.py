@@ -19,7 +19,7 @@ from durability import exports
 from durability.harness import run_kills
 from warpmem import Memory
 from warpmem.embed.hashing import HashingEmbedder
-from warpmem.errors import InputError, InvalidVector, StoreError
+from warpmem.errors import InputError, InvalidScope, InvalidVector, StoreError
 
 LINES = 40
 
@@ -167,6 +167,31 @@ def test_a_refused_line_is_where_the_next_run_goes_on(memory: Memory) -> None:
     report = memory.import_(io.BytesIO(data), batch=4, skip_errors=True)
     assert (report.before, report.stored, report.skipped, report.stopped) == (10, {"added": 2}, 1, False)
     assert memory.import_(io.BytesIO(data)).before == 13
+
+
+def test_an_enforced_scope_refuses_lines_that_name_another(memory: Memory) -> None:
+    """A file went wherever it said, and superseded others' values."""
+    memory.add("trusted", user_id="bob", key="home")
+    ann = warpmem.Scope(user_id="ann", agent_id="a")
+    others: list[dict[str, Any]] = [
+        {"text": "evil", "user_id": "bob", "key": "home"},
+        {"role": "user", "content": "evil", "user_id": "bob"},
+        {"text": "evil", "user_id": "ann"},
+        {"text": "evil", "user_id": "ann", "agent_id": "b"},
+        {"text": "evil", "agent_id": "a"},
+        {"text": "evil", "corpus_id": "handbook"},
+    ]
+    own = {"user_id": "ann", "agent_id": "a", "run_id": "r"}
+    lines = [*others, {"text": "one"}, {"role": "user", "content": "two"}, {"text": "three", **own}]
+    data = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+    report = memory.import_(io.BytesIO(data), scope=ann, enforce_scope=True, skip_errors=True)
+    assert (report.stored, report.skipped) == ({"added": 3}, len(others))
+    assert all(text.startswith(InvalidScope.__name__) for _, text in report.refused)
+    assert [item.text for item in memory.list(ann)] == ["one", "two", "three"]
+    assert [item.text for item in memory.list(user_id="bob")] == ["trusted"]
+    assert [scope.owner.id for scope in memory.owners()] == ["bob", "ann"]
+    with pytest.raises(InputError, match="enforce_scope is for an import with a scope"):
+        memory.import_(io.BytesIO(data), enforce_scope=True)
 
 
 def test_streams_that_cannot_seek(memory: Memory) -> None:

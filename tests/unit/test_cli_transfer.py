@@ -130,6 +130,16 @@ def test_export_asks_for_owners_page_by_page(
     assert list(dict.fromkeys(owners)) == ["nadia", "tobias", "odile", "kwame", "handbook", "a"]
 
 
+def test_import_with_its_scope_enforced(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "lines.jsonl"
+    file.write_text('{"text": "mine"}\n{"text": "evil", "user_id": "bob"}\n', encoding="utf-8")
+    asked = ("import", str(file), "--user", "ann", "--enforce-scope")
+    assert "InvalidScope: line 2: the line names another scope" in err(capsys, *asked, code=1)
+    assert [line["text"] for line in json_lines(out(capsys, "export"))] == ["mine"]
+
+
 def test_import_of_simple_lines_and_messages(
     store: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -249,11 +249,16 @@ def _import(commands: Commands) -> None:
         "messages)",
     )
     parser.add_argument(
+        "--enforce-scope",
+        action="store_true",
+        help="refuse lines that name another scope than the command does",
+    )
+    parser.add_argument(
         "--batch", type=positive, default=500, metavar="N", help="lines a commit (default 500)"
     )
     parser.add_argument("--skip-errors", action="store_true", help="report bad lines, go on, and exit 0")
     parser.add_argument(
-        "--again", action="store_true", help="do not pass over what an earlier import of this file has stored"
+        "--again", action="store_true", help="do not pass over what an earlier import has stored"
     )
     parser.add_argument("--progress", action="store_true", help="show progress though stderr is no terminal")
 

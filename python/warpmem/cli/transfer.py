@@ -44,6 +44,7 @@ def import_file(args: argparse.Namespace) -> int:
                 stream,
                 scope=scope_of(args),
                 kind=args.kind,
+                enforce_scope=args.enforce_scope,
                 batch=args.batch,
                 skip_errors=args.skip_errors,
                 again=args.again,

@@ -45,6 +45,7 @@ def import_file(
     scope: Scope | None,
     kind: str | None,
     *,
+    enforce_scope: bool,
     batch: int,
     skip_errors: bool,
     again: bool,
@@ -63,8 +64,8 @@ def import_file(
     with _source(file) as stream, background("import"):
         ledger = _ledger(stream, log, scope, kind)
         importer = Importer(
-            memory, scope, kind, batch, ExportedLines(log), skip_errors=skip_errors, again=again,
-            refused=refuse, say=say,
+            memory, scope, kind, batch, ExportedLines(log), enforce_scope=enforce_scope,
+            skip_errors=skip_errors, again=again, refused=refuse, say=say,
             stored=lambda number: None if ledger is None else ledger.stored(number),
         )  # fmt: skip
         number = first = 0 if ledger is None or again else _resume(stream, ledger, importer)

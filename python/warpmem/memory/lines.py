@@ -9,8 +9,9 @@
     {"role": ..., "content": ..., "at": ..., "user_id": ...}
         a chat message (ingest/messages.py)
 
-A line that names no owner belongs to the scope of the call. One that names no kind, as no chat message does,
-is of the call's kind, else a fact or a message. Empty lines are passed over.
+A line that names no owner belongs to the scope of the call; where that is enforced, a line outside it is
+refused. One that names no kind, as no chat message does, is of the call's kind, else a fact or a message.
+Empty lines are passed over.
 
 Each line carries an idempotency key made from its content, so that importing it again stores nothing twice,
 messages included, as long as the store remembers such keys (7 days). For good it remembers how far a file was
@@ -37,7 +38,7 @@ from typing import IO, TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from ..errors import Conflict, InputError, InvalidTime, InvalidVector, ModelError, WarpmemError
+from ..errors import Conflict, InputError, InvalidScope, InvalidTime, InvalidVector, ModelError, WarpmemError
 from ..ingest.messages import to_new_items
 from ..ops.clock import to_micros
 from ..policy.metadata import check_caption
@@ -128,6 +129,7 @@ class Importer:
         batch: int,
         exported: ExportedLines,
         *,
+        enforce_scope: bool,
         skip_errors: bool,
         again: bool,
         refused: Callable[[int, WarpmemError], None],
@@ -139,6 +141,7 @@ class Importer:
         self._kind = kind
         self._batch = batch
         self._exported = exported
+        self._enforced = scope if enforce_scope else None
         self._skip_errors = skip_errors
         self._again = again
         self._refused = refused
@@ -284,7 +287,10 @@ class Importer:
 
     def _scope_of(self, raw: dict[str, Any]) -> Scope | None:
         ids = {name: raw[name] for name in _IDS if raw.get(name) is not None}
-        return Scope(**ids) if ids else self._scope
+        scope = Scope(**ids) if ids else self._scope
+        if self._enforced is not None and scope is not None and not self._enforced.covers(scope):
+            raise InvalidScope("the line names another scope than the import's, which is enforced")
+        return scope
 
     def _idempotency_key(self, line: bytes, *, unique: bool) -> str:
         """From the line, how often it has occurred in this file, and what the command adds to it."""

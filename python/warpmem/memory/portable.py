@@ -69,6 +69,7 @@ class Portable:
         *,
         scope: Scope | None = None,
         kind: str | None = None,
+        enforce_scope: bool = False,
         batch: int = 500,
         skip_errors: bool = False,
         again: bool = False,
@@ -85,14 +86,21 @@ class Portable:
         that name none. A refused line ends the import, what came before it is stored; with skip_errors it is
         left out.
 
+        A line that names a user, agent, run or corpus goes there, whatever `scope` says, and one with a `key`
+        supersedes what that one has: of files from others ask for enforce_scope, which refuses every line
+        outside `scope`. What a line says of its trust and sources is believed all the same.
+
         say: called with each refusal and note. progress: called with bytes and lines. Vectors are taken over
         where the line names this store's model. Raises InputError, StoreError.
         """
         self._check_open()
         _check_file(file)
         arguments.check_count(batch, "batch", _MAX_BATCH)
+        scope = arguments.check_scope(scope)
+        if enforce_scope and scope is None:
+            raise InputError("enforce_scope is for an import with a scope")
         report = import_file(
-            cast("Memory", self), self._log, file, arguments.check_scope(scope), kind, batch=batch,
+            cast("Memory", self), self._log, file, scope, kind, enforce_scope=enforce_scope, batch=batch,
             skip_errors=skip_errors, again=again, say=say or _ignore, progress=progress or _ignore,
         )  # fmt: skip
         events.tell(
