@@ -90,7 +90,8 @@ def test_repair_lists_what_is_lost(filled: Path, tmp_path: Path, capsys: pytest.
         if b"item 0" in table.read_bytes():
             table.unlink()
     shown = out(capsys, "repair", str(filled), str(tmp_path / "new"), code=1)
-    assert "0 items" in shown and "LOST: 5 things" in shown
+    assert "0 items" in shown and "LOST: 6 things" in shown, "five items, and what may have come last"
     assert {line.split()[2] for line in shown.splitlines() if line.startswith("lost: id")} == ids
     lost = json.loads(out(capsys, "repair", str(filled), str(tmp_path / "other"), "--json", code=1))["lost"]
-    assert {loss["id"] for loss in lost} == ids and all(loss["version"] == 1 for loss in lost)
+    assert {loss["id"] for loss in lost[:-1]} == ids and all(loss["version"] == 1 for loss in lost[:-1])
+    assert lost[-1].keys() == {"what"} and "changes behind number 5" in lost[-1]["what"]
