@@ -131,8 +131,8 @@ class IndexCorrupt(StoreError):
 
 
 class StoreReadOnly(StoreError):
-    """Writes are refused: the store was opened read-only, an earlier write failed, or the folder of an index
-    file may not be written to."""
+    """Writes are refused: the store was opened read-only or is a backup, an earlier write failed, or the
+    folder of an index file may not be written to."""
 
 
 class StoreClosed(StoreError):

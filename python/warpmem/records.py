@@ -255,7 +255,8 @@ class BuildUnit(msgspec.Struct, frozen=True):
 
 
 class Backup(msgspec.Struct, frozen=True):
-    """One backup: a directory that is a store of its own. Open it with read_only=True, or restore it.
+    """One backup: a directory that is a store of its own. Open it with read_only=True, or restore it: nothing
+    is written to it.
 
     sequence      the last change that it holds
     bytes         of all its files; `shared_bytes` of them were there before, in the store or in an earlier
@@ -327,7 +328,8 @@ weight."""
 
 
 class KnownBackup(msgspec.Struct, frozen=True, kw_only=True):
-    """A backup that was made of a store, where it was made."""
+    """A copy that may hold what a store held, where it was made or found: a backup, the copy before a
+    migration, or what the store was restored or repaired from. at: when it was begun, as far as known."""
 
     path: str
     at: datetime

@@ -19,7 +19,8 @@ from .ops.clock import SystemClock
 from .protocols import Embedder
 from .records import Backup, StoreIdentity
 from .storage import directory
-from .storage.backup import list_backups, restore_backup
+from .storage.backup import restore_backup
+from .storage.backup_list import list_backups
 from .storage.identity import read_identity
 from .storage.log import open_log
 from .storage.repair import repair_store
@@ -59,11 +60,11 @@ def repair(
 ) -> RepairReport:
     """Bring everything whole of a damaged store into a new one at `new`, which must not exist or be empty.
 
-    The original is only read. What is lost is listed by id; its entries in the log become stubs. A text that
-    has lost its vector is embedded again, by `embedder` or by the built-in model that the store names;
-    without either it stands in history, as that of a deleted item does. The result is verified before it
-    appears. Raises InputError when `new` is taken, StoreLocked, StoreCorrupt when nothing is whole, DiskFull,
-    FormatError.
+    The original is only read, and the new store's receipts of erasures name it. What is lost is listed by id;
+    its entries in the log become stubs. A text that has lost its vector is embedded again, by `embedder` or
+    by the built-in model that the store names; without either it stands in history, as that of a deleted item
+    does. The result is verified before it appears. Raises InputError when `new` is taken, StoreLocked,
+    StoreCorrupt when nothing is whole, DiskFull, FormatError.
     """
 
     def make_embed(identity: StoreIdentity) -> Callable[[str], NDArray[np.float32]] | None:
@@ -91,7 +92,7 @@ def repair(
 
 def backup(path: str | os.PathLike[str], root: str | os.PathLike[str], *, verify: bool = True) -> Backup:
     """As `Memory.backup`, of a store that no process has open for writing. Raises StoreLocked, FormatError
-    when there is no store, and as that."""
+    when there is no store, StoreReadOnly when it is a backup, and as that."""
     place = _checked(path, "path")
     directory.require(os.path.abspath(place))
     engine = RocksEngine(place)
@@ -119,7 +120,8 @@ def restore(backup: str | os.PathLike[str], path: str | os.PathLike[str], *, lin
     """Make `path`, which must not exist or be empty, a store with the content of one backup.
 
     link: tables, which are never written again, are hard links where the file system allows it; False copies
-    them. Everything else is copied in any case, and every file is compared with its digest. Raises InputError
+    them. Everything else is copied in any case, and every file is compared with its digest. The new store's
+    receipts of erasures name the backup and the others of its store below the same root. Raises InputError
     when `path` is taken, StoreCorrupt when the backup is damaged or was written to, FormatError when there is
     none, StoreLocked, DiskFull.
     """

@@ -168,6 +168,22 @@ def test_no_backup_while_an_erasure_is_unfinished(store: Path, tmp_path: Path) -
             memory.backup(tmp_path / "backups")
 
 
+def test_nothing_is_written_to_a_backup(store: Path, tmp_path: Path) -> None:
+    """A backup of a backup opened it and added a note, and the first could not be restored any more."""
+    with open_store(store) as memory:
+        made = memory.backup(tmp_path / "backups")
+    with pytest.raises(StoreReadOnly, match=r"is a backup.*copy the directory"):
+        warpmem.backup(made.path, tmp_path / "offsite")
+    with pytest.raises(StoreReadOnly, match="is a backup"):
+        open_store(Path(made.path))
+    for options in ({"read_only": True}, {"follow": True}):
+        with open_store(Path(made.path), **options) as memory:
+            assert memory.count(user_id="u") == TEXTS
+    shutil.copytree(made.path, tmp_path / "offsite" / "copy")
+    for number, backup in enumerate((made.path, tmp_path / "offsite" / "copy")):
+        warpmem.restore(backup, tmp_path / f"restored-{number}")
+
+
 def test_on_another_disk_earlier_backups_are_shared(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,6 +210,10 @@ def test_what_cannot_be_backed_up_says_so(store: Path, tmp_path: Path) -> None:
         memory.backup(tmp_path / "backups")
     with open_store(store) as memory, pytest.raises(InputError, match="inside the store"):
         memory.backup(store / "backups")
+    (tmp_path / "link").symlink_to(store)
+    with open_store(store) as memory, pytest.raises(InputError, match="inside the store"):
+        memory.backup(tmp_path / "link" / "backups")
+    (tmp_path / "link").unlink()
     with open_store(store) as memory, pytest.raises(InputError, match="must be a path"):
         memory.backup(5)  # type: ignore[arg-type]
     assert sorted(os.listdir(tmp_path)) == ["store"]

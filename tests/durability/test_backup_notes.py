@@ -1,18 +1,28 @@
-"""No backup that a receipt of an erasure does not name: notes are made before backups."""
+"""No copy of a store that a receipt of an erasure does not name: notes are made before copies."""
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
+import signal
+import subprocess
+import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
+import msgspec
 import pytest
 
 import warpmem
 from durability.golden_stores import GOLDEN, open_golden
-from warpmem.errors import StoreError
+from warpmem.errors import InputError, StoreError, StoreReadOnly
 from warpmem.storage import backup as backup_module
+from warpmem.storage import backup_list, backup_notes, copies, migrate
 from warpmem.storage.lock import PathLock
+from warpmem.storage.rocks import RocksEngine
 
 
 @pytest.fixture
@@ -84,4 +94,185 @@ def test_the_copy_of_a_migration_is_named(tmp_path: Path) -> None:
     shutil.copytree(GOLDEN / "format-1" / "closed", store)
     with open_golden(store) as memory:
         first = next(iter(memory.list(scope).items[0] for scope in [warpmem.Scope(user_id="ann")]))
+        assert [known.path for known in memory.erase([first.id]).backups] == [f"{store}.format-1"]
+
+
+@pytest.mark.parametrize("failure", [OSError(errno.EIO, "Input/output error"), KeyboardInterrupt()])
+def test_a_backup_that_stands_is_named_though_the_call_failed(
+    memory: warpmem.Memory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: BaseException
+) -> None:
+    """Its name could not be synced, or Ctrl-C came then: the note was taken back, and it was there."""
+    root = tmp_path / "backups"
+    sync = copies.sync_path
+
+    def sync_path(path: str) -> None:
+        if path == str(root):
+            raise failure
+        sync(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(copies, "sync_path", sync_path)
+        with pytest.raises((StoreError, KeyboardInterrupt), match=r"was made and is whole|^$"):
+            memory.backup(root)
+    (made,) = warpmem.backups(root)
+    assert named(memory) == [made.path]
+
+
+def test_a_note_stays_while_what_came_to_nothing_may_come_back(
+    memory: warpmem.Memory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C came while the part was removed: what is left of it went unnamed."""
+    root = tmp_path / "backups"
+
+    def interrupted(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(backup_module, "verify_store", interrupted)
+        patch.setattr(copies, "shutil", Mock(wraps=shutil, rmtree=interrupted))
+        with pytest.raises(KeyboardInterrupt):
+            memory.backup(root)
+    (part,) = root.iterdir()
+    assert any(part.rglob("*.sst"))
+    assert named(memory) == [] and list(root.iterdir()) == [], "an erasure removes it instead"
+
+
+_KILLED = """
+import os, signal, sys, warpmem
+from warpmem.storage import backup
+backup.verify_store = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+with warpmem.open(sys.argv[1], embedder="hashing", min_free_bytes=0) as memory:
+    memory.add("a secret", user_id="ann")
+    memory.backup(sys.argv[2])
+"""
+
+
+@pytest.mark.parametrize("removable", [True, False])
+def test_what_a_killed_backup_has_left_is_removed_or_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, removable: bool
+) -> None:
+    """The receipt named a directory that was never there; the bytes lay beside it."""
+    store, root = tmp_path / "store", tmp_path / "backups"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    killed = subprocess.run([sys.executable, "-c", _KILLED, str(store), str(root)], env=environment)
+    assert killed.returncode == -signal.SIGKILL
+    (part,) = root.iterdir()
+    assert part.name.endswith(".part")
+
+    def refused(path: str) -> None:
+        raise StoreError("not allowed")
+
+    with warpmem.open(store, embedder="hashing") as memory:
+        if removable:
+            memory.add("another", user_id="ann")
+            assert named(memory) == [] and list(root.iterdir()) == []
+        else:
+            monkeypatch.setattr(backup_notes, "remove_part", refused)
+            assert named(memory) == [str(part)]
+    engine = RocksEngine(store, read_only=True)
+    assert len(backup_notes.noted_backups(engine)) == (not removable)
+    engine.close()
+
+
+def test_a_backup_that_is_being_made_is_left_alone_and_named(
+    memory: warpmem.Memory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, found = backup_module.verify_store, []
+
+    def verify(*arguments: Any, **options: Any) -> Any:
+        found.extend(named(memory))
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(backup_module, "verify_store", verify)
+    assert found == [] and [memory.backup(tmp_path / "backups").path] == found
+
+
+def test_a_restored_store_knows_later_backups_and_where_they_are_now(
+    memory: warpmem.Memory, tmp_path: Path
+) -> None:
+    """It knew what the restored backup knew, at the place of then."""
+    for _ in range(2):
+        memory.backup(tmp_path / "backups")
+    with warpmem.open(tmp_path / "other", embedder="hashing") as other:
+        other.add("not of this store", user_id="ann")
+        others = other.backup(tmp_path / "backups").path
+        broken = Path(other.backup(tmp_path / "backups").path)
+    (broken / "warpmem.backup").write_text("{")
+    moved = tmp_path / "moved"
+    os.rename(tmp_path / "backups", moved)
+    first, later, unknown = sorted(str(path) for path in moved.iterdir() if path.name != Path(others).name)
+    before = {file: file.read_bytes() for file in Path(first).iterdir()}
+    warpmem.restore(first, tmp_path / "restored")
+    assert {file: file.read_bytes() for file in Path(first).iterdir()} == before
+    assert warpmem.verify(tmp_path / "restored").ok
+    with warpmem.open(tmp_path / "restored", embedder="hashing") as restored:
+        receipt = named(restored)
+    assert {first, later, unknown} <= set(receipt) and str(moved / Path(others).name) not in receipt
+
+
+def test_a_backup_of_an_older_format_is_restored_with_its_notes(tmp_path: Path) -> None:
+    old = tmp_path / "backups" / "1"
+    shutil.copytree(GOLDEN / "format-1" / "closed", old)
+    files = dict(backup_module._digests_of(str(old)))
+    for name, age in (("1", 0), ("2", 1)):
+        made = warpmem.Backup(
+            path="", at=datetime(2026, 1, 1 + age, tzinfo=UTC), sequence=1, items=1, format=1, model_id="m",
+            dimension=1, files=len(files), bytes=1, shared_bytes=0, pause_seconds=0, seconds=0, verified=True,
+        )  # fmt: skip
+        (tmp_path / "backups" / name).mkdir(exist_ok=True)
+        content = backup_list.BackupFile(1, "same", made, files)
+        (tmp_path / "backups" / name / "warpmem.backup").write_bytes(msgspec.json.encode(content))
+    warpmem.restore(old, tmp_path / "restored")
+    with pytest.raises(StoreReadOnly, match="is a backup"):
+        open_golden(old)
+    with open_golden(tmp_path / "restored") as memory:
+        first = memory.list(user_id="ann").items[0]
+        places = [Path(known.path) for known in memory.erase([first.id]).backups]
+    assert set(places) == {old, old.with_name("2"), tmp_path / "restored.format-1"}
+
+
+def test_a_repaired_store_names_the_original(memory: warpmem.Memory, tmp_path: Path) -> None:
+    """It holds everything, and no receipt knew of it; nor of the backups beside a backup."""
+    first, later = (memory.backup(tmp_path / "backups").path for _ in range(2))
+    memory.close()
+    for original, place in ((str(tmp_path / "store"), "new"), (first, "newer")):
+        assert warpmem.repair(original, tmp_path / place).ok
+        with warpmem.open(tmp_path / place, embedder="hashing") as repaired:
+            assert set(named(repaired)) == {original, first, later}
+    shutil.rmtree(tmp_path / "store")
+    os.rename(tmp_path / "new", tmp_path / "store")
+    with warpmem.open(tmp_path / "store", embedder="hashing") as in_its_place:
+        assert named(in_its_place) == [first, later], "nobody is told to remove the store itself"
+
+
+def test_the_copy_of_a_migration_that_was_cut_short_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was noted with the identity, by the call that got so far: at the place that this one named."""
+    store, place = tmp_path / "store", tmp_path / "elsewhere"
+    shutil.copytree(GOLDEN / "format-1" / "closed", store)
+
+    def die(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(migrate, "identity_entry", die)
+        with pytest.raises(KeyboardInterrupt):
+            open_golden(store, migration_backup=str(place))
+    with open_golden(store) as memory:
+        first = memory.list(user_id="ann").items[0]
+        assert [known.path for known in memory.erase([first.id]).backups] == [str(place)]
+
+
+def test_the_copy_of_a_migration_that_failed_is_not_named(tmp_path: Path) -> None:
+    store, inside = tmp_path / "store", tmp_path / "link"
+    shutil.copytree(GOLDEN / "format-1" / "closed", store)
+    inside.symlink_to(store)
+    with pytest.raises(InputError, match="inside the store"):
+        open_golden(store, migration_backup=str(inside / "copy"))
+    (tmp_path / "file").write_text("no directory")
+    with pytest.raises(InputError, match="cannot be a new directory"):
+        open_golden(store, migration_backup=str(tmp_path / "file" / "copy"))
+    with open_golden(store) as memory:
+        first = memory.list(user_id="ann").items[0]
         assert [known.path for known in memory.erase([first.id]).backups] == [f"{store}.format-1"]

@@ -13,6 +13,7 @@ import pytest
 from durability.golden_stores import GOLDEN, content, describe, open_golden
 from durability.migrations import STEPS, die_at, run_migration_kills, state
 from warpmem.errors import FormatError, StoreCorrupt
+from warpmem.storage.backup_notes import noted_backups
 from warpmem.storage.codec import FAMILIES, FIRST_FAMILIES
 from warpmem.storage.identity import identity_entry, read_identity
 from warpmem.storage.rocks import RocksEngine
@@ -44,6 +45,9 @@ def test_a_process_that_dies_leaves_it_old_or_new(tmp_path: Path, step: str) -> 
             assert describe(memory) == content(OLD)["memory"]
     assert (state(old), state(old.with_name("store.format-1"))) == ("new", "old")
     assert sorted(os.listdir(old.parent)) == ["store", "store.format-1"]
+    engine = RocksEngine(old, read_only=True)
+    assert [note.path for note in noted_backups(engine)] == [str(old.with_name("store.format-1"))]
+    engine.close()
 
 
 @pytest.mark.slow

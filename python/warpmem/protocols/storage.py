@@ -210,7 +210,8 @@ class Erasures(Protocol):
         ...
 
     def backups(self) -> list[tuple[int, str]]:
-        """(time, path) of every backup that was made of the store."""
+        """(time, path) of every backup and other copy that was made of the store, oldest first. Removes what
+        a process that died has left of one."""
         ...
 
     def pending(self) -> int:

@@ -12,7 +12,6 @@ import glob
 import hashlib
 import os
 import re
-import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -21,37 +20,26 @@ from typing import Final
 
 import msgspec
 
-from ..errors import FormatError, InputError, NotSupported, StoreCorrupt, StoreError
+from ..errors import NotSupported, StoreCorrupt, StoreError
 from ..ops.clock import to_micros
 from ..protocols import Engine, Log, Transaction
 from ..protocols.storage import DigestsOf
 from ..records import Backup, LogEntry, StoreIdentity
 from . import codec
-from .backup_notes import note_key
-from .copies import copy_store, typed
-from .directory import BACKUP_NAME, SNAPSHOT_NAME, remove_snapshot
-from .lock import PathLock
+from .backup_list import VERSION, BackupFile, copies_at, read_backup, read_root
+from .backup_notes import note_copies, note_key
+from .copies import came_to_nothing, copy_store, remove_part, typed
+from .directory import BACKUP_NAME, SNAPSHOT_NAME, refuse_inside, remove_snapshot
 from .repair import unchanging
 from .rocks import RocksEngine
 from .values import BackupNote, decode, encode
 from .verify import verify_store
 
-VERSION: Final = 1
 _UNCHECKED: Final = re.compile(r"warpmem\.(lock|backup)|LOCK|LOG(\.old\.\d+)?")
 _END: Final = b"\xff" * 64
 _PIECE: Final = 1 << 20
 _running: Final[set[str]] = set()
 _running_lock: Final = threading.Lock()
-
-
-class BackupFile(msgspec.Struct, frozen=True):
-    """What stands in a backup's file `warpmem.backup`, as JSON. files: name -> [bytes, BLAKE2b-128 in hex].
-    store: digest of the store's salt, the same in all backups of one store."""
-
-    version: int
-    store: str
-    backup: Backup
-    files: dict[str, tuple[int, str]]
 
 
 # -------------------------------------------------------------------------------------------- making
@@ -62,8 +50,7 @@ def make_backup(log: Log, engine: Engine, root: str, digests: DigestsOf, *, veri
     if not isinstance(engine, RocksEngine):
         raise NotSupported("a store in memory has no files to back up: export it instead")
     root = os.path.abspath(root)
-    if os.path.commonpath([engine.path, root]) == engine.path:
-        raise InputError(f"{root!r} lies inside the store: name a directory outside of it")
+    refuse_inside(engine.path, root)
     with alone(engine.path):
         try:
             return _make(log, engine, root, digests, verify)
@@ -97,8 +84,9 @@ def _make(log: Log, engine: RocksEngine, root: str, digests: DigestsOf, verify: 
     try:
         return _copy_out(log, engine, root, target, at, digests, verify, started)
     except BaseException:
-        with contextlib.suppress(StoreError):
-            log.transact(lambda transaction: transaction.keep(key, None))
+        if came_to_nothing(target):
+            with contextlib.suppress(StoreError):
+                log.transact(lambda transaction: transaction.keep(key, None))
         raise
 
 
@@ -121,7 +109,7 @@ def _copy_out(
     except OSError as error:
         raise typed(error, target) from error
     store = hashlib.blake2b(log.identity.salt, digest_size=16).hexdigest()
-    earlier = [known for known in _read_root(root, whole_only=True) if known.store == store]
+    earlier = [known for known in read_root(root, whole_only=True) if known.store == store]
     made: list[Backup] = []
 
     def finish(whole: str) -> None:
@@ -160,9 +148,7 @@ def _remove_left_behind(root: str) -> None:
     """Processes that died left parts of backups, which link to the store's tables and keep their bytes."""
     for part in glob.glob(os.path.join(glob.escape(root), ".*Z.part")):
         with contextlib.suppress(StoreError):  # StoreLocked: somebody is making it
-            lock = PathLock(part)
-            shutil.rmtree(part, ignore_errors=True)
-            lock.release()
+            remove_part(part)
 
 
 def _position(path: str) -> tuple[int, int]:
@@ -205,62 +191,7 @@ def _compare_with_earlier(path: str, files: dict[str, tuple[int, str]], earlier:
                 )
 
 
-# ------------------------------------------------------------------------------- finding and restoring
-
-
-def list_backups(root: str) -> tuple[Backup, ...]:
-    """The backups below a root, oldest first. Directories without a whole `warpmem.backup` are not among
-    them; a missing root is empty. Raises StoreError when the root cannot be read, StoreCorrupt or FormatError
-    for a backup whose `warpmem.backup` is damaged or of a newer format."""
-    return tuple(known.backup for known in _read_root(root))
-
-
-def _read_root(root: str, *, whole_only: bool = False) -> list[BackupFile]:
-    """What the backups below a root say of themselves, oldest first. whole_only: pass over those that cannot
-    be read, instead of raising StoreCorrupt or FormatError."""
-    try:
-        names = sorted(os.listdir(root))
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise StoreError(f"cannot list {root!r}: {error.strerror}") from error
-    found = []
-    for name in names:
-        path = os.path.join(root, name)
-        if name.startswith(".") or not os.path.exists(os.path.join(path, BACKUP_NAME)):
-            continue
-        try:
-            found.append(read_backup(path))
-        except (StoreCorrupt, FormatError):
-            if not whole_only:
-                raise
-    return sorted(found, key=lambda known: known.backup.at)
-
-
-def read_backup(path: str) -> BackupFile:
-    """What a backup says of itself, its path as it is now. Raises FormatError, StoreCorrupt."""
-    try:
-        with open(os.path.join(path, BACKUP_NAME), "rb") as file:
-            content = file.read()
-    except OSError as error:
-        raise FormatError(
-            f"there is no backup at {path!r} ({error.strerror}): name one directory of a root"
-        ) from error
-    try:
-        version = msgspec.json.decode(content, type=_Versioned).version
-        if version > VERSION:
-            raise FormatError(
-                f"the backup {path!r} has format {version}, this warpmem reads up to {VERSION}; "
-                "upgrade the package"
-            )
-        known = msgspec.json.decode(content, type=BackupFile)
-    except msgspec.MsgspecError as error:
-        raise StoreCorrupt(f"{BACKUP_NAME} in {path!r} is damaged: {error}") from error
-    return msgspec.structs.replace(known, backup=msgspec.structs.replace(known.backup, path=path))
-
-
-class _Versioned(msgspec.Struct):
-    version: int
+# ----------------------------------------------------------------------------------------- restoring
 
 
 def restore_backup(path: str, target: str, *, link: bool) -> Backup:
@@ -268,9 +199,10 @@ def restore_backup(path: str, target: str, *, link: bool) -> Backup:
 
     link  share tables with the backup where the file system allows it, instead of copying them
 
-    Every file is compared with the digest that the backup keeps. Raises InputError when `target` is taken,
+    Every file is compared with the digest that the backup keeps. The store knows then of the backup and of
+    the others of its store below the same root, later ones too. Raises InputError when `target` is taken,
     StoreCorrupt when a file is not what it was, FormatError when `path` is no backup, StoreLocked when
-    somebody has it open for writing, DiskFull, StoreError.
+    somebody holds its lock, DiskFull, StoreError.
     """
     path = os.path.abspath(path)
     known = read_backup(path)
@@ -283,7 +215,9 @@ def restore_backup(path: str, target: str, *, link: bool) -> Backup:
                     f"the file {name} of the backup {path!r} is not what it was when the backup was made: it "
                     "is damaged, or the backup was written to; `warpmem repair` salvages what is whole"
                 )
+        note_copies(whole, copies_at(path))
 
+    _remove_left_behind(os.path.dirname(path))
     with unchanging(path):
         copy_store(path, target, link=link, finish=finish)
     return msgspec.structs.replace(known.backup, path=os.path.abspath(target))

@@ -50,12 +50,12 @@ def build(target: str, fill: Callable[[str, str], T]) -> T:
 
     The work is done in a hidden directory beside `target`; a process that dies leaves it there, and the next
     one for the same target removes it. Raises InputError when `target` is taken, StoreLocked when another
-    process makes it, DiskFull, StoreReadOnly, StoreError.
+    process makes it, DiskFull, StoreReadOnly, StoreError; the last also when `target` stands there, but its
+    name could not be synced.
     """
     target = os.path.abspath(target)
     check_free_name(target)
-    parent, name = os.path.split(target)
-    part = os.path.join(parent, f".{name}.part")
+    part = part_of(target)
     try:
         os.makedirs(part, exist_ok=True)
         lock = PathLock(part)
@@ -67,13 +67,67 @@ def build(target: str, fill: Callable[[str, str], T]) -> T:
             result = fill(whole, scratch)
             sync_tree(whole)
             os.rename(whole, target)
-            sync_path(parent)
+            _sync_name(target)
         finally:
-            shutil.rmtree(part, ignore_errors=True)
-            lock.release()
+            try:
+                shutil.rmtree(part, ignore_errors=True)
+            finally:
+                lock.release()
     except OSError as error:
         raise typed(error, target) from error
     return result
+
+
+def part_of(target: str) -> str:
+    """The hidden directory in which `build` makes `target`."""
+    parent, name = os.path.split(os.path.abspath(target))
+    return os.path.join(parent, f".{name}.part")
+
+
+def came_to_nothing(target: str) -> bool:
+    """Whether nothing of a new directory is on the disk, whole or in part, nor can be after a power loss."""
+    try:
+        if stands(target) or os.path.lexists(part_of(target)):
+            return False
+        sync_path(os.path.dirname(target))
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def stands(target: str) -> bool:
+    """Whether there is more at a path than an empty directory, or may be."""
+    try:
+        return bool(os.listdir(target))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+
+
+def remove_part(part: str) -> None:
+    """Remove what a process that died has left of a new directory. Raises StoreLocked while one is making it,
+    StoreError when it cannot be removed."""
+    lock = PathLock(part)
+    try:
+        shutil.rmtree(part)
+        sync_path(os.path.dirname(part))
+    except OSError as error:
+        raise StoreError(f"{part!r} could not be removed: {error.strerror}") from error
+    finally:
+        lock.release()
+
+
+def _sync_name(target: str) -> None:
+    try:
+        sync_path(os.path.dirname(target))
+    except OSError as error:
+        raise StoreError(
+            f"{target!r} was made and is whole, but may be gone after a power loss: its name could not be "
+            f"synced ({error.strerror})"
+        ) from error
 
 
 def check_free_name(target: str) -> None:

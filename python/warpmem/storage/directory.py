@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Collection
 from typing import Final
 
-from ..errors import FormatError, StoreCorrupt, StoreError, StoreReadOnly
+from ..errors import FormatError, InputError, StoreCorrupt, StoreError, StoreReadOnly
 from .codec import FAMILIES, FIRST_FAMILIES
 from .lock import LOCK_NAME
 from .reserve import RESERVE_NAME
@@ -65,6 +65,28 @@ def prepare(path: str) -> bool:
             f"{path!r} holds data files but its file CURRENT is missing: restore the directory from a backup"
         )
     return False
+
+
+def is_backup(path: str) -> bool:
+    """Whether a directory says that it is a backup."""
+    return os.path.lexists(os.path.join(path, BACKUP_NAME))
+
+
+def refuse_backup(path: str) -> None:
+    """Raises StoreReadOnly when a directory is a backup: written to, it could not be restored any more."""
+    if is_backup(path):
+        raise StoreReadOnly(
+            f"{path!r} is a backup, which nothing is written to: open it with read_only=True, `restore` it "
+            "to a new directory, or copy the directory as it is"
+        )
+
+
+def refuse_inside(store: str, place: str) -> None:
+    """Raises InputError when `place`, where a copy of a store is to be made, lies in the store's directory,
+    through links too."""
+    real = os.path.realpath(store)
+    if os.path.commonpath([real, os.path.realpath(place)]) == real:
+        raise InputError(f"{place!r} lies inside the store: name a directory outside of it")
 
 
 def require(path: str) -> None:

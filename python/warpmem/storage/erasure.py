@@ -24,7 +24,7 @@ from ..ops.ids import KEY_BYTES, format_id, is_id, origins, owner_of, owner_pref
 from ..protocols import Engine
 from ..records import LogEntry
 from . import codec
-from .backup_notes import noted_backups
+from .backup_notes import remaining_copies
 from .erasing import ErasingTransaction, names_any
 from .erasure_values import MARK_PREFIX, ErasureMark, mark_key, read_mark_key
 from .values import HistoryValue, ItemValue, RememberedValue, decode, make_scope
@@ -75,7 +75,7 @@ class StoreErasures:
         return len({read_mark_key(key) for key, _ in self._marks()})
 
     def backups(self) -> list[tuple[int, str]]:
-        return [(note.at, note.path) for note in noted_backups(self._engine)]
+        return remaining_copies(self._engine, self._run)
 
     def derived(self, owners: Collection[int], keys: Collection[bytes]) -> tuple[set[bytes], set[bytes]]:
         # Of what names others only what comes from the erased is kept; the store is read again while more of

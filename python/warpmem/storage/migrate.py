@@ -1,8 +1,9 @@
 """Opening a store for writing, its format brought up to date first.
 
-The steps, each durable before the next: a copy of the whole store beside it; the families that the newer
-format adds, empty; the identity with the new format. A process that dies leaves a store of the old format,
-which may have new, empty families already; the next open goes on from there.
+The steps, each durable before the next: a note of where the copy will be, as erasure cannot reach into it;
+the copy of the whole store; the families that the newer format adds, empty; the identity with the new format.
+A process that dies leaves a store of the old format, which may have new, empty families already; the next
+open goes on from there.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ import msgspec
 
 from ..errors import FormatError, StoreError
 from ..records import StoreIdentity
-from . import codec
-from .backup_notes import note_entry
+from . import codec, directory
+from .backup_notes import note_copies, noted
 from .codec import FIRST_FAMILIES, KEYS_END
 from .copies import copy_store
 from .identity import FORMAT, identity_entry, read_identity
@@ -45,15 +46,7 @@ def open_for_writing(
             return engine
         if not migrate:
             raise _refused(store, identity)
-        # Erasure cannot reach into the copy, so its receipts must name it.
-        keys = (codec.read_log_key(key) for key, _ in engine.scan("log", b"", KEYS_END, reverse=True))
-        at, copy = time.time_ns() // 1000, _place_of_copy(store, identity, backup)
-        engine.write(
-            [
-                identity_entry(msgspec.structs.replace(identity, format=FORMAT)),
-                note_entry(BackupNote(at, os.path.abspath(copy), next(keys, 0))),
-            ]
-        )
+        engine.write([identity_entry(msgspec.structs.replace(identity, format=FORMAT))])
     except BaseException:
         engine.close()
         raise
@@ -71,36 +64,36 @@ def _keeping_a_copy(store: str, migrate: bool, backup: str | None) -> Callable[[
             raise _refused(store, identity)
         if len(found) > len(FIRST_FAMILIES) + 1:
             return  # an earlier migration got as far as this, so it made its copy
-        target = _place_of_copy(store, identity, backup)
+        target = os.path.abspath(backup or f"{store}.format-{identity.format}")
+        directory.refuse_inside(store, target)
+        note = BackupNote(time.time_ns() // 1000, target, codec.read_log_key(last[0]) if last else 0)
         if os.path.isdir(target) and os.listdir(target):
             try:
                 same = _look(target) == (identity, last)
             except StoreError:
                 same = False
             if same:
+                note_copies(store, [note])
                 return
             raise FormatError(
                 f"the store in {store!r} has format {identity.format} and is copied to {target!r} before it "
                 "is brought up to date, but something else is there: move it away, or name another place "
                 "with migration_backup="
             )
-        copy_store(store, target)
+        with noted(store, note):
+            copy_store(store, target)
 
     return keep
 
 
-def _place_of_copy(store: str, identity: StoreIdentity, backup: str | None) -> str:
-    return backup or f"{store}.format-{identity.format}"
-
-
-def _look(path: str) -> tuple[StoreIdentity, bytes]:
-    """What the store at `path` is, and its last log entry."""
+def _look(path: str) -> tuple[StoreIdentity, tuple[bytes, bytes] | None]:
+    """What the store at `path` is, and the last entry of its log."""
     engine = RocksEngine(path, read_only=True)
     try:
         identity = read_identity(engine)
         if identity is None:  # read_identity raises for a store that lacks families
             raise FormatError(f"there is no store in {path!r}")
-        return identity, next((entry for _, entry in engine.scan("log", b"", KEYS_END, reverse=True)), b"")
+        return identity, next(iter(engine.scan("log", b"", KEYS_END, reverse=True)), None)
     finally:
         engine.close()
 

@@ -25,6 +25,8 @@ from ..protocols.storage import DigestsOf
 from ..records import ReembedJob, StoreIdentity
 from ..types import Owner
 from . import codec, directory
+from .backup_list import copies_at
+from .backup_notes import note_copies
 from .copies import build, check_free_name
 from .erasing import names_any
 from .erasure import Erased, marked
@@ -79,6 +81,7 @@ def repair_store(
             reader = FileReader(path, Faults(0), progress)
             source.load(reader)
             report, last = _rebuild(source, whole, digests, make_embed, progress)
+            note_copies(whole, copies_at(path))
         finally:
             source.close()
         check = verify_store(whole, digests, progress=progress)

@@ -106,6 +106,7 @@ class RocksEngine(Renewable):
         _engines.add(self)
 
     def _open(self) -> Any:
+        directory.refuse_backup(self._path)
         exists = directory.prepare(self._path)
         if exists and not directory.is_ours(self._path):
             # Before the lock, which is a file: somebody else's database stays as it is.
