@@ -147,15 +147,21 @@ with warpmem.open(sys.argv[1], embedder="hashing", min_free_bytes=0) as memory:
 """
 
 
+def kill_a_backup(folder: Path) -> tuple[Path, Path]:
+    """(store, root) of a backup that was killed while it was read back."""
+    store, root = folder / "store", folder / "backups"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    killed = subprocess.run([sys.executable, "-c", _KILLED, str(store), str(root)], env=environment)
+    assert killed.returncode == -signal.SIGKILL
+    return store, root
+
+
 @pytest.mark.parametrize("removable", [True, False])
 def test_what_a_killed_backup_has_left_is_removed_or_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, removable: bool
 ) -> None:
     """The receipt named a directory that was never there; the bytes lay beside it."""
-    store, root = tmp_path / "store", tmp_path / "backups"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    killed = subprocess.run([sys.executable, "-c", _KILLED, str(store), str(root)], env=environment)
-    assert killed.returncode == -signal.SIGKILL
+    store, root = kill_a_backup(tmp_path)
     (part,) = root.iterdir()
     assert part.name.endswith(".part")
 
@@ -164,7 +170,6 @@ def test_what_a_killed_backup_has_left_is_removed_or_named(
 
     with warpmem.open(store, embedder="hashing") as memory:
         if removable:
-            memory.add("another", user_id="ann")
             assert named(memory) == [] and list(root.iterdir()) == []
         else:
             monkeypatch.setattr(backup_notes, "remove_part", refused)
@@ -172,6 +177,15 @@ def test_what_a_killed_backup_has_left_is_removed_or_named(
     engine = RocksEngine(store, read_only=True)
     assert len(backup_notes.noted_backups(engine)) == (not removable)
     engine.close()
+
+
+def test_the_note_of_a_killed_backup_goes_with_what_it_has_left(tmp_path: Path) -> None:
+    """The next backup removed that, and receipts went on naming a directory that was never there."""
+    store, root = kill_a_backup(tmp_path)
+    with warpmem.open(store, embedder="hashing") as memory:
+        made = memory.backup(root)
+        assert [entry.name for entry in root.iterdir()] == [Path(made.path).name]
+        assert named(memory) == [made.path]
 
 
 def test_a_backup_that_is_being_made_is_left_alone_and_named(

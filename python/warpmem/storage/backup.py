@@ -77,6 +77,7 @@ def _make(log: Log, engine: RocksEngine, root: str, digests: DigestsOf, verify: 
     at = datetime.now(UTC)
     target = os.path.join(root, at.strftime("%Y%m%dT%H%M%S.%fZ"))
     remove_snapshot(engine.path)
+    log.erasures.backups()  # removes what backups of this store have left together with their notes
     _remove_left_behind(root)
     key, last = note_key(), log.position()
     note = BackupNote(to_micros(at, "at"), target, 0 if last is None else last.sequence)
