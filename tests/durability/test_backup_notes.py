@@ -18,7 +18,7 @@ import pytest
 
 import warpmem
 from durability.golden_stores import GOLDEN, open_golden
-from warpmem.errors import InputError, StoreError, StoreReadOnly
+from warpmem.errors import DiskFull, InputError, StoreError, StoreReadOnly
 from warpmem.storage import backup as backup_module
 from warpmem.storage import backup_list, backup_notes, copies, migrate
 from warpmem.storage.lock import PathLock
@@ -276,6 +276,27 @@ def test_the_copy_of_a_migration_that_was_cut_short_is_named(
     with open_golden(store) as memory:
         first = memory.list(user_id="ann").items[0]
         assert [known.path for known in memory.erase([first.id]).backups] == [str(place)]
+
+
+def test_a_migration_whose_note_failed_can_be_tried_again_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error kept the store locked while it was looked at."""
+    store, real = tmp_path / "store", backup_notes.call
+    shutil.copytree(GOLDEN / "format-1" / "closed", store)
+
+    def call(function: Any, *arguments: Any) -> Any:
+        if function.__name__ == "flush":
+            raise DiskFull("no room")
+        return real(function, *arguments)
+
+    monkeypatch.setattr(backup_notes, "call", call)
+    with pytest.raises(DiskFull) as failed:
+        open_golden(store)
+    assert failed.value.__traceback__ is not None
+    assert os.listdir(tmp_path) == ["store"], "nothing is copied before it is noted"
+    monkeypatch.undo()
+    open_golden(store).close()
 
 
 def test_the_copy_of_a_migration_that_failed_is_not_named(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import traceback
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, Final
 
@@ -122,6 +123,10 @@ def _write(store: str, operations: Collection[tuple[bytes, bytes | None]]) -> No
     try:
         _put(database.get_column_family("meta"), operations)
         call(database.flush_wal, True)
+    except BaseException as error:
+        # What failed there holds the family, and so RocksDB's lock, for as long as the error is looked at.
+        traceback.clear_frames(error.__traceback__)
+        raise
     finally:
         database.close()
 
