@@ -22,6 +22,7 @@ from .errors import InputError, ModelMismatch
 from .index.backends import backends as backends
 from .index.backends import choose
 from .index.checkpoint import IndexCheckpoint
+from .index.checkpoint_file import CheckpointFile
 from .index.clustering import cluster_by
 from .index.cpu import CpuBackend
 from .index.cuda_backend import CudaBackend
@@ -238,10 +239,12 @@ def _make_space_index(
 
 def _make_checkpoint(
     settings: Config, backend: SearchBackend, log: Log, progress: Report | None, identity: StoreIdentity
-) -> IndexCheckpoint | None:
-    if settings.path is None or not isinstance(backend, (CpuBackend, CudaBackend)):
+) -> CheckpointFile | None:
+    if settings.path is None:
         return None
     path = os.path.join(settings.path, INDEX_NAME)
+    if not isinstance(backend, (CpuBackend, CudaBackend)):
+        return CheckpointFile(path, log)
     return IndexCheckpoint(backend, path, log, identity, settings.columns, progress)
 
 

@@ -140,6 +140,26 @@ def test_items_of_an_owner_who_stays(store: Path) -> None:
     memory.close()
 
 
+@pytest.mark.parametrize(
+    ("backend", "left"),
+    [("numpy", "warpmem.index"), ("numpy", "warpmem.index.new"), ("cpu", "warpmem.index.new")],
+)
+def test_a_checkpoint_that_the_index_does_not_read(tmp_path: Path, backend: str, left: str) -> None:
+    """It stayed where another backend had written it, and where a process was killed in its first one."""
+    store = tmp_path / "store"
+    canaries = Canaries(random.Random(left))
+    memory, _ = fill(store, canaries)
+    memory.close()
+    (store / "warpmem.index").rename(store / left)
+    with warpmem.open(store, backend=backend, **OPTIONS) as memory:
+        assert left in canaries.in_files(store), "this test would see nothing"
+        receipt = memory.erase(user_id=canaries.word("user"))
+        assert canaries.in_files(store) == []
+        assert receipt.checkpoint == ("removed" if backend == "numpy" else "rewritten")
+    assert canaries.in_files(store) == []
+    assert (store / "warpmem.index").exists() == (backend == "cpu")
+
+
 def test_entities_go_with_their_sources(store: Path) -> None:
     """Names that are kept in memory for searches, records of entities and relations in all their versions."""
     canaries = Canaries(random.Random("entities"))

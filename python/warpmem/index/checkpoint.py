@@ -8,10 +8,8 @@ it with the log, and starts without it when anything does not fit.
 from __future__ import annotations
 
 import contextlib
-import glob
 import os
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Mapping
 
 import msgspec
 
@@ -19,7 +17,8 @@ from ..errors import StoreError
 from ..ops.progress import Progress, Report
 from ..ops.replay import row_changes, touched
 from ..protocols import FileBackend, Log, RowPool, Transaction
-from ..records import LogEntry, RowChange, StoreIdentity
+from ..records import LogEntry, StoreIdentity
+from .checkpoint_file import CheckpointFile, Restored, sync_folder
 from .partition import BLANK, NAME_BYTES, Names, Partition, lists_of
 
 VERSION = 1
@@ -47,15 +46,6 @@ class CheckpointMark(msgspec.Struct, frozen=True, array_like=True):
     columns: dict[str, str]
     kinds: dict[str, int]
     owners: list[OwnerMark]
-
-
-class Restored(NamedTuple):
-    """What a checkpoint gave: rows in a pool, whose they are, and what has happened since."""
-
-    pool: RowPool
-    kinds: dict[str, int]
-    partitions: dict[int, Partition]
-    changes: list[RowChange]
 
 
 _decoder = msgspec.msgpack.Decoder(CheckpointMark)
@@ -108,7 +98,7 @@ def read(
     return mark, partitions
 
 
-class IndexCheckpoint:
+class IndexCheckpoint(CheckpointFile):
     """Where the index of one store is kept between its openings."""
 
     def __init__(
@@ -122,10 +112,9 @@ class IndexCheckpoint:
     ) -> None:
         """identity: what the store is while the index is of its vectors. report: told how far reading the
         changes since the checkpoint is."""
+        super().__init__(path, log)
         self._backend = backend
         self._columns = dict(columns)
-        self._path = path
-        self._log = log
         self._identity = identity
         self._report = report
 
@@ -159,39 +148,6 @@ class IndexCheckpoint:
         progress.end(done)
         return Restored(pool, dict(mark.kinds), partitions, changes)
 
-    def exists(self) -> bool:
-        """Whether there is a file, or was one that this process may still map."""
-        return os.path.exists(self._path)
-
-    def remove(self) -> None:
-        """Delete the file; the log has what it held. Raises StoreError."""
-        try:
-            self.discard()
-            sync_folder(self._path)
-        except OSError as error:
-            raise StoreError(f"cannot delete {self._path!r}: {error.strerror}") from error
-
-    def between_changes(self, do: Callable[[], None]) -> None:
-        """Call `do` while no change is made."""
-        self._log.transact(lambda transaction: do())
-
-    def _tidy(self) -> None:
-        """Remove what saving left behind when its process was killed: nobody else writes to a store."""
-        for left in glob.glob(glob.escape(self._path) + ".*"):
-            with contextlib.suppress(OSError):
-                os.unlink(left)
-
-    def discard(self) -> None:
-        """Remove the file, before rows of another model take its place. On the committer thread. Raises
-        StoreError."""
-        self._tidy()
-        try:
-            os.unlink(self._path)
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise StoreError(f"cannot delete {self._path!r}: {error.strerror}") from error
-
     def write(self, pool: RowPool, kinds: Mapping[str, int], partitions: Mapping[int, Partition]) -> bool:
         """Save a pool and its ready partitions, between two changes. False in a log without a change, or that
         takes none, or has another model's vectors by now, or when damage kept showing up. IndexCorrupt when
@@ -202,7 +158,7 @@ class IndexCheckpoint:
             position = self._log.position()
             if position is None or self._log.identity != self._identity:
                 return False
-            self._tidy()
+            self.tidy()
             for _ in range(_TRIES):
                 ready = {owner: part for owner, part in partitions.items() if part.state == "ready"}
                 known = [part.generation for part in ready.values()]
@@ -221,12 +177,3 @@ class IndexCheckpoint:
             return False
 
         return False if self._log.read_only else self._log.transact(save)
-
-
-def sync_folder(path: str) -> None:
-    """Make what was renamed to `path`, or deleted there, durable."""
-    folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -29,7 +29,7 @@ from ..records import (
     RowHeader,
 )
 from . import tiers
-from .checkpoint import IndexCheckpoint
+from .checkpoint_file import CheckpointFile
 from .item_columns import ItemColumns
 from .loading import take_in
 from .named_partitions import NamedPartitions
@@ -51,7 +51,7 @@ class PartitionedIndex(NamedPartitions):
         backend: SearchBackend,
         dimension: int,
         load: Callable[[int], Iterable[RowBlock]],
-        checkpoint: IndexCheckpoint | None = None,
+        checkpoint: CheckpointFile | None = None,
         columns: Mapping[str, str] | None = None,
         progress: Callable[[int], Progress] | None = None,
         texts: TextSource | None = None,

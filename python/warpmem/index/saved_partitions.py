@@ -9,7 +9,7 @@ from typing import Literal
 from ..errors import IndexCorrupt, StoreError
 from ..protocols import RowPool, SearchBackend
 from ..records import RowChange
-from .checkpoint import IndexCheckpoint, Restored
+from .checkpoint_file import CheckpointFile, Restored
 from .partition import Partition, next_generation
 
 
@@ -19,7 +19,7 @@ class SavedPartitions:
     _backend: SearchBackend
     _dimension: int
     _n_columns: int
-    _checkpoint: IndexCheckpoint | None
+    _checkpoint: CheckpointFile | None
     _lock: threading.Lock
     _kinds: dict[str, int]
     _partitions: dict[int, Partition]
@@ -40,7 +40,7 @@ class SavedPartitions:
         self.apply(changes)
         self.restored = f"{len(found.partitions)} owners from the checkpoint, {len(changes)} changed since"
 
-    def _read(self, checkpoint: IndexCheckpoint) -> Restored | None:
+    def _read(self, checkpoint: CheckpointFile) -> Restored | None:
         try:
             return checkpoint.read(self._dimension, self._n_columns)
         except FileNotFoundError:
@@ -81,7 +81,7 @@ class SavedPartitions:
         except (StoreError, MemoryError):
             written = False
         if not written:
-            checkpoint.remove()
+            checkpoint.between_changes(checkpoint.remove)
         checkpoint.between_changes(self._exchange)
         return "rewritten" if written else "removed"
 
