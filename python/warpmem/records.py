@@ -327,6 +327,21 @@ Match = tuple[float, float, bytes, int, float, float, float]
 weight."""
 
 
+class Descent(NamedTuple):
+    """What comes from what is to be erased; of items, their keys.
+
+    only      comes from nothing else, and goes too
+    partly    names it, and has other sources
+    versions  by item of `partly`: past versions that come from nothing else, and go too
+    telling   named such an item when it said something that no version says which stays
+    """
+
+    only: set[bytes]
+    partly: set[bytes]
+    versions: dict[bytes, set[int]]
+    telling: set[bytes]
+
+
 class KnownBackup(msgspec.Struct, frozen=True, kw_only=True):
     """A copy that may hold what a store held, where it was made or found: a backup, the copy before a
     migration, or what the store was restored or repaired from. at: when it was begun, as far as known."""
@@ -341,9 +356,12 @@ class ErasureReceipt(msgspec.Struct, frozen=True, kw_only=True):
     items: current versions. history: earlier versions and marks of deletions. log_entries: entries that
     became stubs. vectors: rows. lookups: places in duplicates, key slots and remembered calls. sources:
     versions of other items that lost an id. owners: owners whose name is gone. derived: ids of items that
-    were erased because they had no other source. kept: ids of items that had, or were kept on demand; their
-    text may tell of what was erased. checkpoint: what became of the saved index. device_pages: pages that
-    left the device. files: tables that were written anew. backups: may still hold what was erased.
+    were erased because they had no other source. versions: (id, version) of earlier versions that were
+    erased for the same reason, of items that had another in their current one. kept: ids of items that had,
+    or were kept on demand, or named one of `versions`; their text may tell of what was erased. checkpoint:
+    what became of the saved index. device_pages: pages that left the device. files: tables that were written
+    anew. backups: may still hold what was erased. finished: how many erasures this one has finished that
+    earlier calls or processes had begun; what these had removed by then is not counted here.
     """
 
     id: str
@@ -362,3 +380,5 @@ class ErasureReceipt(msgspec.Struct, frozen=True, kw_only=True):
     device_pages: int
     files: int
     backups: tuple[KnownBackup, ...]
+    versions: tuple[tuple[str, int], ...] = ()
+    finished: int = 0

@@ -140,6 +140,33 @@ def test_items_of_an_owner_who_stays(store: Path) -> None:
     memory.close()
 
 
+def test_past_versions_of_items_that_stay(store: Path) -> None:
+    """What a source alone had said, in an item that has another source by now."""
+    canaries = Canaries(random.Random("versions"))
+    word = canaries.word
+    with warpmem.open(store, **OPTIONS) as memory:
+        source, other = (memory.add(text, user_id="ann").id for text in ("one", "another"))
+        item = NewItem(
+            text=f"she said {word('text')}", metadata={"tag": word("tag"), "n": word("meta")},
+            entities=(word("entity"),), sources=(source,),
+        )  # fmt: skip
+        made = memory.add(item, user_id="ann", agent_id="a").id
+        (row,) = memory.search("x", user_id="ann", agent_id="a", return_vectors="numpy").vectors
+        canaries.note(row)
+        del row, item
+        memory.update(made, text="she said nothing", metadata={}, entities=[], sources=[source, other])
+        memory.checkpoint()
+        memory.search("x", user_id="ann", filters={"metadata.tag": word("tag")})
+        assert canaries.in_files(store) and canaries.in_objects(), "this test would see nothing"
+        receipt = memory.erase([source])
+        assert receipt.versions == ((made, 1),)
+        assert canaries.in_files(store) == []
+        assert canaries.in_objects() == []
+        assert [entry.item.text for entry in memory.history(made) if entry.item] == ["she said nothing"]
+    assert canaries.in_files(store) == []
+    assert warpmem.verify(store).ok
+
+
 @pytest.mark.parametrize(
     ("backend", "left"),
     [("numpy", "warpmem.index"), ("numpy", "warpmem.index.new"), ("cpu", "warpmem.index.new")],

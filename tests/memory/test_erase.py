@@ -15,6 +15,7 @@ from warpmem.errors import DiskFull, InputError, InvalidScope, NotFound, StoreRe
 from warpmem.ops import ids
 from warpmem.ops.clock import FixedClock
 from warpmem.ops.ids import parse_id
+from warpmem.storage import erased as erased_items
 from warpmem.storage import erasure
 from warpmem.storage.codec import FAMILIES, KEYS_END
 
@@ -191,7 +192,7 @@ def names(memory: Memory, item_id: str) -> list[tuple[str, str]]:
 def test_many_items_go_in_many_changes(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(erasure, "_CHUNK_ITEMS", 3)
     monkeypatch.setattr(erasure, "_CHUNK_VALUES", 5)
-    monkeypatch.setattr(erasure, "_MARK_KEYS", 2)
+    monkeypatch.setattr(erased_items, "_MARK_KEYS", 2)
     kept = add(memory, "Stays", user="bob")
     ids = [add(memory, f"Thing {n}", key=f"k{n % 3}", agent_id="a" if n % 2 else None) for n in range(20)]
     assert memory.erase(user_id="ann", agent_id="a").items == 10
@@ -215,7 +216,8 @@ def test_the_work_for_many_owners_grows_with_their_number_only(
         looked += 1
         return ids.owner_of(key)
 
-    monkeypatch.setattr(erasure, "owner_of", owner_of)
+    for module in (erased_items, erasure):
+        monkeypatch.setattr(module, "owner_of", owner_of)
     assert len(memory.erase([source]).derived) == 100
     assert looked < 100 * 100
 
@@ -230,13 +232,13 @@ def test_looking_for_what_was_derived_keeps_nothing_of_the_others(tmp_path: Path
         log = memory._log
         tracemalloc.start()
         try:
-            only, partly = log.erasures.derived(set(), {parse_id(first)})
+            found = log.erasures.derived(set(), {parse_id(first)})
             assert tracemalloc.get_traced_memory()[1] < many * 100
         finally:
             tracemalloc.stop()
-        assert (len(only), partly) == (2, set())
-        only, partly = log.erasures.derived(set(), {parse_id(second)})
-        assert (only, len(partly)) == (set(), many)
+        assert (len(found.only), found.partly) == (2, set())
+        found = log.erasures.derived(set(), {parse_id(second)})
+        assert (found.only, len(found.partly)) == (set(), many)
 
 
 def test_many_versions_go_in_many_changes(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:

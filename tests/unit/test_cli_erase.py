@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import warpmem
 from commands import err, json_lines, out
 
 
@@ -24,6 +25,14 @@ def test_erase_by_id_and_by_scope(store: Path, capsys: pytest.CaptureFixture[str
     assert out(capsys, "list", "--user", "ann") == ""
     assert "Has a bird" in out(capsys, "list", "--user", "bob")
     assert b"Has a cat" not in b"".join(file.read_bytes() for file in store.iterdir())
+
+
+def test_past_versions_are_named(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with warpmem.open(store, embedder="hashing") as memory:
+        one, two = (memory.add(text, user_id="ann").id for text in ("one", "two"))
+        item_id = memory.add("Has a cat", user_id="ann", sources=[one]).id
+        memory.update(item_id, text="Has a dog", sources=[two])
+    assert f"versions        {item_id}:1\n" in out(capsys, "erase", one, "--user", "ann")
 
 
 def test_refusals(store: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,6 +24,8 @@ def erase(args: argparse.Namespace) -> int:
         value = getattr(receipt, name)
         if name == "backups":
             continue
+        if name == "versions":
+            value = tuple(f"{item_id}:{version}" for item_id, version in value)
         print(f"{name:15} {' '.join(value) if isinstance(value, tuple) else value}")
     for backup in receipt.backups:
         print(f"may still hold it: {backup.path} of {backup.at.isoformat()}")

@@ -168,9 +168,9 @@ class Jobs:
             self._tools.log.transact(lambda transaction: transaction.keep(key, payload), "os")
 
     def rebuild(self, keys: Collection[bytes], erased: Collection[bytes]) -> set[bytes]:
-        """Of these items, which lose some of their sources to an erasure, those that a job has made: each of
-        them made anew without what is erased, and to be erased with it. Profiles come last: they may tell of
-        the others."""
+        """Of these items, which lose some of their sources to an erasure, or told of a version that it takes
+        from one, those that a job has made: each of them made anew without what is erased, and to be erased
+        with it. Profiles come last: they may tell of the others."""
         records = dict(zip(keys, self._tools.log.get_many(list(keys)), strict=True))
         without = {format_id(key) for key in erased}
         found: set[bytes] = set()

@@ -62,8 +62,9 @@ class Erasable:
         `ids`: these items, deleted ones too; with a scope, NotFound if any is another's. Without `ids`: all
         that the scope covers; when it is a whole owner, its name goes too. All versions go; entries of the
         change feed become "erase" entries; of the items whose `sources` name what is erased, those without
-        another source go too with derived="erase", all others keep their text and lose the id; an origin
-        that what is erased has too is no other source. When it returns, no file of the store holds what was
+        another source go too with derived="erase", and of the others earlier versions that had no other;
+        all the rest keeps its text and loses the id. An origin that what is erased has too is no other
+        source. When it returns, no file of the store holds what was
         erased and nothing was kept in memory, but by read-only processes until they refresh, by results that
         were handed out, and by backups and other copies, which the receipt lists; what a process that died
         has left of one is removed. Takes as long as reading the store, once more for each step from source to

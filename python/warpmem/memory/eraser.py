@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
 from ..errors import InputError, NotFound, StoreError, StoreReadOnly
@@ -15,7 +15,7 @@ from ..ops import events
 from ..ops.clock import to_datetime
 from ..ops.ids import format_id, owner_of, parse_id
 from ..protocols import Log
-from ..records import ErasureReceipt, KnownBackup
+from ..records import Descent, ErasureReceipt, KnownBackup
 from ..types import Owner, Scope
 from . import arguments
 from .costs import CostLedger
@@ -62,31 +62,23 @@ class Eraser:
                 owners, keys = self._covered(arguments.required(scope))
             else:
                 owners, keys = set(), self._named(ids, scope)
-            only: set[bytes] = set()
-            partly: set[bytes] = set()
+            found = Descent(set(), set(), {}, set())
             if owners or keys:
-                only, partly = self._log.erasures.derived(owners, keys)
+                found = self._log.erasures.derived(owners, keys)
             if derived == "keep":
-                only, partly = set(), only | partly
-            elif partly:
-                only, partly = self._made_anew(owners, keys, only, partly)
+                found = Descent(set(), found.only | found.partly, {}, set())
+            elif found.partly:
+                found = self._made_anew(owners, keys, found)
+            finished = self._log.erasures.pending()
             erasure = os.urandom(_ID_BYTES)
-            gone = keys | only
             pages = self._current.now.index.stats()["device_pages"]
             counts: Counter[str] = Counter()
             try:
                 if owners or keys:
-                    named = self._remove(erasure, owners, gone, counts)
-                    late = named - partly
-                    partly |= late
-                    while derived == "erase" and (more := self._without_sources(late)):
-                        late = self._remove(os.urandom(_ID_BYTES), set(), more, counts)
-                        gone |= more
-                        only |= more
-                        partly = (partly | late) - more
+                    self._remove(erasure, owners, keys, found, counts, late=derived == "erase")
                 checkpoint, files = self._scrub()
             finally:
-                self._forget_texts(owners | {owner_of(key) for key in gone})
+                self._forget_texts(owners | {owner_of(key) for key in (*keys, *found.only, *found.versions)})
             receipt = ErasureReceipt(
                 id=erasure.hex(),
                 at=to_datetime(self._log.now()),
@@ -98,14 +90,20 @@ class Eraser:
                 lookups=counts.get("lookups", 0),
                 sources=counts.get("sources", 0),
                 owners=len(owners),
-                derived=_ids(only),
-                kept=_ids(partly),
+                derived=_ids(found.only),
+                kept=_ids(found.partly | found.telling),
                 checkpoint=checkpoint,
                 device_pages=max(0, pages - self._current.now.index.stats()["device_pages"]),
                 files=files,
                 backups=tuple(
                     KnownBackup(path=path, at=to_datetime(at)) for at, path in self._log.erasures.backups()
                 ),
+                versions=tuple(
+                    (format_id(key), version)
+                    for key, versions in sorted(found.versions.items())
+                    for version in sorted(versions)
+                ),
+                finished=finished,
             )
             events.tell(
                 events.INFO, "erased", items=receipt.items, owners=receipt.owners, files=receipt.files,
@@ -113,34 +111,63 @@ class Eraser:
             )  # fmt: skip
             return receipt
 
-    def _made_anew(
-        self, owners: Collection[int], keys: set[bytes], only: set[bytes], partly: set[bytes]
-    ) -> tuple[set[bytes], set[bytes]]:
+    def _made_anew(self, owners: Collection[int], keys: set[bytes], found: Descent) -> Descent:
         """Derived items that go too, and those that stay. A summary that a job has made of what is erased and
         of other things is made anew of those, and goes; so does then what was made of it. Should the erasure
         fail, both are there."""
         made: set[bytes] = set()
-        while more := self._jobs.rebuild(partly, keys | only):
+        while more := self._jobs.rebuild(found.partly | found.telling, keys | found.only):
             made |= more
-            further, partly = self._log.erasures.derived(owners, keys | made)
-            only = further | made
-        return only, partly
+            further = self._log.erasures.derived(owners, keys | made)
+            found = further._replace(only=further.only | made)
+        return found
 
     def _remove(
-        self, erasure: bytes, owners: Collection[int], keys: Collection[bytes], counts: Counter[str]
-    ) -> set[bytes]:
-        """Keys of what named what is removed."""
-        more, named = self._log.erasures.remove(erasure, owners, keys)
-        counts.update(more)
-        return named
+        self,
+        erasure: bytes,
+        owners: Collection[int],
+        keys: Collection[bytes],
+        found: Descent,
+        counts: Counter[str],
+        *,
+        late: bool,
+    ) -> None:
+        """Remove what was found, too. late: and what came since then and has no other source; `found` has it
+        afterwards."""
+        gone: set[bytes] = {*keys, *found.only}
+        versions = found.versions
+        while True:
+            more, named = self._log.erasures.remove(erasure, owners, gone, versions)
+            counts.update(more)
+            found.partly.update(named)
+            gone, versions = self._with_nothing_left(named) if late else (set(), {})
+            if not gone and not versions:
+                return
+            found.only.update(gone)
+            for kept in (found.partly, found.telling):
+                kept.difference_update(gone)
+            for key in gone & found.versions.keys():
+                del found.versions[key]
+            for key, some in versions.items():
+                found.versions.setdefault(key, set()).update(some)
+            erasure, owners = os.urandom(_ID_BYTES), ()
 
-    def _without_sources(self, late: Collection[bytes]) -> set[bytes]:
-        """Of items that came to name what is erased after derived() had looked: those with nothing else."""
-        return {
-            key
-            for key in late
-            if not any(past.record.item.sources for past in self._log.history(key) if past.record is not None)
-        }
+    def _with_nothing_left(self, named: Mapping[bytes, set[int]]) -> tuple[set[bytes], dict[bytes, set[int]]]:
+        """Of versions that came to name what is erased after derived() had looked, and name nothing now:
+        items that have but such a one, and past versions of others."""
+        gone: set[bytes] = set()
+        versions: dict[bytes, set[int]] = {}
+        for key, emptied in named.items():
+            if not emptied:
+                continue
+            history = self._log.history(key)
+            known = [past.record.item for past in history if past.record is not None]
+            deleted = bool(history) and history[-1].record is None
+            if (known and not deleted and known[-1].version in emptied) or not any(i.sources for i in known):
+                gone.add(key)
+            else:
+                versions[key] = emptied
+        return gone, versions
 
     def _scrub(self) -> tuple[Literal["none", "rewritten", "removed"], int]:
         if not self._log.erasures.pending():
@@ -175,17 +202,20 @@ class Eraser:
             raise InputError(f"ids must be a list of ids, not {type(ids).__name__}")
         keys = set()
         missing = 0
+        begun = self._log.erasures.begun()  # an erasure that failed is asked for again
         for name in ids:
             try:
                 key = parse_id(name)
             except NotFound:
                 missing += 1
                 continue
+            keys.add(key)
+            if key in begun:
+                continue
             versions = self._log.history(key)
             seen = [past.record.item.scope for past in versions if past.record is not None]
             if not versions or (scope is not None and not any(scope.covers(one) for one in seen)):
                 missing += 1
-            keys.add(key)
         if missing:
             raise NotFound(f"no such items in this scope: {missing} of {len(ids)} ids; nothing was erased")
         return keys

@@ -16,8 +16,8 @@ class JobRunner(Protocol):
 
     def run(self, names: Sequence[str] | None, seconds: float | None) -> tuple[JobReport, ...]: ...
     def rebuild(self, keys: Collection[bytes], erased: Collection[bytes]) -> set[bytes]:
-        """Of items that lose some of their sources, those that a job has made: made anew without these, and
-        their keys returned, to be erased too."""
+        """Of items that lose some of their sources, or told of a version that goes, those that a job has
+        made: made anew without these, and their keys returned, to be erased too."""
         ...
 
     def pausing(self) -> AbstractContextManager[None]:

@@ -358,7 +358,8 @@ class Readable:
         return self._browser.owners(arguments.check_scope(after), limit)
 
     def history(self, id: str, *, scope: Scope | None = None) -> tuple[Version, ...]:
-        """Every version of an item, oldest first, its deletion included. Raises NotFound."""
+        """Every version of an item, oldest first, its deletion included; without those that were erased, or
+        lost. Raises NotFound."""
         self._check_open()
         return self._browser.history(id, arguments.check_scope(scope))
 

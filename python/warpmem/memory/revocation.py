@@ -285,11 +285,14 @@ def taken_of(history: Sequence[Past]) -> Taken | None:
     """What an item's sources have taken from it, as history tells; None where they have not, or it was given
     a trust since."""
     taken: Taken | None = None
-    trust = 1.0
+    trust, version = 1.0, 0
     for past in history:
         if past.record is None:
             continue
         now = past.record.item.trust
+        if past.record.item.version != version + 1 and taken is None:
+            trust = now  # what it was in the version before is gone: it is not given back
+        version = past.record.item.version
         if past.reason in _TAKEN:
             taken = Taken(trust if taken is None else taken.trust, past.reason)
         elif now != trust or past.reason == reconcile.GIVEN:

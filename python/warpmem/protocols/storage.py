@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ..records import (
     Backup,
     BuildUnit,
+    Descent,
     LogEntry,
     Past,
     Record,
@@ -186,18 +187,27 @@ class Erasures(Protocol):
         """(key, scope) of each version of every item of an owner, deleted ones included."""
         ...
 
-    def derived(self, owners: Collection[int], keys: Collection[bytes]) -> tuple[set[bytes], set[bytes]]:
-        """Keys of other items that name these in the `sources` of a version: those that name nothing else,
-        directly or through each other, in a circle or not, and those that do. An origin counts for
-        nothing where these, or what goes with them, have it too."""
+    def derived(self, owners: Collection[int], keys: Collection[bytes]) -> Descent:
+        """What other items name these in the `sources` of a version. An item comes from what its current
+        version names, directly or through each other, in a circle or not; from what any version names where
+        that names nothing. An origin counts for nothing where these, or what goes with them, have it too."""
+        ...
+
+    def begun(self) -> Container[object]:
+        """Keys and ids of the items that pending erasures name."""
         ...
 
     def remove(
-        self, erasure: bytes, owners: Collection[int], keys: Collection[bytes]
-    ) -> tuple[Mapping[str, int], set[bytes]]:
-        """Remove them and what refers to them from every record and from the log, in changes of bounded
-        size: (counts by place, keys of other items that named them as sources, and stay). A crash leaves an
-        erasure that is pending. erasure: 16 random bytes."""
+        self,
+        erasure: bytes,
+        owners: Collection[int],
+        keys: Collection[bytes],
+        versions: Mapping[bytes, Collection[int]],
+    ) -> tuple[Mapping[str, int], dict[bytes, set[int]]]:
+        """Remove them, and past versions of others, and what refers to them from every record and from the
+        log, in changes of bounded size. A crash leaves an erasure that is pending. Returns counts by place;
+        and by the key of each other item that named one of them as a source and stays, its versions that
+        name nothing now. erasure: 16 random bytes."""
         ...
 
     def resume(self) -> Mapping[str, int]:

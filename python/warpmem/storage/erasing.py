@@ -11,7 +11,7 @@ import msgspec
 
 from ..ops import costs, revoked
 from ..ops.ids import format_id, owner_of, owner_prefix
-from ..records import LogEntry, ReembedJob, RowChange
+from ..records import LogEntry, ReembedJob, RowChange, VersionName
 from ..types import Owner
 from . import codec
 from .erasure_values import ErasureMark, notice, stub
@@ -95,6 +95,14 @@ class ErasingTransaction(StoreTransaction):
                 return False
         return True
 
+    def erase_past(self, names: Iterable[VersionName]) -> None:
+        """Remove past versions of items that stay, with their vectors and what waits for these."""
+        for key, version in names:
+            name = codec.history_key(key, version)
+            self._remove_some(_VERSIONS, name, len(_VERSIONS))
+            self._remove_some(("jobs",), codec.work_key("embed", key, version), 1)
+            self._erased[owner_of(key)] = None
+
     def forget_lookup(self, key: bytes, gone: Collection[bytes]) -> None:
         """Take items (their keys) out of a value of family lookup; remove it when it is about them alone."""
         stored = self._read("lookup", key)
@@ -113,20 +121,22 @@ class ErasingTransaction(StoreTransaction):
                 self._remove("lookup", key)
                 self._write("lookup", codec.remembered_key(owner_of(key), value.at, key[5:]), None)
 
-    def forget_sources(self, family: str, key: bytes, gone: Any) -> None:
-        """Take the ids that `gone` contains out of the sources of one version, in place."""
+    def forget_sources(self, family: str, key: bytes, gone: Any) -> int | None:
+        """Take the ids that `gone` contains out of the sources of one version, in place. Its number, if it
+        has none left."""
         stored = self._read(family, key)
         if stored is None:
-            return
+            return None
         past = decode(stored, HistoryValue) if family == "history" else None
         item = past.item if past is not None else decode(stored, ItemValue)
         if item is None:
-            return
+            return None
         item = msgspec.structs.replace(item, sources=tuple(s for s in item.sources if s not in gone))
         value: Any = item if past is None else msgspec.structs.replace(past, item=item)
         self._write(family, key, encode(value))
         self._touched(key[:20])
         self.counts["sources"] += 1
+        return None if item.sources else item.version
 
     def forget_revoked(self, gone: Any) -> None:
         """Take the ids that `gone` contains out of the sources that are believed no more."""

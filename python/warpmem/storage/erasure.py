@@ -15,23 +15,23 @@ from __future__ import annotations
 import functools
 import itertools
 from collections import Counter
-from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from ..ops import costs, revoked
-from ..ops.derivation import Derived, reaching
-from ..ops.ids import KEY_BYTES, format_id, is_id, origins, owner_of, owner_prefix, parse_id
+from ..ops.ids import KEY_BYTES, format_id, owner_of, owner_prefix
 from ..protocols import Engine
-from ..records import LogEntry
+from ..records import Descent, LogEntry
 from . import codec
 from .backup_notes import remaining_copies
+from .descent import Descendants, stored_versions
+from .erased import Erased, marked
 from .erasing import ErasingTransaction, names_any
 from .erasure_values import MARK_PREFIX, ErasureMark, mark_key, read_mark_key
-from .values import HistoryValue, ItemValue, RememberedValue, decode, make_scope
+from .values import RememberedValue, decode, make_scope
 
 T = TypeVar("T")
 
-_MARK_KEYS: Final = 4096
 _CHUNK_ITEMS: Final = 256
 _CHUNK_VALUES: Final = 4096
 _END: Final = codec.KEYS_END
@@ -42,22 +42,6 @@ _EVERYTHING: Final[Sequence[Range]] = [(family, b"", _END) for family in codec.F
 Run = Callable[[Callable[[ErasingTransaction], T]], T]
 
 
-class Erased:
-    """Which items an erasure is about: all of some owners, and some others. Contains ids and keys."""
-
-    def __init__(self, owners: Collection[int], keys: Collection[bytes]) -> None:
-        self.owners = frozenset(owners)
-        self.keys = frozenset(key for key in keys if owner_of(key) not in self.owners)
-
-    def __contains__(self, name: object) -> bool:
-        if isinstance(name, str):
-            try:
-                name = parse_id(name)
-            except LookupError:
-                return False
-        return isinstance(name, bytes) and (owner_of(name) in self.owners or name in self.keys)
-
-
 class StoreErasures:
     """Implements protocols.Erasures. Thread-safe, one erasure at a time.
 
@@ -66,6 +50,7 @@ class StoreErasures:
 
     def __init__(self, engine: Engine, run: Run[Any]) -> None:
         self._engine = engine
+        self._descendants = Descendants(engine)
         self._run = run
         self._ranges: dict[bytes, Sequence[Range]] = {}  # where the records stood that were removed
 
@@ -77,84 +62,17 @@ class StoreErasures:
     def backups(self) -> list[tuple[int, str]]:
         return remaining_copies(self._engine, self._run)
 
-    def derived(self, owners: Collection[int], keys: Collection[bytes]) -> tuple[set[bytes], set[bytes]]:
-        # Of what names others only what comes from the erased is kept; the store is read again while more of
-        # that is found, which is seldom: most items are newer than what they come from.
-        gone = Erased(owners, keys)
-        reached: dict[bytes, bool] = {}  # whether it has an origin of its own, which holds it
-        grown = True
-        while grown:
-            grown = False
-            looked: set[bytes] = set()  # in this reading: what the next finds may take an origin away
-            for key in self._naming(gone, reached):
-                known = reached.get(key)
-                if known is False or key in looked:
-                    continue
-                looked.add(key)
-                if known != (own := self._has_own_origin(key, gone, reached)):
-                    reached[key] = own
-                    grown = True
-        held = {key: self._held(key, named, gone, reached) for key, named in reached.items()}
-        left = reaching(held)
-        only = {key for key, much in left.items() if not much}
-        found = Erased(owners, [*keys, *only])
-        return only, {key for key in left if key not in only and any(n in found for n in self._sources(key))}
+    def derived(self, owners: Collection[int], keys: Collection[bytes]) -> Descent:
+        return self._descendants.find(owners, keys)
 
-    def _naming(self, gone: Erased, reached: Mapping[bytes, bool]) -> Iterator[bytes]:
-        """Items with a version that names what is gone, or what comes from it and no origin holds."""
-
-        def leads(name: str) -> bool:
-            try:
-                source = parse_id(name)
-            except LookupError:
-                return False
-            return source in gone or reached.get(source) is False
-
-        for family in ("items", "history"):
-            for key, item in self._versions(family):
-                if key[:KEY_BYTES] not in gone and any(leads(name) for name in item.sources):
-                    yield key[:KEY_BYTES]
-
-    def _has_own_origin(self, key: bytes, gone: Erased, reached: Mapping[bytes, bool]) -> bool:
-        """Whether an item names an origin that it does not have from what is gone or goes: what is derived
-        takes over the origins of what it comes from."""
-        names = self._sources(key)
-        own = origins(list(names))
-        for source in [parse_id(name) for name in names - own] if own else ():
-            if source in gone or reached.get(source) is False:
-                own -= origins(list(self._sources(source)))
-        return bool(own)
-
-    def _held(self, key: bytes, named: bool, gone: Erased, reached: Container[bytes]) -> Derived:
-        """An item as reaching() wants it: held by a source that is neither gone nor comes from that."""
-        if named:
-            return Derived(1.0, 1.0, ())
-        sources = {parse_id(name) for name in self._sources(key) if is_id(name) and name not in gone}
-        among = [source for source in sources if source in reached]
-        return Derived(1.0, float(len(among) < len(sources)), among)
-
-    def _sources(self, key: bytes) -> set[str]:
-        return {
-            name
-            for family in ("items", "history")
-            for _, item in self._versions(family, key)
-            for name in item.sources
-        }
+    def begun(self) -> Erased:
+        return marked(mark for _, mark in self._marks())
 
     def keys(self, owner: int) -> Iterator[tuple[bytes, Any]]:
-        for key, item in self._versions("items", owner_prefix(owner)):
+        for key, item in stored_versions(self._engine, "items", owner_prefix(owner)):
             yield key, make_scope(item.scope)
-        for key, item in self._versions("history", owner_prefix(owner)):
+        for key, item in stored_versions(self._engine, "history", owner_prefix(owner)):
             yield key[:KEY_BYTES], make_scope(item.scope)
-
-    def _versions(self, family: str, prefix: bytes = b"") -> Iterator[tuple[bytes, ItemValue]]:
-        for key, stored in self._engine.scan(
-            family, *(codec.prefix_range(prefix) if prefix else (b"", _END))
-        ):
-            payload = codec.unseal(family, key, stored)
-            item = decode(payload, HistoryValue).item if family == "history" else decode(payload, ItemValue)
-            if item is not None:
-                yield key, item
 
     def _marks(self) -> list[tuple[bytes, ErasureMark]]:
         return [
@@ -165,17 +83,17 @@ class StoreErasures:
     # ------------------------------------------------------------------------------------ removing
 
     def remove(
-        self, erasure: bytes, owners: Collection[int], keys: Collection[bytes]
-    ) -> tuple[Counter[str], set[bytes]]:
-        what = Erased(owners, keys)
-        parts = list(_parts(sorted(what.keys), _MARK_KEYS)) or [[]]
+        self,
+        erasure: bytes,
+        owners: Collection[int],
+        keys: Collection[bytes],
+        versions: Mapping[bytes, Collection[int]],
+    ) -> tuple[Counter[str], dict[bytes, set[int]]]:
+        what = Erased(owners, keys, versions)
 
         def begin(transaction: ErasingTransaction) -> None:
-            for number, part in enumerate(parts):
-                whole = tuple(sorted(what.owners)) if number == 0 else ()
-                transaction.mark(
-                    mark_key(erasure, number), ErasureMark(transaction.now, whole, b"".join(part), False)
-                )
+            for number, mark in enumerate(what.marks(transaction.now)):
+                transaction.mark(mark_key(erasure, number), mark)
 
         self._run(begin)
         return self._remove(erasure, what)
@@ -192,7 +110,7 @@ class StoreErasures:
             self._ranges[erasure] = _EVERYTHING
         return counts
 
-    def _remove(self, erasure: bytes, what: Erased) -> tuple[Counter[str], set[bytes]]:
+    def _remove(self, erasure: bytes, what: Erased) -> tuple[Counter[str], dict[bytes, set[int]]]:
         counts: Counter[str] = Counter()
 
         def run(change: Callable[[ErasingTransaction], T]) -> T:
@@ -215,6 +133,9 @@ class StoreErasures:
         for owner in sorted(what.owners):
             run(functools.partial(ErasingTransaction.hide_owner, number=owner))
         self._remove_items(what, run)
+        past = ((key, version) for key, some in sorted(what.versions.items()) for version in sorted(some))
+        for part in _parts(past, _CHUNK_ITEMS):
+            run(functools.partial(ErasingTransaction.erase_past, names=part))
         for owner in sorted(what.owners):
             some = functools.partial(ErasingTransaction.erase_owner, number=owner, limit=_CHUNK_VALUES)
             while not run(some):
@@ -224,7 +145,7 @@ class StoreErasures:
             run(functools.partial(ErasingTransaction.forget_costs, owners=what.owners))
         run(ErasingTransaction.move_job)
         run(functools.partial(ErasingTransaction.forget_revoked, gone=what))
-        stay: set[bytes] = set()
+        stay: dict[bytes, set[int]] = {}
         ranges += self._forget_sources(what, run, stay)
         ranges += self._erase_entries(what, run)
         make_scope.cache_clear()
@@ -273,23 +194,24 @@ class StoreErasures:
 
                 run(change)
 
-    def _forget_sources(self, what: Erased, run: Run[Any], stay: set[bytes]) -> list[Range]:
-        """stay: gets the keys of what named something erased."""
+    def _forget_sources(self, what: Erased, run: Run[Any], stay: dict[bytes, set[int]]) -> list[Range]:
+        """stay: gets the keys of what named something erased, and its versions that name nothing then."""
         ranges = []
         for family in ("items", "history"):
             found = (
-                key for key, item in self._versions(family) if any(source in what for source in item.sources)
+                key
+                for key, item in stored_versions(self._engine, family)
+                if any(source in what for source in item.sources)
             )
             for part in _parts(found, _CHUNK_VALUES):
 
                 def change(
                     transaction: ErasingTransaction, part: Sequence[bytes] = part, family: str = family
-                ) -> None:
-                    for key in part:
-                        transaction.forget_sources(family, key, what)
+                ) -> list[int | None]:
+                    return [transaction.forget_sources(family, key, what) for key in part]
 
-                run(change)
-                stay.update(key[:KEY_BYTES] for key in part)
+                for key, version in zip(part, run(change), strict=True):
+                    stay.setdefault(key[:KEY_BYTES], set()).update(() if version is None else [version])
                 ranges += [(family, *span) for span in _spans(part)]
         return ranges
 
@@ -299,7 +221,7 @@ class StoreErasures:
             entry
             for key, stored in self._engine.scan("log", b"", _END)
             if (entry := decode(codec.unseal("log", key, stored), LogEntry)).operation != "erase"
-            and entry.key in what
+            and (entry.key in what or _made(entry, what))
         )
         for part in _parts(found, _CHUNK_VALUES):
             # Not a change of any owner: who follows the log has read its notices already.
@@ -340,14 +262,9 @@ class StoreErasures:
         return files
 
 
-def marked(marks: Iterable[ErasureMark]) -> Erased:
-    """What some marks name."""
-    owners: set[int] = set()
-    keys: set[bytes] = set()
-    for mark in marks:
-        owners.update(mark.owners)
-        keys.update(mark.keys[at : at + KEY_BYTES] for at in range(0, len(mark.keys), KEY_BYTES))
-    return Erased(owners, keys)
+def _made(entry: LogEntry, what: Erased) -> bool:
+    """Whether an entry tells of a past version that goes. A deletion names the last one, and stays."""
+    return entry.operation != "delete" and what.has_version(entry.key, entry.version)
 
 
 def _concerns(key: bytes, payload: memoryview, gone: set[bytes], ids: set[str]) -> bool:
@@ -368,6 +285,12 @@ def _owned_ranges(what: Erased) -> list[Range]:
     for first, last in _spans(sorted(what.keys)):
         ranges += [(family, first, last) for family in by_item]
         ranges += [(family, *codec.prefix_range(first[:4])) for family in ("listing", "lookup")]
+    for key, versions in what.versions.items():
+        span = (
+            codec.history_key(key, min(versions)),
+            codec.prefix_range(codec.history_key(key, max(versions)))[1],
+        )
+        ranges += [(family, *span) for family in ("history", *codec.VECTOR_FAMILIES)]
     return ranges
 
 

@@ -15,13 +15,15 @@ _NOBODY: Final = (None, None, None, None)
 
 
 class ErasureMark(msgspec.Struct, frozen=True, array_like=True):
-    """Family meta: one part of an erasure that is not finished. `keys` are item keys one after the other.
-    `removed`: every record of what was erased is gone, and with it what named it here."""
+    """Family meta: one part of an erasure that is not finished. `keys` are item keys one after the other,
+    `versions` keys of family history. `removed`: every record of what was erased is gone, and with it what
+    named it here."""
 
     at: int
     owners: tuple[int, ...]
     keys: bytes
     removed: bool
+    versions: bytes = b""
 
 
 def mark_key(erasure: bytes, part: int) -> bytes:

@@ -28,8 +28,8 @@ from . import codec, directory
 from .backup_list import copies_at
 from .backup_notes import note_copies
 from .copies import build, check_free_name
+from .erased import Erased, marked
 from .erasing import names_any
-from .erasure import Erased, marked
 from .erasure_values import MARK_PREFIX, ErasureMark
 from .files import FileReader
 from .identity import FORMAT, IDENTITY_KEY
@@ -135,7 +135,7 @@ def _rebuild(
             if found.key in erased:
                 writer.leave_out(found)
             else:
-                writer.take(found)
+                writer.take(found, erased.versions.get(found.key, ()))
         writer.write_duplicates()
         writer.write_spaces()
         lost += writer.lost

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import msgspec
 import numpy as np
@@ -39,6 +39,21 @@ class Evidence(msgspec.Struct):
     unread: bytes = b""
     dimension: int = 0
     space: int = 0
+
+    def forget(self, erased: Collection[int]) -> list[LogEntry]:
+        """Leave out past versions that are being erased; the log entries that tell of them."""
+        if not erased:
+            return []
+        self.items = [item for item in self.items if item.version not in erased]
+        for versions in (self.versions, self.vectors, self.waiting):
+            for number in erased:
+                versions.pop(number, None)
+        told: list[LogEntry] = []
+        left: list[LogEntry] = []
+        for entry in self.log:  # a deletion names the last version, and stays
+            (told if entry.version in erased and entry.operation != "delete" else left).append(entry)
+        self.log = left
+        return told
 
 
 class Outcome(msgspec.Struct):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
 from ..ops.blank import is_blank
 from ..ops.ids import OWNER_BYTES, owner_of
 from ..protocols import Engine
-from ..records import SPACES, Space, StoreIdentity
+from ..records import SPACES, LogEntry, Space, StoreIdentity
 from ..types import MemoryItem
 from . import codec
 from .repair_items import Embed, Evidence, Outcome, settle
@@ -67,8 +67,9 @@ class Writer:
         self._engine.write(self._waiting)
         self._waiting = []
 
-    def take(self, found: Evidence) -> None:
-        """Settle one item and write what is left of it."""
+    def take(self, found: Evidence, erased: Collection[int] = ()) -> None:
+        """Settle one item and write what is left of it. erased: past versions that are being erased."""
+        self._note_stubs(found.key, found.forget(erased))
         if not found.vectors:
             found.space = self._space_of(found)  # its text is not what was embedded
         out = settle(found, self._embed)
@@ -114,9 +115,12 @@ class Writer:
 
     def leave_out(self, found: Evidence) -> None:
         """Bring nothing over of one item: what the log tells of it becomes stubs."""
-        for entry in found.log:
+        self._note_stubs(found.key, found.log)
+
+    def _note_stubs(self, key: bytes, entries: Iterable[LogEntry]) -> None:
+        for entry in entries:
             self._source.note(STUB, codec.log_key(entry.sequence))
-            self._source.note(CHANGED, owner_of(found.key).to_bytes(4, "big"))
+            self._source.note(CHANGED, owner_of(key).to_bytes(4, "big"))
 
     def _write_current(self, key: bytes, value: ItemValue) -> None:
         number, unique = owner_of(key), key[OWNER_BYTES:]

@@ -171,7 +171,8 @@ def verify_items(
 
 
 def _check_versions(group: Group, faults: Faults) -> None:
-    """Versions are numbered without gaps, and live ones have a row that says what they say."""
+    """Versions stand under their numbers, and live ones have a row that says what they say. There may be
+    gaps: a version may have been erased alone."""
     past = {number: value.item for number, value in group.versions.items() if value.item is not None}
     marks = [number for number, value in group.versions.items() if value.item is None]
     for number, item in past.items():

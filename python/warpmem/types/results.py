@@ -119,7 +119,7 @@ class ContextBlock(msgspec.Struct, frozen=True):
 
 
 class Version(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One entry of an item's history: what was done, when, and the item as it then was (None when erased).
+    """One entry of an item's history: what was done, when, and the item as it then was (None when deleted).
     reason: why, where the store decided it and not the caller."""
 
     operation: Operation

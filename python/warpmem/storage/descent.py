@@ -1,0 +1,153 @@
+"""What comes from what is to be erased: other items, and past versions of items that stay."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Container, Iterator, Mapping, Set
+from typing import Final
+
+from ..ops.derivation import Derived, reaching
+from ..ops.ids import KEY_BYTES, format_id, is_id, origins, parse_id
+from ..protocols import Engine
+from ..records import NEVER, Descent
+from . import codec
+from .erased import Erased
+from .values import HistoryValue, ItemValue, decode
+
+_FAMILIES: Final = ("items", "history")
+_NO_ORIGINS: Final[Mapping[bytes, bool]] = {}
+
+
+class Descendants:
+    """Looks for them in the records of an engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def find(self, owners: Collection[int], keys: Collection[bytes]) -> Descent:
+        """As Erasures.derived()."""
+        # Of what names others only what comes from the erased is kept; the store is read again while more of
+        # that is found, which is seldom: most items are newer than what they come from.
+        gone = Erased(owners, keys)
+        reached: dict[bytes, bool] = {}  # whether it has an origin of its own, which holds it
+        grown = True
+        while grown:
+            grown = False
+            looked: set[bytes] = set()  # in this reading: what the next finds may take an origin away
+            for key in self._naming(gone, reached):
+                known = reached.get(key)
+                if known is False or key in looked:
+                    continue
+                looked.add(key)
+                if known != (own := self._has_own_origin(self._sources(key), gone, reached)):
+                    reached[key] = own
+                    grown = True
+        held = {key: self._held(key, named, gone, reached) for key, named in reached.items()}
+        left = reaching(held)
+        only = {key for key, much in left.items() if not much}
+        found = Erased(owners, [*keys, *only])
+        partly = {
+            key for key in left if key not in only and any(name in found for name in self._all_sources(key))
+        }
+        versions, ended = self._versions_of(partly, found)
+        return Descent(only, partly, versions, self._telling(ended, found))
+
+    def _naming(self, gone: Erased, reached: Mapping[bytes, bool]) -> Iterator[bytes]:
+        """Items with a version that names what is gone, or what comes from it and no origin holds."""
+
+        def leads(name: str) -> bool:
+            try:
+                source = parse_id(name)
+            except LookupError:
+                return False
+            return source in gone or reached.get(source) is False
+
+        for family in _FAMILIES:
+            for key, item in stored_versions(self._engine, family):
+                if key[:KEY_BYTES] not in gone and any(leads(name) for name in item.sources):
+                    yield key[:KEY_BYTES]
+
+    def _has_own_origin(self, names: Set[str], gone: Erased, reached: Mapping[bytes, bool]) -> bool:
+        """Whether there is an origin among sources that does not come from what is gone or goes: what is
+        derived takes over the origins of what it comes from."""
+        own = origins(list(names))
+        for source in [parse_id(name) for name in names - own] if own else ():
+            if source in gone or reached.get(source) is False:
+                own -= origins(list(self._all_sources(source)))
+        return bool(own)
+
+    def _held(self, key: bytes, named: bool, gone: Erased, reached: Container[bytes]) -> Derived:
+        """An item as reaching() wants it: held by a source that is neither gone nor comes from that."""
+        if named:
+            return Derived(1.0, 1.0, ())
+        sources = {parse_id(name) for name in self._sources(key) if is_id(name) and name not in gone}
+        among = [source for source in sources if source in reached]
+        return Derived(1.0, float(len(among) < len(sources)), among)
+
+    def _sources(self, key: bytes) -> set[str]:
+        """What an item comes from: its current version, or all of them where that names nothing any more, or
+        the item was deleted."""
+        now = {name for _, item in stored_versions(self._engine, "items", key) for name in item.sources}
+        return now or self._all_sources(key)
+
+    def _all_sources(self, key: bytes) -> set[str]:
+        return {
+            name
+            for family in _FAMILIES
+            for _, item in stored_versions(self._engine, family, key)
+            for name in item.sources
+        }
+
+    def _versions_of(
+        self, keys: Collection[bytes], found: Erased
+    ) -> tuple[dict[bytes, set[int]], dict[bytes, int]]:
+        """By item that stays: past versions that come from what goes alone; and until when the last of these
+        was known, where its words are in no version that stays."""
+        versions: dict[bytes, set[int]] = {}
+        ended: dict[bytes, int] = {}
+        for key in keys:
+            past = [item for _, item in stored_versions(self._engine, "history", key)]
+            named = {frozenset(item.sources) for item in past}  # few, of however many versions
+            lost = {names for names in named if self._comes_from(names, found)}
+            gone = [item for item in past if frozenset(item.sources) in lost]
+            if not gone:
+                continue
+            numbers = versions[key] = {item.version for item in gone}
+            stay = {item.text for item in past if item.version not in numbers}
+            stay.update(item.text for _, item in stored_versions(self._engine, "items", key))
+            told = [item.retired_at for item in gone if item.text not in stay]
+            if told:
+                ended[key] = max(told)
+        return versions, ended
+
+    def _comes_from(self, names: Set[str], found: Erased) -> bool:
+        """Whether sources are nothing but what goes."""
+        own = origins(list(names))
+        return (
+            len(own) < len(names)
+            and all(name in found for name in names - own)
+            and not self._has_own_origin(names, found, _NO_ORIGINS)
+        )
+
+    def _telling(self, ended: Mapping[bytes, int], found: Erased) -> set[bytes]:
+        """Items that named one of these when it said what it says no more: `ended` is until when."""
+        until = {format_id(key): at for key, at in ended.items()}
+        if not until:
+            return set()
+        return {
+            key[:KEY_BYTES]
+            for family in _FAMILIES
+            for key, item in stored_versions(self._engine, family)
+            if key[:KEY_BYTES] not in found
+            and any(item.recorded_at < until.get(name, -NEVER) for name in item.sources)
+        }
+
+
+def stored_versions(engine: Engine, family: str, prefix: bytes = b"") -> Iterator[tuple[bytes, ItemValue]]:
+    """(key, version of an item) of `items` or `history`, by key; marks of deletions are left out."""
+    for key, stored in engine.scan(
+        family, *(codec.prefix_range(prefix) if prefix else (b"", codec.KEYS_END))
+    ):
+        payload = codec.unseal(family, key, stored)
+        item = decode(payload, HistoryValue).item if family == "history" else decode(payload, ItemValue)
+        if item is not None:
+            yield key, item
