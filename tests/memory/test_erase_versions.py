@@ -293,14 +293,17 @@ def test_what_a_job_made_of_such_a_version_is_made_anew() -> None:
         assert list(texts(memory, anew.id).values()) == [anew.text]
 
 
-def test_what_somebody_made_of_such_a_version_is_named(memory: Memory) -> None:
+@pytest.mark.parametrize(("text", "told"), [("Ann is well", True), ("Ann is ill", False)])
+def test_what_somebody_made_of_such_a_version_is_named(memory: Memory, text: str, told: bool) -> None:
+    """But not where its words are still there, from another source."""
     one, two = add(memory, "one"), add(memory, "two")
     item_id = add(memory, "Ann is ill", one)
     early = add(memory, "Ann needs rest", item_id)
-    memory.update(item_id, text="Ann is well", sources=[two])
+    memory.update(item_id, text=text, sources=[two])
     add(memory, "Ann can work", item_id)
     receipt = memory.erase([one])
-    assert receipt.kept == tuple(sorted((item_id, early)))
+    assert receipt.versions == ((item_id, 1),)
+    assert receipt.kept == ((item_id, early) if told else (item_id,))
 
 
 def test_trust_that_was_taken_in_a_version_without_the_one_before_is_not_given_back(memory: Memory) -> None:
