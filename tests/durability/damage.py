@@ -1,9 +1,11 @@
 """Damage of every kind to every kind of file of a store, and what must come of it.
 
 `run_case` damages a copy of a store and looks at what happens: it must be refused, reported by verify, or
-harmless; and where it is not harmless, repair must give a store that verifies, holds nothing that never was,
-and lists every version that it lost. The one exception is the end of a live write-ahead log: a cut there
-looks like a crash, and what it takes was never acknowledged, as far as anyone can tell.
+harmless. Whatever opens gives the answers of the store that was not damaged: ids, texts and scores. Where
+damage is not harmless, repair must give a store that verifies, holds nothing that never was, and lists every
+version that it lost. Damage that changes no byte is none, and is drawn again. The one exception is the end of
+a live write-ahead log: a cut there looks like a crash, and what it takes was never acknowledged, as far as
+anyone can tell; then the answers are those of a store that holds what is left.
 """
 
 from __future__ import annotations
@@ -11,11 +13,13 @@ from __future__ import annotations
 import random
 import shutil
 from collections import Counter
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
 import warpmem
 from warpmem.errors import StoreCorrupt, StoreError
+from warpmem.ops.clock import to_datetime
 from warpmem.records import LogEntry
 from warpmem.storage import codec
 from warpmem.storage.identity import read_identity
@@ -24,16 +28,19 @@ from warpmem.storage.values import HistoryValue, ItemValue, decode
 
 FILES = ("wal", "sst", "manifest", "current", "index")
 KINDS = ("bit", "byte", "zero", "truncate", "swap", "missing")
+_NOT_TRIED = (("wal", "missing"), ("current", "swap"))
 CASES = [
-    *((file, kind) for file in FILES for kind in KINDS if (file, kind) != ("wal", "missing")),
+    *((file, kind) for file in FILES for kind in KINDS if (file, kind) not in _NOT_TRIED),
     ("wal", "header"), ("manifest", "header"),
 ]  # fmt: skip
-"""All that is tried. A live write-ahead log that is gone whole is a cut at its beginning. "header" is a bit
-of the length or the kind of a record, which RocksDB believes."""
+"""All that is tried. A live write-ahead log that is gone whole is a cut at its beginning; CURRENT is one
+block, which has no other to change places with. "header" is a bit of the length or the kind of a record,
+which RocksDB believes."""
 _PATTERNS = {
     "wal": "*.log", "sst": "*.sst", "manifest": "MANIFEST-*", "current": "CURRENT", "index": "warpmem.index"
 }  # fmt: skip
-_BLOCK = 512
+BLOCK = 512
+_DRAWS = 1_000
 USERS = ("ann", "bob", "cem")
 
 
@@ -123,6 +130,36 @@ def read_contents(path: Path) -> Contents:
         engine.close()
 
 
+Answers = tuple[tuple[str, str, int, str, float], ...]
+"""Hits of searches: user, id, version, text, score."""
+
+
+class Expected(NamedTuple):
+    """What a store that was not damaged says, and what it answers at a time."""
+
+    contents: Contents
+    at: datetime
+    answers: Answers
+
+
+def read_expected(path: Path) -> Expected:
+    """Read all that the cases of a template are compared with. Raises StoreError."""
+    contents = read_contents(path)
+    at = to_datetime(max(entry.at for entry in contents.log.values()))
+    return Expected(contents, at, read_answers(path, at))
+
+
+def read_answers(path: Path, at: datetime) -> Answers:
+    """What searches find as of a time, by meaning and by words. Raises StoreError."""
+    with warpmem.open(path, embedder="hashing", min_free_bytes=0, read_only=True) as memory:
+        return tuple(
+            (user, hit.item.id, hit.item.version, hit.item.text, hit.score)
+            for user in USERS
+            for mode in ("dense", "hybrid")
+            for hit in memory.search("updated item words", user_id=user, k=10, as_of=at, mode=mode)
+        )
+
+
 # -------------------------------------------------------------------------------------------- damage
 
 
@@ -135,9 +172,26 @@ def damage(path: Path, file_kind: str, kind: str, rng: random.Random) -> str:
     if kind == "missing":
         file.unlink()
         return f"{file.name} removed"
-    data = bytearray(file.read_bytes())
+    before = file.read_bytes()
+    after = damaged(before, kind, rng)
+    file.write_bytes(after)
+    at = next((n for n, (old, new) in enumerate(zip(before, after, strict=False)) if old != new), len(after))
+    return f"{file.name} {kind}, from byte {at}"
+
+
+def damaged(data: bytes, kind: str, rng: random.Random) -> bytes:
+    """`data` with one damage, which is drawn again until it changes something."""
+    for _ in range(_DRAWS):
+        drawn = _drawn(data, kind, rng)
+        if drawn != data:
+            return drawn
+    raise AssertionError(f"{len(data)} bytes, and no damage of the kind {kind} changes them")
+
+
+def _drawn(before: bytes, kind: str, rng: random.Random) -> bytes:
+    data = bytearray(before)
     at = rng.randrange(len(data))
-    size = max(16, min(_BLOCK, len(data) // 4))
+    size = max(16, min(BLOCK, len(data) // 4))
     block = at // size * size
     if kind == "bit":
         data[at] ^= 1 << rng.randrange(8)
@@ -155,8 +209,9 @@ def damage(path: Path, file_kind: str, kind: str, rng: random.Random) -> str:
     elif kind == "header":
         at = rng.choice(headers(data)) + rng.randrange(4, 7)
         data[at] ^= 1 << rng.randrange(8)
-    file.write_bytes(data)
-    return f"{file.name} {kind} at {at}"
+    else:
+        raise ValueError(kind)
+    return bytes(data)
 
 
 def headers(data: bytes | bytearray) -> list[int]:
@@ -179,12 +234,12 @@ class Case(NamedTuple):
 
 
 def run_case(
-    template: Path, folder: Path, file_kind: str, kind: str, seed: int, expected: Contents | None = None
+    template: Path, folder: Path, file_kind: str, kind: str, seed: int, expected: Expected | None = None
 ) -> Case | None:
-    """Damage a copy of `template`, which holds what is `expected`, in `folder`; AssertionError when it goes
-    unnoticed or repair fails. None when there was nothing to damage."""
+    """Damage a copy of `template`, of which `expected` was read, in `folder`; AssertionError when it goes
+    unnoticed, gives another answer, or repair fails. None when there was nothing to damage."""
     rng = random.Random(f"{file_kind} {kind} {seed}")
-    expected = expected or read_contents(template)
+    expected = expected or read_expected(template)
     store, repaired = folder / "damaged", folder / "repaired"
     for left in (store, repaired):
         shutil.rmtree(left, ignore_errors=True)
@@ -196,34 +251,37 @@ def run_case(
         outcome = look(store, expected, file_kind, kind)
         lost = 0
         if outcome in ("refused", "found"):
-            lost = check_repair(store, repaired, expected, last_file=file_kind == "wal")
+            lost = check_repair(store, repaired, expected.contents, last_file=file_kind == "wal")
     except BaseException:
         print(f"{what} (seed {seed})")
         raise
     return Case(outcome, what, lost)
 
 
-def look(store: Path, expected: Contents, file_kind: str, kind: str) -> str:
-    """What opening, reading and verifying make of a damaged store."""
+def look(store: Path, expected: Expected, file_kind: str, kind: str) -> str:
+    """What opening, searching, reading and verifying make of a damaged store."""
+    whole = expected.contents
     report = warpmem.verify(store)
+    answers = None
     try:
-        with warpmem.open(store, embedder="hashing", min_free_bytes=0, read_only=True) as memory:
-            for user in USERS:
-                memory.search("item", user_id=user, k=10)
+        answers = read_answers(store, expected.at)
         found = read_contents(store)
     except StoreError:
         assert not report.ok, "it does not open, and verify finds no fault"
+        assert answers in (None, expected.answers), "searches answer otherwise than before, in silence"
         return "refused"
-    if not report.ok:
-        return "found"
-    if found.all == expected.all:
-        return "harmless"
+    if not report.ok or found.all == whole.all:
+        assert answers == expected.answers, "searches answer otherwise than before, in silence"
+        return "harmless" if report.ok else "found"
     if file_kind == "wal":
         # A cut, or damage to the last record, looks like the end that a crash leaves: a prefix is all there.
         last = max(found.log, default=0)
-        assert {n: expected.log[n] for n in found.log} == found.log and last == len(found.log)
+        assert {n: whole.log[n] for n in found.log} == found.log and last == len(found.log)
         if kind != "truncate":
-            assert last >= len(expected.log) - 1, f"{len(expected.log) - last} changes are gone, in silence"
+            assert last >= len(whole.log) - 1, f"{len(whole.log) - last} changes are gone, in silence"
+        live = {(warpmem_id(key), version, text) for (key, version), text in found.live.items()}
+        assert {(item_id, version, text) for _, item_id, version, text, _ in answers} <= live
+        assert answers or not live
         return "tail"
     raise AssertionError("it reads otherwise than before, in silence")
 
@@ -284,7 +342,7 @@ def run_many(
 ) -> Counter[str]:
     """`count` cases of one kind of damage to one kind of file; how often each outcome was."""
     outcomes: Counter[str] = Counter()
-    expected = read_contents(template)
+    expected = read_expected(template)
     for n in range(count):
         case = run_case(template, folder, file_kind, kind, seed + n, expected)
         if case is not None:

@@ -7,9 +7,9 @@ import random
 from collections import Counter
 
 import warpmem
+from durability.damage import damaged
 
 KINDS = ("bit", "byte", "zero", "truncate", "swap", "line gone", "line twice")
-_BLOCK = 512
 
 
 def make_export(items: int) -> bytes:
@@ -21,30 +21,17 @@ def make_export(items: int) -> bytes:
     return stream.getvalue()
 
 
-def damage(data: bytes, kind: str, rng: random.Random) -> bytes:
-    out = bytearray(data)
-    at = rng.randrange(len(out))
-    block = at // _BLOCK * _BLOCK
-    if kind == "bit":
-        out[at] ^= 1 << rng.randrange(8)
-    elif kind == "byte":
-        out[at] ^= rng.randrange(1, 256)
-    elif kind == "zero":
-        out[block : block + _BLOCK] = bytes(len(out[block : block + _BLOCK]))
-    elif kind == "truncate":
-        cuts = [place + 1 for place, byte in enumerate(data[:-1]) if byte == 10]
-        del out[rng.choice(cuts) if rng.random() < 0.5 else at :]
-    elif kind == "swap":
-        other = rng.randrange(len(out) // _BLOCK) * _BLOCK
-        first, second = bytes(out[block : block + _BLOCK]), bytes(out[other : other + _BLOCK])
-        if len(first) == len(second):
-            out[block : block + _BLOCK], out[other : other + _BLOCK] = second, first
-    else:
-        lines = data.splitlines(keepends=True)
-        which = rng.randrange(len(lines))
-        lines[which : which + 1] = [] if kind == "line gone" else [lines[which]] * 2
-        return b"".join(lines)
-    return bytes(out)
+def damaged_export(data: bytes, kind: str, rng: random.Random) -> bytes:
+    """`data` with one damage: to its bytes, or to its lines."""
+    lines = data.splitlines(keepends=True)
+    which = rng.randrange(len(lines))
+    if kind == "line gone":
+        return b"".join(lines[:which] + lines[which + 1 :])
+    if kind == "line twice":
+        return b"".join(lines[: which + 1] + lines[which:])
+    if kind == "truncate" and rng.random() < 0.5:
+        return b"".join(lines[: max(which, 1)])
+    return damaged(data, kind, rng)
 
 
 def contents(memory: warpmem.Memory) -> list[tuple[str, str]]:
@@ -63,9 +50,9 @@ def run_many(kind: str, count: int, seed: int = 0, items: int = 30) -> Counter[s
         expected = contents(memory)
     outcomes: Counter[str] = Counter()
     for n in range(count):
-        damaged = damage(data, kind, random.Random(f"{kind} {seed + n}"))
+        stream = io.BytesIO(damaged_export(data, kind, random.Random(f"{kind} {seed + n}")))
         with warpmem.open(embedder="hashing") as memory:
-            report = memory.import_(io.BytesIO(damaged))
+            report = memory.import_(stream)
             found = contents(memory)
         assert set(found) <= set(expected), f"{kind} {seed + n}: what was never exported is imported"
         if report.stopped:

@@ -24,6 +24,7 @@ from durability import (
     faults,
     fullness,
     hostile,
+    index_files,
     isolation,
     memories,
     migrations,
@@ -153,6 +154,11 @@ def damaged_store(file: str, kind: str) -> Slice:
 def damaged_export(kind: str) -> Slice:
     """One kind of damage to an export."""
     return lambda folder, first, count: exports.run_many(kind, count, first)
+
+
+def damaged_index_file(kind: str) -> Slice:
+    """One kind of damage to the file of a VectorIndex."""
+    return lambda folder, first, count: index_files.run_many(kind, count, first)
 
 
 def isolation_of_owners(folder: Path, first: int, count: int) -> Counter[str]:
@@ -297,6 +303,10 @@ PROMISES = (
     *(
         Promise(f"damage, export, {kind}", "cases", 0, 1_000, 100, damaged_export(kind))
         for kind in exports.KINDS
+    ),
+    *(
+        Promise(f"damage, index file, {kind}", "cases", 0, 1_000, 100, damaged_index_file(kind))
+        for kind in index_files.KINDS
     ),
     Promise("isolation", "operations", 0, 100_000, 10_000, isolation_of_owners),
     Promise("as the model", "steps", 0, 1_000_000, 2_000, as_the_model),

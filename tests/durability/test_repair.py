@@ -1,5 +1,5 @@
-"""Damage of every kind to every kind of file: refused, found or harmless, and then repaired with nothing lost
-in silence. tests/durability/damage.py has the cases as functions of a count and a seed."""
+"""Repair: everything that is whole is brought over, and what is lost is said. test_every_damage.py repairs
+after damage of every kind."""
 
 from __future__ import annotations
 
@@ -17,15 +17,13 @@ from rocksdict import BottommostLevelCompaction, CompactOptions
 
 import warpmem
 from durability import damage
-from durability.damage import CASES, make_live_store, make_store, read_contents, run_case
+from durability.damage import make_live_store, make_store, read_contents
 from warpmem.embed.hashing import HashingEmbedder
 from warpmem.errors import FormatError, InputError, StoreCorrupt, StoreError, StoreLocked
 from warpmem.storage import codec, vector_build
 from warpmem.storage.identity import FORMAT, read_identity
 from warpmem.storage.rocks import RocksEngine
 from warpmem.storage.values import encode
-
-EACH = 1
 
 
 @pytest.fixture(scope="module")
@@ -34,14 +32,6 @@ def templates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_store(folder / "closed", 1, items=40)
     make_live_store(folder / "live", 2, items=40)
     return folder
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("file_kind", "kind"), CASES, ids=["-".join(case) for case in CASES])
-def test_damage(templates: Path, tmp_path: Path, file_kind: str, kind: str) -> None:
-    template = templates / ("live" if file_kind == "wal" else "closed")
-    for seed in range(EACH):
-        assert run_case(template, tmp_path, file_kind, kind, seed) is not None
 
 
 def test_the_repair_of_a_whole_store_is_that_store(templates: Path, tmp_path: Path) -> None:
