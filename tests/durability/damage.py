@@ -20,6 +20,7 @@ from typing import NamedTuple
 import warpmem
 from warpmem.errors import StoreCorrupt, StoreError
 from warpmem.ops.clock import to_datetime
+from warpmem.protocols import Engine
 from warpmem.records import LogEntry
 from warpmem.storage import codec
 from warpmem.storage.identity import read_identity
@@ -105,29 +106,34 @@ def read_contents(path: Path) -> Contents:
     """Read everything. Raises StoreError."""
     engine = RocksEngine(path, read_only=True, min_free_bytes=0)
     try:
-        if read_identity(engine) is None:
-            raise StoreCorrupt("the identity is missing")
-        live, past, deleted, log = {}, {}, set(), {}
-        everything: dict[tuple[str, bytes], bytes] = {}
-        for family in codec.FAMILIES:
-            for key, stored in engine.scan(family, b"", b"\xff" * 64):
-                payload = codec.unseal(family, key, stored)
-                everything[family, key] = stored
-                if family == "items":
-                    item = decode(payload, ItemValue)
-                    live[key, item.version] = item.text
-                elif family == "history":
-                    value = decode(payload, HistoryValue)
-                    if value.item is None:
-                        deleted.add(key[:20])
-                    else:
-                        past[key[:20], value.item.version] = value.item.text
-                elif family == "log":
-                    entry = decode(payload, LogEntry)
-                    log[entry.sequence] = entry
-        return Contents(live, past, frozenset(deleted), log, everything)
+        return contents_of(engine)
     finally:
         engine.close()
+
+
+def contents_of(engine: Engine) -> Contents:
+    """Read everything. Raises StoreError."""
+    if read_identity(engine) is None:
+        raise StoreCorrupt("the identity is missing")
+    live, past, deleted, log = {}, {}, set(), {}
+    everything: dict[tuple[str, bytes], bytes] = {}
+    for family in codec.FAMILIES:
+        for key, stored in engine.scan(family, b"", b"\xff" * 64):
+            payload = codec.unseal(family, key, stored)
+            everything[family, key] = stored
+            if family == "items":
+                item = decode(payload, ItemValue)
+                live[key, item.version] = item.text
+            elif family == "history":
+                value = decode(payload, HistoryValue)
+                if value.item is None:
+                    deleted.add(key[:20])
+                else:
+                    past[key[:20], value.item.version] = value.item.text
+            elif family == "log":
+                entry = decode(payload, LogEntry)
+                log[entry.sequence] = entry
+    return Contents(live, past, frozenset(deleted), log, everything)
 
 
 Answers = tuple[tuple[str, str, int, str, float], ...]
@@ -146,18 +152,22 @@ def read_expected(path: Path) -> Expected:
     """Read all that the cases of a template are compared with. Raises StoreError."""
     contents = read_contents(path)
     at = to_datetime(max(entry.at for entry in contents.log.values()))
-    return Expected(contents, at, read_answers(path, at))
+    with open_to_read(path) as memory:
+        return Expected(contents, at, answers_of(memory, at))
 
 
-def read_answers(path: Path, at: datetime) -> Answers:
+def open_to_read(path: Path) -> warpmem.Memory:
+    return warpmem.open(path, embedder="hashing", min_free_bytes=0, read_only=True)
+
+
+def answers_of(memory: warpmem.Memory, at: datetime) -> Answers:
     """What searches find as of a time, by meaning and by words. Raises StoreError."""
-    with warpmem.open(path, embedder="hashing", min_free_bytes=0, read_only=True) as memory:
-        return tuple(
-            (user, hit.item.id, hit.item.version, hit.item.text, hit.score)
-            for user in USERS
-            for mode in ("dense", "hybrid")
-            for hit in memory.search("updated item words", user_id=user, k=10, as_of=at, mode=mode)
-        )
+    return tuple(
+        (user, hit.item.id, hit.item.version, hit.item.text, hit.score)
+        for user in USERS
+        for mode in ("dense", "hybrid")
+        for hit in memory.search("updated item words", user_id=user, k=10, as_of=at, mode=mode)
+    )
 
 
 # -------------------------------------------------------------------------------------------- damage
@@ -234,12 +244,19 @@ class Case(NamedTuple):
 
 
 def run_case(
-    template: Path, folder: Path, file_kind: str, kind: str, seed: int, expected: Expected | None = None
+    template: Path,
+    folder: Path,
+    file_kind: str,
+    kind: str,
+    seed: int,
+    expected: Expected,
+    *,
+    repairs: bool = True,
 ) -> Case | None:
     """Damage a copy of `template`, of which `expected` was read, in `folder`; AssertionError when it goes
-    unnoticed, gives another answer, or repair fails. None when there was nothing to damage."""
+    unnoticed, gives another answer, or repair, unless it is left out, fails. None when there was nothing to
+    damage."""
     rng = random.Random(f"{file_kind} {kind} {seed}")
-    expected = expected or read_expected(template)
     store, repaired = folder / "damaged", folder / "repaired"
     for left in (store, repaired):
         shutil.rmtree(left, ignore_errors=True)
@@ -250,7 +267,7 @@ def run_case(
     try:
         outcome = look(store, expected, file_kind, kind)
         lost = 0
-        if outcome in ("refused", "found"):
+        if repairs and outcome in ("refused", "found"):
             lost = check_repair(store, repaired, expected.contents, last_file=file_kind == "wal")
     except BaseException:
         print(f"{what} (seed {seed})")
@@ -264,8 +281,9 @@ def look(store: Path, expected: Expected, file_kind: str, kind: str) -> str:
     report = warpmem.verify(store)
     answers = None
     try:
-        answers = read_answers(store, expected.at)
-        found = read_contents(store)
+        with open_to_read(store) as memory:
+            answers = answers_of(memory, expected.at)
+            found = contents_of(memory._log._engine)  # type: ignore[attr-defined]
     except StoreError:
         assert not report.ok, "it does not open, and verify finds no fault"
         assert answers in (None, expected.answers), "searches answer otherwise than before, in silence"

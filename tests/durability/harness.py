@@ -160,7 +160,8 @@ def run_kills(
 def _serve(target: str) -> None:
     module, function = target.split(":")
     child: Child = getattr(importlib.import_module(module), function)
-    importlib.import_module("rocksdict")  # what each child would load by itself
+    for name in ("rocksdict", "warpmem.compose"):  # what each child would load by itself
+        importlib.import_module(name)
     os.write(1, b"ready\n")
     for command in sys.stdin.buffer:
         seed, path = command.decode().rstrip("\n").split(" ", 1)

@@ -318,7 +318,7 @@ PROMISES = (
     ),
     Promise("power loss, syncs off", "losses", 40, 500, 100, lose_power_without_syncs),
     *(
-        Promise(faults.name(kind), "calls", 10, 1_000, 100, failing_call(kind))
+        Promise(faults.name(kind), "calls", 50, 1_000, 100, failing_call(kind))
         for kind in range(len(faults.KINDS))
     ),
     Promise("full disk", "steps", 20, 500, 25, full_disk),
