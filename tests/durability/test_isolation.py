@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+import textwrap
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+import warpmem
 from durability import isolation
-from warpmem import Scope
+from warpmem import Memory, Scope
+from warpmem.errors import StoreCorrupt
 from warpmem.index import partitions
+from warpmem.memory import reader
 from warpmem.ops.ids import owner_prefix
 from warpmem.policy import reconcile
 from warpmem.storage import codec, log, log_reads, transaction
@@ -43,6 +48,16 @@ def scans_the_neighbour(patch: Patch) -> None:
             out[i] = (query, list_id + 2, *rest)
 
     patch(partitions.PartitionedIndex, "_segments", segments)
+
+
+def check_left_out(patch: Patch) -> None:
+    """Searches hand out what the scan found, whatever its scope."""
+    source = textwrap.dedent(inspect.getsource(reader.Reader._hits))
+    assert source.count("if not seen:") == 1
+    names: dict[str, Any] = {}
+    code = "from __future__ import annotations\n" + source.replace("if not seen:", "if False:")
+    exec(compile(code, "reader.py", "exec"), vars(reader), names)
+    patch(reader.Reader, "_hits", names["_hits"])
 
 
 def covers_everything(patch: Patch) -> None:
@@ -106,6 +121,7 @@ def updates_the_neighbours_rows(patch: Patch) -> None:
 MUTATIONS = [
     (scans_the_neighbour,),
     (scans_the_neighbour, covers_everything),
+    (scans_the_neighbour, check_left_out),
     (ranges_of_the_neighbour,),
     (ranges_of_the_neighbour, covers_everything),
     (ranges_too_long,),
@@ -128,5 +144,35 @@ def test_a_check_that_is_missing_is_missed(
         mutate(monkeypatch.setattr)
     with pytest.raises(Exception) as caught:  # noqa: PT011  an assertion of the test or of the store
         isolation.run(tmp_path, 1, OPERATIONS)
-    if covers_everything in mutations:
+    if covers_everything in mutations or check_left_out in mutations:
         assert caught.type is AssertionError, "what the last check would have found was found by the test"
+
+
+def search_beside_a_neighbour(memory: Memory) -> list[str]:
+    """Texts that ann, whose rows stand before bob's, finds."""
+    return [hit.item.text for hit in memory.search(vector=[1.0, 0.0], user_id="ann", k=10)]
+
+
+@pytest.fixture
+def two_owners(tmp_path: Path) -> Iterator[Memory]:
+    with warpmem.open(tmp_path / "store", dimension=2, min_free_bytes=0) as memory:
+        for user in ("ann", "bob"):
+            memory.add(f"of {user}", vector=[1.0, 0.5], user_id=user)
+        yield memory
+
+
+def test_a_neighbours_row_is_not_handed_out(two_owners: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check on return finds what the scan should not have found."""
+    assert search_beside_a_neighbour(two_owners) == ["of ann"]
+    scans_the_neighbour(monkeypatch.setattr)
+    with pytest.raises(StoreCorrupt, match="outside the scopes of the search"):
+        search_beside_a_neighbour(two_owners)
+
+
+@pytest.mark.parametrize("without", [check_left_out, covers_everything])
+def test_without_the_check_it_would_be(
+    two_owners: Memory, monkeypatch: pytest.MonkeyPatch, without: Callable[[Patch], None]
+) -> None:
+    scans_the_neighbour(monkeypatch.setattr)
+    without(monkeypatch.setattr)
+    assert "of bob" in search_beside_a_neighbour(two_owners)
