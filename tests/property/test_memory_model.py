@@ -1,11 +1,18 @@
-"""A Memory on disk behaves as a list of plain Python rows: random adds, keys, updates, deletes, time travel,
-reopening."""
+"""A Memory on disk behaves as a list of plain Python rows: random adds, keys, expiry, updates, deletes, time
+travel, reopening, crashes, erasures.
+
+A step is a change, or one of the QUESTIONS asked after it; a reopening and a crash are changes. Steps are
+drawn from the number of a seed, not by Hypothesis, so that the counts of several runs add up without
+trying a sequence twice."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import random
+import shutil
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,7 +29,10 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 FOREVER = datetime.max.replace(tzinfo=UTC)
 DIM = 4
-STEPS = 313  # eight seeds of changes, each with seven questions: 20,000 steps in all
+CHANGES = 313  # of a store
+QUESTIONS = 7  # two listings, the feed, four searches
+STEPS_OF_A_CHANGE = 1 + QUESTIONS
+SEEDS = 8  # 20,032 steps in all
 ERASURES = 0.2
 
 
@@ -65,10 +75,16 @@ class Model:
         self.rows: list[Version] = []
         self.ordinals: dict[str, int] = {"ann": 0, "bob": 0}
         self.texts = 0
+        self.crashes = 0
         self.open()
 
     def open(self) -> None:
-        self.memory = warpmem.open(self.folder / "store", dimension=DIM, clock=self.clock, durability="os")
+        self.memory = warpmem.open(self.store, dimension=DIM, clock=self.clock, durability="os")
+
+    @property
+    def store(self) -> Path:
+        """Where it is by now: each crash moves it."""
+        return self.folder / f"store-{self.crashes}"
 
     def pick(self, *choices: Any) -> Any:
         return self.random.choice(choices)
@@ -85,6 +101,7 @@ class Model:
             *[self.delete] * 5,
             self.delete_all,
             self.reopen,
+            self.crash,
             self.rarely_erase,
             self.refused,
         )
@@ -223,6 +240,22 @@ class Model:
         self.memory.close()
         self.open()
 
+    def crash(self) -> None:
+        """Go on in what a kill would leave: the files as they are while the store is open. What was
+        acknowledged is with the system (durability "os"), and must be there."""
+        memory, left = self.memory, self.store
+        self.crashes += 1
+        while True:
+            before = files_of(left)
+            with contextlib.suppress(shutil.Error):  # a compaction has just removed a file
+                shutil.copytree(left, self.store)
+            if files_of(left) == before:
+                break
+            shutil.rmtree(self.store)
+        memory.close()
+        shutil.rmtree(left)
+        self.open()
+
     def refused(self) -> None:
         user, vector = "ann", self.vector()
         items = [NewItem(text="fine", vector=vector), NewItem(text=" ", vector=vector)]
@@ -285,17 +318,56 @@ class Model:
         assert cursors == list(range(since + 1, sequence + 1))
 
 
-def run(folder: Path, first: int, count: int) -> None:
-    """`count` changes, each followed by seven questions, compared with the model; a new store every STEPS."""
-    for begin in range(first, first + count, STEPS):
+def files_of(store: Path) -> set[tuple[str, int, int]]:
+    """Names, lengths and times of a store's files, but for RocksDB's own notes."""
+    found = set()
+    for file in store.iterdir():
+        if not file.name.startswith("LOG"):
+            with contextlib.suppress(FileNotFoundError):
+                found.add((file.name, file.stat().st_size, file.stat().st_mtime_ns))
+    return found
+
+
+def run(folder: Path, first: int, count: int) -> Counter[str]:
+    """Changes `first` to `first + count`, each followed by its questions, compared with the model; a new
+    store every CHANGES. Says how many steps, changes and crashes there were."""
+    counts: Counter[str] = Counter()
+    for begin in range(first, first + count, CHANGES):
         (folder / f"{begin}").mkdir()
         model = Model(folder / f"{begin}", begin)
-        for _ in range(min(STEPS, first + count - begin)):
+        changes = min(CHANGES, first + count - begin)
+        for _ in range(changes):
             model.step()
         model.memory.close()
+        counts += Counter(changes=changes, steps=changes * STEPS_OF_A_CHANGE, crashes=model.crashes)
+    return counts
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(SEEDS))
 def test_memory_equals_the_model(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(partitions, "_SPARE_NAMES", 8)  # partitions are dropped and rebuilt all the time
-    run(tmp_path, seed * STEPS, STEPS)
+    counts = run(tmp_path, seed * CHANGES, CHANGES)
+    assert counts["steps"] * SEEDS >= 20_000 and counts["crashes"] > 0
+
+
+def test_a_crash_that_takes_what_was_acknowledged_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = shutil.copytree
+
+    def without_the_log(left: Path, right: Path) -> None:
+        real(left, right)
+        for file in right.glob("*.log"):
+            file.write_bytes(b"")
+
+    model = Model(tmp_path, 0)
+    for _ in range(3):
+        model.add()
+    model.crash()
+    model.listings_agree()
+    model.add()
+    monkeypatch.setattr(shutil, "copytree", without_the_log)
+    model.crash()
+    with pytest.raises(AssertionError):
+        model.listings_agree()
+    model.memory.close()
