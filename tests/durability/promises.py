@@ -229,6 +229,7 @@ def lose_power_without_syncs(folder: Path, first: int, count: int) -> Counter[st
         longest=0.5, environment=shim.environment(),
     )  # fmt: skip
     seen = outcomes["lost"] + outcomes["nothing lost"]
+    assert seen, "none made enough changes to be seen"
     assert outcomes["lost"] >= 0.95 * seen, f"without syncs only {outcomes['lost']} of {seen} lost data"
     return outcomes
 
