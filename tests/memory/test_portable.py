@@ -259,6 +259,12 @@ def test_an_export_laid_out_otherwise_is_taken(memory: Memory) -> None:
     assert not memory.import_(io.BytesIO(joined)).stopped
 
 
+def test_an_empty_file_is_refused(memory: Memory) -> None:
+    report = memory.import_(io.BytesIO(b""))
+    ((number, error),) = report.refused
+    assert report.stopped and report.stored == {} and number == 1 and "an empty file is no export" in error
+
+
 def test_an_export_that_is_cut_off_goes_on_when_it_is_whole(memory: Memory) -> None:
     data = exports.make_export(9)
     lines = data.splitlines(keepends=True)

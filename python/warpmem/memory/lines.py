@@ -200,6 +200,8 @@ class Importer:
             self._flush()
         if not self.stopped and self._checks.cut_off:
             self._refuse(self._last, InputError("the export is cut off after this line: export it again"))
+        if not self.stopped and not self._last:
+            self._refuse(1, InputError("there is none: an empty file is no export, which has a last line"))
 
     # ------------------------------------------------------------------------------ reading a line
 
