@@ -230,7 +230,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     near_duplicate  cosine from which an added text may be another wording of a stored one, in whose place it
                     then comes; it must also name the same names and numbers (policy/similar.py). None, the
                     default: only equal texts are duplicates
-    min_free_bytes  refuse writes when the data directory's disk has less than this free
+    min_free_bytes  refuse writes, and save no index, when the data directory's disk has less than this free
     memtable_bytes  RocksDB write buffer per column family
     checkpoint_rows close() saves the index once so many of its rows, and a tenth of all, have changed since
                     it was last saved; 0 leaves that to checkpoint()

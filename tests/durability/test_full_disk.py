@@ -136,6 +136,42 @@ def test_deleting_goes_on_below_the_mark(tmp_path: Path, monkeypatch: pytest.Mon
             memory.delete(last.id)
 
 
+def test_the_index_is_not_saved_below_the_mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It filled the disk to the last byte, and found out then."""
+    free = 1 << 40
+    monkeypatch.setattr(disk, "free_bytes", lambda path: free)
+    saved = tmp_path / directory.INDEX_NAME
+
+    def add_and_find(memory: warpmem.Memory, count: int) -> None:
+        rows = [warpmem.NewItem(text=f"{i}", vector=np.ones(8)) for i in range(count)]
+        memory.add_many(rows, user_id="a")
+        assert memory.search(vector=np.ones(8), user_id="a")
+
+    options = {"backend": "cpu", "min_free_bytes": 64 * MIB, "checkpoint_rows": 1}
+    with warpmem.open(tmp_path, dimension=8, **options) as memory:
+        add_and_find(memory, 300)
+        assert memory.checkpoint()
+        before = saved.read_bytes()
+        add_and_find(memory, 600)
+        free = 64 * MIB + len(before)
+        files = sorted(os.listdir(tmp_path))
+        with pytest.raises(DiskFull) as caught:
+            memory.checkpoint()
+        needed = caught.value.needed
+        assert needed is not None and needed > free == caught.value.free
+        assert sorted(os.listdir(tmp_path)) == files
+        assert saved.read_bytes() == before
+        free = needed - 1
+    assert saved.read_bytes() == before, "closing does without"
+    free = 1 << 40
+    with warpmem.open(tmp_path, dimension=8, **options) as memory:
+        assert len(memory.search(vector=np.ones(8), user_id="a", k=1000)) == 600
+        memory.flush()
+        free = needed + MIB
+        assert memory.checkpoint()
+        assert len(before) < saved.stat().st_size < needed - 64 * MIB
+
+
 def test_erasing_goes_on_below_the_mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The marks with which an erasure begins, and the stubs it leaves, delete nothing by themselves: they
     were refused."""

@@ -23,6 +23,8 @@ from .partition import BLANK, NAME_BYTES, Names, Partition, lists_of
 
 VERSION = 1
 _TRIES = 3
+_HEADER_BYTES, _LIST_BYTES, _PAGE_BYTES = 8192, 32, 24
+"""An index file's header and tables (FORMATS.md): at most so much, and so much for each list and page."""
 
 
 class OwnerMark(msgspec.Struct, frozen=True, array_like=True):
@@ -151,7 +153,8 @@ class IndexCheckpoint(CheckpointFile):
     def write(self, pool: RowPool, kinds: Mapping[str, int], partitions: Mapping[int, Partition]) -> bool:
         """Save a pool and its ready partitions, between two changes. False in a log without a change, or that
         takes none, or has another model's vectors by now, or when damage kept showing up. IndexCorrupt when
-        the pool has damaged pages."""
+        the pool has damaged pages; DiskFull, with nothing written, when the file may take the disk below the
+        low-water mark: the one that it replaces is there until it is whole."""
         beside = self._path + ".new"
 
         def save(transaction: Transaction) -> bool:
@@ -163,6 +166,7 @@ class IndexCheckpoint(CheckpointFile):
                 ready = {owner: part for owner, part in partitions.items() if part.state == "ready"}
                 known = [part.generation for part in ready.values()]
                 marks = sections(self._identity, position, self._columns, kinds, ready)
+                self._log.require_room(_most_bytes(pool, marks))
                 self._backend.save_pool(pool, beside, marks)
                 # No change is made meanwhile, but a search may have given up an owner with a damaged page.
                 if known == [part.generation for part in ready.values()]:
@@ -172,8 +176,15 @@ class IndexCheckpoint(CheckpointFile):
                     except OSError as error:
                         raise StoreError(f"the index checkpoint was not replaced: {error}") from error
                     return True
-            with contextlib.suppress(OSError):
-                os.unlink(beside)
+                with contextlib.suppress(OSError):
+                    os.unlink(beside)
             return False
 
         return False if self._log.read_only else self._log.transact(save)
+
+
+def _most_bytes(pool: RowPool, marks: Mapping[str, bytes]) -> int:
+    """How large the file of a pool and its sections can be: the memory of the pool is more than its pages."""
+    held = pool.stats()
+    tables = _HEADER_BYTES + held["lists"] * _LIST_BYTES + held["pages"] * _PAGE_BYTES
+    return held["bytes"] + tables + sum(len(mark) for mark in marks.values())

@@ -141,7 +141,8 @@ class Maintained:
 
     def checkpoint(self) -> bool:
         """Save the index, so that the next open has it at once; False when this store keeps none. Writers
-        wait, searches go on. close() does it by itself after many changes. Raises StoreError."""
+        wait, searches go on. close() does it by itself after many changes, where there is room. Raises
+        DiskFull, with nothing written, when it would take the disk below `min_free_bytes`; StoreError."""
         self._check_open()
         return self._index.checkpoint()
 

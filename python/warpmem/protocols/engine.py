@@ -50,6 +50,11 @@ class Engine(Protocol):
         """Make every earlier write durable. After a failure the engine refuses all writes."""
         ...
 
+    def require_room(self, size: int) -> None:
+        """Raise DiskFull unless a file of `size` bytes fits beside the database above the low-water mark.
+        On the thread of write."""
+        ...
+
     def compact(self, ranges: Sequence[tuple[str, bytes, bytes]], *, frees: bool = True) -> int:
         """Write the files that hold these ranges (family, start, stop) anew, without what was deleted or
         replaced in them. On any thread; reads and writes go on. Returns how many files were replaced.

@@ -361,6 +361,11 @@ class Log(Protocol):
         """(key, value) of what it put there, start <= key < stop, ascending."""
         ...
 
+    def require_room(self, size: int) -> None:
+        """Raise DiskFull unless a file of `size` bytes fits beside the database above the low-water mark.
+        Inside a change."""
+        ...
+
     def compact(self) -> int:
         """Write every table anew, without what was deleted or replaced; how many were. Needs as much room
         again, above the low-water mark, until it is done. Reads and changes go on. Raises DiskFull."""

@@ -85,6 +85,12 @@ class SpaceGuard:
         self._bytes += size
         return looked
 
+    def require(self, size: int) -> None:
+        """Raise DiskFull unless `size` bytes and what is buffered can be written above the low-water mark.
+        For files beside the database, which no write accounts for."""
+        if self._min_free:
+            check_free(self._path, self._min_free, size + self._buffered())
+
     def has_room(self) -> bool:
         """Whether what is buffered can be written above the low-water mark right now."""
         return free_bytes(self._path) - self._buffered() >= self._min_free

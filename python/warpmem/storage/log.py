@@ -247,6 +247,9 @@ class StoreLog(LogReads):
     def lag(self) -> tuple[int, float]:
         return 0, 0.0
 
+    def require_room(self, size: int) -> None:
+        self._engine.require_room(size)
+
     def compact(self) -> int:
         return self._engine.compact([(family, b"", codec.KEYS_END) for family in codec.FAMILIES], frees=False)
 

@@ -142,6 +142,9 @@ class MemoryEngine:
                 )
                 raise error
 
+    def require_room(self, size: int) -> None:
+        """See protocols.Engine. There is no disk."""
+
     def compact(self, ranges: Sequence[tuple[str, bytes, bytes]], *, frees: bool = True) -> int:
         """See protocols.Engine. What is deleted here is gone."""
         self._check_writable()

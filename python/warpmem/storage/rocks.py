@@ -262,6 +262,10 @@ class RocksEngine(Renewable):
         self._check_writable()
         self._change("sync", self._db.flush_wal, True)
 
+    def require_room(self, size: int) -> None:
+        """See protocols.Engine."""
+        self._guard.require(size)
+
     def _check_writable(self) -> None:
         if not self._families:
             raise StoreClosed(self._closed)
