@@ -110,7 +110,8 @@ class AsyncMemory:
     refresh = _delegate(Memory.refresh)
 
     async def close(self) -> None:
-        """Finish running changes, flush, and release the directory. Idempotent."""
+        """Finish running changes, flush, and release the directory. Idempotent, and to be called again where
+        KeyboardInterrupt cut it short."""
         closing = ThreadPoolExecutor(1, "warpmem-close")  # the others may all be busy
         try:
             await asyncio.shield(asyncio.get_running_loop().run_in_executor(closing, self.memory.close))

@@ -106,7 +106,8 @@ def test_a_renewal_waits_for_who_is_at_work(engine: RocksEngine, use: str) -> No
 
 
 @pytest.mark.parametrize("use", ["flush", "compact"])
-def test_a_signal_handler_may_close_what_its_thread_is_at_work_on(engine: RocksEngine, use: str) -> None:
+def test_what_is_at_work_may_be_closed_on_its_own_thread(engine: RocksEngine, use: str) -> None:
+    """As the collector does with a store that was dropped; Memory.close() in a signal handler does not."""
     closed: list[bool] = []
 
     def close() -> None:
@@ -123,6 +124,19 @@ def test_a_signal_handler_may_close_what_its_thread_is_at_work_on(engine: RocksE
         working.outcome()
     with pytest.raises(StoreClosed):
         engine.get("items", b"007")
+
+
+def test_a_walk_may_be_closed_on_its_own_thread_while_it_begins(engine: RocksEngine) -> None:
+    class Closing(weakref.WeakSet[Any]):
+        """The walks that are known; who adds one drops the store."""
+
+        def add(self, item: Any) -> None:
+            super().add(item)
+            engine.close()
+
+    engine._scans = Closing()
+    with pytest.raises(StoreClosed):
+        Beside(lambda: next(engine.scan(*ITEMS))).outcome()
 
 
 def test_a_walk_that_waits_for_a_renewal_keeps_nobody_waiting(

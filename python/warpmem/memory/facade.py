@@ -54,6 +54,9 @@ class Memory(
     Methods that name whose data take `user_id=, agent_id=, run_id=, corpus_id=` or `scope=Scope(...)`. There
     is no default scope. Methods by id take an optional `scope`; with one, an item of another owner is
     NotFound. Made by `warpmem.open(path)`. All may also raise StoreClosed, StoreCorrupt or StoreReadOnly.
+
+    A signal handler may call close(). Where it interrupts another call of the store, that waits a second at
+    most: what the call holds is closed when it goes on, by a thread that Python waits for when it ends.
     """
 
     def __init__(

@@ -19,7 +19,7 @@ from .costs import CostLedger
 from .embedding_cache import EmbeddingCache
 from .jobbing import JobRunner
 from .ladder import Ladder
-from .lifetime import Lifetime
+from .lifetime import Lifetime, amid_a_call
 from .pending import Runner
 from .reembed import BATCH, Given, Progress, Reembedding
 from .serving import Current, Parts, Serving
@@ -198,8 +198,9 @@ class Maintained:
         )  # fmt: skip
 
     def close(self) -> None:
-        """Finish running changes, flush, and release the directory. Idempotent."""
-        self._lifetime.close(self._finish)
+        """Finish running changes, flush, and release the directory. Idempotent, and to be called again where
+        KeyboardInterrupt cut it short."""
+        self._lifetime.close(self._finish, amid=amid_a_call(self._log))
 
     def _finish(self) -> None:
         self._jobs.close()

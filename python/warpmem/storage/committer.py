@@ -131,7 +131,7 @@ class Committer(Generic[W, E]):
             thread = self._thread
         if thread is threading.current_thread():
             raise StoreError("a change cannot close the store it runs in: close it after the change")
-        if thread is not None:
+        if thread is not None and thread.ident is not None:
             thread.join()
 
     def _enter(self, request: _Request, timeout: float | None) -> Any:
@@ -156,11 +156,11 @@ class Committer(Generic[W, E]):
                     )
             if self._stopping:
                 raise StoreClosed("the store is closed: open it again")
-            self._queue.append(request)
-            self._bytes += request.size
-            if self._thread is None:
+            if self._thread is None or self._thread.ident is None:  # it could not start, or was interrupted
                 self._thread = threading.Thread(target=self._run, name="warpmem-committer", daemon=True)
                 self._thread.start()
+            self._queue.append(request)
+            self._bytes += request.size
             self._work.notify()
         try:
             if deadline is None:
@@ -200,6 +200,9 @@ class Committer(Generic[W, E]):
     # ------------------------------------------------------------------------------------- thread
 
     def _run(self) -> None:
+        with self._lock:
+            if self._thread is not threading.current_thread():
+                return  # it started so late that another one took its place
         group: list[_Request] = []
         try:
             while True:

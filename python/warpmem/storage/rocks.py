@@ -88,7 +88,7 @@ class RocksEngine(Renewable):
         self._families: dict[str, Any] = {}
         self._handles: dict[str, Any] = {}
         self._scans: weakref.WeakSet[Scan | Chunks] = weakref.WeakSet()
-        self._scans_lock = threading.Lock()
+        self._scans_lock = threading.RLock()
         self._whole = threading.RLock()  # held by who exchanges the database, and who must not see that
         self._memtable_bytes = memtable_bytes
         self._renewed = threading.Event()  # not set while renew() has no database for readers
@@ -337,15 +337,17 @@ class RocksEngine(Renewable):
             for scan in self._scans:
                 scan.abandon()
         database, self._db = self._db, None
-        if database is not None:
-            # RocksDB repeats the error that stopped the writes; it was raised when it happened.
-            with contextlib.suppress(StoreError):
-                call(database.close)
-        del database
-        if self._lock is not None:
-            self._lock.release()
-        if self._remove_mirror is not None:
-            self._remove_mirror()
+        try:
+            if database is not None:
+                # RocksDB repeats the error that stopped the writes; it was raised when it happened.
+                with contextlib.suppress(StoreError):
+                    call(database.close)
+        finally:
+            del database
+            if self._lock is not None:
+                self._lock.release()
+            if self._remove_mirror is not None:
+                self._remove_mirror()
 
     def _orphan(self) -> None:
         # In a forked child RocksDB's threads are gone and its mutexes may be held: touch and free nothing.
@@ -355,7 +357,7 @@ class RocksEngine(Renewable):
         # Not under the lock, which another thread may have held.
         _orphans.extend((self._db, self._families, self._handles, *(scan.abandon() for scan in self._scans)))
         self._renewed.set()
-        self._whole, self._scans_lock = threading.RLock(), threading.Lock()
+        self._whole, self._scans_lock = threading.RLock(), threading.RLock()
         self._families = {}
         self._handles = {}
         self._db = None

@@ -8,8 +8,8 @@ What is odd about it, and why:
 * Keys stand in the MANIFEST, in RocksDB's own log and in its cache until they begin anew, and opening is what
   does that. So the database is closed and opened again inside the engine, which takes about 0.1 s.
 * rocksdict cannot close what another thread is inside of. So whoever works on the database as a whole holds
-  one lock. It is taken first; a walk's own lock is never waited for while there is no database. A signal
-  handler may close the store that its own thread is at work on, so the lock is reentrant.
+  one lock. It is taken first; a walk's own lock is never waited for while there is no database. A
+  store that is dropped is closed by the collector, wherever its thread is then, so locks are reentrant.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Renewable:
     _families: dict[str, Any]
     _handles: dict[str, Any]
     _scans: weakref.WeakSet[Scan | Chunks]
-    _scans_lock: threading.Lock
+    _scans_lock: threading.RLock
     _whole: threading.RLock
     _renewed: threading.Event
     _check_writable: Callable[[], None]
