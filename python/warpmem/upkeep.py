@@ -63,8 +63,8 @@ def repair(
     The original is only read, and the new store's receipts of erasures name it. What is lost is listed by id;
     its entries in the log become stubs. A text that has lost its vector is embedded again, by `embedder` or
     by the built-in model that the store names; without either it stands in history, as that of a deleted item
-    does. The result is verified before it appears. Raises InputError when `new` is taken, StoreLocked,
-    StoreCorrupt when nothing is whole, DiskFull, FormatError.
+    does. The result is verified before it appears. Raises InputError when `new` is taken or inside `path`,
+    StoreLocked, StoreCorrupt when nothing is whole, DiskFull, FormatError.
     """
 
     def make_embed(identity: StoreIdentity) -> Callable[[str], NDArray[np.float32]] | None:
@@ -122,8 +122,8 @@ def restore(backup: str | os.PathLike[str], path: str | os.PathLike[str], *, lin
     link: tables, which are never written again, are hard links where the file system allows it; False copies
     them. Everything else is copied in any case, and every file is compared with its digest. The new store's
     receipts of erasures name the backup and the others of its store below the same root. Raises InputError
-    when `path` is taken, StoreCorrupt when the backup is damaged or was written to, FormatError when there is
-    none, StoreLocked, DiskFull.
+    when `path` is taken or inside the backup, StoreCorrupt when the backup is damaged or was written to,
+    FormatError when there is none, StoreLocked, DiskFull.
     """
     return restore_backup(_checked(backup, "backup"), _checked(path, "path"), link=link)
 

@@ -93,6 +93,9 @@ def test_restore_refuses_what_is_taken_and_what_is_no_backup(store: Path, tmp_pa
     assert len(texts(store)) == TEXTS
     with pytest.raises(FormatError, match="no backup"):
         warpmem.restore(store, tmp_path / "new")
+    with pytest.raises(InputError, match="inside"):
+        warpmem.restore(backup.path, Path(backup.path) / "new")
+    assert not (Path(backup.path) / "new").exists()
     content = json.loads((Path(backup.path) / "warpmem.backup").read_text())
     content["version"] = 2
     (Path(backup.path) / "warpmem.backup").write_text(json.dumps(content))

@@ -198,6 +198,12 @@ def test_refusals(templates: Path, tmp_path: Path) -> None:
     with pytest.raises(StoreLocked, match="open for writing"):
         warpmem.repair(store, tmp_path / "new")
     memory.close()
+    (tmp_path / "link").symlink_to(store)
+    for inside in (store / "new", tmp_path / "link" / "deeper" / "new"):
+        with pytest.raises(InputError, match="inside"):
+            warpmem.repair(store, inside)
+    (tmp_path / "link").unlink()
+    assert not (store / "new").exists() and not (store / "deeper").exists()
     for file in store.glob("*.sst"):
         file.write_bytes(random.Random(1).randbytes(file.stat().st_size))
     with pytest.raises(StoreCorrupt, match="nothing to repair"):

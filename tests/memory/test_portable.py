@@ -44,6 +44,16 @@ def memory() -> Memory:
 # ------------------------------------------------------------------------------------------- vectors
 
 
+def test_nothing_is_exported_into_the_store(tmp_path: Path) -> None:
+    """A name such as warpmem.index took the place of what is kept there."""
+    with warpmem.open(tmp_path / "store", embedder="hashing") as memory:
+        (tmp_path / "link").symlink_to(tmp_path / "store")
+        for inside in (tmp_path / "store" / "warpmem.index", tmp_path / "link" / "out.jsonl"):
+            with pytest.raises(InputError, match="inside"):
+                memory.export(inside)
+        assert memory.export(tmp_path / "out.jsonl") == 0
+
+
 def test_vectors_are_exported_on_request_and_not_embedded_again(
     memory: Memory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any, cast
 
+from ..config import Config
 from ..errors import InputError
 from ..ops import events
 from ..records import Backup
@@ -26,6 +27,7 @@ _MAX_BATCH = 10_000
 class Portable:
     """The part of Memory that is about other places. See Memory."""
 
+    _config: Config
     _log: Log
 
     def _check_open(self) -> None:
@@ -55,12 +57,16 @@ class Portable:
     ) -> int:
         """Write the items of one scope, or of all owners, as JSON lines; returns how many.
 
-        file: a path, which appears when it is complete, or a binary stream. Superseded and expired items are
-        written; deleted ones, earlier versions and the change feed are not: a backup has them. vectors: each
-        line gets its vector too, as the base64 of its float32. Raises InputError.
+        file: a path outside of the store, which appears when it is complete, or a binary stream. Superseded
+        and expired items are written; deleted ones, earlier versions and the change feed are not: a backup
+        has them. vectors: each line gets its vector too, as the base64 of its float32. Raises InputError.
         """
         self._check_open()
         _check_file(file)
+        if isinstance(file, (str, os.PathLike)) and self._config.path is not None:
+            store = os.path.realpath(self._config.path)
+            if os.path.commonpath([store, os.path.realpath(file)]) == store:
+                raise InputError(f"{os.fspath(file)!r} lies inside the store: name a file outside of it")
         return export(cast("Memory", self), self._log, file, arguments.check_scope(scope), vectors=vectors)
 
     def import_(

@@ -201,9 +201,9 @@ def restore_backup(path: str, target: str, *, link: bool) -> Backup:
     link  share tables with the backup where the file system allows it, instead of copying them
 
     Every file is compared with the digest that the backup keeps. The store knows then of the backup and of
-    the others of its store below the same root, later ones too. Raises InputError when `target` is taken,
-    StoreCorrupt when a file is not what it was, FormatError when `path` is no backup, StoreLocked when
-    somebody holds its lock, DiskFull, StoreError.
+    the others of its store below the same root, later ones too. Raises InputError when `target` is taken or
+    inside `path`, StoreCorrupt when a file is not what it was, FormatError when `path` is no backup,
+    StoreLocked when somebody holds its lock, DiskFull, StoreError.
     """
     path = os.path.abspath(path)
     known = read_backup(path)
@@ -218,6 +218,7 @@ def restore_backup(path: str, target: str, *, link: bool) -> Backup:
                 )
         note_copies(whole, copies_at(path))
 
+    refuse_inside(path, target)
     _remove_left_behind(os.path.dirname(path))
     with unchanging(path):
         copy_store(path, target, link=link, finish=finish)

@@ -65,15 +65,16 @@ def repair_store(
 
     make_embed  gives what embeds again a text whose vector is lost, or None
 
-    Raises InputError when `new` is taken, StoreLocked when the store is open for writing, FormatError when it
-    is no store or a newer one, StoreCorrupt when nothing whole was found, DiskFull. Needs about three times
-    the room of the store, beside `new`.
+    Raises InputError when `new` is taken or inside `path`, StoreLocked when the store is open for writing,
+    FormatError when it is no store or a newer one, StoreCorrupt when nothing whole was found, DiskFull. Needs
+    about three times the room of the store, beside `new`.
     """
     started = time.monotonic()
     path, new = os.path.abspath(path), os.path.abspath(new)
     check_free_name(new)
     if not directory.looks_like_store(path):
         raise FormatError(f"there is no store at {path!r}: check the path")
+    directory.refuse_inside(path, new)
 
     def fill(whole: str, scratch: str) -> RepairReport:
         source = Source(scratch)
@@ -101,17 +102,25 @@ def repair_store(
 
 @contextlib.contextmanager
 def unchanging(path: str) -> Iterator[None]:
-    """Keep writers out of the store at `path`, without writing there. Raises StoreLocked."""
+    """Keep writers out of the store at `path`, without writing there. Raises StoreLocked; StoreError where
+    nobody can say whether one is there."""
     try:
         fd = os.open(os.path.join(path, LOCK_NAME), os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:  # never opened by a writer, or lost
+    except FileNotFoundError:  # never opened by a writer, or lost
         yield
         return
+    except OSError as error:
+        raise StoreError(f"cannot open the lock file of {path!r}: {error.strerror}") from error
     try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StoreLocked(f"the store {path!r} is open for writing: close it first") from error
+        except OSError as error:
+            raise StoreError(
+                f"cannot lock {path!r} ({error.strerror}): copy the store to a file system with flock"
+            ) from error
         yield
-    except BlockingIOError as error:
-        raise StoreLocked(f"the store {path!r} is open for writing: close it first") from error
     finally:
         os.close(fd)
 
