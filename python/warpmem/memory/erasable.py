@@ -29,7 +29,8 @@ class Erasable:
         How many items lost trust by this call. They are changed some at a time; a call that did not end is
         made again. Takes as long as reading the store's items and history four times, and more often where
         older items come from newer ones; holds the key and the sources of each item that comes from there.
-        `reinstate` undoes it. A search with `known_at` shows what was known before. Raises InputError.
+        `reinstate` undoes it. A search with `known_at` shows what was known before. It is many
+        changes, each as durable as the configuration says; flush() waits for all. Raises InputError.
         """
         self._check_open()
         return self._current.now.revocations.revoke(arguments.check_name(source, "source"))
@@ -37,7 +38,8 @@ class Erasable:
     def reinstate(self, source: str) -> int:
         """Believe a source again: what lost trust by its sources gets it back, as far as they leave it that,
         but for what names another revoked source. How many items. Takes as long as reading the store's items
-        twice, and holds as much as revoke() for each item that was trusted more before."""
+        twice, and holds as much as revoke() for each item that was trusted more before. It is as durable
+        as that."""
         self._check_open()
         return self._current.now.revocations.reinstate(arguments.check_name(source, "source"))
 
