@@ -212,6 +212,29 @@ def test_keyboard_interrupt_withdraws_what_has_not_begun() -> None:
         assert ("apply", b"a") in recorder.events
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_a_thread_that_could_not_start_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    """Its change stayed in the queue, later ones waited for ever, and stop() failed."""
+
+    def fail(self: threading.Thread) -> None:
+        raise error
+
+    recorder = Recorder()
+    for stopped_at_once in (True, False):
+        committer = Committer(recorder.write, recorder.sync, recorder.apply)
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", fail)
+            with pytest.raises(error):
+                committer.submit(change(b"interrupted"))
+        if not stopped_at_once:
+            committer.submit(change(b"a"), timeout=30)
+        committer.stop()
+    assert ("write", b"interrupted") not in recorder.events
+    assert ("apply", b"a") in recorder.events
+
+
 def test_stop_drains_and_then_refuses() -> None:
     recorder = Recorder()
     with committer_of(recorder) as committer:
