@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import sys
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,7 +28,8 @@ def open_writer(path: Path | str) -> warpmem.Memory:
 def write(memory: warpmem.Memory, number: int) -> None:
     """One round: a list of BATCH items, and with every second round the one of ten rounds ago goes again."""
     rng = np.random.default_rng(number)
-    items = [NewItem(text=f"{number} part {part}", metadata={"round": number}) for part in range(BATCH)]
+    texts = [f"{number} part {part} {'x' * 300}" for part in range(BATCH)]  # a memtable is soon full
+    items = [NewItem(text=text, metadata={"round": number}) for text in texts]
     vectors = rng.standard_normal((BATCH, DIMENSION))
     memory.add_many(items, user_id=USER, vectors=vectors, durability="os")
     memory.add(f"now {number}", user_id=USER, key="now", vector=vectors[0], durability="os")
@@ -79,9 +80,18 @@ def process(body: Callable[[], None]) -> Iterator[int]:
     assert status == 0 or os.WTERMSIG(status) == signal.SIGKILL, "the process failed"
 
 
-def write_forever(path: Path, first: int, seconds: float = 60.0) -> None:
+def tables(path: Path | str) -> set[str]:
+    """Names of the tables of a store."""
+    return {name for name in os.listdir(path) if name.endswith(".sst")}
+
+
+def child(path: str, seed: int, acknowledge: Callable[[bytes], None]) -> None:
+    """Writes rounds from number `seed` on, and tells after each how many tables were made and how many went
+    away since it began: neither happens unless RocksDB's threads are at work."""
     with open_writer(path) as memory:
-        started, number = time.monotonic(), first
-        while time.monotonic() - started < seconds:
+        before, seen = tables(path), set[str]()
+        for number in itertools.count(seed):
             write(memory, number)
-            number += 1
+            now = tables(path)
+            seen |= now
+            acknowledge(b"%d %d" % (len(seen - before), len((seen | before) - now)))

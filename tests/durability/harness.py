@@ -35,8 +35,8 @@ class Child(Protocol):
     def __call__(self, path: str, seed: int, acknowledge: Callable[[bytes], None]) -> None: ...
 
 
-def run_script(script: str, *arguments: str, **environment: str) -> None:
-    """Run Python code in a process of its own; its assertions are the test."""
+def run_script(script: str, *arguments: str, **environment: str) -> str:
+    """Run Python code in a process of its own, whose assertions are the test; what it wrote."""
     paths = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
     done = subprocess.run(
         [sys.executable, "-c", script, *arguments],
@@ -47,6 +47,7 @@ def run_script(script: str, *arguments: str, **environment: str) -> None:
         timeout=60,
     )
     assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 class ForkServer:

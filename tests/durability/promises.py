@@ -132,9 +132,8 @@ def kill_followed_writer(folder: Path, first: int, count: int) -> Counter[str]:
     """Kill -9 of a writer whom three processes follow."""
     from durability.test_follow import run_followers
 
-    return Counter(
-        {"kills": count, "changes": run_followers(folder / f"{first}", kills=count, seconds=0.5, followers=3)}
-    )
+    found = run_followers(folder / f"{first}", kills=count, seconds=0.5, followers=3)
+    return Counter({"kills": count}) + found
 
 
 # --------------------------------------------------------------------------------------------- damage

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -164,57 +165,58 @@ def test_a_failed_sync_stops_writes_and_not_reads(tmp_path: Path) -> None:
 
 # ------------------------------------------------------------------------------ read-only directory
 
+_KILLED = """
+import os, sys
+from durability.changes import operations
+from warpmem.storage.rocks import RocksEngine
+
+store = sys.argv[1]
+engine = RocksEngine(store)
+engine.write(operations(1, b"12345678"))
+engine.close()
+engine = RocksEngine(store)
+engine.write(operations(2, b"12345678"))
+engine.sync()
+os._exit(0)  # the second change is in the write-ahead log alone
+"""
+
 _UNPRIVILEGED = """
-import os, stat, sys, tempfile
-from durability.changes import operations, read_all
+import os, sys
+from durability.changes import read_all
 from warpmem.errors import StoreReadOnly
 from warpmem.storage.rocks import RocksEngine
 import rocksdict
 
-with tempfile.TemporaryDirectory() as folder:
-    os.chmod(folder, 0o755)
-    store = os.path.join(folder, "store")
-    engine = RocksEngine(store)
-    engine.write(operations(1, b"12345678"))
-    engine.close()
-    engine = RocksEngine(store)
-    engine.write(operations(2, b"12345678"))
-    engine.sync()
-    # As after a crash: the second change is in the write-ahead log alone.
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            for name in os.listdir(store):
-                os.chmod(os.path.join(store, name), 0o444)
-            os.chmod(store, 0o555)
-            os.chmod(folder, 0o555)
-            if os.geteuid() == 0:
-                os.setuid(65534)
-            before = sorted((e.name, e.stat().st_mtime_ns) for e in os.scandir(store))
-            for path in (store, os.path.join(folder, "new")):
-                try:
-                    RocksEngine(path)
-                except StoreReadOnly as error:
-                    assert "ermission" in str(error), error
-                else:
-                    raise AssertionError("opened for writing without permission")
-            reader = RocksEngine(store, read_only=True)
-            assert set(read_all(reader)) == {1, 2}
-            reader.close()
-            assert before == sorted((e.name, e.stat().st_mtime_ns) for e in os.scandir(store))
-            code = 0
-        except BaseException as error:
-            print(type(error).__name__, error, file=sys.stderr, flush=True)
-        finally:
-            os._exit(code)
-    status = os.waitpid(child, 0)[1]
-    os.chmod(folder, 0o755)
-    os.chmod(store, 0o755)
-    engine.close()
-    sys.exit(os.waitstatus_to_exitcode(status))
+store = sys.argv[1]
+folder = os.path.dirname(store)
+for name in os.listdir(store):
+    os.chmod(os.path.join(store, name), 0o444)
+os.chmod(store, 0o555)
+os.chmod(folder, 0o555)
+if os.geteuid() == 0:
+    os.setuid(65534)
+before = sorted((e.name, e.stat().st_mtime_ns) for e in os.scandir(store))
+for path in (store, os.path.join(folder, "new")):
+    try:
+        RocksEngine(path)
+    except StoreReadOnly as error:
+        assert "ermission" in str(error), error
+    else:
+        raise AssertionError("opened for writing without permission")
+reader = RocksEngine(store, read_only=True)
+assert set(read_all(reader)) == {1, 2}
+reader.close()
+assert before == sorted((e.name, e.stat().st_mtime_ns) for e in os.scandir(store))
 """
 
 
-def test_a_directory_without_write_permission(tmp_path: Path) -> None:
-    run_script(_UNPRIVILEGED)
+def test_a_directory_without_write_permission() -> None:
+    with tempfile.TemporaryDirectory() as folder:  # that of pytest is its user's alone
+        os.chmod(folder, 0o755)
+        store = os.path.join(folder, "store")
+        run_script(_KILLED, store)
+        try:
+            run_script(_UNPRIVILEGED, store)
+        finally:
+            os.chmod(folder, 0o755)
+            os.chmod(store, 0o755)

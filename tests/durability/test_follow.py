@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import signal
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import warpmem
-from durability.followers import DIMENSION, USER, check, open_writer, process, write, write_forever
+from durability.followers import DIMENSION, USER, check, open_writer, process, write
+from durability.harness import ForkServer
 from warpmem.errors import InputError, NotSupported, StoreClosed, StoreError, StoreReadOnly
 from warpmem.storage import directory, rocks_follow
 from warpmem.storage.rocks_follow import FollowingEngine
@@ -29,9 +32,9 @@ def texts(memory: warpmem.Memory) -> set[str]:
     return {hit.item.text for hit in memory.search(vector=ONE, user_id=USER, k=100)}
 
 
-def run_followers(path: Path, *, kills: int, seconds: float, followers: int) -> int:
-    """A writer is killed `kills` times, `seconds` after each start, while `followers` processes check what
-    they see; returns the changes that were made."""
+def run_followers(path: Path, *, kills: int, seconds: float, followers: int) -> Counter[str]:
+    """A writer is killed `kills` times, `seconds` after its first round, while `followers` processes check
+    what they see; how many changes it made, and tables it made and dropped again."""
 
     def follow_on() -> None:
         with follow(path) as memory:
@@ -44,28 +47,28 @@ def run_followers(path: Path, *, kills: int, seconds: float, followers: int) -> 
     with open_writer(path) as memory:
         write(memory, 0)
     parent = os.getpid()
-    children = []
-    for _ in range(followers):
-        context = process(follow_on)
-        children.append((context, context.__enter__()))
-    try:
+    outcomes: Counter[str] = Counter()
+    with contextlib.ExitStack() as running:
+        children = [running.enter_context(process(follow_on)) for _ in range(followers)]
+        # A fork of this process, which had the store open, could not write.
+        server = ForkServer("durability.followers:child")
+        running.callback(server.close)
         for kill in range(kills):
-            with process(lambda first=1 + 100_000 * kill: write_forever(path, first)):  # type: ignore[misc]
-                time.sleep(seconds)
-        for _, child in children:
+            rounds = server.run(str(path), 1 + 100_000 * kill, seconds, opened=True)
+            made, dropped = map(int, rounds[-1].split())
+            outcomes += Counter({"tables": made, "dropped tables": dropped})
+        for child in children:
             assert os.waitpid(child, os.WNOHANG) == (0, 0), "a follower failed"
-    finally:
-        for context, _ in children:
-            context.__exit__(None, None, None)
+    assert outcomes["tables"] and outcomes["dropped tables"], "only the log was followed: that shows little"
     with follow(path, 0) as memory, open_writer(path) as writer:
         memory.refresh()
         assert check(memory) == writer.stats().sequence
-        return writer.stats().sequence
+        return outcomes + Counter({"changes": writer.stats().sequence})
 
 
 @pytest.mark.slow
 def test_followers_are_right_while_the_writer_writes_dies_and_comes_back(tmp_path: Path) -> None:
-    assert run_followers(tmp_path / "store", kills=4, seconds=2.0, followers=2) > 200
+    assert run_followers(tmp_path / "store", kills=4, seconds=2.0, followers=2)["changes"] > 200
 
 
 def test_a_follower_takes_in_what_is_written(tmp_path: Path) -> None:

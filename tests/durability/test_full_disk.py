@@ -10,6 +10,7 @@ import pytest
 
 import warpmem
 from durability.changes import operations, read_all
+from durability.harness import run_script
 from warpmem.errors import DiskFull, StoreError
 from warpmem.storage import directory, disk
 from warpmem.storage.reserve import RESERVE_NAME, Reserve
@@ -37,18 +38,23 @@ def fill_up(folder: Path) -> None:
     assert disk.free_bytes(folder) == 0
 
 
+_CRASH = """
+import os, sys
+from durability.changes import operations
+from warpmem.storage.rocks import RocksEngine
+
+path, changes, min_free = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+engine = RocksEngine(path, min_free_bytes=min_free)
+for sequence in range(1, changes + 1):
+    engine.write(operations(sequence, b"%8d" % sequence, 1_000))
+engine.sync()
+os._exit(0)
+"""
+
+
 def crashed_store(path: Path, changes: int, min_free: int) -> None:
     """A store whose writer was killed: everything is in the write-ahead log."""
-    child = os.fork()
-    if child == 0:
-        try:
-            engine = RocksEngine(path, min_free_bytes=min_free)
-            for sequence in range(1, changes + 1):
-                engine.write(operations(sequence, b"%8d" % sequence, 1_000))
-            engine.sync()
-        finally:
-            os._exit(0)
-    os.waitpid(child, 0)
+    run_script(_CRASH, str(path), str(changes), str(min_free))
 
 
 def test_a_store_reopens_on_a_full_disk(small_disk: Path) -> None:
