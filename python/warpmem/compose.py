@@ -100,7 +100,7 @@ def open(
     It must not use the store; what it raises ends the call.
 
     Raises InputError, ModelMismatch, StoreLocked, StoreCorrupt, FormatError, StoreReadOnly, DiskFull,
-    BackendUnavailable.
+    BackendUnavailable; StoreError for writing in a fork of a process that had opened a store.
     """
     others = dict({} if embedders is None else check_embedders(embedders))
     if "text" in others:

@@ -78,7 +78,10 @@ class Lifetime:
         self._dropped.detach()
 
     def _fork(self) -> None:
-        self._refusal = "this Memory was opened before a fork: open the store in the child as well"
+        self._refusal = (
+            "this Memory was opened before a fork and is the parent's: open the store in the child for "
+            "reading only; start a process that writes by spawn, forkserver or exec"
+        )
         self._dropped.detach()
 
 

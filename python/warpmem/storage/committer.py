@@ -138,7 +138,7 @@ class Committer(Generic[W, E]):
         if os.getpid() != self._pid:
             raise StoreClosed(
                 f"the store was opened in process {self._pid} and this is its forked child {os.getpid()}: "
-                "open it in the child, after closing it in the parent"
+                "open it there for reading only; start a process that writes by spawn, forkserver or exec"
             )
         if threading.current_thread() is self._thread:
             raise StoreError(

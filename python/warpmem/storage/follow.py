@@ -124,5 +124,5 @@ class FollowingLog(StoreLog):
         if os.getpid() != self._pid:
             raise StoreClosed(
                 f"the store was opened in process {self._pid} and this is its forked child {os.getpid()}: "
-                "open it in the child"
+                "open it there with follow=True"
             )

@@ -27,6 +27,7 @@ from .disk import SpaceGuard
 from .lock import PathLock
 from .reserve import RESERVE_NAME, Reserve
 from .rocks_errors import call
+from .rocks_fork import check_threads, keep_for_ever
 from .rocks_open import UNCOMPRESSED, list_families, open_database
 from .rocks_renewal import Renewable
 from .rocks_scan import Chunks, Scan
@@ -106,6 +107,7 @@ class RocksEngine(Renewable):
         _engines.add(self)
 
     def _open(self) -> Any:
+        check_threads()
         directory.refuse_backup(self._path)
         exists = directory.prepare(self._path)
         if exists and not directory.is_ours(self._path):
@@ -350,12 +352,13 @@ class RocksEngine(Renewable):
                 self._remove_mirror()
 
     def _orphan(self) -> None:
-        # In a forked child RocksDB's threads are gone and its mutexes may be held: touch and free nothing.
+        # In a forked child: see rocks_fork.
         self._closed = (
-            "the store was opened before a fork: open it in the child, after closing it in the parent"
+            "the store was opened before a fork and is the parent's: open it in the child for reading only; "
+            "start a process that writes by spawn, forkserver or exec"
         )
         # Not under the lock, which another thread may have held.
-        _orphans.extend((self._db, self._families, self._handles, *(scan.abandon() for scan in self._scans)))
+        keep_for_ever((self._db, self._families, self._handles, *(scan.abandon() for scan in self._scans)))
         self._renewed.set()
         self._whole, self._scans_lock = threading.RLock(), threading.RLock()
         self._families = {}
@@ -366,7 +369,6 @@ class RocksEngine(Renewable):
 
 
 _engines: weakref.WeakSet[RocksEngine] = weakref.WeakSet()
-_orphans: list[Any] = []
 
 
 def _after_fork_in_child() -> None:

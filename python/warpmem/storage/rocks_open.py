@@ -12,6 +12,7 @@ from typing import Any, Final
 from . import directory
 from .codec import FAMILIES, VECTOR_FAMILIES
 from .log_check import check_logs
+from .rocks_fork import note_open
 
 _OPTIONS: Final = Path(__file__).with_name("rocksdb_options")
 _CACHE_BYTES: Final = 32 << 20
@@ -81,6 +82,7 @@ def open_database(
     that it does not have."""
     from rocksdict import AccessType, Cache, Rdict
 
+    note_open()
     cache = Cache(_CACHE_BYTES)
     read_only = not access.startswith("write")
     with _option_file(access) as folder:
