@@ -27,6 +27,8 @@ def _delegate(
 ) -> Callable[Concatenate[AsyncMemory, P], Coroutine[Any, Any, R]]:
     @functools.wraps(method)
     async def call(self: AsyncMemory, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        # Before any thread is asked: a forked child has none of its parent's, and would wait for them.
+        self.memory._check_open()
         cancellation = Cancellation()
         context = contextvars.copy_context()
         context.run(current.set, cancellation)

@@ -121,3 +121,34 @@ os._exit(0)
 def test_a_child_exits(tmp_path: Path, first: str, then: str) -> None:
     output = run_script(_EXITS, str(tmp_path / "store"), "", first, then)
     assert output == "said before the end"
+
+
+_ASYNC = f"""{_COMMON}
+import asyncio
+
+async def use():
+    await memory.add(text(1), user_id="ann", vector=ONE)
+    await memory.search(vector=ONE, user_id="ann")
+
+memory = asyncio.run(warpmem.AsyncMemory.open(dimension=4, backend="numpy"))
+asyncio.run(use())
+time.sleep(0.5)  # its threads are idle now: a call makes no new one
+
+def use_in_child():
+    for call in (lambda: memory.search(vector=ONE, user_id="ann"), memory.stats):
+        try:
+            asyncio.run(call())
+        except StoreClosed as error:
+            assert "before a fork" in str(error), error
+        else:
+            raise AssertionError("used in a forked child")
+    asyncio.run(memory.close())
+
+assert fork(use_in_child) == 0
+asyncio.run(use())
+asyncio.run(memory.close())
+"""
+
+
+def test_an_async_memory_is_refused_at_once() -> None:
+    run_script(_ASYNC, "", "", "", "")
