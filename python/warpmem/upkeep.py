@@ -94,7 +94,7 @@ def backup(path: str | os.PathLike[str], root: str | os.PathLike[str], *, verify
     """As `Memory.backup`, of a store that no process has open for writing. Raises StoreLocked, FormatError
     when there is no store, StoreReadOnly when it is a backup, and as that."""
     place = _checked(path, "path")
-    directory.require(os.path.abspath(place))
+    directory.require(directory.absolute(place))
     engine = RocksEngine(place)
     try:
         identity = read_identity(engine)

@@ -217,7 +217,7 @@ class Browser:
         spaces: dict[str, dict[str, Any]],
         pending: Mapping[str, PendingWork],
     ) -> Stats:
-        lag_changes, lag_seconds = self._log.lag()
+        lag_changes, lag_seconds, lag_errors = self._log.lag()
         totals = self._log.totals()
         return Stats(
             path=config.path or ":memory:",
@@ -239,6 +239,7 @@ class Browser:
             pending_erasures=self._log.erasures.pending(),
             lag_changes=lag_changes,
             lag_seconds=lag_seconds,
+            lag_errors=lag_errors,
             reembed=self._reembed(reembedding),
             models={name: dict(counters) for name, counters in models.items()},
             spaces=spaces,

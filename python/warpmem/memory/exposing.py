@@ -48,6 +48,12 @@ def families(stats: Stats, commits: int) -> Iterator[Family]:
     yield Family(
         "warpmem_commits_total", "counter", "Changes since the store was opened.", [Sample({}, commits)]
     )
+    yield Family(
+        "warpmem_lag_errors_total",
+        "counter",
+        "Times that a store which follows failed to take changes in by itself.",
+        [Sample({}, stats.lag_errors)],
+    )
     for name, help in _GAUGES.items():
         yield Family(f"warpmem_{name}", "gauge", help, [Sample({}, _plain(getattr(stats, name)))])
     yield Family(

@@ -345,9 +345,9 @@ class Log(Protocol):
         process itself. Raises NotSupported in a log that shows one moment."""
         ...
 
-    def lag(self) -> tuple[int, float]:
-        """(changes, seconds) that this log is behind the process that writes: how many it has not taken in,
-        and how long ago the first of them was made."""
+    def lag(self) -> tuple[int, float, int]:
+        """(changes, seconds, failures): how many changes of the process that writes this log has not taken
+        in, how long ago the first of them was made, and how often its own thread has failed to take them."""
         ...
 
     def sizes(self) -> dict[str, int]: ...

@@ -6,7 +6,6 @@ it is pointed at. Both would hide damage or spoil what belongs to somebody else,
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import shutil
@@ -40,14 +39,27 @@ _IGNORED: Final = frozenset({"lost+found", SNAPSHOT_NAME})  # the former: the ro
 _UNMIRRORED: Final = frozenset({"LOCK", "LOG", "rocksdict-config.json", INDEX_NAME, RESERVE_NAME})
 
 
+def absolute(path: str | os.PathLike[str]) -> str:
+    """The absolute path, which RocksDB takes as UTF-8. Raises InputError, StoreError."""
+    try:
+        found = os.path.abspath(path)
+        if b"\0" in found.encode():
+            raise InputError("the path of a store holds a NUL character")
+    except UnicodeError as error:
+        raise InputError(f"the path {os.fspath(path)!r} of a store is not UTF-8: name another") from error
+    except OSError as error:
+        raise StoreError(f"there is no working directory ({error.strerror}): name a whole path") from error
+    return found
+
+
 def prepare(path: str) -> bool:
     """Make sure that `path` is a directory that holds a store or may become one; True when it holds one.
 
     Raises FormatError when it holds something else (left untouched), StoreCorrupt when it holds the remains
-    of a store, StoreReadOnly when it cannot be created.
+    of a store, StoreReadOnly when it cannot be created, StoreError when it cannot be listed.
     """
     try:
-        names = _names(path)
+        names = _list(path)
     except FileNotFoundError:
         _create(path)
         return False
@@ -90,7 +102,7 @@ def refuse_inside(store: str, place: str) -> None:
 
 
 def require(path: str) -> None:
-    """Make sure that `path` holds a store. Raises FormatError or StoreCorrupt; changes nothing."""
+    """Make sure that `path` holds a store. Raises FormatError, StoreCorrupt, StoreError; changes nothing."""
     try:
         os.stat(path)
     except OSError as error:
@@ -119,8 +131,8 @@ def check_families(path: str, found: Collection[str], *, read_only: bool) -> tup
         )
     if not missing:
         return ()
-    names = _names(path)
-    if any(os.path.getsize(os.path.join(path, name)) for name in names if _DATA_FILES.fullmatch(name)):
+    names = file_names(path)
+    if any(_size(path, name) for name in names if _DATA_FILES.fullmatch(name)):
         if not set(missing) & set(FIRST_FAMILIES):
             return tuple(missing)
         if LOCK_NAME in names:
@@ -150,7 +162,7 @@ def refuse_older(found: Collection[str]) -> None:
 
 def is_ours(path: str) -> bool:
     """Whether a warpmem has opened this directory for writing before."""
-    return LOCK_NAME in _names(path)
+    return LOCK_NAME in file_names(path)
 
 
 def remove_snapshot(path: str) -> None:
@@ -165,12 +177,12 @@ def is_store_file(name: str) -> bool:
 
 def tables(path: str) -> set[str]:
     """The names of RocksDB's tables in a store."""
-    return {name for name in _names(path) if name.endswith(".sst")}
+    return {name for name in file_names(path) if name.endswith(".sst")}
 
 
 def remove_old_logs(path: str) -> None:
     """Delete RocksDB's logs of earlier openings: they name keys. Raises StoreError."""
-    for name in _names(path):
+    for name in file_names(path):
         if name.startswith("LOG.old."):
             try:
                 os.unlink(os.path.join(path, name))
@@ -179,9 +191,10 @@ def remove_old_logs(path: str) -> None:
 
 
 def looks_like_store(path: str) -> bool:
-    """Whether a directory holds a store, however damaged: files of its names, and data among them."""
+    """Whether a directory holds a store, however damaged: files of its names, and data among them. Raises
+    StoreError."""
     try:
-        names = _names(path)
+        names = _list(path)
     except (FileNotFoundError, FormatError):
         return False
     known = [name for name in names if is_store_file(name)]
@@ -215,13 +228,17 @@ def scratch() -> str:
     ) from failure
 
 
+def mirrored(path: str) -> list[str]:
+    """The names of a store's files that RocksDB reads. Raises StoreError."""
+    return [name for name in file_names(path) if name not in _UNMIRRORED and _OWN_FILES.fullmatch(name)]
+
+
 def mirror(path: str, links: str) -> None:
     """Make the directory `links` of symbolic links to the files of a store. Raises StoreError."""
     try:
         os.mkdir(links)
-        for name in _names(path):
-            if name not in _UNMIRRORED and _OWN_FILES.fullmatch(name):
-                os.symlink(os.path.join(path, name), os.path.join(links, name))
+        for name in mirrored(path):
+            os.symlink(os.path.join(path, name), os.path.join(links, name))
     except OSError as error:
         raise StoreError(f"cannot link to the files of {path!r}: {error.strerror}") from error
 
@@ -237,22 +254,46 @@ def database_id(path: str) -> bytes:
 
 def data_files(path: str) -> dict[str, int]:
     """The sizes of a store's write-ahead logs and manifests by name, and the names of its tables, which never
-    change, with 0. Whatever is written changes it."""
-    sizes = {name: 0 for name in _names(path) if _STATE_FILES.fullmatch(name)}
-    for name in sizes:
-        if not name.endswith(".sst"):
-            with contextlib.suppress(FileNotFoundError):
-                sizes[name] = os.stat(os.path.join(path, name)).st_size
-    return sizes
+    change, with 0. Whatever is written changes it. Raises StoreError."""
+    names = [name for name in file_names(path) if _STATE_FILES.fullmatch(name)]
+    return {name: 0 if name.endswith(".sst") else _size(path, name) for name in names}
 
 
-def _names(path: str) -> list[str]:
+def file_sizes(path: str) -> dict[str, int]:
+    """The bytes of all files of a store but its reserve. Raises StoreError."""
+    return {name: _size(path, name, follow=False) for name in file_names(path) if name != RESERVE_NAME}
+
+
+def _size(path: str, name: str, *, follow: bool = True) -> int:
+    """0 when it has gone: a writer removes files at any time."""
+    try:
+        return os.stat(os.path.join(path, name), follow_symlinks=follow).st_size
+    except FileNotFoundError:
+        return 0
+    except OSError as error:
+        raise StoreError(f"cannot look at {name!r} in {path!r}: {error.strerror}") from error
+
+
+def file_names(path: str) -> list[str]:
+    """What a directory that is there holds. Raises FormatError, StoreReadOnly, StoreError."""
+    try:
+        return _list(path)
+    except FileNotFoundError as error:
+        raise StoreError(f"the directory {path!r} is gone: put it back, or open the store again") from error
+
+
+def _list(path: str) -> list[str]:
+    """Raises as file_names, and FileNotFoundError."""
     try:
         return [name for name in os.listdir(path) if name not in _IGNORED]
+    except FileNotFoundError:
+        raise
     except NotADirectoryError as error:
         raise FormatError(f"{path!r} is not a directory: name a new or an empty one") from error
     except PermissionError as error:
         raise StoreReadOnly(f"no permission to list {path!r}: give this user read permission") from error
+    except OSError as error:
+        raise StoreError(f"cannot list {path!r}: {error.strerror}") from error
 
 
 def _create(path: str) -> None:

@@ -9,6 +9,7 @@ from typing import Final
 
 from ..errors import StoreError
 from . import codec
+from .directory import file_names
 from .reports import Faults
 from .salvage_logs import LogReader, ends_in_damage, read_batches
 from .salvage_tables import Entry, TableReader
@@ -41,7 +42,7 @@ class FileReader:
         self.open_end = False
 
     def __iter__(self) -> Iterator[Entry]:
-        names = sorted(os.listdir(self._path))
+        names = sorted(file_names(self._path))
         total = 0
         logs = [name for name in names if _WAL.fullmatch(name)]
         self._last = max(filter(self._holds, logs), key=lambda name: int(name.split(".")[0]), default="")
@@ -87,7 +88,7 @@ class FileReader:
 
     def manifest(self) -> None:
         """Look at MANIFEST and CURRENT, which say which tables and logs are the store."""
-        names = set(os.listdir(self._path))
+        names = set(file_names(self._path))
         manifests = sorted(name for name in names if _MANIFEST.fullmatch(name))
         for name in manifests:
             reader = LogReader(read_file(os.path.join(self._path, name)))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 from collections.abc import Iterator
 from typing import Any, Final
 
-from ..errors import ModelMismatch, StoreClosed, StoreCorrupt, StoreError
+from ..errors import ModelMismatch, StoreClosed, StoreCorrupt
+from ..ops import events
 from ..ops.replay import row_changes, touched
 from ..records import RowBlock, Space, StoreIdentity
 from .identity import read_identity
@@ -17,6 +17,7 @@ from .log_state import load_state
 from .rocks_follow import FollowingEngine
 
 _TRIES: Final = 5
+_PAUSE: Final = 0.5  # seconds after a failure, when refreshes are to come faster than that
 
 
 class FollowingLog(StoreLog):
@@ -35,6 +36,7 @@ class FollowingLog(StoreLog):
         self._thread: threading.Thread | None = None
         self._dropped = False
         self._metadata = False
+        self._failures = 0
         self._pid = os.getpid()
 
     def start(self, seconds: float, *, metadata: bool) -> None:
@@ -47,10 +49,20 @@ class FollowingLog(StoreLog):
         self._thread.start()
 
     def _run(self, seconds: float) -> None:
-        while not self._stopping.wait(seconds):
+        pause, told = seconds, set()
+        while not self._stopping.wait(pause):
             # Whoever asks, by refresh() or lag(), meets the error too. Answers go on in the state there is.
-            with contextlib.suppress(StoreError, MemoryError):
+            # No error may end this thread: they would stay in that state for ever.
+            try:
                 self.refresh()
+                pause = seconds
+            except Exception as error:  # noqa: BLE001  as said
+                pause = max(seconds, _PAUSE)
+                self._failures += 1
+                kind = type(error).__name__
+                if kind not in told:
+                    told.add(kind)
+                    events.tell(events.WARNING, "follow_failed", error=kind)
         if self._dropped:
             super().close()
 
@@ -99,7 +111,7 @@ class FollowingLog(StoreLog):
         self._applied = state.sequence
         return state.sequence - before
 
-    def lag(self) -> tuple[int, float]:
+    def lag(self) -> tuple[int, float, int]:
         """See protocols.Log. Looks at what the writer has written by now, and does not take it in."""
         self._check_process()
         with self._turn:
@@ -107,8 +119,8 @@ class FollowingLog(StoreLog):
             last = load_state(self._following).sequence
             first = next(self._entries(self._applied, last), None)
         if first is None:
-            return 0, 0.0
-        return last - self._applied, max(0.0, (self._clock.now() - first.at) / 1e6)
+            return 0, 0.0, self._failures
+        return last - self._applied, max(0.0, (self._clock.now() - first.at) / 1e6), self._failures
 
     def close(self) -> None:
         self._stopping.set()

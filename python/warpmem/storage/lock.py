@@ -80,6 +80,21 @@ class PathLock:
             os.close(fd)
 
 
+def is_held(path: str | os.PathLike[str]) -> bool:
+    """Whether a process has the store open for writing; False where that cannot be asked."""
+    try:
+        fd = os.open(Path(path) / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return isinstance(error, BlockingIOError)
+    finally:
+        os.close(fd)
+    return False
+
+
 def _locked(path: str | os.PathLike[str], pid: int | None) -> StoreLocked:
     if pid == os.getpid():
         holder = f"this process (pid {pid})"

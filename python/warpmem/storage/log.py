@@ -244,8 +244,8 @@ class StoreLog(LogReads):
             )
         return 0
 
-    def lag(self) -> tuple[int, float]:
-        return 0, 0.0
+    def lag(self) -> tuple[int, float, int]:
+        return 0, 0.0, 0
 
     def require_room(self, size: int) -> None:
         self._engine.require_room(size)

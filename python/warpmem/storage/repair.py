@@ -70,7 +70,7 @@ def repair_store(
     about three times the room of the store, beside `new`.
     """
     started = time.monotonic()
-    path, new = os.path.abspath(path), os.path.abspath(new)
+    path, new = directory.absolute(path), directory.absolute(new)
     check_free_name(new)
     if not directory.looks_like_store(path):
         raise FormatError(f"there is no store at {path!r}: check the path")

@@ -25,17 +25,17 @@ from . import directory
 from .codec import FAMILIES, KEYS_END
 from .disk import SpaceGuard
 from .lock import PathLock
-from .reserve import RESERVE_NAME, Reserve
+from .reserve import Reserve
 from .rocks_errors import call
 from .rocks_fork import check_threads, keep_for_ever
 from .rocks_open import UNCOMPRESSED, list_families, open_database
 from .rocks_renewal import Renewable
 from .rocks_scan import Chunks, Scan
+from .steady import changed, held, linked
 
 W = TypeVar("W", Scan, Chunks)
 
 _BOOKS: Final = frozenset({"log", "meta"})
-_READ_ONLY_ATTEMPTS: Final = 3
 _SHARE_TO_RESERVE: Final = 4
 
 
@@ -61,8 +61,8 @@ class RocksEngine(Renewable):
     upgrade         called with the families found before families of a newer format are added, while the
                     store is locked and closed; without it a store that lacks them is refused
 
-    Raises FormatError (no store), StoreLocked, StoreCorrupt, StoreReadOnly (no permission), DiskFull,
-    StoreError.
+    Raises InputError (a path that is not UTF-8), FormatError (no store), StoreLocked, StoreCorrupt,
+    StoreReadOnly (no permission), DiskFull, StoreError.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class RocksEngine(Renewable):
         min_free_bytes: int = 64 << 20,
         upgrade: Callable[[Collection[str]], None] = directory.refuse_older,
     ) -> None:
-        self._path = os.path.abspath(path)
+        self._path = directory.absolute(path)
         self._read_only = read_only
         self._upgrade = upgrade
         self._absent: tuple[str, ...] = ()
@@ -136,28 +136,29 @@ class RocksEngine(Renewable):
 
     def _open_read_only(self, memtable_bytes: int) -> Any:
         directory.require(self._path)
-        attempt = 1
-        while True:
-            place = directory.scratch()
-            remove = weakref.finalize(self, shutil.rmtree, place, ignore_errors=True)
-            mirror = os.path.join(place, "store")
-            try:
-                directory.mirror(self._path, mirror)
+        before = directory.data_files(self._path)
+        try:
+            return self._open_mirror(memtable_bytes, hold=False)
+        except StoreCorrupt:
+            if not changed(self._path, before):
+                raise
+        # A writer has replaced files between the listing and the open, or while it was going on.
+        return self._open_mirror(memtable_bytes, hold=True)
+
+    def _open_mirror(self, memtable_bytes: int, *, hold: bool) -> Any:
+        place = directory.scratch()
+        remove = weakref.finalize(self, shutil.rmtree, place, ignore_errors=True)
+        mirror = os.path.join(place, "store")
+        try:
+            with held(self._path, mirror) if hold else linked(self._path, mirror):
                 absent = directory.check_families(mirror, call(list_families, mirror), read_only=True)
                 database = call(open_database, mirror, memtable_bytes, "read", "", absent)
-            except StoreCorrupt:
-                remove()
-                # A writer may have removed a file between the listing and the open.
-                if attempt == _READ_ONLY_ATTEMPTS:
-                    raise
-                attempt += 1
-            except BaseException:
-                remove()
-                raise
-            else:
-                self._remove_mirror = remove
-                self._absent = absent
-                return database
+        except BaseException:
+            remove()
+            raise
+        self._remove_mirror = remove
+        self._absent = absent
+        return database
 
     @property
     def path(self) -> str:
@@ -215,17 +216,13 @@ class RocksEngine(Renewable):
         return handle
 
     def sizes(self) -> dict[str, int]:
-        """Bytes: tables, wal, other (on disk, but for the reserve); memtables, block_cache (in memory)."""
+        """Bytes: tables, wal, other (on disk, but for the reserve); memtables, block_cache (in memory).
+        Raises StoreError when the directory cannot be listed."""
         first = self._family(FAMILIES[0])
         sizes = {"tables": 0, "wal": 0, "other": 0, "memtables": self._buffered(), "block_cache": 0}
         sizes["block_cache"] = call(first.property_int_value, "rocksdb.block-cache-usage") or 0
-        with os.scandir(self._path) as entries:
-            for entry in entries:
-                if entry.name == RESERVE_NAME:
-                    continue
-                part = {".sst": "tables", ".log": "wal"}.get(os.path.splitext(entry.name)[1], "other")
-                with contextlib.suppress(FileNotFoundError):  # compaction removes files at any time
-                    sizes[part] += entry.stat(follow_symlinks=False).st_size
+        for name, size in directory.file_sizes(self._path).items():
+            sizes[{".sst": "tables", ".log": "wal"}.get(os.path.splitext(name)[1], "other")] += size
         return sizes
 
     def _buffered(self) -> int:

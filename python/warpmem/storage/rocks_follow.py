@@ -11,6 +11,8 @@ What is odd about it, and why:
 * It is not one step for a reader: a change can show in one family first. So reads wait for it.
 * What was read from a log that is gone by now stays as it was read, until another log is read. A value shows
   whose deletion was dropped from the tables together with it. So when logs went away it is opened anew.
+* Opening takes longer than a busy writer needs to replace a file, and then it may have missed changes. What
+  is opened then is a read-only database, which shows one moment, and the next refresh opens anew.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import os
 import shutil
 import threading
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from ..errors import StoreClosed, StoreCorrupt, StoreError
@@ -44,40 +46,43 @@ class FollowingEngine(RocksEngine):
     def __init__(self, path: str | os.PathLike[str], *, memtable_bytes: int = 16 << 20) -> None:
         self._turn = threading.Lock()
         self._seen: dict[str, int] | None = None
+        self._moment = False  # the database is a read-only one, which cannot catch up
         super().__init__(path, read_only=True, memtable_bytes=memtable_bytes, min_free_bytes=0)
 
     def _open_read_only(self, memtable_bytes: int) -> Any:
         directory.require(self._path)
         self._id = directory.database_id(self._path)
-        failure: StoreError | None = None
-        for _ in range(_TRIES):
-            before = directory.data_files(self._path)
-            place = directory.scratch()
-            links = os.path.join(place, "store")
-            remove: Any = weakref.finalize(self, shutil.rmtree, place, ignore_errors=True)
-            try:
-                directory.mirror(self._path, links)
-                absent = directory.check_families(links, call(list_families, links), read_only=True)
-                info = os.path.join(place, _INFO)
-                database = call(open_database, links, memtable_bytes, "follow", info, absent)
-                os.rename(links, os.path.join(place, "opened"))
-                os.symlink(self._path, links, target_is_directory=True)
-            except StoreCorrupt as error:
-                failure = error  # a file may have gone between the listing and the open
-            except BaseException:
-                remove()
-                raise
-            else:
-                if directory.data_files(self._path).keys() == before.keys():
-                    self._logs = _logs(before)
-                    self._remove_mirror = remove
-                    self._absent = absent
-                    return database
-                database.close()
+        before = directory.data_files(self._path)
+        self._moment = False
+        with contextlib.suppress(StoreCorrupt):
+            database = self._open_links(memtable_bytes, before)
+            if database is not None:
+                return database
+        self._moment = True
+        return self._open_mirror(memtable_bytes, hold=True)
+
+    def _open_links(self, memtable_bytes: int, before: Mapping[str, int]) -> Any:
+        """None when files came or went meanwhile."""
+        place = directory.scratch()
+        links = os.path.join(place, "store")
+        remove: Any = weakref.finalize(self, shutil.rmtree, place, ignore_errors=True)
+        try:
+            directory.mirror(self._path, links)
+            absent = directory.check_families(links, call(list_families, links), read_only=True)
+            info = os.path.join(place, _INFO)
+            database = call(open_database, links, memtable_bytes, "follow", info, absent)
+            _exchange(links, os.path.join(place, "opened"), self._path)
+            if directory.data_files(self._path).keys() == before.keys():
+                self._logs = _logs(before)
+                self._remove_mirror = remove
+                self._absent = absent
+                return database
+            database.close()
+        except BaseException:
             remove()
-        if failure is not None and directory.data_files(self._path).keys() == before.keys():
-            raise failure
-        raise StoreError(_BUSY)
+            raise
+        remove()
+        return None
 
     def catch_up(self) -> None:
         """Show what the writer has written by now, whole. Raises StoreClosed, StoreCorrupt, StoreError."""
@@ -93,6 +98,10 @@ class FollowingEngine(RocksEngine):
                         f"another store stands at {self._path!r} than was opened there: open it again"
                     )
                 if before == self._seen:
+                    return
+                if self._moment:
+                    self._begin_anew()
+                    self._seen = before
                     return
                 call(self._db.try_catch_up_with_primary)
                 if before.keys() <= directory.data_files(self._path).keys():
@@ -153,6 +162,14 @@ _BUSY: Final = (
     f"the writer replaced files during each of {_TRIES} attempts to read a whole state: try again, or open "
     "the store with more memtable_bytes where it is written"
 )
+
+
+def _exchange(links: str, aside: str, path: str) -> None:
+    try:
+        os.rename(links, aside)
+        os.symlink(path, links, target_is_directory=True)
+    except OSError as error:
+        raise StoreError(f"cannot link to {path!r}: {error.strerror}") from error
 
 
 def _logs(files: Iterable[str]) -> set[str]:

@@ -2,14 +2,15 @@
 
 First every entry of every family is read and its checksum compared; then, if all blocks could be read, what
 they say is held against each other (verify_items.py, verify_log.py). A store that does not open is read file
-by file (files.py). Nothing is written, so it works on a full disk and beside a writer.
+by file (files.py), again if files came or went meanwhile. Nothing is written, so it works on a full disk and
+beside a writer.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from ..errors import FormatError, StoreCorrupt, StoreError
 from ..protocols import Engine
@@ -18,8 +19,10 @@ from ..records import StoreIdentity
 from . import codec, directory
 from .files import examine_files
 from .identity import read_identity
+from .lock import is_held
 from .reports import Faults, VerifyReport
 from .rocks import RocksEngine
+from .steady import changed
 from .verify_items import ItemsFound, verify_items
 from .verify_log import verify_costs, verify_log, verify_owners
 
@@ -27,6 +30,7 @@ Progress = Callable[[str, int], None]
 """progress(what is being read, how many entries of it so far), about every thousand entries."""
 
 _STEP = 1000
+_READINGS = 5
 _END = b"\xff" * 64
 _UNFINISHED = b"erase"  # keys of family meta that name an erasure under way begin so
 
@@ -44,10 +48,11 @@ def verify_store(
     limit        how many faults are listed in full
     check_index  what is wrong with the index checkpoint at a path, or None
 
-    Raises FormatError when it is no store, StoreError when it cannot be read for other reasons than damage.
+    Raises FormatError when it is no store or is just being made, StoreError when it cannot be read for other
+    reasons than damage.
     """
     started = time.monotonic()
-    path = os.path.abspath(path)
+    path = directory.absolute(path)
     faults = Faults(limit)
     if not directory.looks_like_store(path):
         raise FormatError(f"there is no store at {path!r}: check the path")
@@ -57,15 +62,17 @@ def verify_store(
     identity: StoreIdentity | None = None
     opened = complete = False
     sequence = 0
+    before = directory.data_files(path)
     try:
         engine = RocksEngine(path, read_only=True)
     except StoreCorrupt as error:
-        faults.note("file", str(error))
-        files, entries = examine_files(path, faults, progress)
+        faults, files, entries = _read_files(path, str(error), limit, progress)
     else:
         opened = True
         try:
             readable = _read_everything(engine, faults, entries, progress)
+            if not faults.listed and not any(entries.values()):
+                _check_made(path, before)
             identity = _identity(engine, faults)
             sequence = _last_sequence(engine)
             unfinished = any(True for _ in engine.scan("meta", *codec.prefix_range(_UNFINISHED)))
@@ -84,7 +91,7 @@ def verify_store(
     index = os.path.join(path, directory.INDEX_NAME)
     if check_index is not None and os.path.exists(index):
         wrong = check_index(index)
-        if wrong is not None:
+        if wrong is not None and os.path.exists(index):
             faults.note("index", f"{wrong}; it is derived, and made anew when the store is opened")
     return VerifyReport(
         path=path,
@@ -103,6 +110,34 @@ def verify_store(
         files=files,
         seconds=time.monotonic() - started,
     )
+
+
+def _read_files(
+    path: str, wrong: str, limit: int, progress: Progress
+) -> tuple[Faults, dict[str, str], dict[str, int]]:
+    """(faults, a sentence for each file, whole entries by family) of a store that does not open."""
+    for _ in range(_READINGS):
+        before = directory.data_files(path)
+        faults = Faults(limit)
+        faults.note("file", wrong)
+        try:
+            files, entries = examine_files(path, faults, progress)
+        except StoreError:
+            if not changed(path, before):
+                raise
+        else:
+            if not changed(path, before):
+                return faults, files, entries
+    faults = Faults(limit)
+    faults.note("file", wrong)
+    faults.note("file", "files are replaced too quickly to be read one by one: verify when no process writes")
+    return faults, {}, {}
+
+
+def _check_made(path: str, before: Mapping[str, int]) -> None:
+    """Raises FormatError for an empty store that another process was making since `before`."""
+    if is_held(path) or directory.data_files(path) != before:
+        raise FormatError(f"the store at {path!r} is being made, and nothing is in it yet: verify it later")
 
 
 def _read_everything(engine: Engine, faults: Faults, entries: dict[str, int], progress: Progress) -> bool:

@@ -198,9 +198,10 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     """A snapshot of the store and its index. Sizes in bytes.
 
     lag_changes, lag_seconds: in a store that follows, how many changes of the process that writes it has not
-    taken in, and how long ago the first of them was made; 0 elsewhere. owners: numbers given out, those of
-    owners that were erased included. pending_erasures: begun, and not finished as long as no process opens
-    the store for writing. models: "embedder": what its scheduler has done for all who share its device or
+    taken in, and how long ago the first of them was made; lag_errors: how often it failed to take them in
+    by itself since it was opened, and tried again; 0 elsewhere. owners: numbers given out, those of owners
+    that were erased included. pending_erasures: begun, and not finished as long as no process opens the store
+    for writing. models: "embedder": what its scheduler has done for all who share its device or
     endpoint: by lane ("interactive", "ingest", "background") the requests `served`, their `tokens`, the
     requests `waiting` now, the calls `refused` as Overloaded and the requests `dropped` that left unserved;
     `batches`, `busy_seconds`, `turn_seconds` (for which the index had the device), `rate` (tokens a second of
@@ -232,6 +233,7 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     pending_erasures: int
     lag_changes: int
     lag_seconds: float
+    lag_errors: int
     reembed: ReembedStatus | None
     models: dict[str, dict[str, Any]]
     pending: dict[str, PendingWork]

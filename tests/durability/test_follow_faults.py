@@ -1,0 +1,161 @@
+"""A follower whose directory or descriptors are away for a while: typed errors meanwhile, and it goes on."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import warpmem
+from durability.followers import USER, open_writer
+from durability.test_follow import ONE, follow, texts
+from warpmem.errors import StoreError
+from warpmem.storage.follow import FollowingLog
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def failing(*arguments: object) -> list[str]:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def test_a_follower_goes_on_after_its_directory_could_not_be_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its thread ended at the first error that was not a StoreError, and it was stale from then on."""
+    caplog.set_level(logging.WARNING, "warpmem")
+    with open_writer(tmp_path / "store") as writer:
+        writer.add("first", user_id=USER, vector=ONE)
+        with follow(tmp_path / "store", 5) as follower:
+            assert follower.stats().lag_errors == 0
+            with monkeypatch.context() as patch:
+                patch.setattr(os, "listdir", failing)
+                for ask in (follower.refresh, follower.stats):
+                    with pytest.raises(StoreError, match="Input/output error"):
+                        ask()
+                wait_for(lambda: follower._log._failures > 1)  # type: ignore[attr-defined]
+            writer.add("second", user_id=USER, vector=ONE)
+            wait_for(lambda: texts(follower) == {"first", "second"})
+            assert follower.stats().lag_errors > 1
+            assert "warpmem_lag_errors_total" in follower.metrics()
+    told = [record for record in caplog.records if record.message == "follow_failed"]
+    assert [record.__dict__["error"] for record in told] == ["StoreError"], "once for each kind"
+
+
+def test_no_error_ends_a_follower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_writer(tmp_path / "store") as writer:
+        writer.add("first", user_id=USER, vector=ONE)
+        with monkeypatch.context() as patch:
+
+            def refresh(log: FollowingLog) -> int:
+                raise KeyError("an error that nobody thought of")
+
+            patch.setattr(FollowingLog, "refresh", refresh)
+            follower = follow(tmp_path / "store", 5)
+            wait_for(lambda: follower.stats().lag_errors > 0)
+        with follower:
+            writer.add("second", user_id=USER, vector=ONE)
+            wait_for(lambda: texts(follower) == {"first", "second"})
+
+
+def test_a_follower_goes_on_when_its_directory_comes_back(tmp_path: Path) -> None:
+    store, away = tmp_path / "store", tmp_path / "away"
+    with open_writer(store) as writer:
+        writer.add("first", user_id=USER, vector=ONE)
+        with follow(store, 5) as follower:
+            os.rename(store, away)
+            for memory in (writer, follower):
+                for ask in (memory.stats, memory.metrics):
+                    with pytest.raises(StoreError, match="is gone"):
+                        ask()
+            wait_for(lambda: follower._log._failures > 0)  # type: ignore[attr-defined]
+            assert texts(follower) == {"first"}
+            os.rename(away, store)
+            writer.add("second", user_id=USER, vector=ONE)
+            wait_for(lambda: texts(follower) == {"first", "second"})
+            assert follower.stats().lag_changes == 0
+
+
+_NO_DESCRIPTORS = """
+import resource, sys, time, numpy as np, warpmem
+from warpmem import upkeep
+from warpmem.errors import StoreError
+path, one = sys.argv[1], np.ones(16)
+with warpmem.open(path, follow=True, follow_ms=5, backend="cpu") as follower:
+    assert len(follower.search(vector=one, user_id="ann")) == 1
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+    wrong = []
+    for ask in (
+        follower.refresh,
+        follower.stats,
+        lambda: upkeep.verify(path),
+        lambda: upkeep.repair(path, path + ".new"),
+        lambda: warpmem.open(path, backend="cpu"),
+        lambda: warpmem.open(path, backend="cpu", read_only=True),
+        lambda: warpmem.open(path, backend="cpu", follow=True),
+    ):
+        try:
+            ask()
+        except warpmem.WarpmemError:
+            continue
+        except BaseException as error:
+            wrong.append(repr(error))
+        else:
+            wrong.append("no error")
+    time.sleep(0.2)
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert not wrong, wrong
+    print("go on", flush=True)
+    deadline = time.monotonic() + 20
+    while len(follower.search(vector=one, user_id="ann")) != 2:
+        assert time.monotonic() < deadline, "the follower is stale"
+        time.sleep(0.01)
+    assert follower.stats().lag_errors > 0
+"""
+
+
+def test_a_follower_goes_on_after_descriptors_were_short(tmp_path: Path) -> None:
+    """In a process of its own, for it is the whole process that has none."""
+    path = tmp_path / "store"
+    with open_writer(path) as writer:
+        writer.add("first", user_id=USER, vector=ONE)
+        with subprocess.Popen(
+            [sys.executable, "-c", _NO_DESCRIPTORS, str(path)], stdout=subprocess.PIPE, text=True
+        ) as child:
+            assert child.stdout is not None
+            assert child.stdout.readline() == "go on\n"
+            writer.add("second", user_id=USER, vector=ONE)
+            assert child.wait(60) == 0
+
+
+# ------------------------------------------------------------------------------------------- paths
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "loop", "\udcff", "x\ud800"])
+def test_a_path_that_cannot_be_one_is_a_typed_error(tmp_path: Path, name: str) -> None:
+    os.symlink(tmp_path / "loop", tmp_path / "loop")
+    path = os.path.join(tmp_path, name)
+    for ask in (
+        lambda: warpmem.open(path, dimension=4),
+        lambda: warpmem.open(path, read_only=True),
+        lambda: warpmem.open(path, follow=True),
+        lambda: warpmem.verify(path),
+        lambda: warpmem.repair(path, tmp_path / "new"),
+        lambda: warpmem.backup(path, tmp_path / "root"),
+    ):
+        with pytest.raises(warpmem.WarpmemError):
+            ask()
+    assert sorted(os.listdir(tmp_path)) == ["loop"], "nothing was made"
