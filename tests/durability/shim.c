@@ -16,6 +16,7 @@
  *   fault   the k-th call of one kind fails with a chosen errno; a failing write may leave half its bytes.
  */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -193,6 +194,10 @@ static FILE* open_stream(const char* name, const char* path, const char* mode) {
 }
 FILE* fopen(const char* path, const char* mode) { return open_stream("fopen", path, mode); }
 FILE* fopen64(const char* path, const char* mode) { return open_stream("fopen64", path, mode); }
+DIR* opendir(const char* path) {
+  NEXT(DIR * (*)(const char*), "opendir");
+  return below(path) && fails(kOpen, -1, path) ? NULL : next(path);
+}
 
 int close(int fd) {
   NEXT(int (*)(int), "close");
