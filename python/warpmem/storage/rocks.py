@@ -23,7 +23,7 @@ from typing import Any, Final, TypeVar
 from ..errors import DiskFull, StoreClosed, StoreCorrupt, StoreError, StoreReadOnly
 from . import directory
 from .codec import FAMILIES, KEYS_END
-from .disk import SpaceGuard
+from .disk import SpaceGuard, free_bytes
 from .lock import PathLock
 from .reserve import Reserve
 from .rocks_errors import call
@@ -31,6 +31,7 @@ from .rocks_fork import check_threads, keep_for_ever
 from .rocks_open import UNCOMPRESSED, list_families, open_database
 from .rocks_renewal import Renewable
 from .rocks_scan import Chunks, Scan
+from .rocks_writes import write_batch
 from .steady import changed, held, linked
 
 W = TypeVar("W", Scan, Chunks)
@@ -237,24 +238,36 @@ class RocksEngine(Renewable):
         """See protocols.Engine.write. DiskFull below min_free_bytes leaves the engine usable; any error of
         RocksDB itself stops all later writes with StoreReadOnly."""
         self._check_writable()
+        batch = self._batch(operations)
+        if batch.is_empty():
+            return
+        if self._guard.before(batch.size_in_bytes(), frees=_frees(operations)):
+            self._reserve.keep(self._min_free)
+        made = [batch]  # the first time; another one for each time that RocksDB would not wait
+        self._write(lambda: made.pop() if made else self._batch(operations))
+
+    def _batch(self, operations: Sequence[tuple[str, bytes, bytes | None]]) -> Any:
         batch = self._new_batch(raw_mode=True)
         for family, key, value in operations:
             if value is None:
                 batch.delete(key, self._handles[family])
             else:
                 batch.put(key, value, self._handles[family])
-        if batch.is_empty():
-            return
-        if self._guard.before(batch.size_in_bytes(), frees=_frees(operations)):
-            self._reserve.keep(self._min_free)
-        self._change("write", self._db.write, batch)
+        return batch
+
+    def _write(self, make: Callable[[], Any]) -> None:
+        self._change("write", write_batch, self._db, make, lambda: free_bytes(self._path) >= self._buffered())
 
     def clear(self, family: str) -> None:
         """See protocols.Engine.clear. Raises as write."""
         self._check_writable()
-        batch = self._new_batch(raw_mode=True)
-        batch.delete_range(b"", KEYS_END, self._handles[family])
-        self._change("write", self._db.write, batch)
+
+        def everything() -> Any:
+            batch = self._new_batch(raw_mode=True)
+            batch.delete_range(b"", KEYS_END, self._handles[family])
+            return batch
+
+        self._write(everything)
 
     def sync(self) -> None:
         """See protocols.Engine.sync. Raises StoreReadOnly (DiskFull when that was the reason)."""
