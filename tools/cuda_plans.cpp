@@ -230,7 +230,7 @@ void training(const DeviceLimits& limits) {
     w.mma = 2 * 2 * products;                         // halves go at half the rate of bytes
     w.shared = products / 64 +
                products / tile / 2;  // units of 64 rows and 64 centroids serve 64 * 64 products; centroids are written there
-    w.integer = 12.0 * kRows * d(k) + 10.0 * kRows * kDim;  // the best two of scores; rounding
+    w.integer = 13.0 * kRows * d(k) + 10.0 * kRows * kDim;  // the best two of scores; rounding
     w.f64 = 1.0 * kRows * kDim;
     w.launches = 15;
     w.rounds = 20;

@@ -20,7 +20,6 @@ constexpr int64_t kUpdateTile = 1024;  // rows that a warp counts
 
 constexpr int32_t kHalvesColumns = 256;   // centroids of a tile of halves
 constexpr int32_t kHalvesDepth = 32;      // dimensions of a step
-constexpr int32_t kHalvesAlign = 64;      // dimensions of a row in shared memory: whole lines of the banks
 constexpr int32_t kHalvesCandidates = 8;  // of a row, to be compared by their canonical values; with more it is screened again
 constexpr int64_t kHalvesEntries = int64_t{1} << 20;  // rows of one chunk
 constexpr int64_t kHalvesWork = int64_t{1} << 28;     // multiplications from which on halves pay for their launches
@@ -29,7 +28,6 @@ constexpr int64_t kHalvesSettled =
 constexpr int64_t kHalvesMost = int64_t{1} << 20;         // centroids: a lane counts its own, a sixteenth, in 16 bits
 constexpr int64_t kHalvesPass = 2 * 64 * kHalvesColumns;  // bytes of the two steps of centroids in shared memory
 constexpr int32_t kRegisterThreads = 64;
-constexpr int32_t kRegisterBlocks = 4;                  // on a multiprocessor
 constexpr int64_t kRegisterCentroids = 16;              // of a subspace, in the registers of a thread
 constexpr int64_t kRegisterEntries = int64_t{1} << 23;  // rows times batches of one chunk
 
@@ -68,11 +66,14 @@ inline int64_t nearest_tile(NearestScreen screen) {
   }
 }
 
+// On a multiprocessor, of the screen in registers.
+constexpr int64_t register_blocks(int64_t dim) { return dim == 4 ? 6 : 4; }
+
 inline bool nearest_by_halves(NearestScreen screen) {
   return screen == NearestScreen::kHalves32 || screen == NearestScreen::kHalves64 || screen == NearestScreen::kHalves128;
 }
 
-WARPMEM_HD inline int64_t halves_dim(int64_t dim) { return (dim + kHalvesAlign - 1) / kHalvesAlign * kHalvesAlign; }
+WARPMEM_HD inline int64_t halves_dim(int64_t dim) { return (dim + kHalvesDepth - 1) / kHalvesDepth * kHalvesDepth; }
 WARPMEM_HD inline int64_t halves_columns(int64_t k) { return (k + kHalvesColumns - 1) / kHalvesColumns * kHalvesColumns; }
 
 // Of tiles: rows and centroids of a step, lengths; `listed`: also where the rows are. Of halves: rows, two steps of centroids, scale and margin of each row.
@@ -130,7 +131,7 @@ inline NearestPlan plan_nearest(int64_t rows, int64_t dim, int64_t k, int64_t ba
   if (registers) {
     const int64_t work = (plan.chunk_rows * batches + kRegisterThreads - 1) / kRegisterThreads;
     plan.screen_blocks = std::max((batches + kRegisterThreads - 1) / kRegisterThreads,
-                                  std::min(work, int64_t{kRegisterBlocks} * limits.multiprocessors));
+                                  std::min(work, register_blocks(dim) * limits.multiprocessors));
   }
   plan.settle_blocks = std::min(resident_blocks(limits, kNearestThreads, 0), (plan.chunk_rows * batches + 7) / 8);
   const int64_t entries = plan.chunk_rows * batches;
@@ -181,6 +182,13 @@ constexpr int64_t kTrainAlignment = 256;              // of each array
 
 inline int64_t align_train(int64_t bytes) { return (bytes + kTrainAlignment - 1) / kTrainAlignment * kTrainAlignment; }
 
+// Pieces of about `most` rows, all as long as the others and whole numbers of `unit`, so that none leaves multiprocessors idle; the last is shorter.
+inline int64_t even_pieces(int64_t rows, int64_t most, int64_t unit) {
+  const int64_t pieces = (rows + most - 1) / most;
+  const int64_t each = (rows + pieces - 1) / pieces;
+  return (each + unit - 1) / unit * unit;
+}
+
 // rows: to be assigned in the end. trained: how many are trained on; 0: the centroids are given. A piece is no smaller than what keeps the device busy, a tile
 // for each multiprocessor: with very many centroids it takes longer than kPieceWork says. `piece_rows` 0: chosen; else no more than these are assigned at a time.
 // Memory: rows, centroids, means (4 bytes an element), assignments (4), values (8), the workspace of a search or of an update.
@@ -194,7 +202,8 @@ inline TrainPlan plan_train(int64_t rows, int64_t trained, int64_t dim, int64_t 
   plan.rows = std::max(trained, std::min(rows, at_a_time));
   const int64_t busy = nearest_tile(NearestScreen::kTiles8) * std::max(1, limits.multiprocessors);
   const int64_t work = nearest_by_halves(choose_nearest(plan.rows, dim, k, 1, limits)) ? 4 * kPieceWork : kPieceWork;
-  plan.piece_rows = std::min(plan.rows, piece_rows > 0 ? piece_rows : std::max(busy, work / (k * dim)));
+  plan.piece_rows =
+      std::min(plan.rows, piece_rows > 0 ? piece_rows : even_pieces(plan.rows, std::max(busy, work / (k * dim)), busy));
   plan.workspace_bytes = std::max(plan_nearest(plan.piece_rows, dim, k, 1, limits).workspace_bytes,
                                   trained > 0 ? plan_update(trained, dim, k).workspace_bytes : 0);
   plan.bytes = align_train(4 * plan.rows * dim) + (plan.means ? 2 : 1) * align_train(4 * k * dim) + align_train(4 * plan.rows) +

@@ -58,8 +58,10 @@ FamilyTest test_kmeans(TestMemory& memory, const DeviceLimits& limits) {
   constexpr int64_t kDim = 40;
   const std::vector<float> rows = test_numbers(kRows * kDim, 2);
   const TestArray<float> on_device(memory, rows);
-  constexpr std::pair<int64_t, NearestScreen> kCases[] = {
-      {7, NearestScreen::kChosen}, {90, NearestScreen::kChosen}, {90, NearestScreen::kHalves64}, {300, NearestScreen::kHalves32}};
+  constexpr std::pair<int64_t, NearestScreen> kCases[] = {{7, NearestScreen::kChosen},
+                                                          {90, NearestScreen::kChosen},
+                                                          {90, NearestScreen::kHalves64},
+                                                          {300, NearestScreen::kHalves128}};
   for (const auto& [k, screen] : kCases) {
     const std::vector<float> start = test_numbers(k * kDim, 3);
     const TestArray<float> centroids(memory, start);

@@ -174,6 +174,20 @@ TEST(halves_leave_few_candidates_to_canonical_values) {
   }
 }
 
+TEST(rows_with_too_many_candidates_are_screened_again) {
+  // Equal centroids leave all rows in doubt: 1,100 of one chunk, 100 of the next, which are settled at once. Rows lie apart; largest product or least distance.
+  const int64_t n = 1200, dim = 40, k = 33, stride = dim + 3;
+  const std::vector<float> x = numbers(kNormal, n * stride, 31);
+  std::vector<float> y = numbers(kNormal, k * dim, 32);
+  for (int64_t c = 10; c < k; ++c) std::copy_n(y.begin(), dim, y.begin() + c * dim);
+  for (const bool inner : {false, true}) {
+    for (const NearestScreen screen : {NearestScreen::kHalves32, NearestScreen::kHalves128}) {
+      const NearestPlan plan = plan_nearest(n, dim, k, 1, kLimitsSm90, screen, 1100);
+      CHECK(assign(plan, x, stride, y, inner) == exhaustive(x, n, stride, dim, y, k, inner));
+    }
+  }
+}
+
 TEST(the_margin_of_halves_is_no_smaller_than_what_they_err) {
   // Half precision takes from every element of the best centroid almost half a unit, and gives the others as much: it ranks that one last.
   constexpr float kUnit = 9.765625e-4f;
@@ -252,6 +266,38 @@ TEST(batches_are_separate_searches) {
       for (int64_t i = 0; i < n; ++i)
         CHECK_EQ(int{codes[static_cast<size_t>(i * batches + b)]}, expected.index[static_cast<size_t>(i)]);
     }
+  }
+}
+
+TEST(scores_that_are_no_normal_numbers_are_told_apart) {
+  // The low bits that say whose a score is weigh more than what a score of some 1e-43 differs by.
+  constexpr int64_t dsub = 4, batches = 2, k = 16, n = 1000;
+  std::mt19937 random(18 * 100 + dsub);
+  std::normal_distribution<float> normal;
+  std::vector<float> x(n * dsub * batches);
+  std::vector<float> books(batches * k * dsub);
+  for (float& value : x) value = normal(random) * 3e-22f;
+  for (float& value : books) value = normal(random) * 3e-22f;
+  const NearestPlan plan = plan_nearest(n, dsub, k, batches, kLimitsSm90);
+  CHECK_EQ(int(plan.screen), int(NearestScreen::kRegisters4));
+  std::vector<uint8_t> codes(n * batches, 255);
+  const Memory workspace(plan.workspace_bytes, 0);
+  cuda::AssignArguments arguments;
+  arguments.rows = x.data();
+  arguments.row_stride = dsub * batches;
+  arguments.batch_step = dsub;
+  arguments.centroids = books.data();
+  arguments.codes = codes.data();
+  arguments.out_row = batches;
+  arguments.out_batch = 1;
+  arguments.workspace = workspace.data;
+  cuda::nearest(plan, arguments, nullptr);
+  for (int64_t b = 0; b < batches; ++b) {
+    const std::vector<float> part(x.begin() + b * dsub, x.end());
+    const std::vector<float> book(books.begin() + b * k * dsub, books.begin() + (b + 1) * k * dsub);
+    const Assigned expected = exhaustive(part, n, dsub * batches, dsub, book, k, false);
+    for (int64_t i = 0; i < n; ++i)
+      CHECK_EQ(int{codes[static_cast<size_t>(i * batches + b)]}, expected.index[static_cast<size_t>(i)]);
   }
 }
 

@@ -5,17 +5,17 @@
 //   round     a warp a centroid: divided by a power of two, rounded, stored as the screen reads it: [tile of 256][step of 32 dimensions][centroid][32]
 //   screen    a block a tile of rows, which it rounds into shared memory and keeps; centroids pass by, a step at a time, the next one on its way:
 //
-//                  [tile] rows of halves, whole lines of 128 bytes; the 16-byte units of odd rows with bit 2 turned, so that 8 lanes meet 32 banks
+//                  [tile / 16][step][2][lane] rows of halves in units of 16 bytes, each the four operands of a lane for one product
 //                  [2][256] centroids of 32 halves             [tile] scale     [tile] margin
 //
-//             8 warps: 2 of rows by 4 of 64 centroids. Lane (g, t) of a warp takes unit t of rows and centroids g, g + 8, ...: operands of two products;
+//             8 warps: 2 of rows by 4 of 64 centroids. Lane (g, t) of a warp takes 8 dimensions of a step, from 8 t on, of rows and centroids g, g + 8, ...: two products;
 //             which dimension is which does not matter to a sum. Of each row it keeps the best two of its centroids and the third's score.
 //             Scores within the margin of the best of all are candidates: one is the result, 2 to 8 go to a list, more (or a third score) to another.
 //   few       a warp a row of the first list: its candidates by their canonical values
 //   screen, settle of nearest.cuh for the other list
 //
-// What the products err by: each sum of 16 is truncated at most 17 times at 2^-23 of its largest addend, so a score by less than
-// (dimensions + 16) 2^-22 |x| |y|. Shared memory: 2 tile dimensions + 32,768 + 8 tile bytes, dimensions a multiple of 64. Values: core/kmeans_plan.hpp.
+// What the products err by: hardware adds up 4, 8 or 16 of them at a time, truncated at 2^-23 of the largest addend; 24 times for 16 dimensions at most, so a score by less than
+// (dimensions + 16) 2^-22 |x| |y|. Shared memory: 2 tile dimensions + 32,768 + 8 tile bytes, dimensions a multiple of 32. Values: core/kmeans_plan.hpp.
 #pragma once
 
 #include "nearest.cuh"
@@ -170,7 +170,7 @@ nearest_halves_kernel(HalvesParams params) {
       float squared = 0.0f;
       float lost = 0.0f;
       for (int d = 2 * lane_index(); d < dim; d += 2 * kWarpSize)
-        x_pairs[(static_cast<int64_t>(r) * line + ((d / 8) ^ ((r & 1) << 2))) * 4 + d % 8 / 2] =
+        x_pairs[(((r / 16 * steps + d / 32) * 2 + d % 8 / 4) * 32 + r % 8 * 4 + d / 8 % 4) * 4 + r % 16 / 8 + d % 4 / 2 * 2] =
             half_pair(row, d, own, scale.down, squared, lost);
       squared = warp_sum(squared);
       lost = warp_sum(lost);
@@ -210,9 +210,7 @@ nearest_halves_kernel(HalvesParams params) {
         WARPMEM_UNROLL
         for (int i = 0; i < kHeight; ++i) {
           WARPMEM_UNROLL
-          for (int h = 0; h < 2; ++h)
-            x[i][h] = x_units[static_cast<int64_t>(first_line + 16 * i + 8 * h + g) * line +
-                              ((step * kUnits + column) ^ ((g & 1) << 2))];
+          for (int h = 0; h < 2; ++h) x[i][h] = x_units[((first_line / 16 + i) * steps + step) * 64 + h * 32 + lane_index()];
         }
         const int half = static_cast<int>(at % 2) * kStepUnits;
         WARPMEM_UNROLL
@@ -220,8 +218,8 @@ nearest_halves_kernel(HalvesParams params) {
           const Bytes16 y = y_units[half + (first_column + 8 * j + g) * kUnits + column];
           WARPMEM_UNROLL
           for (int i = 0; i < kHeight; ++i) {
-            mma_f16(sums[i][j], {x[i][0].word[0], x[i][1].word[0], x[i][0].word[1], x[i][1].word[1]}, {y.word[0], y.word[1]});
-            mma_f16(sums[i][j], {x[i][0].word[2], x[i][1].word[2], x[i][0].word[3], x[i][1].word[3]}, {y.word[2], y.word[3]});
+            mma_f16(sums[i][j], x[i][0].word, {y.word[0], y.word[1]});
+            mma_f16(sums[i][j], x[i][1].word, {y.word[2], y.word[3]});
           }
         }
       }
@@ -234,9 +232,9 @@ nearest_halves_kernel(HalvesParams params) {
           const float score = fma_or_not(sums[i / 2][j / 2][2 * (i % 2) + j % 2], scale, load_readonly(p.bias + centroid));
           const bool first = score > best[i];
           const bool next = score > second[i];
-          third[i] = next ? second[i] : score > third[i] ? score : third[i];
-          second[i] = first ? best[i] : next ? score : second[i];
-          best[i] = first ? score : best[i];
+          third[i] = fmaxf(third[i], fminf(second[i], score));
+          second[i] = fmaxf(second[i], fminf(best[i], score));
+          best[i] = fmaxf(best[i], score);
           const auto own = static_cast<uint32_t>(tile * 2 * kWide + j);
           owned[i] = first ? owned[i] << 16 | own : next ? (owned[i] & 0xffffu) | own << 16 : owned[i];
         }

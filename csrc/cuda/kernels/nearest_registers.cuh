@@ -8,7 +8,7 @@
 //   The float32 screen is that of nearest.cuh: rows whose best two scores lie closer than the bound go to the list of `settle`. A score's low four bits
 //   say which centroid's it is, so that the best two are three instructions a score; the bound covers those bits.
 //
-// No shared memory. 16 kDim + 16 registers of centroids, next row on its way while one is computed. Shapes: core/kmeans_plan.hpp.
+// No shared memory. 16 kDim + 16 registers of centroids; the next two rows are on their way while two are computed. Shapes: core/kmeans_plan.hpp.
 #pragma once
 
 #include "nearest.cuh"
@@ -32,7 +32,10 @@ WARPMEM_DEVICE void load_piece(float (&piece)[kDim], const float* from, bool ali
 }
 
 template <int kDim>
-WARPMEM_KERNEL_OF(kRegisterThreads, kRegisterBlocks)
+[[maybe_unused]] constexpr int kRegisterBlocks = static_cast<int>(register_blocks(kDim));
+
+template <int kDim>
+WARPMEM_KERNEL_OF(kRegisterThreads, kRegisterBlocks<kDim>)
 nearest_registers_kernel(NearestParams p) {
   constexpr int kCentroids = static_cast<int>(kRegisterCentroids);
   const int64_t apart = grid_blocks() * kRegisterThreads / p.batches;  // rows in a stride of all threads
@@ -52,17 +55,13 @@ nearest_registers_kernel(NearestParams p) {
   // nearest_margin with lengths squared, 2 |x|^2 + 2 |y|^2 for all its products: no root for the many rows that are clear.
   const float factor = 2.1f * (static_cast<float>(kDim + 8) * 5.97e-08f + kBitsOfScore);
   const auto furthest = static_cast<float>(longest * longest * 1.01);
-  float next[kDim] = {};
-  if (place / p.batches < p.n) load_piece(next, p.rows + batch * p.batch_step + place / p.batches * p.row_stride, aligned);
-  for (int64_t row = place / p.batches; row < p.n; row += apart) {
-    float x[kDim];
+  const auto load = [&](float (&piece)[kDim], int64_t row) {
+    if (row < p.n) load_piece(piece, p.rows + batch * p.batch_step + row * p.row_stride, aligned);
+  };
+  const auto take = [&](const float (&x)[kDim], int64_t row) {
     float squared = 0.0f;
     WARPMEM_UNROLL
-    for (int d = 0; d < kDim; ++d) {
-      x[d] = next[d];
-      squared = fma_or_not(x[d], x[d], squared);
-    }
-    if (row + apart < p.n) load_piece(next, p.rows + batch * p.batch_step + (row + apart) * p.row_stride, aligned);
+    for (int d = 0; d < kDim; ++d) squared = fma_or_not(x[d], x[d], squared);
     float best = -INFINITY;
     float second = -INFINITY;
     WARPMEM_UNROLL
@@ -75,17 +74,34 @@ nearest_registers_kernel(NearestParams p) {
       best = fmaxf(best, score);
     }
     write_nearest(p, batch, row, static_cast<int32_t>(float_bits(best) & 15u));
-    if (best - second > factor * 2.0f * (squared * 1.01f + furthest) + 1e-36f) continue;
+    if (best - second > factor * 2.0f * (squared * 1.01f + furthest) + 1e-36f) return;
     const double length = sqrt(static_cast<double>(squared)) * 1.01 + 1e-18;
     float limit = -INFINITY;
     if (length < kNearestLongest && longest < kNearestLongest) {
-      const double margin = nearest_margin(length, longest, kDim) + 2.02 * kBitsOfScore * (length + longest) * longest;
-      if (static_cast<double>(best) - static_cast<double>(second) > margin) continue;
+      // The bits of scores that are no normal numbers weigh up to 15 * 2^-149 each, which nearest_margin does not know.
+      const double margin = nearest_margin(length, longest, kDim) + 2.02 * kBitsOfScore * (length + longest) * longest + 1e-43;
+      if (static_cast<double>(best) - static_cast<double>(second) > margin) return;
       limit = nextafterf(static_cast<float>(static_cast<double>(best) - margin), -INFINITY);
     }
     const uint64_t at = atomic_add(p.n_doubtful, uint64_t{1});
     p.doubtful[at] = batch * p.n + row;
     p.limits[at] = limit;
+  };
+  float next[2][kDim] = {};
+  const int64_t first = place / p.batches;
+  load(next[0], first);
+  load(next[1], first + apart);
+  for (int64_t row = first; row < p.n; row += 2 * apart) {
+    float x[2][kDim];
+    WARPMEM_UNROLL
+    for (int i = 0; i < 2; ++i) {
+      WARPMEM_UNROLL
+      for (int d = 0; d < kDim; ++d) x[i][d] = next[i][d];
+    }
+    load(next[0], row + 2 * apart);
+    load(next[1], row + 3 * apart);
+    take(x[0], row);
+    if (row + apart < p.n) take(x[1], row + apart);
   }
 }
 
