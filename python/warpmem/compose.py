@@ -57,7 +57,7 @@ from .protocols import (
 from .reason.named import make_language_model, make_reranker
 from .reason.tokens import EstimateTokenCounter, TokenizerCounter, tokenizer_file
 from .records import RowBlock, Space, StoreIdentity
-from .storage.directory import INDEX_NAME
+from .storage.directory import INDEX_NAME, absolute
 from .storage.follow import FollowingLog
 from .storage.identity import read_identity
 from .storage.log import StoreLog, open_log
@@ -179,7 +179,11 @@ def _settings(
             given[kind] = model
             if model != getattr(base, kind):  # the file's options are for the model that it names
                 given.setdefault(f"{kind}_options", {})
-    return make_config({**msgspec.structs.asdict(base), **given})
+    settings = make_config({**msgspec.structs.asdict(base), **given})
+    if settings.path is None:
+        return settings
+    # Whoever changes the working directory later goes on with the same store, and so do the files beside it.
+    return msgspec.structs.replace(settings, path=absolute(settings.path))
 
 
 def make_backend(settings: Config) -> tuple[SearchBackend, str]:

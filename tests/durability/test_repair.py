@@ -70,6 +70,31 @@ def test_a_table_that_is_gone_may_have_held_the_last_changes(templates: Path, tm
         assert not report.ok and "changes behind number" in report.lost[-1].what, (table.name, report.lost)
 
 
+def test_what_stands_beside_a_store_that_does_not_open_keeps_nobody_from_repairing_it(
+    templates: Path, tmp_path: Path
+) -> None:
+    store = shutil.copytree(templates / "closed", tmp_path / "store")
+    (store / "CURRENT").unlink()
+    (store / ".DS_Store").write_bytes(b"of another program")
+    assert warpmem.repair(store, tmp_path / "new").ok
+
+
+def test_damage_beside_the_items_is_said(tmp_path: Path) -> None:
+    with warpmem.open(tmp_path / "store", embedder="hashing", min_free_bytes=0) as memory:
+        memory.add("a text", user_id="u")
+        memory.revoke("web:an-origin")
+    flipped = 0
+    for table in (tmp_path / "store").glob("*.sst"):
+        data = bytearray(table.read_bytes())
+        if (at := data.find(b"web:an-origin")) >= 0:
+            data[at] ^= 1
+            table.write_bytes(data)
+            flipped += 1
+    report = warpmem.repair(tmp_path / "store", tmp_path / "new")
+    assert flipped == 1 and not report.ok and report.items == 1
+    assert ["beside the items" in loss.what for loss in report.lost] == [True]
+
+
 def test_a_zeroed_end_of_a_live_log_is_refused_and_repaired(templates: Path, tmp_path: Path) -> None:
     """What ext4 and XFS may leave after a power loss: the length is there, the content is not."""
     store = shutil.copytree(templates / "live", tmp_path / "store")
@@ -150,7 +175,8 @@ def test_a_lost_identity_is_made_anew(tmp_path: Path) -> None:
     overwrite(tmp_path / "store", "meta", [b"identity"])
     report = warpmem.repair(tmp_path / "store", tmp_path / "new")
     assert [loss.what for loss in report.lost] == [
-        "the store's identity: made anew, with the model 'hashing-256-v1'; idempotent calls are forgotten"
+        "the store's identity: made anew, with the model 'hashing-256-v1'; idempotent calls are forgotten",
+        "some of what stands beside the items: notes of backups, revoked origins, costs",
     ]
     after = read_contents(tmp_path / "new")
     assert (after.live, after.past, after.log) == (before.live, before.past, before.log | notices(after))

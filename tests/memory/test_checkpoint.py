@@ -239,3 +239,16 @@ def test_a_left_over_of_a_crash_is_no_foreign_file(tmp_path: Path) -> None:
         assert len(memory.search(vector=vector(0), user_id="ann")) == 1
         assert memory.checkpoint()
     assert not left.exists()
+
+
+def test_the_working_directory_may_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(tmp_path)
+    memory = open_store(Path("store"))
+    memory.add("Ann has a canary", user_id="ann", vector=vector(1))
+    monkeypatch.chdir(elsewhere)
+    memory.checkpoint()
+    assert (tmp_path / "store" / INDEX_NAME).exists() and not any(elsewhere.iterdir())
+    assert memory.erase(user_id="ann").checkpoint == "rewritten"
+    memory.close()

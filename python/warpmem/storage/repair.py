@@ -34,7 +34,7 @@ from .erasure_values import MARK_PREFIX, ErasureMark
 from .files import FileReader
 from .identity import FORMAT, IDENTITY_KEY
 from .lock import LOCK_NAME
-from .repair_end import lost_end
+from .repair_end import lost_unseen
 from .repair_items import Embed
 from .repair_log import write_log
 from .repair_source import Source
@@ -89,8 +89,8 @@ def repair_store(
         if check.faults:
             what = check.faults[0].what
             raise StoreError(f"the repaired store does not verify ({what}): nothing was made; report this")
-        files, end = dict(sorted(reader.files.items())), lost_end(path, reader, last)
-        lost = report.lost if end is None else (*report.lost, end)
+        files = dict(sorted(reader.files.items()))
+        lost = (*report.lost, *lost_unseen(path, reader, last))
         return msgspec.structs.replace(
             report, ok=not lost, lost=lost, path=new, source=path, source_entries=reader.entries, files=files,
             seconds=time.monotonic() - started,
