@@ -90,6 +90,7 @@ def often(path: str, call: str, times: int) -> None:
         signal.default_int_handler(signum, frame)
 
     signal.signal(signal.SIGALRM, interrupt)
+    sys.unraisablehook = lambda _: None  # one that came in a destructor, which Python only tells of
     interruptions = 0
     for _ in range(times):
         memory = opened(path, call)

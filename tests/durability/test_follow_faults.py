@@ -17,7 +17,9 @@ import warpmem
 from durability.followers import USER, open_writer
 from durability.test_follow import ONE, follow, texts
 from warpmem.errors import StoreError
+from warpmem.storage import directory
 from warpmem.storage.follow import FollowingLog
+from warpmem.storage.rocks_follow import FollowingEngine
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -115,7 +117,7 @@ with warpmem.open(path, follow=True, follow_ms=5, backend="cpu") as follower:
             wrong.append(repr(error))
         else:
             wrong.append("no error")
-    time.sleep(0.2)
+    time.sleep(2)
     resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert not wrong, wrong
     print("go on", flush=True)
@@ -159,3 +161,29 @@ def test_a_path_that_cannot_be_one_is_a_typed_error(tmp_path: Path, name: str) -
         with pytest.raises(warpmem.WarpmemError):
             ask()
     assert sorted(os.listdir(tmp_path)) == ["loop"], "nothing was made"
+
+
+def test_a_moment_that_cannot_be_left_at_once_is_left_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opened beside a writer who was busy, then without a temporary directory for a while."""
+    with warpmem.open(tmp_path / "store", dimension=16, backend="cpu", min_free_bytes=0) as writer:
+        writer.add("first", user_id=USER, vector=ONE)
+        with monkeypatch.context() as busy:
+            busy.setattr(FollowingEngine, "_open_links", lambda *arguments: None)
+            follower = warpmem.open(tmp_path / "store", follow=True, follow_ms=0, backend="cpu")
+        with follower:
+            writer.add("second", user_id=USER, vector=ONE)
+            with monkeypatch.context() as short:
+
+                def fails() -> str:
+                    raise StoreError("there is no temporary directory")
+
+                short.setattr(directory, "scratch", fails)
+                with pytest.raises(StoreError, match="no temporary directory"):
+                    follower.refresh()
+            follower.refresh()
+            assert follower.count(user_id=USER) == 2
+            writer.add("third", user_id=USER, vector=ONE)
+            follower.refresh()
+            assert follower.count(user_id=USER) == 3

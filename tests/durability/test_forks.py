@@ -48,6 +48,12 @@ def refused():
         assert "spawn, forkserver or exec" in str(error), error
     else:
         raise AssertionError("opened for writing")
+    try:
+        warpmem.restore(backup, childs)
+    except StoreError as error:
+        assert "spawn, forkserver or exec" in str(error), error
+    else:
+        raise AssertionError("restored")
     assert not os.path.exists(childs)
 
 def refused_in_its_child_too():
@@ -56,6 +62,8 @@ def refused_in_its_child_too():
 
 if first != "nothing":
     opened(parents, "write").close()
+    backup = warpmem.backup(parents, parents + ".root").path
+    warpmem.backup(parents, parents + ".root")  # a restored store notes it, which is a write
     if first != "write":
         opened(parents, first).close()
 assert fork(write if first == "nothing" else refused_in_its_child_too) == 0

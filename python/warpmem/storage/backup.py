@@ -32,6 +32,7 @@ from .copies import came_to_nothing, copy_store, remove_part, typed
 from .directory import BACKUP_NAME, SNAPSHOT_NAME, refuse_inside, remove_snapshot
 from .repair import unchanging
 from .rocks import RocksEngine
+from .rocks_fork import check_threads
 from .values import BackupNote, decode, encode
 from .verify import verify_store
 
@@ -219,6 +220,7 @@ def restore_backup(path: str, target: str, *, link: bool) -> Backup:
         note_copies(whole, copies_at(path))
 
     refuse_inside(path, target)
+    check_threads()
     _remove_left_behind(os.path.dirname(path))
     with unchanging(path):
         copy_store(path, target, link=link, finish=finish)

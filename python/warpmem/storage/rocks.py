@@ -1,4 +1,4 @@
-"""The engine on disk: RocksDB through rocksdict in raw mode. Only it and rocks_open.py import rocksdict.
+"""The engine on disk: RocksDB through rocksdict in raw mode. Only rocks*.py import rocksdict.
 
 What is odd about it, and why:
 
@@ -23,7 +23,7 @@ from typing import Any, Final, TypeVar
 from ..errors import DiskFull, StoreClosed, StoreCorrupt, StoreError, StoreReadOnly
 from . import directory
 from .codec import FAMILIES, KEYS_END
-from .disk import SpaceGuard, free_bytes
+from .disk import SpaceGuard
 from .lock import PathLock
 from .reserve import Reserve
 from .rocks_errors import call
@@ -256,7 +256,7 @@ class RocksEngine(Renewable):
         return batch
 
     def _write(self, make: Callable[[], Any]) -> None:
-        self._change("write", write_batch, self._db, make, lambda: free_bytes(self._path) >= self._buffered())
+        self._change("write", write_batch, self._db, make, self._guard.has_room)
 
     def clear(self, family: str) -> None:
         """See protocols.Engine.clear. Raises as write."""

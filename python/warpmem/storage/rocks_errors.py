@@ -21,7 +21,10 @@ def call(function: Callable[..., T], *arguments: Any) -> T:
     try:
         return function(*arguments)
     except Exception as error:
-        raise typed(error) from error
+        made = typed(error)
+        if made is error:
+            raise
+        raise made from error
 
 
 def typed(error: Exception) -> Exception:

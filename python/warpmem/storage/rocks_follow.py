@@ -47,19 +47,21 @@ class FollowingEngine(RocksEngine):
         self._turn = threading.Lock()
         self._seen: dict[str, int] | None = None
         self._moment = False  # the database is a read-only one, which cannot catch up
+        self._id: Any = None  # the database's, of the first opening
         super().__init__(path, read_only=True, memtable_bytes=memtable_bytes, min_free_bytes=0)
 
     def _open_read_only(self, memtable_bytes: int) -> Any:
         directory.require(self._path)
-        self._id = directory.database_id(self._path)
+        if self._id is None:
+            self._id = directory.database_id(self._path)
         before = directory.data_files(self._path)
-        self._moment = False
         with contextlib.suppress(StoreCorrupt):
             database = self._open_links(memtable_bytes, before)
             if database is not None:
                 return database
+        database = self._open_mirror(memtable_bytes, hold=True)
         self._moment = True
-        return self._open_mirror(memtable_bytes, hold=True)
+        return database
 
     def _open_links(self, memtable_bytes: int, before: Mapping[str, int]) -> Any:
         """None when files came or went meanwhile."""
@@ -74,6 +76,7 @@ class FollowingEngine(RocksEngine):
             _exchange(links, os.path.join(place, "opened"), self._path)
             if directory.data_files(self._path).keys() == before.keys():
                 self._logs = _logs(before)
+                self._moment = False
                 self._remove_mirror = remove
                 self._absent = absent
                 return database
@@ -118,9 +121,11 @@ class FollowingEngine(RocksEngine):
         earlier, remove = self._db, self._remove_mirror
         self._take(self._open_read_only(self._memtable_bytes))
         self._let_walks_go()
-        earlier.close()
-        if remove is not None:
-            remove()
+        try:
+            call(earlier.close)
+        finally:
+            if remove is not None:
+                remove()
 
     def get(self, family: str, key: bytes) -> bytes | None:
         """See protocols.Engine."""

@@ -12,7 +12,7 @@ from typing import Any, Final
 from . import directory
 from .codec import FAMILIES, VECTOR_FAMILIES
 from .log_check import check_logs
-from .rocks_fork import note_open
+from .rocks_fork import check_threads, note_open
 
 _OPTIONS: Final = Path(__file__).with_name("rocksdb_options")
 _CACHE_BYTES: Final = 32 << 20
@@ -79,12 +79,14 @@ def open_database(
 ) -> Any:
     """RocksDB at a path; access "write", "write on a full disk" (what the write-ahead log holds is not
     written into tables), "read" or "follow". info: folder for what a follower logs. absent: families
-    that it does not have."""
+    that it does not have. Raises StoreError for writing in a forked child, see rocks_fork.py."""
     from rocksdict import AccessType, Cache, Rdict
 
+    read_only = not access.startswith("write")
+    if not read_only:
+        check_threads()
     note_open()
     cache = Cache(_CACHE_BYTES)
-    read_only = not access.startswith("write")
     with _option_file(access) as folder:
         options, compressed = _options(folder, memtable_bytes, cache, compress=True, read_only=read_only)
         _, plain = _options(folder, memtable_bytes, cache, compress=False, read_only=read_only)

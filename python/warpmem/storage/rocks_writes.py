@@ -17,16 +17,17 @@ if TYPE_CHECKING:
     from rocksdict import WriteBatch
 
 _STALLED: Final = "Write stall"
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.0005, 2.0
-"""Seconds. A refused write counts against RocksDB's rate of delayed writes, which may be as low as 16 KiB a
-second: pauses are longer than a usual batch takes then."""
+_FIRST_PAUSE, _SHORT_PAUSE, _LONG_PAUSE = 0.0005, 0.02, 2.0
 PATIENCE: Final = 5.0
-"""Seconds of waiting after which the disk is looked at, for a compaction may free some of it."""
+"""Seconds of waiting, in short pauses, after which the disk is looked at, for a compaction may free some of
+it, and pauses grow: each refused write counts against RocksDB's rate of delayed writes, which may be as low
+as 16 KiB a second."""
 
 
 def write_batch(database: Any, make: Callable[[], WriteBatch], has_room: Callable[[], bool]) -> None:
     """Write what `make` gives, which rocksdict consumes at each try. has_room: whether what RocksDB has
-    buffered fits on the disk. Raises DiskFull when it does not, and what rocksdict raises."""
+    buffered fits on the disk above the low-water mark. Raises DiskFull when it does not, and what rocksdict
+    raises."""
     from rocksdict import WriteOptions
 
     options = WriteOptions()
@@ -41,10 +42,11 @@ def write_batch(database: Any, make: Callable[[], WriteBatch], has_room: Callabl
             if type(error) is not Exception or _STALLED not in str(error):
                 raise
         began = began or time.monotonic()
-        if time.monotonic() - began > PATIENCE and not has_room():
+        patient = time.monotonic() - began <= PATIENCE
+        if not patient and not has_room():
             raise DiskFull(
                 "the disk is full: there is no room for what is buffered, and nothing of this was written; "
                 "free some space, then close the store and open it again"
             )
         time.sleep(pause)
-        pause = min(2 * pause, _LONGEST_PAUSE)
+        pause = min(2 * pause, _SHORT_PAUSE if patient else _LONG_PAUSE)
