@@ -256,7 +256,11 @@ def _import(commands: Commands) -> None:
     parser.add_argument(
         "--batch", type=positive, default=500, metavar="N", help="lines a commit (default 500)"
     )
-    parser.add_argument("--skip-errors", action="store_true", help="report bad lines, go on, and exit 0")
+    parser.add_argument(
+        "--skip-errors",
+        action="store_true",
+        help="report bad lines, go on, and exit 0; the next import tries them again",
+    )
     parser.add_argument(
         "--again", action="store_true", help="do not pass over what an earlier import has stored"
     )

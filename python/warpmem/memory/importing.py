@@ -26,9 +26,10 @@ class ImportReport(msgspec.Struct, frozen=True):
     """What became of the lines of a file.
 
     stored    lines that were stored by this call, by what that did: {"added": 7, "touched": 1}
-    before    lines that an earlier call had stored: the first of the same file, and exported ones of any file
-    refused   (line, error) of the first thousand lines that were refused; without `skip_errors` there is at
-              most one, and lines after it were not read
+    before    lines that earlier calls had stored: of the same file, and exported ones of any file
+    refused   (line, error) of the first thousand lines that were refused. The next call for the file tries
+              them again
+    stopped   the last of them ended the import, and lines after it were not read
     """
 
     stored: dict[str, int]
@@ -59,6 +60,8 @@ def import_file(
         text = f"{type(error).__name__}: line {number}: {error}"
         if len(refused) < _LISTED:
             refused.append((number, text))
+        if ledger is not None:
+            ledger.refuse(number)
         say(text)
 
     with _source(file) as stream, background("import"):
@@ -68,9 +71,9 @@ def import_file(
             skip_errors=skip_errors, again=again, refused=refuse, say=say,
             stored=lambda number: None if ledger is None else ledger.stored(number),
         )  # fmt: skip
-        number = first = 0 if ledger is None or again else _resume(stream, ledger, importer)
+        number = first = 0 if ledger is None else _resume(stream, ledger, importer, again=again)
         done = 0
-        for number, line in read_lines(stream, first):
+        for number, line in () if importer.stopped else read_lines(stream, first):
             done += len(line)
             if ledger is not None:
                 ledger.take(line)
@@ -81,8 +84,9 @@ def import_file(
         importer.finish()
         if ledger is not None and not importer.stopped:
             ledger.stored(number, finished=True)
-    before = first + importer.known
-    return ImportReport(dict(importer.actions), before, tuple(refused), importer.skipped, importer.stopped)
+    return ImportReport(
+        dict(importer.actions), importer.known, tuple(refused), importer.skipped, importer.stopped
+    )
 
 
 def _ledger(stream: IO[bytes], log: Log, scope: Scope | None, kind: str | None) -> Ledger | None:
@@ -95,19 +99,25 @@ def _ledger(stream: IO[bytes], log: Log, scope: Scope | None, kind: str | None) 
     return Ledger(log, scope, kind, first)
 
 
-def _resume(stream: IO[bytes], ledger: Ledger, importer: Importer) -> int:
-    """Pass over the lines that are stored, as far as they are the file's first; how many."""
+def _resume(stream: IO[bytes], ledger: Ledger, importer: Importer, *, again: bool) -> int:
+    """Read the file's first lines, as far as they are known: pass over those that are stored, and try those
+    that were refused; how many. again: none."""
     start = stream.tell()
-    stored = ledger.find(read_lines(stream))
+    known = ledger.find(read_lines(stream))
     stream.seek(start)
-    if stored:
-        importer.since = ledger.began
-        for number, line in read_lines(stream):
-            ledger.take(line, is_stored=True)
+    if again or not known:
+        return 0
+    importer.since = ledger.began
+    refused = frozenset(ledger.refused)
+    for number, line in read_lines(stream):
+        ledger.take(line, is_stored=number not in refused)
+        if number in refused:
+            importer.take(number, line)
+        else:
             importer.pass_over(number, line)
-            if number == stored:
-                break
-    return stored
+        if number == known or importer.stopped:
+            break
+    return known
 
 
 @contextlib.contextmanager

@@ -109,14 +109,15 @@ class Importer:
     """Adds lines in batches, each one commit, and remembers what became of them.
 
     A batch is `batch` lines, or as many as have 8 MiB. A refused line goes to `refused` with its number.
-    Without `skip_errors` it ends the import: `stopped` is then True and lines before it are stored.
-    StoreError passes through. Takes memory in proportion to the lines, the digest of each or the id it got,
-    beside one batch.
+    Without `skip_errors`, or where the model failed, it ends the import: `stopped` is then True and lines
+    before it are stored. StoreError passes through. Takes memory in proportion to the lines, the digest of
+    each or the id it got, beside one batch.
 
-    exported  exported lines that are known; `known` of the file's were, and none are asked for with `again`
+    exported  exported lines that are known; none are asked for with `again`
     refused  called with a line's number and why it was refused
     say      called with notes on what was stored otherwise than written
-    stored   called with the number of a line when all up to it are stored
+    stored   called with the number of a line when all up to it are stored, or were refused
+    known    lines that earlier runs stored
 
     `since`: items made after that time are taken for lines of this file; an earlier run began then.
     """
@@ -187,7 +188,10 @@ class Importer:
         """Count a line that an earlier run has stored."""
         if number == 1:
             line = line.removeprefix(b"\xef\xbb\xbf")
-        self._last = self._flushed = number
+        self._last = number
+        if not self._waiting:
+            self._flushed = number
+        self.known += 1
         if line.strip():
             self._idempotency_key(line, unique=False)
         if b'"check"' in line:
@@ -335,7 +339,7 @@ class Importer:
 
     def _refuse(self, number: int, error: WarpmemError) -> None:
         self._refused(number, error)
-        if self._skip_errors:
+        if self._skip_errors and not isinstance(error, ModelError):  # no line after it fares better
             self.skipped += 1
         else:
             self.stopped = True

@@ -90,7 +90,8 @@ class Portable:
         export of the same store adds what is new or was changed there. What was deleted here since does not
         come back. `again` passes that by; it, and lines without an id from streams that cannot seek, rely on
         the idempotency key of each line (7 days). scope, kind: of lines that name none. A refused line ends
-        the import, what came before it is stored; with skip_errors it is left out.
+        the import, what came before it is stored; with skip_errors it is left out, unless it is the model
+        that failed. The next import of the file tries the lines again that were left out, and no other.
 
         A line that names a user, agent, run or corpus goes there, whatever `scope` says, and one with a `key`
         supersedes what that one has: of files from others ask for enforce_scope, which refuses every line
