@@ -198,13 +198,41 @@ def test_lines_that_are_known_are_passed_over_in_batches(
 def test_what_was_erased_is_not_brought_back_by_a_later_export(
     source: Memory, clock: FixedClock, tmp_path: Path
 ) -> None:
-    source.add("secret", user_id="u", kind="message")
+    secret = source.add("secret", user_id="u", kind="message").id
     with warpmem.open(tmp_path / "store", embedder="hashing", clock=clock) as memory:
         take(memory, exported(source))
         memory.erase(ids=[item.id for item in memory.list(user_id="u")])
+        source.update(secret, priority=0.7)
         source.add("new", user_id="u", kind="message")
-        assert take(memory, exported(source)).stored == {"added": 1}
+        report = take(memory, exported(source))
+        assert (report.stored, report.before) == ({"added": 1}, 1)
         assert texts(memory) == ["new"]
     assert warpmem.verify(tmp_path / "store").ok
     with warpmem.open(tmp_path / "store", embedder="hashing", clock=clock) as memory:
         assert take(memory, exported(source)).before == 3
+
+
+@pytest.mark.parametrize("seekable", [True, False])
+@pytest.mark.parametrize("how", ["delete", "erase"])
+def test_what_was_erased_stays_so_when_its_line_is_changed(
+    memory: Memory, source: Memory, clock: FixedClock, how: str, seekable: bool
+) -> None:
+    """A new priority brought the erased text back. What is still here is taken as it was changed."""
+    names = [source.add(text, user_id="u", agent_id=text).id for text in ("secret", "open")]
+    take(memory, exported(source))
+    (secret, _) = memory.list(user_id="u")
+    assert secret.text == "secret"
+    memory.delete(secret.id) if how == "delete" else memory.erase(ids=[secret.id])
+    for name in names:
+        source.update(name, priority=0.7)
+    for _ in range(2):
+        clock.advance(FORGOTTEN)
+        source.update(names[1], text=f"open at {clock.now()}")
+        stream: Any = (io.BytesIO if seekable else Pipe)(exported(source))
+        report = memory.import_(stream)
+        assert (report.stored, report.before) == ({"added": 1}, 1)
+    assert len(texts(memory)) == 3 and "secret" not in texts(memory)
+    take(memory, exported(source), again=True)
+    assert "secret" in texts(memory)
+    source.update(names[0], text="of late")
+    assert take(memory, exported(source)).stored == {"added": 1}, "it is here again"

@@ -172,12 +172,17 @@ class ExportedLines:
         where = msgspec.json.encode([scope, kind])
         return digest16(self._log.identity.salt, b"exported line", where, content)
 
+    def source(self, scope: Scope | None, kind: str | None, item_id: str) -> bytes:
+        """The name of all lines with this id, whatever they say: 16 bytes."""
+        where = msgspec.json.encode([scope, kind])
+        return digest16(self._log.identity.salt, b"exported id", where, item_id.encode())
+
     def item(self, item_id: str) -> bytes:
         """The name of an item of this store: 16 bytes."""
         return digest16(self._log.identity.salt, b"imported item", item_id.encode())
 
     def find(self, line: bytes) -> bytes | None:
-        """The name of the item that a line was stored as."""
+        """The name of the item that a line, or the last of those with its id, was stored as."""
         return self._log.kept(_LINE + line)
 
     def add(self, line: bytes, item: bytes) -> None:

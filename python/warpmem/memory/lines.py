@@ -16,7 +16,8 @@ Empty lines are passed over.
 Each line carries an idempotency key made from its content, so that importing it again stores nothing twice,
 messages included, as long as the store remembers such keys (7 days). For good it remembers how far a file was
 imported, and each exported line: one with an id (ledger.py). Such a line that says something else by now is
-taken like any other. A line that stands twice in one file, and has no id, is meant twice.
+taken like any other, unless the item that it was stored as was deleted or erased here. A line that stands
+twice in one file, and has no id, is meant twice.
 
 The past comes back as it was: each item is stored with the end it had, whatever comes before or after it. A
 line that is taken for a repetition of a stored item which is valid longer ends that item, unless the item is
@@ -43,6 +44,7 @@ from ..ingest.messages import to_new_items
 from ..ops.clock import to_micros
 from ..policy.metadata import check_caption
 from ..types import AddResult, MemoryItem, Modality, NewItem, Scope
+from .exporting import items_of
 from .ledger import ExportedLines
 from .line_check import Checks, content_of
 
@@ -87,11 +89,11 @@ class ItemLine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """A line ready to be added. exported: its name, where it carries the id it had elsewhere."""
+    """A line ready to be added. exported: the names of it and of its id, where it has one."""
 
     number: int
     item: NewItem
-    exported: bytes | None = None
+    exported: tuple[bytes, bytes] | None = None
 
 
 def read_lines(stream: IO[bytes], number: int = 0) -> Iterator[tuple[int, bytes]]:
@@ -154,6 +156,8 @@ class Importer:
         self._seen: Counter[bytes] = Counter()
         self._checks = Checks()
         self._items: set[bytes] = set()  # those that exported lines were stored as
+        self._living: set[bytes] = set()  # all items of one owner
+        self._living_of: Scope | None = None
         self._models: dict[str, tuple[str, int]] | None = None
         self.since: datetime | None = None
         self.actions: Counter[str] = Counter()
@@ -229,9 +233,13 @@ class Importer:
         except RecursionError:
             raise InputError("the JSON is nested too deeply") from None
         scope, kind = self._scope_of(raw), given.kind or self._kind
-        exported = None if given.id is None else self._exported.line(scope, kind, content_of(raw))
-        if exported is not None and self._is_known(exported):
-            return None
+        exported = None
+        if given.id is not None:
+            name = self._exported.line(scope, kind, content_of(raw))
+            exported = name, self._exported.source(scope, kind, given.id)
+            if not self._again and (self._is_known(exported[0]) or self._is_gone(exported[1], scope)):
+                self.known += 1
+                return None
         check_caption(given.text)
         _check_times(given)
         item = NewItem(
@@ -256,12 +264,22 @@ class Importer:
 
     def _is_known(self, exported: bytes) -> bool:
         """Whether the exported line of this name is stored already."""
-        stored = None if self._again else self._exported.find(exported)
+        stored = self._exported.find(exported)
         if stored is None:
             return False
         self._items.add(stored)
-        self.known += 1
         return True
+
+    def _is_gone(self, source: bytes, scope: Scope | None) -> bool:
+        """Whether what lines of this name were stored as has been deleted or erased."""
+        stored = self._exported.find(source)
+        if stored is None or scope is None:
+            return False
+        owner = Scope(**{f"{scope.owner.type}_id": scope.owner.id})
+        if owner != self._living_of:
+            self._living = {self._exported.item(item.id) for item in items_of(self._memory, owner)}
+            self._living_of = owner
+        return stored not in self._living
 
     def _vector(self, given: ItemLine) -> Any:
         """The line's vector, where it is of this store's model for its modality: (dim,) float32."""
@@ -357,8 +375,10 @@ class Importer:
             self._end(entry, item, entry.item.valid_to)
         if entry.exported is not None:
             stored = self._exported.item(result.id)
-            self._exported.add(entry.exported, stored)
+            for name in entry.exported:
+                self._exported.add(name, stored)
             self._items.add(stored)
+            self._living.add(stored)
 
     def _find(self, result: AddResult) -> MemoryItem | None:
         """What was touched; None when it was deleted since an earlier import of the same file touched it."""

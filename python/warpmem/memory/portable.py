@@ -88,10 +88,11 @@ class Portable:
         flush() waits for all. What was stored is not added again, for good: a call that was cut short, or a
         file that has grown since, goes on where it was, and an exported line is known by itself, so a later
         export of the same store adds what is new or was changed there. What was deleted here since does not
-        come back. `again` passes that by; it, and lines without an id from streams that cannot seek, rely on
-        the idempotency key of each line (7 days). scope, kind: of lines that name none. A refused line ends
-        the import, what came before it is stored; with skip_errors it is left out, unless it is the model
-        that failed. The next import of the file tries the lines again that were left out, and no other.
+        come back, even where the exported line was changed. `again` passes that by; it, and lines without an
+        id from streams that cannot seek, rely on the idempotency key of each line (7 days). scope, kind: of
+        lines that name none. A refused line ends the import, what came before it is stored; with skip_errors
+        it is left out, unless it is the model that failed. The next import of the file tries the lines again
+        that were left out, and no other.
 
         A line that names a user, agent, run or corpus goes there, whatever `scope` says, and one with a `key`
         supersedes what that one has: of files from others ask for enforce_scope, which refuses every line
