@@ -7,6 +7,7 @@ import io
 import json
 import os
 import random
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -240,6 +241,16 @@ def test_what_is_no_file_is_refused(memory: Memory, tmp_path: Path) -> None:
     for call in (memory.import_, memory.export):
         with pytest.raises(InputError, match="file must be a path or a binary stream, not int"):
             call(5)
+    text: Any = io.StringIO('{"text": "x", "user_id": "u"}')
+    for call in (memory.import_, memory.export):
+        with pytest.raises(InputError, match="open it in binary mode"):
+            call(text)
+    with tempfile.TemporaryFile("w+", dir=tmp_path) as whole, tempfile.NamedTemporaryFile("w+") as wrapped:
+        for stream in (whole, wrapped):
+            stream.write(text.getvalue())
+            stream.seek(0)
+            with pytest.raises(InputError, match="open it in binary mode"):
+                memory.import_(stream)
     with pytest.raises(InputError, match="cannot read"):
         memory.import_(tmp_path / "absent")
     with pytest.raises(InputError, match="cannot write"):

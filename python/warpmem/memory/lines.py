@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from .facade import Memory
 
 MAX_LINE_BYTES = 8 << 20
+TEXT_STREAM = "file must be a binary stream, and this one is of text: open it in binary mode"
 _IDS = ("user_id", "agent_id", "run_id", "corpus_id")
 _MAX_WAITING_BYTES = MAX_LINE_BYTES
 _REFUSALS = (InputError, Conflict, ModelError)
@@ -96,10 +97,12 @@ class Entry(msgspec.Struct, frozen=True):
     exported: tuple[bytes, bytes] | None = None
 
 
-def read_lines(stream: IO[bytes], number: int = 0) -> Iterator[tuple[int, bytes]]:
+def read_lines(stream: IO[Any], number: int = 0) -> Iterator[tuple[int, bytes]]:
     """(number, line) of a stream, counted on from `number`. A line over the limit comes cut, one byte longer
-    than the limit."""
+    than the limit. Raises InputError for a stream of text."""
     while line := stream.readline(MAX_LINE_BYTES + 1):
+        if isinstance(line, str):
+            raise InputError(TEXT_STREAM)
         number += 1
         rest = line
         while len(rest) > MAX_LINE_BYTES and not rest.endswith(b"\n"):

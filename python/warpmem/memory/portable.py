@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any, cast
@@ -15,6 +16,7 @@ from . import arguments
 from .digests import Digests
 from .exporting import export
 from .importing import ImportReport, import_file
+from .lines import TEXT_STREAM
 from .training import TrainingStream, make_stream
 
 if TYPE_CHECKING:
@@ -156,6 +158,8 @@ def _ignore(*_: Any) -> None:
 def _check_file(file: Any) -> None:
     if not isinstance(file, (str, os.PathLike)) and not (hasattr(file, "readline") or hasattr(file, "write")):
         raise InputError(f"file must be a path or a binary stream, not {type(file).__name__}")
+    if isinstance(file, io.TextIOBase):
+        raise InputError(TEXT_STREAM)
 
 
 def digests_of(salt: bytes, item: MemoryItem) -> tuple[bytes | None, bytes | None]:
