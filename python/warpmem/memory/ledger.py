@@ -50,7 +50,7 @@ class Ledger:
         self._began = log.now()
         self._last: ImportMark | None = None
         self._own: bytes | None = None  # its key, where no earlier run left it
-        self._met: list[ImportMark] = []  # of earlier runs, the file being longer than they say
+        self._met: list[ImportMark] = []  # of earlier runs, of this file or its beginning
         self._known = self._stored = 0  # lines
         self._refused: set[int] = set()
         self._tried: set[int] = set()  # those of them that this run tries again
