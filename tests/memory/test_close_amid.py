@@ -25,7 +25,7 @@ def store(tmp_path: Path) -> Path:
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """A process of its own: what waits for ever there ends the test."""
-    command = [sys.executable, "-m", "interrupted", *map(str, arguments)]
+    command = [sys.executable, interrupted.__file__, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=WAIT, check=False)
 
 
