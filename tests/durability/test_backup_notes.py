@@ -59,17 +59,52 @@ def test_an_erasure_beside_a_backup_names_it(
         assert named(again) == [made.path], "a restored store knows where it came from"
 
 
+@pytest.mark.parametrize("failing", ["_digests_of", "copy_store"])
 def test_a_backup_that_comes_to_nothing_takes_its_note_back(
-    memory: warpmem.Memory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    memory: warpmem.Memory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
-    def copy_store(*arguments: Any, **options: Any) -> Any:
-        raise StoreError("the disk went away")
+    """Its part was removed, or there was none yet."""
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise StoreError("an error of the disk")
+
+    root = tmp_path / "backups"
+    with monkeypatch.context() as patch:
+        patch.setattr(backup_module, failing, fail)
+        with pytest.raises(StoreError, match="of the disk"):
+            memory.backup(root)
+    assert root.exists() == (failing == "_digests_of") and warpmem.backups(root) == ()
+    assert named(memory) == []
+
+
+@pytest.mark.parametrize("left", [None, "mountpoint"])
+@pytest.mark.parametrize("moment", ["sync_tree", "_sync_name"])
+def test_a_backup_whose_disk_went_away_is_named(
+    memory: warpmem.Memory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str, left: str | None
+) -> None:
+    """Its note was taken back, for nothing was there any more; the disk came back with all of it."""
+    root, away, real = tmp_path / "backups", tmp_path / "away", getattr(copies, moment)
+
+    def unplugged(*arguments: Any) -> None:
+        if not away.exists():
+            real(*arguments)
+            os.rename(root, away)
+            if left:
+                root.mkdir()
+            raise OSError(errno.EIO, "Input/output error")
 
     with monkeypatch.context() as patch:
-        patch.setattr(backup_module, "copy_store", copy_store)
-        with pytest.raises(StoreError, match="went away"):
-            memory.backup(tmp_path / "backups")
-    assert named(memory) == []
+        patch.setattr(copies, moment, unplugged)
+        with pytest.raises(StoreError, match="Input/output error"):
+            memory.backup(root)
+    (name,) = {entry.name.strip(".").removesuffix(".part") for entry in away.iterdir()}
+    assert named(memory) == [str(root / name)]
+    shutil.rmtree(root, ignore_errors=True)
+    os.rename(away, root)
+    whole = [str(root / name)] if moment == "_sync_name" else []
+    assert [known.path for known in warpmem.backups(root)] == whole
+    assert named(memory) == whole
+    assert whole or os.listdir(root) == [], "the erasure has removed the part"
 
 
 def test_the_part_of_a_backup_whose_process_died_goes_with_the_next(

@@ -28,7 +28,7 @@ from ..records import Backup, LogEntry, StoreIdentity
 from . import codec
 from .backup_list import VERSION, BackupFile, copies_at, read_backup, read_root
 from .backup_notes import note_copies, note_key
-from .copies import came_to_nothing, copy_store, remove_part, typed
+from .copies import Attempt, copy_store, remove_part, typed
 from .directory import BACKUP_NAME, SNAPSHOT_NAME, refuse_inside, remove_snapshot
 from .repair import unchanging
 from .rocks import RocksEngine
@@ -83,10 +83,11 @@ def _make(log: Log, engine: RocksEngine, root: str, digests: DigestsOf, verify: 
     key, last = note_key(), log.position()
     note = BackupNote(to_micros(at, "at"), target, 0 if last is None else last.sequence)
     log.transact(lambda transaction: transaction.keep(key, encode(note)), "sync")
+    attempt = Attempt(target)
     try:
-        return _copy_out(log, engine, root, target, at, digests, verify, started)
+        return _copy_out(log, engine, root, target, at, digests, verify, started, attempt)
     except BaseException:
-        if came_to_nothing(target):
+        if attempt.came_to_nothing():
             with contextlib.suppress(StoreError):
                 log.transact(lambda transaction: transaction.keep(key, None))
         raise
@@ -94,7 +95,7 @@ def _make(log: Log, engine: RocksEngine, root: str, digests: DigestsOf, verify: 
 
 def _copy_out(
     log: Log, engine: RocksEngine, root: str, target: str, at: datetime, digests: DigestsOf, verify: bool,
-    started: float,
+    started: float, attempt: Attempt,
 ) -> Backup:  # fmt: skip
     place = os.path.join(engine.path, SNAPSHOT_NAME)
     snapshot = os.path.join(place, "state")
@@ -142,7 +143,8 @@ def _copy_out(
         with open(os.path.join(whole, BACKUP_NAME), "xb") as file:
             file.write(content + b"\n")
 
-    copy_store(snapshot, target, reuse=earlier[-1].backup.path if earlier else None, finish=finish)
+    reuse = earlier[-1].backup.path if earlier else None
+    copy_store(snapshot, target, reuse=reuse, finish=finish, attempt=attempt)
     return made[0]
 
 

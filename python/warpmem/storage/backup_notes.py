@@ -16,7 +16,7 @@ from typing import Any, Final
 from ..errors import StoreError, StoreLocked
 from ..protocols import Engine
 from . import codec
-from .copies import came_to_nothing, part_of, remove_part, stands
+from .copies import Attempt, part_of, remove_part, stands
 from .rocks import RocksEngine
 from .rocks_errors import call
 from .rocks_open import list_families, open_database
@@ -91,13 +91,15 @@ def _notes(engine: Engine) -> list[tuple[bytes, BackupNote]]:
 
 
 @contextlib.contextmanager
-def noted(store: str, note: BackupNote) -> Iterator[None]:
-    """Note a copy in a store, then make it in the body; the note is taken back if that comes to nothing."""
+def noted(store: str, note: BackupNote) -> Iterator[Attempt]:
+    """Note a copy in a store, then make it in the body, by the attempt that it is given; the note is taken
+    back if that comes to nothing."""
     keys = note_copies(store, [note])
+    attempt = Attempt(note.path)
     try:
-        yield
+        yield attempt
     except BaseException:
-        if came_to_nothing(note.path):
+        if attempt.came_to_nothing():
             with contextlib.suppress(StoreError):
                 _write(store, [(key, None) for key in keys])
         raise

@@ -7,6 +7,7 @@ copied: RocksDB goes on writing into those.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import filecmp
 import os
@@ -42,11 +43,37 @@ class Copied(NamedTuple):
 # ------------------------------------------------------------------------------------ new directories
 
 
-def build(target: str, fill: Callable[[str, str], T]) -> T:
+class Attempt:
+    """What an attempt to make a directory may have left on a disk, even on one that is not there any more."""
+
+    def __init__(self, target: str) -> None:
+        self._target = os.path.abspath(target)
+        self._parent = os.path.dirname(self._target)
+        self._began_in: tuple[int, int] | None = None
+
+    def begin(self) -> None:
+        """Remember the parent directory, in which something is made from now on. Raises OSError."""
+        self._began_in = _identity(os.stat(self._parent))
+
+    def came_to_nothing(self) -> bool:
+        """Whether nothing is on the disk, whole or in part, nor can be after a power loss. Of a disk that
+        went away nothing is known: its place may be empty, or be taken by another one."""
+        if stands(self._target) or _may_exist(part_of(self._target)):
+            return False
+        if self._began_in is None:
+            return True
+        try:
+            return sync_path(self._parent) == self._began_in
+        except OSError:
+            return False
+
+
+def build(target: str, fill: Callable[[str, str], T], attempt: Attempt | None = None) -> T:
     """Make the directory `target`, which must not exist or be empty, all at once; returns what `fill` does.
 
-    fill  called with the path of a new directory that becomes `target` afterwards, with all that stands in
-          it synced, and that of another one for what is thrown away. What it raises leaves nothing behind
+    fill     called with the path of a new directory that becomes `target` afterwards, with all that stands in
+             it synced, and that of another one for what is thrown away. What it raises leaves nothing behind
+    attempt  is told when it begins, and says after an error whether it came to nothing
 
     The work is done in a hidden directory beside `target`; a process that dies leaves it there, and the next
     one for the same target removes it. Raises InputError when `target` is taken, StoreLocked when another
@@ -57,7 +84,11 @@ def build(target: str, fill: Callable[[str, str], T]) -> T:
     check_free_name(target)
     part = part_of(target)
     try:
-        os.makedirs(part, exist_ok=True)
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        if attempt is not None:
+            attempt.begin()
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(part)
         lock = PathLock(part)
         try:
             _empty(part)
@@ -84,19 +115,6 @@ def part_of(target: str) -> str:
     return os.path.join(parent, f".{name}.part")
 
 
-def came_to_nothing(target: str) -> bool:
-    """Whether nothing of a new directory is on the disk, whole or in part, nor can be after a power loss."""
-    try:
-        if stands(target) or os.path.lexists(part_of(target)):
-            return False
-        sync_path(os.path.dirname(target))
-    except (FileNotFoundError, NotADirectoryError):
-        return True
-    except OSError:
-        return False
-    return True
-
-
 def stands(target: str) -> bool:
     """Whether there is more at a path than an empty directory, or may be."""
     try:
@@ -105,6 +123,16 @@ def stands(target: str) -> bool:
         return False
     except OSError:
         return True
+
+
+def _may_exist(path: str) -> bool:
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def remove_part(part: str) -> None:
@@ -163,13 +191,18 @@ def sync_tree(path: str) -> None:
     sync_path(path)
 
 
-def sync_path(path: str) -> None:
-    """Make one file, or the entries of one directory, durable. Raises OSError."""
+def sync_path(path: str) -> tuple[int, int]:
+    """Make one file, or the entries of one directory, durable; its device and inode. Raises OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
+        return _identity(os.fstat(fd))
     finally:
         os.close(fd)
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
 
 
 # -------------------------------------------------------------------------------------------- copies
@@ -182,6 +215,7 @@ def copy_store(
     link: bool = True,
     reuse: str | None = None,
     finish: Callable[[str], None] | None = None,
+    attempt: Attempt | None = None,
 ) -> Copied:
     """Copy the store in `source` to `target`, which must not exist or be an empty directory.
 
@@ -191,6 +225,7 @@ def copy_store(
             there when it cannot be linked from `source`
     finish  called with the path of the complete copy before it gets its name; it may open and change it.
             What it raises removes the copy
+    attempt  as in `build`
 
     Raises as `build`.
     """
@@ -209,7 +244,7 @@ def copy_store(
             finish(whole)
         return done
 
-    return build(target, fill)
+    return build(target, fill, attempt)
 
 
 def _place(file: str, source: str, copy: str, link: bool, reuse: str | None) -> tuple[int, bool]:

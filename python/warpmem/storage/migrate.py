@@ -80,8 +80,8 @@ def _keeping_a_copy(store: str, migrate: bool, backup: str | None) -> Callable[[
                 "is brought up to date, but something else is there: move it away, or name another place "
                 "with migration_backup="
             )
-        with noted(store, note):
-            copy_store(store, target)
+        with noted(store, note) as attempt:
+            copy_store(store, target, attempt=attempt)
 
     return keep
 
