@@ -123,6 +123,26 @@ def test_the_part_of_a_backup_whose_process_died_goes_with_the_next(
     lock.release()
 
 
+def test_what_is_no_part_of_a_backup_stays(memory: warpmem.Memory, tmp_path: Path) -> None:
+    """Every hidden directory below the root whose name ends so was removed, by a restore from there too."""
+    root = tmp_path / "backups"
+    foreign, alike = root / ".oscarZ.part", root / ".20200101T000000.000000Z.part"
+    for folder in (foreign, alike):
+        folder.mkdir(parents=True)
+        (folder / "film").write_text("not ours")
+    link = root / ".20200101T000001.000000Z.part"
+    link.symlink_to(foreign)
+    made = memory.backup(root)
+    warpmem.restore(made.path, tmp_path / "restored")
+    assert set(root.iterdir()) == {foreign, alike, link, Path(made.path)}
+    assert os.listdir(foreign) == os.listdir(alike) == ["film"], "nor is anything written there"
+    (tmp_path / ".new.part").mkdir()
+    (tmp_path / ".new.part" / "film").write_text("not ours")
+    with pytest.raises(InputError, match=r"\.new\.part.*where something else is \('film'\)"):
+        warpmem.restore(made.path, tmp_path / "new")
+    assert os.listdir(tmp_path / ".new.part") == ["film"]
+
+
 def test_the_copy_of_a_migration_is_named(tmp_path: Path) -> None:
     """It holds the whole store, and no receipt knew of it."""
     store = tmp_path / "store"

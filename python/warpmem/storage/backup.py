@@ -8,7 +8,6 @@ store keeps a note of each, because erasure cannot reach into backups and must s
 from __future__ import annotations
 
 import contextlib
-import glob
 import hashlib
 import os
 import re
@@ -37,6 +36,8 @@ from .values import BackupNote, decode, encode
 from .verify import verify_store
 
 _UNCHECKED: Final = re.compile(r"warpmem\.(lock|backup)|LOCK|LOG(\.old\.\d+)?")
+_NAME: Final = "%Y%m%dT%H%M%S.%fZ"  # of a backup, by its time
+_PART: Final = re.compile(r"\.\d{8}T\d{6}\.\d{6}Z\.part", re.ASCII)  # see copies.part_of
 _END: Final = b"\xff" * 64
 _PIECE: Final = 1 << 20
 _running: Final[set[str]] = set()
@@ -76,7 +77,7 @@ def alone(store: str) -> Iterator[None]:
 def _make(log: Log, engine: RocksEngine, root: str, digests: DigestsOf, verify: bool) -> Backup:
     started = time.monotonic()
     at = datetime.now(UTC)
-    target = os.path.join(root, at.strftime("%Y%m%dT%H%M%S.%fZ"))
+    target = os.path.join(root, at.strftime(_NAME))
     remove_snapshot(engine.path)
     log.erasures.backups()  # removes what backups of this store have left together with their notes
     _remove_left_behind(root)
@@ -150,9 +151,11 @@ def _copy_out(
 
 def _remove_left_behind(root: str) -> None:
     """Processes that died left parts of backups, which link to the store's tables and keep their bytes."""
-    for part in glob.glob(os.path.join(glob.escape(root), ".*Z.part")):
-        with contextlib.suppress(StoreError):  # StoreLocked: somebody is making it
-            remove_part(part)
+    with contextlib.suppress(OSError), os.scandir(root) as entries:
+        for entry in entries:
+            if _PART.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
+                with contextlib.suppress(StoreError):  # StoreLocked: somebody is making it
+                    remove_part(entry.path)
 
 
 def _position(path: str) -> tuple[int, int]:

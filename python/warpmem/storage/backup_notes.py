@@ -16,7 +16,7 @@ from typing import Any, Final
 from ..errors import StoreError, StoreLocked
 from ..protocols import Engine
 from . import codec
-from .copies import Attempt, part_of, remove_part, stands
+from .copies import WHOLE, Attempt, part_of, remove_part, stands
 from .rocks import RocksEngine
 from .rocks_errors import call
 from .rocks_open import list_families, open_database
@@ -68,7 +68,7 @@ def _place(path: str) -> str | None:
     """Where a copy is, or was; None when it was never finished and what there was of it is removed now."""
     part = part_of(path)
     # Whoever makes one locks it before there is anything in it: without a lock that process has died.
-    if stands(path) or not os.path.lexists(os.path.join(part, "whole")):
+    if stands(path) or not os.path.lexists(os.path.join(part, WHOLE)):
         return path
     try:
         remove_part(part)

@@ -26,6 +26,8 @@ _IMMUTABLE: Final = re.compile(r"\d+\.sst|" + re.escape(INDEX_NAME))
 _LEFT_BEHIND: Final = re.compile(
     r"warpmem\.lock|warpmem\.backup|warpmem\.index\..+|warpmem\.reserve|LOCK|LOG(\.old\.\d+)?|.*\.dbtmp"
 )
+WHOLE: Final = "whole"  # in a part: what gets the name, and beside it what is thrown away
+_SCRATCH: Final = "scratch"
 _UNLINKABLE: Final = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EACCES)
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _REFUSED: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -89,10 +91,15 @@ def build(target: str, fill: Callable[[str, str], T], attempt: Attempt | None = 
             attempt.begin()
         with contextlib.suppress(FileExistsError):
             os.mkdir(part)
+        if foreign := _foreign(part):
+            raise InputError(
+                f"{target!r} is made in {part!r}, where something else is ({foreign!r}): move it away, or "
+                "name another directory"
+            )
         lock = PathLock(part)
         try:
             _empty(part)
-            whole, scratch = os.path.join(part, "whole"), os.path.join(part, "scratch")
+            whole, scratch = os.path.join(part, WHOLE), os.path.join(part, _SCRATCH)
             os.mkdir(whole)
             os.mkdir(scratch)
             result = fill(whole, scratch)
@@ -137,7 +144,13 @@ def _may_exist(path: str) -> bool:
 
 def remove_part(part: str) -> None:
     """Remove what a process that died has left of a new directory. Raises StoreLocked while one is making it,
-    StoreError when it cannot be removed."""
+    StoreError when it cannot be removed, or holds something else, which stays."""
+    try:
+        foreign = _foreign(part)
+    except OSError as error:
+        raise StoreError(f"{part!r} could not be listed: {error.strerror}") from error
+    if foreign:
+        raise StoreError(f"{part!r} is not what a new directory was made in: it holds {foreign!r}")
     lock = PathLock(part)
     try:
         shutil.rmtree(part)
@@ -168,6 +181,11 @@ def check_free_name(target: str) -> None:
         raise InputError(f"{target!r} cannot be a new directory: {error.strerror}") from error
     if taken:
         raise InputError(f"{target!r} is not empty: name a directory that does not exist yet")
+
+
+def _foreign(part: str) -> str | None:
+    """The name of something in a part that `build` does not make there. Raises OSError."""
+    return next((name for name in sorted(os.listdir(part)) if name not in (WHOLE, _SCRATCH, LOCK_NAME)), None)
 
 
 def _empty(part: str) -> None:
