@@ -222,6 +222,27 @@ def test_what_cannot_be_backed_up_says_so(store: Path, tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["store"]
 
 
+@pytest.mark.parametrize("bad", ["a\0b", "a\udcffb"])
+def test_paths_that_no_store_has_are_refused(store: Path, tmp_path: Path, bad: str) -> None:
+    """They were a ValueError of `os`, and a UnicodeEncodeError of the note."""
+    reason, bad = "NUL" if "\0" in bad else "UTF-8", str(tmp_path / bad)
+    with warpmem.open(store, embedder="hashing") as memory:
+        made = memory.backup(tmp_path / "backups")
+        with pytest.raises(InputError, match=reason):
+            memory.backup(bad)
+        if reason == "UTF-8":  # a file may have such a name
+            assert memory.export(bad) == TEXTS and memory.import_(bad).refused == ()
+        else:
+            for call in (memory.export, memory.import_):
+                with pytest.raises(InputError, match="NUL"):
+                    call(bad)
+    for arguments in ((made.path, bad), (bad, str(tmp_path / "new"))):
+        with pytest.raises(InputError, match=reason):
+            warpmem.restore(*arguments)
+    with pytest.raises(InputError, match=reason):
+        warpmem.backups(bad)
+
+
 def test_backups_while_others_write(tmp_path: Path) -> None:
     """Every backup holds all that was acknowledged before it began, and each list of items whole."""
     done: list[int] = []

@@ -12,7 +12,7 @@ import pytest
 
 from durability.golden_stores import GOLDEN, content, describe, open_golden
 from durability.migrations import STEPS, die_at, run_migration_kills, state
-from warpmem.errors import FormatError, StoreCorrupt
+from warpmem.errors import FormatError, InputError, StoreCorrupt
 from warpmem.storage.backup_notes import noted_backups
 from warpmem.storage.codec import FAMILIES, FIRST_FAMILIES
 from warpmem.storage.identity import identity_entry, read_identity
@@ -71,6 +71,8 @@ def test_an_engine_alone_adds_no_family(old: Path) -> None:
 
 
 def test_the_copy_goes_where_it_is_told(old: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="NUL"):
+        open_golden(old, migration_backup="a\0b")
     place = tmp_path / "elsewhere" / "copy"
     open_golden(old, migration_backup=str(place)).close()
     assert state(old) == "new" and state(place) == "old"

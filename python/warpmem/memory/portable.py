@@ -160,6 +160,8 @@ def _check_file(file: Any) -> None:
         raise InputError(f"file must be a path or a binary stream, not {type(file).__name__}")
     if isinstance(file, io.TextIOBase):
         raise InputError(TEXT_STREAM)
+    if isinstance(file, (str, os.PathLike)) and "\0" in os.fsdecode(file):
+        raise InputError(f"the path {os.fsdecode(file)!r} holds a NUL character")
 
 
 def digests_of(salt: bytes, item: MemoryItem) -> tuple[bytes | None, bytes | None]:

@@ -28,7 +28,7 @@ from . import codec
 from .backup_list import VERSION, BackupFile, copies_at, read_backup, read_root
 from .backup_notes import note_copies, note_key
 from .copies import Attempt, copy_store, remove_part, typed
-from .directory import BACKUP_NAME, SNAPSHOT_NAME, refuse_inside, remove_snapshot
+from .directory import BACKUP_NAME, SNAPSHOT_NAME, absolute, refuse_inside, remove_snapshot
 from .repair import unchanging
 from .rocks import RocksEngine
 from .rocks_fork import check_threads
@@ -51,7 +51,7 @@ def make_backup(log: Log, engine: Engine, root: str, digests: DigestsOf, *, veri
     """See protocols.Log.backup."""
     if not isinstance(engine, RocksEngine):
         raise NotSupported("a store in memory has no files to back up: export it instead")
-    root = os.path.abspath(root)
+    root = absolute(root)
     refuse_inside(engine.path, root)
     with alone(engine.path):
         try:
@@ -211,7 +211,7 @@ def restore_backup(path: str, target: str, *, link: bool) -> Backup:
     inside `path`, StoreCorrupt when a file is not what it was, FormatError when `path` is no backup,
     StoreLocked when somebody holds its lock, DiskFull, StoreError.
     """
-    path = os.path.abspath(path)
+    path, target = absolute(path), absolute(target)
     known = read_backup(path)
 
     def finish(whole: str) -> None:
@@ -229,4 +229,4 @@ def restore_backup(path: str, target: str, *, link: bool) -> Backup:
     _remove_left_behind(os.path.dirname(path))
     with unchanging(path):
         copy_store(path, target, link=link, finish=finish)
-    return msgspec.structs.replace(known.backup, path=os.path.abspath(target))
+    return msgspec.structs.replace(known.backup, path=target)

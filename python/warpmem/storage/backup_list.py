@@ -11,7 +11,7 @@ import msgspec
 from ..errors import FormatError, StoreCorrupt, StoreError
 from ..ops.clock import to_micros
 from ..records import Backup
-from .directory import BACKUP_NAME, is_backup
+from .directory import BACKUP_NAME, absolute, is_backup
 from .values import BackupNote
 
 VERSION: Final = 1
@@ -29,9 +29,10 @@ class BackupFile(msgspec.Struct, frozen=True):
 
 def list_backups(root: str) -> tuple[Backup, ...]:
     """The backups below a root, oldest first. Directories without a whole `warpmem.backup` are not among
-    them; a missing root is empty. Raises StoreError when the root cannot be read, StoreCorrupt or FormatError
-    for a backup whose `warpmem.backup` is damaged or of a newer format."""
-    return tuple(known.backup for known in read_root(root))
+    them; a missing root is empty. Raises InputError for what no path can be, StoreError when the root cannot
+    be read, StoreCorrupt or FormatError for a backup whose `warpmem.backup` is damaged or of a newer format.
+    """
+    return tuple(known.backup for known in read_root(absolute(root)))
 
 
 def read_root(root: str, *, whole_only: bool = False) -> list[BackupFile]:

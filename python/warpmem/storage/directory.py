@@ -40,13 +40,14 @@ _UNMIRRORED: Final = frozenset({"LOCK", "LOG", "rocksdict-config.json", INDEX_NA
 
 
 def absolute(path: str | os.PathLike[str]) -> str:
-    """The absolute path, which RocksDB takes as UTF-8. Raises InputError, StoreError."""
+    """The absolute path, which RocksDB takes as UTF-8, and notes of copies too. Raises InputError,
+    StoreError."""
     try:
         found = os.path.abspath(path)
         if b"\0" in found.encode():
-            raise InputError("the path of a store holds a NUL character")
+            raise InputError(f"the path {os.fspath(path)!r} holds a NUL character")
     except UnicodeError as error:
-        raise InputError(f"the path {os.fspath(path)!r} of a store is not UTF-8: name another") from error
+        raise InputError(f"the path {os.fspath(path)!r} is not UTF-8: name another") from error
     except OSError as error:
         raise StoreError(f"there is no working directory ({error.strerror}): name a whole path") from error
     return found

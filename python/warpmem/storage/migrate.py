@@ -64,7 +64,7 @@ def _keeping_a_copy(store: str, migrate: bool, backup: str | None) -> Callable[[
             raise _refused(store, identity)
         if len(found) > len(FIRST_FAMILIES) + 1:
             return  # an earlier migration got as far as this, so it made its copy
-        target = os.path.abspath(backup or f"{store}.format-{identity.format}")
+        target = directory.absolute(backup or f"{store}.format-{identity.format}")
         directory.refuse_inside(store, target)
         note = BackupNote(time.time_ns() // 1000, target, codec.read_log_key(last[0]) if last else 0)
         if os.path.isdir(target) and os.listdir(target):
