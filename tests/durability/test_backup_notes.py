@@ -279,6 +279,20 @@ def test_a_restored_store_knows_later_backups_and_where_they_are_now(
     assert {first, later, unknown} <= set(receipt) and str(moved / Path(others).name) not in receipt
 
 
+def test_a_backup_is_named_once_however_it_was_reached(memory: warpmem.Memory, tmp_path: Path) -> None:
+    """Restored through a link to its root, it had two names."""
+    root, link, moved = tmp_path / "backups", tmp_path / "link", tmp_path / "moved"
+    made = Path(memory.backup(root).path)
+    link.symlink_to(root)
+    warpmem.restore(link / made.name, tmp_path / "restored")
+    with warpmem.open(tmp_path / "restored", embedder="hashing") as restored:
+        assert named(restored) == [str(made)]
+        shutil.copytree(root, moved)
+        link.unlink()
+        link.symlink_to(moved)
+        assert set(named(restored)) == {str(made), str(link / made.name)}, "they are two by now"
+
+
 def test_a_backup_of_an_older_format_is_restored_with_its_notes(tmp_path: Path) -> None:
     old = tmp_path / "backups" / "1"
     shutil.copytree(GOLDEN / "format-1" / "closed", old)

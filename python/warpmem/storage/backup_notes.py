@@ -41,8 +41,9 @@ def remaining_copies(
     engine: Engine, run: Callable[[Callable[[StoreTransaction], None]], object]
 ) -> list[tuple[int, str]]:
     """(time, path) of every copy of a store that may be somewhere, oldest first. What a process that died has
-    left of one is removed, and so is its note; where it cannot be removed, it is what is named. A path that
-    the store itself has by now is not named: whoever removes what a receipt names must not find it there.
+    left of one is removed, and so is its note; where it cannot be removed, it is what is named. Of several
+    paths that are the same now, through links, one is named: that without links, where it is noted. A path
+    that the store itself has by now is not named: whoever removes what a receipt names is not to find it.
 
     run: executes a function of a transaction as one durable change
     """
@@ -61,7 +62,13 @@ def remaining_copies(
     if gone:
         with contextlib.suppress(StoreError):  # they are gone even so, and named by none
             run(take_back)
-    return [(at, place) for _, at, place in places if place is not None]
+    named: dict[str, tuple[int, str]] = {}
+    for _, at, place in places:
+        if place is not None:
+            real = os.path.realpath(place)  # of now, not of when it was noted: links may lead elsewhere since
+            if real not in named or place == real:
+                named[real] = at, place
+    return list(named.values())
 
 
 def _place(path: str) -> str | None:
