@@ -209,13 +209,15 @@ class Eraser:
             except NotFound:
                 missing += 1
                 continue
-            keys.add(key)
-            if key in begun:
-                continue
             versions = self._log.history(key)
             seen = [past.record.item.scope for past in versions if past.record is not None]
-            if not versions or (scope is not None and not any(scope.covers(one) for one in seen)):
-                missing += 1
+            if scope is not None and not seen and key in begun:
+                continue  # whose it was nobody knows any more: it goes as its erasure was asked for
+            keys.add(key)
+            if scope is None:
+                missing += not versions and key not in begun
+            else:
+                missing += not any(scope.covers(one) for one in seen)
         if missing:
             raise NotFound(f"no such items in this scope: {missing} of {len(ids)} ids; nothing was erased")
         return keys
