@@ -68,3 +68,12 @@ def test_an_erasure_that_failed_is_asked_for_again_in_its_scope(
             fails(memory, step, monkeypatch, ids=[page])
             assert memory.erase([page], user_id="ann").finished == 1
             assert memory.stats().pending_erasures == 0
+
+
+def test_what_an_erasure_finishes_of_another_is_counted(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The receipt said that one erasure had been finished, and that one item had gone."""
+    with warpmem.open(path, **OPTIONS) as memory:
+        page, mine = add(memory, "A page"), add(memory, "Of bob", user="bob")
+        fails(memory, "erase_item", monkeypatch, ids=[page])
+        receipt = memory.erase([mine])
+        assert (receipt.finished, receipt.items, receipt.vectors, receipt.log_entries) == (1, 2, 2, 2)

@@ -46,7 +46,7 @@ class Eraser:
         if not log.read_only:
             # On a full disk, for example, the store opens all the same, and the erasure stays pending.
             with contextlib.suppress(StoreError):
-                self._scrub()
+                self._scrub(Counter())
 
     def erase(
         self, ids: Sequence[str] | None, scope: Scope | None, derived: Literal["erase", "keep"]
@@ -76,7 +76,7 @@ class Eraser:
             try:
                 if owners or keys:
                     self._remove(erasure, owners, keys, found, counts, late=derived == "erase")
-                checkpoint, files = self._scrub()
+                checkpoint, files = self._scrub(counts)
             finally:
                 self._forget_texts(owners | {owner_of(key) for key in (*keys, *found.only, *found.versions)})
             receipt = ErasureReceipt(
@@ -169,10 +169,10 @@ class Eraser:
                 versions[key] = emptied
         return gone, versions
 
-    def _scrub(self) -> tuple[Literal["none", "rewritten", "removed"], int]:
+    def _scrub(self, counts: Counter[str]) -> tuple[Literal["none", "rewritten", "removed"], int]:
         if not self._log.erasures.pending():
             return "none", 0
-        self._log.erasures.resume()
+        counts.update(self._log.erasures.resume())
         self._current.forget_texts()
         return self._current.now.index.renew(), self._log.erasures.scrub()
 
