@@ -341,6 +341,17 @@ class Descent(NamedTuple):
     versions: dict[bytes, set[int]]
     telling: set[bytes]
 
+    def update(self, more: Descent) -> None:
+        """Have what was found since, too. What goes by now is no longer among what stays."""
+        self.only.update(more.only)
+        for kept, others in ((self.partly, more.partly), (self.telling, more.telling)):
+            kept.update(others)
+            kept.difference_update(self.only)
+        for key, some in more.versions.items():
+            self.versions.setdefault(key, set()).update(some)
+        for key in self.only & self.versions.keys():
+            del self.versions[key]
+
 
 class KnownBackup(msgspec.Struct, frozen=True, kw_only=True):
     """A copy that may hold what a store held, where it was made or found: a backup, the copy before a

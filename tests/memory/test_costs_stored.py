@@ -81,7 +81,7 @@ def test_a_repair_brings_no_costs_of_who_is_being_erased(tmp_path: Path, clock: 
         memory.flush()
         erasures = memory._log.erasures
         erasures._remove = lambda *_: {}  # type: ignore[attr-defined]
-        erasures.remove(bytes(16), [1], [], {})
+        erasures.remove(bytes(16), [1], [], {}, late=True)
         memory._log._engine.sync()  # type: ignore[attr-defined]
         shutil.copytree(path, tmp_path / "copy", ignore=shutil.ignore_patterns("warpmem.lock", "LOCK"))
     warpmem.repair(tmp_path / "copy", tmp_path / "new")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -12,6 +14,7 @@ from warpmem import Memory
 from warpmem.errors import DiskFull, NotFound
 from warpmem.storage.erasing import ErasingTransaction
 
+Derived = Literal["erase", "keep"]
 OPTIONS: dict[str, Any] = {"embedder": "hashing", "min_free_bytes": 0}
 
 
@@ -77,3 +80,85 @@ def test_what_an_erasure_finishes_of_another_is_counted(path: Path, monkeypatch:
         fails(memory, "erase_item", monkeypatch, ids=[page])
         receipt = memory.erase([mine])
         assert (receipt.finished, receipt.items, receipt.vectors, receipt.log_entries) == (1, 2, 2, 2)
+
+
+class Meanwhile:
+    """An erasure of a page that fails at the change of that number. While it looks for what was derived, more
+    is made of the page."""
+
+    def __init__(self, path: Path, derived: Derived, fails_at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.memory = warpmem.open(path, **OPTIONS)
+        self.page, self.book = add(self.memory, "A page"), add(self.memory, "A book")
+        self.moved = add(self.memory, "Of a book", self.book)
+        self.late: list[str] = []
+        self._changes = 0
+        erasures: Any = self.memory._log.erasures
+        look, run = erasures.derived, erasures._run
+
+        def then(*arguments: Any) -> Any:
+            found = look(*arguments)
+            self._make_more()
+            return found
+
+        def counted(change: Any) -> Any:
+            self._changes += 1
+            if self._changes == fails_at:
+                raise DiskFull("0 bytes free")
+            return run(change)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(erasures, "derived", then)
+            patch.setattr(erasures, "_run", counted)
+            try:
+                self.memory.erase([self.page], derived=derived)
+                self.failed = False
+            except DiskFull:
+                self.failed = True
+
+    def _make_more(self) -> None:
+        first = add(self.memory, "Of the page", self.page)
+        self.late = [first, add(self.memory, "Of what is of the page", first)]
+        self.memory.update(self.moved, text="Of the page now", sources=[self.page])
+        self.memory.update(self.moved, text="Of a book again", sources=[self.book])
+
+    def check(self, memory: Memory, derived: Derived) -> None:
+        assert memory.stats().pending_erasures == 0
+        versions = [past.item.version for past in memory.history(self.moved) if past.item is not None]
+        left = {item.id for item in memory.list(user_id="ann")}
+        if derived == "erase":
+            assert (left, versions) == ({self.book, self.moved}, [1, 3])
+        else:
+            assert (left, versions) == ({self.book, self.moved, *self.late}, [1, 2, 3])
+        assert memory.get(self.moved).sources == (self.book,)
+
+
+@pytest.mark.parametrize("derived", ["erase", "keep"])
+@pytest.mark.parametrize("again", [False, True], ids=["by the next open", "by the same call"])
+def test_what_is_made_of_it_meanwhile_goes_wherever_the_erasure_fails(
+    tmp_path: Path, derived: Derived, again: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It lost its sources, and nothing told any more that it was to go."""
+    for fails_at in itertools.count(2):  # the first change begins it
+        path = tmp_path / str(fails_at)
+        run = Meanwhile(path, derived, fails_at, monkeypatch)
+        if run.failed and again:
+            with contextlib.suppress(NotFound):  # nothing but its mark was left
+                run.memory.erase([run.page], derived=derived)
+        run.memory.close()
+        with warpmem.open(path, **OPTIONS) as memory:
+            run.check(memory, derived)
+        assert warpmem.verify(path).ok
+        if not run.failed:
+            break
+    assert fails_at > 10
+
+
+def test_what_a_call_finds_that_finishes_an_erasure_is_in_its_receipt(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with warpmem.open(path, **OPTIONS) as memory:
+        page, book = add(memory, "A page"), add(memory, "A book")
+        fails(memory, "erase_item", monkeypatch, ids=[page])
+        late, both = add(memory, "Of the page", page), add(memory, "Of the page and a book", page, book)
+        receipt = memory.erase(user_id="bob")
+        assert (receipt.derived, receipt.kept, receipt.items) == ((late,), (both,), 2)

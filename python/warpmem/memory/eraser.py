@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Literal
 
 from ..errors import InputError, NotFound, StoreError, StoreReadOnly
@@ -46,7 +46,7 @@ class Eraser:
         if not log.read_only:
             # On a full disk, for example, the store opens all the same, and the erasure stays pending.
             with contextlib.suppress(StoreError):
-                self._scrub(Counter())
+                self._scrub(Counter(), Descent(set(), set(), {}, set()))
 
     def erase(
         self, ids: Sequence[str] | None, scope: Scope | None, derived: Literal["erase", "keep"]
@@ -75,8 +75,13 @@ class Eraser:
             counts: Counter[str] = Counter()
             try:
                 if owners or keys:
-                    self._remove(erasure, owners, keys, found, counts, late=derived == "erase")
-                checkpoint, files = self._scrub(counts)
+                    gone = {*keys, *found.only}
+                    more, since = self._log.erasures.remove(
+                        erasure, owners, gone, found.versions, late=derived == "erase"
+                    )
+                    counts.update(more)
+                    found.update(since)
+                checkpoint, files = self._scrub(counts, found)
             finally:
                 self._forget_texts(owners | {owner_of(key) for key in (*keys, *found.only, *found.versions)})
             receipt = ErasureReceipt(
@@ -122,57 +127,15 @@ class Eraser:
             found = further._replace(only=further.only | made)
         return found
 
-    def _remove(
-        self,
-        erasure: bytes,
-        owners: Collection[int],
-        keys: Collection[bytes],
-        found: Descent,
-        counts: Counter[str],
-        *,
-        late: bool,
-    ) -> None:
-        """Remove what was found, too. late: and what came since then and has no other source; `found` has it
-        afterwards."""
-        gone: set[bytes] = {*keys, *found.only}
-        versions = found.versions
-        while True:
-            more, named = self._log.erasures.remove(erasure, owners, gone, versions)
-            counts.update(more)
-            found.partly.update(named)
-            gone, versions = self._with_nothing_left(named) if late else (set(), {})
-            if not gone and not versions:
-                return
-            found.only.update(gone)
-            for kept in (found.partly, found.telling):
-                kept.difference_update(gone)
-            for key in gone & found.versions.keys():
-                del found.versions[key]
-            for key, some in versions.items():
-                found.versions.setdefault(key, set()).update(some)
-            erasure, owners = os.urandom(_ID_BYTES), ()
-
-    def _with_nothing_left(self, named: Mapping[bytes, set[int]]) -> tuple[set[bytes], dict[bytes, set[int]]]:
-        """Of versions that came to name what is erased after derived() had looked, and name nothing now:
-        items that have but such a one, and past versions of others."""
-        gone: set[bytes] = set()
-        versions: dict[bytes, set[int]] = {}
-        for key, emptied in named.items():
-            if not emptied:
-                continue
-            history = self._log.history(key)
-            known = [past.record.item for past in history if past.record is not None]
-            deleted = bool(history) and history[-1].record is None
-            if (known and not deleted and known[-1].version in emptied) or not any(i.sources for i in known):
-                gone.add(key)
-            else:
-                versions[key] = emptied
-        return gone, versions
-
-    def _scrub(self, counts: Counter[str]) -> tuple[Literal["none", "rewritten", "removed"], int]:
+    def _scrub(
+        self, counts: Counter[str], found: Descent
+    ) -> tuple[Literal["none", "rewritten", "removed"], int]:
+        """Finish what is pending. counts, found: get what that removed and found."""
         if not self._log.erasures.pending():
             return "none", 0
-        counts.update(self._log.erasures.resume())
+        more, since = self._log.erasures.resume()
+        counts.update(more)
+        found.update(since)
         self._current.forget_texts()
         return self._current.now.index.renew(), self._log.erasures.scrub()
 

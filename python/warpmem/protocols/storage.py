@@ -203,15 +203,17 @@ class Erasures(Protocol):
         owners: Collection[int],
         keys: Collection[bytes],
         versions: Mapping[bytes, Collection[int]],
-    ) -> tuple[Mapping[str, int], dict[bytes, set[int]]]:
+        *,
+        late: bool,
+    ) -> tuple[Mapping[str, int], Descent]:
         """Remove them, and past versions of others, and what refers to them from every record and from the
-        log, in changes of bounded size. A crash leaves an erasure that is pending. Returns counts by place;
-        and by the key of each other item that named one of them as a source and stays, its versions that
-        name nothing now. erasure: 16 random bytes."""
+        log, in changes of bounded size. A crash leaves an erasure that is pending. late: and what has come to
+        name them since derived() looked, and nothing else. Returns counts by place; and of what named them
+        as a source, what went with them and what stays. erasure: 16 random bytes."""
         ...
 
-    def resume(self) -> Mapping[str, int]:
-        """Do what is left of remove() for the erasures that are pending."""
+    def resume(self) -> tuple[Mapping[str, int], Descent]:
+        """Do what is left of remove() for the erasures that are pending; returns the same."""
         ...
 
     def scrub(self) -> int:

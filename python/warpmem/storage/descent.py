@@ -142,6 +142,21 @@ class Descendants:
         }
 
 
+def with_nothing_left(engine: Engine, emptied: Mapping[bytes, Collection[int]]) -> Erased:
+    """Of versions that name nothing any more, by item: items that have but such a one, and past versions of
+    others. Reads as of one moment only on the committer thread."""
+    gone: set[bytes] = set()
+    versions: dict[bytes, Collection[int]] = {}
+    for key, some in emptied.items():
+        current = [item for _, item in stored_versions(engine, "items", key)]
+        known = [*current, *(item for _, item in stored_versions(engine, "history", key))]
+        if any(item.version in some for item in current) or not any(item.sources for item in known):
+            gone.add(key)
+        else:
+            versions[key] = some
+    return Erased((), gone, versions)
+
+
 def stored_versions(engine: Engine, family: str, prefix: bytes = b"") -> Iterator[tuple[bytes, ItemValue]]:
     """(key, version of an item) of `items` or `history`, by key; marks of deletions are left out."""
     for key, stored in engine.scan(

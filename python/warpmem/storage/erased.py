@@ -35,12 +35,15 @@ class Erased:
                 return False
         return isinstance(name, bytes) and (owner_of(name) in self.owners or name in self.keys)
 
+    def __bool__(self) -> bool:
+        return bool(self.owners or self.keys or self.versions)
+
     def has_version(self, key: bytes, version: int) -> bool:
         """Whether a past version goes of an item that stays."""
         return version in self.versions.get(key, ())
 
-    def marks(self, at: int) -> Iterator[ErasureMark]:
-        """What says so in the store: one mark or more, none of them large."""
+    def marks(self, at: int, *, late: bool) -> Iterator[ErasureMark]:
+        """What says so in the store: one mark or more, none of them large. late: as in ErasureMark."""
         keys = _joined(sorted(self.keys))
         versions = _joined(
             sorted(history_key(key, version) for key, some in self.versions.items() for version in some)
@@ -48,21 +51,29 @@ class Erased:
         parts = itertools.zip_longest(keys, versions, fillvalue=b"")
         for number, (names, past) in enumerate(itertools.chain([next(parts, (b"", b""))], parts)):
             whole = tuple(sorted(self.owners)) if number == 0 else ()
-            yield ErasureMark(at, whole, names, False, past)
+            yield ErasureMark(at, whole, names, False, past, late)
 
 
 def marked(marks: Iterable[ErasureMark]) -> Erased:
     """What some marks name."""
     owners: set[int] = set()
     keys: set[bytes] = set()
-    versions: dict[bytes, set[int]] = {}
+    versions: list[bytes] = []
     for mark in marks:
         owners.update(mark.owners)
         keys.update(_parted(mark.keys, KEY_BYTES))
-        for name in _parted(mark.versions, VERSION_KEY_BYTES):
+        versions.append(mark.versions)
+    return Erased(owners, keys, by_item(versions))
+
+
+def by_item(names: Iterable[bytes]) -> dict[bytes, set[int]]:
+    """Keys of family history, as marks have them, as versions by the key of their item."""
+    versions: dict[bytes, set[int]] = {}
+    for some in names:
+        for name in _parted(some, VERSION_KEY_BYTES):
             key, version = read_version_key("history", name)
             versions.setdefault(key, set()).add(version)
-    return Erased(owners, keys, versions)
+    return versions
 
 
 def _joined(names: list[bytes]) -> Iterator[bytes]:

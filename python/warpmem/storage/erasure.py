@@ -24,10 +24,10 @@ from ..protocols import Engine
 from ..records import Descent, LogEntry
 from . import codec
 from .backup_notes import remaining_copies
-from .descent import Descendants, stored_versions
-from .erased import Erased, marked
+from .descent import Descendants, stored_versions, with_nothing_left
+from .erased import Erased, by_item, marked
 from .erasing import ErasingTransaction, names_any
-from .erasure_values import MARK_PREFIX, ErasureMark, mark_key, read_mark_key
+from .erasure_values import MARK_PREFIX, ErasureMark, mark_key, mark_part, read_mark_key
 from .values import RememberedValue, decode, make_scope
 
 T = TypeVar("T")
@@ -40,6 +40,7 @@ Range = tuple[str, bytes, bytes]
 _MARKS: Final[Range] = ("meta", *codec.prefix_range(MARK_PREFIX))
 _EVERYTHING: Final[Sequence[Range]] = [(family, b"", _END) for family in codec.FAMILIES]
 Run = Callable[[Callable[[ErasingTransaction], T]], T]
+Mark = Callable[[ErasingTransaction, ErasureMark], None]
 
 
 class StoreErasures:
@@ -74,10 +75,10 @@ class StoreErasures:
         for key, item in stored_versions(self._engine, "history", owner_prefix(owner)):
             yield key[:KEY_BYTES], make_scope(item.scope)
 
-    def _marks(self) -> list[tuple[bytes, ErasureMark]]:
+    def _marks(self, erasure: bytes = b"") -> list[tuple[bytes, ErasureMark]]:
         return [
             (key, decode(codec.unseal("meta", key, stored), ErasureMark))
-            for key, stored in self._engine.scan(*_MARKS)
+            for key, stored in self._engine.scan("meta", *codec.prefix_range(MARK_PREFIX + erasure))
         ]
 
     # ------------------------------------------------------------------------------------ removing
@@ -88,30 +89,35 @@ class StoreErasures:
         owners: Collection[int],
         keys: Collection[bytes],
         versions: Mapping[bytes, Collection[int]],
-    ) -> tuple[Counter[str], dict[bytes, set[int]]]:
+        *,
+        late: bool,
+    ) -> tuple[Counter[str], Descent]:
         what = Erased(owners, keys, versions)
 
         def begin(transaction: ErasingTransaction) -> None:
-            for number, mark in enumerate(what.marks(transaction.now)):
-                transaction.mark(mark_key(erasure, number), mark)
+            for part, mark in enumerate(what.marks(transaction.now, late=late)):
+                transaction.mark(mark_key(erasure, part), mark)
 
         self._run(begin)
-        return self._remove(erasure, what)
+        return self._remove(erasure)
 
-    def resume(self) -> Counter[str]:
+    def resume(self) -> tuple[Counter[str], Descent]:
         counts: Counter[str] = Counter()
-        begun: dict[bytes, list[ErasureMark]] = {}
-        for key, mark in self._marks():
-            if not mark.removed and read_mark_key(key) not in self._ranges:
-                begun.setdefault(read_mark_key(key), []).append(mark)
-        for erasure, marks in begun.items():
-            counts += self._remove(erasure, marked(marks))[0]
-            # Where the process before had been at work is not known.
-            self._ranges[erasure] = _EVERYTHING
-        return counts
+        since = Descent(set(), set(), {}, set())
+        begun = {read_mark_key(key): None for key, mark in self._marks() if not mark.removed}
+        for erasure in begun:
+            if erasure not in self._ranges:
+                more, found = self._remove(erasure)
+                counts += more
+                since.update(found)
+                # Where the process before had been at work is not known.
+                self._ranges[erasure] = _EVERYTHING
+        return counts, since
 
-    def _remove(self, erasure: bytes, what: Erased) -> tuple[Counter[str], dict[bytes, set[int]]]:
+    def _remove(self, erasure: bytes) -> tuple[Counter[str], Descent]:
+        """What the marks of an erasure say, and by further marks of it what is found to go too."""
         counts: Counter[str] = Counter()
+        since = Descent(set(), set(), {}, set())
 
         def run(change: Callable[[ErasingTransaction], T]) -> T:
             def counted(transaction: ErasingTransaction) -> T:
@@ -123,6 +129,27 @@ class StoreErasures:
             result: T = self._run(counted)
             return result
 
+        marks = self._marks(erasure)
+        parts = itertools.count(1 + max(mark_part(key) for key, _ in marks))
+
+        def mark(transaction: ErasingTransaction, more: ErasureMark) -> None:
+            transaction.mark(mark_key(erasure, next(parts)), more)
+
+        late = mark if any(one.late for _, one in marks) else None
+        what = marked(one for _, one in marks)
+        ranges: list[Range] = []
+        while what:
+            ranges += self._remove_records(what, run)
+            ranges += self._forget_sources(what, run, since.partly, late)
+            ranges += self._erase_entries(what, run)
+            what = self._with_nothing_left(erasure, run, mark)
+            gone = {key: set(some) for key, some in what.versions.items()}
+            since.update(Descent(set(what.keys), set(), gone, set()))
+        make_scope.cache_clear()
+        self._ranges[erasure] = ranges
+        return counts, since
+
+    def _remove_records(self, what: Erased, run: Run[Any]) -> list[Range]:
         ranges: list[Range] = [
             ("owners", codec.owner_name_key(b""), codec.prefix_range(codec.owner_state_key(0)[:1])[1]),
             ("jobs", b"", _END),
@@ -145,12 +172,7 @@ class StoreErasures:
             run(functools.partial(ErasingTransaction.forget_costs, owners=what.owners))
         run(ErasingTransaction.move_job)
         run(functools.partial(ErasingTransaction.forget_revoked, gone=what))
-        stay: dict[bytes, set[int]] = {}
-        ranges += self._forget_sources(what, run, stay)
-        ranges += self._erase_entries(what, run)
-        make_scope.cache_clear()
-        self._ranges[erasure] = ranges
-        return counts, stay
+        return ranges
 
     def _remove_items(self, what: Erased, run: Run[Any]) -> None:
         slots: dict[bytes, list[bytes]] = {}
@@ -194,8 +216,11 @@ class StoreErasures:
 
                 run(change)
 
-    def _forget_sources(self, what: Erased, run: Run[Any], stay: dict[bytes, set[int]]) -> list[Range]:
-        """stay: gets the keys of what named something erased, and its versions that name nothing then."""
+    def _forget_sources(
+        self, what: Erased, run: Run[Any], named: set[bytes], late: Mark | None
+    ) -> list[Range]:
+        """named: gets the keys of what named something erased. late: marks the versions that name nothing
+        then, in the same change, since nothing tells of them afterwards."""
         ranges = []
         for family in ("items", "history"):
             found = (
@@ -207,13 +232,47 @@ class StoreErasures:
 
                 def change(
                     transaction: ErasingTransaction, part: Sequence[bytes] = part, family: str = family
-                ) -> list[int | None]:
-                    return [transaction.forget_sources(family, key, what) for key in part]
+                ) -> None:
+                    forgotten = [(key, transaction.forget_sources(family, key, what)) for key in part]
+                    emptied = b"".join(
+                        codec.history_key(key[:KEY_BYTES], version)
+                        for key, version in forgotten
+                        if version is not None
+                    )
+                    if late is not None and emptied:
+                        late(transaction, ErasureMark(transaction.now, (), b"", False, b"", True, emptied))
 
-                for key, version in zip(part, run(change), strict=True):
-                    stay.setdefault(key[:KEY_BYTES], set()).update(() if version is None else [version])
+                run(change)
+                named.update(key[:KEY_BYTES] for key in part)
                 ranges += [(family, *span) for span in _spans(part)]
         return ranges
+
+    def _with_nothing_left(self, erasure: bytes, run: Run[Any], mark: Mark) -> Erased:
+        """What goes of that which came to name what is erased after derived() had looked, and names nothing
+        now."""
+        marks = [(key, one.emptied) for key, one in self._marks(erasure) if one.emptied]
+        emptied = by_item(names for _, names in marks)
+        gone: set[bytes] = set()
+        versions: dict[bytes, Collection[int]] = {}
+        for part in _parts(sorted(emptied), _CHUNK_ITEMS):
+
+            def change(transaction: ErasingTransaction, part: Sequence[bytes] = part) -> Erased:
+                found = with_nothing_left(self._engine, {key: emptied[key] for key in part})
+                for one in found.marks(transaction.now, late=True):
+                    mark(transaction, one)
+                return found
+
+            found = run(change)
+            gone |= found.keys
+            versions |= found.versions
+
+        def forget(transaction: ErasingTransaction) -> None:
+            for key, _ in marks:
+                transaction.mark(key, None)
+
+        if marks:
+            run(forget)
+        return Erased((), gone, versions)
 
     def _erase_entries(self, what: Erased, run: Run[Any]) -> list[Range]:
         ranges = []

@@ -17,13 +17,16 @@ _NOBODY: Final = (None, None, None, None)
 class ErasureMark(msgspec.Struct, frozen=True, array_like=True):
     """Family meta: one part of an erasure that is not finished. `keys` are item keys one after the other,
     `versions` keys of family history. `removed`: every record of what was erased is gone, and with it what
-    named it here."""
+    named it here. `late`: what is found to have no other source goes too. `emptied`: such versions, keys of
+    family history, of which it is still to be seen whether they are their items' current ones."""
 
     at: int
     owners: tuple[int, ...]
     keys: bytes
     removed: bool
     versions: bytes = b""
+    late: bool = False
+    emptied: bytes = b""
 
 
 def mark_key(erasure: bytes, part: int) -> bytes:
@@ -34,6 +37,11 @@ def mark_key(erasure: bytes, part: int) -> bytes:
 def read_mark_key(key: bytes) -> bytes:
     """The erasure's 16 bytes of a mark's key."""
     return key[len(MARK_PREFIX) : len(MARK_PREFIX) + ID_BYTES]
+
+
+def mark_part(key: bytes) -> int:
+    """The part of a mark's key."""
+    return int.from_bytes(key[len(MARK_PREFIX) + ID_BYTES :], "big")
 
 
 def stub(entry: LogEntry) -> LogEntry:
