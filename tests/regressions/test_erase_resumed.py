@@ -133,18 +133,21 @@ class Meanwhile:
 
 
 @pytest.mark.parametrize("derived", ["erase", "keep"])
-@pytest.mark.parametrize("again", [False, True], ids=["by the next open", "by the same call"])
+@pytest.mark.parametrize("finishing", ["open", "call", "repair"])
 def test_what_is_made_of_it_meanwhile_goes_wherever_the_erasure_fails(
-    tmp_path: Path, derived: Derived, again: bool, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, derived: Derived, finishing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It lost its sources, and nothing told any more that it was to go."""
     for fails_at in itertools.count(2):  # the first change begins it
         path = tmp_path / str(fails_at)
         run = Meanwhile(path, derived, fails_at, monkeypatch)
-        if run.failed and again:
+        if run.failed and finishing == "call":
             with contextlib.suppress(NotFound):  # nothing but its mark was left
                 run.memory.erase([run.page], derived=derived)
         run.memory.close()
+        if finishing == "repair":
+            whole, path = path, tmp_path / f"{fails_at} repaired"
+            assert warpmem.repair(whole, path).lost == ()
         with warpmem.open(path, **OPTIONS) as memory:
             run.check(memory, derived)
         assert warpmem.verify(path).ok
