@@ -306,6 +306,20 @@ def test_what_somebody_made_of_such_a_version_is_named(memory: Memory, text: str
     assert receipt.kept == ((item_id, early) if told else (item_id,))
 
 
+@pytest.mark.parametrize(("metadata", "entities"), [({"ward": "7"}, ()), ({}, ("Dr Ott",)), ({}, ())])
+def test_what_was_made_of_what_stands_beside_a_text_is_named(
+    memory: Memory, metadata: dict[str, str], entities: tuple[str, ...]
+) -> None:
+    """Versions were taken for the same by their texts alone."""
+    one, two = add(memory, "one"), add(memory, "two")
+    item_id = add(memory, "Ann is ill", one, metadata=metadata, entities=entities)
+    early = add(memory, "Ann needs rest", item_id)
+    memory.update(item_id, metadata={}, entities=[], sources=[two])
+    receipt = memory.erase([one])
+    assert receipt.versions == ((item_id, 1),)
+    assert receipt.kept == ((item_id, early) if metadata or entities else (item_id,))
+
+
 def test_trust_that_was_taken_in_a_version_without_the_one_before_is_not_given_back(memory: Memory) -> None:
     """The version before it, of trust 0.6, is gone: nobody may make 1.0 of it."""
     one, two = add(memory, "one"), add(memory, "two", trust=0.2)

@@ -11,7 +11,7 @@ from ..protocols import Engine
 from ..records import NEVER, Descent
 from . import codec
 from .erased import Erased
-from .values import HistoryValue, ItemValue, decode
+from .values import HistoryValue, ItemValue, decode, encode
 
 _FAMILIES: Final = ("items", "history")
 _NO_ORIGINS: Final[Mapping[bytes, bool]] = {}
@@ -101,7 +101,7 @@ class Descendants:
         self, keys: Collection[bytes], found: Erased
     ) -> tuple[dict[bytes, set[int]], dict[bytes, int]]:
         """By item that stays: past versions that come from what goes alone; and until when the last of these
-        was known, where its words are in no version that stays."""
+        was known, where what it says is in no version that stays."""
         versions: dict[bytes, set[int]] = {}
         ended: dict[bytes, int] = {}
         for key in keys:
@@ -112,9 +112,9 @@ class Descendants:
             if not gone:
                 continue
             numbers = versions[key] = {item.version for item in gone}
-            stay = {item.text for item in past if item.version not in numbers}
-            stay.update(item.text for _, item in stored_versions(self._engine, "items", key))
-            told = [item.retired_at for item in gone if item.text not in stay]
+            stay = {_said(item) for item in past if item.version not in numbers}
+            stay.update(_said(item) for _, item in stored_versions(self._engine, "items", key))
+            told = [item.retired_at for item in gone if _said(item) not in stay]
             if told:
                 ended[key] = max(told)
         return versions, ended
@@ -140,6 +140,11 @@ class Descendants:
             if key[:KEY_BYTES] not in found
             and any(item.recorded_at < until.get(name, -NEVER) for name in item.sources)
         }
+
+
+def _said(item: ItemValue) -> bytes:
+    """What could be made of a version."""
+    return encode((item.text, sorted(item.metadata.items()), sorted(item.entities)))
 
 
 def with_nothing_left(engine: Engine, emptied: Mapping[bytes, Collection[int]]) -> Erased:
