@@ -20,7 +20,7 @@ from warpmem.memory.costs import CostLedger
 from warpmem.memory.embedding_cache import EmbeddingCache
 from warpmem.memory.reader import Reader
 from warpmem.ops.ids import parse_id
-from warpmem.storage import erasure, rocks_open
+from warpmem.storage import backup, erasure, rocks_open
 from warpmem.storage.erasure import StoreErasures
 from warpmem.storage.values import make_scope
 
@@ -240,6 +240,26 @@ def test_ids_of_sources_that_are_believed_no_more(store: Path, whole: bool) -> N
         kept = memory.add("told once more", user_id="bob", sources=["web:example.org"])
         assert memory.get(kept.id).quarantined
     assert warpmem.verify(store).ok
+
+
+def test_a_backup_under_way_holds_it_until_it_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    canaries = Canaries(random.Random("backup"))
+    memory, _ = fill(tmp_path / "store", canaries)
+    copy = backup.copy_store
+
+    def erase_first(*arguments: Any, **options: Any) -> None:
+        receipt = memory.erase(user_id=canaries.word("user"))
+        assert [Path(known.path).parent for known in receipt.backups] == [tmp_path / "backups"]
+        held = canaries.in_files(tmp_path / "store" / "warpmem.snapshot")
+        assert canaries.in_files(tmp_path / "store") == held != []
+        copy(*arguments, **options)
+
+    monkeypatch.setattr(backup, "copy_store", erase_first)
+    memory.backup(tmp_path / "backups")
+    assert canaries.in_files(tmp_path / "store") == []
+    memory.close()
 
 
 def test_a_walk_does_not_keep_what_is_erased(tmp_path: Path) -> None:

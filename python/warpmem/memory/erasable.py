@@ -68,10 +68,11 @@ class Erasable:
         all the rest keeps its text and loses the id. An origin that what is erased has too is no other
         source. When it returns, no file of the store holds what was erased and nothing was kept in memory,
         but by read-only processes until they refresh, by results that were handed out, and by backups and
-        other copies, which the receipt lists; what a process that died has left of one is removed. Takes as
-        long as reading the store, once more for each step from source to source and where earlier versions
-        go, and room for the tables it writes anew. A large erasure disappears piece by piece; after a crash
-        the next open finishes it, or the same call. Raises NotFound, InputError, DiskFull.
+        other copies, which the receipt lists; a backup under way holds it in the store's own directory too,
+        in `warpmem.snapshot`, until it is made. What a process that died has left of a copy is removed.
+        Takes as long as reading the store, once more for each step from source to source and where earlier
+        versions go, and room for the tables it writes anew. A large erasure disappears piece by piece; after
+        a crash the next open finishes it, or the same call. Raises NotFound, InputError, DiskFull.
         """
         self._check_open()
         whose = arguments.one_scope(scope, user_id, agent_id, run_id, corpus_id)
