@@ -67,6 +67,8 @@ def check_whole(path: str, acknowledged: Sequence[bytes]) -> None:
         except FormatError:  # it was never completely created, which the next open does
             assert not acknowledged, "the store's format was lost"
             return
+        if not acknowledged and not any(report.entries.values()):
+            return  # it was created but for its identity, which the next open writes
         if not report.opened:
             raise StoreCorrupt("the store is refused, and to be repaired")
         assert report.ok, report.faults
