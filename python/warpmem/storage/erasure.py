@@ -138,11 +138,13 @@ class StoreErasures:
         late = mark if any(one.late for _, one in marks) else None
         what = marked(one for _, one in marks)
         ranges: list[Range] = []
-        while what:
+        while True:
             ranges += self._remove_records(what, run)
             ranges += self._forget_sources(what, run, since.partly, late)
             ranges += self._erase_entries(what, run)
             what = self._with_nothing_left(erasure, run, mark)
+            if not what:
+                break
             gone = {key: set(some) for key, some in what.versions.items()}
             since.update(Descent(set(what.keys), set(), gone, set()))
         make_scope.cache_clear()
