@@ -21,10 +21,9 @@ def call(function: Callable[..., T], *arguments: Any) -> T:
     try:
         return function(*arguments)
     except Exception as error:
-        made = typed(error)
-        if made is error:
+        if typed(error) is error:
             raise
-        raise made from error
+        raise typed(error) from error  # no name here may hold it: its frames hold the database
 
 
 def typed(error: Exception) -> Exception:
