@@ -15,6 +15,7 @@
 #include "../../csrc/cpu/pool.hpp"
 #include "../../csrc/cpu/scan.hpp"
 #include "../../csrc/cuda/scan.hpp"
+#include "exact_memory.hpp"
 
 namespace scan_cases {
 
@@ -81,17 +82,6 @@ struct Result {
     return same(scores, other.scores) && same(similarities, other.similarities) && list_ids == other.list_ids &&
            row_ids == other.row_ids && groups == other.groups && ordinals == other.ordinals && counts == other.counts;
   }
-};
-
-// Memory of exactly so many bytes, so that the sanitizer sees what lies beyond.
-struct Memory {
-  Memory(int64_t bytes, int fill) : data(static_cast<unsigned char*>(::operator new(static_cast<size_t>(bytes)))) {
-    std::memset(data, fill, static_cast<size_t>(bytes));
-  }
-  ~Memory() { ::operator delete(data); }
-  Memory(const Memory&) = delete;
-  Memory& operator=(const Memory&) = delete;
-  unsigned char* data;
 };
 
 class Scan {

@@ -16,7 +16,6 @@ namespace scan_pq_cases {
 using namespace warpmem;
 using scan_cases::kColumns;
 using scan_cases::kInfinity;
-using scan_cases::Memory;
 using scan_cases::Result;
 
 enum Filters { kNoFilter, kRangeOfThousands, kProgram, kRowBitmap, kFilterKinds };

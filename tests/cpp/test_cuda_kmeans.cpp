@@ -64,6 +64,36 @@ Updated update(const std::vector<float>& rows, int64_t n, int64_t dim, const std
   });
 }
 
+// Codes of the rows' subspaces, one row after another; rows begin `apart` elements into x.
+std::vector<uint8_t> encode(const NearestPlan& plan, const std::vector<float>& x, size_t apart, const std::vector<float>& books,
+                            unsigned char fill) {
+  std::vector<uint8_t> out = filled<uint8_t>(plan.rows * plan.batches, fill);
+  const Memory workspace(plan.workspace_bytes, fill);
+  cuda::AssignArguments arguments;
+  arguments.rows = x.data() + apart;
+  arguments.row_stride = plan.dim * plan.batches;
+  arguments.batch_step = plan.dim;
+  arguments.centroids = books.data();
+  arguments.codes = out.data();
+  arguments.out_row = plan.batches;
+  arguments.out_batch = 1;
+  arguments.workspace = workspace.data;
+  cuda::nearest(plan, arguments, nullptr);
+  return out;
+}
+
+void check_codes(const std::vector<uint8_t>& codes, const NearestPlan& plan, const std::vector<float>& x, size_t apart,
+                 const std::vector<float>& books) {
+  const int64_t batches = plan.batches, dsub = plan.dim, k = plan.k;
+  for (int64_t b = 0; plan.rows > 0 && b < batches; ++b) {
+    const std::vector<float> part(x.begin() + static_cast<int64_t>(apart) + b * dsub, x.end());
+    const std::vector<float> book(books.begin() + b * k * dsub, books.begin() + (b + 1) * k * dsub);
+    const Assigned expected = exhaustive(part, plan.rows, dsub * batches, dsub, book, k, false);
+    for (int64_t i = 0; i < plan.rows; ++i)
+      CHECK_EQ(int{codes[static_cast<size_t>(i * batches + b)]}, expected.index[static_cast<size_t>(i)]);
+  }
+}
+
 }  // namespace
 
 TEST(assignments_are_exact) {
@@ -243,29 +273,9 @@ TEST(batches_are_separate_searches) {
     CHECK_EQ(int(plan.screen), int(expected_screen));
     if (dsub != 5) plan.screen_blocks = std::min<int64_t>(plan.screen_blocks, 3);  // rows in strides
     const int64_t before = Machine::get().launches[kernel_of(plan.screen)];
-    const auto codes = simt::run_twice([&](unsigned char fill) {
-      std::vector<uint8_t> out = filled<uint8_t>(n * batches, fill);
-      const Memory workspace(plan.workspace_bytes, fill);
-      cuda::AssignArguments arguments;
-      arguments.rows = x.data() + apart;
-      arguments.row_stride = dsub * batches;
-      arguments.batch_step = dsub;
-      arguments.centroids = books.data();
-      arguments.codes = out.data();
-      arguments.out_row = batches;
-      arguments.out_batch = 1;
-      arguments.workspace = workspace.data;
-      cuda::nearest(plan, arguments, nullptr);
-      return out;
-    });
+    const auto codes = simt::run_twice([&](unsigned char fill) { return encode(plan, x, apart, books, fill); });
     CHECK_EQ(Machine::get().launches[kernel_of(plan.screen)] - before, 2 * ((n + plan.chunk_rows - 1) / plan.chunk_rows));
-    for (int64_t b = 0; n > 0 && b < batches; ++b) {
-      const std::vector<float> part(x.begin() + static_cast<int64_t>(apart) + b * dsub, x.end());
-      const std::vector<float> book(books.begin() + b * k * dsub, books.begin() + (b + 1) * k * dsub);
-      const Assigned expected = exhaustive(part, n, dsub * batches, dsub, book, k, false);
-      for (int64_t i = 0; i < n; ++i)
-        CHECK_EQ(int{codes[static_cast<size_t>(i * batches + b)]}, expected.index[static_cast<size_t>(i)]);
-    }
+    check_codes(codes, plan, x, apart, books);
   }
 }
 
@@ -280,25 +290,7 @@ TEST(scores_that_are_no_normal_numbers_are_told_apart) {
   for (float& value : books) value = normal(random) * 3e-22f;
   const NearestPlan plan = plan_nearest(n, dsub, k, batches, kLimitsSm90);
   CHECK_EQ(int(plan.screen), int(NearestScreen::kRegisters4));
-  std::vector<uint8_t> codes(n * batches, 255);
-  const Memory workspace(plan.workspace_bytes, 0);
-  cuda::AssignArguments arguments;
-  arguments.rows = x.data();
-  arguments.row_stride = dsub * batches;
-  arguments.batch_step = dsub;
-  arguments.centroids = books.data();
-  arguments.codes = codes.data();
-  arguments.out_row = batches;
-  arguments.out_batch = 1;
-  arguments.workspace = workspace.data;
-  cuda::nearest(plan, arguments, nullptr);
-  for (int64_t b = 0; b < batches; ++b) {
-    const std::vector<float> part(x.begin() + b * dsub, x.end());
-    const std::vector<float> book(books.begin() + b * k * dsub, books.begin() + (b + 1) * k * dsub);
-    const Assigned expected = exhaustive(part, n, dsub * batches, dsub, book, k, false);
-    for (int64_t i = 0; i < n; ++i)
-      CHECK_EQ(int{codes[static_cast<size_t>(i * batches + b)]}, expected.index[static_cast<size_t>(i)]);
-  }
+  check_codes(encode(plan, x, 0, books, 0xff), plan, x, 0, books);
 }
 
 TEST(means_add_rows_in_order) {

@@ -11,6 +11,7 @@
 #include "../../csrc/cuda/pq.cu"
 #include "../../csrc/cuda/select_k.cu"
 #include "check.hpp"
+#include "exact_memory.hpp"
 #include "number_kinds.hpp"
 #include "simt_pairwise.hpp"
 
@@ -34,26 +35,9 @@ std::vector<uint8_t> random_codes(int64_t n, int64_t pq_dim, int64_t bits, unsig
 }
 
 template <typename T>
-std::vector<T> filled(int64_t n, unsigned char fill) {
-  std::vector<T> out(static_cast<size_t>(n));
-  if (n > 0) std::memset(static_cast<void*>(out.data()), fill, out.size() * sizeof(T));
-  return out;
-}
-
-template <typename T>
 bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
   return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0);
 }
-
-struct Memory {
-  Memory(int64_t bytes, unsigned char fill) : data(static_cast<unsigned char*>(::operator new(static_cast<size_t>(bytes)))) {
-    std::memset(data, fill, static_cast<size_t>(bytes));
-  }
-  ~Memory() { ::operator delete(data); }
-  Memory(const Memory&) = delete;
-  Memory& operator=(const Memory&) = delete;
-  unsigned char* data;
-};
 
 const OpKernels& ops() { return *find_op_kernels("auto"); }
 
