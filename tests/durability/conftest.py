@@ -1,4 +1,4 @@
-"""A small disk of its own, for the tests that fill one."""
+"""A small disk of its own, for the tests that fill one; stores to be damaged."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from durability import fullness
+from durability.damage import make_live_store, make_store
 
 
 @pytest.fixture
@@ -18,3 +19,12 @@ def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]
             yield disk
     except fullness.Unavailable as reason:
         pytest.skip(str(reason))
+
+
+@pytest.fixture(scope="module")
+def templates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store that was "closed", and one as a crash leaves it, "live"."""
+    folder = tmp_path_factory.mktemp("templates")
+    make_store(folder / "closed", 1, items=40)
+    make_live_store(folder / "live", 2, items=40)
+    return folder

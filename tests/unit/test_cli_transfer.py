@@ -16,7 +16,7 @@ from warpmem.cli import main
 from warpmem.cli.progress import Progress
 from warpmem.memory import exporting
 from warpmem.memory.exporting import all_owners
-from warpmem.memory.lines import MAX_LINE_BYTES
+from warpmem.memory.item_line import MAX_LINE_BYTES
 
 # ------------------------------------------------------------------------------------ export, import
 

@@ -12,8 +12,9 @@ import msgspec
 from ..errors import InputError, WarpmemError
 from ..protocols import Log
 from ..types import Scope
+from .item_line import read_lines
 from .ledger import ExportedLines, Ledger
-from .lines import Importer, read_lines
+from .lines import Importer
 from .vectors import background
 
 if TYPE_CHECKING:

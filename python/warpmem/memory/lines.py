@@ -32,61 +32,28 @@ import binascii
 import contextlib
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 
-from ..errors import Conflict, InputError, InvalidScope, InvalidTime, InvalidVector, ModelError, WarpmemError
+from ..errors import Conflict, InputError, InvalidScope, InvalidVector, ModelError, WarpmemError
 from ..ingest.messages import to_new_items
-from ..ops.clock import to_micros
 from ..policy.metadata import check_caption
-from ..types import AddResult, MemoryItem, Modality, NewItem, Scope
+from ..types import AddResult, MemoryItem, NewItem, Scope
 from .exporting import items_of
+from .item_line import MAX_LINE_BYTES, ItemLine, check_times
 from .ledger import ExportedLines
 from .line_check import Checks, content_of
 
 if TYPE_CHECKING:
     from .facade import Memory
 
-MAX_LINE_BYTES = 8 << 20
-TEXT_STREAM = "file must be a binary stream, and this one is of text: open it in binary mode"
 _IDS = ("user_id", "agent_id", "run_id", "corpus_id")
 _MAX_WAITING_BYTES = MAX_LINE_BYTES
 _REFUSALS = (InputError, Conflict, ModelError)
-
-
-class ItemLine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A line that is an item."""
-
-    text: str
-    id: str | None = None
-    user_id: str | None = None
-    agent_id: str | None = None
-    run_id: str | None = None
-    corpus_id: str | None = None
-    kind: str | None = None
-    modality: Modality = "text"
-    blob: str | None = None
-    metadata: dict[str, Any] | None = None
-    priority: float | None = None
-    key: str | None = None
-    entities: tuple[str, ...] = ()
-    sources: tuple[str, ...] = ()
-    trust: float = 1.0
-    version: int | None = None
-    model_id: str | None = None
-    created_at: datetime | None = None
-    touched_at: datetime | None = None
-    expires_at: datetime | None = None
-    valid_from: datetime | None = None
-    valid_to: datetime | None = None
-    recorded_at: datetime | None = None
-    retired_at: datetime | None = None
-    vector: str | None = None
-    check: str | None = None
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -95,19 +62,6 @@ class Entry(msgspec.Struct, frozen=True):
     number: int
     item: NewItem
     exported: tuple[bytes, bytes] | None = None
-
-
-def read_lines(stream: IO[Any], number: int = 0) -> Iterator[tuple[int, bytes]]:
-    """(number, line) of a stream, counted on from `number`. A line over the limit comes cut, one byte longer
-    than the limit. Raises InputError for a stream of text."""
-    while line := stream.readline(MAX_LINE_BYTES + 1):
-        if isinstance(line, str):
-            raise InputError(TEXT_STREAM)
-        number += 1
-        rest = line
-        while len(rest) > MAX_LINE_BYTES and not rest.endswith(b"\n"):
-            rest = stream.readline(MAX_LINE_BYTES + 1)
-        yield number, line
 
 
 class Importer:
@@ -244,7 +198,7 @@ class Importer:
                 self.known += 1
                 return None
         check_caption(given.text)
-        _check_times(given)
+        check_times(given)
         item = NewItem(
             text=given.text,
             scope=scope,
@@ -401,13 +355,3 @@ class Importer:
             self._say(f"line {entry.number}: repeats an item that is valid longer; its end stays as it is")
             return
         self._memory.update(item.id, valid_to=when)
-
-
-def _check_times(line: ItemLine) -> None:
-    """Raises InvalidTime on a time without offset or out of range, and on an end before the beginning."""
-    for name in ("valid_from", "valid_to", "expires_at"):
-        when = getattr(line, name)
-        if when is not None:
-            to_micros(when, name)
-    if line.valid_from is not None and line.valid_to is not None and line.valid_to < line.valid_from:
-        raise InvalidTime("valid_to lies before valid_from")

@@ -16,7 +16,7 @@ from . import arguments
 from .digests import Digests
 from .exporting import export
 from .importing import ImportReport, import_file
-from .lines import TEXT_STREAM
+from .item_line import TEXT_STREAM
 from .training import TrainingStream, make_stream
 
 if TYPE_CHECKING:
