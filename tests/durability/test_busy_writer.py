@@ -136,3 +136,20 @@ def test_files_that_are_replaced_for_ever_are_no_damage(
     ):
         raise AssertionError("it should not be held")
     assert not isinstance(caught.value, StoreCorrupt)
+
+
+def test_without_proc_nothing_looks_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are held through it: a healthy store was called damaged."""
+    path = tmp_path / "store"
+    with warpmem.open(path, dimension=4, backend="cpu", min_free_bytes=0) as writer:
+        writer.add("first", user_id=USER, vector=[1, 2, 3, 4])
+        monkeypatch.setattr("warpmem.storage.steady._DESCRIPTORS", str(tmp_path / "proc"))
+        monkeypatch.setattr("warpmem.storage.rocks.changed", lambda path, before: True)
+        monkeypatch.setattr("warpmem.storage.rocks.linked", lambda path, links: fails())
+
+        def fails() -> contextlib.AbstractContextManager[None]:
+            raise StoreCorrupt("a file went away")
+
+        with pytest.raises(StoreError, match="there is no ") as caught:
+            RocksEngine(path, read_only=True)
+        assert not isinstance(caught.value, StoreCorrupt)

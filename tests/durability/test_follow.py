@@ -9,7 +9,9 @@ import signal
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ import warpmem
 from durability.followers import DIMENSION, USER, check, open_writer, process, write
 from durability.harness import ForkServer
 from warpmem.errors import InputError, NotSupported, StoreClosed, StoreError, StoreReadOnly
-from warpmem.storage import directory, rocks_follow
+from warpmem.storage import directory
 from warpmem.storage.rocks_follow import FollowingEngine
 
 ONE = np.ones(DIMENSION)
@@ -148,24 +150,101 @@ def test_a_follower_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert os.listdir(scratch) == []
 
 
-def test_a_lost_file_during_catching_up_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A write-ahead log that goes while RocksDB catches up takes changes along: it must catch up again."""
+@pytest.mark.parametrize(
+    ("listings", "anew"),
+    [
+        ([{"1.log", "2.sst"}, {"1.log", "2.sst", "3.log"}], 0),
+        ([{"1.log", "2.sst"}, {"1.log", "3.sst"}, {"1.log", "3.sst"}], 0),
+        ([{"1.log", "2.sst"}, {"2.sst", "3.log"}], 1),
+        ([{"2.sst", "3.log"}], 1),
+        ([{"1.log", f"{n}.sst"} for n in range(6)], 1),
+    ],
+    ids=["nothing lost", "a table", "a log meanwhile", "a log before", "a table each time"],
+)
+def test_a_lost_file_during_catching_up_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listings: list[set[str]], anew: int
+) -> None:
+    """A write-ahead log that goes while RocksDB catches up takes changes along: it is opened anew, as it is
+    when tables go each time. For a table that goes once it catches up again."""
     with open_writer(tmp_path / "store") as writer:
         writer.add("first", user_id=USER, vector=ONE)
         engine = FollowingEngine(tmp_path / "store")
-        listings = iter(
-            [{"1.log", "2.sst"}, {"2.sst", "3.log"}, {"2.sst", "3.log"}, {"2.sst", "3.log", "4.log"}]
-        )
-        monkeypatch.setattr(directory, "data_files", lambda path: dict.fromkeys(next(listings), 1))
-        monkeypatch.setattr(engine, "_begin_anew", lambda: None)
-        engine.catch_up()
-        assert next(listings, None) is None, "it should have looked four times"
-        numbers = itertools.count()
-        monkeypatch.setattr(directory, "data_files", lambda path: {str(next(numbers)): 1})
-        monkeypatch.setattr(rocks_follow, "_TRIES", 5)
-        with pytest.raises(StoreError, match="try again"):
+        looks = iter(listings)
+        opened: list[object] = []
+        with monkeypatch.context() as patch:
+            patch.setattr(directory, "data_files", lambda path: dict.fromkeys(next(looks), 1))
+            patch.setattr(engine, "_logs", {"1.log"})
+            patch.setattr(engine, "_begin_anew", opened.append)
             engine.catch_up()
+        assert next(looks, None) is None, "it should have looked more often"
+        assert len(opened) == anew
         engine.close()
+
+
+class Gate(NamedTuple):
+    """Where a follower is opened anew: whether it is there, and whether it may go on."""
+
+    reached: threading.Event
+    opened: threading.Event
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
+    """For followers that are opened anew; how long that takes is a matter of how busy the writer is."""
+    gate = Gate(threading.Event(), threading.Event())
+    opened = FollowingEngine._open_read_only
+
+    def slowly(engine: FollowingEngine, memtable_bytes: int) -> object:
+        if engine._id is not None:  # not the first time
+            gate.reached.set()
+            assert gate.opened.wait(60)
+        return opened(engine, memtable_bytes)
+
+    monkeypatch.setattr(FollowingEngine, "_open_read_only", slowly)
+    return gate
+
+
+def without_its_log(path: Path) -> FollowingEngine:
+    """A follower of a store whose writer has removed the log that the follower has read."""
+    with open_writer(path) as writer:
+        writer.add("first", user_id=USER, vector=ONE)
+        return FollowingEngine(path)
+
+
+def test_reads_go_on_while_a_follower_is_opened_anew(tmp_path: Path, gate: Gate) -> None:
+    """They waited for it, and for the writer, which must leave a moment to open its files in."""
+    engine = without_its_log(tmp_path / "store")
+    with ThreadPoolExecutor(2) as pool:
+        try:
+            catching_up = pool.submit(engine.catch_up)
+            assert gate.reached.wait(60)
+            found = pool.submit(lambda: list(engine.scan("items", b"", b"\xff" * 64))).result(timeout=30)
+            assert len(found) == 1
+            assert not catching_up.done()
+        finally:
+            gate.opened.set()
+        catching_up.result()
+    assert list(engine.scan("items", b"", b"\xff" * 64)) == found
+    engine.close()
+
+
+def test_a_follower_may_be_closed_while_it_is_opened_anew(
+    tmp_path: Path, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    engine = without_its_log(tmp_path / "store")
+    with ThreadPoolExecutor(2) as pool:
+        catching_up = pool.submit(engine.catch_up)
+        assert gate.reached.wait(60)
+        closed = pool.submit(engine.close)
+        gate.opened.set()
+        catching_up.result()
+        closed.result()
+    with pytest.raises(StoreClosed):
+        engine.catch_up()
+    assert not list(scratch.iterdir())
 
 
 def test_who_can_refresh(tmp_path: Path) -> None:

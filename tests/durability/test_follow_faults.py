@@ -90,6 +90,37 @@ def test_a_follower_goes_on_when_its_directory_comes_back(tmp_path: Path) -> Non
             assert follower.stats().lag_changes == 0
 
 
+def test_statistics_are_read_while_a_follower_cannot_look(tmp_path: Path) -> None:
+    """They raised what the follower met, and so its failures were never seen while it failed."""
+    store, other, away = (tmp_path / name for name in ("store", "other", "away"))
+    open_writer(other).close()
+    with open_writer(store) as writer, follow(store, 0) as follower:
+        writer.add("first", user_id=USER, vector=ONE)
+        writer.add("second", user_id=USER, vector=ONE)
+        before = follower.stats()
+        assert (before.lag_changes, before.lag_errors) == (2, 0)
+        os.rename(store, away)
+        os.rename(other, store)
+        after = [follower.stats() for _ in range(3)]
+        assert [stats.lag_changes for stats in after] == [2, 2, 2], "what was known last"
+        assert [stats.lag_errors for stats in after] == [1, 2, 3]
+        seconds = [stats.lag_seconds for stats in (before, *after)]
+        assert seconds == sorted(seconds) and seconds[0] < seconds[-1]
+        assert "warpmem_lag_errors_total 4" in follower.metrics()
+        with pytest.raises(StoreError, match="another store"):
+            follower.refresh()
+        os.rename(store, other)
+        os.rename(away, store)
+        assert follower.refresh() == 2
+        os.rename(store, away)
+        os.rename(other, store)
+        first, second = follower.stats(), follower.stats()
+        assert first.lag_changes == second.lag_changes == 0
+        assert 0 < first.lag_seconds < second.lag_seconds, "how long nothing is known"
+        os.rename(store, other)
+        os.rename(away, store)
+
+
 _NO_DESCRIPTORS = """
 import resource, sys, time, numpy as np, warpmem
 from warpmem import upkeep

@@ -349,7 +349,8 @@ class Log(Protocol):
 
     def lag(self) -> tuple[int, float, int]:
         """(changes, seconds, failures): how many changes of the process that writes this log has not taken
-        in, how long ago the first of them was made, and how often its own thread has failed to take them."""
+        in, how long ago the first of them was made, and how often looking at them, or its own thread in
+        taking them, has failed. What was known last while it fails. Raises StoreClosed."""
         ...
 
     def sizes(self) -> dict[str, int]: ...

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any, Final
 
-from ..errors import ModelMismatch, StoreClosed, StoreCorrupt
+from ..errors import ModelMismatch, StoreClosed, StoreCorrupt, StoreError
 from ..ops import events
 from ..ops.replay import row_changes, touched
 from ..records import RowBlock, Space, StoreIdentity
@@ -37,6 +37,9 @@ class FollowingLog(StoreLog):
         self._dropped = False
         self._metadata = False
         self._failures = 0
+        self._told: set[str] = set()
+        self._last = self._applied  # the last change that was seen, and when the first of those was made
+        self._since = self._clock.now()  # that are not taken in; or when it was seen that there is none
         self._pid = os.getpid()
 
     def start(self, seconds: float, *, metadata: bool) -> None:
@@ -49,7 +52,7 @@ class FollowingLog(StoreLog):
         self._thread.start()
 
     def _run(self, seconds: float) -> None:
-        pause, told = seconds, set()
+        pause = seconds
         while not self._stopping.wait(pause):
             # Whoever asks, by refresh() or lag(), meets the error too. Answers go on in the state there is.
             # No error may end this thread: they would stay in that state for ever.
@@ -58,13 +61,16 @@ class FollowingLog(StoreLog):
                 pause = seconds
             except Exception as error:  # noqa: BLE001  as said
                 pause = max(seconds, _PAUSE)
-                self._failures += 1
-                kind = type(error).__name__
-                if kind not in told:
-                    told.add(kind)
-                    events.tell(events.WARNING, "follow_failed", error=kind)
+                self._failed(error)
         if self._dropped:
             super().close()
+
+    def _failed(self, error: Exception) -> None:
+        self._failures += 1
+        kind = type(error).__name__
+        if kind not in self._told:
+            self._told.add(kind)
+            events.tell(events.WARNING, "follow_failed", error=kind)
 
     def refresh(self) -> int:
         """See protocols.Log. Raises StoreCorrupt; ModelMismatch when the store has got another model."""
@@ -73,7 +79,9 @@ class FollowingLog(StoreLog):
             for attempt in range(_TRIES):
                 self._following.catch_up()
                 try:
-                    return self._take_in()
+                    taken = self._take_in()
+                    self._last, self._since = self._applied, self._clock.now()
+                    return taken
                 except StoreCorrupt:
                     # Damage stays; a state that the writer changed while it was read does not.
                     if attempt + 1 == _TRIES:
@@ -112,15 +120,25 @@ class FollowingLog(StoreLog):
         return state.sequence - before
 
     def lag(self) -> tuple[int, float, int]:
-        """See protocols.Log. Looks at what the writer has written by now, and does not take it in."""
+        """See protocols.Log. Looks at what the writer has written by now, and does not take it in. Where that
+        fails: what was known before, and how long ago that was."""
         self._check_process()
         with self._turn:
-            self._following.catch_up()
-            last = load_state(self._following).sequence
-            first = next(self._entries(self._applied, last), None)
-        if first is None:
-            return 0, 0.0, self._failures
-        return last - self._applied, max(0.0, (self._clock.now() - first.at) / 1e6), self._failures
+            try:
+                self._following.catch_up()
+                last = load_state(self._following).sequence
+                first = next(self._entries(self._applied, last), None)
+            except StoreClosed:
+                raise
+            except StoreError as error:
+                self._failed(error)
+            else:
+                self._last = last
+                self._since = self._clock.now() if first is None else first.at
+                if first is None:
+                    return 0, 0.0, self._failures
+            seconds = max(0.0, (self._clock.now() - self._since) / 1e6)
+            return self._last - self._applied, seconds, self._failures
 
     def close(self) -> None:
         self._stopping.set()

@@ -6,11 +6,13 @@ What is odd about it, and why:
   through a directory of symbolic links, as a read-only one is, and afterwards a link to the store itself
   takes that directory's place: files that appear later are found, and nothing in the store is written to.
 * Catching up reads the MANIFEST and then the write-ahead logs. A log that the writer removes in between takes
-  changes along that no table of this state has. So it is done again until no file went away meanwhile.
+  changes along that no table of this state has. So it is done again when a file went away meanwhile, and a
+  busy writer's database is opened anew after a few times.
 * It takes ten milliseconds even when there is nothing new. So the sizes of files are looked at first.
 * It is not one step for a reader: a change can show in one family first. So reads wait for it.
 * What was read from a log that is gone by now stays as it was read, until another log is read. A value shows
-  whose deletion was dropped from the tables together with it. So when logs went away it is opened anew.
+  whose deletion was dropped from the tables together with it. So when logs went away it is opened anew,
+  while reads go on in the database that there is: they wait only where catching up itself met that.
 * Opening takes longer than a busy writer needs to replace a file, and then it may have missed changes. What
   is opened then is a read-only database, which shows one moment, and the next refresh opens anew.
 """
@@ -31,7 +33,7 @@ from .rocks import RocksEngine
 from .rocks_errors import call
 from .rocks_open import list_families, open_database
 
-_TRIES: Final = 200
+_TRIES: Final = 5
 _INFO: Final = "info"
 
 
@@ -44,7 +46,8 @@ class FollowingEngine(RocksEngine):
     """
 
     def __init__(self, path: str | os.PathLike[str], *, memtable_bytes: int = 16 << 20) -> None:
-        self._turn = threading.Lock()
+        self._catching = threading.Lock()  # held by who catches up; taken before _turn
+        self._turn = threading.RLock()  # held while what is read changes, and by who reads
         self._seen: dict[str, int] | None = None
         self._moment = False  # the database is a read-only one, which cannot catch up
         self._id: Any = None  # the database's, of the first opening
@@ -91,36 +94,43 @@ class FollowingEngine(RocksEngine):
         """Show what the writer has written by now, whole. Raises StoreClosed, StoreCorrupt, StoreError."""
         if not self._families:
             raise StoreClosed(self._closed)
-        with self._turn:
-            for _ in range(_TRIES):
-                before = directory.data_files(self._path)
-                if self._db is None:
-                    raise StoreClosed(self._closed)
-                if directory.database_id(self._path) != self._id:
-                    raise StoreError(
-                        f"another store stands at {self._path!r} than was opened there: open it again"
-                    )
-                if before == self._seen:
-                    return
-                if self._moment:
-                    self._begin_anew()
-                    self._seen = before
-                    return
-                call(self._db.try_catch_up_with_primary)
-                if before.keys() <= directory.data_files(self._path).keys():
-                    if self._logs <= before.keys():
+        with self._catching:
+            before = self._look()
+            if before == self._seen:
+                return
+            if self._moment or not self._logs <= before.keys():
+                self._begin_anew(before)
+                return
+            with self._turn:
+                for _ in range(_TRIES):
+                    call(self._db.try_catch_up_with_primary)
+                    after = self._look()
+                    if before.keys() <= after.keys():
                         self._logs = _logs(before)
-                    else:
-                        self._begin_anew()
-                    self._seen = before  # not before: what failed is tried again
-                    return
-        raise StoreError(_BUSY)
+                        self._seen = before  # not before: what failed is tried again
+                        return
+                    before = after
+                    if not self._logs <= before.keys():
+                        break
+                self._begin_anew(before)
 
-    def _begin_anew(self) -> None:
-        """Exchange the database for one that reads what there is now."""
+    def _look(self) -> dict[str, int]:
+        """The files of the store by now, and their sizes."""
+        files = directory.data_files(self._path)
+        if self._db is None:
+            raise StoreClosed(self._closed)
+        if directory.database_id(self._path) != self._id:
+            raise StoreError(f"another store stands at {self._path!r} than was opened there: open it again")
+        return files
+
+    def _begin_anew(self, before: Mapping[str, int]) -> None:
+        """Exchange the database for one that reads what there is now, which is `before` or later."""
         earlier, remove = self._db, self._remove_mirror
-        self._take(self._open_read_only(self._memtable_bytes))
-        self._let_walks_go()
+        database = self._open_read_only(self._memtable_bytes)
+        with self._turn:
+            self._take(database)
+            self._let_walks_go()
+            self._seen = dict(before)
         try:
             call(earlier.close)
         finally:
@@ -159,14 +169,8 @@ class FollowingEngine(RocksEngine):
             yield
 
     def _release(self) -> None:
-        with self._turn:
+        with self._catching, self._turn:
             super()._release()
-
-
-_BUSY: Final = (
-    f"the writer replaced files during each of {_TRIES} attempts to read a whole state: try again, or open "
-    "the store with more memtable_bytes where it is written"
-)
 
 
 def _exchange(links: str, aside: str, path: str) -> None:

@@ -44,7 +44,8 @@ def held(path: str, links: str) -> Iterator[None]:
     A copy of MANIFEST, and links to descriptors of the files that it names. They were all there when none of
     its records came while they were opened: a file is removed after the record that no longer needs it. Nor
     did a log come, whose successor may have been listed without it.
-    Raises StoreError when there are not enough descriptors, or when records come for ten seconds.
+    Raises StoreError when there are not enough descriptors, when /proc is not mounted, or when records come
+    for ten seconds.
     """
     descriptors: dict[str, int] = {}
     try:
@@ -54,10 +55,13 @@ def held(path: str, links: str) -> Iterator[None]:
             with open(os.path.join(links, name), "xb") as file:
                 file.write(data)
         for name, descriptor in descriptors.items():
-            os.symlink(f"{_DESCRIPTORS}/{descriptor}", os.path.join(links, name))
+            link = os.path.join(links, name)
+            os.symlink(f"{_DESCRIPTORS}/{descriptor}", link)
+            os.stat(link)  # where /proc is missing a file that is there would look lost
         yield
     except OSError as error:
-        raise StoreError(f"cannot hold the files of {path!r}: {error.strerror}") from error
+        why = error.strerror if os.path.exists(_DESCRIPTORS) else f"there is no {_DESCRIPTORS}"
+        raise StoreError(f"cannot hold the files of {path!r}: {why}") from error
     finally:
         _let_go(descriptors)
 

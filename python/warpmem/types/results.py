@@ -198,8 +198,9 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     """A snapshot of the store and its index. Sizes in bytes.
 
     lag_changes, lag_seconds: in a store that follows, how many changes of the process that writes it has not
-    taken in, and how long ago the first of them was made; lag_errors: how often it failed to take them in
-    by itself since it was opened, and tried again; 0 elsewhere. owners: numbers given out, those of owners
+    taken in, and how long ago the first of them was made; lag_errors: how often looking at them or, by
+    itself, taking them in has failed since it was opened; 0 elsewhere. When looking fails just now, the first
+    two are what was known last and how long ago that was. owners: numbers given out, those of owners
     that were erased included. pending_erasures: begun, and not finished as long as no process opens the store
     for writing. models: "embedder": what its scheduler has done for all who share its device or
     endpoint: by lane ("interactive", "ingest", "background") the requests `served`, their `tokens`, the
