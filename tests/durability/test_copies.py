@@ -178,3 +178,24 @@ def test_a_killed_copy_has_no_name_and_the_next_one_replaces_it(store: Path, tmp
     assert sorted(os.listdir(tmp_path)) == ["copy", "store"]
     assert not (tmp_path / "copy" / "leftover").exists()
     PathLock(tmp_path / "copy").release()
+
+
+def test_folders_made_above_a_store_are_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the one right above it was synced: the store could be gone after a power loss, folders and all."""
+    synced: set[str] = set()
+    fsync = os.fsync
+
+    def noted(fd: int) -> None:
+        synced.add(os.readlink(f"/proc/self/fd/{fd}"))
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    target = tmp_path / "a" / "b" / "store"
+    copies.build(str(target), lambda whole, scratch: None)
+    assert synced >= {str(folder) for folder in (tmp_path, tmp_path / "a", tmp_path / "a" / "b")}
+    synced.clear()
+    warpmem.open(tmp_path / "c" / "d" / "store", dimension=4, min_free_bytes=0).close()
+    assert synced >= {str(folder) for folder in (tmp_path, tmp_path / "c", tmp_path / "c" / "d")}
+    synced.clear()
+    copies.build(str(tmp_path / "a" / "other"), lambda whole, scratch: None)
+    assert str(tmp_path) not in synced, "the folder was there"

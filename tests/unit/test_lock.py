@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -10,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from warpmem.errors import StoreError, StoreLocked
-from warpmem.storage.lock import LOCK_NAME, PathLock
+from warpmem.storage import lock
+from warpmem.storage.lock import LOCK_NAME, PathLock, is_held
 
 _HOLD = """
 import sys
@@ -92,6 +94,23 @@ def test_a_forked_child_does_not_keep_the_lock_of_its_dead_parent(tmp_path: Path
         parent.wait()
         lock = PathLock(tmp_path)  # while the grandchild lives
         lock.release()
+
+
+def test_who_asks_whether_it_is_held_keeps_nobody_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """verify() does, who has it itself while it asks: an open at that moment was refused."""
+    PathLock(tmp_path).release()
+    asking = os.open(tmp_path / LOCK_NAME, os.O_RDONLY)
+    fcntl.flock(asking, fcntl.LOCK_SH)
+    assert not is_held(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(lock.time, "sleep", lambda seconds: os.close(asking))  # type: ignore[attr-defined]
+        held = PathLock(tmp_path)
+    assert is_held(tmp_path)
+    with pytest.raises(StoreLocked):
+        PathLock(tmp_path)
+    held.release()
 
 
 def test_a_missing_directory_is_a_store_error(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple, TypeVar
 
 from ..errors import DiskFull, InputError, StoreError, StoreReadOnly
-from .directory import INDEX_NAME, is_store_file
+from .directory import INDEX_NAME, is_store_file, make_folders
 from .lock import LOCK_NAME, PathLock
 
 T = TypeVar("T")
@@ -86,7 +86,8 @@ def build(target: str, fill: Callable[[str, str], T], attempt: Attempt | None = 
     check_free_name(target)
     part = part_of(target)
     try:
-        os.makedirs(os.path.dirname(target), exist_ok=True)
+        if not os.path.isdir(parent := os.path.dirname(target)):
+            make_folders(parent)
         if attempt is not None:
             attempt.begin()
         with contextlib.suppress(FileExistsError):

@@ -297,14 +297,23 @@ def _list(path: str) -> list[str]:
         raise StoreError(f"cannot list {path!r}: {error.strerror}") from error
 
 
+def make_folders(path: str) -> None:
+    """Make a directory and those above it that are missing, whose names survive a power loss then as well as
+    what will stand in them. Raises OSError."""
+    parents = [os.path.dirname(path)]
+    while not os.path.isdir(parents[-1]):
+        parents.append(os.path.dirname(parents[-1]))
+    os.makedirs(path, exist_ok=True)
+    for parent in parents:
+        folder = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
 def _create(path: str) -> None:
     try:
-        os.makedirs(path, exist_ok=True)
-        # The entry of the new directory must survive a power loss as well as what will stand in it.
-        parent = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(parent)
-        finally:
-            os.close(parent)
+        make_folders(path)
     except OSError as error:
         raise StoreReadOnly(f"cannot create the directory {path!r}: {error.strerror}") from error

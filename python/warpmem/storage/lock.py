@@ -10,6 +10,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import time
 import weakref
 from pathlib import Path
 from typing import Final
@@ -18,6 +19,8 @@ from ..errors import StoreError, StoreLocked, StoreReadOnly
 
 LOCK_NAME: Final = "warpmem.lock"
 
+_TRIES: Final = 3  # is_held() has the lock itself for some microseconds
+_PAUSE: Final = 0.002
 _READ_ONLY: Final = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 _held: weakref.WeakSet[PathLock] = weakref.WeakSet()
@@ -48,7 +51,7 @@ class PathLock:
                 f"cannot open the lock file {os.fspath(self._file)!r}: {error.strerror}"
             ) from error
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(fd)
         except OSError as error:
             pid = _read_pid(fd)
             os.close(fd)
@@ -78,6 +81,16 @@ class PathLock:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+
+
+def _lock(fd: int) -> None:
+    """Raises OSError."""
+    for _ in range(_TRIES - 1):
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        time.sleep(_PAUSE)
+    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def is_held(path: str | os.PathLike[str]) -> bool:
