@@ -167,11 +167,18 @@ def isolation_of_owners(folder: Path, first: int, count: int) -> Counter[str]:
 
 def as_the_model(folder: Path, first: int, count: int) -> Counter[str]:
     """Changes, crashes among them, and questions, compared with a plain Python model; both are steps."""
-    from property import test_memory_model as model
+    import memory_model as model
 
     counts = model.run(folder, first // model.STEPS_OF_A_CHANGE, count // model.STEPS_OF_A_CHANGE)
     assert counts["steps"] == count
     return counts
+
+
+def as_the_model_by_hypothesis(folder: Path, first: int, count: int) -> Counter[str]:
+    """The same changes and questions, in many short lives that Hypothesis draws."""
+    from property.test_memory_model import run_hypothesis
+
+    return run_hypothesis(first, count)
 
 
 # --------------------------------------------------------------------------------------- power losses
@@ -311,6 +318,7 @@ PROMISES = (
     ),
     Promise("isolation", "operations", 0, 100_000, 10_000, isolation_of_owners),
     Promise("as the model", "steps", 0, 1_000_000, 20_000, as_the_model),
+    Promise("Hypothesis as the model", "steps", 0, 1_000_000, 20_000, as_the_model_by_hypothesis),
     Promise("power loss", "losses", 200, 5_000, 250, lose_power("child", memories.check)),
     Promise("power loss, queue", "losses", 20, 1_000, 50, lose_power("child_that_queues", queues.check)),
     Promise(
