@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +21,9 @@ import warpmem
 from durability.followers import DIMENSION, USER, check, open_writer, process, write
 from durability.harness import ForkServer
 from warpmem.errors import InputError, NotSupported, StoreClosed, StoreError, StoreReadOnly
+from warpmem.records import RowChange
 from warpmem.storage import directory
+from warpmem.storage.follow import FollowingLog
 from warpmem.storage.rocks_follow import FollowingEngine
 
 ONE = np.ones(DIMENSION)
@@ -104,6 +107,24 @@ def test_a_follower_takes_in_what_is_written(tmp_path: Path) -> None:
             assert follower.get_many([first.id]) == (None,)
             with pytest.raises(StoreReadOnly):
                 follower.add("third", user_id=USER, vector=ONE)
+
+
+def test_the_feed_of_a_follower_has_whatever_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it took changes in, stats() counted them and changes() did not have them yet."""
+    tell, looks = FollowingLog._tell, []
+    with open_writer(tmp_path / "store") as writer, follow(tmp_path / "store", 0) as follower:
+        writer.add("first", user_id=USER, vector=ONE)
+
+        def look(log: FollowingLog, effects: Sequence[RowChange]) -> None:
+            tell(log, effects)
+            looks.append((log.totals()["sequence"], len(follower.changes())))
+
+        monkeypatch.setattr(FollowingLog, "_tell", look)
+        assert follower.refresh() == 1
+        looks.append((follower.stats().sequence, len(follower.changes())))
+    assert looks == [(0, 0), (1, 1)]
 
 
 def test_a_follower_refreshes_itself(tmp_path: Path) -> None:

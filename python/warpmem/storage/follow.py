@@ -113,10 +113,10 @@ class FollowingLog(StoreLog):
             return 0
         found = touched(self._entries(before, state.sequence))
         changes = [row_changes(self, owner, keys, metadata=self._metadata) for owner, keys in found.items()]
-        self._state = state
         self._epoch += 1
         self._tell(changes)
         self._applied = state.sequence
+        self._state = state  # last: who is told of a change finds it in the feed
         return state.sequence - before
 
     def lag(self) -> tuple[int, float, int]:
