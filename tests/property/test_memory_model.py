@@ -91,7 +91,7 @@ def run_hypothesis(first: int, count: int) -> Counter[str]:
     numbers = itertools.count(first)
     machine: Any = type("Machine", (MemoryMachine,), {"counts": Counter()})
     few = settings(
-        max_examples=EXAMPLES, stateful_step_count=RULES, database=None, derandomize=False,
+        max_examples=EXAMPLES, stateful_step_count=RULES, database=None, derandomize=False, deadline=None,
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
     while machine.counts["steps"] < count:
