@@ -84,9 +84,8 @@ class Model:
         return self.random.choice(choices)
 
     def vector(self) -> list[int]:
-        while not any(vector := [self.random.randint(-2, 2) for _ in range(DIM)]):
-            pass
-        return vector
+        vector = [self.random.randint(-2, 2) for _ in range(DIM)]
+        return vector if any(vector) else [1, *vector[1:]]
 
     def step(self) -> None:
         change = self.pick(

@@ -50,6 +50,7 @@ def check(follower: warpmem.Memory) -> int:
         listed = follower.list(user_id=USER, limit=10_000)
         after = follower.stats()
         assert feed[: before.sequence] == list(range(1, min(before.sequence, 10_000) + 1))
+        assert after.lag_errors == 0, f"following failed {after.lag_errors} times"
         if before.sequence == after.sequence and before.lag_changes == after.lag_changes == 0:
             assert {hit.item.id for hit in found} == {item.id for item in listed}
             assert sum(item.key == "now" for item in listed) == min(1, len(listed))

@@ -178,7 +178,7 @@ def as_the_model_by_hypothesis(folder: Path, first: int, count: int) -> Counter[
     """The same changes and questions, in many short lives that Hypothesis draws."""
     from property.test_memory_model import run_hypothesis
 
-    return run_hypothesis(first, count)
+    return run_hypothesis(folder, first, count)
 
 
 # --------------------------------------------------------------------------------------- power losses

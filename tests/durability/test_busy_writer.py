@@ -150,6 +150,6 @@ def test_without_proc_nothing_looks_lost(tmp_path: Path, monkeypatch: pytest.Mon
         def fails() -> contextlib.AbstractContextManager[None]:
             raise StoreCorrupt("a file went away")
 
-        with pytest.raises(StoreError, match="there is no ") as caught:
+        with pytest.raises(StoreError, match="does not show them") as caught:
             RocksEngine(path, read_only=True)
         assert not isinstance(caught.value, StoreCorrupt)

@@ -199,3 +199,6 @@ def test_folders_made_above_a_store_are_durable(tmp_path: Path, monkeypatch: pyt
     synced.clear()
     copies.build(str(tmp_path / "a" / "other"), lambda whole, scratch: None)
     assert str(tmp_path) not in synced, "the folder was there"
+    (tmp_path / "e").mkdir()
+    warpmem.open(tmp_path / "e", dimension=4, min_free_bytes=0).close()
+    assert str(tmp_path) in synced, "whoever made it may have died before it was synced"

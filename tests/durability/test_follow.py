@@ -10,7 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import NamedTuple
 
@@ -194,7 +194,7 @@ def test_a_lost_file_during_catching_up_is_noticed(
         opened: list[object] = []
         with monkeypatch.context() as patch:
             patch.setattr(directory, "data_files", lambda path: dict.fromkeys(next(looks), 1))
-            patch.setattr(engine, "_logs", {"1.log"})
+            patch.setattr(engine, "_logs", frozenset({"1.log"}))
             patch.setattr(engine, "_begin_anew", opened.append)
             engine.catch_up()
         assert next(looks, None) is None, "it should have looked more often"
@@ -260,6 +260,7 @@ def test_a_follower_may_be_closed_while_it_is_opened_anew(
         catching_up = pool.submit(engine.catch_up)
         assert gate.reached.wait(60)
         closed = pool.submit(engine.close)
+        assert not wait([closed], timeout=0.2).done, "what is opened then would stay open"
         gate.opened.set()
         catching_up.result()
         closed.result()

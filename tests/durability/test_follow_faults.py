@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
@@ -44,10 +45,10 @@ def test_a_follower_goes_on_after_its_directory_could_not_be_listed(
             assert follower.stats().lag_errors == 0
             with monkeypatch.context() as patch:
                 patch.setattr(os, "listdir", failing)
-                for ask in (follower.refresh, follower.stats):
-                    with pytest.raises(StoreError, match="Input/output error"):
-                        ask()
-                wait_for(lambda: follower._log._failures > 1)  # type: ignore[attr-defined]
+                with pytest.raises(StoreError, match="Input/output error"):
+                    follower.refresh()
+                assert follower.stats().lag_errors > 0
+                wait_for(lambda: follower.stats().lag_errors > 3)
             writer.add("second", user_id=USER, vector=ONE)
             wait_for(lambda: texts(follower) == {"first", "second"})
             assert follower.stats().lag_errors > 1
@@ -78,11 +79,12 @@ def test_a_follower_goes_on_when_its_directory_comes_back(tmp_path: Path) -> Non
         writer.add("first", user_id=USER, vector=ONE)
         with follow(store, 5) as follower:
             os.rename(store, away)
-            for memory in (writer, follower):
-                for ask in (memory.stats, memory.metrics):
-                    with pytest.raises(StoreError, match="is gone"):
-                        ask()
-            wait_for(lambda: follower._log._failures > 0)  # type: ignore[attr-defined]
+            for ask in (writer.stats, writer.metrics, follower.refresh):
+                with pytest.raises(StoreError, match="is gone"):
+                    ask()
+            stats = follower.stats()
+            assert stats.lag_errors > 0 and stats.storage["wal"] > 0, "what was known last"
+            assert "warpmem_lag_errors_total" in follower.metrics()
             assert texts(follower) == {"first"}
             os.rename(away, store)
             writer.add("second", user_id=USER, vector=ONE)
@@ -90,7 +92,9 @@ def test_a_follower_goes_on_when_its_directory_comes_back(tmp_path: Path) -> Non
             assert follower.stats().lag_changes == 0
 
 
-def test_statistics_are_read_while_a_follower_cannot_look(tmp_path: Path) -> None:
+def test_statistics_are_read_while_a_follower_cannot_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """They raised what the follower met, and so its failures were never seen while it failed."""
     store, other, away = (tmp_path / name for name in ("store", "other", "away"))
     open_writer(other).close()
@@ -116,9 +120,94 @@ def test_statistics_are_read_while_a_follower_cannot_look(tmp_path: Path) -> Non
         os.rename(other, store)
         first, second = follower.stats(), follower.stats()
         assert first.lag_changes == second.lag_changes == 0
+        log = follower._log
+        monkeypatch.setattr(log, "_last", 1)  # as of a copy that had less, and is gone again
+        assert log.lag()[0] == 0
         assert 0 < first.lag_seconds < second.lag_seconds, "how long nothing is known"
         os.rename(store, other)
         os.rename(away, store)
+
+
+class Asking(logging.Handler):
+    """Asks a follower for its lag when it hears of a failure."""
+
+    def __init__(self, follower: warpmem.Memory) -> None:
+        super().__init__()
+        self.follower = follower
+        self.heard: list[int] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.heard.append(self.follower.stats().lag_errors)
+
+
+def test_who_is_told_of_a_failure_may_ask_for_the_lag(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waited for itself."""
+    with open_writer(tmp_path / "store") as writer, follow(tmp_path / "store", 0) as follower:
+        writer.add("first", user_id=USER, vector=ONE)
+        asking = Asking(follower)
+        logging.getLogger("warpmem").addHandler(asking)
+        try:
+            monkeypatch.setattr(os, "listdir", failing)
+            with ThreadPoolExecutor(1) as pool:
+                asked = pool.submit(follower.stats)
+                assert not wait([asked], timeout=60).not_done
+        finally:
+            logging.getLogger("warpmem").removeHandler(asking)
+            monkeypatch.undo()
+    assert asking.heard == [2]
+
+
+def test_what_failed_in_the_middle_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a change, what stands in one family could be seen without what stands in another."""
+    path = tmp_path / "store"
+    with open_writer(path) as writer:
+        writer.add("first", user_id=USER, vector=ONE)
+        engine = FollowingEngine(path)
+        walks = [engine.scan("items", b"", b"\xff" * 64), engine.chunks("items", b"", b"\xff" * 64, 1)]
+        writer.add("second", user_id=USER, vector=ONE)
+        real, looks = directory.data_files, []
+
+        def fails_the_second_time(path: str) -> dict[str, int]:
+            looks.append(path)
+            if len(looks) == 2:
+                raise StoreError("the directory cannot be listed")
+            return real(path)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(directory, "data_files", fails_the_second_time)
+            with pytest.raises(StoreError, match="cannot be listed"):
+                engine.catch_up()
+        for read in (
+            lambda: engine.get("items", b"x"),
+            lambda: engine.get_many("items", [b"x"]),
+            lambda: engine.scan("items", b"", b"x"),
+            lambda: engine.chunks("items", b"", b"x", 3),
+            *(lambda walk=walk: next(walk) for walk in walks),
+        ):
+            with pytest.raises(StoreError, match="in the middle"):
+                read()
+        engine.catch_up()
+        assert len(list(engine.scan("items", b"", b"\xff" * 64))) == 2
+        assert [len(list(walk)) for walk in walks] == [2, 2], "they go on in what there is now"
+        engine.close()
+
+
+def test_a_forked_child_leaves_what_its_parent_reads_through(tmp_path: Path) -> None:
+    """A fork while a follower was opened: the links went at the child's end, and nothing new was found."""
+    (tmp_path / "links").mkdir()
+    remove = directory.removed_with(pytest, str(tmp_path / "links"))
+    child = os.fork()
+    if child == 0:
+        try:
+            remove()
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    assert (tmp_path / "links").exists()
+    remove()
+    assert not (tmp_path / "links").exists()
 
 
 _NO_DESCRIPTORS = """
@@ -133,7 +222,6 @@ with warpmem.open(path, follow=True, follow_ms=5, backend="cpu") as follower:
     wrong = []
     for ask in (
         follower.refresh,
-        follower.stats,
         lambda: upkeep.verify(path),
         lambda: upkeep.repair(path, path + ".new"),
         lambda: warpmem.open(path, backend="cpu"),
@@ -149,6 +237,7 @@ with warpmem.open(path, follow=True, follow_ms=5, backend="cpu") as follower:
         else:
             wrong.append("no error")
     time.sleep(2)
+    assert follower.stats().lag_errors > 0
     resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert not wrong, wrong
     print("go on", flush=True)

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -105,12 +106,32 @@ def test_who_asks_whether_it_is_held_keeps_nobody_out(
     fcntl.flock(asking, fcntl.LOCK_SH)
     assert not is_held(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(lock.time, "sleep", lambda seconds: os.close(asking))  # type: ignore[attr-defined]
+        patch.setattr(lock, "time", SimpleNamespace(sleep=lambda seconds: os.close(asking)))
         held = PathLock(tmp_path)
     assert is_held(tmp_path)
     with pytest.raises(StoreLocked):
         PathLock(tmp_path)
     held.release()
+
+
+def test_who_asks_whether_it_is_held_leaves_nothing_to_a_forked_child(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A child that was forked meanwhile has the open file, and had the lock, as long as it lived."""
+    PathLock(tmp_path).release()
+    children: list[int] = []
+    close = os.close
+
+    def close_here_alone(fd: int) -> None:
+        children.append(os.dup(fd))
+        close(fd)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lock, "os", SimpleNamespace(**{**vars(os), "close": close_here_alone}))
+        assert not is_held(tmp_path)
+    assert children
+    PathLock(tmp_path).release()
+    close(children[0])
 
 
 def test_a_missing_directory_is_a_store_error(tmp_path: Path) -> None:

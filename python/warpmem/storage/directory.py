@@ -6,12 +6,14 @@ it is pointed at. Both would hide damage or spoil what belongs to somebody else,
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
 import tempfile
+import weakref
 from collections.abc import Collection
-from typing import Final
+from typing import Any, Final
 
 from ..errors import FormatError, InputError, StoreCorrupt, StoreError, StoreReadOnly
 from .codec import FAMILIES, FIRST_FAMILIES
@@ -77,6 +79,8 @@ def prepare(path: str) -> bool:
         raise StoreCorrupt(
             f"{path!r} holds data files but its file CURRENT is missing: restore the directory from a backup"
         )
+    with contextlib.suppress(StoreReadOnly):
+        _create(path)  # whoever made it may not have come to sync its name
     return False
 
 
@@ -227,6 +231,17 @@ def scratch() -> str:
     raise StoreError(
         f"a read-only open needs a directory for temporary files ({reason}): set TMPDIR to one"
     ) from failure
+
+
+def removed_with(owner: object, place: str) -> Any:
+    """A finalizer, which may be called before, that removes a directory when `owner` ends; not in a forked
+    child, whose parent still has it."""
+    return weakref.finalize(owner, _remove, place, os.getpid())
+
+
+def _remove(place: str, pid: int) -> None:
+    if os.getpid() == pid:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def mirrored(path: str) -> list[str]:

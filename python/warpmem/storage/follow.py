@@ -36,8 +36,10 @@ class FollowingLog(StoreLog):
         self._thread: threading.Thread | None = None
         self._dropped = False
         self._metadata = False
+        self._counting = threading.Lock()
         self._failures = 0
         self._told: set[str] = set()
+        self._sizes = super().sizes()
         self._last = self._applied  # the last change that was seen, and when the first of those was made
         self._since = self._clock.now()  # that are not taken in; or when it was seen that there is none
         self._pid = os.getpid()
@@ -54,7 +56,7 @@ class FollowingLog(StoreLog):
     def _run(self, seconds: float) -> None:
         pause = seconds
         while not self._stopping.wait(pause):
-            # Whoever asks, by refresh() or lag(), meets the error too. Answers go on in the state there is.
+            # Whoever asks for refresh() meets the error too. Answers go on in the state there is.
             # No error may end this thread: they would stay in that state for ever.
             try:
                 self.refresh()
@@ -66,10 +68,12 @@ class FollowingLog(StoreLog):
             super().close()
 
     def _failed(self, error: Exception) -> None:
-        self._failures += 1
         kind = type(error).__name__
-        if kind not in self._told:
+        with self._counting:
+            self._failures += 1
+            told = kind in self._told
             self._told.add(kind)
+        if not told:  # under no lock: who hears of it may ask for the lag
             events.tell(events.WARNING, "follow_failed", error=kind)
 
     def refresh(self) -> int:
@@ -116,13 +120,14 @@ class FollowingLog(StoreLog):
         self._epoch += 1
         self._tell(changes)
         self._applied = state.sequence
-        self._state = state  # last: who is told of a change finds it in the feed
+        self._state = state  # last: what is counted is in the feed
         return state.sequence - before
 
     def lag(self) -> tuple[int, float, int]:
         """See protocols.Log. Looks at what the writer has written by now, and does not take it in. Where that
         fails: what was known before, and how long ago that was."""
         self._check_process()
+        failure: StoreError | None = None
         with self._turn:
             try:
                 self._following.catch_up()
@@ -131,14 +136,27 @@ class FollowingLog(StoreLog):
             except StoreClosed:
                 raise
             except StoreError as error:
-                self._failed(error)
+                failure = error
             else:
                 self._last = last
                 self._since = self._clock.now() if first is None else first.at
                 if first is None:
                     return 0, 0.0, self._failures
+            changes = max(0, self._last - self._applied)
             seconds = max(0.0, (self._clock.now() - self._since) / 1e6)
-            return self._last - self._applied, seconds, self._failures
+        if failure is not None:
+            self._failed(failure)
+        return changes, seconds, self._failures
+
+    def sizes(self) -> dict[str, int]:
+        """See protocols.Log. What was known last where the directory cannot be listed."""
+        try:
+            self._sizes = super().sizes()
+        except StoreClosed:
+            raise
+        except StoreError:
+            pass  # lag() meets it too, and counts it
+        return self._sizes
 
     def close(self) -> None:
         self._stopping.set()

@@ -19,8 +19,8 @@ from ..errors import StoreError, StoreLocked, StoreReadOnly
 
 LOCK_NAME: Final = "warpmem.lock"
 
-_TRIES: Final = 3  # is_held() has the lock itself for some microseconds
-_PAUSE: Final = 0.002
+_TRIES: Final = 6  # is_held() has the lock itself for some microseconds, or a turn of the scheduler
+_PAUSE: Final = 0.01
 _READ_ONLY: Final = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 _held: weakref.WeakSet[PathLock] = weakref.WeakSet()
@@ -101,6 +101,8 @@ def is_held(path: str | os.PathLike[str]) -> bool:
         return False
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        # Explicitly: a process forked just now may still share the open file.
+        fcntl.flock(fd, fcntl.LOCK_UN)
     except OSError as error:
         return isinstance(error, BlockingIOError)
     finally:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import threading
 import weakref
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -96,7 +95,10 @@ class RocksEngine(Renewable):
         self._renewed = threading.Event()  # not set while renew() has no database for readers
         self._renewed.set()
         try:
-            self._take(self._open_read_only(memtable_bytes) if read_only else self._open())
+            if read_only:
+                self._take(*self._open_read_only(memtable_bytes))
+            else:
+                self._take(self._open())
             from rocksdict import WriteBatch
 
             self._new_batch = WriteBatch
@@ -129,13 +131,17 @@ class RocksEngine(Renewable):
             self._reserve.release()
             return call(open_database, self._path, self._memtable_bytes, "write on a full disk")
 
-    def _take(self, database: Any) -> None:
-        self._db = database
-        names = {name: "default" if name in self._absent else name for name in FAMILIES}
-        self._handles = {name: database.get_column_family_handle(real) for name, real in names.items()}
-        self._families = {name: database.get_column_family(real) for name, real in names.items()}
+    def _take(self, database: Any, absent: tuple[str, ...] = (), remove: Any = None) -> None:
+        """Go on in a database. absent: the families it lacks; remove: takes its links away."""
+        names = {name: "default" if name in absent else name for name in FAMILIES}
+        handles = {name: database.get_column_family_handle(real) for name, real in names.items()}
+        families = {name: database.get_column_family(real) for name, real in names.items()}
+        # No call from here on: that is where an interrupt comes, and one half would stay another database's.
+        self._db, self._handles, self._families = database, handles, families
+        self._absent, self._remove_mirror = absent, remove
 
-    def _open_read_only(self, memtable_bytes: int) -> Any:
+    def _open_read_only(self, memtable_bytes: int) -> tuple[Any, ...]:
+        """What _take() wants."""
         directory.require(self._path)
         before = directory.data_files(self._path)
         try:
@@ -146,9 +152,9 @@ class RocksEngine(Renewable):
         # A writer has replaced files between the listing and the open, or while it was going on.
         return self._open_mirror(memtable_bytes, hold=True)
 
-    def _open_mirror(self, memtable_bytes: int, *, hold: bool) -> Any:
+    def _open_mirror(self, memtable_bytes: int, *, hold: bool) -> tuple[Any, tuple[str, ...], Any]:
         place = directory.scratch()
-        remove = weakref.finalize(self, shutil.rmtree, place, ignore_errors=True)
+        remove = directory.removed_with(self, place)
         mirror = os.path.join(place, "store")
         try:
             with held(self._path, mirror) if hold else linked(self._path, mirror):
@@ -157,9 +163,7 @@ class RocksEngine(Renewable):
         except BaseException:
             remove()
             raise
-        self._remove_mirror = remove
-        self._absent = absent
-        return database
+        return database, absent, remove
 
     @property
     def path(self) -> str:

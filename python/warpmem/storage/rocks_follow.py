@@ -21,11 +21,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import threading
-import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Final, TypeVar
 
 from ..errors import StoreClosed, StoreCorrupt, StoreError
 from . import directory
@@ -35,6 +34,7 @@ from .rocks_open import list_families, open_database
 
 _TRIES: Final = 5
 _INFO: Final = "info"
+E = TypeVar("E")
 
 
 class FollowingEngine(RocksEngine):
@@ -49,28 +49,37 @@ class FollowingEngine(RocksEngine):
         self._catching = threading.Lock()  # held by who catches up; taken before _turn
         self._turn = threading.RLock()  # held while what is read changes, and by who reads
         self._seen: dict[str, int] | None = None
-        self._moment = False  # the database is a read-only one, which cannot catch up
+        self._logs: frozenset[str] | None = None  # that were read; None of a database of one moment
+        self._torn = False  # catching up failed in the middle
         self._id: Any = None  # the database's, of the first opening
         super().__init__(path, read_only=True, memtable_bytes=memtable_bytes, min_free_bytes=0)
 
-    def _open_read_only(self, memtable_bytes: int) -> Any:
+    def _take(
+        self,
+        database: Any,
+        absent: tuple[str, ...] = (),
+        remove: Any = None,
+        logs: frozenset[str] | None = None,
+    ) -> None:
+        super()._take(database, absent, remove)
+        self._logs, self._torn = logs, False
+
+    def _open_read_only(self, memtable_bytes: int) -> tuple[Any, ...]:
         directory.require(self._path)
         if self._id is None:
             self._id = directory.database_id(self._path)
         before = directory.data_files(self._path)
         with contextlib.suppress(StoreCorrupt):
-            database = self._open_links(memtable_bytes, before)
-            if database is not None:
-                return database
-        database = self._open_mirror(memtable_bytes, hold=True)
-        self._moment = True
-        return database
+            opened = self._open_links(memtable_bytes, before)
+            if opened is not None:
+                return opened
+        return self._open_mirror(memtable_bytes, hold=True)
 
-    def _open_links(self, memtable_bytes: int, before: Mapping[str, int]) -> Any:
+    def _open_links(self, memtable_bytes: int, before: Mapping[str, int]) -> tuple[Any, ...] | None:
         """None when files came or went meanwhile."""
         place = directory.scratch()
         links = os.path.join(place, "store")
-        remove: Any = weakref.finalize(self, shutil.rmtree, place, ignore_errors=True)
+        remove = directory.removed_with(self, place)
         try:
             directory.mirror(self._path, links)
             absent = directory.check_families(links, call(list_families, links), read_only=True)
@@ -78,11 +87,7 @@ class FollowingEngine(RocksEngine):
             database = call(open_database, links, memtable_bytes, "follow", info, absent)
             _exchange(links, os.path.join(place, "opened"), self._path)
             if directory.data_files(self._path).keys() == before.keys():
-                self._logs = _logs(before)
-                self._moment = False
-                self._remove_mirror = remove
-                self._absent = absent
-                return database
+                return database, absent, remove, _logs(before)
             database.close()
         except BaseException:
             remove()
@@ -96,23 +101,28 @@ class FollowingEngine(RocksEngine):
             raise StoreClosed(self._closed)
         with self._catching:
             before = self._look()
-            if before == self._seen:
+            if before == self._seen and not self._torn:
                 return
-            if self._moment or not self._logs <= before.keys():
+            if self._torn or not self._goes_on(before):
                 self._begin_anew(before)
                 return
             with self._turn:
+                self._torn = True
                 for _ in range(_TRIES):
                     call(self._db.try_catch_up_with_primary)
                     after = self._look()
                     if before.keys() <= after.keys():
                         self._logs = _logs(before)
-                        self._seen = before  # not before: what failed is tried again
+                        self._seen, self._torn = before, False  # not before: what failed is tried again
                         return
                     before = after
-                    if not self._logs <= before.keys():
+                    if not self._goes_on(before):
                         break
                 self._begin_anew(before)
+
+    def _goes_on(self, files: Mapping[str, int]) -> bool:
+        """Whether the database can catch up with a store that has these files."""
+        return self._logs is not None and self._logs <= files.keys()
 
     def _look(self) -> dict[str, int]:
         """The files of the store by now, and their sizes."""
@@ -126,9 +136,9 @@ class FollowingEngine(RocksEngine):
     def _begin_anew(self, before: Mapping[str, int]) -> None:
         """Exchange the database for one that reads what there is now, which is `before` or later."""
         earlier, remove = self._db, self._remove_mirror
-        database = self._open_read_only(self._memtable_bytes)
+        opened = self._open_read_only(self._memtable_bytes)
         with self._turn:
-            self._take(database)
+            self._take(*opened)
             self._let_walks_go()
             self._seen = dict(before)
         try:
@@ -152,25 +162,45 @@ class FollowingEngine(RocksEngine):
     ) -> Iterator[tuple[bytes, bytes]]:
         """See protocols.Engine."""
         with self._reading():
-            return super().scan(family, start, stop, reverse=reverse)
+            return _Walk(self._reading, super().scan(family, start, stop, reverse=reverse))
 
     def chunks(
         self, family: str, start: bytes, stop: bytes, size: int
     ) -> Iterator[tuple[list[bytes], list[bytes]]]:
         """See protocols.Engine."""
         with self._reading():
-            return super().chunks(family, start, stop, size)
+            return _Walk(self._reading, super().chunks(family, start, stop, size))
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
         if not self._families:  # also in a forked child, where the lock may be held for ever
             raise StoreClosed(self._closed)
         with self._turn:
+            if self._torn:
+                raise StoreError(_TORN)
             yield
 
     def _release(self) -> None:
         with self._catching, self._turn:
             super()._release()
+
+
+_TORN: Final = (
+    "reading what the writer has written failed in the middle: call refresh(), which reads all of it anew, "
+    "and see what it raises"
+)
+
+
+class _Walk(Iterator[E]):
+    """A walk whose steps are reads as others are: it may make another iterator at any of them."""
+
+    def __init__(self, reading: Callable[[], AbstractContextManager[None]], walk: Iterator[E]) -> None:
+        self._reading = reading
+        self._walk = walk
+
+    def __next__(self) -> E:
+        with self._reading():
+            return next(self._walk)
 
 
 def _exchange(links: str, aside: str, path: str) -> None:
@@ -181,5 +211,5 @@ def _exchange(links: str, aside: str, path: str) -> None:
         raise StoreError(f"cannot link to {path!r}: {error.strerror}") from error
 
 
-def _logs(files: Iterable[str]) -> set[str]:
-    return {name for name in files if name.endswith(".log")}
+def _logs(files: Iterable[str]) -> frozenset[str]:
+    return frozenset(name for name in files if name.endswith(".log"))

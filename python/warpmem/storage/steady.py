@@ -57,11 +57,11 @@ def held(path: str, links: str) -> Iterator[None]:
         for name, descriptor in descriptors.items():
             link = os.path.join(links, name)
             os.symlink(f"{_DESCRIPTORS}/{descriptor}", link)
-            os.stat(link)  # where /proc is missing a file that is there would look lost
+            if not os.path.exists(link):  # a file that is there would look lost
+                raise StoreError(f"cannot hold the files of {path!r}: {_DESCRIPTORS} does not show them")
         yield
     except OSError as error:
-        why = error.strerror if os.path.exists(_DESCRIPTORS) else f"there is no {_DESCRIPTORS}"
-        raise StoreError(f"cannot hold the files of {path!r}: {why}") from error
+        raise StoreError(f"cannot hold the files of {path!r}: {error.strerror}") from error
     finally:
         _let_go(descriptors)
 
