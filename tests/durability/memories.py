@@ -15,6 +15,7 @@ from warpmem.errors import NotFound
 
 USERS = ("ann", "bob")
 BATCH = 3
+MOST = 4096  # hits of a search
 MEMTABLE_BYTES = 64 << 10  # small: flushes and compactions are among what is interrupted
 
 
@@ -104,8 +105,8 @@ def check_items(memory: Memory, acknowledged: Sequence[bytes], users: Sequence[s
         by_time = memory.list(user_id=user, include_past=True, limit=10_000, order="valid_from")
         assert {item.id for item in everything} == {item.id for item in by_time}
         current = memory.list(user_id=user, limit=10_000)
-        found = memory.search("item", user_id=user, k=4096)
-        assert {hit.item.id for hit in found} == {item.id for item in current}
+        found = {hit.item.id for hit in memory.search("item", user_id=user, k=MOST)}
+        assert found <= {item.id for item in current} and len(found) == min(MOST, len(current))
         keyed = Counter(item.key for item in current if item.key is not None)
         assert all(count == 1 for count in keyed.values()), "two current values of one key"
         for item in everything:

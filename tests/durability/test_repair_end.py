@@ -31,6 +31,21 @@ def test_changes_that_may_be_lost_at_the_end_are_said(templates: Path, tmp_path:
     assert end.endswith(f"behind the last whole change in {log.name}")
 
 
+def test_the_end_of_a_damaged_log_need_not_be_a_crashs(templates: Path, tmp_path: Path) -> None:
+    """Two blocks of the log had changed places: the last change lay in one, and its rest looked torn off."""
+    store = shutil.copytree(templates / "live", tmp_path / "store")
+    log = max(store.glob("*.log"), key=lambda file: file.stat().st_size)
+    data = bytearray(log.read_bytes())
+    *_, middle, _, last, _ = damage.headers(data)
+    data[middle + 40] ^= 1
+    data[last:] = b"\1" * len(data[last:])
+    log.write_bytes(data)
+    report = warpmem.repair(store, tmp_path / "new")
+    changes = len(read_contents(templates / "live").log)
+    assert report.sequence < changes and not report.ok
+    assert report.lost[-1].what.startswith(f"changes behind number {changes - 1} of the log")
+
+
 def test_a_table_that_is_gone_may_have_held_the_last_changes(templates: Path, tmp_path: Path) -> None:
     for n, table in enumerate(sorted((templates / "closed").glob("*.sst"))):
         store = shutil.copytree(templates / "closed", tmp_path / f"{n}")

@@ -146,12 +146,13 @@ def read_batches(
 
 
 def ends_in_damage(data: bytes, names: dict[int, str]) -> bool:
-    """Whether bytes that belong to no whole record stand behind the last whole one that tells of a change."""
+    """Whether bytes that belong to no whole record stand behind the last whole one that tells of a change. Of
+    a file that is damaged elsewhere an end that is torn may be damage as well as a crash's."""
     reader, before = LogReader(data), 0
     for record in reader:
         if record.whole and any(entry.family == "log" for entry in _read_batch(record, names)):
             before = reader.damaged
-    return reader.damaged > before
+    return reader.damaged > before or reader.torn
 
 
 def _read_all(records: list[LogRecord], names: dict[int, str]) -> Iterator[Entry]:
