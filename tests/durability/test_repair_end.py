@@ -42,7 +42,7 @@ def test_the_end_of_a_damaged_log_need_not_be_a_crashs(templates: Path, tmp_path
     log.write_bytes(data)
     report = warpmem.repair(store, tmp_path / "new")
     changes = len(read_contents(templates / "live").log)
-    assert report.sequence < changes and not report.ok
+    assert not report.ok
     assert report.lost[-1].what.startswith(f"changes behind number {changes - 1} of the log")
 
 
