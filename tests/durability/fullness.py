@@ -15,10 +15,13 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 import warpmem
 from durability import memories
 from warpmem.errors import DiskFull, StoreReadOnly
 
+DIMENSION = 256  # of the embedder
 STEP = 64 << 10
 MIN_FREE = 1 << 20
 _SIZE = "96m"
@@ -83,7 +86,9 @@ def _life(disk: Path, step: int) -> str:
 
     def add(memory: warpmem.Memory, name: str) -> None:
         text = f"{name} " + os.urandom(2_000).hex()
-        result = memory.add(text, user_id="ann")
+        # A vector is given: to embed so long a text takes longer than everything else here.
+        vector = np.random.default_rng(len(acknowledged)).standard_normal(DIMENSION)
+        result = memory.add(text, user_id="ann", vector=vector)
         assert isinstance(result, warpmem.AddResult)
         acknowledged.append(f"is 1 {result.id} {text}".encode())
 
