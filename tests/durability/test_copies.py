@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -196,9 +197,27 @@ def test_folders_made_above_a_store_are_durable(tmp_path: Path, monkeypatch: pyt
     synced.clear()
     warpmem.open(tmp_path / "c" / "d" / "store", dimension=4, min_free_bytes=0).close()
     assert synced >= {str(folder) for folder in (tmp_path, tmp_path / "c", tmp_path / "c" / "d")}
-    synced.clear()
-    copies.build(str(tmp_path / "a" / "other"), lambda whole, scratch: None)
-    assert str(tmp_path) not in synced, "the folder was there"
-    (tmp_path / "e").mkdir()
-    warpmem.open(tmp_path / "e", dimension=4, min_free_bytes=0).close()
-    assert str(tmp_path) in synced, "whoever made it may have died before it was synced"
+    for make in (
+        lambda path: copies.build(path, lambda whole, scratch: None),
+        lambda path: warpmem.open(path, dimension=4, min_free_bytes=0).close(),
+    ):
+        synced.clear()
+        (tmp_path / "e" / "f").mkdir(parents=True)
+        make(str(tmp_path / "e" / "f"))
+        assert synced >= {str(tmp_path), str(tmp_path / "e")}, "whoever made them may have died before that"
+        shutil.rmtree(tmp_path / "e")
+
+
+def test_a_folder_that_cannot_be_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fsync = os.fsync
+
+    def fails(fd: int) -> None:
+        if os.readlink(f"/proc/self/fd/{fd}") == str(tmp_path):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        fsync(fd)
+
+    (tmp_path / "there").mkdir()
+    monkeypatch.setattr(os, "fsync", fails)
+    warpmem.open(tmp_path / "there" / "store", dimension=4, min_free_bytes=0).close()
+    with pytest.raises(StoreReadOnly, match="Input/output error"):
+        warpmem.open(tmp_path / "new" / "store", dimension=4, min_free_bytes=0)

@@ -86,8 +86,7 @@ def build(target: str, fill: Callable[[str, str], T], attempt: Attempt | None = 
     check_free_name(target)
     part = part_of(target)
     try:
-        if not os.path.isdir(parent := os.path.dirname(target)):
-            make_folders(parent)
+        make_folders(os.path.dirname(target))
         if attempt is not None:
             attempt.begin()
         with contextlib.suppress(FileExistsError):

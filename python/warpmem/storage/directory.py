@@ -6,7 +6,6 @@ it is pointed at. Both would hide damage or spoil what belongs to somebody else,
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import shutil
@@ -79,8 +78,6 @@ def prepare(path: str) -> bool:
         raise StoreCorrupt(
             f"{path!r} holds data files but its file CURRENT is missing: restore the directory from a backup"
         )
-    with contextlib.suppress(StoreReadOnly):
-        _create(path)  # whoever made it may not have come to sync its name
     return False
 
 
@@ -315,16 +312,30 @@ def _list(path: str) -> list[str]:
 def make_folders(path: str) -> None:
     """Make a directory and those above it that are missing, whose names survive a power loss then as well as
     what will stand in them. Raises OSError."""
-    parents = [os.path.dirname(path)]
-    while not os.path.isdir(parents[-1]):
-        parents.append(os.path.dirname(parents[-1]))
+    missing = path
+    while not os.path.isdir(parent := os.path.dirname(missing)):
+        missing = parent
+    there = os.path.isdir(path)
     os.makedirs(path, exist_ok=True)
-    for parent in parents:
-        folder = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    sync_names(path, "" if there else missing)
+
+
+def sync_names(path: str, made: str = "") -> None:
+    """Sync the names of a directory and of all above it: whoever made them may have died before. Raises
+    OSError where the name of `made` or of one below it, which were made just now, cannot be synced."""
+    needed = bool(made)
+    while (parent := os.path.dirname(path)) != path:
         try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+            folder = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+        except OSError:
+            if needed:
+                raise
+        needed &= path != made
+        path = parent
 
 
 def _create(path: str) -> None:

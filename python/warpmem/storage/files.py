@@ -81,7 +81,7 @@ class FileReader:
         self.files[name] = f"write-ahead log: {count} whole entries in {len(data)} bytes"
         if reader.damaged:
             self.faulty.add(name)
-            self.open_end |= ends_in_damage(data, self._names)
+            self.open_end |= ends_in_damage(data, self._names, last=name == self._last)
             self._faults.note("file", f"{name}: {reader.damaged} bytes belong to no whole record")
         elif reader.torn:
             self.files[name] += ", torn at its end as after a crash"

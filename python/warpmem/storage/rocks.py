@@ -113,6 +113,8 @@ class RocksEngine(Renewable):
         check_threads()
         directory.refuse_backup(self._path)
         exists = directory.prepare(self._path)
+        if not exists:
+            directory.sync_names(self._path)
         if exists and not directory.is_ours(self._path):
             # Before the lock, which is a file: somebody else's database stays as it is.
             directory.check_families(self._path, call(list_families, self._path), read_only=False)

@@ -61,6 +61,7 @@ class FollowingEngine(RocksEngine):
         remove: Any = None,
         logs: frozenset[str] | None = None,
     ) -> None:
+        self._torn = True  # whoever interrupts this leaves it so
         super()._take(database, absent, remove)
         self._logs, self._torn = logs, False
 
@@ -109,8 +110,11 @@ class FollowingEngine(RocksEngine):
             with self._turn:
                 self._torn = True
                 for _ in range(_TRIES):
-                    call(self._db.try_catch_up_with_primary)
-                    after = self._look()
+                    try:
+                        call(self._db.try_catch_up_with_primary)
+                        after = self._look()
+                    except StoreError:
+                        break  # what keeps it from being opened anew is told
                     if before.keys() <= after.keys():
                         self._logs = _logs(before)
                         self._seen, self._torn = before, False  # not before: what failed is tried again
@@ -137,10 +141,14 @@ class FollowingEngine(RocksEngine):
         """Exchange the database for one that reads what there is now, which is `before` or later."""
         earlier, remove = self._db, self._remove_mirror
         opened = self._open_read_only(self._memtable_bytes)
-        with self._turn:
-            self._take(*opened)
-            self._let_walks_go()
-            self._seen = dict(before)
+        try:
+            with self._turn:
+                self._take(*opened)
+                self._let_walks_go()
+                self._seen = dict(before)
+        except BaseException:
+            opened[2]()
+            raise
         try:
             call(earlier.close)
         finally:
@@ -175,6 +183,8 @@ class FollowingEngine(RocksEngine):
     def _reading(self) -> Iterator[None]:
         if not self._families:  # also in a forked child, where the lock may be held for ever
             raise StoreClosed(self._closed)
+        if self._torn and not self._catching.locked():
+            self.catch_up()
         with self._turn:
             if self._torn:
                 raise StoreError(_TORN)
@@ -186,8 +196,8 @@ class FollowingEngine(RocksEngine):
 
 
 _TORN: Final = (
-    "reading what the writer has written failed in the middle: call refresh(), which reads all of it anew, "
-    "and see what it raises"
+    "reading what the writer has written failed in the middle: call refresh(), which reads all of it anew "
+    "and raises what keeps it from that"
 )
 
 

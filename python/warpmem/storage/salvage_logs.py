@@ -145,14 +145,15 @@ def read_batches(
         yield from _read_all(damaged, names)
 
 
-def ends_in_damage(data: bytes, names: dict[int, str]) -> bool:
+def ends_in_damage(data: bytes, names: dict[int, str], *, last: bool) -> bool:
     """Whether bytes that belong to no whole record stand behind the last whole one that tells of a change. Of
-    a file that is damaged elsewhere an end that is torn may be damage as well as a crash's."""
+    a file that is damaged elsewhere a torn end may be damage as well as a crash's, unless another log was
+    begun after it: it is not the `last`."""
     reader, before = LogReader(data), 0
     for record in reader:
         if record.whole and any(entry.family == "log" for entry in _read_batch(record, names)):
             before = reader.damaged
-    return reader.damaged > before or reader.torn
+    return reader.damaged > before or (last and reader.torn)
 
 
 def _read_all(records: list[LogRecord], names: dict[int, str]) -> Iterator[Entry]:
