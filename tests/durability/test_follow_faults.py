@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ import warpmem
 from durability.followers import USER, open_writer
 from durability.test_follow import ONE, follow, texts
 from warpmem.errors import StoreError
-from warpmem.storage import directory
+from warpmem.storage import directory, rocks_follow
 from warpmem.storage.follow import FollowingLog
 from warpmem.storage.rocks_follow import FollowingEngine
 
@@ -287,6 +288,31 @@ def test_a_path_that_cannot_be_one_is_a_typed_error(tmp_path: Path, name: str) -
         with pytest.raises(warpmem.WarpmemError):
             ask()
     assert sorted(os.listdir(tmp_path)) == ["loop"], "nothing was made"
+
+
+def test_a_writer_that_begins_a_manifest_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refresh failed beside a writer that was being opened, for RocksDB asked to try again."""
+    path = tmp_path / "store"
+    with open_writer(path) as writer:
+        writer.add("first", user_id=USER, vector=ONE)
+        opened = rocks_follow.open_database
+
+        def asks_to_try_again(path: str, memtable_bytes: int, access: str, *rest: Any) -> Any:
+            if access == "follow":
+                raise Exception(
+                    "Operation failed. Try again.: The primary may have switched to a new MANIFEST"
+                )
+            return opened(path, memtable_bytes, access, *rest)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(rocks_follow, "open_database", asks_to_try_again)
+            engine = FollowingEngine(path)
+        everything = ("items", b"", b"\xff" * 64)
+        assert len(list(engine.scan(*everything))) == 1
+        writer.add("second", user_id=USER, vector=ONE)
+        engine.catch_up()
+        assert len(list(engine.scan(*everything))) == 2
+        engine.close()
 
 
 def test_a_moment_that_cannot_be_left_at_once_is_left_later(

@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final, TypeVar
 
-from ..errors import StoreClosed, StoreCorrupt, StoreError
+from ..errors import StoreClosed, StoreError
 from . import directory
 from .rocks import RocksEngine
 from .rocks_errors import call
@@ -70,7 +70,8 @@ class FollowingEngine(RocksEngine):
         if self._id is None:
             self._id = directory.database_id(self._path)
         before = directory.data_files(self._path)
-        with contextlib.suppress(StoreCorrupt):
+        # RocksDB has several words for a writer that replaces files, also for one that is being opened.
+        with contextlib.suppress(StoreError):
             opened = self._open_links(memtable_bytes, before)
             if opened is not None:
                 return opened
