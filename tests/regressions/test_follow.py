@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def test_beginning_anew_is_tried_again_when_it_failed(
             assert follower.get(added.id).text == "to be erased"
             writer.erase([added.id])
 
-            def fail(self: FollowingEngine) -> None:
+            def fail(self: FollowingEngine, before: Mapping[str, int]) -> None:
                 raise StoreError("no place for links")
 
             with monkeypatch.context() as patch:
