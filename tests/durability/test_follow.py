@@ -269,6 +269,24 @@ def test_a_follower_may_be_closed_while_it_is_opened_anew(
     assert not list(scratch.iterdir())
 
 
+def test_an_interrupt_leaves_the_database_its_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that came when it had just been taken into use: the links went, and nothing new was ever found."""
+    engine = without_its_log(tmp_path / "store")
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with open_writer(tmp_path / "store") as writer:
+        with monkeypatch.context() as patch:
+            patch.setattr(engine, "_let_walks_go", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                engine.catch_up()
+        writer.add("second", user_id=USER, vector=ONE)
+        engine.catch_up()
+        assert len(list(engine.scan("items", b"", b"\xff" * 64))) == 2
+    engine.close()
+
+
 def test_who_can_refresh(tmp_path: Path) -> None:
     with open_writer(tmp_path / "store") as writer:
         writer.add("first", user_id=USER, vector=ONE)

@@ -224,6 +224,7 @@ from warpmem.errors import StoreError
 path, one = sys.argv[1], np.ones(16)
 with warpmem.open(path, follow=True, follow_ms=5, backend="cpu") as follower:
     assert len(follower.search(vector=one, user_id="ann")) == 1
+    follower.refresh()  # or the first one may be in the middle, after which stats() is refused as reads are
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
     wrong = []

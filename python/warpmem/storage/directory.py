@@ -55,15 +55,15 @@ def absolute(path: str | os.PathLike[str]) -> str:
 
 
 def prepare(path: str) -> bool:
-    """Make sure that `path` is a directory that holds a store or may become one; True when it holds one.
+    """Make sure that `path` holds a store or may become one, see create(); True when it holds one. Changes
+    nothing.
 
-    Raises FormatError when it holds something else (left untouched), StoreCorrupt when it holds the remains
-    of a store, StoreReadOnly when it cannot be created, StoreError when it cannot be listed.
+    Raises FormatError when it holds something else, StoreCorrupt when it holds the remains of a store,
+    StoreError when it cannot be listed.
     """
     try:
         names = _list(path)
     except FileNotFoundError:
-        _create(path)
         return False
     if "CURRENT" in names:
         return True
@@ -317,10 +317,10 @@ def make_folders(path: str) -> None:
         missing = parent
     there = os.path.isdir(path)
     os.makedirs(path, exist_ok=True)
-    sync_names(path, "" if there else missing)
+    _sync_names(path, "" if there else missing)
 
 
-def sync_names(path: str, made: str = "") -> None:
+def _sync_names(path: str, made: str = "") -> None:
     """Sync the names of a directory and of all above it: whoever made them may have died before. Raises
     OSError where the name of `made` or of one below it, which were made just now, cannot be synced."""
     needed = bool(made)
@@ -338,7 +338,9 @@ def sync_names(path: str, made: str = "") -> None:
         path = parent
 
 
-def _create(path: str) -> None:
+def create(path: str) -> None:
+    """Make a directory for a store, or make sure that one that is there is still there after a power loss.
+    Raises StoreReadOnly."""
     try:
         make_folders(path)
     except OSError as error:

@@ -114,7 +114,7 @@ class RocksEngine(Renewable):
         directory.refuse_backup(self._path)
         exists = directory.prepare(self._path)
         if not exists:
-            directory.sync_names(self._path)
+            directory.create(self._path)
         if exists and not directory.is_ours(self._path):
             # Before the lock, which is a file: somebody else's database stays as it is.
             directory.check_families(self._path, call(list_families, self._path), read_only=False)

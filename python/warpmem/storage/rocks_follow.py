@@ -148,7 +148,8 @@ class FollowingEngine(RocksEngine):
                 self._let_walks_go()
                 self._seen = dict(before)
         except BaseException:
-            opened[2]()
+            if self._db is not opened[0]:  # else it is in use, and reads through its links
+                opened[2]()
             raise
         try:
             call(earlier.close)
