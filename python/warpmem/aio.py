@@ -85,6 +85,7 @@ class AsyncMemory:
     context = _delegate(Memory.context)
     get = _delegate(Memory.get)
     get_many = _delegate(Memory.get_many)
+    value = _delegate(Memory.value)
     list = _delegate(Memory.list)
     timeline = _delegate(Memory.timeline)
     count = _delegate(Memory.count)

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..config import Config
 from ..errors import InputError, NotFound
-from ..ops.clock import to_datetime
+from ..ops.clock import to_datetime, to_micros
 from ..ops.ids import format_id, owner_of, parse_id
 from ..policy.filters import compile_filter
 from ..policy.reconcile import is_current
@@ -20,6 +20,7 @@ from ..records import Record, StoreIdentity
 from ..types import Change, ItemPage, MemoryItem, Order, PendingWork, ReembedStatus, Scope, Stats, Version
 from . import arguments
 from .cache import ItemCache, own
+from .digests import Digests
 
 _MAX_PAGE = 10_000
 _AHEAD = 8
@@ -32,6 +33,7 @@ class Browser:
     def __init__(self, log: Log, cache: ItemCache) -> None:
         self._log = log
         self._cache = cache
+        self._digests = Digests(log.identity.salt)
 
     def get_many(self, ids: Sequence[str], scope: Scope | None) -> tuple[MemoryItem | None, ...]:
         if isinstance(ids, str) or not isinstance(ids, Sequence):
@@ -94,6 +96,22 @@ class Browser:
         end = None if reverse else until
         found = self._matching(scope, kinds, filters, "valid_from", reverse, after, True, False, end)
         return _page(found, limit)
+
+    def value(self, scope: Scope, key: str, as_of: datetime | None, quarantined: bool) -> MemoryItem | None:
+        arguments.check_flag(quarantined, "quarantined")
+        slot = self._digests.slot_of(scope, arguments.check_name(key, "key"), quarantined)
+        then = None if as_of is None else to_micros(as_of, "as_of")
+        owner = self._log.owner(scope.owner)
+        if owner is None:
+            return None
+        chain = self._log.key_chain(owner, slot)
+        while True:  # until no value came or went between the two reads
+            at = self._log.now() if then is None else then
+            begun = [item for begins, item in chain if begins <= at]
+            record = self._cache.fetch(begun[-1:])[0] if begun else None
+            before, chain = chain, self._log.key_chain(owner, slot)
+            if chain == before:
+                return own(record.item) if record is not None and is_current(record.item, at) else None
 
     def count(
         self,

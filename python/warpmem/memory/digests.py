@@ -27,13 +27,15 @@ class Digests:
             return None
         text = normalize_text(item.text)
         content = [scope_ids(item.scope), item.kind, text, item.metadata, item.key, item.modality, item.blob]
-        return digest16(self._salt, b"duplicate", _json(content), *_apart(item))
+        return digest16(self._salt, b"duplicate", _json(content), *_apart(item.quarantined))
 
     def slot(self, item: MemoryItem) -> bytes | None:
         """Where the other values of this item's key are found; None without a key."""
-        if item.key is None:
-            return None
-        return digest16(self._salt, b"slot", _json([scope_ids(item.scope), item.key]), *_apart(item))
+        return None if item.key is None else self.slot_of(item.scope, item.key, item.quarantined)
+
+    def slot_of(self, scope: Scope, key: str, quarantined: bool) -> bytes:
+        """Where the values of a key are found: those that are trusted, or those in quarantine."""
+        return digest16(self._salt, b"slot", _json([scope_ids(scope), key]), *_apart(quarantined))
 
     def both(self, item: MemoryItem) -> tuple[bytes | None, bytes | None]:
         """(duplicate, slot) of an item."""
@@ -48,9 +50,9 @@ class Digests:
         return digest16(self._salt, b"payload", *(_json(content) for content in contents))
 
 
-def _apart(item: MemoryItem) -> tuple[bytes, ...]:
+def _apart(quarantined: bool) -> tuple[bytes, ...]:
     """What keeps items in quarantine from being found by others: they repeat and supersede each other."""
-    return (b"quarantined",) if item.quarantined else ()
+    return (b"quarantined",) if quarantined else ()
 
 
 def scope_ids(scope: Scope) -> list[str | None]:

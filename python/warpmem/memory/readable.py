@@ -273,6 +273,28 @@ class Readable:
         self._check_open()
         return self._browser.get_many(ids, arguments.check_scope(scope))
 
+    def value(
+        self,
+        key: str,
+        *,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        run_id: str | None = None,
+        corpus_id: str | None = None,
+        scope: Scope | None = None,
+        as_of: datetime | None = None,
+        quarantined: bool = False,
+    ) -> MemoryItem | None:
+        """The value that a key has now, or had at `as_of`; None where it has none.
+
+        Keys are those of exactly this scope: one of a user and a run is another key than the user's. It is
+        found by the key alone, whatever else there is. `quarantined`: that among values in quarantine.
+        Raises InputError.
+        """
+        self._check_open()
+        whose = arguments.required(arguments.one_scope(scope, user_id, agent_id, run_id, corpus_id))
+        return self._browser.value(whose, key, as_of, quarantined)
+
     def list(
         self,
         scope: Scope | None = None,

@@ -13,6 +13,7 @@ from ..protocols import Engine
 from ..records import Past, Record, Row, RowBlock, Space, StoreIdentity
 from ..types import Order
 from . import codec
+from .lookups import read_slots
 from .rows import Versions, read_blocks
 from .spaces import owner_spaces, read_spaces
 from .values import HistoryValue, ItemValue, decode, decode_row, make_record, row_space
@@ -30,6 +31,9 @@ class LogReads:
             None if value is None else make_record(key, decode(codec.unseal("items", key, value), ItemValue))
             for key, value in zip(keys, self._engine.get_many("items", keys), strict=True)
         ]
+
+    def key_chain(self, owner: int, digest: bytes) -> list[tuple[int, bytes]]:
+        return [codec.read_slot_suffix(key) for key in read_slots(self._engine, owner, digest)]
 
     def get_version(self, key: bytes, version: int) -> Record | None:
         (current,) = self.get_many([key])

@@ -19,6 +19,16 @@ _UUID: Final = 16
 _FORGET_AT_ONCE: Final = 4
 
 
+def read_slots(engine: Engine, owner: int, digest: bytes) -> list[bytes]:
+    """The entries of a key's values as they are stored, in order."""
+    start, stop = codec.prefix_range(codec.lookup_key(owner, codec.SLOT, digest))
+    found = []
+    for key, value in engine.scan("lookup", start, stop):
+        codec.unseal("lookup", key, value)
+        found.append(bytes(key))
+    return found
+
+
 class LookupTransaction(WorkTransaction):
     """The part of a change that knows duplicates, values of keys and remembered calls."""
 
@@ -50,11 +60,7 @@ class LookupTransaction(WorkTransaction):
 
     def key_chain(self, owner: int, digest: bytes) -> list[tuple[int, bytes]]:
         prefix = codec.lookup_key(owner, codec.SLOT, digest)
-        start, stop = codec.prefix_range(prefix)
-        found = set()
-        for key, value in self._engine.scan("lookup", start, stop):
-            codec.unseal("lookup", key, value)
-            found.add(key)
+        found = set(read_slots(self._engine, owner, digest))
         for key, live in self._slots.get(prefix, {}).items():
             (found.add if live else found.discard)(key)
         return [codec.read_slot_suffix(key) for key in sorted(found)]
