@@ -20,23 +20,28 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from langgraph.store.base import (
-    BaseStore,
-    GetOp,
-    Item,
-    ListNamespacesOp,
-    MatchCondition,
-    PutOp,
-    SearchItem,
-    SearchOp,
-    TTLConfig,
-    get_text_at_path,
-    validate_op_namespace,
-)
-
-from ..errors import InputError, NotFound
+from ..errors import InputError, MissingDependency, NotFound
 from ..memory import Memory
 from ..types import MemoryItem, NewItem, Scope
+
+try:
+    from langgraph.store.base import (
+        BaseStore,
+        GetOp,
+        Item,
+        ListNamespacesOp,
+        MatchCondition,
+        PutOp,
+        SearchItem,
+        SearchOp,
+        TTLConfig,
+        get_text_at_path,
+        validate_op_namespace,
+    )
+except ModuleNotFoundError as error:
+    raise MissingDependency(
+        "the store needs LangGraph: python -m pip install 'warpmem[langgraph]'"
+    ) from error
 
 _PAGE = 1000
 _OPERATORS = {"$eq": "eq", "$ne": "ne", "$gt": "gt", "$gte": "gte", "$lt": "lt", "$lte": "lte"}
@@ -140,7 +145,7 @@ class MemoryStore(BaseStore):  # type: ignore[misc]
         conditions = op.match_conditions or ()
         known: set[tuple[str, ...]] = set()
         for scope in self._scopes(conditions):
-            for item in self._items(scope, {"metadata.langgraph": {"exists": True}}):
+            for item in self._items(scope, {"metadata.langgraph.within": {"exists": True}}):
                 known.add(tuple(item.metadata["langgraph"]["namespace"]))
         matching = (space for space in known if all(_matches(space, condition) for condition in conditions))
         ends = sorted({space[: op.max_depth] for space in matching})
@@ -274,7 +279,7 @@ def _leaves(value: Any) -> Iterator[str]:
 
 def _filters(op: SearchOp) -> dict[str, Any]:
     """A filter of LangGraph's as one of a Memory's, within the namespace."""
-    parts: list[dict[str, Any]] = [{"metadata.langgraph": {"exists": True}}]
+    parts: list[dict[str, Any]] = [{"metadata.langgraph.within": {"exists": True}}]
     if op.namespace_prefix:
         parts.append({"metadata.langgraph.within": {"contains": ".".join(op.namespace_prefix)}})
     if op.query:

@@ -15,18 +15,24 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-import anyio
-import anyio.to_thread
-from mcp.server.lowlevel import Server
-from mcp.server.stdio import stdio_server
-from mcp.types import CallToolResult, ListToolsResult, TextContent, ToolAnnotations
-from mcp.types import Tool as ToolEntry
-
 from .. import __version__
 from ..compose import open as open_memory
-from ..errors import InputError, WarpmemError
+from ..errors import InputError, MissingDependency, WarpmemError
 from ..types import Scope
 from .tools import MemoryTools
+
+try:
+    import anyio
+    import anyio.to_thread
+    from mcp.server.lowlevel import Server
+    from mcp.server.stdio import stdio_server
+    from mcp.types import CallToolResult, ListToolsResult, TextContent, ToolAnnotations
+    from mcp.types import Tool as ToolEntry
+except ModuleNotFoundError as error:
+    needed = "the Model Context Protocol needs its package: python -m pip install 'warpmem[mcp]'"
+    if __name__ == "__main__":
+        sys.exit(f"error: {needed}")
+    raise MissingDependency(needed) from error
 
 INSTRUCTIONS = (
     "Long-term memory. Recall before you answer what may depend on earlier conversations; remember what will "
