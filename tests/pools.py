@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -68,9 +69,23 @@ class EagerCudaBackend(CudaBackend):
         super().__init__(vram_bytes=1 << 28, least_work=0, **options)
 
     def _tiered(self, pool: RowPool, share: int = 1) -> RowPool:
-        loader = DeviceLoader(scheduler_of("emulated" if self._module is emulated().module else self.place))
+        emulator = self._module is not None and self._module.__name__ == "_cuda"  # not of the package
+        loader = DeviceLoader(scheduler_of("emulated" if emulator else self.place))
         open_cache = partial(self._open_cache, share, self._given.pinned(share), loader)
         return EagerPool(pool, open_cache, loader)
+
+
+class EmulatedCudaBackend(EagerCudaBackend):
+    """The same on the emulator, which takes minutes to build: it is built when it is first asked, and so
+    never where a device takes its place."""
+
+    @property
+    def _module(self) -> ModuleType:
+        return emulated().module
+
+    @_module.setter
+    def _module(self, module: None) -> None:
+        assert module is None
 
 
 def hardware_has(*names: str) -> bool:
@@ -96,7 +111,7 @@ def make_backends() -> dict[str, Any]:
     found: dict[str, Any] = {"numpy": NumpyBackend()}
     found |= {isa: CpuBackend(isa) for isa in native_isas()}
     found["cupy"] = CupyBackend(np)  # the same code with NumPy as its array module
-    found["cuda"] = EagerCudaBackend(module=emulated().module)
+    found["cuda"] = EmulatedCudaBackend()
     if NumbaBackend().available() is None:  # an extra: test_numba_cupy.py says when it is absent
         found["numba"] = NumbaBackend()
     return found
