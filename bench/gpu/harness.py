@@ -63,6 +63,13 @@ class Sizes:
     rounds: int = 15
 
 
+QUICK = Sizes(
+    owners=512, fill_seconds=6.0, ivf_rows=200_000, memory_items=20_000, searches=800, cache_lists=300,
+    cache_searches=3000, exponents=(1.0,), clusters=(1024,), select=((1, 1_000_000), (1000, 10_000)),
+    ks=(1, 100, 1000), collections=(10_000, 300_000), span=1.0, rounds=5,
+)  # fmt: skip
+"""Every workload with every peer once, so that what breaks is known before the time is spent."""
+
 TINY = Sizes(
     rows=3000, batches=(1, 5), owners=12, owner_rows=70, zipf_most=300, zipf_least=3, fill_seconds=5.0,
     ivf_rows=1500, ivf_dim=32, ivf_queries=20, changed=200, change_dim=24, memory_items=150, searches=12,
@@ -102,9 +109,9 @@ class Bench:
         """Seconds that these take at the rate of a large product; 0 where that could not be measured."""
         return operations / self.matrix if self.matrix is not None else 0.0
 
-    def for_peers(self, most: float) -> float:
+    def for_peers(self, most: float, share: float = PEERS_SHARE) -> float:
         """Seconds for a peer in a process of its own: a part of what is left."""
-        return max(1.0, min(most, PEERS_SHARE * self.left))
+        return max(1.0, min(most, share * self.left))
 
     @property
     def left(self) -> float:

@@ -21,6 +21,12 @@ Told = Iterator[tuple[str, Any]]
 ROUNDS = 9
 ON_DEVICE = ", device arrays"
 """Behind the name of a case whose queries and results stay on the device; others go from host to host."""
+PRECISIONS = (
+    {"lut_dtype": "float16"},
+    {"lut_dtype": "float16", "internal_distance_dtype": "float16", "coarse_search_dtype": "float16"},
+    {"lut_dtype": "uint8", "internal_distance_dtype": "float16", "coarse_search_dtype": "float16"},
+)
+"""Types in which cuVS computes with codes: each may be the fastest one that reaches a recall."""
 
 
 def milliseconds(call: Callable[[], object], seconds: float = 3.0) -> float:
@@ -100,15 +106,19 @@ def faiss_owners(spec: Spec) -> Told:
     host = faiss.IndexIVFScalarQuantizer(quantizer, dim, len(sizes), kind, metric, False)
     host.is_trained = True
     ends = np.cumsum(sizes)
+    for owner, n in enumerate(sizes):
+        host.invlists.resize(owner, n)  # once: lists that grow take up to twice the memory
     for first, rows in data.blocks(cupy, int(ends[-1]), dim, spec["seed"]):
-        codes = rows.astype(cupy.float16).get()  # how that quantizer keeps a row
+        codes = data.to_host(rows.astype(cupy.float16))  # how that quantizer keeps a row
         begin = 0
         while begin < len(codes):
             owner = int(np.searchsorted(ends, first + begin, side="right"))
             end = min(len(codes), int(ends[owner]) - first)
             part = np.ascontiguousarray(codes[begin:end]).view(np.uint8)
             ids = np.arange(first + begin, first + end, dtype=np.int64)
-            host.invlists.add_entries(owner, end - begin, faiss.swig_ptr(ids), faiss.swig_ptr(part))
+            place = first + begin - int(ends[owner]) + sizes[owner]
+            pointers = faiss.swig_ptr(ids), faiss.swig_ptr(part)
+            host.invlists.update_entries(owner, place, end - begin, *pointers)
             begin = end
     host.ntotal = int(ends[-1])
     resources = faiss.StandardGpuResources()
@@ -117,7 +127,7 @@ def faiss_owners(spec: Spec) -> Told:
     index = faiss.GpuIndexIVFScalarQuantizer(resources, host, config)
     del host
     index.nprobe = 1
-    asked = data.mixture(cupy, len(sizes), dim, spec["query_seed"], centres=spec["seed"]).get()
+    asked = data.to_host(data.mixture(cupy, len(sizes), dim, spec["query_seed"], centres=spec["seed"]))
     lists, distances = np.arange(len(sizes))[:, None], np.zeros((len(sizes), 1), np.float32)
 
     def search() -> Any:
@@ -130,7 +140,7 @@ def faiss_owners(spec: Spec) -> Told:
 
 
 def cuvs_ivf_pq(spec: Spec) -> Told:
-    """IVF-PQ with refinement, tuned to a recall on the queries that are timed."""
+    """IVF-PQ with refinement, tuned to a recall on the queries that are timed, in each of PRECISIONS."""
     import checks
     import cupy
     import data
@@ -140,11 +150,12 @@ def cuvs_ivf_pq(spec: Spec) -> Told:
 
     dim, seed, k = spec["dim"], spec["seed"], spec["k"]
     resources = Resources()
-    rows = data.mixture(cupy, spec["rows"], dim, seed)
-    queries = data.mixture(cupy, spec["queries"], dim, spec["query_seed"], centres=seed)
+    rows = data.mixture(cupy, spec["rows"], dim, seed, dtype=cupy.float16)
+    asked = data.mixture(cupy, spec["queries"], dim, spec["query_seed"], centres=seed)
     truth = checks.nearest(
-        cupy, ((i, rows[i : i + data.CHUNK]) for i in range(0, len(rows), data.CHUNK)), queries, k
+        cupy, ((i, rows[i : i + data.CHUNK]) for i in range(0, len(rows), data.CHUNK)), asked, k
     )
+    queries = asked.astype(rows.dtype)  # a refinement takes queries of the rows' type alone
     started = time.perf_counter()
     options = {"metric": "inner_product", "pq_bits": 8, "pq_dim": spec["pq_dim"]}
     params = ivf_pq.IndexParams(n_lists=spec["cells"], kmeans_trainset_fraction=spec["fraction"], **options)
@@ -152,10 +163,11 @@ def cuvs_ivf_pq(spec: Spec) -> Told:
     resources.sync()
     yield "build_seconds", time.perf_counter() - started
 
-    def both(setting: tuple[int, int], asked: Any) -> tuple[Any, Any]:
+    def both(setting: Any, asked: Any) -> tuple[Any, Any]:
         """Distances and ids, on the device."""
-        probes, wider = setting
-        how = ivf_pq.SearchParams(n_probes=probes, lut_dtype=cupy.float16)
+        probes, wider, precision = setting
+        types = {name: getattr(cupy, kind) for name, kind in PRECISIONS[precision].items()}
+        how = ivf_pq.SearchParams(n_probes=probes, **types)
         distances, ids = ivf_pq.search(how, index, asked, k * wider, resources=resources)
         if wider > 1:
             ids = cupy.asarray(ids).astype(cupy.int64)
@@ -163,27 +175,42 @@ def cuvs_ivf_pq(spec: Spec) -> Told:
         resources.sync()
         return distances, ids
 
-    def ids_of(setting: tuple[int, int]) -> Any:
-        return cupy.asarray(both(setting, queries)[1]).get()
+    def to_host(found: tuple[Any, Any]) -> list[Any]:
+        return [data.to_host(cupy.asarray(part)) for part in found]
 
-    settings = tuning.reaching(ids_of, truth, spec["recall"], spec["cells"])
+    settings: list[Any] = []
+    failures = {}
+    for precision in range(len(PRECISIONS)):
+
+        def ids_of(setting: tuple[int, int], precision: int = precision) -> Any:
+            return to_host(both((*setting, precision), queries))[1]
+
+        try:
+            reached = tuning.reaching(ids_of, truth, spec["recall"], spec["cells"])
+        except Exception as error:  # noqa: BLE001  # whatever the library does not do: the other types go on
+            failures[str(PRECISIONS[precision])] = f"{type(error).__name__}: {error}"
+        else:
+            settings += [((*setting, precision), recall) for setting, recall in reached]
+    if failures:
+        yield "failures", failures
     if not settings:
-        raise RuntimeError("no setting reaches the recall")
+        raise RuntimeError("; ".join(failures.values()) or "no setting reaches the recall")
     for batch in spec["batches"]:
         there = queries[:batch]
-        here = there.get()
+        here = data.to_host(there)
 
-        def of_host(setting: tuple[int, int], asked: Any = here) -> Any:
-            return [cupy.asarray(part).get() for part in both(setting, cupy.asarray(asked))]
+        def of_host(setting: Any, asked: Any = here) -> Any:
+            return to_host(both(setting, cupy.asarray(asked)))
 
-        def of_device(setting: tuple[int, int], asked: Any = there) -> Any:
+        def of_device(setting: Any, asked: Any = there) -> Any:
             return both(setting, asked)
 
         for case, call in ((str(batch), of_host), (f"{batch}{ON_DEVICE}", of_device)):
             took, setting, reached = tuning.fastest(
                 settings, lambda s, call=call: milliseconds(lambda: call(s), 1.0)
             )
-            yield case, {"ms": took, "setting": list(setting), "recall": reached}
+            used = {"setting": list(setting[:2]), "types": PRECISIONS[setting[2]]}
+            yield case, {"ms": took, "recall": reached, **used}
 
 
 TASKS: dict[tuple[str, str], Callable[[Spec], Told]] = {

@@ -1,7 +1,7 @@
 """What others do with the same data: torch and CuPy in this process, faiss and cuvs in their own.
 
 faiss and cuvs want to be imported before torch, hence the processes (peer_process.py). They lie in the folder
-WARPMEM_GPU_PEERS, or else in ~/peer-site.
+WARPMEM_GPU_PEERS, or where run.py has set them up beside its environment, or else in ~/peer-site.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+import packs
 
 Peers = dict[str, Callable[[], Any]]
 
@@ -171,7 +172,10 @@ def lloyd(device: Any, rows: Any, centroids: Any, iterations: int) -> Peers:
 
 def folder() -> Path:
     """Where faiss and cuvs lie, if they do."""
-    return Path(os.environ.get("WARPMEM_GPU_PEERS") or Path.home() / "peer-site")
+    given, beside = os.environ.get("WARPMEM_GPU_PEERS"), Path(sys.prefix) / "peer-site"
+    if given and not packs.packs(Path(given)):  # packs are not yet what can be imported
+        return Path(given)
+    return beside if beside.is_dir() else Path.home() / "peer-site"
 
 
 def outside() -> list[str]:

@@ -203,3 +203,48 @@ def test_the_largest_by_torch_are_those_by_numpy(monkeypatch: pytest.MonkeyPatch
     like_cupy = types.SimpleNamespace(cuda=None, from_dlpack=np.asarray)
     for part, same in zip(checks.largest(like_cupy, scores, 4), checks.largest(np, scores, 4), strict=True):
         assert np.array_equal(np.sort(part, axis=1), np.sort(same, axis=1))
+
+
+def test_packs_are_no_peers_and_those_beside_the_environment_are_found(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    """A call of measure.py itself has what an earlier call of run.sh set up."""
+    import peers
+
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("WARPMEM_GPU_PEERS", raising=False)
+    monkeypatch.setattr("sys.prefix", str(tmp_path / "venv"))
+    assert peers.outside() == []
+    a_peer(tmp_path / "venv" / "peer-site", "cuvs", "")
+    assert peers.outside() == ["cuvs"]
+    for name in ("cuvs", "faiss"):
+        (tmp_path / "packs" / name).mkdir(parents=True)
+        (tmp_path / "packs" / name / f"{name}.tar.xz").write_bytes(b"")
+    monkeypatch.setenv("WARPMEM_GPU_PEERS", str(tmp_path / "packs"))
+    assert peers.outside() == ["cuvs"] and peers.folder() == tmp_path / "venv" / "peer-site"
+
+
+def test_host_memory_may_be_told(monkeypatch: pytest.MonkeyPatch):
+    import device
+
+    monkeypatch.delenv("WARPMEM_GPU_HOST_GIB", raising=False)
+    assert device.host_bytes() > 1 << 20
+    monkeypatch.setenv("WARPMEM_GPU_HOST_GIB", "1.5")
+    assert device.host_bytes() == 3 << 29
+
+
+def test_bandwidth_is_that_of_random_values():
+    from device import Device
+
+    host, copied = Device(dry=True), []
+
+    def milliseconds(call: Any, rounds: int) -> float:
+        cells = dict(zip(call.__code__.co_freevars, call.__closure__, strict=True))
+        copied.append(cells["source"].cell_contents)
+        call()
+        copied.append(cells["target"].cell_contents)
+        return 1.0
+
+    host.milliseconds = milliseconds  # type: ignore[method-assign]
+    assert host.bandwidth() == 2 * copied[0].nbytes * 1e3
+    assert len(np.unique(copied[0])) > 1000 and np.array_equal(*copied)
