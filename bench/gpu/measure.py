@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import report
 from device import Device
 from families import NAMES, chosen
-from harness import TINY, Bench, Prices, Sizes
+from harness import QUICK, TINY, Bench, Prices, Sizes
 
 
 def main() -> int:
@@ -41,9 +41,10 @@ def main() -> int:
     parser.add_argument(
         "--gpu-hour", type=float, default=Prices.gpu_hour, help="price of a device host's hour"
     )
+    parser.add_argument("--quick", action="store_true", help="smaller sizes: what breaks, not how fast")
     parser.add_argument("--dry-run", action="store_true")
     given = parser.parse_args()
-    sizes = TINY if given.dry_run else Sizes()
+    sizes = TINY if given.dry_run else QUICK if given.quick else Sizes()
     changed = {name: getattr(given, name) for name in ("owners", "fill_seconds", "ivf_rows", "memory_items")}
     sizes = replace(sizes, **{name: value for name, value in changed.items() if value is not None})
     device = Device(given.dry_run)

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+import warpmem
+
 BENCH = Path(__file__).resolve().parents[2] / "bench" / "gpu"
 
 
@@ -178,23 +180,32 @@ def test_a_tool_of_the_sanitizer_does_not_silence_the_other(tmp_path: Path, monk
     assert not run.step("sanitizer", lambda: steps.sanitizer(run))
     assert "memcheck: exit status 1" in run.steps[0].reason
     assert "checked by racecheck" in (tmp_path / "sanitizer.log").read_text()
+    monkeypatch.setattr(steps.shutil, "which", lambda name, path=None: None)
+    none: Any = steps.Run(tmp_path, 60, dry=False)
+    assert not none.step("sanitizer", lambda: steps.sanitizer(none))
+    assert none.steps[0].status == "skipped" and "neither on PATH" in none.steps[0].reason
+    monkeypatch.undo()
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     late: Any = steps.Run(tmp_path, 5, dry=False)
     assert not late.step("sanitizer", lambda: steps.sanitizer(late))
     assert late.steps[0].status == "skipped" and "--steps sanitizer" in late.steps[0].reason
 
 
-def test_the_devices_tests_come_first(tmp_path: Path):
+@pytest.mark.parametrize("xdist", [True, False])
+def test_the_devices_tests_come_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, xdist: bool):
     import run as steps
 
     asked = tmp_path / "asked"
     python = tmp_path / "python"
     settings = "$NUMBA_CUDA_LOW_OCCUPANCY_WARNINGS $PYTEST_DISABLE_PLUGIN_AUTOLOAD"
-    python.write_text(f'#!/bin/sh\necho "{settings} $*" >>{asked}; exit 1\n')
+    has = f'[ "$1" != -c ] || exit {int(not xdist)}'
+    python.write_text(f'#!/bin/sh\n{has}\necho "{settings} $*" >>{asked}; exit 1\n')
     python.chmod(0o755)
     run: Any = steps.Run(tmp_path, 60, dry=False)
     run.python = str(python)
+    monkeypatch.setattr(os, "cpu_count", lambda: 16)
     assert not run.step("conformance", lambda: steps.conformance(run))
-    begin = "0 1 -m pytest -q --maxfail=50 -p device_backends"
+    begin = "0 1 -m pytest -q --maxfail=50 -p device_backends" + " -p xdist.plugin -n 8" * xdist
     assert asked.read_text().splitlines() == [
         f"{begin} tests/gpu",
         f"{begin} tests/conformance -k cuda or cupy",
@@ -248,3 +259,128 @@ def test_small_grids_warn_nobody():
     environment = {name: value for name, value in os.environ.items() if not name.startswith("NUMBA_")}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
+
+
+def test_tools_of_a_toolkit_are_found_without_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import run as steps
+
+    for folder in ("bin", "compute-sanitizer"):
+        (tmp_path / "kit" / folder).mkdir(parents=True)
+        tool = tmp_path / "kit" / folder / f"tool-in-{folder}"
+        tool.write_text("#!/bin/sh\n")
+        tool.chmod(0o755)
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path / "kit"))
+    assert steps.toolkits("tool-in-bin") == str(tmp_path / "kit" / "bin" / "tool-in-bin")
+    assert steps.toolkits("tool-in-compute-sanitizer") is None
+    monkeypatch.delenv("CUDA_HOME")
+    assert steps.toolkits("tool-in-bin") is None
+    nvcc = tmp_path / "kit" / "bin" / "nvcc"
+    nvcc.write_text("#!/bin/sh\n")
+    nvcc.chmod(0o755)
+    (tmp_path / "path").mkdir()
+    (tmp_path / "path" / "nvcc").symlink_to(nvcc)
+    monkeypatch.setenv("PATH", str(tmp_path / "path"))
+    assert steps.toolkits("tool-in-bin") == str(tmp_path / "kit" / "bin" / "tool-in-bin")
+
+
+def test_what_is_built_is_not_built_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import run as steps
+
+    asked, root = tmp_path / "asked", tmp_path / "root"
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\necho "$*" >>{asked}\n')
+    python.chmod(0o755)
+    (root / "csrc").mkdir(parents=True)
+    (root / "csrc" / "a.cu").write_text("one")
+    (tmp_path / "venv").mkdir()
+    monkeypatch.setattr(steps, "ROOT", root)
+    monkeypatch.setattr(steps.environment, "pip", lambda python: [python])
+
+    def builds() -> int:
+        run: Any = steps.Run(tmp_path, 60, dry=False, venv=tmp_path / "venv")
+        run.python = str(python)
+        before = len(asked.read_text().splitlines()) if asked.exists() else 0
+        assert run.step("build", lambda: steps.build(run)), run.steps
+        return len(asked.read_text().splitlines()) - before
+
+    assert (builds(), builds()) == (2, 0)
+    (root / "csrc" / "a.cu").write_text("two")
+    assert (builds(), builds()) == (2, 0)
+    python.write_text("#!/bin/sh\nexit 1\n")
+    (root / "csrc" / "a.cu").write_text("three")
+    run: Any = steps.Run(tmp_path, 60, dry=False, venv=tmp_path / "venv")
+    run.python = str(python)
+    for _ in range(2):  # what failed is not taken for built
+        assert not run.step("build", lambda: steps.build(run))
+
+
+@pytest.mark.parametrize("passes", [True, False])
+def test_a_device_that_fails_its_self_test_is_not_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, passes: bool
+):
+    import run as steps
+
+    done = []
+
+    def step(name: str, ends: int) -> Any:
+        def body(run: Any, *_: Any) -> None:
+            done.append(name)
+            run.call("sh", "-c", f"echo {name}; exit {ends}", limit=10)
+
+        return body
+
+    for name in ("build", "conformance", "sanitizer"):
+        monkeypatch.setattr(steps, name, step(name, 0))
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\necho '{{\"families\": 1}}'; exit {int(not passes)}\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(steps.Run, "enter", lambda run: setattr(run, "python", str(python)))
+    monkeypatch.setattr(steps, "measure", lambda run, *rest: done.append("measure"))
+    monkeypatch.setattr("sys.argv", ["run.py", "--out", str(tmp_path), "--venv", str(tmp_path / "venv")])
+    assert steps.main() == int(not passes)
+    assert done == ["build", *(["measure"] if passes else []), "conformance", "sanitizer"]
+    assert '{"families": 1}' in (tmp_path / "selftest.log").read_text()
+
+
+def test_families_and_their_times_are_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import run as steps
+
+    (tmp_path / "measure.py").write_text("import sys; print(*sys.argv[1:])\n")
+    monkeypatch.setattr(steps, "HERE", tmp_path)
+    run: Any = steps.Run(tmp_path, 900, dry=False)
+    steps.measure(run, ["ivf_pq=400", "changes"], 10.0, ["--ivf-rows", "10000000"])
+    quick: Any = steps.Run(tmp_path, 900, dry=False, quick=True)
+    steps.measure(quick, ["ivf_pq", "changes"], 10.0)
+    told = [line for line in (tmp_path / "measure.log").read_text().splitlines() if line.startswith("--out")]
+    out = f"--out {tmp_path / 'results.json'} --family"
+    assert told == [
+        f"{out} changes --seconds 40 --ivf-rows 10000000",
+        f"{out} ivf_pq --seconds 400 --ivf-rows 10000000",
+        f"{out} changes --seconds 40 --quick",
+        f"{out} ivf_pq --seconds 60 --quick",
+    ]
+    with pytest.raises(ValueError, match="ivf is none of exact-384, "):
+        steps.wish("ivf=3")
+    monkeypatch.setattr("sys.argv", ["run.py", "--out", str(tmp_path), "--family", "changes=soon"])
+    with pytest.raises(SystemExit):
+        steps.main()
+
+
+def test_a_suite_on_a_device_builds_no_emulator(tmp_path: Path):
+    """It takes a minute, for each of the suite's parts, and a device takes the emulator's place."""
+    tests = Path(__file__).resolve().parents[1]
+    code = (
+        "import emulated_cuda\n"
+        "def _build(folder): raise OSError('it is built')\n"
+        "emulated_cuda._build = _build\n"
+        "import device_backends, pools\n"
+        "cuda = pools.BACKENDS['cuda']\n"
+        "try:\n    cuda.available()\n"
+        "except OSError as error:\n    print(error)\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "WARPMEM_EMULATED_CUDA"}
+    path = os.pathsep.join((str(tests), str(Path(warpmem.__file__).parents[1])))
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**environment, "PYTHONPATH": path}
+    )
+    assert (done.returncode, done.stdout) == (0, "it is built\n"), done.stderr
