@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from steps import Skipped, Steps
+from steps import Failed, Skipped, Steps
 
 
 def packs(folder: Path) -> list[Path]:
@@ -24,14 +24,30 @@ def script(folder: Path) -> Path | None:
 
 
 def set_up(run: Steps, folder: Path, site: Path) -> None:
-    """Every pack into `site`, which the run's commands take peers from. Skipped when there are none."""
-    there = packs(folder)
+    """Every pack into `site`, which the run's commands take peers from. Skipped when there are none; Failed,
+    behind all others, with those that cannot be set up."""
+    there = packs(folder.resolve())
     if not there:
         raise Skipped(f"no packs in {folder}")
-    how = script(folder)
+    folder, how = folder.resolve(), script(folder.resolve())
     if how is None:
         raise Skipped(f"no setup.sh in {folder} or beside it")
     site.mkdir(parents=True, exist_ok=True)
     run.environment["WARPMEM_GPU_PEERS"] = str(site)  # one that fails leaves the other
+    failures = []
     for pack in there:
-        run.call("bash", how, pack, limit=60, PEER_SITE=str(site))
+        stamp, contents = site / f"{pack.name}.set-up", _contents(pack)
+        if not stamp.exists() or stamp.read_text() != contents:
+            try:
+                run.call("bash", how, pack, limit=60, PEER_SITE=str(site))
+            except Failed as error:
+                failures.append(f"{pack.name}: {error}")
+            else:
+                stamp.write_text(contents)
+    if failures:
+        raise Failed("\n".join(failures))
+
+
+def _contents(pack: Path) -> str:
+    """Names and sizes: what an earlier call set up is not unpacked again."""
+    return "".join(f"{path.name} {path.stat().st_size}\n" for path in sorted(pack.iterdir()))

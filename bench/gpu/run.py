@@ -166,10 +166,9 @@ def conformance(run: Run) -> None:
     workers = min(WORKERS, (os.cpu_count() or 1) // 2)
     if not run.dry and workers > 1 and run.has("xdist.plugin"):
         plugin += ["-p", "xdist.plugin", "-n", str(workers)]
-    pytest = [run.python, "-m", "pytest", "-q", "--maxfail=50", *plugin]
+    pytest = [run.python, "-m", "pytest", "-q", "--maxfail=50", "-W", "default", *plugin]
     path = [str(ROOT / "tests"), *run.environment.get("PYTHONPATH", "").split(os.pathsep)]
-    # The suite takes warnings for errors: Numba's of small grids, and those of plugins that a host happens to
-    # have.
+    # The suite takes warnings for errors, and here are whatever packages and plugins a host happens to have.
     quiet = {"NUMBA_CUDA_LOW_OCCUPANCY_WARNINGS": "0", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     environment = {"PYTHONPATH": os.pathsep.join(filter(None, path)), **quiet}
     commands = {" ".join(part): [*pytest, *part] for part in (parts[:1] if run.dry else parts)}
@@ -268,9 +267,9 @@ def main() -> int:
     ready = run.dry or run.step("environment", run.enter)
     if ready and "build" in wanted and not run.dry:
         ready = run.step("build", lambda: build(run))
-    sound = not (ready and "selftest" in wanted and not run.dry) or run.step(
-        "selftest", lambda: selftest(run)
-    )
+    sound = True
+    if ready and "selftest" in wanted and not run.dry:
+        sound = run.step("selftest", lambda: selftest(run), log="build")
     if ready and sound and "measure" in wanted:
         if not run.dry:
             run.step("peers", lambda: peers(run), log="build")

@@ -205,7 +205,7 @@ def test_the_devices_tests_come_first(tmp_path: Path, monkeypatch: pytest.Monkey
     run.python = str(python)
     monkeypatch.setattr(os, "cpu_count", lambda: 16)
     assert not run.step("conformance", lambda: steps.conformance(run))
-    begin = "0 1 -m pytest -q --maxfail=50 -p device_backends" + " -p xdist.plugin -n 8" * xdist
+    begin = "0 1 -m pytest -q --maxfail=50 -W default -p device_backends" + " -p xdist.plugin -n 8" * xdist
     assert asked.read_text().splitlines() == [
         f"{begin} tests/gpu",
         f"{begin} tests/conformance -k cuda or cupy",
@@ -215,7 +215,9 @@ def test_the_devices_tests_come_first(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("beside", [True, False])
-def test_packs_of_peers_are_set_up_beside_the_environment(tmp_path: Path, beside: bool):
+def test_packs_of_peers_are_set_up_beside_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, beside: bool
+):
     import packs
     import run as steps
 
@@ -227,12 +229,22 @@ def test_packs_of_peers_are_set_up_beside_the_environment(tmp_path: Path, beside
     with pytest.raises(steps.Skipped, match=r"no setup\.sh"):
         packs.set_up(run, folder, site)
     script = (folder.parent if beside else folder) / "setup.sh"
-    script.write_text('mkdir -p "$PEER_SITE/$(basename "$1")"\n')
+    script.write_text(f'mkdir -p "$PEER_SITE/$(basename "$1")"; echo x >>{tmp_path}/times\n')
     assert run.step("peers", lambda: packs.set_up(run, folder, site))
-    assert sorted(path.name for path in site.iterdir()) == ["cuvs", "faiss"]
+    assert sorted(path.name for path in site.iterdir() if path.is_dir()) == ["cuvs", "faiss"]
+    (folder / "faiss" / "part.tar.xz").write_bytes(b"another")
+    monkeypatch.chdir(folder.parent)
+    assert run.step("peers", lambda: packs.set_up(run, Path(folder.name), site))
+    assert len((tmp_path / "times").read_text()) == 2 * 3  # twice, and what has changed
     assert run.environment["WARPMEM_GPU_PEERS"] == str(site)
     with pytest.raises(steps.Skipped, match="no packs"):
         packs.set_up(run, site, site)
+    script.write_text('[ "$(basename "$1")" = faiss ] && touch "$PEER_SITE/again"\n')
+    for name in ("cuvs", "faiss"):
+        (folder / name / "part.tar.xz").write_bytes(b"one more")
+    with pytest.raises(steps.Failed, match="cuvs: exit status 1"):
+        packs.set_up(run, folder, site)
+    assert (site / "again").exists()
 
 
 def test_peers_of_an_earlier_call_are_taken_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -339,7 +351,7 @@ def test_a_device_that_fails_its_self_test_is_not_measured(
     monkeypatch.setattr("sys.argv", ["run.py", "--out", str(tmp_path), "--venv", str(tmp_path / "venv")])
     assert steps.main() == int(not passes)
     assert done == ["build", *(["measure"] if passes else []), "conformance", "sanitizer"]
-    assert '{"families": 1}' in (tmp_path / "selftest.log").read_text()
+    assert '{"families": 1}' in (tmp_path / "build.log").read_text()
 
 
 def test_families_and_their_times_are_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
