@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -307,3 +308,50 @@ def test_an_item_of_many_versions_is_looked_at_once_each_time(
     monkeypatch.setattr(descent, "stored_versions", noted)
     assert memory.erase([page]).kept == (other,)
     assert len(asked) < 20
+
+
+def chained(memory: Memory, order: str, length: int) -> list[str]:
+    """Ids of a page and of items that come from it, each from the one before, made in this order."""
+    user = f"{order} {length}"
+    ids = [add(memory, f"Part {n}", user, kind="message") for n in range(length + 1)]
+    chain = {"as made": ids, "against it": ids[::-1], "to and fro": ids[::2] + ids[1::2][::-1]}[order]
+    memory.update(chain[0], sources=[f"page {user}"])
+    for before, item_id in pairwise(chain):
+        memory.update(item_id, sources=[before])
+    return chain
+
+
+@pytest.mark.parametrize("order", ["as made", "against it", "to and fro"])
+@pytest.mark.parametrize("call", ["erase", "revoke"])
+def test_a_chain_takes_reads_in_proportion_to_its_length(
+    memory: Memory, monkeypatch: pytest.MonkeyPatch, call: str, order: str
+) -> None:
+    """The store was read once for each step from a newer item to an older one that comes from it."""
+    engine: Any = memory._log._engine  # type: ignore[attr-defined]
+    scan, get, get_many = engine.scan, engine.get, engine.get_many
+    reads = 0
+
+    def counted(values: Any) -> Any:
+        nonlocal reads
+        for value in values:
+            reads += 1
+            yield value
+
+    monkeypatch.setattr(engine, "scan", lambda *some, **more: counted(scan(*some, **more)))
+    monkeypatch.setattr(engine, "get", lambda *some: next(counted([get(*some)])))
+    monkeypatch.setattr(engine, "get_many", lambda *some: list(counted(get_many(*some))))
+
+    def reads_of(length: int) -> int:
+        nonlocal reads
+        chain = chained(memory, order, length)
+        reads = 0
+        if call == "revoke":
+            assert memory.revoke(f"page {order} {length}") == length + 1
+        else:
+            assert set(memory.erase([chain[0]]).derived) == set(chain[1:])
+        found = reads
+        memory.erase(user_id=f"{order} {length}")
+        return found
+
+    short, long = reads_of(30), reads_of(120)
+    assert long < 4.5 * short

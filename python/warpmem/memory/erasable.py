@@ -27,10 +27,11 @@ class Erasable:
         So is what comes later.
 
         How many items lost trust by this call. They are changed some at a time; a call that did not end is
-        made again. Takes as long as reading the store's items and history four times, and more often where
-        older items come from newer ones; holds the key and the sources of each item that comes from there.
-        `reinstate` undoes it. A search with `known_at` shows what was known before. It is many
-        changes, each as durable as the configuration says; flush() waits for all. Raises InputError.
+        made again. Takes as long as reading the store's items and history twice, four times where older items
+        come from newer ones; holds the key and the sources of each item that comes from there, and in that
+        case 48 bytes for each source of any. `reinstate` undoes it. A search with `known_at` shows what was
+        known before. It is many changes, each as durable as the configuration says; flush() waits for all.
+        Raises InputError.
         """
         self._check_open()
         return self._current.now.revocations.revoke(arguments.check_name(source, "source"))
@@ -70,8 +71,9 @@ class Erasable:
         but by read-only processes until they refresh, by results that were handed out, and by backups and
         other copies, which the receipt lists; a backup under way holds it in the store's own directory too,
         in `warpmem.snapshot`, until it is made. What a process that died has left of a copy is removed.
-        Takes as long as reading the store, once more for each step from source to source and where earlier
-        versions go, and room for the tables it writes anew. A large erasure disappears piece by piece; after
+        Takes as long as reading the store, once more where older items come from newer ones, and where
+        earlier versions go; in the first case 48 bytes for each source of any item, and room for the tables
+        it writes anew. A large erasure disappears piece by piece; after
         a crash the next open finishes it, or the same call. Raises NotFound, InputError, DiskFull.
         """
         self._check_open()

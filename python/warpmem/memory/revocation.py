@@ -18,6 +18,7 @@ import msgspec
 
 from ..ops.derivation import Derived, reaching
 from ..ops.ids import origins, parse_id
+from ..ops.naming import Naming
 from ..ops.revoked import KEY, RevokedSource, decode, encode, without
 from ..policy import reconcile
 from ..protocols import Log, Transaction
@@ -220,20 +221,34 @@ class Revocations:
 
     def _reached(self, source: str) -> list[bytes]:
         """Items, deleted ones too, that name a source, and those that name items alone, one of which came
-        from it. Only their ids are kept, and the store is gone through again while more are found, which is
-        seldom: most items are newer than what they come from."""
-        found: set[str] = set()
-        grown = True
-        while grown:
-            grown = False
-            for record in self._all(deleted=True):
-                item_id, sources = record.item.id, record.item.sources
-                if item_id not in found and (
-                    source in sources or (not found.isdisjoint(sources) and not origins(sources))
-                ):
-                    found.add(item_id)
-                    grown = True
-        return [parse_id(item_id) for item_id in found]
+        from it. Most are newer than what they come from, so one walk finds them and keeps their keys alone;
+        what comes from newer ones is looked for among the sources of all, in a second walk."""
+        found: set[bytes] = set()
+        newer, every = Naming(), Naming()
+        self._walk(source, found, newer.add_newer)
+        if any(key not in found for named in found for key in newer.of(named)):
+            self._walk(source, found, every.add)
+            waiting = list(found)
+            while waiting:
+                more = [key for key in every.of(waiting.pop()) if key not in found]
+                found.update(more)
+                waiting += more
+        return list(found)
+
+    def _walk(self, source: str, found: set[bytes], named: Callable[[bytes, bytes], object]) -> None:
+        """Add to what is found what comes from that or names the source, item by item. named: called with
+        each source of the others that name items alone, and their key."""
+        for record in self._all(deleted=True):
+            sources = record.item.sources
+            if source in sources:
+                found.add(record.key)
+            elif sources and not origins(sources):
+                keys = [parse_id(one) for one in sources]
+                if not found.isdisjoint(keys):
+                    found.add(record.key)
+                else:
+                    for key in keys:
+                        named(key, record.key)
 
     def _all(self, deleted: bool = False) -> Iterator[Record]:
         """Owner by owner, ascending by key."""

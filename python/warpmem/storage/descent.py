@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Iterator, Mapping, Set
+import heapq
+import itertools
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Set
 from typing import Final
 
 from ..ops.derivation import Derived, reaching
 from ..ops.ids import KEY_BYTES, format_id, is_id, origins, parse_id
+from ..ops.naming import Naming
 from ..protocols import Engine
 from ..records import NEVER, Descent
 from . import codec
@@ -25,22 +28,8 @@ class Descendants:
 
     def find(self, owners: Collection[int], keys: Collection[bytes]) -> Descent:
         """As Erasures.derived()."""
-        # Of what names others only what comes from the erased is kept; the store is read again while more of
-        # that is found, which is seldom: most items are newer than what they come from.
         gone = Erased(owners, keys)
-        reached: dict[bytes, bool] = {}  # whether it has an origin of its own, which holds it
-        grown = True
-        while grown:
-            grown = False
-            looked: set[bytes] = set()  # in this reading: what the next finds may take an origin away
-            for key in self._naming(gone, reached):
-                known = reached.get(key)
-                if known is False or key in looked:
-                    continue
-                looked.add(key)
-                if known != (own := self._has_own_origin(self._sources(key), gone, reached)):
-                    reached[key] = own
-                    grown = True
+        reached = self._reached(gone)
         held = {key: self._held(key, named, gone, reached) for key, named in reached.items()}
         left = reaching(held)
         only = {key for key, much in left.items() if not much}
@@ -51,20 +40,46 @@ class Descendants:
         versions, ended = self._versions_of(partly, found)
         return Descent(only, partly, versions, self._telling(ended, found))
 
-    def _naming(self, gone: Erased, reached: Mapping[bytes, bool]) -> Iterator[bytes]:
-        """Items with a version that names what is gone, or what comes from it and no origin holds."""
+    def _reached(self, gone: Erased) -> dict[bytes, bool]:
+        """Items with a version that names what is gone, or what comes from it and no origin holds; and
+        whether an origin of their own holds them."""
+        # Most items are newer than what they come from, so one walk finds them and has to keep nothing of the
+        # others. What comes from newer ones is looked at again among the sources of all, in a second one.
+        reached: dict[bytes, bool] = {}
+        newer, every = Naming(), Naming()
+        self._walk(gone, reached, newer.add_newer)
+        named = (key for source, held in reached.items() if not held for key in newer.of(source))
+        if all(reached.get(key) is False for key in named):
+            return reached
+        self._walk(gone, reached, every.add)
+        waiting = [key for key, held in reached.items() if not held]
+        while waiting:
+            for key in every.of(waiting.pop()):
+                if reached.get(key) is not False:
+                    self._look(key, gone, reached)
+                    if not reached[key]:
+                        waiting.append(key)
+        return reached
 
-        def leads(name: str) -> bool:
-            try:
-                source = parse_id(name)
-            except LookupError:
-                return False
-            return source in gone or reached.get(source) is False
+    def _walk(
+        self, gone: Erased, reached: dict[bytes, bool], named: Callable[[bytes, bytes], object]
+    ) -> None:
+        """Look at all items by their keys, those behind what they come from with what that is found to be.
+        named: called with each source of the others, and their key."""
+        for key, versions in _all_versions(self._engine):
+            if key in gone:
+                continue
+            names = {name for item in versions for name in item.sources}
+            sources = [parse_id(name) for name in names if is_id(name)]
+            if any(source in gone or reached.get(source) is False for source in sources):
+                self._look(key, gone, reached)
+            if reached.get(key) is not False:
+                for source in sources:
+                    named(source, key)
 
-        for family in _FAMILIES:
-            for key, item in stored_versions(self._engine, family):
-                if key[:KEY_BYTES] not in gone and any(leads(name) for name in item.sources):
-                    yield key[:KEY_BYTES]
+    def _look(self, key: bytes, gone: Erased, reached: dict[bytes, bool]) -> None:
+        """Note of an item that is reached whether an origin of its own holds it, as far as that is known."""
+        reached[key] = self._has_own_origin(self._sources(key), gone, reached)
 
     def _has_own_origin(self, names: Set[str], gone: Erased, reached: Mapping[bytes, bool]) -> bool:
         """Whether there is an origin among sources that does not come from what is gone or goes: what is
@@ -160,6 +175,15 @@ def with_nothing_left(engine: Engine, emptied: Mapping[bytes, Collection[int]]) 
         else:
             versions[key] = some
     return Erased((), gone, versions)
+
+
+def _all_versions(engine: Engine) -> Iterator[tuple[bytes, Iterator[ItemValue]]]:
+    """(key of an item, all of its versions) of each item, deleted ones too, ascending by key. Read while
+    items are changed it may have a version twice, and misses none that was there in the beginning."""
+    families = (stored_versions(engine, family) for family in _FAMILIES)  # items first: they become history
+    both = heapq.merge(*families, key=lambda one: one[0])
+    for key, versions in itertools.groupby(both, lambda one: one[0][:KEY_BYTES]):
+        yield key, (item for _, item in versions)
 
 
 def stored_versions(engine: Engine, family: str, prefix: bytes = b"") -> Iterator[tuple[bytes, ItemValue]]:
