@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 import warpmem
 from memory.test_portable import forget_keys, lines_of, texts
 from warpmem import Memory
-from warpmem.errors import StoreError
+from warpmem.embed.weights import PROBE
+from warpmem.errors import EmbeddingError, ModelError, ModelUnavailable, Overloaded, StoreError
 from warpmem.memory import ledger
 from warpmem.memory.importing import ImportReport
 from warpmem.storage.codec import prefix_range
@@ -75,10 +76,80 @@ def test_an_embedder_that_is_down_stops_an_import_whatever_it_may_skip() -> None
     with warpmem.open(embedder=embedder, dimension=4, model_id="m") as memory:
         report = memory.import_(io.BytesIO(lines_of(3)), skip_errors=True)
         assert (report.stored, report.skipped, report.stopped) == ({}, 0, True)
-        assert [number for number, _ in report.refused] == [1] and embedder.asked == 2
+        # For the batch, for the first line, and for a text that is no line's.
+        assert [number for number, _ in report.refused] == [1] and embedder.asked == 3
         embedder.is_down = False
         report = memory.import_(io.BytesIO(lines_of(3)), skip_errors=True)
         assert (report.before, report.stored, report.stopped) == (0, {"added": 3}, False)
+
+
+class Squeamish:
+    """An embedder that fails at some texts, in one of the ways in which models do."""
+
+    model_id, dimension = "m", 4
+
+    def __init__(self, way: str, *texts: str) -> None:
+        self._way = way
+        self.texts = set(texts)
+
+    def embed(self, texts: Sequence[str], *, role: str) -> NDArray[np.float32]:
+        rows = np.ones((len(texts), 4), np.float32)
+        bad = [i for i, text in enumerate(texts) if text in self.texts]
+        if bad and self._way == "NaN":
+            rows[bad] = np.nan
+        elif bad:
+            raise {"unavailable": ModelUnavailable, "refused": ModelError, "indigestible": EmbeddingError}[
+                self._way
+            ]("no vector")
+        return rows
+
+
+@pytest.mark.parametrize("batch", [1, 2, 500])
+@pytest.mark.parametrize("way", ["NaN", "unavailable", "refused", "indigestible"])
+def test_a_text_that_the_model_fails_at_is_left_out_alone(way: str, batch: int) -> None:
+    """It ended the import, and so did the next one: nothing behind it was ever stored."""
+    embedder = Squeamish(way, "line 3", "line 4", "line 8")
+    with warpmem.open(embedder=embedder) as memory:
+        report = take(memory, messages(9), batch=batch)
+        assert (report.stored, report.skipped, report.stopped) == ({"added": 6}, 3, False)
+        assert [number for number, _ in report.refused] == [3, 4, 8]
+        embedder.texts = {"line 4"}
+        report = take(memory, messages(9), batch=batch)
+        assert (report.before, report.stored, report.skipped) == (6, {"added": 2}, 1)
+        embedder.texts.clear()
+        assert take(memory, messages(9), batch=batch, skip_errors=False).stored == {"added": 1}
+        assert sorted(texts(memory)) == [f"line {n}" for n in range(1, 10)]
+
+
+@pytest.mark.parametrize(("down", "stopped"), [("text", False), ("code", True)])
+def test_each_modality_has_a_model_that_may_be_down(down: str, stopped: bool) -> None:
+    models = {name: Squeamish("refused", "line 1") for name in ("text", "code")}
+    models[down].texts.add(PROBE)
+    line = json.dumps({"text": "line 1", "user_id": "u", "modality": "code"}).encode() + b"\n"
+    with warpmem.open(embedder=models["text"], embedders={"code": models["code"]}) as memory:
+        report = take(memory, line)
+        assert (report.skipped, report.stopped) == (int(not stopped), stopped)
+
+
+def test_what_came_before_an_overload_is_not_stored_again() -> None:
+    """Lines of its batch that were stored one by one were known by their keys alone, which pass."""
+    embedder = Squeamish("refused", "line 2")
+    with warpmem.open(embedder=embedder) as memory:
+        with pytest.MonkeyPatch.context() as patch:
+
+            def add_many(self: Memory, items: Any) -> Any:
+                if [item.text for item in items] == ["line 4"]:
+                    raise Overloaded("too much", 1.0)
+                return ADD_MANY(self, items)
+
+            patch.setattr(Memory, "add_many", add_many)
+            with pytest.raises(Overloaded):
+                take(memory, messages(5))
+        forget_keys(memory)
+        embedder.texts.clear()
+        report = take(memory, messages(5))
+        assert (report.before, report.stored) == (2, {"added": 3})
+        assert sorted(texts(memory)) == [f"line {n}" for n in range(1, 6)]
 
 
 @pytest.mark.parametrize("batch", [1, 2, 500])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import warpmem
 from commands import json_lines, out
 from warpmem import AddResult, Memory
 from warpmem.cli import main
+from warpmem.embed.hashing import HashingEmbedder
+from warpmem.errors import EmbeddingError
 
 AT = [datetime(2025, month, 1, tzinfo=UTC) for month in range(1, 13)]
 TIMES = ("valid_from", "valid_to", "expires_at")
@@ -197,6 +200,36 @@ def test_kind_of_messages(
 
 def test_help_says_that_kind_is_for_messages_too(capsys: pytest.CaptureFixture[str]) -> None:
     assert "all chat messages included" in " ".join(out(capsys, "import", "--help").split())
+
+
+@pytest.mark.parametrize(("is_down", "code"), [(False, 0), (True, 1)])
+def test_skipping_what_a_model_fails_at(
+    store: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    is_down: bool,
+    code: int,
+) -> None:
+    """One text that it failed at ended the import, as a model that is down does."""
+    embed = HashingEmbedder.embed
+
+    def fail(self: HashingEmbedder, texts: Sequence[str], **options: Any) -> Any:
+        if is_down or any("indigestible" in text for text in texts):
+            raise EmbeddingError("no vector")
+        return embed(self, texts, **options)
+
+    monkeypatch.setattr(HashingEmbedder, "embed", fail)
+    file = tmp_path / "in.jsonl"
+    file.write_text("".join(f'{{"text": "{text}"}}\n' for text in ("one", "indigestible", "two")))
+    assert main(["import", str(file), "--user", "u", "--skip-errors"]) == code
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == f"warpmem: EmbeddingError: line {1 if is_down else 2}: no vector"
+    assert said[1].startswith("imported 0 lines; " if is_down else "imported 2 lines (added 2), skipped 1; ")
+    monkeypatch.undo()
+    monkeypatch.setenv("WARPMEM_STORE", str(store))
+    assert main(["import", str(file), "--user", "u"]) == 0
+    assert len(out(capsys, "list", "--user", "u").splitlines()) == 3
 
 
 @pytest.mark.parametrize(

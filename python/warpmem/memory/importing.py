@@ -9,7 +9,8 @@ from typing import IO, TYPE_CHECKING
 
 import msgspec
 
-from ..errors import InputError, WarpmemError
+from ..embed.weights import PROBE
+from ..errors import DeadlineExceeded, InputError, ModelError, Overloaded, WarpmemError
 from ..protocols import Log
 from ..types import Scope
 from .item_line import read_lines
@@ -69,7 +70,8 @@ def import_file(
         ledger = _ledger(stream, log, scope, kind)
         importer = Importer(
             memory, scope, kind, batch, ExportedLines(log), enforce_scope=enforce_scope,
-            skip_errors=skip_errors, again=again, refused=refuse, say=say,
+            skip_errors=skip_errors, again=again, answers=lambda modality: _answers(memory, modality),
+            refused=refuse, say=say,
             stored=lambda number: None if ledger is None else ledger.stored(number),
         )  # fmt: skip
         number = first = 0 if ledger is None else _resume(stream, ledger, importer, again=again)
@@ -88,6 +90,19 @@ def import_file(
     return ImportReport(
         dict(importer.actions), importer.known, tuple(refused), importer.skipped, importer.stopped
     )
+
+
+def _answers(memory: Memory, modality: str) -> bool:
+    """Whether the model of a modality embeds a fixed text: then another that it failed at is to blame."""
+    space = memory._spaces.of(modality)
+    try:
+        if space is None:
+            memory._current.now.vectors.embed([PROBE], "document")
+        else:
+            space.of_texts([PROBE], [])
+    except (ModelError, InputError, Overloaded, DeadlineExceeded):
+        return False
+    return True
 
 
 def _ledger(stream: IO[bytes], log: Log, scope: Scope | None, kind: str | None) -> Ledger | None:

@@ -32,7 +32,7 @@ import binascii
 import contextlib
 import hashlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -68,11 +68,13 @@ class Importer:
     """Adds lines in batches, each one commit, and remembers what became of them.
 
     A batch is `batch` lines, or as many as have 8 MiB. A refused line goes to `refused` with its number.
-    Without `skip_errors`, or where the model failed, it ends the import: `stopped` is then True and lines
-    before it are stored. StoreError passes through. Takes memory in proportion to the lines, the digest of
-    each or the id it got, beside one batch.
+    Without `skip_errors`, or where the model fails at other texts too, it ends the import: `stopped` is then
+    True and lines before it are stored. Overloaded, DeadlineExceeded and StoreError pass through, with these
+    stored as well. Takes memory in proportion to the lines, the digest of each or the id it got, beside one
+    batch.
 
     exported  exported lines that are known; none are asked for with `again`
+    answers   whether the model of a modality embeds another text now
     refused  called with a line's number and why it was refused
     say      called with notes on what was stored otherwise than written
     stored   called with the number of a line when all up to it are stored, or were refused
@@ -92,6 +94,7 @@ class Importer:
         enforce_scope: bool,
         skip_errors: bool,
         again: bool,
+        answers: Callable[[str], bool],
         refused: Callable[[int, WarpmemError], None],
         say: Callable[[str], None],
         stored: Callable[[int], None],
@@ -104,6 +107,7 @@ class Importer:
         self._enforced = scope if enforce_scope else None
         self._skip_errors = skip_errors
         self._again = again
+        self._answers = answers
         self._refused = refused
         self._say = say
         self._stored = stored
@@ -293,28 +297,38 @@ class Importer:
         try:
             results = self._memory.add_many([entry.item for entry in entries])
         except _REFUSALS:  # nothing of the batch was stored; find the line that is to blame
-            for entry in entries:
-                try:
-                    (result,) = self._memory.add_many([entry.item])
-                    self._settle(entry, result)
-                except _REFUSALS as error:
-                    self._refuse(entry.number, error)
-                if self.stopped:
-                    self._keep(entry.number - 1)
-                    return
+            self._one_by_one(entries)
+            if self.stopped:
+                return
         else:
             for entry, result in zip(entries, results, strict=True):
                 self._settle(entry, result)
         self._keep(self._last)
+
+    def _one_by_one(self, entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            try:
+                (result,) = self._memory.add_many([entry.item])
+                self._settle(entry, result)
+            except _REFUSALS as error:
+                self._refuse(entry.number, error, entry.item.modality)
+            except WarpmemError:
+                with contextlib.suppress(WarpmemError):
+                    self._keep(entry.number - 1)
+                raise
+            if self.stopped:
+                self._keep(entry.number - 1)
+                return
 
     def _keep(self, number: int) -> None:
         """Remember for good that all lines up to `number` are stored."""
         self._exported.keep()
         self._stored(number)
 
-    def _refuse(self, number: int, error: WarpmemError) -> None:
+    def _refuse(self, number: int, error: WarpmemError, modality: str = "text") -> None:
         self._refused(number, error)
-        if self._skip_errors and not isinstance(error, ModelError):  # no line after it fares better
+        # Of a model that fails at other texts too no line after this one fares better.
+        if self._skip_errors and (not isinstance(error, ModelError) or self._answers(modality)):
             self.skipped += 1
         else:
             self.stopped = True

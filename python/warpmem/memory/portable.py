@@ -93,15 +93,16 @@ class Portable:
         come back, even where the exported line was changed. `again` passes that by; it, and lines without an
         id from streams that cannot seek, rely on the idempotency key of each line (7 days). scope, kind: of
         lines that name none. A refused line ends the import, what came before it is stored; with skip_errors
-        it is left out, unless it is the model that failed. The next import of the file tries the lines again
-        that were left out, and no other.
+        it is left out, unless the model failed and fails at a fixed text, too. The next import of the file
+        tries the lines again that were left out, and no other. Of a model that is overloaded or late the
+        error is raised, and what came before is stored as well.
 
         A line that names a user, agent, run or corpus goes there, whatever `scope` says, and one with a `key`
         supersedes what that one has: of files from others ask for enforce_scope, which refuses every line
         outside `scope`. What a line says of its trust and sources is believed all the same.
 
         say: called with each refusal and note. progress: called with bytes and lines. Vectors are taken over
-        where the line names this store's model. Raises InputError, StoreError.
+        where the line names this store's model. Raises InputError, StoreError, Overloaded, DeadlineExceeded.
         """
         self._check_open()
         _check_file(file)
