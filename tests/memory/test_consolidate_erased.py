@@ -14,6 +14,8 @@ from jobs_lives import NOW, START, live, opened
 from warpmem import NewItem
 from warpmem.config import Consolidation
 from warpmem.ops.clock import FixedClock
+from warpmem.ops.ids import parse_id
+from warpmem.storage.codec import FAMILIES, KEYS_END
 
 
 @pytest.fixture
@@ -61,6 +63,39 @@ def test_what_passes_for_a_summary_brings_nothing_of_an_erased_owner_back(clock:
         assert {item.text for item in live(memory)} == {"canary of ann"}
         (summary,) = [item for item in live(memory) if item.kind == "summary"]
         assert summary.sources == (ids["ann"],)
+
+
+@pytest.mark.parametrize("derived", ["erase", "keep"])
+@pytest.mark.parametrize("erased", ["a summary", "an event", "both"])
+def test_history_names_no_summary_that_was_erased(
+    tmp_path: Path, clock: FixedClock, erased: str, derived: Any
+) -> None:
+    """Events said for ever that they were summarised in it, by its id."""
+    options = Consolidation(lines_per_summary=9, outliers=0)
+    with opened(tmp_path / "store", clock, consolidation=options) as memory:
+        ids = [
+            memory.add(f"event {n}", user_id="ann", kind="event", valid_from=START + timedelta(n)).id
+            for n in range(20)
+        ]
+        memory.run_jobs()
+        other, summary = sorted(live(memory), key=lambda item: len(item.sources))[-2:]
+        assert len(summary.sources) > 2
+        chosen = {"a summary": [summary.id], "an event": summary.sources[:1]}
+        memory.erase(chosen.get(erased, [summary.id, summary.sources[0]]), derived=derived)
+        gone = summary.id not in {item.id for item in live(memory)}
+        assert gone or (erased, derived) == ("an event", "keep")
+        for source in summary.sources[1:]:
+            reason = memory.history(source)[-1].reason
+            assert reason == f"summarised in {'an item that was erased' if gone else summary.id}"
+        assert memory.history(other.sources[0])[-1].reason == f"summarised in {other.id}"
+        engine: Any = memory._log._engine  # type: ignore[attr-defined]
+        for family in FAMILIES if gone else ():
+            for key, value in engine.scan(family, b"", KEYS_END):
+                assert summary.id.encode() not in value and parse_id(summary.id) not in key
+    for file in (tmp_path / "store").rglob("*") if gone else ():
+        assert not file.is_file() or summary.id.encode() not in file.read_bytes()
+    assert warpmem.verify(tmp_path / "store").ok
+    assert set(ids) >= set(summary.sources)
 
 
 def test_what_is_kept_of_a_summary_names_no_erased_event(clock: FixedClock) -> None:

@@ -255,10 +255,13 @@ def is_told(tools: Tools, key: bytes) -> bool:
     """Whether a summary that is there tells of a deleted item, or of another summary that did."""
     owner, chain = owner_of(key), set()
     while past := tools.log.history(key):
-        where = (past[-1].reason or "").removeprefix(_REASON)
-        if not is_id(where):
+        reason = past[-1].reason or ""
+        if not reason.startswith(_REASON):
             break
         chain.add(format_id(key))
+        where = reason.removeprefix(_REASON)
+        if not is_id(where):  # that one was erased
+            break
         key = parse_id(where)
     records = tools.log.records(owner, order="recorded", reverse=False, after=None) if chain else ()
     return any(

@@ -188,10 +188,21 @@ def _all_versions(engine: Engine) -> Iterator[tuple[bytes, Iterator[ItemValue]]]
 
 def stored_versions(engine: Engine, family: str, prefix: bytes = b"") -> Iterator[tuple[bytes, ItemValue]]:
     """(key, version of an item) of `items` or `history`, by key; marks of deletions are left out."""
+    for key, item, _ in stored_values(engine, family, prefix):
+        if item is not None:
+            yield key, item
+
+
+def stored_values(
+    engine: Engine, family: str, prefix: bytes = b""
+) -> Iterator[tuple[bytes, ItemValue | None, str | None]]:
+    """The same with marks of deletions, which have no item, and why the store deleted it where it did."""
     for key, stored in engine.scan(
         family, *(codec.prefix_range(prefix) if prefix else (b"", codec.KEYS_END))
     ):
         payload = codec.unseal(family, key, stored)
-        item = decode(payload, HistoryValue).item if family == "history" else decode(payload, ItemValue)
-        if item is not None:
-            yield key, item
+        if family == "history":
+            past = decode(payload, HistoryValue)
+            yield key, past.item, past.reason
+        else:
+            yield key, decode(payload, ItemValue), None

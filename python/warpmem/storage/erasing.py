@@ -24,6 +24,7 @@ _OWNED = ("items", "listing", "history", *codec.VECTOR_FAMILIES, "lookup")
 """Families whose keys begin with an owner. Items first: what has no item is found by nobody."""
 _VERSIONS = ("history", *codec.VECTOR_FAMILIES)
 _WORK = [codec.work_prefix(kind) for kind in codec.WORK_KINDS]
+_ERASED = "an item that was erased"
 _COUNTED = {"items": "items", "history": "history", "listing": "listing", "lookup": "lookups", "jobs": "work"}
 
 
@@ -138,6 +139,14 @@ class ErasingTransaction(StoreTransaction):
         self.counts["sources"] += 1
         return None if item.sources else item.version
 
+    def forget_reason(self, key: bytes, gone: Any) -> None:
+        """Take an id that `gone` contains out of what a deletion says of itself."""
+        stored = self._read("history", key)
+        if stored is not None:
+            past = decode(stored, HistoryValue)
+            reason = with_erased(past.reason, gone)
+            self._write("history", key, encode(msgspec.structs.replace(past, reason=reason)))
+
     def forget_revoked(self, gone: Any) -> None:
         """Take the ids that `gone` contains out of the sources that are believed no more."""
         known = revoked.decode(self._read("meta", revoked.KEY))
@@ -205,6 +214,12 @@ class ErasingTransaction(StoreTransaction):
         self._put_owner(
             owner, msgspec.structs.replace(self._owner_value(owner), items=self._owner_value(owner).items - 1)
         )
+
+
+def with_erased(reason: str | None, gone: Container[object]) -> str | None:
+    """Why the store deleted an item, without the id of one that `gone` contains: the last word of it."""
+    before, space, name = (reason or "").rpartition(" ")
+    return before + space + _ERASED if name in gone else reason
 
 
 def names_any(value: Any, ids: Container[object]) -> bool:

@@ -24,9 +24,9 @@ from ..protocols import Engine
 from ..records import Descent, LogEntry
 from . import codec
 from .backup_notes import remaining_copies
-from .descent import Descendants, stored_versions, with_nothing_left
+from .descent import Descendants, stored_values, stored_versions, with_nothing_left
 from .erased import Erased, by_item, marked
-from .erasing import ErasingTransaction, names_any
+from .erasing import ErasingTransaction, names_any, with_erased
 from .erasure_values import MARK_PREFIX, ErasureMark, mark_key, mark_part, read_mark_key
 from .values import RememberedValue, decode, make_scope
 
@@ -221,21 +221,32 @@ class StoreErasures:
     def _forget_sources(
         self, what: Erased, run: Run[Any], named: set[bytes], late: Mark | None
     ) -> list[Range]:
-        """named: gets the keys of what named something erased. late: marks the versions that name nothing
-        then, in the same change, since nothing tells of them afterwards."""
+        """Take what is erased out of sources, and out of what history says of deletions. named: gets the keys
+        of what named it as a source. late: marks the versions that name nothing then, in the same change,
+        since nothing tells of them afterwards."""
         ranges = []
         for family in ("items", "history"):
             found = (
-                key
-                for key, item in stored_versions(self._engine, family)
-                if any(source in what for source in item.sources)
+                (key, item is None)
+                for key, item, reason in stored_values(self._engine, family)
+                if with_erased(reason, what) != reason
+                or (item is not None and any(source in what for source in item.sources))
             )
             for part in _parts(found, _CHUNK_VALUES):
 
                 def change(
-                    transaction: ErasingTransaction, part: Sequence[bytes] = part, family: str = family
+                    transaction: ErasingTransaction,
+                    part: Sequence[tuple[bytes, bool]] = part,
+                    family: str = family,
                 ) -> None:
-                    forgotten = [(key, transaction.forget_sources(family, key, what)) for key in part]
+                    for key, is_mark in part:
+                        if is_mark:
+                            transaction.forget_reason(key, what)
+                    forgotten = [
+                        (key, transaction.forget_sources(family, key, what))
+                        for key, is_mark in part
+                        if not is_mark
+                    ]
                     emptied = b"".join(
                         codec.history_key(key[:KEY_BYTES], version)
                         for key, version in forgotten
@@ -245,8 +256,8 @@ class StoreErasures:
                         late(transaction, ErasureMark(transaction.now, (), b"", False, b"", True, emptied))
 
                 run(change)
-                named.update(key[:KEY_BYTES] for key in part)
-                ranges += [(family, *span) for span in _spans(part)]
+                named.update(key[:KEY_BYTES] for key, is_mark in part if not is_mark)
+                ranges += [(family, *span) for span in _spans([key for key, _ in part])]
         return ranges
 
     def _with_nothing_left(self, erasure: bytes, run: Run[Any], mark: Mark) -> Erased:
