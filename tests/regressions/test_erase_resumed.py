@@ -73,6 +73,29 @@ def test_an_erasure_that_failed_is_asked_for_again_in_its_scope(
             assert memory.stats().pending_erasures == 0
 
 
+@pytest.mark.parametrize("scope", [{}, {"user_id": "ann"}], ids=["unscoped", "scoped"])
+def test_an_id_that_never_was_is_none_of_an_owner_who_is_being_erased(
+    path: Path, monkeypatch: pytest.MonkeyPatch, scope: dict[str, str]
+) -> None:
+    """Any that had the owner's number was taken for one of his, and erased nothing without a word."""
+    with warpmem.open(path, **OPTIONS) as memory:
+        page, mine = add(memory, "A page"), add(memory, "Of bob", user="bob")
+        derived = add(memory, "Of the page", page, user="bob")
+        fails(memory, "forget_sources", monkeypatch, user_id="ann", derived="keep")
+        # A number that none ever had, and one of which nobody knows any more that it was there.
+        for never in (page[:-1] + min({"0", "1"} - {page[-1]}), page):
+            with pytest.raises(NotFound):
+                memory.erase([never], **scope)
+            with pytest.raises(NotFound):
+                memory.erase([mine, never])
+        assert memory.stats().pending_erasures == 1
+        assert memory.get(mine) and memory.get(derived)
+        assert memory.erase([mine]).finished == 1
+        fails(memory, "erase_entries", monkeypatch, ids=[derived])
+        fails(memory, "erase_owner", monkeypatch, user_id="bob")
+        memory.erase([derived])  # named by an erasure of its own, whatever its owner's does
+
+
 def test_what_an_erasure_finishes_of_another_is_counted(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The receipt said that one erasure had been finished, and that one item had gone."""
     with warpmem.open(path, **OPTIONS) as memory:

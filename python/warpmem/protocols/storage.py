@@ -193,8 +193,9 @@ class Erasures(Protocol):
         that names nothing. An origin counts for nothing where these, or what goes with them, have it too."""
         ...
 
-    def begun(self) -> Container[object]:
-        """Keys and ids of the items that pending erasures name."""
+    def begun(self) -> Container[bytes]:
+        """Keys of the items that pending erasures name one by one: of an owner who is being erased whole
+        nobody knows which there were."""
         ...
 
     def remove(

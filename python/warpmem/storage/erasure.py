@@ -66,8 +66,8 @@ class StoreErasures:
     def derived(self, owners: Collection[int], keys: Collection[bytes]) -> Descent:
         return self._descendants.find(owners, keys)
 
-    def begun(self) -> Erased:
-        return marked(mark for _, mark in self._marks())
+    def begun(self) -> frozenset[bytes]:
+        return frozenset(key for _, mark in self._marks() for key in marked([mark]).keys)
 
     def keys(self, owner: int) -> Iterator[tuple[bytes, Any]]:
         for key, item in stored_versions(self._engine, "items", owner_prefix(owner)):
