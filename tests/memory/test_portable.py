@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import codecs
 import io
 import json
 import os
@@ -10,6 +11,7 @@ import random
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -251,12 +253,55 @@ def test_what_is_no_file_is_refused(memory: Memory, tmp_path: Path) -> None:
             stream.seek(0)
             with pytest.raises(InputError, match="open it in binary mode"):
                 memory.import_(stream)
+    with open(tmp_path / "file", "wb") as only_written, pytest.raises(InputError, match="mode 'rb'"):
+        memory.import_(only_written)
+    with open(tmp_path / "file", "rb") as only_read, pytest.raises(InputError, match="mode 'wb'"):
+        memory.export(only_read)
     with pytest.raises(InputError, match="cannot read"):
         memory.import_(tmp_path / "absent")
     with pytest.raises(InputError, match="cannot write"):
         memory.export(tmp_path / "absent" / "file")
     with pytest.raises(InputError, match="batch"):
         memory.import_(io.BytesIO(b""), batch=0)
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        lambda: tempfile.NamedTemporaryFile("w+"),  # noqa: SIM115
+        lambda: tempfile.SpooledTemporaryFile(mode="w+"),  # noqa: SIM115
+        lambda: codecs.StreamReaderWriter(io.BytesIO(), *codecs.lookup("ascii")[2:]),
+    ],
+    ids=["named", "spooled", "codecs"],
+)
+def test_wrappers_of_text_are_refused_with_the_remedy(memory: Memory, wrapped: Callable[[], Any]) -> None:
+    """They are no TextIOBase: export raised a bare TypeError, and import a bare UnicodeDecodeError."""
+    with wrapped() as stream:
+        with pytest.raises(InputError, match="open it in binary mode"):
+            memory.export(stream)
+        stream.seek(0)
+        assert stream.read() == ""
+        stream.write("no line\n")
+        stream.seek(0)
+        with pytest.raises(InputError, match="open it in binary mode"):
+            memory.import_(stream)
+    stream = codecs.getreader("ascii")(io.BytesIO(b"\xff\n"))
+    with pytest.raises(InputError, match="open it in binary mode"):
+        memory.import_(stream)
+
+
+def test_a_binary_stream_needs_no_more_than_the_method_that_is_called(memory: Memory) -> None:
+    """Import asked for seekable() and export for flush()."""
+    written = bytearray()
+    memory.add("one", user_id="u")
+    memory.export(SimpleNamespace(write=written.extend))  # type: ignore[arg-type]
+    source = io.BytesIO(written)
+    memory.delete_all(user_id="u")
+    report = memory.import_(SimpleNamespace(readline=source.readline), again=True)  # type: ignore[arg-type]
+    assert report.stored == {"added": 1}
+    for call in (memory.import_, memory.export):
+        with pytest.raises(InputError, match=r"SimpleNamespace, which has no (readline|write)\(\)"):
+            call(SimpleNamespace(flush=bool))  # type: ignore[arg-type]
 
 
 def forget_keys(memory: Memory) -> None:

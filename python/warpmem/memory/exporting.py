@@ -24,6 +24,7 @@ from ..ops.blank import is_blank
 from ..ops.ids import parse_id
 from ..protocols import Log
 from ..types import MemoryItem, Scope
+from .item_line import write_line
 from .line_check import with_check
 
 if TYPE_CHECKING:
@@ -88,10 +89,10 @@ def _write(memory: Memory, log: Log, scope: Scope | None, stream: IO[bytes], vec
             fields = item_fields(item)
             if vectors:
                 fields |= _vector_fields(log, item)
-            stream.write(with_check(fields))
+            write_line(stream, with_check(fields))
             count += 1
-    stream.write(with_check({"end": count}))
-    stream.flush()
+    write_line(stream, with_check({"end": count}))
+    getattr(stream, "flush", bool)()
     return count
 
 

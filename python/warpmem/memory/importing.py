@@ -107,7 +107,7 @@ def _answers(memory: Memory, modality: str) -> bool:
 
 def _ledger(stream: IO[bytes], log: Log, scope: Scope | None, kind: str | None) -> Ledger | None:
     """None for a stream that cannot be read twice."""
-    if not stream.seekable():
+    if not getattr(stream, "seekable", bool)():
         return None
     start = stream.tell()
     _, first = next(read_lines(stream), (0, b""))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from datetime import datetime
 from typing import IO, Any, Final
@@ -49,15 +50,36 @@ class ItemLine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 def read_lines(stream: IO[Any], number: int = 0) -> Iterator[tuple[int, bytes]]:
     """(number, line) of a stream, counted on from `number`. A line over the limit comes cut, one byte longer
-    than the limit. Raises InputError for a stream of text."""
-    while line := stream.readline(MAX_LINE_BYTES + 1):
-        if isinstance(line, str):
-            raise InputError(TEXT_STREAM)
+    than the limit. Raises InputError for a stream of text, and one that cannot be read."""
+    while line := _read_line(stream):
         number += 1
         rest = line
         while len(rest) > MAX_LINE_BYTES and not rest.endswith(b"\n"):
-            rest = stream.readline(MAX_LINE_BYTES + 1)
+            rest = _read_line(stream)
         yield number, line
+
+
+def _read_line(stream: IO[Any]) -> bytes:
+    try:
+        line = stream.readline(MAX_LINE_BYTES + 1)
+    except io.UnsupportedOperation as error:
+        raise InputError("file is a stream that cannot be read: open it in mode 'rb'") from error
+    except UnicodeDecodeError as error:  # what decodes is a stream of text
+        raise InputError(TEXT_STREAM) from error
+    if isinstance(line, str):
+        raise InputError(TEXT_STREAM)
+    return line  # type: ignore[no-any-return]
+
+
+def write_line(stream: IO[Any], line: bytes) -> None:
+    """Write a line to a stream. Raises InputError where it is one of text, which wrappers of it show by
+    nothing else, and where it cannot be written to."""
+    try:
+        stream.write(line)
+    except io.UnsupportedOperation as error:
+        raise InputError("file is a stream that cannot be written to: open it in mode 'wb'") from error
+    except TypeError as error:
+        raise InputError(TEXT_STREAM) from error
 
 
 def check_times(line: ItemLine) -> None:

@@ -64,7 +64,7 @@ class Portable:
         has them. vectors: each line gets its vector too, as the base64 of its float32. Raises InputError.
         """
         self._check_open()
-        _check_file(file)
+        _check_file(file, "write")
         if isinstance(file, (str, os.PathLike)) and self._config.path is not None:
             store = os.path.realpath(self._config.path)
             if os.path.commonpath([store, os.path.realpath(file)]) == store:
@@ -105,7 +105,7 @@ class Portable:
         where the line names this store's model. Raises InputError, StoreError, Overloaded, DeadlineExceeded.
         """
         self._check_open()
-        _check_file(file)
+        _check_file(file, "readline")
         arguments.check_count(batch, "batch", _MAX_BATCH)
         scope = arguments.check_scope(scope)
         if enforce_scope and scope is None:
@@ -156,9 +156,12 @@ def _ignore(*_: Any) -> None:
     pass
 
 
-def _check_file(file: Any) -> None:
-    if not isinstance(file, (str, os.PathLike)) and not (hasattr(file, "readline") or hasattr(file, "write")):
-        raise InputError(f"file must be a path or a binary stream, not {type(file).__name__}")
+def _check_file(file: Any, method: str) -> None:
+    """method: what a stream has to have."""
+    if not isinstance(file, (str, os.PathLike)) and not hasattr(file, method):
+        raise InputError(
+            f"file must be a path or a binary stream, not {type(file).__name__}, which has no {method}()"
+        )
     if isinstance(file, io.TextIOBase):
         raise InputError(TEXT_STREAM)
     if isinstance(file, (str, os.PathLike)) and "\0" in os.fsdecode(file):
