@@ -13,6 +13,7 @@ import warpmem
 from emulated_cuda import emulated
 from tiered_pools import healthy_device
 from warpmem import Memory, Scope
+from warpmem.errors import InputError
 from warpmem.index.cuda_backend import CudaBackend
 
 
@@ -52,6 +53,16 @@ def test_they_lie_on_the_device_that_searches(on_device: Memory) -> None:
     interface = there.__cuda_array_interface__
     assert interface["shape"] == (12, 256) and interface["typestr"] == "<f4"
     np.testing.assert_array_equal(there.to_host(), here)
+
+
+@pytest.mark.parametrize("where", ["numpy", "dlpack", "nowhere", True])
+def test_a_context_has_none(where: Any) -> None:
+    """They were copied, to the device too, and nobody had them."""
+    with warpmem.open(embedder="hashing") as memory:
+        memory.add("a note of the harbour", user_id="u")
+        with pytest.raises(InputError, match=r"a context has no vectors: ask search"):
+            memory.context("harbour", user_id="u", return_vectors=where)
+        assert memory.context("harbour", user_id="u", return_vectors=None).text
 
 
 def test_they_follow_the_order_of_a_reranker(on_device: Memory) -> None:

@@ -227,19 +227,21 @@ class Readable:
         """What is known about `query` as text for a prompt, never over `max_tokens` by the store's token
         counter; "" where there is nothing or not even one item fits.
 
-        Takes every argument of `search`. What goes in is worth most for its tokens, the best hit in any case
-        where it fits; the message that follows one of the ten best in its run may go in beside it, and of a
-        key that was superseded only the newest does. A line an item, its id as the citation (or, shorter, its
-        number in `.citations`), under a heading with the date; all of it quoted in a tag that no text can
-        close, see policy/context.py. `compress`: an item that takes more than an eighth of the budget shows
-        only those of its sentences that speak of the query, picked by words and similarity or, "model", by
-        the store's language model; a sentence is never cut. Where the model is overloaded or fails, or the
-        `deadline` has passed, sentences are picked without it; where the embedder is or does, by words alone:
-        `degraded` then names "model" or "similarity", beside what the search left out. Raises as `search`,
-        and InputError where there is no language model.
+        Takes every argument of `search` but `return_vectors`. What goes in is worth most for its tokens, the
+        best hit in any case where it fits; the message that follows one of the ten best in its run may go in
+        beside it, and of a key that was superseded only the newest does. A line an item, its id as the
+        citation (or, shorter, its number in `.citations`), under a heading with the date; all of it quoted in
+        a tag that no text can close, see policy/context.py. `compress`: an item that takes more than an
+        eighth of the budget shows only those of its sentences that speak of the query, picked by words and
+        similarity or, "model", by the store's language model; a sentence is never cut. Where the model is
+        overloaded or fails, or the `deadline` has passed, sentences are picked without it; where the embedder
+        is or does, by words alone: `degraded` then names "model" or "similarity", beside what the search left
+        out. Raises as `search`, and InputError where there is no language model.
         """
         check(max_tokens, cite)
         check_way(compress, query)
+        if search.get("return_vectors") is not None:
+            raise InputError("a context has no vectors: ask search(return_vectors=...) for them")
         model = self._reasoning.language_model() if compress == "model" else None
         deadline = Deadline(search.get("deadline"))
         result = self.search(query, k=k, **search)
