@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 
 import numpy as np
 import pytest
@@ -217,3 +218,19 @@ def test_given_vectors_replace_embedding(memory: Memory) -> None:
 def test_one_key_cannot_name_several_items(memory: Memory) -> None:
     with pytest.raises(InputError, match="one key cannot name 2 items"):
         memory.add(["a", "b"], user_id="u", key="k")
+
+
+def test_a_string_of_another_type_is_the_string_it_holds(memory: Memory) -> None:
+    class Person(StrEnum):
+        NADIA = "nadia"
+
+    class Quoted(str):
+        pass
+
+    first = memory.add(Quoted("Home is A"), user_id=Person.NADIA, kind=np.str_("note"), key=Quoted("home"))
+    second = memory.add("Home is B", user_id="nadia", kind="note", key="home")
+    assert (second.action, second.replaced) == ("superseded", first.id)
+    item = memory.get(first.id, scope=Scope(user_id=Quoted("nadia")))
+    assert {type(value) for value in (item.scope.user_id, item.kind, item.key, item.text)} == {str}
+    assert type(Scope(user_id=Person.NADIA).user_id) is str
+    assert repr(Scope(user_id=np.str_("nadia"))) == repr(Scope(user_id="nadia"))

@@ -37,10 +37,10 @@ def check_scope(scope: Any) -> Scope | None:
 
 
 def check_modality(value: Any) -> Modality:
-    """One of the modalities. Raises InputError."""
+    """One of the modalities, as a plain str. Raises InputError."""
     if not isinstance(value, str) or value not in get_args(Modality):
         raise InputError(f"modality must be one of {', '.join(get_args(Modality))}")
-    return value  # type: ignore[return-value]
+    return str.__str__(value)  # type: ignore[return-value]
 
 
 def required(scope: Scope | None) -> Scope:
@@ -53,12 +53,12 @@ def required(scope: Scope | None) -> Scope:
 
 
 def check_kind(kind: Any) -> str:
-    """A kind's name. Raises InputError."""
+    """A kind's name, as a plain str. Raises InputError."""
     if not isinstance(kind, str) or not _KIND.fullmatch(kind):
         raise InputError(
             "a kind is 1 to 64 characters: a lower-case letter, then letters, digits or underscores"
         )
-    return kind
+    return str.__str__(kind)
 
 
 def check_share(value: Any, name: str) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from datetime import timedelta
@@ -55,12 +56,18 @@ class Jobbing:
         InputError, Conflict while jobs run, StoreReadOnly, DiskFull.
         """
         self._check_open()
-        if names is not None and (isinstance(names, str) or not isinstance(names, Sequence)):
+        if names is not None and (
+            isinstance(names, str)
+            or not isinstance(names, Sequence)
+            or not all(isinstance(name, str) for name in names)
+        ):
             raise InputError("names must be a list of names of jobs")
         if isinstance(seconds, timedelta):
             seconds = seconds.total_seconds()
         if seconds is not None and (
-            isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds > 0
+            isinstance(seconds, bool)
+            or not isinstance(seconds, (int, float))
+            or not 0 < seconds <= sys.float_info.max
         ):
             raise InputError("seconds must be a positive number or a timedelta")
         return self._jobs.run(names, seconds)

@@ -65,6 +65,7 @@ class Portable:
         """
         self._check_open()
         _check_file(file, "write")
+        arguments.check_flag(vectors, "vectors")
         if isinstance(file, (str, os.PathLike)) and self._config.path is not None:
             store = os.path.realpath(self._config.path)
             if os.path.commonpath([store, os.path.realpath(file)]) == store:
@@ -107,12 +108,20 @@ class Portable:
         self._check_open()
         _check_file(file, "readline")
         arguments.check_count(batch, "batch", _MAX_BATCH)
+        for flag, name in (
+            (enforce_scope, "enforce_scope"), (skip_errors, "skip_errors"), (again, "again"),
+        ):  # fmt: skip
+            arguments.check_flag(flag, name)
+        for function, name in ((say, "say"), (progress, "progress")):
+            if function is not None and not callable(function):
+                raise InputError(f"{name} must be a function, not {type(function).__name__}")
         scope = arguments.check_scope(scope)
         if enforce_scope and scope is None:
             raise InputError("enforce_scope is for an import with a scope")
         report = import_file(
             cast("Memory", self), self._log, file, scope, kind, enforce_scope=enforce_scope, batch=batch,
-            skip_errors=skip_errors, again=again, say=say or _ignore, progress=progress or _ignore,
+            skip_errors=skip_errors, again=again, say=_ignore if say is None else say,
+            progress=_ignore if progress is None else progress,
         )  # fmt: skip
         events.tell(
             events.INFO, "imported", stored=dict(report.stored), before=report.before, skipped=report.skipped,
@@ -164,7 +173,13 @@ def _check_file(file: Any, method: str) -> None:
         )
     if isinstance(file, io.TextIOBase):
         raise InputError(TEXT_STREAM)
-    if isinstance(file, (str, os.PathLike)) and "\0" in os.fsdecode(file):
+    if not isinstance(file, (str, os.PathLike)):
+        return
+    try:
+        path = os.fsencode(file)
+    except UnicodeEncodeError:
+        raise InputError(f"no file has the name {file!r}") from None
+    if b"\0" in path:
         raise InputError(f"the path {os.fsdecode(file)!r} holds a NUL character")
 
 

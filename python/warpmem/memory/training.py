@@ -20,6 +20,7 @@ from ..errors import InputError, NotFound
 from ..ingest.normalize import normalize_text
 from ..ops.digest import DIGEST_BYTES, digest16
 from ..ops.ids import parse_id
+from ..ops.texts import check_text
 from ..policy.filters import compile_filter
 from ..types import MemoryItem, Scope
 from . import arguments
@@ -200,6 +201,8 @@ def make_stream(
     least = arguments.check_share(min_trust, "min_trust")
     if consent is not None and (not isinstance(consent, str) or not all(consent.split("."))):
         raise InputError("consent must be a path of metadata keys, like 'consent.training', or None")
+    if consent is not None:
+        consent = check_text(consent, "consent")
     arguments.check_flag(pairs, "pairs")
     _check_shard(shard)
     settings = msgspec.msgpack.encode(

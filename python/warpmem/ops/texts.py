@@ -10,7 +10,7 @@ _MAX_NAME_BYTES: Final = 512
 
 
 def check_text(value: Any, where: str) -> str:
-    """`value`, if it is a string of valid Unicode. Raises InvalidText, which names `where`."""
+    """`value` as a plain str, if it is a string of valid Unicode. Raises InvalidText, which names `where`."""
     if not isinstance(value, str):
         raise InvalidText(f"{where} must be a string, not {type(value).__name__}")
     if not value.isascii():
@@ -20,7 +20,7 @@ def check_text(value: Any, where: str) -> str:
             raise InvalidText(
                 f"{where} has a lone surrogate at character {error.start}, not valid Unicode"
             ) from None
-    return value
+    return str.__str__(value)
 
 
 def check_sequence(texts: Any) -> list[Any]:
@@ -38,7 +38,7 @@ def check_not_empty(value: Any, name: str) -> str:
 
 
 def check_name(value: Any, name: str) -> str:
-    """A short text used as a name: 1 to 512 bytes of UTF-8. Raises InputError."""
+    """A short text used as a name, as a plain str: 1 to 512 bytes of UTF-8. Raises InputError."""
     if not isinstance(value, str):
         raise InputError(f"{name} must be a string, not {type(value).__name__}")
     try:
@@ -47,4 +47,4 @@ def check_name(value: Any, name: str) -> str:
         raise InputError(f"{name} is not valid Unicode text") from error
     if not 1 <= size <= _MAX_NAME_BYTES:
         raise InputError(f"{name} must be 1 to {_MAX_NAME_BYTES} bytes of UTF-8, not {size}")
-    return value
+    return str.__str__(value)

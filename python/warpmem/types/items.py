@@ -63,6 +63,8 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
                 raise InvalidScope(f"{name} must be a string, not {type(value).__name__}")
             if not 0 < _utf8_bytes(value, name) <= 512:
                 raise InvalidScope(f"{name} must be 1 to 512 bytes of UTF-8")
+            if type(value) is not str:  # encoders take no other
+                msgspec.structs.force_setattr(self, name, str.__str__(value))
         if self.corpus_id is not None and any(v is not None for v in values[:3]):
             raise InvalidScope("corpus_id stands alone; search several scopes with scopes=[...]")
 
