@@ -178,3 +178,21 @@ def test_a_long_document_takes_a_time_in_proportion() -> None:
     text = " ".join(words)
     found = chunks(text, "text", COUNTER, 200)
     check(text, found, COUNTER, 200)
+
+
+@pytest.mark.parametrize("letter", ["x", "\u4e2d"])
+def test_text_without_a_gap_is_not_counted_to_its_end_for_every_piece(letter: str) -> None:
+    class Measured(EstimateTokenCounter):
+        seen = 0
+
+        def count(self, text: str) -> int:
+            self.seen += len(text)
+            return super().count(text)
+
+    seen = []
+    for length in (5_000, 10_000, 20_000):
+        counter = Measured()
+        text = letter * length
+        check(text, chunks(text, "text", counter, 64), counter, 64)
+        seen.append(counter.seen)
+    assert seen[2] - seen[1] <= 2.1 * (seen[1] - seen[0])

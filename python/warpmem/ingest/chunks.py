@@ -116,7 +116,11 @@ class _Packer:
         """Cut where a character begins that does not belong to the one before it, as late as it fits."""
         found = []
         while start < end:
-            fits, fails = start + 1, end + 1  # the first is taken whether it fits or not
+            fits = start + 1  # it is taken whether it fits or not
+            fails = min(start + self._max, end) + 1
+            # Nobody counts the whole rest for every piece: twice as far while that fits.
+            while fails <= end and self._tokens(start, fails - 1) <= self._max:
+                fits, fails = fails - 1, min(2 * fails - start, end + 1)
             while fails - fits > 1:
                 middle = (fits + fails) // 2
                 if self._tokens(start, middle) <= self._max:
