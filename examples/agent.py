@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 import warpmem
-from warpmem import AddResult, Memory, Message, NewItem
+from warpmem import Memory, Message, NewItem
 from warpmem.errors import WarpmemError
 
 CONTEXT_TOKENS = 800
@@ -79,7 +79,6 @@ class Agent:
             max_tokens=300,
         )
         self._memory.add({"role": "assistant", "content": reply}, user_id=self._user_id, run_id=self._run_id)
-        assert isinstance(said, AddResult)
         self._learn(text, said.id)
         return reply
 

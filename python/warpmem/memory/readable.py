@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, Unpack
 
 import msgspec
 
@@ -38,6 +38,7 @@ from .searches import Searches
 
 if TYPE_CHECKING:
     from .browser import Browser
+    from .options import SearchOptions
     from .reasoning import Reasoning
     from .reranking import Reranking
     from .serving import Current, Serving
@@ -222,7 +223,7 @@ class Readable:
         k: int = 50,
         cite: Literal["id", "number"] = "id",
         compress: Literal["sentences", "model"] | None = None,
-        **search: Any,
+        **search: Unpack[SearchOptions],
     ) -> ContextBlock:
         """What is known about `query` as text for a prompt, never over `max_tokens` by the store's token
         counter; "" where there is nothing or not even one item fits.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from msgspec import UNSET, UnsetType
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .browser import Browser
     from .embed_later import EmbedLater
     from .extract_later import ExtractLater
+    from .options import AddOptions, One, Several
     from .pending import Runner
     from .reasoning import Reasoning
     from .serving import Current
@@ -46,6 +47,10 @@ class Writable:
     _tracer: Tracer | None
     _check_open: Callable[[], None]
 
+    @overload
+    def add(self, content: Several, **options: Unpack[AddOptions]) -> tuple[AddResult, ...]: ...
+    @overload
+    def add(self, content: One | None = None, **options: Unpack[AddOptions]) -> AddResult: ...
     def add(
         self,
         content: Any = None,
