@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,13 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     for name in ("text", "absent", "."):
         with pytest.raises((StoreError, InputError)):
             VectorIndex.load(tmp_path / name)
+    with pytest.raises(InputError, match="no file has the name"):
+        make().save("\ud800")
+    with pytest.raises(InputError, match="no file has the name"):
+        VectorIndex.load("\ud800")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="a device or a pipe"):  # /dev/null became a file
+        make().save(tmp_path / "pipe")
     with pytest.raises(InputError, match="path must be a path, not int"):
         VectorIndex.load(5)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="threads"):

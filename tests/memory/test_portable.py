@@ -57,6 +57,27 @@ def test_nothing_is_exported_into_the_store(tmp_path: Path) -> None:
         assert memory.export(tmp_path / "out.jsonl") == 0
 
 
+@pytest.mark.parametrize("name", ["pipe", "link"])
+def test_what_is_no_file_is_written_to_and_not_replaced(memory: Memory, tmp_path: Path, name: str) -> None:
+    """Exports to /dev/stdout put a file in its place."""
+    memory.add("text", user_id="u")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        assert memory.export(tmp_path / name) == 1
+        assert json.loads(os.read(reader, 1 << 16).splitlines()[0])["text"] == "text"
+    finally:
+        os.close(reader)
+    assert (tmp_path / "pipe").is_fifo() and (tmp_path / "link").is_symlink()
+
+
+def test_a_link_to_a_file_goes_on_leading_there(memory: Memory, tmp_path: Path) -> None:
+    (tmp_path / "latest").symlink_to("today")
+    memory.export(tmp_path / "latest")
+    assert (tmp_path / "latest").is_symlink() and (tmp_path / "today").read_bytes()
+
+
 def test_vectors_are_exported_on_request_and_not_embedded_again(
     memory: Memory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -330,6 +330,26 @@ def test_reader_that_goes_away(store: Path) -> None:
         assert process.wait(timeout=60) == 141
 
 
+@pytest.mark.parametrize(
+    ("closed", "command", "code"),
+    [
+        ("<&-", "add - --user u", 1), ("<&-", "list --user u", 0), (">&-", "list --user u", 141),
+        (">&-", "export -", 141), ("2>&-", "export -", 0), ("<&- >&- 2>&-", "stats", 141),
+        ("<&- >&- 2>&-", "add text --user u", 141),
+    ],
+)  # fmt: skip
+def test_closed_streams(
+    store: Path, capsys: pytest.CaptureFixture[str], closed: str, command: str, code: int
+) -> None:
+    out(capsys, "add", "text", "--user", "u")
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"exec {sys.executable} -m warpmem {command} {closed}"],
+        capture_output=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, b"Traceback" in done.stderr) == (code, False), done.stderr
+    assert warpmem.verify(store).ok
+
+
 def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     text = out(capsys, "--help")
     for name in ("demo", "add", "search", "list", "export", "import", "stats", "doctor", "eval"):

@@ -48,6 +48,8 @@ def save(path: str | os.PathLike[str], pool: RowPool, description: Description) 
     """Write a pool and its description; one of a backend without files passes through a native pool. Raises
     InputError, BackendUnavailable, StoreError."""
     name = _name(path)
+    if os.path.exists(name) and not os.path.isfile(name) and not os.path.isdir(name):
+        raise InputError(f"{name!r} is a device or a pipe, which no index file may replace: name a file")
     description = msgspec.structs.replace(description, rows=pool.stats()["rows"])
     if getattr(pool, "save", None) is None:
         native = _native().Pool(
@@ -121,6 +123,10 @@ def _name(path: Any) -> str:
     name = os.fspath(path)
     if not isinstance(name, str) or not name or "\0" in name:
         raise InputError("path must be text that is not empty, without a NUL character")
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        raise InputError(f"no file has the name {name!r}") from None
     return name
 
 

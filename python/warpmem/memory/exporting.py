@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,9 +52,9 @@ def export(
     """See Memory.export."""
     if not isinstance(file, (str, os.PathLike)):
         return _write(memory, log, scope, file, vectors)
-    path = Path(file)
+    path = Path(os.path.realpath(file))  # a link goes on leading to what it led to
     try:
-        with _replacing(path) as part:
+        with open(path, "wb") if _is_device(path) else _replacing(path) as part:
             return _write(memory, log, scope, part, vectors)
     except OSError as error:
         raise InputError(f"cannot write {os.fspath(path)!r}: {error.strerror}") from error
@@ -74,6 +75,15 @@ def _replacing(path: Path) -> Iterator[IO[bytes]]:
         except BaseException:
             os.unlink(part.name)
             raise
+
+
+def _is_device(path: Path) -> bool:
+    """Whether it is there and written to as it is, such as /dev/stdout or a pipe: no file may replace it."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def _umask() -> int:

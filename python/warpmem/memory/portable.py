@@ -59,9 +59,10 @@ class Portable:
     ) -> int:
         """Write the items of one scope, or of all owners, as JSON lines; returns how many.
 
-        file: a path outside of the store, which appears when it is complete, or a binary stream. Superseded
-        and expired items are written; deleted ones, earlier versions and the change feed are not: a backup
-        has them. vectors: each line gets its vector too, as the base64 of its float32. Raises InputError.
+        file: a path outside of the store, which appears when it is complete; a device or pipe, which is
+        written to; or a binary stream. Superseded and expired items are written; deleted ones, earlier
+        versions and the change feed are not: a backup has them. vectors: each line gets its vector too, as
+        the base64 of its float32. Raises InputError.
         """
         self._check_open()
         _check_file(file, "write")
