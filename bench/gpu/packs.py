@@ -39,7 +39,7 @@ def set_up(run: Steps, folder: Path, site: Path) -> None:
         stamp, contents = site / f"{pack.name}.set-up", _contents(pack)
         if not stamp.exists() or stamp.read_text() != contents:
             try:
-                run.call("bash", how, pack, limit=60, PEER_SITE=str(site))
+                run.call("bash", how, pack, limit=120, PEER_SITE=str(site))
             except Failed as error:
                 failures.append(f"{pack.name}: {error}")
             else:

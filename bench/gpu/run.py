@@ -28,7 +28,7 @@ from families import NAMES, chosen
 from steps import ROOT, Failed, Skipped, Steps
 
 HERE = Path(__file__).resolve().parent
-STEPS = ("build", "selftest", "measure", "conformance", "sanitizer")
+STEPS = ("build", "selftest", "peers", "measure", "conformance", "sanitizer")
 MEASURING, BEHIND = 300.0, 150.0
 """Seconds that are kept for measuring; and, where there are more, for what comes behind it."""
 LEAST, GRACE = 20.0, 30.0
@@ -154,8 +154,8 @@ def wish(text: str) -> tuple[str, float | None]:
 
 
 def conformance(run: Run) -> None:
-    """What only a device can show, then the suite with the device's backends beside the others: their tests
-    first, since the others' are passed anywhere."""
+    """What only a device can show, then the suite with the device's backends beside the others: first
+    tests of one of them alone, then those of all backends together and of the others."""
     device = "cuda or cupy"
     parts = [
         ["tests/gpu"],
@@ -240,9 +240,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=HERE / "results")
     parser.add_argument("--venv", type=Path, help="the environment's folder; build/gpu-venv by default")
     parser.add_argument("--minutes", type=float, default=8.0)
-    parser.add_argument(
-        "--steps", default=",".join(STEPS), help="some of build,selftest,measure,conformance,sanitizer"
-    )
+    parser.add_argument("--steps", default=",".join(STEPS), help=f"some of {','.join(STEPS)}")
     parser.add_argument(
         "--family", action="append", default=[], metavar="NAME[=SECONDS]", help="only these are measured"
     )
@@ -270,9 +268,9 @@ def main() -> int:
     sound = True
     if ready and "selftest" in wanted and not run.dry:
         sound = run.step("selftest", lambda: selftest(run), log="build")
+    if ready and sound and {"peers", "measure"} & set(wanted) and not run.dry:
+        run.step("peers", lambda: peers(run), log="build")
     if ready and sound and "measure" in wanted:
-        if not run.dry:
-            run.step("peers", lambda: peers(run), log="build")
         behind = BEHIND if {"conformance", "sanitizer"} & set(wanted) else 10.0
         behind = 0.0 if run.dry else min(behind, max(10.0, run.left - MEASURING))
         measure(run, given.family, behind, shlex.split(given.measure))

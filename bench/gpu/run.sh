@@ -5,12 +5,13 @@
 # yet, from an index or from a folder. A host with torch, CuPy, Numba and tools to build commonly lacks msgspec, rocksdict and wordllama, and of what that one needs toml,
 # pydantic, pydantic-core, annotated-types and typing-inspection: without a network these travel as wheels, together 26 MB.
 #
-#   bench/gpu/run.sh [--out FOLDER] [--venv FOLDER] [--minutes 8] [--steps build,selftest,measure,conformance,sanitizer] [--family NAME[=SECONDS]]
-#                    [--measure "OPTIONS of measure.py"] [--quick] [--dry-run]
+#   bench/gpu/run.sh [--out FOLDER] [--venv FOLDER] [--minutes 8] [--steps build,selftest,peers,measure,conformance,sanitizer]
+#                    [--family NAME[=SECONDS]] [--measure "OPTIONS of measure.py"] [--quick] [--dry-run]
 #
 #   WARPMEM_GPU_WHEELS   a folder with those wheels, for a host without a network
 #   WARPMEM_GPU_PEERS    a folder with packages of peers (faiss, cuvs), put on the path of a process of their own, or one with packs of them and a setup.sh, which
-#                        are set up in the environment's folder (packs.py); what an earlier call set up stays; ~/peer-site without it
+#                        are set up in the environment's folder (packs.py); what an earlier call set up stays; ~/peer-site without it. FAISS's package needs
+#                        cuVS's beside it (libcuvs, libraft, librmm), and cuVS's no other
 #   WARPMEM_GPU_HOST_GIB host memory to count on, where a virtual machine says less than it can have
 #   WARPMEM_CUDA_TOOLKIT wheels: nvcc from wheels, where the host has none
 #
@@ -20,12 +21,13 @@
 #
 # Where half an hour is all there is, in calls of ten minutes on a host that forgets everything when it rests:
 #
+#   0. where packs and wheels do not travel together, cuVS alone, in half a minute: bench/gpu/run.sh --steps peers
 #   1. what breaks, in 7 minutes, to mend it before the time is spent (set up here: FAISS):
 #      bench/gpu/run.sh --minutes 8 --quick --family exact-384 --family owners-384 --family ivf_pq --family select_k --family training --family changes
-#   2. the figures that need no large fill (set up here: cuVS):
+#   2. the figures that need no large fill:
 #      bench/gpu/run.sh --minutes 9.5 --steps build,selftest,measure --family exact-384 --family exact-768 --family memory --family changes --family select_k
 #                       --family training --family vram_cache
-#   3. at once behind it, the large ones; half of the fill's seconds hold a fill of 4,096 owners of 10,000 rows with d 384 where a row takes 2 us:
+#   3. at once behind it, the large ones, 4,096 owners and ten million rows:
 #      bench/gpu/run.sh --minutes 9.5 --steps build,measure --family ivf_pq=270 --family owners-384=270 --measure "--ivf-rows 10000000 --fill-seconds 130"
 #   4. with what is left: owners-768=240, crossover, the rest of the suite (--steps conformance,sanitizer)
 #

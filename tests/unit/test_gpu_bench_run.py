@@ -341,7 +341,7 @@ def test_a_device_that_fails_its_self_test_is_not_measured(
 
         return body
 
-    for name in ("build", "conformance", "sanitizer"):
+    for name in ("build", "peers", "conformance", "sanitizer"):
         monkeypatch.setattr(steps, name, step(name, 0))
     python = tmp_path / "python"
     python.write_text(f"#!/bin/sh\necho '{{\"families\": 1}}'; exit {int(not passes)}\n")
@@ -350,8 +350,11 @@ def test_a_device_that_fails_its_self_test_is_not_measured(
     monkeypatch.setattr(steps, "measure", lambda run, *rest: done.append("measure"))
     monkeypatch.setattr("sys.argv", ["run.py", "--out", str(tmp_path), "--venv", str(tmp_path / "venv")])
     assert steps.main() == int(not passes)
-    assert done == ["build", *(["measure"] if passes else []), "conformance", "sanitizer"]
+    assert done == ["build", *(["peers", "measure"] if passes else []), "conformance", "sanitizer"]
     assert '{"families": 1}' in (tmp_path / "build.log").read_text()
+    done.clear()
+    monkeypatch.setattr("sys.argv", ["run.py", "--out", str(tmp_path), "--steps", "peers"])
+    assert steps.main() == 0 and done == ["peers"]  # where packs and wheels do not travel together
 
 
 def test_families_and_their_times_are_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
