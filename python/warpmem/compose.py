@@ -349,7 +349,8 @@ def _make_reasoning(settings: Config, reranker: Any, language_model: Any) -> Rea
         return make_reranker(settings.reranker, settings.reranker_options, model)
 
     model = Later(make_model)
-    return Reasoning(model, Later(make_ranker))
+    has_model = settings.language_model is not None or isinstance(language_model, LanguageModel)
+    return Reasoning(model, Later(make_ranker), has_model)
 
 
 def _make_tracer(settings: Config) -> Tracer | None:

@@ -12,7 +12,14 @@ import pytest
 import warpmem
 from warpmem import Memory, Scope
 from warpmem.embed.hashing import HashingEmbedder
-from warpmem.errors import DeadlineExceeded, InputError, ModelError, ModelUnavailable, Overloaded
+from warpmem.errors import (
+    DeadlineExceeded,
+    InputError,
+    MissingDependency,
+    ModelError,
+    ModelUnavailable,
+    Overloaded,
+)
 from warpmem.ops.clock import FixedClock, to_datetime
 from warpmem.policy.sentences import GAP, sentences
 from warpmem.reason.fakes import ScriptedLanguageModel
@@ -178,6 +185,50 @@ def test_a_slow_language_model_keeps_the_deadline() -> None:
                         memory.context("the lighthouse keeper", deadline=0.3, **asked)
             finally:
                 model.go.set()
+
+
+def test_making_the_language_model_is_within_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was made before the deadline began, however long that took."""
+    go, made = threading.Event(), ScriptedLanguageModel([KEPT])
+
+    def load(*_: Any) -> ScriptedLanguageModel:
+        assert go.wait(60)
+        return made
+
+    monkeypatch.setattr("warpmem.compose.make_language_model", load)
+    asked: dict[str, Any] = {"user_id": "u", "max_tokens": 300, "kinds": ["document"], "compress": "model"}
+    for degrade in (True, False):
+        go.clear()
+        with open_memory(language_model="scripted", degrade=degrade) as memory:
+            memory.add(LONG, user_id="u", kind="document")
+            try:
+                if degrade:
+                    block = memory.context("the lighthouse keeper", deadline=0.5, **asked)
+                    assert block.degraded[0] == "model" and GAP in block.text and not go.is_set()
+                else:
+                    with pytest.raises(DeadlineExceeded, match="language model"):
+                        memory.context("the lighthouse keeper", deadline=0.5, **asked)
+            finally:
+                go.set()
+            if degrade:
+                assert memory.context("the lighthouse keeper", deadline=60, **asked).degraded == ()
+
+
+def test_what_making_the_language_model_raises_is_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> ScriptedLanguageModel:
+        raise MissingDependency("install it")
+
+    monkeypatch.setattr("warpmem.compose.make_language_model", refuse)
+    asked: dict[str, Any] = {"user_id": "u", "max_tokens": 300, "compress": "model"}
+    with open_memory(language_model="scripted") as memory:
+        with pytest.raises(MissingDependency):
+            memory.context("the harbour", **asked)  # nothing to cut, but time to find out
+        assert memory.context("the harbour", deadline=60, **asked).degraded == ()
+        memory.add(LONG, user_id="u", kind="document")
+        with pytest.raises(MissingDependency):
+            memory.context("the lighthouse keeper", deadline=60, **asked)
+    with open_memory() as memory, pytest.raises(InputError, match="no language model"):
+        memory.context("the harbour", deadline=60, **asked)
 
 
 def test_a_language_model_has_the_time_that_is_left() -> None:

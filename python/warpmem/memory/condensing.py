@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -55,9 +55,9 @@ def check_way(compress: Any, query: str | None) -> None:
 class Condenser:
     """Cuts the long items of one context. Used once.
 
-    model     picks the sentences, else the query's words and vector do
-    asking    by which the model is asked
-    deadline  when the model and the embedder have to have answered
+    model     makes the one that picks the sentences, else the query's words and vector do
+    asking    by which the model is made and asked
+    deadline  when the model has to have been made, and it and the embedder to have answered
     degrade   where the model or the embedder is overloaded, late or fails, go on without it and name it in
               `degraded`; else that is an error
     degraded  "model": sentences were picked without it; "similarity": by words alone
@@ -67,7 +67,7 @@ class Condenser:
         self,
         counter: TokenCounter,
         serving: Serving,
-        model: LanguageModel | None,
+        model: Callable[[], LanguageModel] | None,
         asking: Bounded,
         deadline: Deadline,
         *,
@@ -94,20 +94,27 @@ class Condenser:
                 cut.append(_Long(item, parts, _shared_words(query, parts)))
         if not cut:
             return {}
-        chosen = self._picked(query, cut) if self._model is not None else None
+        chosen = None if self._model is None else self._picked(self._model, query, cut)
         if chosen is None:
             chosen = [best(each.parts, self._worths(query, each), most, self._counter.count) for each in cut]
         return {each.item.id: joined(each.parts, kept) for each, kept in zip(cut, chosen, strict=True)}
 
-    def _picked(self, query: str, cut: Sequence[_Long]) -> list[set[int]] | None:
+    def _picked(
+        self, make: Callable[[], LanguageModel], query: str, cut: Sequence[_Long]
+    ) -> list[set[int]] | None:
         """What the language model picks; None where it is done without."""
-        assert self._model is not None
         looked = [_most(each.by_words) for each in cut]
         passages = [[each.parts[i] for i in kept] for each, kept in zip(cut, looked, strict=True)]
         owner = cut[0].item.scope.owner
-        paid = Paid(self._model, self._serving.costs, owner, "interactive", "context")
+
+        def pick() -> list[set[int]]:
+            model = make()
+            self._deadline.check("the language model was asked")  # by then nobody may wait for it any more
+            paid = Paid(model, self._serving.costs, owner, "interactive", "context")
+            return pick_sentences(paid, query, passages)
+
         try:
-            picked = self._asking.within(self._deadline, lambda: pick_sentences(paid, query, passages))
+            picked = self._asking.within(self._deadline, pick)
         except _FAULTS as error:
             self._leave_out("model", error)
             return None

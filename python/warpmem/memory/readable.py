@@ -243,8 +243,10 @@ class Readable:
         check_way(compress, query)
         if search.get("return_vectors") is not None:
             raise InputError("a context has no vectors: ask search(return_vectors=...) for them")
-        model = self._reasoning.language_model() if compress == "model" else None
         deadline = Deadline(search.get("deadline"))
+        model = self._reasoning.language_model if compress == "model" else None
+        if model is not None and (deadline.left() is None or not self._reasoning.has_language_model):
+            model()  # what it raises is said before anything is searched
         result = self.search(query, k=k, **search)
         hits = [hit.item for hit in result]
         following: dict[str, MemoryItem] = {}

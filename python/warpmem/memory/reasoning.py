@@ -29,10 +29,14 @@ class Later(Generic[T]):
 
 
 class Reasoning(NamedTuple):
-    """How a store gets them. Both raise InputError when it has none."""
+    """How a store gets them. Both raise InputError when it has none.
+
+    has_language_model: whether there is one to be made
+    """
 
     language_model: Callable[[], LanguageModel]
     reranker: Callable[[], Reranker]
+    has_language_model: bool
 
 
 class Reasoned:
