@@ -37,16 +37,16 @@ def healthy_device() -> Iterator[None]:
     assert (emulated().locked_calls(), emulated().strangers()) == before
 
 
-def busy_after(granted: int, turn: Callable[[str], Any]) -> Callable[[str], Any]:
+def busy_after(granted: int, turn: Callable[..., Any]) -> Callable[..., Any]:
     """Turns of a scheduler that has too much to do for more than so many."""
     left = granted
 
-    def refuse(lane: str) -> Any:
+    def refuse(lane: str, **options: Any) -> Any:
         nonlocal left
         if left == 0:
             raise Overloaded("much", 1.0)
         left -= 1
-        return turn(lane)
+        return turn(lane, **options)
 
     return refuse
 

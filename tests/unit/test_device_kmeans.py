@@ -4,6 +4,7 @@ the business of tests/cpp/test_kmeans_train.cpp."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,15 @@ import pytest
 from numpy.typing import NDArray
 
 from emulated_cuda import emulated
+from gated_devices import wait_for
 from tiered_pools import busy_after, healthy_device
-from warpmem.errors import BackendUnavailable, InputError, InvalidVector, Overloaded
+from warpmem.errors import BackendUnavailable, DeadlineExceeded, InputError, InvalidVector, Overloaded
 from warpmem.index import clustering, cuda_backend, kernels
 from warpmem.index.clustering import cluster_by
 from warpmem.index.cpu import CpuBackend
 from warpmem.index.cuda_backend import CudaBackend
 from warpmem.jobs.tools import Stopped
+from warpmem.ops.cancel import Cancellation, current
 from warpmem.ops.devices import scheduler_of
 
 
@@ -251,6 +254,40 @@ def test_the_host_makes_the_clusters_that_a_busy_device_refuses(
     written = emulated().written()
     assert clusters.run() == (granted, 0)
     assert emulated().written() == written and not emulated().holds(clusters.x[7].tobytes())
+
+
+@pytest.mark.parametrize("patient", [False, True])
+def test_the_host_makes_the_clusters_that_a_device_leaves_waiting(
+    clusters: Clustering, monkeypatch: pytest.MonkeyPatch, patient: bool
+) -> None:
+    """Turns of a device that others keep busy were waited for, however long that took."""
+    if not patient:
+        monkeypatch.setattr(clustering, "PATIENCE", 0.05)
+    with ThreadPoolExecutor(1) as pool:
+        with clusters.scheduler.turn("interactive"):
+            run = pool.submit(clusters.run)
+            if patient:
+                wait_for(clusters.scheduler, 1)
+            else:
+                assert run.result(60) == (0, 0)
+        turns, means = run.result(60)
+    assert bool(turns) == bool(means) == patient
+    assert clusters.run()[0] > 1, "the device is free again"
+
+
+def test_who_gives_up_while_a_device_leaves_him_waiting_gets_no_clusters(clusters: Clustering) -> None:
+    cancellation = Cancellation()
+
+    def cluster() -> None:
+        current.set(cancellation)
+        cluster_by(CudaBackend())(clusters.x, 200)
+
+    with ThreadPoolExecutor(1) as pool, clusters.scheduler.turn("interactive"):
+        waiting = pool.submit(cluster)
+        wait_for(clusters.scheduler, 1)
+        cancellation.cancel()
+        with pytest.raises(DeadlineExceeded):
+            waiting.result(60)
 
 
 @pytest.mark.parametrize("checks", [0, 1, 2])

@@ -92,6 +92,20 @@ def test_who_gives_up_while_he_waits_for_a_turn_leaves_the_queue() -> None:
     assert scheduler.submit([3], [1]) == [6]
 
 
+def test_a_turn_that_is_of_no_use_any_more_is_not_waited_for() -> None:
+    device, scheduler = gated()
+    with ThreadPoolExecutor(4) as pool:
+        held = occupy(pool, scheduler)
+        with pytest.raises(DeadlineExceeded), scheduler.turn("background", timeout=0.05):
+            raise AssertionError("it had its turn")
+        assert scheduler.stats()["waiting"]["background"] == 0
+        device.open()
+        held.result(10)
+    with scheduler.turn("background", timeout=10):
+        pass
+    assert scheduler.submit([3], [1]) == [6]
+
+
 def test_no_room_for_a_turn_is_told_at_once() -> None:
     device, scheduler = gated(max_tokens=5)
     with ThreadPoolExecutor(4) as pool:

@@ -3,6 +3,7 @@ host. Either gives the same bits, so what is made of them never depends on where
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
@@ -11,7 +12,8 @@ from typing import Any, Final, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BackendUnavailable, Overloaded
+from ..errors import BackendUnavailable, DeadlineExceeded, Overloaded
+from ..ops.cancel import current
 from ..ops.devices import scheduler_of
 from ..protocols import SearchBackend
 from .cuda_backend import CudaBackend, CudaKernels
@@ -38,6 +40,13 @@ LEAST_PIECE: Final = 1 << 20
 """Of codebooks, the same of each subspace, some 1 to 4 ms: these are trained one after the other, in a dozen
 rounds of which a device is expected to take some 100 us for each, however small."""
 
+PATIENCE: Final = 5.0
+"""Seconds that turns of a device are waited for altogether, or as many as the host takes, if these are more:
+then the host does it, so that a device which others keep busy costs at most twice the host's time."""
+_HOST_SECONDS: Final = 0.015 / LEAST_WORK
+_HOST_PIECE_SECONDS: Final = 0.004 / LEAST_PIECE
+"""What a thread of it takes for each."""
+
 
 def _go_on() -> None:
     """Nothing ends it."""
@@ -49,7 +58,8 @@ class Training:
     it by what it raises. Thread-safe.
 
     A device works in its background lane, so that embedders and searches on it go before. The host does what
-    is little, and what the device cannot do: it fails, lacks the memory or has too much to do.
+    is little, and what the device cannot do: it fails, lacks the memory, has too much to do or is kept busy
+    by others.
     """
 
     def __init__(self, backend: SearchBackend | None = None, *, isa: str = "auto") -> None:
@@ -65,8 +75,9 @@ class Training:
             return _after(check, by_host)
         x = np.require(rows, np.float32, ["C", "A"])
         made: tuple[F32, NDArray[np.int32], float] = self._made(
-            lambda device: device.kmeans(x, k, **options), by_host, check
-        )
+            lambda device: device.kmeans(x, k, **options), by_host, check,
+            _HOST_SECONDS * rows.size * k / threads,
+        )  # fmt: skip
         return made
 
     def pq_train(
@@ -84,24 +95,39 @@ class Training:
         if (rows.size << pq_bits) < LEAST_PIECE * pq_dim * threads or len(rows) < 1 << pq_bits:
             return _after(check, by_host)
         x = np.require(rows, np.float32, ["C", "A"])
-        return self._made(lambda device: device.pq_train(x, pq_dim, pq_bits, **options), by_host, check)
+        return self._made(
+            lambda device: device.pq_train(x, pq_dim, pq_bits, **options), by_host, check,
+            _HOST_PIECE_SECONDS * (rows.size << pq_bits) / threads,
+        )  # fmt: skip
 
     def _made(
         self,
         by_device: Callable[[CudaKernels], _Made],
         by_host: Callable[[], _Made],
         check: Callable[[], None],
+        host_seconds: float,
     ) -> _Made:
+        """host_seconds: what the host takes, about."""
         if self._backend is None:
             return _after(check, by_host)
         scheduler = scheduler_of(self._backend.place)
+        left = max(PATIENCE, host_seconds)
         try:
             with ExitStack() as turn:
 
                 def take() -> None:
+                    nonlocal left
                     turn.close()
                     check()
-                    turn.enter_context(scheduler.turn("background"))
+                    began = time.monotonic()
+                    try:
+                        turn.enter_context(scheduler.turn("background", timeout=max(0.0, left)))
+                    except DeadlineExceeded as error:
+                        cancellation = current.get()
+                        if cancellation is not None:
+                            cancellation.check()
+                        raise Overloaded("others keep the device busy", host_seconds) from error
+                    left -= time.monotonic() - began
 
                 device = self._backend.kernels(take)
                 take()

@@ -294,7 +294,7 @@ class VectorIndex:
         until searches of a sample reach that recall, and puts it in the place of the exact one; with too few
         rows to gain by it the index stays exact. `stats()` says what was reached. Changes made during the
         work are in the result; they wait only for the last few to be carried over. With "cuda" the device
-        trains, in memory beside `vram_bytes` that it gives back.
+        trains, in memory beside `vram_bytes` that it gives back; where others keep it busy, the CPU does.
 
         Raises NotSupported where this build has no approximate search.
         """

@@ -144,12 +144,13 @@ class Scheduler:
             del error  # its traceback holds this frame: nothing of the texts waits for the garbage collector
 
     @contextlib.contextmanager
-    def turn(self, lane: str, *, owner: Hashable = None) -> Iterator[None]:
+    def turn(self, lane: str, *, owner: Hashable = None, timeout: float | None = None) -> Iterator[None]:
         """The device for the calling thread's own work: within the block it is nobody else's, so that should
-        take no longer than a batch of the lane may. What it took says nothing of the rate. Raises as submit,
-        before the block."""
+        take no longer than a batch of the lane may. What it took says nothing of the rate. timeout: seconds
+        until the turn is of no use. Raises as submit, before the block."""
         number = LANES.index(lane)
         cancellation = current.get()
+        deadline = FOREVER if timeout is None else self._clock() + timeout
         call = Call(1, None)
         with self._lock:
             tokens = self._queue.limit(number)
@@ -159,7 +160,7 @@ class Scheduler:
                 owner=owner,
                 tokens=tokens,
                 bytes=0,
-                deadline=FOREVER,
+                deadline=deadline,
                 kind=call,
             )
             self._queue.offer_all([request], self._clock())
@@ -167,7 +168,8 @@ class Scheduler:
         try:
             waking = contextlib.nullcontext() if cancellation is None else cancellation.waking(call.wake)
             with waking:
-                self._next_batch(call, FOREVER, cancellation)
+                if self._next_batch(call, deadline, cancellation) is None and call.error is not None:
+                    raise call.error
             call.waiting = call.left = 0
             began = self._clock()
             try:
