@@ -105,7 +105,7 @@ def test_a_follower_takes_in_what_is_written(tmp_path: Path) -> None:
             follower.refresh()
             assert texts(follower) == {"second"}
             assert follower.get_many([first.id]) == (None,)
-            with pytest.raises(StoreReadOnly):
+            with pytest.raises(StoreReadOnly, match="follow=True"):
                 follower.add("third", user_id=USER, vector=ONE)
 
 

@@ -234,3 +234,15 @@ def test_a_string_of_another_type_is_the_string_it_holds(memory: Memory) -> None
     assert {type(value) for value in (item.scope.user_id, item.kind, item.key, item.text)} == {str}
     assert type(Scope(user_id=Person.NADIA).user_id) is str
     assert repr(Scope(user_id=np.str_("nadia"))) == repr(Scope(user_id="nadia"))
+
+
+def test_a_datetime_of_another_type_is_the_time_it_tells(memory: Memory) -> None:
+    class Stamp(datetime):
+        pass
+
+    times = {"valid_from": Stamp(2026, 1, 1, 9, tzinfo=UTC), "valid_to": Stamp(2030, 1, 1, tzinfo=UTC)}
+    first = memory.add("a", user_id="u", idempotency_key="once", expires_at=times["valid_to"], **times)
+    plain = {name: datetime.fromisoformat(when.isoformat()) for name, when in times.items()}
+    again = memory.add("a", user_id="u", idempotency_key="once", expires_at=plain["valid_to"], **plain)
+    assert again == first
+    assert memory.get(first.id).valid_from == times["valid_from"]

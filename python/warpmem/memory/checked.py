@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -43,11 +44,18 @@ def content(entry: Checked) -> list[Any]:
         item.entities,
         item.sources,
         item.trust,
-        item.valid_from if entry.valid_from_given else None,
-        item.valid_to,
-        item.expires_at,
+        _plain(item.valid_from) if entry.valid_from_given else None,
+        _plain(item.valid_to),
+        _plain(item.expires_at),
         None if entry.vector is None else entry.vector.tobytes(),
     ]
+
+
+def _plain(when: datetime | None) -> datetime | None:
+    """Without what subclasses such as those of pandas and pendulum add: encoders take no other."""
+    if when is None or type(when) is datetime:
+        return when
+    return datetime.combine(when.date(), when.time(), when.tzinfo)
 
 
 def embed_elsewhere(space: OtherSpace, checked: Sequence[Checked]) -> NDArray[np.float32]:

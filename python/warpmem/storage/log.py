@@ -103,7 +103,9 @@ class StoreLog(LogReads):
         size: int,
     ) -> T:
         if self._read_only:
-            raise StoreReadOnly("the store was opened with read_only=True")
+            raise StoreReadOnly(
+                "the store was opened with read_only=True or follow=True: open it without to change it"
+            )
 
         def job() -> tuple[S, S, T]:
             transaction = kind(self._engine, self._identity, self._state, self._keys, self._clock.now())
