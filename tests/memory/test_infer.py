@@ -130,6 +130,15 @@ def test_erasing_a_message_erases_what_it_alone_stated(memory: Memory) -> None:
     assert len(receipt.derived) == 1 and memory.count(user_id="u") == 0
 
 
+def test_what_two_messages_state_goes_with_the_second(memory: Memory) -> None:
+    said = [memory.add("I moved to Porto last week.", user_id="u", infer="rules").id for _ in range(2)]
+    (fact,) = memory.list(user_id="u", kinds=["fact"])
+    assert fact.sources == tuple(said)
+    memory.erase(said[:1])
+    assert [item.sources for item in memory.list(user_id="u", kinds=["fact"])] == [(said[1],)]
+    assert len(memory.erase(said[1:]).derived) == 1 and memory.count(user_id="u") == 0
+
+
 # ----------------------------------------------------------------------------------------- by a model
 
 
@@ -199,8 +208,11 @@ def test_what_is_said_again_is_not_stored_again(store: Store) -> None:
     (item,) = store.memory.list(user_id="u", kinds=["fact"])
     assert item.text == "Ann owns a cat." and item.sources[-1] == again
     assert store.memory.history(item.id)[-1].reason == "it was said again, by the model"
-    store.hear("I own a cat", memory("Ann owns a cat."))
+    last = store.hear("I own a cat", memory("Ann owns a cat."))
     assert len(store.facts()) == 1
+    first = store.memory.get(item.id).sources[0]
+    store.memory.erase([first, again])  # the last message says it still
+    assert [one.sources for one in store.memory.list(user_id="u", kinds=["fact"])] == [(last,)]
 
 
 def test_what_changed_ends_what_it_was(store: Store, clock: FixedClock) -> None:

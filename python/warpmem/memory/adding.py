@@ -82,7 +82,7 @@ class Adding:
         entry = self._prepared[number]
         if source is not None:
             item = msgspec.structs.replace(entry.item, sources=derived_from(source, entry.item.sources))
-            entry = msgspec.structs.replace(entry, item=item)
+            entry = msgspec.structs.replace(entry, item=item, told=True)
         if number in self._together:
             near = [*self._before(number), *entry.near]
             entry = msgspec.structs.replace(entry, near=near)

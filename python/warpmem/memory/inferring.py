@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
+import msgspec
+
 from ..config import MAX_NAMES
 from ..errors import InputError, InvalidText, ModelError, StoreReadOnly
 from ..ingest.graph import relation_facts
@@ -170,7 +172,7 @@ class Inferring:
                 f"the model gave a memory that cannot be stored: {type(error).__name__}"
             ) from None
         return [
-            (number, self._claim(one, verdict, None if shown is None else known[shown - 1]))
+            (number, self._claim(_told(one), verdict, None if shown is None else known[shown - 1]))
             for (number, _, verdict, shown), one in zip(advice, prepared, strict=True)
         ]
 
@@ -215,6 +217,10 @@ def _said(item: MemoryItem) -> Said:
     name, role = item.metadata.get("name"), item.metadata.get("role")
     speaker = name if isinstance(name, str) else role if isinstance(role, str) else item.kind
     return Said(speaker, item.valid_from.isoformat(), item.text[:_MESSAGE_CHARACTERS])
+
+
+def _told(prepared: reconcile.Prepared) -> reconcile.Prepared:
+    return msgspec.structs.replace(prepared, told=True)
 
 
 def _item(message: Record, text: str, kind: str, entities: Sequence[str], **fields: Any) -> NewItem:

@@ -3,7 +3,8 @@
 - A duplicate repeats an item of the same scope, kind, normalised text, metadata, key, modality and blob, at a
   time when that item is valid and before it has expired. It is touched; if the repetition would live longer,
   the item's expiry moves out (an update). Priority, entities and sources of a repetition are dropped; but an
-  entity's record or a relation that has sources gets those of its repetition besides, as near-duplicates do.
+  entity's record, a relation or what was made of a message gets those of its repetition besides, if it has
+  sources, as near-duplicates do: what two messages say stays when one of them is erased.
   Where it has no room for them the repetition is stored apart.
   Messages and events are history, where repetition counts: they are never duplicates.
 - A key names a slot of its full scope. Its items form a chain by `valid_from`; each is valid until the next
@@ -64,7 +65,7 @@ class Prepared(msgspec.Struct, frozen=True):
 
     `valid_from_given` tells a time that the caller named from one that defaulted to now. `near`: what is
     stored near it, nearest first. `given`: the trust it came with, where its sources took that away, and
-    `why`. `space`: the number of the one that the vector lies in.
+    `why`. `space`: the number of the one that the vector lies in. `told`: it was made of a message.
     """
 
     item: MemoryItem
@@ -76,6 +77,12 @@ class Prepared(msgspec.Struct, frozen=True):
     given: float | None = None
     why: str = REVOKED
     space: int = 0
+    told: bool = False
+
+    @property
+    def joins_sources(self) -> bool:
+        """Whether what it repeats gets its sources."""
+        return self.told or self.item.kind in _JOINS_SOURCES
 
 
 def is_current(item: MemoryItem, now: int) -> bool:
@@ -106,7 +113,7 @@ def add(
     if prepared.duplicate is not None:
         known = _repeated(transaction, owner, prepared, item, alike)
         if known is not None:
-            return _touch(transaction, known, item)
+            return _touch(transaction, known, item, prepared.joins_sources)
     for near in prepared.near:
         known = transaction.get(near.key)
         if known is None or known.item.version != near.version:
@@ -156,7 +163,7 @@ def _repeated(
         if record is None or (given is not None and not alike(record, given)):
             continue
         known = record.item
-        if item.kind in _JOINS_SOURCES and known.sources and sources_of_both(known, item) is None:
+        if prepared.joins_sources and known.sources and sources_of_both(known, item) is None:
             continue
         if (
             to_micros(known.valid_from, "valid_from") <= begins < open_end(known.valid_to, "valid_to")
@@ -167,14 +174,14 @@ def _repeated(
     return None
 
 
-def _touch(transaction: Transaction, known: Record, item: MemoryItem) -> AddResult:
+def _touch(transaction: Transaction, known: Record, item: MemoryItem, joins_sources: bool) -> AddResult:
     said: dict[str, Any] = {}
     if open_end(item.expires_at, "expires_at") > open_end(known.item.expires_at, "expires_at"):
         said["expires_at"] = item.expires_at
     own = known.item.id
     sources = sources_of_both(known.item, item)
     if (
-        item.kind in _JOINS_SOURCES
+        joins_sources
         and not item.quarantined  # what is stored there may be believed again, for what its own sources say
         and known.item.sources
         and sources not in (None, known.item.sources)
