@@ -46,6 +46,22 @@ def test_add_search_list(store: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "Porto" not in out(capsys, "list", "--user", "nadia")
 
 
+def test_the_mode_of_a_search(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A configured mode was passed by, for weights that nobody had given."""
+    out(capsys, "add", "the invoice INV-20931", "--user", "u")
+    (tmp_path / "words.toml").write_text('mode = "lexical"\n')
+    configured = ("--config", str(tmp_path / "words.toml"))
+    weights = ("--recency", "0.5")
+    for options, similarity, lexical in (
+        ((), 1, 0), (("--mode", "hybrid"), 1, 3.2), (configured, 0, 1), ((*configured, *weights), 0, 1),
+        ((*configured, "--mode", "dense", *weights), 1, 0), (weights, 1, 0),
+    ):  # fmt: skip
+        asked = ("search", "INV-20931", "--user", "u", "--json", "--explain", *options)
+        (hit,) = json_lines(out(capsys, *asked))
+        assert hit["parts"]["weight_similarity"] == similarity, options
+        assert hit["parts"]["weight_lexical"] == pytest.approx(lexical), options
+
+
 def test_search_options(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for level in range(1, 5):
         out(

@@ -161,6 +161,9 @@ def _search(commands: Commands) -> None:
     )
     moments(parser)
     parser.add_argument(
+        "--mode", choices=("dense", "lexical", "hybrid"), help="meaning (default), words, or both"
+    )
+    parser.add_argument(
         "--recency", type=float, default=0.0, metavar="W", help="weight of recency (default 0)"
     )
     parser.add_argument(
