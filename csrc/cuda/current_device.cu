@@ -30,8 +30,12 @@ struct Driver {
       reinterpret_cast<decltype(&cuDevicePrimaryCtxRetain)>(entry_point("cuDevicePrimaryCtxRetain"));
   decltype(&cuCtxPushCurrent) push = reinterpret_cast<decltype(&cuCtxPushCurrent)>(entry_point("cuCtxPushCurrent"));
   decltype(&cuCtxPopCurrent) pop = reinterpret_cast<decltype(&cuCtxPopCurrent)>(entry_point("cuCtxPopCurrent"));
+  decltype(&cuThreadExchangeStreamCaptureMode) exchange =
+      reinterpret_cast<decltype(&cuThreadExchangeStreamCaptureMode)>(entry_point("cuThreadExchangeStreamCaptureMode"));
 
-  bool there() const noexcept { return device != nullptr && retain != nullptr && push != nullptr && pop != nullptr; }
+  bool there() const noexcept {
+    return device != nullptr && retain != nullptr && push != nullptr && pop != nullptr && exchange != nullptr;
+  }
 };
 
 const Driver& driver() noexcept {
@@ -60,6 +64,14 @@ EnterFailure context_of(int device, CUcontext* out) noexcept {
   }
 }
 
+// How often the thread has entered, and its mode before.
+struct Entries {
+  int depth = 0;
+  bool exchanged = false;
+  CUstreamCaptureMode before = CU_STREAM_CAPTURE_MODE_GLOBAL;
+};
+thread_local Entries entries;
+
 }  // namespace
 
 EnterFailure enter_device(int device) noexcept {
@@ -69,11 +81,17 @@ EnterFailure enter_device(int device) noexcept {
   if (failure.step != nullptr) return failure;
   const CUresult code = driver().push(context);
   if (code != CUDA_SUCCESS) return {"cuCtxPushCurrent", static_cast<int>(code)};
+  if (++entries.depth == 1) {
+    CUstreamCaptureMode mode = CU_STREAM_CAPTURE_MODE_RELAXED;
+    entries.exchanged = driver().exchange(&mode) == CUDA_SUCCESS;
+    entries.before = mode;
+  }
   return {};
 }
 
 // A context that cannot be popped is one that is gone, and so is all that was in it.
 void leave_device() noexcept {
+  if (--entries.depth == 0 && entries.exchanged) static_cast<void>(driver().exchange(&entries.before));
   CUcontext popped = nullptr;
   static_cast<void>(driver().pop(&popped));
 }

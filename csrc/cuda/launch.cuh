@@ -15,6 +15,8 @@
 
 #if defined(__CUDACC__)
 #include <cuda_runtime.h>
+
+#include "graph_nodes.hpp"
 #endif
 
 namespace warpmem::cuda {
@@ -98,10 +100,25 @@ inline void allow_shared(const void* kernel, int64_t bytes, const char* name) {
 #if defined(__CUDACC__)
 
 template <typename Params>
+cudaError_t add_kernel(const void* entry, const Grid& grid, const Params& params) {
+  void* arguments[] = {const_cast<Params*>(&params)};  // the node copies it
+  cudaKernelNodeParams kernel{};
+  kernel.func = const_cast<void*>(entry);
+  kernel.gridDim = dim3(static_cast<unsigned>(grid.blocks));
+  kernel.blockDim = dim3(static_cast<unsigned>(grid.threads));
+  kernel.sharedMemBytes = static_cast<unsigned>(grid.shared_bytes);
+  kernel.kernelParams = arguments;
+  return add_node([&](cudaGraphNode_t* node, cudaGraph_t graph, const cudaGraphNode_t* before, size_t n) {
+    return cudaGraphAddKernelNode(node, graph, before, n, &kernel);
+  });
+}
+
+template <typename Params>
 void launch(const char* name, void (*kernel)(Params), const Grid& grid, Stream stream, const Params& params) {
   if (record_launch(kernel, grid, params)) return;
   const void* const entry = reinterpret_cast<const void*>(kernel);
   if (grid.shared_bytes > kAlwaysShared) allow_shared(entry, grid.shared_bytes, name);
+  if (makes_graph(stream)) return check_launch(add_kernel(entry, grid, params), name);
   cudaGetLastError();  // what an earlier call left behind is not this launch's
   kernel<<<static_cast<unsigned>(grid.blocks), static_cast<unsigned>(grid.threads), static_cast<size_t>(grid.shared_bytes),
            stream>>>(params);
@@ -110,7 +127,7 @@ void launch(const char* name, void (*kernel)(Params), const Grid& grid, Stream s
 
 inline void fill_bytes(void* to, int value, int64_t bytes, Stream stream) {
   if (record_fill(to, value, bytes)) return;
-  check_launch(cudaMemsetAsync(to, value, static_cast<size_t>(bytes), stream), "cudaMemsetAsync");
+  check_launch(enqueue_fill(to, value, static_cast<size_t>(bytes), stream), "cudaMemsetAsync");
 }
 
 #else

@@ -65,7 +65,7 @@ class Runtime {
   virtual Status elapsed(float* milliseconds, Event from, Event to) noexcept = 0;
 
   // Between the two the calling thread's copies, fills and launches on the stream are not made but kept, with their addresses and parameters as they are then.
-  // end_capture gives null when it fails; the stream is as before in either case. A graph may be released while it runs.
+  // end_capture gives null when it fails; the stream is as before in either case, and no other thread notices. A graph may be released while it runs.
   virtual Status begin_capture(Stream stream) noexcept = 0;
   virtual Status end_capture(Stream stream, Graph* out) noexcept = 0;
   virtual Status replay(Graph graph, Stream stream) noexcept = 0;  // enqueued

@@ -6,6 +6,7 @@
 
 #include "current_device.hpp"
 #include "device.hpp"
+#include "graph_nodes.hpp"
 #include "runtime.hpp"
 
 namespace warpmem::cuda {
@@ -70,18 +71,18 @@ class CudaRuntime final : public Runtime {
 
   Status copy_in(void* to, const void* from, int64_t bytes, Stream stream) noexcept override {
     return say("copy to the device",
-               [&] { return cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, stream); });
+               [&] { return enqueue_copy(to, from, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, stream); });
   }
   Status copy_out(void* to, const void* from, int64_t bytes, Stream stream) noexcept override {
     return say("copy from the device",
-               [&] { return cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, stream); });
+               [&] { return enqueue_copy(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, stream); });
   }
   Status copy_within(void* to, const void* from, int64_t bytes, Stream stream) noexcept override {
     return say("copy on the device",
-               [&] { return cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToDevice, stream); });
+               [&] { return enqueue_copy(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToDevice, stream); });
   }
   Status fill(void* to, int value, int64_t bytes, Stream stream) noexcept override {
-    return say("cudaMemsetAsync", [&] { return cudaMemsetAsync(to, value, static_cast<size_t>(bytes), stream); });
+    return say("cudaMemsetAsync", [&] { return enqueue_fill(to, value, static_cast<size_t>(bytes), stream); });
   }
 
   Status create_stream(Stream* out) noexcept override {
@@ -118,17 +119,21 @@ class CudaRuntime final : public Runtime {
   }
 
   Status begin_capture(Stream stream) noexcept override {
-    return say("cudaStreamBeginCapture", [&] { return cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal); });
+    if (graph_in_making.graph != nullptr) return failed("graph", "the thread is making another");
+    cudaGraph_t graph = nullptr;
+    const Status status = say("cudaGraphCreate", [&] { return cudaGraphCreate(&graph, 0); });
+    if (status == Status::kOk) graph_in_making = GraphInMaking{graph, nullptr, stream};
+    return status;
   }
   Status end_capture(Stream stream, Graph* out) noexcept override {
     *out = nullptr;
-    cudaGraph_t graph = nullptr;
-    const Status ended = say("cudaStreamEndCapture", [&] { return cudaStreamEndCapture(stream, &graph); });
-    if (ended != Status::kOk) return ended;
+    if (!makes_graph(stream)) return failed("graph", "none was begun");
+    const cudaGraph_t graph = graph_in_making.graph;
+    graph_in_making = {};
     cudaGraphExec_t ready = nullptr;
     const Status status = say("cudaGraphInstantiate", [&] { return cudaGraphInstantiate(&ready, graph, 0); });
     static_cast<void>(cudaGraphDestroy(graph));
-    *out = reinterpret_cast<Graph>(ready);
+    if (status == Status::kOk) *out = reinterpret_cast<Graph>(ready);
     return status;
   }
   Status replay(Graph graph, Stream stream) noexcept override {

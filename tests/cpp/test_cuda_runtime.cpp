@@ -131,6 +131,96 @@ TEST(out_of_memory_is_no_failure_of_the_device) {
   });
 }
 
+// torch.cuda.graph() in another thread: memory can be had, and the other's capture is not disturbed by it.
+TEST(others_may_capture_in_the_strictest_mode) {
+  in_a_thread([] {
+    const auto runtime = make_runtime(1), other = make_runtime(2);
+    state().captured = true;
+    {
+      const Entered entered(*runtime);
+      void* memory = nullptr;
+      CHECK(runtime->allocate(&memory, 8) == Status::kOk);
+      runtime->release(memory);
+      {
+        const Entered inner(*other);
+        CHECK(other->allocate_pinned(&memory, 8) == Status::kOk);
+        other->release_pinned(memory);
+      }
+      CHECK(runtime->allocate(&memory, 8) == Status::kOk);
+      runtime->release(memory);
+    }
+    CHECK(fake_cuda::mode() == CU_STREAM_CAPTURE_MODE_GLOBAL);  // it was the thread's, and is again
+    fake_cuda::mode() = CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+    {
+      const Entered entered(*runtime);
+    }
+    CHECK(fake_cuda::mode() == CU_STREAM_CAPTURE_MODE_THREAD_LOCAL);
+    state().captured = false;
+  });
+}
+
+// Eight bytes there, a fill of two of them, and back.
+struct Work {
+  const std::unique_ptr<Runtime> runtime = make_runtime(1);
+  const Entered entered{*runtime};
+  const Stream stream = reinterpret_cast<Stream>(this);
+  char in[8] = "abcdefg", there[8] = "", out[8] = "";
+
+  Status enqueue() {
+    for (const Status status : {runtime->copy_in(there, in, 8, stream), runtime->fill(there + 1, 'x' + 256, 2, stream),
+                                runtime->copy_within(there + 4, there, 2, stream), runtime->copy_out(out, there, 8, stream)}) {
+      if (status != Status::kOk) return status;
+    }
+    return Status::kOk;
+  }
+};
+
+TEST(a_graph_is_made_without_a_capture) {
+  in_a_thread([] {
+    Work work;
+    Graph graph = nullptr;
+    CHECK(work.runtime->begin_capture(work.stream) == Status::kOk);
+    CHECK(work.enqueue() == Status::kOk);
+    CHECK_EQ(work.out[0], '\0');
+    in_a_thread([&] { CHECK_EQ(cudaDeviceSynchronize(), cudaSuccess); });  // who waits for the whole device may
+    char beside[8] = "";
+    CHECK(work.runtime->copy_out(beside, work.in, 8, nullptr) == Status::kOk);  // on another stream: made at once
+    CHECK_EQ(std::string(beside), std::string("abcdefg"));
+    CHECK(work.runtime->begin_capture(work.stream) == Status::kFailed);
+    CHECK(work.runtime->end_capture(work.stream, &graph) == Status::kOk);
+    CHECK_EQ(work.out[0], '\0');
+    for (const char first : {'a', 'A'}) {
+      work.in[0] = first;
+      CHECK(work.runtime->replay(graph, work.stream) == Status::kOk);
+      CHECK_EQ(std::string(work.out), first + std::string("xxd") + first + std::string("xg"));
+    }
+    work.runtime->release_graph(graph);
+    CHECK(work.enqueue() == Status::kOk);  // at once again
+    CHECK_EQ(state().graphs, 0);
+  });
+}
+
+TEST(a_graph_that_cannot_be_made_leaves_nothing) {
+  for (const char* step : {"cudaGraphCreate", "cudaGraphAddMemcpyNode1D", "cudaGraphAddMemsetNode", "cudaGraphInstantiate"}) {
+    in_a_thread([step] {
+      Work work;
+      Graph graph = nullptr;
+      state().fails = step;
+      const bool begun = work.runtime->begin_capture(work.stream) == Status::kOk;
+      CHECK_EQ(begun, std::string(step) != "cudaGraphCreate");
+      const bool enqueued = begun && work.enqueue() == Status::kOk;
+      const bool ended = work.runtime->end_capture(work.stream, &graph) == Status::kOk;
+      CHECK(!(enqueued && ended));
+      CHECK_EQ(ended, graph != nullptr);
+      if (ended) work.runtime->release_graph(graph);
+      state().fails.clear();
+      CHECK_EQ(state().graphs, 0);
+      CHECK(work.enqueue() == Status::kOk);
+      CHECK_EQ(work.out[0], 'a');
+    });
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) { return check::run_tests(argc, argv); }
