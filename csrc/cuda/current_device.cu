@@ -44,8 +44,8 @@ const Driver& driver() noexcept {
 }
 
 EnterFailure context_of(int device, CUcontext* out) noexcept {
-  static std::mutex mutex;
-  static std::map<int, CUcontext> known;
+  static std::mutex& mutex = *new std::mutex;  // neither ends with the process: a thread may still be at work then
+  static std::map<int, CUcontext>& known = *new std::map<int, CUcontext>;
   const std::lock_guard<std::mutex> lock(mutex);
   try {
     CUcontext& context = known[device];

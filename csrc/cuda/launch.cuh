@@ -87,8 +87,8 @@ inline void set_shared_limit(const void* kernel, int64_t bytes, const char*) {
 // Lets a kernel use so much shared memory. The driver keeps one number for a kernel and device, which threads that launch at the same time share: it is only
 // ever raised.
 inline void allow_shared(const void* kernel, int64_t bytes, const char* name) {
-  static std::mutex mutex;
-  static std::map<std::pair<int, const void*>, int64_t> allowed;
+  static std::mutex& mutex = *new std::mutex;  // neither ends with the process: a thread may still be at work then
+  static std::map<std::pair<int, const void*>, int64_t>& allowed = *new std::map<std::pair<int, const void*>, int64_t>;
   const int device = launching_device(name);
   const std::lock_guard<std::mutex> lock(mutex);
   int64_t& known = allowed[{device, kernel}];
