@@ -20,6 +20,7 @@
 #include <string>
 #include <vector>
 
+#include "simt_races.hpp"
 #include "simt_thread.hpp"
 
 namespace simt {
@@ -36,6 +37,7 @@ struct Error : std::runtime_error {
 struct Settings {
   unsigned char fill = 0xcd;  // every byte of the shared memory of every block at its start
   bool reverse = false;       // blocks and threads in reverse order
+  bool races = false;         // report races in the shared memory
 };
 
 struct Copy {
@@ -72,12 +74,15 @@ class Machine {
   SIMT_SMALL Thread* lanes() { return threads_ + current_ / kWarp * kWarp; }  // of the running thread's warp
   unsigned char* shared() { return shared_; }
   int64_t shared_bytes() const { return shared_bytes_; }
+  SIMT_SMALL bool watches() const { return settings.races; }
+  Races& races() { return races_; }
   std::vector<Copy>& copies() { return copies_[static_cast<size_t>(current_)]; }
   std::vector<size_t>& copy_groups() { return copy_groups_[static_cast<size_t>(current_)]; }
 
   // Meets the lanes of `mask`; the last to arrive runs complete(), which writes `out` of each of them.
   template <typename Complete>
   SIMT_ENGINE uint64_t collective(Op op, uint32_t mask, Site site, uint64_t in, uint64_t more, const Complete& complete) {
+    if (watches()) settle();
     Thread& self = thread();
     const uint32_t bit = uint32_t{1} << lane();
     if ((mask & bit) == 0) left_out(op, mask, site);
@@ -96,6 +101,7 @@ class Machine {
     warp.waiting |= bit;
     if ((warp.waiting & mask) == mask && (!warp.mixed || all_agree(self))) {
       complete();
+      if (watches() && op == Op::kSyncWarp) races_.sync_warp(current_ / kWarp, mask);
       release(current_ / kWarp, mask);
     } else {
       wait();
@@ -105,6 +111,7 @@ class Machine {
 
   // Meets the whole block; returns how many threads brought `predicate`.
   SIMT_ENGINE int barrier(bool predicate, Site site) {
+    if (watches()) settle();
     Thread& self = thread();
     self.op = Op::kBarrier;
     self.site = site;
@@ -117,6 +124,7 @@ class Machine {
     tally_[phase] += predicate ? 1 : 0;
     if (++arrived_ == n_threads_) {
       arrived_ = 0;
+      if (watches()) races_.barrier();
       phase_ = 1 - phase;
       tally_[phase_] = 0;
       for (int w = 0; w < n_warps(); ++w) release(w, lanes_of(w));
@@ -234,6 +242,15 @@ class Machine {
     switch_fiber(from, threads_[next].fiber);
   }
 
+  // The running thread is about to let others run.
+  SIMT_APART void settle() {
+    const Races::Found race = races_.settle(current_);
+    if (race.other < 0) return;
+    fail("race: byte %lld of the shared memory: this thread, last at %s, %s it; thread %d, last at %s, %s it",
+         static_cast<long long>(race.at), where(thread().site).c_str(), race.does, race.other,
+         where(threads_[race.other].site).c_str(), race.other_does);
+  }
+
   // Nobody can run. The running thread, or if it is through, the first that waits, is the one that is reported.
   [[noreturn]] SIMT_APART void stuck() {
     if (thread().op == Op::kExited) {
@@ -276,6 +293,7 @@ class Machine {
   }
 
   SIMT_ENGINE void thread_exits() {
+    if (watches()) settle();
     thread().op = Op::kExited;
     const int next = next_after(current_);
     if (next >= 0) {
@@ -315,6 +333,7 @@ class Machine {
     std::fill(shared_, shared_ + shared_bytes_, settings.fill);
     std::fill(shared_ + shared_bytes_, shared_ + shared_bytes_ + kGuardBytes, kGuard);
     set_guards(true);
+    if (watches()) races_.begin_block(shared_, shared_bytes_);
     arrived_ = 0;
     tally_[0] = tally_[1] = 0;
     for (int w = 0; w < n_warps(); ++w) {
@@ -323,6 +342,7 @@ class Machine {
     }
     for (int i = 0; i < n_threads_; ++i) {
       threads_[i].op = Op::kRunning;
+      threads_[i].site = Site{"the beginning", 0};
       copies_[static_cast<size_t>(i)].clear();
       copy_groups_[static_cast<size_t>(i)].clear();
     }
@@ -367,6 +387,7 @@ class Machine {
   Thread threads_[kMaxThreads];
   std::vector<std::vector<Copy>> copies_;  // asynchronous copies that were not waited for
   std::vector<std::vector<size_t>> copy_groups_;
+  Races races_;
   Warp warps_[kMaxThreads / kWarp];
   uint32_t ready_warps_ = 0;
   int current_ = -1;

@@ -62,6 +62,7 @@ struct SmallScreen {
     const int segments = block.segments;
     uint32_t any = 0;
     for (int i = 0; i < 2 * segments; ++i) any |= masks[page * 2 * segments + i];
+    sync_warp();  // all have read what lane 0 writes below
     if (any == 0) return;
     const int lane = lane_index() % 16;
     const int half = lane_index() / 16;
@@ -178,6 +179,7 @@ struct MmaScreen {
     bool wanted = false;
     for (int at = lane_index(); at < segments; at += kWarpSize) wanted = wanted || masks[row_words + at] != 0;
     if (!any_lane(wanted)) return;
+    sync_warp();  // a vote orders no memory, and the masks are overwritten below
     const int g = lane_index() / 4;
     const int t = lane_index() % 4;
     const ConstPage& memory = block.table[block.first_page + page].memory;
