@@ -74,7 +74,7 @@ pybind11_add_module(_cuda MODULE csrc/bindings/cuda_module.cpp csrc/bindings/dev
   csrc/bindings/device_encode.cpp csrc/bindings/device_select.cpp csrc/bindings/page_cache.cpp csrc/cuda/cached_list.cpp csrc/cuda/current_device.cu csrc/cuda/device.cu csrc/cuda/device_heap.cpp
   csrc/cuda/kmeans.cu csrc/cuda/kmeans_train.cpp csrc/cuda/mmr.cu csrc/cuda/page_cache.cpp csrc/cuda/page_copies.cpp csrc/cuda/page_loader.cpp csrc/cuda/page_room.cpp
   csrc/cuda/pages.cu csrc/cuda/pq.cu csrc/cuda/runtime_cuda.cu csrc/cuda/scan.cu csrc/cuda/scan_batch.cpp csrc/cuda/scan_lane.cpp
-  csrc/cuda/scan_pq.cu csrc/cuda/scan_queue.cpp csrc/cuda/select_k.cu csrc/cuda/self_test.cpp csrc/cuda/self_test_scan.cpp
+  csrc/cuda/scan_pq.cu csrc/cuda/scan_queue.cpp csrc/cuda/select_k.cu csrc/cuda/self_test.cpp csrc/cuda/self_test_kmeans.cpp csrc/cuda/self_test_scan.cpp
   csrc/cuda/staging.cpp)
 target_link_libraries(_cuda PRIVATE warpmem_core Threads::Threads) # warpmem_core: which the self-test compares with
 set_target_properties(_cuda PROPERTIES

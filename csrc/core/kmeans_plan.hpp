@@ -107,8 +107,8 @@ inline NearestScreen choose_nearest(int64_t rows, int64_t dim, int64_t k, int64_
   return k > 64 ? NearestScreen::kTiles8 : NearestScreen::kTiles4;
 }
 
-// Workspace: count of doubtful rows (16 bytes), longest centroid of each batch (8), bias of each centroid (4), doubtful rows (8), limits (4). With halves
-// also 32 bytes of counts and measures, the centroids (2 bytes an element), rows with a few candidates (8, and 4 each) and with too many (8, limits 4).
+// Workspace: counts of rows (32 bytes), longest centroid of each batch (8), bias of each centroid (4), doubtful rows (8), limits (4). With halves
+// also 16 bytes of measures, the centroids (2 bytes an element), rows with a few candidates (8, and 4 each) and with too many (8, limits 4).
 inline NearestPlan plan_nearest(int64_t rows, int64_t dim, int64_t k, int64_t batches, const DeviceLimits& limits,
                                 NearestScreen screen = NearestScreen::kChosen, int64_t chunk_rows = 0) {
   NearestPlan plan;
@@ -136,10 +136,10 @@ inline NearestPlan plan_nearest(int64_t rows, int64_t dim, int64_t k, int64_t ba
   plan.settle_blocks = std::min(resident_blocks(limits, kNearestThreads, 0), (plan.chunk_rows * batches + 7) / 8);
   const int64_t entries = plan.chunk_rows * batches;
   const int64_t bias = halves ? halves_columns(k) : batches * k;
-  plan.workspace_bytes = 16 + align_16(8 * batches) + align_16(4 * bias) + align_16(8 * entries) + align_16(4 * entries);
+  plan.workspace_bytes = 32 + align_16(8 * batches) + align_16(4 * bias) + align_16(8 * entries) + align_16(4 * entries);
   if (halves) {
     plan.again_blocks = std::min(plan.screen_blocks, 2 * int64_t{limits.multiprocessors});
-    plan.workspace_bytes += 32 + 2 * halves_columns(k) * halves_dim(dim) + 2 * align_16(8 * entries) + align_16(4 * entries) +
+    plan.workspace_bytes += 16 + 2 * halves_columns(k) * halves_dim(dim) + 2 * align_16(8 * entries) + align_16(4 * entries) +
                             align_16(4 * kHalvesCandidates * entries);
   }
   return plan;

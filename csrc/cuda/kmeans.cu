@@ -16,8 +16,6 @@ int64_t blocks_for(int64_t work, int64_t per_block) {
 
 // The screen by halves, the rows of which it leaves few candidates, and the float32 screen of the others where they are many.
 void launch_halves(const NearestPlan& plan, const HalvesParams& params, Stream stream) {
-  fill_bytes(params.n_few, 0, 8, stream);
-  fill_bytes(params.n_many, 0, 8, stream);
   const Grid grid{plan.screen_blocks, kNearestThreads, plan.shared_bytes};
   if (plan.screen == NearestScreen::kHalves128) {
     launch("nearest_halves_128", nearest_halves_kernel<128>, grid, stream, params);
@@ -63,7 +61,8 @@ void nearest(const NearestPlan& plan, const AssignArguments& arguments, Stream s
   params.inner = arguments.inner;
   params.out_row = arguments.out_row;
   params.out_batch = arguments.out_batch;
-  params.n_doubtful = workspace.take<uint64_t>(2);
+  auto* const counts = workspace.take<NearestCounts>(1);
+  params.n_doubtful = &counts->doubtful;
   params.longest = workspace.take<uint64_t>(plan.batches);
   params.bias = workspace.take<float>(halves ? halves_columns(plan.k) : plan.batches * plan.k);
   params.doubtful = workspace.take<int64_t>(entries);
@@ -71,12 +70,12 @@ void nearest(const NearestPlan& plan, const AssignArguments& arguments, Stream s
   fill_bytes(params.longest, 0, 8 * plan.batches, stream);
   HalvesParams by_halves{};
   if (halves) {
-    auto* const measures = workspace.take<uint64_t>(4);
+    auto* const measures = workspace.take<uint64_t>(2);
     by_halves.roughest = measures;
-    by_halves.n_few = measures + 1;
-    by_halves.n_many = measures + 2;
-    params.largest = reinterpret_cast<uint32_t*>(measures + 3);
-    fill_bytes(measures, 0, 32, stream);
+    params.largest = reinterpret_cast<uint32_t*>(measures + 1);
+    fill_bytes(measures, 0, 16, stream);
+    by_halves.n_few = &counts->few;
+    by_halves.n_many = &counts->many;
     by_halves.halves = workspace.take<uint32_t>(halves_columns(plan.k) * halves_dim(plan.dim) / 2);
     by_halves.few_rows = workspace.take<int64_t>(entries);
     by_halves.few = workspace.take<int32_t>(kHalvesCandidates * entries);
@@ -98,7 +97,7 @@ void nearest(const NearestPlan& plan, const AssignArguments& arguments, Stream s
     params.n = std::min(plan.chunk_rows, plan.rows - first);
     params.index = arguments.index == nullptr ? nullptr : arguments.index + first * arguments.out_row;
     params.codes = arguments.codes == nullptr ? nullptr : arguments.codes + first * arguments.out_row;
-    fill_bytes(params.n_doubtful, 0, 8, stream);
+    fill_bytes(counts, 0, sizeof *counts, stream);
     if (halves) {
       by_halves.nearest = params;
       launch_halves(plan, by_halves, stream);

@@ -22,6 +22,14 @@ struct AssignArguments {
   void* workspace = nullptr;  // plan.workspace_bytes, aligned to 16 bytes
 };
 
+// What a search leaves at the beginning of its workspace, of its last chunk: rows that float32 left in doubt; of those that halves did, rows with a few
+// candidates, and with too many.
+struct NearestCounts {
+  uint64_t doubtful = 0;
+  uint64_t few = 0;
+  uint64_t many = 0;
+};
+
 // Enqueues the search for the nearest centroid. Results are those of cpu/kmeans_assign, bit for bit. Throws std::runtime_error when a launch fails.
 void nearest(const NearestPlan& plan, const AssignArguments& arguments, Stream stream);
 

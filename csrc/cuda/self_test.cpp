@@ -3,12 +3,10 @@
 #include <algorithm>
 #include <limits>
 
-#include "../cpu/kmeans.hpp"
 #include "../cpu/mmr.hpp"
 #include "../cpu/op_dispatch.hpp"
 #include "../cpu/pq.hpp"
 #include "../cpu/select_k.hpp"
-#include "kmeans.hpp"
 #include "mmr.hpp"
 #include "pages.hpp"
 #include "pq.hpp"
@@ -52,63 +50,6 @@ FamilyTest test_select_k(TestMemory& memory, const DeviceLimits& limits) {
   return test;
 }
 
-FamilyTest test_kmeans(TestMemory& memory, const DeviceLimits& limits) {
-  FamilyTest test{"kmeans", 0, 0};
-  constexpr int64_t kRows = 600;
-  constexpr int64_t kDim = 40;
-  const std::vector<float> rows = test_numbers(kRows * kDim, 2);
-  const TestArray<float> on_device(memory, rows);
-  constexpr std::pair<int64_t, NearestScreen> kCases[] = {{7, NearestScreen::kChosen},
-                                                          {90, NearestScreen::kChosen},
-                                                          {90, NearestScreen::kHalves64},
-                                                          {300, NearestScreen::kHalves128}};
-  for (const auto& [k, screen] : kCases) {
-    const std::vector<float> start = test_numbers(k * kDim, 3);
-    const TestArray<float> centroids(memory, start);
-    const TestArray<int32_t> index(memory, kRows);
-    const TestArray<double> values(memory, kRows);
-    const NearestPlan plan = plan_nearest(kRows, kDim, k, 1, limits, screen);
-    const TestArray<unsigned char> workspace(memory, plan.workspace_bytes);
-    AssignArguments assign;
-    assign.rows = on_device.data();
-    assign.row_stride = kDim;
-    assign.centroids = centroids.data();
-    assign.index = index.data();
-    assign.values = values.data();
-    assign.workspace = workspace.data();
-    nearest(plan, assign, nullptr);
-    std::vector<int32_t> owner(static_cast<size_t>(kRows));
-    std::vector<double> distances(owner.size());
-    kmeans_assign(host(), rows.data(), kRows, kDim, start.data(), k, false, 1, owner.data(), distances.data());
-    count_case(&test, index.holds(owner) && values.holds(distances));
-
-    const UpdatePlan update = plan_update(kRows, kDim, k);
-    const TestArray<unsigned char> scratch(memory, update.workspace_bytes);
-    UpdateArguments arguments;
-    arguments.rows = on_device.data();
-    arguments.index = index.data();
-    arguments.centroids = centroids.data();
-    arguments.workspace = scratch.data();
-    kmeans_update(update, arguments, nullptr);
-    std::vector<double> sums(static_cast<size_t>(k * kDim), 0.0);
-    std::vector<int64_t> sizes(static_cast<size_t>(k), 0);
-    for (int64_t i = 0; i < kRows; ++i) {
-      const int64_t c = owner[static_cast<size_t>(i)];
-      ++sizes[static_cast<size_t>(c)];
-      for (int64_t d = 0; d < kDim; ++d)
-        sums[static_cast<size_t>(c * kDim + d)] += static_cast<double>(rows[static_cast<size_t>(i * kDim + d)]);
-    }
-    std::vector<float> means = start;
-    for (int64_t at = 0; at < k * kDim; ++at) {
-      const int64_t size = sizes[static_cast<size_t>(at / kDim)];
-      if (size > 0)
-        means[static_cast<size_t>(at)] = static_cast<float>(sums[static_cast<size_t>(at)] / static_cast<double>(size));
-    }
-    count_case(&test, centroids.holds(means));
-  }
-  return test;
-}
-
 // Rows (n, dim) as a page of the layout keeps them.
 std::vector<unsigned char> stored_rows(const std::vector<float>& rows, int64_t n, const PageLayout& layout) {
   std::vector<unsigned char> out(static_cast<size_t>(n * layout.row_bytes()));
@@ -123,8 +64,9 @@ FamilyTest test_pq(TestMemory& memory, const DeviceLimits& limits) {
   constexpr int64_t kRows = 1500;
   constexpr int64_t kQueries = 2;
   constexpr int64_t kBest = 20;
-  for (const int64_t bits : {4, 8}) {
-    const PqShape shape{6, bits, bits == 4 ? 4 : 5};
+  // Of 16 entries of 4 or 8 elements, whose encoding keeps them in registers; and of 256.
+  for (const PqShape& shape : {PqShape{6, 4, 4}, PqShape{3, 4, 8}, PqShape{6, 8, 5}}) {
+    const int64_t bits = shape.bits;
     const std::vector<float> codebooks = test_numbers(shape.pq_dim * shape.entries() * shape.dsub, 4);
     const std::vector<float> rows = test_numbers(kRows * shape.dim(), 5);
     const std::vector<float> queries = test_numbers(kQueries * shape.dim(), 6);

@@ -29,6 +29,9 @@ class TestMemory {
 // Throws std::runtime_error when the device fails, std::bad_alloc.
 std::vector<FamilyTest> test_families(TestMemory& memory, const DeviceLimits& limits);
 
+// self_test_kmeans.cpp
+FamilyTest test_kmeans(TestMemory& memory, const DeviceLimits& limits);
+
 // self_test_scan.cpp
 FamilyTest test_scan(TestMemory& memory, const DeviceLimits& limits);
 FamilyTest test_scan_pq(TestMemory& memory, const DeviceLimits& limits);

@@ -62,15 +62,9 @@ inline const char* kernel_of(NearestScreen screen) {
   }
 }
 
-// How many rows of one chunk were doubtful, had a few candidates, had too many.
-struct Counts {
-  uint64_t doubtful = 0;
-  uint64_t few = 0;
-  uint64_t many = 0;
-};
-
-inline Counts counts_of(const NearestPlan& plan, const std::vector<float>& rows, const std::vector<float>& centroids,
-                        std::vector<int32_t>* index) {
+// How many rows of the last chunk were doubtful, had a few candidates, had too many.
+inline cuda::NearestCounts counts_of(const NearestPlan& plan, const std::vector<float>& rows, const std::vector<float>& centroids,
+                                     std::vector<int32_t>* index, bool inner = false) {
   const Memory workspace(plan.workspace_bytes, 0xff);
   index->assign(static_cast<size_t>(plan.rows), -1);
   cuda::AssignArguments arguments;
@@ -78,14 +72,11 @@ inline Counts counts_of(const NearestPlan& plan, const std::vector<float>& rows,
   arguments.row_stride = plan.dim;
   arguments.centroids = centroids.data();
   arguments.index = index->data();
+  arguments.inner = inner;
   arguments.workspace = workspace.data;
   cuda::nearest(plan, arguments, nullptr);
-  Counts counts;
-  std::memcpy(&counts.doubtful, workspace.data, 8);
-  if (!nearest_by_halves(plan.screen)) return counts;
-  const int64_t n = plan.chunk_rows;
-  const int64_t behind = 16 + 16 + align_16(4 * halves_columns(plan.k)) + align_16(8 * n) + align_16(4 * n);
-  std::memcpy(&counts.few, workspace.data + behind + 8, 16);
+  cuda::NearestCounts counts;
+  std::memcpy(&counts, workspace.data, sizeof counts);
   return counts;
 }
 

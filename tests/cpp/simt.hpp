@@ -8,6 +8,8 @@
 // which takes a few times as long.
 #pragma once
 
+#include <cfloat>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
@@ -318,8 +320,28 @@ namespace detail {
 struct MmaOperands {
   const uint32_t* a;
   const uint32_t* b;
+  float start[4];
   float product[4];
 };
+
+// What tensor cores make of c + x[0] y[0] + x[1] y[1] + ...: all addends cut off at the unit of the largest, and the sum at its own (Fasi and others,
+// "Numerical behavior of NVIDIA tensor cores", 2021). That is of those known the least exact: newer ones keep a bit or two more.
+template <typename Row>
+void add_truncated(float& sum, const float* x, const Row* y, int column, int n) {
+  double most = std::fabs(static_cast<double>(sum));
+  for (int k = 0; k < n; ++k) most = std::max(most, std::fabs(static_cast<double>(x[k]) * static_cast<double>(y[k][column])));
+  if (most == 0.0) return;
+  if (!(most <= static_cast<double>(FLT_MAX))) {
+    for (int k = 0; k < n; ++k) sum += x[k] * y[k][column];
+    return;
+  }
+  const auto cut = [](double value, double unit) { return std::trunc(value / unit) * unit; };
+  const double unit = std::ldexp(1.0, std::max(std::ilogb(most), FLT_MIN_EXP - 1) - 23);
+  double total = cut(static_cast<double>(sum), unit);
+  for (int k = 0; k < n; ++k) total += cut(static_cast<double>(x[k]) * static_cast<double>(y[k][column]), unit);
+  if (total != 0.0) total = cut(total, std::ldexp(1.0, std::max(std::ilogb(total), FLT_MIN_EXP - 1) - 23));
+  sum = static_cast<float>(total);
+}
 
 SIMT_SMALL float from_bf16(uint32_t bits) { return from_bits<float>(bits << 16); }
 
@@ -339,7 +361,9 @@ inline float from_f16(uint32_t half) {
 template <int kPer, typename Sum, typename Element>
 void mma(Sum* d, const uint32_t* a, const uint32_t* b, const char* file, int line, const Element& element) {
   Machine& m = Machine::get();
-  MmaOperands own{a, b, {}};
+  MmaOperands own{a, b, {}, {}};
+  const int adder = std::is_same_v<Sum, float> ? m.settings.adder : 0;
+  for (int i = 0; i < 4 && adder > 0; ++i) own.start[i] = static_cast<float>(d[i]);
   m.collective(Op::kMma, kFullMask, simt::Site{file, line}, reinterpret_cast<uintptr_t>(&own), kPer, [&]() SIMT_ENGINE {
     constexpr int kDepth = 8 * kPer;
     typedef float Row __attribute__((vector_size(32)));
@@ -355,14 +379,17 @@ void mma(Sum* d, const uint32_t* a, const uint32_t* b, const char* file, int lin
     }
     for (int row = 0; row < 16; ++row) {
       Row sums{};
-      for (int k = 0; k < kDepth; ++k) sums += rows[row][k] * columns[k];
+      for (int k = 0; k < kDepth && adder == 0; ++k) sums += rows[row][k] * columns[k];
       for (int column = 0; column < 8; ++column) {
         auto* const owner = reinterpret_cast<MmaOperands*>(m.lanes()[row % 8 * 4 + column / 2].in);
-        owner->product[row / 8 * 2 + column % 2] = sums[column];
+        const int at = row / 8 * 2 + column % 2;
+        owner->product[at] = adder == 0 ? sums[column] : owner->start[at];
+        for (int k = 0; k < kDepth && adder > 0; k += adder)
+          add_truncated(owner->product[at], rows[row] + k, columns + k, column, adder);
       }
     }
   });
-  for (int i = 0; i < 4; ++i) d[i] += static_cast<Sum>(own.product[i]);
+  for (int i = 0; i < 4; ++i) d[i] = static_cast<Sum>(own.product[i]) + (adder > 0 ? Sum{0} : d[i]);
 }
 
 }  // namespace detail

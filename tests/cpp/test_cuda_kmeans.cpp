@@ -166,7 +166,7 @@ TEST(most_rows_need_no_settling) {
     const std::vector<float> y = numbers(equal ? kEqual : kNormal, 40 * 32, 2);
     CHECK_EQ(int(plan_nearest(200, 32, 40, 1, kLimitsSm90).screen), int(NearestScreen::kTiles4));
     for (const NearestScreen screen : kScreens) {
-      const Counts counts = counts_of(plan_nearest(200, 32, 40, 1, kLimitsSm90, screen), x, y, &index);
+      const cuda::NearestCounts counts = counts_of(plan_nearest(200, 32, 40, 1, kLimitsSm90, screen), x, y, &index);
       const bool halves = nearest_by_halves(screen);
       CHECK(equal ? (halves ? counts.many : counts.doubtful) == 200 : counts.doubtful + counts.few < 10 && counts.many == 0);
       if (equal) CHECK(counts.few == 0 && std::count(index.begin(), index.end(), 0) == 200);
@@ -193,7 +193,7 @@ TEST(halves_leave_few_candidates_to_canonical_values) {
     for (const int64_t rows : {int64_t{300}, n}) {
       const std::vector<float> some(x.begin(), x.begin() + rows * dim);
       const NearestPlan plan = plan_nearest(rows, dim, k, 1, kLimitsSm90, NearestScreen::kHalves64);
-      const Counts counts = counts_of(plan, some, y, &index);
+      const cuda::NearestCounts counts = counts_of(plan, some, y, &index);
       CHECK(index == exhaustive(some, rows, dim, dim, y, k, false).index);
       const auto all = static_cast<uint64_t>(rows);
       if (group == 1) CHECK(counts.few < all / 20 && counts.many == 0);
@@ -235,6 +235,60 @@ TEST(the_margin_of_halves_is_no_smaller_than_what_they_err) {
       CHECK(std::count(expected.index.begin(), expected.index.end(), 20) == 64);
       for (const NearestScreen screen : {NearestScreen::kHalves32, NearestScreen::kHalves64, NearestScreen::kHalves128})
         CHECK(assign(plan_nearest(64, dim, 33, 1, kLimitsSm90, screen), x, dim, y, inner) == expected);
+    }
+  }
+}
+
+TEST(sums_that_hardware_truncates_err_by_less_than_the_bound_says) {
+  // One large product, and thousands of others just below the unit of its sum: truncation takes all of them. Rounded additions would err by half as much.
+  constexpr int kDepth = 4096;
+  std::vector<uint32_t> x(kDepth, float_to_half(0x1.f8p-12f));
+  std::vector<uint32_t> y(kDepth, float_to_half(0x1p-12f));
+  x[0] = y[0] = float_to_half(1.0f);
+  double exact = 0.0, of_x = 0.0, of_y = 0.0;
+  for (size_t i = 0; i < kDepth; ++i) {
+    const double a = static_cast<double>(half_to_float(static_cast<uint16_t>(x[i])));
+    const double b = static_cast<double>(half_to_float(static_cast<uint16_t>(y[i])));
+    exact += a * b;
+    of_x += a * a;
+    of_y += b * b;
+  }
+  const double lengths = std::sqrt(of_x) * std::sqrt(of_y);
+  for (const int adder : {4, 8, 16}) {
+    float sums[4] = {};
+    Machine::get().settings.adder = adder;
+    Machine::get().launch("probe", 1, 32, 0, [&] {
+      float d[4] = {};
+      const auto at = static_cast<size_t>(2 * (cuda::lane_index() % 4));
+      for (size_t first = at; first < kDepth; first += 16) {  // all rows are x, all columns y
+        const auto pair = [&](const std::vector<uint32_t>& from, size_t i) { return from[i] | from[i + 1] << 16; };
+        cuda::mma_f16(d, {pair(x, first), pair(x, first), pair(x, first + 8), pair(x, first + 8)},
+                      {pair(y, first), pair(y, first + 8)});
+      }
+      if (cuda::lane_index() == 0) std::memcpy(sums, d, sizeof d);
+    });
+    Machine::get().settings.adder = 0;
+    for (const float sum : sums) {
+      const double error = exact - static_cast<double>(sum);
+      CHECK(error > (kDepth + 4) * 5.9604644775390625e-08 * lengths);
+      CHECK(error < cuda::halves_sums_error(kDepth) * lengths);
+    }
+  }
+}
+
+TEST(truncated_sums_leave_assignments_exact) {
+  const int64_t n = 64, dim = 200, k = 260;
+  for (const int kind : {kNormal, kLevels, kHuge}) {
+    const std::vector<float> x = numbers(kind, n * dim, 51);
+    std::vector<float> y = numbers(kind, k * dim, 52);
+    for (int64_t d = 0; d < dim; ++d) y[static_cast<size_t>(7 * dim + d)] = x[static_cast<size_t>(d)] * 1.0001f;
+    for (const bool inner : {false, true}) {
+      Machine::get().settings.adder = 4;
+      const NearestPlan plan = plan_nearest(n, dim, k, 1, kLimitsSm90, NearestScreen::kHalves64);
+      std::vector<int32_t> index;
+      static_cast<void>(counts_of(plan, x, y, &index, inner));
+      Machine::get().settings.adder = 0;
+      CHECK(index == exhaustive(x, n, dim, dim, y, k, inner).index);
     }
   }
 }

@@ -96,9 +96,14 @@ WARPMEM_KERNEL(kNearestThreads) nearest_round_kernel(HalvesParams p) {
   }
 }
 
+// By what share of |x| |y| the products' sums may err: see the top of this file.
+WARPMEM_DEVICE double halves_sums_error(int64_t dim) {
+  return static_cast<double>(halves_dim(dim) + 16) * 2.384185791015625e-07;  // 2^-22
+}
+
 // By how much a score may err: nearest.cuh's bound, what rounding takes from row and centroid, the products' sums.
 WARPMEM_DEVICE double halves_margin(double length, double lost, double longest, double roughest, int64_t dim) {
-  const double sums = static_cast<double>(halves_dim(dim) + 16) * 2.384185791015625e-07;  // 2^-22
+  const double sums = halves_sums_error(dim);
   const double rounded = lost * longest + (length + lost) * roughest;
   return nearest_margin(length, longest, dim) +
          2.02 * (rounded + sums * (length + lost) * (longest + roughest) + static_cast<double>(dim) * 1e-43);
