@@ -15,6 +15,7 @@ constexpr int32_t kNearestThreads = 256;               // 16 x 16, each with kPe
 constexpr int32_t kNearestDepth = 16;                  // dimensions of a step
 constexpr int32_t kNearestPad = 4;                     // floats behind a line of a tile, which spread its columns over the banks
 constexpr int64_t kNearestEntries = int64_t{1} << 22;  // rows times batches of one chunk
+constexpr int64_t kNearestCountBytes = 24;             // of rows that screens of a chunk left
 constexpr int32_t kUpdateThreads = 128;
 constexpr int64_t kUpdateTile = 1024;  // rows that a warp counts
 
@@ -25,8 +26,12 @@ constexpr int64_t kHalvesEntries = int64_t{1} << 20;  // rows of one chunk
 constexpr int64_t kHalvesWork = int64_t{1} << 28;     // multiplications from which on halves pay for their launches
 constexpr int64_t kHalvesSettled =
     1024;  // rows with too many candidates that are settled at once; more are screened in float32 first
-constexpr int64_t kHalvesMost = int64_t{1} << 20;         // centroids: a lane counts its own, a sixteenth, in 16 bits
+constexpr int64_t kHalvesMost = int64_t{1} << 20;         // centroids: their tiles are counted in 16 bits
 constexpr int64_t kHalvesPass = 2 * 64 * kHalvesColumns;  // bytes of the two steps of centroids in shared memory
+constexpr int64_t kHalvesRows = 128;                      // of the largest tile: rounded rows are as many times so many
+constexpr int64_t kRoundedBytes = int64_t{256} << 20;     // of rows that are rounded for one search, a chunk after the other
+constexpr int64_t kSettleWork = int64_t{1} << 14;         // multiplications of a row, and
+constexpr int64_t kSettleCentroids = 64;                  // centroids, beyond which a block settles it, not a warp
 constexpr int32_t kRegisterThreads = 64;
 constexpr int64_t kRegisterCentroids = 16;              // of a subspace, in the registers of a thread
 constexpr int64_t kRegisterEntries = int64_t{1} << 23;  // rows times batches of one chunk
@@ -45,8 +50,10 @@ struct NearestPlan {
   int64_t chunk_rows = 0;     // of one set of launches
   int64_t screen_blocks = 0;  // of a whole chunk
   int64_t settle_blocks = 0;
+  int64_t few_blocks = 0;    // behind a screen of halves, a warp a row; and
   int64_t again_blocks = 0;  // of the float32 screen behind one of halves
   int64_t shared_bytes = 0;
+  bool rounded = false;  // the rows are in halves already
   int64_t workspace_bytes = 0;
 };
 
@@ -76,15 +83,29 @@ inline bool nearest_by_halves(NearestScreen screen) {
 WARPMEM_HD inline int64_t halves_dim(int64_t dim) { return (dim + kHalvesDepth - 1) / kHalvesDepth * kHalvesDepth; }
 WARPMEM_HD inline int64_t halves_columns(int64_t k) { return (k + kHalvesColumns - 1) / kHalvesColumns * kHalvesColumns; }
 
-// Of tiles: rows and centroids of a step, lengths; `listed`: also where the rows are. Of halves: rows, two steps of centroids, scale and margin of each row.
+// Of tiles: rows and centroids of a step, lengths; `listed`: also where the rows are. Of halves: rows, two steps of centroids, a RoundedRow of each row.
 inline int64_t nearest_shared_bytes(NearestScreen screen, int64_t dim, bool listed = false) {
   const int64_t tile = nearest_tile(screen);
-  if (nearest_by_halves(screen)) return 2 * tile * halves_dim(dim) + kHalvesPass + 8 * tile;
+  if (nearest_by_halves(screen)) return 2 * tile * halves_dim(dim) + kHalvesPass + 16 * tile;
   if (tile == 0) return 0;
   return 4 * (2 * kNearestDepth * (tile + kNearestPad) + tile) + (listed ? 8 * tile : 0);
 }
 
 inline int64_t align_16(int64_t bytes) { return (bytes + 15) / 16 * 16; }
+
+WARPMEM_HD inline int64_t halves_rows(int64_t rows) { return (rows + kHalvesRows - 1) / kHalvesRows * kHalvesRows; }
+
+// What rounding to halves did to a row: the power of two that it was divided by, upper bounds of its length and of what it lost.
+struct alignas(16) RoundedRow {
+  float up = 0.0f;
+  float length = 0.0f;
+  float lost = 0.0f;
+  float unused = 0.0f;
+};
+// Rows in halves, and what that did to them.
+inline int64_t rounded_bytes(int64_t rows, int64_t dim) {
+  return halves_rows(rows) * (2 * halves_dim(dim) + static_cast<int64_t>(sizeof(RoundedRow)));
+}
 
 // The largest tile of halves that the device has room for, or, with few rows, one that gives most multiprocessors some; kTiles8 when there is none.
 inline NearestScreen choose_halves(int64_t rows, int64_t dim, const DeviceLimits& limits) {
@@ -107,10 +128,28 @@ inline NearestScreen choose_nearest(int64_t rows, int64_t dim, int64_t k, int64_
   return k > 64 ? NearestScreen::kTiles8 : NearestScreen::kTiles4;
 }
 
-// Workspace: counts of rows (32 bytes), longest centroid of each batch (8), bias of each centroid (4), doubtful rows (8), limits (4). With halves
-// also 16 bytes of measures, the centroids (2 bytes an element), rows with a few candidates (8, and 4 each) and with too many (8, limits 4).
+// Rows of one chunk of a screen. Of halves, whole numbers of a tile for each multiprocessor where they are rounded for this search alone.
+inline int64_t nearest_chunk(NearestScreen screen, int64_t dim, int64_t batches, bool rounded, const DeviceLimits& limits) {
+  const int64_t tile = std::max<int64_t>(1, nearest_tile(screen));
+  if (nearest_by_halves(screen)) {
+    const int64_t busy = kHalvesRows * std::max(1, limits.multiprocessors);
+    const int64_t most = kRoundedBytes / (2 * halves_dim(dim)) / busy * busy;
+    return rounded ? kHalvesEntries : std::clamp(most, busy, kHalvesEntries);
+  }
+  const int64_t entries = nearest_tile(screen) == 0 ? kRegisterEntries : kNearestEntries;
+  return std::max(tile, entries / batches / tile * tile);
+}
+
+// Whether blocks settle doubtful rows, not warps.
+inline bool settled_by_blocks(const NearestPlan& plan) { return plan.k > kSettleCentroids && plan.k * plan.dim >= kSettleWork; }
+
+inline int64_t nearest_chunks(const NearestPlan& plan) { return (plan.rows + plan.chunk_rows - 1) / plan.chunk_rows; }
+
+// Workspace: counts of rows of each chunk (kNearestCountBytes), longest centroid of each batch (8), bias of each centroid (4), doubtful rows (8), limits (4). With halves
+// also 16 bytes of measures, the centroids (2 bytes an element), rows with a few candidates (8, and 4 each) and with too many (8, limits 4),
+// and, unless they are rounded already, the rows (rounded_bytes).
 inline NearestPlan plan_nearest(int64_t rows, int64_t dim, int64_t k, int64_t batches, const DeviceLimits& limits,
-                                NearestScreen screen = NearestScreen::kChosen, int64_t chunk_rows = 0) {
+                                NearestScreen screen = NearestScreen::kChosen, int64_t chunk_rows = 0, bool rounded = false) {
   NearestPlan plan;
   plan.rows = rows;
   plan.dim = dim;
@@ -118,29 +157,30 @@ inline NearestPlan plan_nearest(int64_t rows, int64_t dim, int64_t k, int64_t ba
   plan.batches = batches;
   plan.screen = screen == NearestScreen::kChosen ? choose_nearest(rows, dim, k, batches, limits) : screen;
   const bool halves = nearest_by_halves(plan.screen);
+  plan.rounded = halves && rounded;
   const int64_t tile = std::max<int64_t>(1, nearest_tile(plan.screen));
   const bool registers = nearest_tile(plan.screen) == 0;
-  const int64_t most = std::max(tile, (halves      ? kHalvesEntries
-                                       : registers ? kRegisterEntries
-                                                   : kNearestEntries) /
-                                          batches / tile * tile);
+  const int64_t most = nearest_chunk(plan.screen, dim, batches, rounded, limits);
   plan.chunk_rows = std::max<int64_t>(1, std::min(rows, chunk_rows > 0 ? chunk_rows : most));
   plan.shared_bytes = nearest_shared_bytes(plan.screen, dim);
   const int64_t resident = resident_blocks(limits, kNearestThreads, plan.shared_bytes);
-  plan.screen_blocks = std::min((plan.chunk_rows + tile - 1) / tile * batches, 64 * resident);
+  plan.screen_blocks = std::min((plan.chunk_rows + tile - 1) / tile * batches, (halves ? 1 : 64) * resident);
   if (registers) {
     const int64_t work = (plan.chunk_rows * batches + kRegisterThreads - 1) / kRegisterThreads;
     plan.screen_blocks = std::max((batches + kRegisterThreads - 1) / kRegisterThreads,
                                   std::min(work, register_blocks(dim) * limits.multiprocessors));
   }
-  plan.settle_blocks = std::min(resident_blocks(limits, kNearestThreads, 0), (plan.chunk_rows * batches + 7) / 8);
+  const int64_t warps = settled_by_blocks(plan) ? 1 : kNearestThreads / 32;  // rows of a block
+  plan.settle_blocks = std::min(resident_blocks(limits, kNearestThreads, 0), (plan.chunk_rows * batches + warps - 1) / warps);
   const int64_t entries = plan.chunk_rows * batches;
   const int64_t bias = halves ? halves_columns(k) : batches * k;
-  plan.workspace_bytes = 32 + align_16(8 * batches) + align_16(4 * bias) + align_16(8 * entries) + align_16(4 * entries);
+  plan.workspace_bytes = align_16(kNearestCountBytes * std::max<int64_t>(1, nearest_chunks(plan))) + align_16(8 * batches) +
+                         align_16(4 * bias) + align_16(8 * entries) + align_16(4 * entries);
   if (halves) {
+    plan.few_blocks = std::min(resident_blocks(limits, kNearestThreads, 0), (plan.chunk_rows + 7) / 8);
     plan.again_blocks = std::min(plan.screen_blocks, 2 * int64_t{limits.multiprocessors});
     plan.workspace_bytes += 16 + 2 * halves_columns(k) * halves_dim(dim) + 2 * align_16(8 * entries) + align_16(4 * entries) +
-                            align_16(4 * kHalvesCandidates * entries);
+                            align_16(4 * kHalvesCandidates * entries) + (rounded ? 0 : rounded_bytes(plan.chunk_rows, dim));
   }
   return plan;
 }
@@ -171,6 +211,7 @@ struct TrainPlan {
   int64_t k = 0;
   int64_t piece_rows = 0;  // of one search for the nearest centroid; behind it others may have the device
   bool means = false;      // there are some that are not centroids yet, but still to be brought to unit length
+  bool rounded = false;    // the rows are kept in halves, too
   int64_t workspace_bytes = 0;
   int64_t bytes = 0;  // of everything
 };
@@ -178,7 +219,9 @@ struct TrainPlan {
 constexpr int64_t kPieceWork =
     int64_t{1} << 35;  // multiplications of a piece: a few milliseconds of an H200's float32, a third of one of its halves
 constexpr int64_t kAssignBytes = int64_t{256} << 20;  // of rows that are only assigned, and so need not all be there at a time
-constexpr int64_t kTrainAlignment = 256;              // of each array
+constexpr int64_t kKeptHalves =
+    int64_t{4} << 30;  // bytes of rows in halves, kept from one round to the next beside the rows; more is rounded each time
+constexpr int64_t kTrainAlignment = 256;  // of each array
 
 inline int64_t align_train(int64_t bytes) { return (bytes + kTrainAlignment - 1) / kTrainAlignment * kTrainAlignment; }
 
@@ -189,9 +232,14 @@ inline int64_t even_pieces(int64_t rows, int64_t most, int64_t unit) {
   return (each + unit - 1) / unit * unit;
 }
 
+// The search of a piece: halves that are kept are those of the screen that is chosen for all rows.
+inline NearestPlan plan_train_nearest(const TrainPlan& plan, int64_t rows, const DeviceLimits& limits) {
+  return plan_nearest(rows, plan.dim, plan.k, 1, limits, NearestScreen::kChosen, 0, plan.rounded);
+}
+
 // rows: to be assigned in the end. trained: how many are trained on; 0: the centroids are given. A piece is no smaller than what keeps the device busy, a tile
 // for each multiprocessor: with very many centroids it takes longer than kPieceWork says. `piece_rows` 0: chosen; else no more than these are assigned at a time.
-// Memory: rows, centroids, means (4 bytes an element), assignments (4), values (8), the workspace of a search or of an update.
+// Memory: rows, centroids, means (4 bytes an element), assignments (4), values (8), rows in halves, the workspace of a search or of an update.
 inline TrainPlan plan_train(int64_t rows, int64_t trained, int64_t dim, int64_t k, bool spherical, const DeviceLimits& limits,
                             int64_t piece_rows = 0) {
   TrainPlan plan;
@@ -201,13 +249,17 @@ inline TrainPlan plan_train(int64_t rows, int64_t trained, int64_t dim, int64_t 
   const int64_t at_a_time = piece_rows > 0 ? piece_rows : std::max<int64_t>(1, kAssignBytes / (4 * dim));
   plan.rows = std::max(trained, std::min(rows, at_a_time));
   const int64_t busy = nearest_tile(NearestScreen::kTiles8) * std::max(1, limits.multiprocessors);
-  const int64_t work = nearest_by_halves(choose_nearest(plan.rows, dim, k, 1, limits)) ? 4 * kPieceWork : kPieceWork;
+  const NearestScreen screen = choose_nearest(plan.rows, dim, k, 1, limits);
+  const int64_t work = nearest_by_halves(screen) ? 4 * kPieceWork : kPieceWork;
   plan.piece_rows =
       std::min(plan.rows, piece_rows > 0 ? piece_rows : even_pieces(plan.rows, std::max(busy, work / (k * dim)), busy));
-  plan.workspace_bytes = std::max(plan_nearest(plan.piece_rows, dim, k, 1, limits).workspace_bytes,
+  plan.rounded = trained > 0 && nearest_by_halves(screen) && rounded_bytes(plan.rows, dim) <= kKeptHalves &&
+                 (plan.piece_rows == plan.rows || plan.piece_rows % kHalvesRows == 0);
+  plan.workspace_bytes = std::max(plan_train_nearest(plan, plan.piece_rows, limits).workspace_bytes,
                                   trained > 0 ? plan_update(trained, dim, k).workspace_bytes : 0);
   plan.bytes = align_train(4 * plan.rows * dim) + (plan.means ? 2 : 1) * align_train(4 * k * dim) + align_train(4 * plan.rows) +
-               align_train(8 * plan.rows) + align_train(plan.workspace_bytes);
+               align_train(8 * plan.rows) + (plan.rounded ? align_train(rounded_bytes(plan.rows, dim)) : 0) +
+               align_train(plan.workspace_bytes);
   return plan;
 }
 

@@ -24,7 +24,7 @@ void launch_halves(const NearestPlan& plan, const HalvesParams& params, Stream s
   } else {
     launch("nearest_halves_32", nearest_halves_kernel<32>, grid, stream, params);
   }
-  launch("nearest_few", nearest_few_kernel, Grid{plan.settle_blocks, kNearestThreads, 0}, stream, params);
+  launch("nearest_few", nearest_few_kernel, Grid{plan.few_blocks, kNearestThreads, 0}, stream, params);
   launch("nearest_screen_8", nearest_screen_kernel<8, true>,
          Grid{plan.again_blocks, kNearestThreads, nearest_shared_bytes(NearestScreen::kTiles8, plan.dim, true)}, stream,
          params.nearest);
@@ -46,6 +46,19 @@ void launch_screen(const NearestPlan& plan, const NearestParams& params, Stream 
 
 }  // namespace
 
+void round_rows(const float* rows, int64_t row_stride, int64_t n, int64_t dim, const RoundedRows& to, Stream stream) {
+  if (n == 0) return;
+  HalvesParams params{};
+  params.nearest.rows = rows;
+  params.nearest.row_stride = row_stride;
+  params.nearest.n = n;
+  params.nearest.dim = dim;
+  params.rows = reinterpret_cast<Bytes16*>(to.halves);
+  params.measures = to.measures;
+  launch("nearest_round_rows", nearest_round_rows_kernel, Grid{blocks_for(halves_rows(n) / 2, 8), kNearestThreads, 0}, stream,
+         params);
+}
+
 void nearest(const NearestPlan& plan, const AssignArguments& arguments, Stream stream) {
   if (plan.rows == 0) return;
   const bool halves = nearest_by_halves(plan.screen);
@@ -61,27 +74,29 @@ void nearest(const NearestPlan& plan, const AssignArguments& arguments, Stream s
   params.inner = arguments.inner;
   params.out_row = arguments.out_row;
   params.out_batch = arguments.out_batch;
-  auto* const counts = workspace.take<NearestCounts>(1);
-  params.n_doubtful = &counts->doubtful;
+  const int64_t chunks = nearest_chunks(plan);
+  auto* counts = workspace.take<NearestCounts>(chunks);  // those of the last chunk first
+  fill_bytes(counts, 0, chunks * kNearestCountBytes, stream);
+  counts += chunks - 1;
   params.longest = workspace.take<uint64_t>(plan.batches);
   params.bias = workspace.take<float>(halves ? halves_columns(plan.k) : plan.batches * plan.k);
   params.doubtful = workspace.take<int64_t>(entries);
   params.limits = workspace.take<float>(entries);
   fill_bytes(params.longest, 0, 8 * plan.batches, stream);
   HalvesParams by_halves{};
+  RoundedRows rounded = arguments.rounded;
   if (halves) {
     auto* const measures = workspace.take<uint64_t>(2);
     by_halves.roughest = measures;
     params.largest = reinterpret_cast<uint32_t*>(measures + 1);
     fill_bytes(measures, 0, 16, stream);
-    by_halves.n_few = &counts->few;
-    by_halves.n_many = &counts->many;
     by_halves.halves = workspace.take<uint32_t>(halves_columns(plan.k) * halves_dim(plan.dim) / 2);
     by_halves.few_rows = workspace.take<int64_t>(entries);
     by_halves.few = workspace.take<int32_t>(kHalvesCandidates * entries);
     by_halves.many = workspace.take<int64_t>(entries);
     by_halves.many_limits = workspace.take<float>(entries);
-    params.n_listed = by_halves.n_many;
+    if (!plan.rounded)
+      rounded = RoundedRows(workspace.take<unsigned char>(rounded_bytes(plan.chunk_rows, plan.dim)), plan.chunk_rows, plan.dim);
     params.listed = by_halves.many;
     params.listed_limits = by_halves.many_limits;
   }
@@ -92,19 +107,30 @@ void nearest(const NearestPlan& plan, const AssignArguments& arguments, Stream s
     launch("nearest_round", nearest_round_kernel, Grid{blocks_for(halves_columns(plan.k), 8), kNearestThreads, 0}, stream,
            by_halves);
   }
-  for (int64_t first = 0; first < plan.rows; first += plan.chunk_rows) {
+  for (int64_t first = 0; first < plan.rows; first += plan.chunk_rows, --counts) {
     params.rows = arguments.rows + first * arguments.row_stride;
     params.n = std::min(plan.chunk_rows, plan.rows - first);
     params.index = arguments.index == nullptr ? nullptr : arguments.index + first * arguments.out_row;
     params.codes = arguments.codes == nullptr ? nullptr : arguments.codes + first * arguments.out_row;
-    fill_bytes(counts, 0, sizeof *counts, stream);
+    params.n_doubtful = &counts->doubtful;
     if (halves) {
+      by_halves.n_few = &counts->few;
+      params.n_listed = by_halves.n_many = &counts->many;
       by_halves.nearest = params;
+      const RoundedRows of_chunk = plan.rounded ? rounded.from(first, plan.dim) : rounded;
+      if (!plan.rounded) round_rows(params.rows, params.row_stride, params.n, plan.dim, rounded, stream);
+      by_halves.rows = reinterpret_cast<Bytes16*>(of_chunk.halves);
+      by_halves.measures = of_chunk.measures;
       launch_halves(plan, by_halves, stream);
     } else {
       launch_screen(plan, params, stream);
     }
-    launch("nearest_settle", nearest_settle_kernel, Grid{plan.settle_blocks, kNearestThreads, 0}, stream, params);
+    if (settled_by_blocks(plan)) {
+      launch("nearest_settle_block", nearest_settle_kernel<true>,
+             Grid{plan.settle_blocks, kNearestThreads, 16 * (kNearestThreads / 32)}, stream, params);
+    } else {
+      launch("nearest_settle", nearest_settle_kernel<false>, Grid{plan.settle_blocks, kNearestThreads, 0}, stream, params);
+    }
   }
   if (arguments.values == nullptr) return;
   nearest_values(plan.rows, plan.dim,

@@ -8,6 +8,27 @@
 
 namespace warpmem::cuda {
 
+// Rows in halves and what rounding did to them, in one array of rounded_bytes(n, dim), aligned to 16 bytes.
+struct RoundedRows {
+  RoundedRows() = default;
+  RoundedRows(void* memory, int64_t n, int64_t dim)
+      : halves(static_cast<unsigned char*>(memory)),
+        measures(reinterpret_cast<RoundedRow*>(halves + 2 * halves_rows(n) * halves_dim(dim))) {}
+  // From row `first` on, a multiple of 16.
+  RoundedRows from(int64_t first, int64_t dim) const {
+    RoundedRows out;
+    out.halves = halves + 2 * first * halves_dim(dim);
+    out.measures = measures + first;
+    return out;
+  }
+
+  unsigned char* halves = nullptr;
+  RoundedRow* measures = nullptr;
+};
+
+// Enqueues the rounding of rows (n, dim), row i at i * row_stride. Throws std::runtime_error when the launch fails.
+void round_rows(const float* rows, int64_t row_stride, int64_t n, int64_t dim, const RoundedRows& to, Stream stream);
+
 struct AssignArguments {
   const float* rows = nullptr;  // row i at i * row_stride; batch b adds b * batch_step
   int64_t row_stride = 0;
@@ -18,6 +39,7 @@ struct AssignArguments {
   uint8_t* codes = nullptr;
   int64_t out_row = 1;
   int64_t out_batch = 0;
+  RoundedRows rounded;        // the rows, when plan.rounded; behind the last to a multiple of 128 there may be others
   double* values = nullptr;   // (rows) or null; only with one batch and `index`: the canonical value of row and centroid
   void* workspace = nullptr;  // plan.workspace_bytes, aligned to 16 bytes
 };
@@ -29,6 +51,7 @@ struct NearestCounts {
   uint64_t few = 0;
   uint64_t many = 0;
 };
+static_assert(sizeof(NearestCounts) == kNearestCountBytes);
 
 // Enqueues the search for the nearest centroid. Results are those of cpu/kmeans_assign, bit for bit. Throws std::runtime_error when a launch fails.
 void nearest(const NearestPlan& plan, const AssignArguments& arguments, Stream stream);

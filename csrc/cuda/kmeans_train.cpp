@@ -131,10 +131,13 @@ class Session {
         means_(plan.means ? block_.take<float>(plan.k * plan.dim) : nullptr),
         index_(block_.take<int32_t>(plan.rows)),
         values_(block_.take<double>(plan.rows)),
+        rounded_(plan.rounded ? RoundedRows(block_.take<unsigned char>(rounded_bytes(plan.rows, plan.dim)), plan.rows, plan.dim)
+                              : RoundedRows()),
         workspace_(block_.take<unsigned char>(plan.workspace_bytes)) {}
 
   void upload_rows(const HostRows& rows, int64_t begin, int64_t n) {
     const int64_t some = staging_.room() / row_bytes();
+    n_rounded_ = 0;
     for (int64_t first = 0; first < n; first += some) {
       const int64_t last = std::min(n, first + some);
       unsigned char* const to = staged((last - first) * row_bytes());
@@ -165,6 +168,10 @@ class Session {
 
   // Of the first n rows: assignments, and their values where these are wanted.
   void assign(int64_t n, int32_t* index, double* values) {
+    if (plan_.rounded && n_rounded_ < n) {
+      round_rows(rows_, plan_.dim, n, plan_.dim, rounded_, stream_.get());
+      n_rounded_ = n;
+    }
     for (int64_t first = 0; first < n; first += plan_.piece_rows) {
       const int64_t some = std::min(plan_.piece_rows, n - first);
       AssignArguments arguments;
@@ -173,8 +180,9 @@ class Session {
       arguments.centroids = centroids_;
       arguments.inner = spherical_;
       arguments.index = index_ + first;
+      if (plan_.rounded) arguments.rounded = rounded_.from(first, plan_.dim);
       arguments.workspace = workspace_;
-      nearest(plan_nearest(some, plan_.dim, plan_.k, 1, limits_), arguments, stream_.get());
+      nearest(plan_train_nearest(plan_, some, limits_), arguments, stream_.get());
       pause();
     }
     download(index, index_, 4 * n);
@@ -244,6 +252,8 @@ class Session {
   float* const means_;
   int32_t* const index_;
   double* const values_;
+  const RoundedRows rounded_;
+  int64_t n_rounded_ = 0;  // of the rows that were uploaded last
   unsigned char* const workspace_;
 };
 

@@ -30,6 +30,7 @@ constexpr NearestCase kNearestCases[] = {
     {600, 60, 3, NearestScreen::kHalves32, Way::kFew},
     {600, 240, 20, NearestScreen::kHalves128, Way::kSettled},
     {kHalvesSettled + 176, 120, 10, NearestScreen::kHalves64, Way::kScreenedAgain},
+    {100, 420, 20, NearestScreen::kHalves32, Way::kSettled},
 };
 
 std::vector<float> centroids_of(const NearestCase& test) {

@@ -64,7 +64,7 @@ build_and_run() {
 }
 
 asan="-fsanitize=address,undefined -fno-sanitize-recover=all"
-emulated="test_simt test_simt_races test_cuda_select test_cuda_kmeans test_cuda_pq test_cuda_scan test_cuda_scan_wide test_cuda_mmr test_cuda_pages"
+emulated="test_simt test_simt_races test_cuda_select test_cuda_kmeans test_cuda_halves test_cuda_pq test_cuda_scan test_cuda_scan_wide test_cuda_mmr test_cuda_pages"
 emulated="$emulated test_cuda_scan_pq test_cuda_self_test test_page_cache test_page_cache_faults test_cache_faults test_cache_costs"
 emulated="$emulated test_scan_queue test_scan_batches test_cuda_runtime test_scan_graphs test_kmeans_train"
 if [ $mode = coverage ]; then

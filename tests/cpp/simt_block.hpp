@@ -38,7 +38,7 @@ struct Settings {
   unsigned char fill = 0xcd;  // every byte of the shared memory of every block at its start
   bool reverse = false;       // blocks and threads in reverse order
   bool races = false;         // report races in the shared memory
-  int adder = 0;              // products that an mma adds up at a time, truncated as hardware does: 4, 8 or 16; 0: float32 additions
+  int adder = 0;              // products that an mma adds up at a time, truncated as hardware does: 4, 8, 16; 0: in float32
 };
 
 struct Copy {

@@ -61,12 +61,12 @@ TEST(every_family_passes) {
   CHECK(seen == kFamilies);
   CHECK_EQ(memory.held, 0);
   auto& launches = simt::Machine::get().launches;
-  for (const char* kernel : {"select_warp",         "select_queue",       "select_radix",     "nearest_registers_4",
-                             "nearest_registers_8", "nearest_screen_4",   "nearest_screen_8", "nearest_halves_32",
-                             "nearest_halves_64",   "nearest_halves_128", "nearest_few",      "nearest_settle",
-                             "kmeans_mean",         "pq_scan4",           "pq_scan8",         "mmr_direct",
-                             "mmr_matrix",          "pages_move",         "scan_plain",       "scan_large",
-                             "scan_pq_finish"}) {
+  for (const char* kernel :
+       {"select_warp",        "select_queue",     "select_radix",      "nearest_registers_4",  "nearest_registers_8",
+        "nearest_screen_4",   "nearest_screen_8", "nearest_halves_32", "nearest_halves_64",    "nearest_halves_128",
+        "nearest_round_rows", "nearest_few",      "nearest_settle",    "nearest_settle_block", "kmeans_mean",
+        "pq_scan4",           "pq_scan8",         "mmr_direct",        "mmr_matrix",           "pages_move",
+        "scan_plain",         "scan_large",       "scan_pq_finish"}) {
     CHECK(launches[kernel] > 0);
   }
 }

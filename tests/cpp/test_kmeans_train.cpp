@@ -54,6 +54,22 @@ TEST(a_training_is_the_hosts) {
   std::printf("     %zu cases, %lld with empty clusters\n", cases.size(), static_cast<long long>(emptied));
 }
 
+TEST(rows_in_halves_are_rounded_once) {
+  // As few rows as a training by halves can have.
+  const Clean clean;
+  fake::FakeRuntime runtime;
+  Case made = make_case(kNormal, 512, 2048, 256, 77);
+  made.options.plus_plus = false;
+  made.options.iterations = 1;
+  auto& launches = simt::Machine::get().launches;
+  const int64_t rounded = launches["nearest_round_rows"], screened = launches["nearest_halves_32"];
+  Result found = made.room();
+  made.on_device(runtime, &found, {});
+  CHECK(found == made.on_host());
+  CHECK_EQ(launches["nearest_round_rows"] - rounded, 1);
+  CHECK_EQ(launches["nearest_halves_32"] - screened, 2);
+}
+
 TEST(rows_are_assigned_as_by_the_host) {
   const Clean clean;
   fake::FakeRuntime runtime;
@@ -281,7 +297,8 @@ TEST(plans_have_room_for_what_is_asked) {
                   plan.piece_rows >= nearest_tile(NearestScreen::kTiles8) * limits.multiprocessors);
             CHECK(plan.bytes > 4 * (plan.rows + k) * dim + 12 * plan.rows && plan.means == (trained > 0));
             for (const int64_t some : {int64_t{1}, plan.piece_rows / 2 + 1, plan.piece_rows})
-              CHECK(plan_nearest(some, dim, k, 1, limits).workspace_bytes <= plan.workspace_bytes);
+              CHECK(plan_train_nearest(plan, some, limits).workspace_bytes <= plan.workspace_bytes);
+            if (plan.rounded) CHECK(trained > 0 && plan.piece_rows % (plan.piece_rows < plan.rows ? kHalvesRows : 1) == 0);
             if (trained == 0) CHECK(4 * plan.rows * dim <= kAssignBytes);
           }
         }

@@ -55,19 +55,25 @@ WARPMEM_KERNEL(kUpdateThreads) kmeans_count_kernel(UpdateParams p) {
   const int warps = block_threads() / kWarpSize;
   for (int64_t tile = block_index() * warps + warp_index(); tile < p.tiles; tile += grid_blocks() * warps) {
     each_clustered_row(p, tile, [&](int64_t, int32_t cluster, int rank, int same, uint32_t) {
-      if (rank == 0) p.counts[tile * p.k + cluster] += static_cast<uint32_t>(same);  // this warp alone writes this line
+      if (rank == 0) atomic_add(&p.counts[tile * p.k + cluster], static_cast<uint32_t>(same));  // which nobody waits for
     });
   }
 }
 
 WARPMEM_KERNEL(kUpdateThreads) kmeans_offsets_kernel(UpdateParams p) {
+  constexpr int kAtOnce = 16;  // counts that are on their way together
   const int64_t threads = grid_blocks() * block_threads();
   for (int64_t c = block_index() * block_threads() + thread_index(); c < p.k; c += threads) {
     uint32_t running = 0;
-    for (int64_t tile = 0; tile < p.tiles; ++tile) {
-      const uint32_t count = p.counts[tile * p.k + c];
-      p.counts[tile * p.k + c] = running;
-      running += count;
+    for (int64_t first = 0; first < p.tiles; first += kAtOnce) {
+      uint32_t counts[kAtOnce];
+      WARPMEM_UNROLL
+      for (int i = 0; i < kAtOnce; ++i) counts[i] = first + i < p.tiles ? p.counts[(first + i) * p.k + c] : 0;
+      WARPMEM_UNROLL
+      for (int i = 0; i < kAtOnce; ++i) {
+        if (first + i < p.tiles) p.counts[(first + i) * p.k + c] = running;
+        running += counts[i];
+      }
     }
     p.sizes[c] = running;
   }
@@ -105,6 +111,8 @@ WARPMEM_KERNEL(kUpdateThreads) kmeans_scatter_kernel(UpdateParams p) {
 }
 
 WARPMEM_KERNEL(kUpdateThreads) kmeans_mean_kernel(UpdateParams p) {
+  constexpr int kAtOnce =
+      8;  // rows that are on their way together; a sum that begins at +0 is never -0, so adding +0 keeps its bits
   const int64_t slabs = (p.dim + block_threads() - 1) / block_threads();
   for (int64_t unit = block_index(); unit < p.k * slabs; unit += grid_blocks()) {
     const int64_t cluster = unit / slabs;
@@ -113,7 +121,16 @@ WARPMEM_KERNEL(kUpdateThreads) kmeans_mean_kernel(UpdateParams p) {
     if (d >= p.dim || size == 0) continue;
     const uint32_t* const order = p.order + p.starts[cluster];
     double sum = 0.0;
-    for (int64_t i = 0; i < size; ++i) sum += static_cast<double>(load_readonly(p.rows + order[i] * p.dim + d));
+    for (int64_t first = 0; first < size; first += kAtOnce) {
+      float values[kAtOnce];
+      WARPMEM_UNROLL
+      for (int i = 0; i < kAtOnce; ++i) {
+        values[i] = 0.0f;
+        if (first + i < size) values[i] = load_readonly(p.rows + load_readonly(order + first + i) * p.dim + d);
+      }
+      WARPMEM_UNROLL
+      for (int i = 0; i < kAtOnce; ++i) sum += static_cast<double>(values[i]);
+    }
     p.means[cluster * p.dim + d] = static_cast<float>(sum / static_cast<double>(size));
   }
 }

@@ -9,10 +9,11 @@
 //                  [tile] lengths of rows
 //
 //             Of each row the best and the second score are kept. Rows whose two lie closer than the bound go to a list.
-//   settle    a warp a doubtful row: every centroid whose score reaches the limit is compared by its canonical value, in order
+//   settle    a warp a doubtful row, or with many centroids a block, whose warps share them: every centroid whose score reaches the limit is compared by its
+//             canonical value, in order
 //
 // Behind another screen (nearest_halves.cuh) this one takes the rows of a list, if they are many; if they are few, they are settled at once.
-// Shared memory of the screen: 4 (2 depth (tile + pad) + tile) bytes, 8 tile more with a list; tile = 16 kPer. Values and shapes: core/kmeans_plan.hpp.
+// Shared memory of the screen: 4 (2 depth (tile + pad) + tile) bytes, 8 tile more with a list; tile = 16 kPer. Of settling by blocks: 16 bytes a warp. Values and shapes: core/kmeans_plan.hpp.
 #pragma once
 
 #include <cmath>
@@ -47,6 +48,8 @@ struct NearestParams {
   const float* listed_limits;
 };
 
+constexpr float kBitsOfScore = 1.9073486328125e-06f;  // 2^-19: 15 units in the last place of a score, or less of a larger one
+constexpr float kLargestFloat = 3.4028234663852886e+38f;
 constexpr double kNearestLongest = 1e18;  // beyond this a float32 square may overflow, and every centroid is compared canonically
 
 WARPMEM_DEVICE uint64_t double_bits(double value) {
@@ -71,13 +74,20 @@ WARPMEM_DEVICE double bits_double(uint64_t bits) {
   return value;
 }
 
-WARPMEM_DEVICE void write_nearest(const NearestParams& p, int64_t batch, int64_t row, int64_t centroid) {
-  const int64_t at = row * p.out_row + batch * p.out_batch;
+// A score whose low four bits are a number. `keep` is ~15, but not to the compiler, who would make two instructions of it.
+WARPMEM_DEVICE float numbered(float score, uint32_t keep, uint32_t number) {
+  return bits_float((float_bits(score) & keep) | number);
+}
+
+WARPMEM_DEVICE void write_centroid(const NearestParams& p, int64_t at, int64_t centroid) {
   if (p.index != nullptr) {
     p.index[at] = static_cast<int32_t>(centroid);
   } else {
     p.codes[at] = static_cast<uint8_t>(centroid);
   }
+}
+WARPMEM_DEVICE void write_nearest(const NearestParams& p, int64_t batch, int64_t row, int64_t centroid) {
+  write_centroid(p, row * p.out_row + batch * p.out_batch, centroid);
 }
 
 WARPMEM_KERNEL(kNearestThreads) nearest_measure_kernel(NearestParams p) {
@@ -265,11 +275,14 @@ nearest_screen_kernel(NearestParams p) {
   }
 }
 
-// Which of the centroids base ... base + 31 reach the limit; what overflowed does. Short rows: a lane a centroid; others: the warp, one after another.
-WARPMEM_DEVICE uint32_t settle_candidates(const NearestParams& p, const float* x, int64_t batch, int64_t base, float limit) {
+// Which of the centroids base ... base + 31 (below `end`) reach the limit; what overflowed does. Short rows: a lane a centroid; others: the warp, four at a
+// time.
+WARPMEM_DEVICE uint32_t settle_candidates(const NearestParams& p, const float* x, int64_t batch, int64_t base, int64_t end,
+                                          float limit) {
+  constexpr int kAtOnce = 4;
   const float* const centroids = p.centroids + (batch * p.k + base) * p.dim;
   const float* const bias = p.bias + batch * p.k + base;
-  const int count = p.k - base < kWarpSize ? static_cast<int>(p.k - base) : kWarpSize;
+  const int count = end - base < kWarpSize ? static_cast<int>(end - base) : kWarpSize;
   if (p.dim < kWarpSize) {
     float score = 0.0f;
     const int c = lane_index() < count ? lane_index() : 0;
@@ -277,21 +290,48 @@ WARPMEM_DEVICE uint32_t settle_candidates(const NearestParams& p, const float* x
     return ballot(lane_index() < count && !(score + bias[c] < limit));
   }
   uint32_t wanted = 0;
-  for (int c = 0; c < count; ++c) {
-    float score = 0.0f;
-    for (int64_t d = lane_index(); d < p.dim; d += kWarpSize) score = fma_or_not(x[d], centroids[c * p.dim + d], score);
+  for (int first = 0; first < count; first += kAtOnce) {
+    const float* y[kAtOnce];
+    float scores[kAtOnce];
     WARPMEM_UNROLL
-    for (int lanes = 16; lanes > 0; lanes /= 2) score += shuffle_xor(score, lanes);
-    if (!(score + bias[c] < limit)) wanted |= 1u << c;
+    for (int i = 0; i < kAtOnce; ++i) {
+      y[i] = centroids + (first + i < count ? first + i : first) * p.dim;
+      scores[i] = 0.0f;
+    }
+    WARPMEM_UNROLL_BY(4)
+    for (int64_t d = lane_index(); d < p.dim; d += kWarpSize) {
+      const float own = load_readonly(x + d);
+      WARPMEM_UNROLL
+      for (int i = 0; i < kAtOnce; ++i) scores[i] = fma_or_not(own, load_readonly(y[i] + d), scores[i]);
+    }
+    WARPMEM_UNROLL
+    for (int lanes = 16; lanes > 0; lanes /= 2) {
+      WARPMEM_UNROLL
+      for (int i = 0; i < kAtOnce; ++i) scores[i] += shuffle_xor(scores[i], lanes);
+    }
+    WARPMEM_UNROLL
+    for (int i = 0; i < kAtOnce; ++i) {
+      if (first + i < count && !(scores[i] + bias[first + i] < limit)) wanted |= 1u << (first + i);
+    }
   }
   return wanted;
 }
 
-WARPMEM_KERNEL(kNearestThreads) nearest_settle_kernel(NearestParams p) {
-  const int warps = block_threads() / kWarpSize;
+template <bool kBlock>
+WARPMEM_KERNEL(kNearestThreads)
+nearest_settle_kernel(NearestParams p) {
+  constexpr int kWarps = kNearestThreads / kWarpSize;
+  constexpr int kTogether = kBlock ? kWarps : 1;  // warps that share a row
+  const Shared<double> values = shared_array<double>(0, kBlock ? kWarps : 0);
+  const Shared<int64_t> indexes = shared_array<int64_t>(kBlock ? 8 * kWarps : 0, kBlock ? kWarps : 0);
+  const auto nearer = [&](double a, double b) { return p.inner ? a > b : a < b; };
   const bool listed = p.n_listed != nullptr && load_readonly(p.n_listed) <= static_cast<uint64_t>(kHalvesSettled);
   const auto n = static_cast<int64_t>(load_readonly(listed ? p.n_listed : p.n_doubtful));
-  for (int64_t at = block_index() * warps + warp_index(); at < n; at += grid_blocks() * warps) {
+  const int64_t share = (p.k + kTogether * kWarpSize - 1) / (kTogether * kWarpSize) * kWarpSize;
+  const int64_t begin = kBlock ? warp_index() * share : 0;
+  const int64_t end = p.k < begin + share ? p.k : begin + share;
+  const int64_t first = kBlock ? block_index() : block_index() * kWarps + warp_index();
+  for (int64_t at = first; at < n; at += grid_blocks() * (kWarps / kTogether)) {
     const int64_t entry = listed ? p.listed[at] : p.doubtful[at];
     const int64_t batch = entry / p.n;
     const int64_t row = entry % p.n;
@@ -299,19 +339,33 @@ WARPMEM_KERNEL(kNearestThreads) nearest_settle_kernel(NearestParams p) {
     const float* const x = p.rows + batch * p.batch_step + row * p.row_stride;
     int64_t best = -1;
     double best_value = 0.0;
-    for (int64_t base = 0; base < p.k; base += kWarpSize) {
-      uint32_t wanted = settle_candidates(p, x, batch, base, limit);
+    for (int64_t base = begin; base < end; base += kWarpSize) {
+      uint32_t wanted = settle_candidates(p, x, batch, base, end, limit);
       for (; wanted != 0; wanted &= wanted - 1) {
         const int64_t c = base + lowest_bit(wanted);
         const float* const y = p.centroids + (batch * p.k + c) * p.dim;
         const double value = p.inner ? warp_dot_f64(x, y, p.dim) : warp_squared_distance_f64(x, y, p.dim);
-        if (best < 0 || (p.inner ? value > best_value : value < best_value)) {
+        if (best < 0 || nearer(value, best_value)) {
           best = c;
           best_value = value;
         }
       }
     }
-    if (lane_index() == 0) write_nearest(p, batch, row, best);
+    if constexpr (kBlock) {
+      if (lane_index() == 0) {
+        values[warp_index()] = best_value;
+        indexes[warp_index()] = best;
+      }
+      sync_threads();
+      for (int warp = 0; warp < kWarps && thread_index() == 0; ++warp) {
+        if (warp == 0 || (indexes[warp] >= 0 && (best < 0 || nearer(values[warp], best_value)))) {
+          best = indexes[warp];
+          best_value = values[warp];
+        }
+      }
+      sync_threads();  // the next row's
+    }
+    if (lane_index() == 0 && (!kBlock || warp_index() == 0)) write_nearest(p, batch, row, best);
   }
 }
 

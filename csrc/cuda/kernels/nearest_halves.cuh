@@ -2,112 +2,80 @@
 // within 2^-11 of an element, and how far a row and a centroid really are from theirs is measured, so the bound is a proven one and few rows are in doubt.
 //
 //   measure   nearest.cuh's, and the largest element of all centroids
-//   round     a warp a centroid: divided by a power of two, rounded, stored as the screen reads it: [tile of 256][step of 32 dimensions][centroid][32]
-//   screen    a block a tile of rows, which it rounds into shared memory and keeps; centroids pass by, a step at a time, the next one on its way:
+//   round     nearest_round.cuh: centroids, and rows that have not been before
+//   screen    a block a tile of rows, which it keeps in shared memory; centroids pass by, a step at a time, the next one on its way, and with the last of
+//             them comes the next tile of rows, a step into the place of each that was read:
 //
-//                  [tile / 16][step][2][lane] rows of halves in units of 16 bytes, each the four operands of a lane for one product
-//                  [2][256] centroids of 32 halves             [tile] scale     [tile] margin
+//                  [tile / 16][step][2][lane] rows         [2][256] a step of centroids, 32 halves each         [tile] what rounding took from the rows
 //
 //             8 warps: 2 of rows by 4 of 64 centroids. Lane (g, t) of a warp takes 8 dimensions of a step, from 8 t on, of rows and centroids g, g + 8, ...: two products;
-//             which dimension is which does not matter to a sum. Of each row it keeps the best two of its centroids and the third's score.
+//             which dimension is which does not matter to a sum. A score's low four bits say which of the lane's 16 centroids of a tile it is of, so that the
+//             best three of 16 are 57 minima and maxima. Of each row a lane keeps its best two and the third's score.
 //             Scores within the margin of the best of all are candidates: one is the result, 2 to 8 go to a list, more (or a third score) to another.
 //   few       a warp a row of the first list: its candidates by their canonical values
 //   screen, settle of nearest.cuh for the other list
 //
 // What the products err by: hardware adds up 4, 8 or 16 of them at a time, truncated at 2^-23 of the largest addend; 24 times for 16 dimensions at most, so a score by less than
-// (dimensions + 16) 2^-22 |x| |y|. Shared memory: 2 tile dimensions + 32,768 + 8 tile bytes, dimensions a multiple of 32. Values: core/kmeans_plan.hpp.
+// (dimensions + 16) 2^-22 |x| |y|. Shared memory: 2 tile dimensions + 32,768 + 16 tile bytes, dimensions a multiple of 32; where the step was that was read
+// last, in the end what is found of each row: 56 tile bytes. Values: core/kmeans_plan.hpp.
 #pragma once
 
-#include "nearest.cuh"
+#include "nearest_round.cuh"
 
 namespace warpmem::cuda {
-
-struct HalvesParams {
-  NearestParams nearest;  // one batch; bias (halves_columns(k)); n_listed, listed and listed_limits are many's
-  uint32_t* halves;       // (tiles, steps, 256, 16): pairs
-  uint64_t* roughest;     // bits of the largest distance of a centroid from its halves; 0 at the start
-  uint64_t* n_few;        // 0 at the start
-  int64_t* few_rows;      // (n)
-  int32_t* few;           // (n, kHalvesCandidates), -1 behind the last
-  uint64_t* n_many;       // 0 at the start
-  int64_t* many;          // (n)
-  float* many_limits;     // (n)
-};
-
-// The power of two, about the largest magnitude, that numbers are divided by: 2^-100 to 2^126, so that its inverse is one too.
-struct HalfScale {
-  float up;
-  float down;
-};
-WARPMEM_DEVICE HalfScale half_scale(uint32_t largest) {
-  uint32_t exponent = largest >> 23;
-  exponent = exponent < 27 ? 27 : exponent > 253 ? 253 : exponent;
-  return HalfScale{bits_float(exponent << 23), bits_float((254 - exponent) << 23)};
-}
-
-// Two elements, scaled, as a pair of halves; adds up the squares of them and of what rounding takes away.
-WARPMEM_DEVICE uint32_t half_pair(const float* from, int64_t d, int64_t dim, float down, float& squared, float& lost) {
-  uint32_t pair = 0;
-  WARPMEM_UNROLL
-  for (int i = 0; i < 2; ++i) {
-    if (d + i >= dim) continue;
-    const float value = from[d + i] * down;
-    const uint32_t half = half_bits(value);
-    const float rest = value - half_value(half);
-    squared = fma_or_not(value, value, squared);
-    lost = fma_or_not(rest, rest, lost);
-    pair |= half << 16 * i;
-  }
-  return pair;
-}
-
-WARPMEM_DEVICE float warp_sum(float value) {
-  WARPMEM_UNROLL
-  for (int lanes = 16; lanes > 0; lanes /= 2) value += shuffle_xor(value, lanes);
-  return value;
-}
-
-// An upper bound of a length from its float32 square: that sum errs by less than 1 %, and what underflows in it is shorter than 1e-20.
-WARPMEM_DEVICE double upper_length(float squared, float up) {
-  return (sqrt(static_cast<double>(squared)) * 1.01 + 1e-20) * static_cast<double>(up);
-}
-
-WARPMEM_KERNEL(kNearestThreads) nearest_round_kernel(HalvesParams p) {
-  const NearestParams& from = p.nearest;
-  const int warps = block_threads() / kWarpSize;
-  const HalfScale scale = half_scale(load_readonly(from.largest));
-  const int64_t dim = halves_dim(from.dim);
-  for (int64_t c = block_index() * warps + warp_index(); c < halves_columns(from.k); c += grid_blocks() * warps) {
-    const int64_t own = c < from.k ? from.dim : 0;  // behind the last: zeros
-    float squared = 0.0f;
-    float lost = 0.0f;
-    for (int64_t d = 2 * lane_index(); d < dim; d += 2 * kWarpSize) {
-      const int64_t step = c / kHalvesColumns * (dim / kHalvesDepth) + d / kHalvesDepth;
-      p.halves[(step * kHalvesColumns + c % kHalvesColumns) * (kHalvesDepth / 2) + d % kHalvesDepth / 2] =
-          half_pair(from.centroids + c * from.dim, d, own, scale.down, squared, lost);
-    }
-    lost = warp_sum(lost);
-    if (lane_index() != 0) continue;
-    if (c < from.k) {
-      atomic_max(p.roughest, double_bits(upper_length(lost, scale.up)));
-    } else {
-      from.bias[c] = -INFINITY;  // never a candidate
-    }
-  }
-}
 
 // By what share of |x| |y| the products' sums may err: see the top of this file.
 WARPMEM_DEVICE double halves_sums_error(int64_t dim) {
   return static_cast<double>(halves_dim(dim) + 16) * 2.384185791015625e-07;  // 2^-22
 }
 
-// By how much a score may err: nearest.cuh's bound, what rounding takes from row and centroid, the products' sums.
+// By how much a score may err: nearest.cuh's bound, what rounding takes from row and centroid, the products' sums, the low bits.
 WARPMEM_DEVICE double halves_margin(double length, double lost, double longest, double roughest, int64_t dim) {
-  const double sums = halves_sums_error(dim);
   const double rounded = lost * longest + (length + lost) * roughest;
   return nearest_margin(length, longest, dim) +
-         2.02 * (rounded + sums * (length + lost) * (longest + roughest) + static_cast<double>(dim) * 1e-43);
+         2.02 * (rounded + halves_sums_error(dim) * (length + lost) * (longest + roughest) +
+                 kBitsOfScore * (length + longest) * longest + static_cast<double>(dim) * 1e-43);
 }
+
+// The three best of some scores.
+struct BestThree {
+  float first;
+  float second;
+  float third;
+};
+// Of two lists. The lesser second is behind both firsts and the other second, so it is not among them.
+WARPMEM_DEVICE BestThree join(const BestThree& a, const BestThree& b) {
+  const float next = fminf(a.first, b.first);
+  const float seconds = fmaxf(a.second, b.second);
+  return BestThree{fmaxf(a.first, b.first), fmaxf(next, seconds), fmaxf(fminf(next, seconds), fmaxf(a.third, b.third))};
+}
+
+// Of 16 scores, of which none is not a number.
+WARPMEM_DEVICE BestThree best_of_16(const float (&scores)[16]) {
+  BestThree best[4];
+  WARPMEM_UNROLL
+  for (int i = 0; i < 4; ++i) {
+    const float* const four = scores + 4 * i;
+    const float next = fminf(fmaxf(four[0], four[1]), fmaxf(four[2], four[3]));
+    const float seconds = fmaxf(fminf(four[0], four[1]), fminf(four[2], four[3]));
+    best[i] = BestThree{fmaxf(fmaxf(four[0], four[1]), fmaxf(four[2], four[3])), fmaxf(next, seconds), fminf(next, seconds)};
+  }
+  return join(join(best[0], best[1]), join(best[2], best[3]));
+}
+
+// What a lane knows of a row: its best three scores, and of which tiles the first (low 16 bits) and the second are.
+struct LaneBest {
+  BestThree scores{-INFINITY, -INFINITY, -INFINITY};
+  uint32_t tiles = 0;
+
+  WARPMEM_DEVICE void take(const BestThree& found, uint32_t tile) {
+    const uint32_t loser = found.first > scores.first ? tiles & 0xffffu : tile;
+    const uint32_t second = found.second > scores.second ? tile : tiles >> 16;
+    const bool lost = fminf(found.first, scores.first) > fmaxf(found.second, scores.second);
+    tiles = (found.first > scores.first ? tile : tiles & 0xffffu) | (lost ? loser : second) << 16;
+    scores = join(found, scores);
+  }
+};
 
 // What a score must reach to be a candidate of row r.
 WARPMEM_DEVICE float halves_limit(const Shared<float>& bests, const Shared<float>& margins, int tile, int r) {
@@ -132,17 +100,10 @@ nearest_halves_kernel(HalvesParams params) {
   constexpr int kStepUnits = kHalvesColumns * kUnits;
   const NearestParams& p = params.nearest;
   const auto dim = static_cast<int32_t>(halves_dim(p.dim));
-  const int line = dim / 8;  // units of a row
-  const Shared<Bytes16> x_units = shared_array<Bytes16>(0, static_cast<int64_t>(kTile) * line);
-  const Shared<uint32_t> x_pairs = shared_array<uint32_t>(0, static_cast<int64_t>(kTile) * line * 4);
   const int64_t behind_rows = int64_t{2} * kTile * dim;
+  const Shared<Bytes16> x_units = shared_array<Bytes16>(0, static_cast<int64_t>(kTile) * (dim / 8));
   const Shared<Bytes16> y_units = shared_array<Bytes16>(behind_rows, 2 * kStepUnits);
-  const Shared<float> scales = shared_array<float>(behind_rows + kHalvesPass, kTile);
-  const Shared<float> margins = shared_array<float>(behind_rows + kHalvesPass + 4 * kTile, kTile);
-  // Where the steps were, in the end: the best score of each row and warp, how many candidates it has, and which.
-  const Shared<float> bests = shared_array<float>(behind_rows, 4 * kTile);
-  const Shared<uint32_t> counts = shared_array<uint32_t>(behind_rows + 16 * kTile, kTile);
-  const Shared<int32_t> candidates = shared_array<int32_t>(behind_rows + 20 * kTile, kHalvesCandidates * kTile);
+  const Shared<RoundedRow> measures = shared_array<RoundedRow>(behind_rows + kHalvesPass, kTile);
   const int t = thread_index();
   const int g = lane_index() / 4;
   const int column = lane_index() % 4;
@@ -150,54 +111,41 @@ nearest_halves_kernel(HalvesParams params) {
   const int first_column = warp_index() % 4 * 8 * kWide;
   const int steps = dim / kHalvesDepth;
   const auto tiles = static_cast<int32_t>(halves_columns(p.k) / kHalvesColumns);
-  const HalfScale y_scale = half_scale(load_readonly(p.largest));
-  const double longest = bits_double(load_readonly(p.longest));
-  const double roughest = bits_double(load_readonly(params.roughest));
+  const uint32_t keep = ~static_cast<uint32_t>(block_threads() / 16 - 1);  // ~15
+  const auto n = static_cast<int32_t>(p.n);                                // of a chunk: far below 2^31
+  const auto apart = static_cast<int32_t>(grid_blocks() * kTile);
+  auto first_row = static_cast<int32_t>(block_index() * kTile);
+  if (first_row >= n) return;
 
-  for (int64_t first_row = block_index() * kTile; first_row < p.n; first_row += grid_blocks() * kTile) {
-    const int rows_here = p.n - first_row < kTile ? static_cast<int>(p.n - first_row) : kTile;
-    const auto begin = [&](int64_t step, int half) {
-      const auto* const from = reinterpret_cast<const unsigned char*>(params.halves) + step * 16 * kStepUnits;
-      for (int unit = t; unit < kStepUnits; unit += kNearestThreads)
-        copy_async_16(&y_units[half * kStepUnits + unit], from + 16 * unit);
-      copy_async_commit();
-    };
-    begin(0, 0);
-    for (int r = warp_index(); r < kTile; r += kNearestThreads / kWarpSize) {
-      const float* const row = p.rows + (first_row + (r < rows_here ? r : 0)) * p.row_stride;
-      const int64_t own = r < rows_here ? p.dim : 0;
-      uint32_t largest = 0;
-      for (int64_t d = lane_index(); d < own; d += kWarpSize) {
-        const uint32_t bits = magnitude_bits(row[d]);
-        largest = bits > largest ? bits : largest;
-      }
-      const HalfScale scale = half_scale(reduce_max(largest));
-      float squared = 0.0f;
-      float lost = 0.0f;
-      for (int d = 2 * lane_index(); d < dim; d += 2 * kWarpSize)
-        x_pairs[(((r / 16 * steps + d / 32) * 2 + d % 8 / 4) * 32 + r % 8 * 4 + d / 8 % 4) * 4 + r % 16 / 8 + d % 4 / 2 * 2] =
-            half_pair(row, d, own, scale.down, squared, lost);
-      squared = warp_sum(squared);
-      lost = warp_sum(lost);
-      if (lane_index() != 0) continue;
-      const double length = upper_length(squared, scale.up);
-      scales[r] = static_cast<float>(static_cast<double>(scale.up) * static_cast<double>(y_scale.up));
-      margins[r] =
-          length < kNearestLongest && longest < kNearestLongest
-              ? nextafterf(static_cast<float>(halves_margin(length, upper_length(lost, scale.up), longest, roughest, p.dim)),
-                           INFINITY)
-              : INFINITY;
-    }
-
-    float best[2 * kHeight];
-    float second[2 * kHeight];
-    float third[2 * kHeight];
-    uint32_t owned[2 * kHeight];  // which of the lane's centroids: the best in the low 16 bits, the second in the high ones
+  const auto bring_centroids = [&](int64_t step, int half) {
+    const auto* const from = reinterpret_cast<const unsigned char*>(params.halves) + step * 16 * kStepUnits;
     WARPMEM_UNROLL
-    for (int i = 0; i < 2 * kHeight; ++i) {
-      best[i] = second[i] = third[i] = -INFINITY;
-      owned[i] = 0;
+    for (int i = 0; i < kStepUnits / kNearestThreads; ++i) {
+      const int unit = i * kNearestThreads + t;
+      copy_async_16(&y_units[half * kStepUnits + unit], from + 16 * unit);
     }
+  };
+  const auto bring_rows = [&](int32_t row, int step) {
+    for (int unit = t; unit < 4 * kTile; unit += kNearestThreads) {
+      const int group = unit / 64;
+      copy_async_16(&x_units[(group * steps + step) * 64 + unit % 64],
+                    params.rows + (static_cast<int64_t>(row / 16 + group) * steps + step) * 64 + unit % 64);
+    }
+  };
+  const auto bring_measures = [&](int32_t row) {
+    if (t < kTile) copy_async_16(&measures[t], params.measures + row + t);
+  };
+  for (int step = 0; step < steps; ++step) bring_rows(first_row, step);
+  bring_measures(first_row);
+  bring_centroids(0, 0);
+  copy_async_commit();
+  copy_async_commit();
+
+  int half = 0;  // where the step lies that is multiplied next
+  for (; first_row < n; first_row += apart) {
+    const int rows_here = n - first_row < kTile ? n - first_row : kTile;
+    const bool more = first_row + apart < n;
+    LaneBest best[2 * kHeight];
     for (int32_t tile = 0; tile < tiles; ++tile) {
       float sums[kHeight][kWide][4];
       WARPMEM_UNROLL
@@ -205,51 +153,70 @@ nearest_halves_kernel(HalvesParams params) {
         WARPMEM_UNROLL
         for (int j = 0; j < kWide; ++j) sums[i][j][0] = sums[i][j][1] = sums[i][j][2] = sums[i][j][3] = 0.0f;
       }
+      const bool last = tile + 1 == tiles;
       WARPMEM_NO_UNROLL
       for (int32_t step = 0; step < steps; ++step) {
-        const int64_t at = static_cast<int64_t>(tile) * steps + step;
-        copy_async_wait<0>();
-        sync_threads();  // this step is there for all, and the one before has been read; at first, so are the rows
-        if (at + 1 < static_cast<int64_t>(tiles) * steps) begin(at + 1, static_cast<int>((at + 1) % 2));
+        // Two groups a step: centroids for the next one, then rows, which may take another step. What a few steps later is needed has then come.
+        if (steps < 4) {
+          copy_async_wait<0>();
+        } else {
+          copy_async_wait<1>();
+        }
+        sync_threads();  // this step is there for all, and the one before has been read
+        if (!last || step + 1 < steps) {
+          bring_centroids(static_cast<int64_t>(tile) * steps + step + 1, 1 - half);
+        } else if (more) {
+          bring_centroids(0, 1 - half);
+        }
+        copy_async_commit();
+        if (last && more && step > 0) bring_rows(first_row + apart, step - 1);
+        copy_async_commit();
         Bytes16 x[kHeight][2];
         WARPMEM_UNROLL
         for (int i = 0; i < kHeight; ++i) {
           WARPMEM_UNROLL
           for (int h = 0; h < 2; ++h) x[i][h] = x_units[((first_line / 16 + i) * steps + step) * 64 + h * 32 + lane_index()];
         }
-        const int half = static_cast<int>(at % 2) * kStepUnits;
         WARPMEM_UNROLL
         for (int j = 0; j < kWide; ++j) {
-          const Bytes16 y = y_units[half + (first_column + 8 * j + g) * kUnits + column];
+          const Bytes16 y = y_units[half * kStepUnits + (first_column + 8 * j + g) * kUnits + column];
           WARPMEM_UNROLL
           for (int i = 0; i < kHeight; ++i) {
             mma_f16(sums[i][j], x[i][0].word, {y.word[0], y.word[1]});
             mma_f16(sums[i][j], x[i][1].word, {y.word[2], y.word[3]});
           }
         }
+        half = 1 - half;
       }
+      const float y_up = half_scale(load_readonly(p.largest)).up;
+      float bias[2 * kWide];
+      WARPMEM_UNROLL
+      for (int j = 0; j < 2 * kWide; ++j)
+        bias[j] = load_readonly(p.bias + tile * kHalvesColumns + first_column + 8 * (j / 2) + 2 * column + j % 2);
       WARPMEM_UNROLL
       for (int i = 0; i < 2 * kHeight; ++i) {
-        const float scale = scales[first_line + 16 * (i / 2) + 8 * (i % 2) + g];
+        const float scale = measures[first_line + 16 * (i / 2) + 8 * (i % 2) + g].up * y_up;
+        float scores[2 * kWide];
         WARPMEM_UNROLL
         for (int j = 0; j < 2 * kWide; ++j) {
-          const int32_t centroid = tile * kHalvesColumns + first_column + 8 * (j / 2) + 2 * column + j % 2;
-          const float score = fma_or_not(sums[i / 2][j / 2][2 * (i % 2) + j % 2], scale, load_readonly(p.bias + centroid));
-          const bool first = score > best[i];
-          const bool next = score > second[i];
-          third[i] = fmaxf(third[i], fminf(second[i], score));
-          second[i] = fmaxf(second[i], fminf(best[i], score));
-          best[i] = fmaxf(best[i], score);
-          const auto own = static_cast<uint32_t>(tile * 2 * kWide + j);
-          owned[i] = first ? owned[i] << 16 | own : next ? (owned[i] & 0xffffu) | own << 16 : owned[i];
+          const float score = fma_or_not(sums[i / 2][j / 2][2 * (i % 2) + j % 2], scale, bias[j]);
+          scores[j] = numbered(score, keep, static_cast<uint32_t>(j));
         }
+        best[i].take(best_of_16(scores), static_cast<uint32_t>(tile));
       }
     }
 
-    sync_threads();  // the last step has been read
+    // Where the last step was: the best score of each row and warp, the margin, how many candidates it has, and which.
+    sync_threads();  // it has been read
+    const int64_t found = behind_rows + (1 - half) * (kHalvesPass / 2);
+    const Shared<float> bests = shared_array<float>(found, 4 * kTile);
+    const Shared<float> margins = shared_array<float>(found + 16 * kTile, kTile);
+    const Shared<uint32_t> counts = shared_array<uint32_t>(found + 20 * kTile, kTile);
+    const Shared<int32_t> candidates = shared_array<int32_t>(found + 24 * kTile, kHalvesCandidates * kTile);
+    if (more) bring_rows(first_row + apart, steps - 1);
     WARPMEM_UNROLL
     for (int i = 0; i < 2 * kHeight; ++i) {
-      float highest = best[i];
+      float highest = best[i].scores.first;
       WARPMEM_UNROLL
       for (int lanes = 1; lanes < 4; lanes *= 2) {
         const float other = shuffle_xor(highest, lanes);
@@ -258,19 +225,28 @@ nearest_halves_kernel(HalvesParams params) {
       const int r = first_line + 16 * (i / 2) + 8 * (i % 2) + g;
       if (column == 0) bests[warp_index() % 4 * kTile + r] = highest;
     }
-    if (t < kTile) counts[t] = 0;
+    if (t < kTile) {
+      const double longest = bits_double(load_readonly(p.longest));
+      const auto length = static_cast<double>(measures[t].length);
+      const double margin = halves_margin(length, static_cast<double>(measures[t].lost), longest,
+                                          bits_double(load_readonly(params.roughest)), p.dim);
+      margins[t] =
+          length < kNearestLongest && longest < kNearestLongest ? nextafterf(static_cast<float>(margin), INFINITY) : INFINITY;
+      counts[t] = 0;
+    }
     sync_threads();
     WARPMEM_UNROLL
     for (int i = 0; i < 2 * kHeight; ++i) {
       const int r = first_line + 16 * (i / 2) + 8 * (i % 2) + g;
       const float limit = halves_limit(bests, margins, kTile, r);
-      const auto centroid = [&](uint32_t own) {
-        const auto j = static_cast<int32_t>(own % (2 * kWide));
-        return static_cast<int32_t>(own / (2 * kWide)) * kHalvesColumns + first_column + 8 * (j / 2) + 2 * column + j % 2;
+      const auto centroid = [&](float score, uint32_t tile) {
+        const auto j = static_cast<int32_t>(float_bits(score) & 15u);
+        return static_cast<int32_t>(tile) * kHalvesColumns + first_column + 8 * (j / 2) + 2 * column + j % 2;
       };
-      if (best[i] >= limit) add_candidate(counts, candidates, r, centroid(owned[i] & 0xffffu));
-      if (second[i] >= limit) add_candidate(counts, candidates, r, centroid(owned[i] >> 16));
-      if (third[i] >= limit) atomic_add(&counts[r], uint32_t{kHalvesCandidates} + 1);
+      const BestThree& scores = best[i].scores;
+      if (scores.first >= limit) add_candidate(counts, candidates, r, centroid(scores.first, best[i].tiles & 0xffffu));
+      if (scores.second >= limit) add_candidate(counts, candidates, r, centroid(scores.second, best[i].tiles >> 16));
+      if (scores.third >= limit) atomic_add(&counts[r], uint32_t{kHalvesCandidates} + 1);
     }
     sync_threads();
     if (t < rows_here) {
@@ -288,7 +264,9 @@ nearest_halves_kernel(HalvesParams params) {
         params.many_limits[at] = halves_limit(bests, margins, kTile, t);
       }
     }
-    sync_threads();  // what lies where the steps will
+    sync_threads();  // what lies where the steps will, and the measures
+    if (more) bring_measures(first_row + apart);
+    copy_async_commit();
   }
 }
 

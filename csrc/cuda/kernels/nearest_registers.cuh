@@ -15,8 +15,6 @@
 
 namespace warpmem::cuda {
 
-constexpr float kBitsOfScore = 1.9073486328125e-06f;  // 2^-19: 15 units in the last place of a score, or less of a larger one
-
 template <int kDim>
 WARPMEM_DEVICE void load_piece(float (&piece)[kDim], const float* from, bool aligned) {
   if (aligned) {
@@ -42,6 +40,8 @@ nearest_registers_kernel(NearestParams p) {
   const int64_t place = block_index() * kRegisterThreads + thread_index();
   if (place >= apart * p.batches) return;
   const int64_t batch = place % p.batches;
+  static_assert(kRegisterThreads == 4 * 16);
+  const uint32_t keep = ~static_cast<uint32_t>(block_threads() / 4 - 1);  // ~15
   const bool aligned = reinterpret_cast<uintptr_t>(p.rows) % 16 == 0 && p.row_stride % 4 == 0 && p.batch_step % 4 == 0;
   float centroids[kCentroids][kDim];
   float offsets[kCentroids];
@@ -55,10 +55,18 @@ nearest_registers_kernel(NearestParams p) {
   // nearest_margin with lengths squared, 2 |x|^2 + 2 |y|^2 for all its products: no root for the many rows that are clear.
   const float factor = 2.1f * (static_cast<float>(kDim + 8) * 5.97e-08f + kBitsOfScore);
   const auto furthest = static_cast<float>(longest * longest * 1.01);
-  const auto load = [&](float (&piece)[kDim], int64_t row) {
-    if (row < p.n) load_piece(piece, p.rows + batch * p.batch_step + row * p.row_stride, aligned);
+  const auto n = static_cast<int32_t>(p.n);  // of a chunk: far below 2^31
+  const auto rows_apart = static_cast<int32_t>(apart);
+  // Places move along with the rows: to multiply for each of them would take a tenth of all instructions.
+  const float* from = p.rows + batch * p.batch_step + place / p.batches * p.row_stride;
+  int64_t to = place / p.batches * p.out_row + batch * p.out_batch;
+  const int64_t from_step = apart * p.row_stride;
+  const int64_t to_step = apart * p.out_row;
+  const auto load = [&](float (&piece)[kDim], int32_t row) {
+    if (row < n) load_piece(piece, from, aligned);
+    from += from_step;
   };
-  const auto take = [&](const float (&x)[kDim], int64_t row) {
+  const auto take = [&](const float (&x)[kDim], int32_t row) {
     float squared = 0.0f;
     WARPMEM_UNROLL
     for (int d = 0; d < kDim; ++d) squared = fma_or_not(x[d], x[d], squared);
@@ -69,11 +77,12 @@ nearest_registers_kernel(NearestParams p) {
       float score = offsets[c];
       WARPMEM_UNROLL
       for (int d = 0; d < kDim; ++d) score = fma_or_not(x[d], centroids[c][d], score);
-      score = bits_float((float_bits(score) & ~15u) | static_cast<uint32_t>(c));
+      score = numbered(score, keep, static_cast<uint32_t>(c));
       second = fmaxf(second, fminf(best, score));
       best = fmaxf(best, score);
     }
-    write_nearest(p, batch, row, static_cast<int32_t>(float_bits(best) & 15u));
+    write_centroid(p, to, static_cast<int32_t>(float_bits(best) & 15u));
+    to += to_step;
     if (best - second > factor * 2.0f * (squared * 1.01f + furthest) + 1e-36f) return;
     const double length = sqrt(static_cast<double>(squared)) * 1.01 + 1e-18;
     float limit = -INFINITY;
@@ -88,20 +97,20 @@ nearest_registers_kernel(NearestParams p) {
     p.limits[at] = limit;
   };
   float next[2][kDim] = {};
-  const int64_t first = place / p.batches;
+  const auto first = static_cast<int32_t>(place / p.batches);
   load(next[0], first);
-  load(next[1], first + apart);
-  for (int64_t row = first; row < p.n; row += 2 * apart) {
+  load(next[1], first + rows_apart);
+  for (int32_t row = first; row < n; row += 2 * rows_apart) {
     float x[2][kDim];
     WARPMEM_UNROLL
     for (int i = 0; i < 2; ++i) {
       WARPMEM_UNROLL
       for (int d = 0; d < kDim; ++d) x[i][d] = next[i][d];
     }
-    load(next[0], row + 2 * apart);
-    load(next[1], row + 3 * apart);
+    load(next[0], row + 2 * rows_apart);
+    load(next[1], row + 3 * rows_apart);
     take(x[0], row);
-    if (row + apart < p.n) take(x[1], row + apart);
+    if (row + rows_apart < n) take(x[1], row + rows_apart);
   }
 }
 
