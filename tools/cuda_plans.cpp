@@ -5,9 +5,12 @@
 //   mma, f32, f64   operations: int8 products and sums, float32 and float64 ones (a fused pair is two)
 //   integer         32-bit integer operations
 //   shared          4-byte reads of shared memory by a lane
+//   slots           instructions of any kind, counted in what nvcc 13.0 makes for sm_90, where their sum says more than that of each unit
+//   alone           bytes from device memory that launches move beside which nothing is computed
 //   launches        kernels one after the other        rounds   dependent reads of memory that nothing hides
 //   least           bytes that any implementation has to read or write: float16 rows once, scores, codes, candidates
 #include <cinttypes>
+#include <cmath>
 #include <cstdio>
 #include <numeric>
 #include <string>
@@ -30,6 +33,7 @@ constexpr double kBoundOperations = 8.0;
 
 struct Work {
   double memory = 0, l2 = 0, mma = 0, f32 = 0, f64 = 0, integer = 0, shared = 0;
+  double slots = 0, alone = 0;
   double launches = 0, rounds = 0, least = 0;
 };
 
@@ -38,9 +42,10 @@ bool first = true;
 void print(const std::string& workload, const std::string& plan, const Work& w) {
   std::printf(
       "%s{\"workload\": \"%s\", \"plan\": \"%s\", \"memory\": %.0f, \"l2\": %.0f, \"mma\": %.0f, \"f32\": %.0f, \"f64\": %.0f, "
-      "\"integer\": %.0f, \"shared\": %.0f, \"launches\": %.0f, \"rounds\": %.0f, \"least\": %.0f}",
-      first ? "[" : ",\n ", workload.c_str(), plan.c_str(), w.memory, w.l2, w.mma, w.f32, w.f64, w.integer, w.shared, w.launches,
-      w.rounds, w.least);
+      "\"integer\": %.0f, \"shared\": %.0f, \"slots\": %.0f, \"alone\": %.0f, \"launches\": %.0f, \"rounds\": %.0f, \"least\": "
+      "%.0f}",
+      first ? "[" : ",\n ", workload.c_str(), plan.c_str(), w.memory, w.l2, w.mma, w.f32, w.f64, w.integer, w.shared, w.slots,
+      w.alone, w.launches, w.rounds, w.least);
   first = false;
 }
 
@@ -221,27 +226,33 @@ void selections(const DeviceLimits& limits) {
 void training(const DeviceLimits& limits) {
   for (const int64_t k : {1024, 4096}) {
     constexpr int64_t kRows = 262144, kDim = 768;
-    const NearestPlan plan = plan_nearest(kRows, kDim, k, 1, limits);
+    const TrainPlan train = plan_train(kRows, kRows, kDim, k, false, limits);
+    const NearestPlan plan = plan_train_nearest(train, train.piece_rows, limits);
+    const double pieces = d((kRows + train.piece_rows - 1) / train.piece_rows);
     Work w;
     const double tile = d(nearest_tile(plan.screen));
-    const double products = 1.0 * kRows * d(halves_columns(k)) * d(halves_dim(kDim));
-    w.memory = 2 * 4.0 * kRows * kDim + 4.0 * kRows;  // the screen's, and the means' once more
-    w.l2 = 4.0 * kRows * kDim + 2 * products / tile;  // rows are read twice; every tile of rows reads all centroids
+    // Whole tiles of rows, as many for each multiprocessor.
+    const double waves = std::ceil(kRows / tile / d(plan.screen_blocks));
+    const double products = waves * tile * d(plan.screen_blocks) * d(halves_columns(k)) * d(halves_dim(kDim));
+    w.memory = 2.0 * kRows * kDim;
+    w.alone = 4.0 * kRows * kDim + 4.0 * kRows;       // the means'
+    w.l2 = 2.0 * kRows * kDim + 2 * products / tile;  // every tile of rows reads all centroids
     w.mma = 2 * 2 * products;                         // halves go at half the rate of bytes
     w.shared = products / 64 +
                products / tile / 2;  // units of 64 rows and 64 centroids serve 64 * 64 products; centroids are written there
-    w.integer = 13.0 * kRows * d(k) + 10.0 * kRows * kDim;  // the best two of scores; rounding
-    w.f64 = 1.0 * kRows * kDim;
-    w.launches = 15;
-    w.rounds = 20;
+    // Of a score 4 minima and maxima, its number, and its part of comparing the best of 16 with what was best.
+    w.integer = 6.5 * waves * tile * d(plan.screen_blocks) * d(k);
+    w.f64 = 1.0 * kRows * kDim * (1 + 0.12 * 2.1 * 3);  // means; rows with two candidates or three
+    w.launches = 6 + 9 * pieces;
+    w.rounds = 60;  // of a warp that counts and sorts the rows of a tile
     print("k-means, one iteration, 256k x 768, K " + std::to_string(k), describe(plan), w);
   }
   const PqEncodePlan encode = plan_pq_encode(1000000, 96, 4, 8, limits);
   Work w;
   w.memory = 4e6 * 768 + 1e6 * 96 + 1e6 * 96 + 1e6 * 48;
-  w.f32 = 2e6 * 768 * 16;
-  w.integer = 1e6 * 96 * (4 * 16 + 20);  // the best two of 16 scores, the bound, the code
-  w.launches = 4 * d((1000000 + encode.nearest.chunk_rows - 1) / encode.nearest.chunk_rows) + 2;
+  w.slots = 234.0 * 1e6 * 96;             // of which 128 multiply and add, and 62 find the best two of 16 scores
+  w.integer = 1e6 * 96 * (16 + 46 + 20);  // at half the rate, beside the others
+  w.launches = 2 * d((1000000 + encode.nearest.chunk_rows - 1) / encode.nearest.chunk_rows) + 4;
   print("PQ encode, 1M x 768, 96 codes of 4 bits", describe(encode.nearest), w);
 }
 

@@ -5,8 +5,11 @@
 Compiles tools/cuda_plans.cpp, which asks the plan functions of csrc/core and counts what their kernels read
 and compute, and divides by the rates below. A workload takes as long as its busiest unit:
 
-    time = max(memory, second cache, shared memory, arithmetic) + launches * 3 us + rounds * 1 us
+    time = max(memory, second cache, shared memory, arithmetic, instructions) + memory alone
+           + launches * 3 us + rounds * 1 us
     arithmetic = mma + float32 + float64 + integer operations, each over its rate
+    instructions: of any kind, where they were counted in the compiled code
+    memory alone: bytes of launches that compute next to nothing, behind or before those that do
 
 Rates are an H200's: memory as measured by a copy, tensor products as mma.sync reaches them, everything else
 clock * units, times the share that kernels usually get. Floors are the least any implementation could take;
@@ -44,6 +47,7 @@ class Device:
     f32: float = 132 * 128 * 2 * 1.755e9 * 0.7
     f64: float = 132 * 64 * 2 * 1.755e9 * 0.5
     integer: float = 132 * 64 * 1.755e9 * 0.8
+    issue: float = 132 * 128 * 1.755e9 * 0.85
 
 
 FLOORS = {
@@ -82,15 +86,16 @@ def predict(work: dict[str, Any], device: Device) -> Prediction:
         "second cache": work["l2"] / device.l2,
         "shared memory": work["shared"] / device.shared,
         "arithmetic": arithmetic,
+        "instructions": work["slots"] / device.issue,
     }
     bound = max(times, key=lambda unit: times[unit])
-    fixed = work["launches"] * LAUNCH + work["rounds"] * ROUND
+    fixed = work["launches"] * LAUNCH + work["rounds"] * ROUND + work["alone"] / device.memory
     return Prediction(
         work["workload"],
         work["plan"],
         (times[bound] + fixed) * 1e3,
-        bound if times[bound] >= fixed else "launches",
-        work["memory"],
+        bound if times[bound] >= fixed or work["alone"] > 0 else "launches",
+        work["memory"] + work["alone"],
         FLOORS.get(work["workload"], work["least"] / device.copy * 1e3),
     )
 

@@ -12,12 +12,22 @@ import pytest
 import cuda_predict
 
 DEVICE = cuda_predict.Device(
-    "test", copy=1e9, memory=1e9, l2=2e9, shared=4e9, mma=1e12, f32=1e10, f64=1e9, integer=1e10
+    "test",
+    copy=1e9,
+    memory=1e9,
+    l2=2e9,
+    shared=4e9,
+    mma=1e12,
+    f32=1e10,
+    f64=1e9,
+    integer=1e10,
+    issue=1e11,
 )
 
 
 def work(**units: float) -> dict[str, Any]:
-    names = ("memory", "l2", "mma", "f32", "f64", "integer", "shared", "launches", "rounds", "least")
+    names = ("memory", "l2", "mma", "f32", "f64", "integer", "shared", "slots", "alone")
+    names += ("launches", "rounds", "least")
     return {"workload": "some", "plan": "so", **dict.fromkeys(names, 0.0), **units}
 
 
@@ -29,6 +39,8 @@ def work(**units: float) -> dict[str, Any]:
         ({"mma": 1e9, "f32": 1e7, "f64": 1e6, "memory": 1e6}, 3.0, "arithmetic"),
         ({"l2": 8e6, "launches": 2, "rounds": 4}, 4.010, "second cache"),
         ({"memory": 1e3, "launches": 10}, 0.031, "launches"),
+        ({"slots": 3e8, "integer": 1e7, "memory": 2e6}, 3.0, "instructions"),
+        ({"mma": 1e9, "memory": 5e5, "alone": 4e6, "launches": 1}, 5.003, "arithmetic"),
     ],
 )
 def test_the_busiest_unit_and_the_launches_make_the_time(units: Any, milliseconds: float, bound: str):
