@@ -131,3 +131,95 @@ def test_embedding_what_waits_reads_no_message() -> None:
         store.add(SAID, user_id="u", infer="llm", embed="later")
         assert store.embed_pending() == 1 and facts(store) == []
         assert store.extract_pending() == 1 and len(facts(store)) == 1
+
+
+class AtATime:
+    """Reads as `read` does, `parallel` at a time at most, and knows how many it had."""
+
+    model_id = "at-a-time"
+
+    def __init__(self, parallel: int | None, together: int) -> None:
+        if parallel is not None:
+            self.parallel = parallel
+        self._reading = ReadingModel(read)
+        self._together = threading.Barrier(together, timeout=20)
+        self._lock = threading.Lock()
+        self._inside = 0
+        self.most = 0
+
+    def complete(self, messages: Any, *, schema: Any = None, max_tokens: int = 1024) -> str:
+        with self._lock:
+            self._inside += 1
+            self.most = max(self.most, self._inside)
+        try:
+            self._together.wait()
+            return self._reading.complete(messages, schema=schema, max_tokens=max_tokens)
+        finally:
+            with self._lock:
+                self._inside -= 1
+
+
+def test_memories_of_many_owners_are_made_at_a_time_where_the_model_allows_it(tmp_path: Path) -> None:
+    """Each call returned only when four were there; it was one owner after the other."""
+    model = AtATime(4, 4)
+    with opened(tmp_path / "store", model, background_work=False) as store:
+        for n in range(8):
+            store.add(SAID, user_id=f"u{n}", infer="llm")
+        assert store.extract_pending() == 8
+        assert all(facts(store, f"u{n}") == ["The user said: I live in Porto"] for n in range(8))
+    assert model.most == 4
+    assert warpmem.verify(tmp_path / "store").ok
+
+
+def test_a_model_that_says_nothing_is_asked_once_at_a_time_and_so_is_one_owner(tmp_path: Path) -> None:
+    for model, users in ((AtATime(None, 1), 6), (AtATime(4, 1), 1)):
+        with opened(None, model, background_work=False) as store:
+            for n in range(60):
+                store.add({"role": "user", "content": f"I like {n}"}, user_id=f"u{n % users}", infer="llm")
+            assert store.extract_pending() == 60
+        assert model.most == 1
+
+
+def test_one_owner_s_failure_leaves_what_is_under_way_to_others_and_all_is_done_in_the_end() -> None:
+    failed: list[str] = []
+
+    def sometimes(shown: Shown) -> Any:
+        if shown["messages"][0]["text"] == "I am 3" and not failed:
+            failed.append("once")
+            raise ModelUnavailable("gone")
+        return read(shown)
+
+    model = ReadingModel(sometimes)
+    model.parallel = 4  # type: ignore[attr-defined]
+    with opened(None, model, background_work=False) as store:
+        for n in range(12):
+            store.add({"role": "user", "content": f"I am {n}"}, user_id=f"u{n}", infer="llm")
+        with pytest.raises(ModelUnavailable):
+            store.extract_pending()
+        left = store.stats().pending["extract"].waiting
+        assert 1 <= left <= 9
+        assert store.extract_pending() == left
+        assert all(facts(store, f"u{n}") == [f"The user said: I am {n}"] for n in range(12))
+
+
+def test_closing_does_not_wait_for_a_model_that_hangs_and_loses_no_message(tmp_path: Path) -> None:
+    path, hung = tmp_path / "store", threading.Event()
+
+    def hang(shown: Shown) -> Any:
+        assert hung.wait(60)
+        return read(shown)
+
+    model = ReadingModel(hang)
+    model.parallel = 4  # type: ignore[attr-defined]
+    store = opened(path, model)
+    for n in range(6):
+        store.add(SAID, user_id=f"u{n}", infer="llm")
+    until(lambda: len(model.shown) == 4)
+    began = time.monotonic()
+    store.close()
+    assert time.monotonic() - began < 30
+    hung.set()
+    with opened(path, ReadingModel(read)) as store:
+        until(lambda: store.stats().pending["extract"].waiting == 0)
+        assert all(facts(store, f"u{n}") == ["The user said: I live in Porto"] for n in range(6))
+    assert warpmem.verify(path).ok

@@ -172,7 +172,8 @@ def test_a_schema_that_is_none_asks_nothing(schema: Any, words: str) -> None:
 @pytest.mark.parametrize(
     "options",
     [{"response_format": "xml"}, {"response_format": []}, {"limit_name": "n"}, {"temperature": -1},
-     {"temperature": True}, {"extra": [1]}, {"model_id": ""}, {"model": ""}, {"timeout": 0}],
+     {"temperature": True}, {"extra": [1]}, {"model_id": ""}, {"model": ""}, {"timeout": 0},
+     {"parallel": 0}, {"parallel": True}, {"parallel": 1025}],
 )  # fmt: skip
 def test_options_are_checked(options: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=next(iter(options))):

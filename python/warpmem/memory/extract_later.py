@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -14,6 +15,7 @@ from ..records import Work
 from ..types import AddResult, PendingWork
 from .embed_later import status_of
 from .serving import Current, Serving
+from .side_by_side import SideBySide
 from .vectors import background
 
 _BATCH: Final = 32
@@ -37,6 +39,8 @@ class ExtractLater:
         self._current = current
         self._model = model
         self._counter = counter
+        self._round: SideBySide[list[Work], int] | None = None
+        log.work.subscribe(self._look_again)  # what comes meanwhile need not wait for the slowest answer
 
     def run(self, again: bool) -> Iterator[int]:
         if next(self._log.work.all("extract"), None) is None:
@@ -45,23 +49,36 @@ class ExtractLater:
             model = self._model()
         except InputError:
             return  # who opens the store with one will go on
-        waiting = (work for work in self._log.work.walk("extract") if again or work.refused != model.model_id)
-        spent: Overloaded | None = None
-        for _, works in itertools.groupby(waiting, lambda work: owner_of(work.key)):
-            try:
+        passed: dict[int, bytes] = {}
+
+        def groups() -> Iterator[tuple[int, list[Work]]]:
+            all_works = self._log.work.walk("extract", passed)
+            waiting = (work for work in all_works if again or work.refused != model.model_id)
+            for owner, works in itertools.groupby(waiting, lambda work: owner_of(work.key)):
                 for batch in _batches(works):
-                    with background("infer"):
-                        read = self._extract(batch, model)
-                    yield read
-            except Overloaded as error:  # his budget is spent, perhaps, and not that of the next
-                spent = error
+                    yield owner, batch
+
+        spent: Overloaded | None = None
+        at_a_time = max(1, int(getattr(model, "parallel", 1)))
+        self._round = SideBySide(lambda batch: self._extract(batch, model), at_a_time)
+        with contextlib.closing(self._round.run(groups)) as ended:
+            for future in ended:
+                try:
+                    yield future.result()
+                except Overloaded as error:  # his budget is spent, perhaps, and not that of the next
+                    spent = error
         if spent is not None:
             raise spent
+
+    def _look_again(self) -> None:
+        if self._round is not None:
+            self._round.look_again()
 
     def _extract(self, batch: Sequence[Work], model: LanguageModel) -> int:
         """How many messages were read. An answer that is none is noted, and the messages wait."""
         try:
-            self.extract([work.key for work in batch], model, waiting=True)
+            with background("infer"):
+                self.extract([work.key for work in batch], model, waiting=True)
         except (ModelUnavailable, EmbeddingError):
             raise
         except ModelError:

@@ -82,7 +82,11 @@ class TokenCounter(Protocol):
 
 @runtime_checkable
 class LanguageModel(Protocol):
-    """Answers a chat. Thread-safe. Its output is untrusted: callers validate it."""
+    """Answers a chat. Thread-safe. Its output is untrusted: callers validate it.
+
+    It may have `parallel`: how many calls of `complete` the background makes at a time; 1 where it does not
+    say.
+    """
 
     @property
     def model_id(self) -> str: ...

@@ -31,8 +31,9 @@ class WorkQueue(Protocol):
         """Whether something waits to be done for a version."""
         ...
 
-    def walk(self, kind: WorkKind) -> Iterator[Work]:
-        """What waits, a few of each owner in turn, and each once; what comes meanwhile may be among them."""
+    def walk(self, kind: WorkKind, passed: dict[int, bytes] | None = None) -> Iterator[Work]:
+        """What waits, a few of each owner in turn, and each once; what comes meanwhile may be among them.
+        passed: how far earlier walks with it have come, and then this one."""
         ...
 
     def all(self, kind: WorkKind) -> Iterator[Work]:

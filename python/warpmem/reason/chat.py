@@ -19,6 +19,7 @@ from .answers import AnsweringModel
 ResponseFormat = Literal["json_schema", "json_object", "none"]
 LimitName = Literal["max_tokens", "max_completion_tokens"]
 
+_MOST = 1024
 _ENDED = {"length": "; max_tokens was too small", "content_filter": "; the server's filter held it back"}
 
 
@@ -48,6 +49,7 @@ class ChatModel(AnsweringModel):
     extra            other fields of every request, like {"seed": 1}
     model_id         None: made of `model`
     timeout          seconds for one request; an answer that is mended takes two
+    parallel         of how many owners memories are made at a time in the background
 
     The others are those of ops/http.py's Endpoint. Whatever the server makes of the schema, each answer is
     checked here.
@@ -65,6 +67,7 @@ class ChatModel(AnsweringModel):
         extra: Mapping[str, Any] | None = None,
         model_id: str | None = None,
         timeout: float = 60.0,
+        parallel: int = 8,
         key_env: str | None = None,
         key_file: str | None = None,
         ca_file: str | None = None,
@@ -84,6 +87,8 @@ class ChatModel(AnsweringModel):
             raise InputError("temperature must be a number from 0 to 10, or None")
         if extra is not None and not isinstance(extra, Mapping):
             raise InputError(f"extra must be a dict, not {type(extra).__name__}")
+        if isinstance(parallel, bool) or not isinstance(parallel, int) or not 1 <= parallel <= _MOST:
+            raise InputError(f"parallel must be an integer from 1 to {_MOST}")
         super().__init__(schema_in_prompt=response_format != "json_schema")
         self._endpoint = Endpoint(
             url,
@@ -97,6 +102,7 @@ class ChatModel(AnsweringModel):
         self._request: dict[str, Any] = {**(extra or {}), "model": check_not_empty(model, "model")}
         if temperature is not None:
             self._request["temperature"] = temperature
+        self.parallel = parallel
         self._format = response_format
         self._strict = bool(strict)
         self._limit_name = limit_name

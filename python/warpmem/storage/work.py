@@ -88,8 +88,8 @@ class StoreWork:
     def has(self, kind: WorkKind, key: bytes, version: int) -> bool:
         return self._engine.get("jobs", codec.work_key(kind, key, version)) is not None
 
-    def walk(self, kind: WorkKind) -> Iterator[Work]:
-        passed: dict[int, bytes] = {}
+    def walk(self, kind: WorkKind, passed: dict[int, bytes] | None = None) -> Iterator[Work]:
+        passed = {} if passed is None else passed
         while True:
             found = False
             owner = 0
