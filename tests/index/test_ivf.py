@@ -157,6 +157,7 @@ def test_changes_against_the_reference(operations: list[tuple[str, int]]) -> Non
         )
         for target in (made, model):
             target.apply(gone, owners, ids, (ids % 97).astype(np.uint32), columns, rows)
+        assert made.lists().tolist() == model.lists().tolist()
     assert made.lists().tolist() == model.lists().tolist()
     assert made.stats()["rows"] == model.stats()["rows"]
     queries = clusters(4, DIM, 77)

@@ -71,6 +71,9 @@ class CellStore:
             codebooks=rows.codebooks,
         )
         self._owner_of = np.zeros(0, np.int64)  # by cell; -1 for one that is gone
+        # Owners that hold rows, and at which of the changes that may alter that it was so.
+        self._holding: tuple[int, I64] = (-1, np.zeros(0, np.int64))
+        self._turn = 0
         # Centroids of the owners whose rows are compared with all of them.
         self._compared: dict[int, F32] = {}
         self._cell_of: dict[int, Any] = {}  # owner -> IdMap from row to cell, built when it is first needed
@@ -93,6 +96,7 @@ class CellStore:
         self._owner_of = owner_of
         if not self._found_by_codes(owner, cells, centroids):
             self._compared[owner] = centroids
+        self._turn += 1
         self.owners = MappingProxyType({**self.owners, owner: cells})
 
     def _found_by_codes(self, owner: int, cells: Cells, centroids: F32) -> bool:
@@ -112,6 +116,7 @@ class CellStore:
         """Remove owners that have cells, rows and all."""
         self.rows.drop([cell for owner in owners for cell in self.owners[owner].ids.tolist()])
         self._coarse.drop(owners)
+        self._turn += 1
         self.owners = MappingProxyType({o: cells for o, cells in self.owners.items() if o not in owners})
         for owner in owners:
             self._cell_of.pop(owner, None)
@@ -120,6 +125,17 @@ class CellStore:
     def owner_of(self, cells: I64) -> I64:
         """The owner of each cell; -1 stays."""
         return np.where(cells >= 0, self._owner_of[cells], cells)
+
+    def holding(self) -> I64:
+        """The owners that hold rows, ascending. Looked for in the cells only after a change that a row may
+        have been the first or the last of its owner in: a search over everybody asks each time."""
+        turn = self._turn
+        known, owners = self._holding
+        if known != turn:
+            owners = np.unique(self.owner_of(self.rows.lists()))
+            owners.flags.writeable = False
+            self._holding = turn, owners
+        return owners
 
     def live(self, owner: int) -> list[int]:
         """Cells of an owner that hold rows."""
@@ -204,6 +220,7 @@ class CellStore:
         for owner in np.unique(self._owner_of[cells]).tolist():
             self._cell_of.pop(owner, None)
         self.rows.apply([], cells, *rows)
+        self._turn += 1
 
     def change(self, removes: Sequence[tuple[int, int]], owners: I64, rows: Rows) -> None:
         """Remove (owner, row id) pairs, then add rows to their owners, as one change of the rows' pool."""
@@ -229,7 +246,10 @@ class CellStore:
             moves.append((known, removed, added, cells[mine]))
         for known, _, added, _ in moves:  # so that putting cannot fail once the rows are in
             known.reserve(len(known) + len(added))
+        known_at, holding = self._holding  # before the rows come: a scan may look for owners at any time
+        same = not leaves and known_at == self._turn and bool(np.isin(owners, holding).all())
         self.rows.apply(leaves, cells, row_ids, ordinals[take], columns[take], vectors[take])
+        self._turn += 0 if same else 1
         for known, removed, added, to in moves:
             known.pop(removed, -1)
             known.put(added, to)

@@ -338,8 +338,8 @@ class IvfPool:
         return out
 
     def lists(self) -> I64:
-        live = np.unique(self._cells.owner_of(self._cells.rows.lists()))
-        return np.union1d(self._plain.lists(), live)
+        plain, live = self._plain.lists(), self._cells.holding()
+        return np.union1d(plain, live) if len(plain) else live
 
     def rows(self, list_id: int) -> tuple[I64, U32, I64]:
         owner = integer(list_id, "list_id")
