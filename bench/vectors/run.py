@@ -85,7 +85,10 @@ def measure(data: Data, work: Path, parts: Sequence[str], results: dict[str, Any
     if "exact" in parts:
         results["exact"] = exact.compare(data, report)
     if "approximate" in parts:
-        results["approximate"] = approximate.compare(data, work, report)
+        lines = approximate.compare(data, work, report)
+        measured = {line["key"] for line in lines}
+        kept = [line for line in results.get("approximate", ()) if line["key"] not in measured]
+        results["approximate"] = kept + lines
         results["built"] = approximate.summaries(work)
         approximate.check(results["approximate"])
     if "filters" in parts:

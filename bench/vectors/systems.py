@@ -77,21 +77,23 @@ class Warpmem:
     setting that optimise() found. It is searched as it was built: a loaded index lies in a mapped file, and
     peers' lie in memory of their own."""
 
-    _known: ClassVar[dict[float, Any]] = {}  # by recall: two systems here search one index
+    _known: ClassVar[dict[tuple[float, str], Any]] = {}  # two systems here search one index
 
     family = "warpmem"
     knobs = ("n_probes", "refine")
 
-    def __init__(self, recall: float, *, by_itself: bool = False) -> None:
-        self._recall, self._by_itself = recall, by_itself
-        self.name = f"warpmem {recall:g}, by itself" if by_itself else "warpmem"
+    def __init__(self, recall: float, storage: Any = "f32", *, by_itself: bool = False) -> None:
+        self._recall, self._storage, self._by_itself = recall, storage, by_itself
+        kind = "warpmem" if storage == "f32" else f"warpmem {storage}"
+        self.name = f"{kind} {recall:g}, by itself" if by_itself else kind
         self._setting: dict[str, int] = {}
         self.index: Any = None
 
     def build(self, rows: F32, threads: int) -> None:
         import warpmem
 
-        self.index = warpmem.VectorIndex(DIMENSION, recall=self._recall, threads=threads)
+        kept: Any = {"recall": self._recall, "storage": self._storage}
+        self.index = warpmem.VectorIndex(DIMENSION, threads=threads, **kept)
         for first in range(0, len(rows), 50_000):
             self.index.add(rows[first : first + 50_000])
         self.index.optimise()
@@ -100,10 +102,11 @@ class Warpmem:
         self.index.save(folder / "index")
 
     def load(self, folder: Path, rows: F32) -> None:
-        if self._recall not in self._known:
+        kind = self._recall, self._storage
+        if kind not in self._known:
             self.build(rows, 1)
-            self._known[self._recall] = self.index
-        self.index = self._known[self._recall]
+            self._known[kind] = self.index
+        self.index = self._known[kind]
 
     def ladders(self, rows: int) -> Iterator[list[Setting]]:
         if self._by_itself:
@@ -347,6 +350,7 @@ def systems() -> dict[str, System]:
         "warpmem": Warpmem(0.95),
         "warpmem95": Warpmem(0.95, by_itself=True),
         "warpmem99": Warpmem(0.99, by_itself=True),
+        "warpmem-f16": Warpmem(0.95, "f16"),
         "hnswlib-16": Hnswlib(16),
         "usearch-f16-16": USearch("f16", 16),
         "usearch-i8-16": USearch("i8", 16),

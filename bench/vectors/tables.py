@@ -8,10 +8,10 @@ from typing import Any
 _HEAD = """# Vector search beside faiss, hnswlib, usearch and scann
 
 Made by `python bench/vectors/run.py`. {rows:,} rows of 384 dimensions, {real} real queries (all-MiniLM-L6-v2)
-and {made} made as the rows are, none of them among the rows; recall@10 against float64 products. The real ones
-judge: every second one chooses the settings, the others are measured. One thread searches. Each line of a peer
-was measured in turns with warpmem in one process, so the ratio is what counts: above 1 warpmem is so many
-times as fast, below 1 the peer is ahead. {policy}
+and {made} made as the rows are, none of them among the rows; recall@10 against float64 products. The real
+queries judge: every second one chooses the settings, the others are measured. One thread searches. Each line
+of a peer was measured in turns with warpmem in one process, so the ratio is what counts: above 1 warpmem is
+so many times as fast, below 1 the peer is ahead. {policy}
 
 {versions}
 """
