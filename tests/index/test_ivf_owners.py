@@ -51,8 +51,8 @@ def test_owners_are_looked_for_only_after_their_first_or_last_row() -> None:
 
     pool.tier(wrap)
     cells = asked[0]
-    for ids in ([4], [5, 6], [7]):
-        change(pool, [], 3, ids)
+    for removes, ids in (([], [4]), ([], [5, 6]), ([(3, 1), (3, 99)], []), ([(3, 4)], [7, 1, 4])):
+        change(pool, removes, 3, ids)
         assert pool.lists().tolist() == [3]
     assert cells.times == 0
     change(pool, [], 8, [9])

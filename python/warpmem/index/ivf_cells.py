@@ -127,8 +127,8 @@ class CellStore:
         return np.where(cells >= 0, self._owner_of[cells], cells)
 
     def holding(self) -> I64:
-        """The owners that hold rows, ascending. Looked for in the cells only after a change that a row may
-        have been the first or the last of its owner in: a search over everybody asks each time."""
+        """The owners that hold rows, ascending. Looked for in the cells only after the first row of an owner
+        came or his last one went: a search over everybody asks each time."""
         turn = self._turn
         known, owners = self._holding
         if known != turn:
@@ -246,13 +246,13 @@ class CellStore:
             moves.append((known, removed, added, cells[mine]))
         for known, _, added, _ in moves:  # so that putting cannot fail once the rows are in
             known.reserve(len(known) + len(added))
-        known_at, holding = self._holding  # before the rows come: a scan may look for owners at any time
-        same = not leaves and known_at == self._turn and bool(np.isin(owners, holding).all())
+        held = [len(known) > 0 for known, *_ in moves]
         self.rows.apply(leaves, cells, row_ids, ordinals[take], columns[take], vectors[take])
-        self._turn += 0 if same else 1
         for known, removed, added, to in moves:
             known.pop(removed, -1)
             known.put(added, to)
+        if held != [len(known) > 0 for known, *_ in moves]:
+            self._turn += 1
 
     # ----------------------------------------------------------------------------------- searches
 
