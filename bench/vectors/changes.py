@@ -6,7 +6,7 @@ from __future__ import annotations
 import statistics
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -198,7 +198,7 @@ def _beside(data: Data, system: System, index: Changed) -> dict[str, Any]:
     }
 
 
-def check(lines: list[dict[str, Any]]) -> None:
+def check(lines: Iterable[dict[str, Any]]) -> None:
     """What changed is searched as well as before, within what the packages say of themselves."""
     for line in lines:
         if line["key"] == "warpmem":

@@ -123,7 +123,7 @@ def filters(data: Data, work: Path, report: Callable[[str], None]) -> list[dict[
     exact = warpmem.VectorIndex(DIMENSION, columns={"n": "int64"}, threads=1)
     exact.add(data.rows, attributes={"n": column})
     ours = exact, _approximate_ours(data, column)
-    asked, measured = data.queries[data.tuned[:200]], data.queries[data.measured[:200]]
+    asked, measured = data.queries[data.tuned[:100]], data.queries[data.measured[:100]]
     out: list[dict[str, Any]] = []
     for share in SHARES:
         allowed = column < share
@@ -132,7 +132,7 @@ def filters(data: Data, work: Path, report: Callable[[str], None]) -> list[dict[
         for system, search in _filtered(data, work, column, share, ours):
 
             def mean(found: I64, truth: I64 = truth) -> float:
-                return float(data.recall(found, data.tuned[:200], truth).mean())
+                return float(data.recall(found, data.tuned[:100], truth).mean())
 
             setting = tune(system, search, asked, mean, TARGETS[0], len(data.rows), [1])[1]
             line: dict[str, Any] = {"system": system.name, "share": share, "setting": None}
@@ -151,7 +151,7 @@ def filters(data: Data, work: Path, report: Callable[[str], None]) -> list[dict[
                 )
                 line |= {
                     "setting": dict(zip(system.knobs, setting, strict=True)),
-                    "recall": float(data.recall(found, data.measured[:200], known).mean()),
+                    "recall": float(data.recall(found, data.measured[:100], known).mean()),
                     "ms_a_query": 1e3 * statistics.median(times["theirs"]) / len(measured),
                     "warpmem_exact_over_it": ratio(times["theirs"], times["ours"]),
                 }
