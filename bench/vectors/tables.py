@@ -97,12 +97,12 @@ def _filters(lines: list[dict[str, Any]]) -> str:
             line["system"],
             line.get("recall", "not reached"),
             line.get("ms_a_query"),
-            line.get("warpmem_exact_over_it"),
+            line.get("warpmem_over_it"),
             line["setting"],
         ]
         for line in lines
     ]
-    head = ["rows let through", "system", "recall", "ms a query", "warpmem's exact scan over it", "setting"]
+    head = ["rows let through", "system", "recall", "ms a query", "warpmem over it", "setting"]
     return (
         "## With a filter, one query a call\n\nTuned to recall 0.95 of the rows that the filter lets through."
         " usearch's Python package and scann have no filter.\n\n" + _table(head, body)
