@@ -90,6 +90,11 @@ def measure(data: Data, work: Path, parts: Sequence[str], results: dict[str, Any
         kept = [line for line in results.get("approximate", ()) if line["key"] not in measured]
         results["approximate"] = kept + lines
         results["built"] = approximate.summaries(work)
+        results["left_out"] = [
+            system.name
+            for key, system in systems().items()
+            if system.family != "warpmem" and key not in results["built"]
+        ]
     if "filters" in parts:
         results["filters"] = scoped.filters(data, work, report)
     if "owners" in parts:

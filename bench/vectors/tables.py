@@ -53,8 +53,10 @@ def _exact(lines: list[dict[str, Any]]) -> str:
     return "## Exact scan of all rows\n\n" + _table(head, body)
 
 
-def _approximate(lines: list[dict[str, Any]], built: dict[str, Any]) -> str:
+def _approximate(lines: list[dict[str, Any]], built: dict[str, Any], left_out: list[str]) -> str:
     out = ["## Approximate search at equal recall"]
+    if left_out:
+        out.append(f"Not built for this run: {'; '.join(left_out)}.")
     for target in sorted({line["target"] for line in lines}):
         for batch in sorted({line["batch"] for line in lines}):
             some = [line for line in lines if line["target"] == target and line["batch"] == batch]
@@ -150,7 +152,7 @@ def markdown(results: dict[str, Any]) -> str:
     if "exact" in results:
         parts.append(_exact(results["exact"]))
     if "approximate" in results:
-        parts.append(_approximate(results["approximate"], results["built"]))
+        parts.append(_approximate(results["approximate"], results["built"], results["left_out"]))
     if "filters" in results:
         parts.append(_filters(results["filters"]))
     if "owners" in results:
