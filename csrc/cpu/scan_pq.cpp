@@ -64,7 +64,8 @@ class PqWorker : public ScanWorker {
 
   std::vector<Shortlist> shortlists;
 
-  void run(const ScanTask& task, const ScanList& list) noexcept {
+  // after: the first page of what is likely to be scanned next; null: not known.
+  void run(const ScanTask& task, const ScanList& list, const Page* after = nullptr) noexcept {
     const std::vector<std::shared_ptr<const Block>>& blocks = list.list->blocks;
     int64_t numbers[kChunkPages];
     for (int64_t next = task.page_begin; next < task.page_end;) {
@@ -86,7 +87,13 @@ class PqWorker : public ScanWorker {
         const auto position = static_cast<size_t>(list.segments - shared_.input.order.data() + at);
         const Segment segment = context_.request.segment(list.segments[at]);
         const uint64_t* const masks = masks_.data() + (at - task.query_begin) * kChunkPages;
+        const bool first = at == task.query_begin;  // for the others the codes are near already
         for (size_t p = 0; p < n_pages_; ++p) {
+          if (first && p + 1 < n_pages_) {
+            fetch_codes(pages_[p + 1]);
+          } else if (first && after != nullptr && next >= task.page_end) {
+            fetch_codes(after->memory());
+          }
           if (masks[p] == 0) continue;
           const uint32_t place = (shared_.first_page[position] + static_cast<uint32_t>(numbers[p])) * kPageRows;
           take_page(segment, list.list_id, p, masks[p], place);
@@ -151,6 +158,11 @@ class PqWorker : public ScanWorker {
     const Page* page = nullptr;
     int slot = 0;
   };
+
+  // Codes of two pages lie a page apart, where no processor looks for them by itself: those of one are asked for while another is summed.
+  void fetch_codes(const ConstPage& page) const noexcept {
+    for (int64_t i = 0; i < layout_.coarse_bytes; i += 64) __builtin_prefetch(page.coarse + i);
+  }
 
   void take_source(size_t p, const Page& source) noexcept {
     pages_[p] = source.memory();
@@ -368,7 +380,13 @@ ScanCounters scan_pq(const ScanContext& context, const Pool& pool, const PqScanI
   });
   share(workers, input.plan.threads, input.plan.tasks.size(), [&](size_t t, size_t i) {
     const ScanTask& task = input.plan.tasks[i];
-    states[t].run(task, input.lists[static_cast<size_t>(task.group)]);
+    const Page* after = nullptr;
+    if (i + 1 < input.plan.tasks.size()) {
+      const ScanTask& next = input.plan.tasks[i + 1];
+      after = shared.pages[shared.pages_begin[static_cast<size_t>(next.group)] + static_cast<size_t>(next.page_begin)];
+      __builtin_prefetch(after);
+    }
+    states[t].run(task, input.lists[static_cast<size_t>(task.group)], after);
   });
   for (size_t t = 1; t < threads; ++t) {
     for (size_t q = 0; q < n_queries; ++q) states[0].shortlists[q].take_all(states[t].shortlists[q]);
