@@ -1,7 +1,9 @@
-"""Latency and rates beside mem0, one call of each in turn, so that a slow moment hits both.
+"""Latency and rates beside the peers, one call of each in turn, so that a slow moment hits all.
 
-mem0's vectors are given to it, warpmem embeds each text and query itself. Both sync every add: mem0's two
-SQLite databases at `synchronous=FULL`, warpmem's log with `durability="sync"`.
+The peers' vectors are given to them, warpmem embeds each text and query itself; beside it there is a warpmem
+that is given its vectors too and searches by meaning alone, as LangMem does. All sync every add, mem0's two
+SQLite databases at `synchronous=FULL`, LangMem's too, PostgreSQL and Kuzu by default, warpmem's log with
+`durability="sync"`, but LangMem's store in memory, which keeps nothing.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from recalled import stored
 
 import warpmem
 from warpmem.cli.locomo import Conversation
+from warpmem.embed.wordllama import WordLlamaEmbedder
 from warpmem.ops.clock import SystemClock
 from warpmem.protocols import Transaction
 from warpmem.storage.log import open_log
@@ -26,22 +29,31 @@ from warpmem.storage.rocks import RocksEngine
 from warpmem.types import MemoryItem, Owner, Scope
 
 DIMENSION = 256
+GIVEN = "warpmem dense, vectors given"
 _VECTOR = np.full(DIMENSION, DIMENSION**-0.5, np.float32)
 _NOW = datetime(2026, 6, 1, tzinfo=UTC)
 ONE_BY_ONE, BATCHES, BATCH, SEARCHES = 200, 5, 100, 150
 
 
-def rates(conversations: Sequence[Conversation], mem0: dict[str, Peer], folder: Path) -> dict[str, Any]:
-    """Both sides hold all turns already, mem0 those of the recall run; what is added here is of new users."""
-    with warpmem.open(folder / "rates") as memory:
+def rates(conversations: Sequence[Conversation], peers: dict[str, Peer], folder: Path) -> dict[str, Any]:
+    """All hold all turns already, the peers those of the recall run; what is added here is of new users."""
+    embedder = WordLlamaEmbedder()
+    with (
+        warpmem.open(folder / "rates") as memory,
+        warpmem.open(folder / "given", dimension=DIMENSION) as given,
+    ):
         for conversation in conversations:
             texts = [item.text for item in stored(conversation, "turn")]
-            memory.add(texts, user_id=conversation.sample_id, kind="message", run_id="r")
+            user = conversation.sample_id
+            memory.add(texts, user_id=user, kind="message", run_id="r")
+            vectors = embedder.embed(texts, role="document")
+            given.add(texts, user_id=user, kind="message", run_id="r", vector=vectors)
         asked = [(one.sample_id, question.question) for one in conversations for question in one.qa]
         asked = asked[:: max(1, len(asked) // SEARCHES)]
         memory.search("warm up", user_id=asked[0][0], mode="hybrid")
-        search, processor = _searches(memory, mem0, asked)
+        search, processor = _searches(memory, given, peers, asked)
         texts = [item.text for item in stored(conversations[0], "turn")]
+        vectors = dict(zip(texts, embedder.embed(texts, role="document"), strict=True))
         ones = texts[:ONE_BY_ONE]
         log = open_log(
             RocksEngine(folder / "log"), SystemClock(), model_id="given", dimension=DIMENSION,
@@ -50,10 +62,13 @@ def rates(conversations: Sequence[Conversation], mem0: dict[str, Peer], folder: 
         times = _turns(
             {
                 "warpmem": lambda text: _timed(lambda: memory.add(text, user_id="one", kind="message")),
+                GIVEN: lambda text: _timed(
+                    lambda: given.add(text, user_id="one", kind="message", vector=vectors[text])
+                ),
                 "the log alone": lambda text: _timed(lambda: log.transact(_put(text), "sync")),
                 **{
                     name: lambda text, peer=peer: peer("add", user="one", texts=[text], numbers=[0])
-                    for name, peer in mem0.items()
+                    for name, peer in peers.items()
                 },
             },
             ones,
@@ -64,9 +79,17 @@ def rates(conversations: Sequence[Conversation], mem0: dict[str, Peer], folder: 
         times = _turns(
             {
                 "warpmem": lambda some: _timed(lambda: memory.add(some, user_id="many", kind="message")),
+                GIVEN: lambda some: _timed(
+                    lambda: given.add(
+                        some,
+                        user_id="many",
+                        kind="message",
+                        vector=np.stack([vectors[text] for text in some]),
+                    )
+                ),
                 **{
                     name: lambda some, peer=peer: peer("add_batch", user="many", texts=some)
-                    for name, peer in mem0.items()
+                    for name, peer in peers.items()
                 },
             },
             batches,
@@ -82,18 +105,27 @@ def rates(conversations: Sequence[Conversation], mem0: dict[str, Peer], folder: 
 
 
 def _searches(
-    memory: warpmem.Memory, mem0: dict[str, Peer], asked: Sequence[tuple[str, str]]
+    memory: warpmem.Memory,
+    given: warpmem.Memory,
+    peers: dict[str, Peer],
+    asked: Sequence[tuple[str, str]],
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Medians in milliseconds, by the clock and of the processor: others' load lengthens the former, and that
     of a long call more than that of a short one."""
-    seconds: dict[str, list[float]] = {name: [] for name in ("warpmem", *mem0)}
+    seconds: dict[str, list[float]] = {name: [] for name in ("warpmem", GIVEN, *peers)}
     processor: dict[str, list[float]] = {name: [] for name in seconds}
-    for user, query in asked:
+    vectors = WordLlamaEmbedder().embed([query for _, query in asked], role="query")
+    given.search(vector=vectors[0], user_id=asked[0][0])
+    for (user, query), vector in zip(asked, vectors, strict=True):
         started, worked = time.perf_counter(), time.process_time()
         memory.search(query, user_id=user, mode="hybrid")
         seconds["warpmem"].append(time.perf_counter() - started)
         processor["warpmem"].append(time.process_time() - worked)
-        for name, peer in mem0.items():
+        started, worked = time.perf_counter(), time.process_time()
+        given.search(vector=vector, user_id=user)
+        seconds[GIVEN].append(time.perf_counter() - started)
+        processor[GIVEN].append(time.process_time() - worked)
+        for name, peer in peers.items():
             _, by_clock, of_processor = peer("search", user=user, query=query, k=10)
             seconds[name].append(by_clock)
             processor[name].append(of_processor)

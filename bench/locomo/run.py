@@ -1,4 +1,4 @@
-"""Recall, contexts and rates on LoCoMo's conversations, beside BM25 and mem0, in one run.
+"""Recall, contexts and rates on LoCoMo's conversations, beside BM25 and four memory layers, in one run.
 
     python bench/locomo/run.py locomo_dev.json --environments DIR --out bench/results/locomo
 
@@ -45,6 +45,17 @@ EMBEDDERS = ("wordllama", "minilm")
 _MODES = ("dense", "lexical", "hybrid")
 _POOL = 200
 """Results that mem0 is asked for: it ranks four times as many by meaning first, so all of a conversation."""
+OTHERS = {
+    "graphiti": (("rrf", "Graphiti 0.31.2, facts"), ("episodes", "Graphiti 0.31.2, episodes")),
+    "langmem": (("sqlite", "LangMem 0.0.30"),),
+    "hindsight": (("high", "Hindsight 1.1.0"),),
+}
+"""By peer: what it is told, and the system's name in the tables."""
+IN_RATES = {
+    "graphiti": (("rrf", "Graphiti, facts"),),
+    "langmem": (("sqlite", "LangMem, SQLite"), ("memory", "LangMem, nothing kept")),
+    "hindsight": (("high", "Hindsight"),),
+}
 _HITS = 50
 
 
@@ -202,6 +213,38 @@ class Evaluation:
                 peer.close()
         return kept
 
+    def other(self, package: str, name: str, kept: ExitStack | None = None) -> dict[str, Peer]:
+        """Recall of another peer at each of its settings, in stores of all items of each granularity; with
+        `kept`, the processes with all turns are left open for the rates, by their names there."""
+        open_still: dict[str, Peer] = {}
+        systems = dict(OTHERS[package])
+        rated = dict(IN_RATES[package]) if kept is not None else {}
+        for kind in dict.fromkeys((*systems, *rated)):
+            for granularity in ("observation", "turn") if kind in systems else ("turn",):
+                folder = self.folder / f"{package}-{name}-{kind}-{granularity}"
+                folder.mkdir()
+                arguments = [folder, self.folder / "texts.json", self.folder / f"{name}.npy", kind]
+                peer = Peer(self.environments, package, arguments, self.log)
+                best = {one.sample_id: self._filled(peer, one, granularity) for one in self.conversations}
+                if kind in systems:
+                    for one in self.conversations:
+                        best[one.sample_id] = [
+                            peer("search", user=one.sample_id, query=question.question, k=_HITS)[0]
+                            for question in one.qa
+                        ]
+                    self._note(systems[kind], name, granularity, self._by_number(best, granularity))
+                if kept is not None and kind in rated and granularity == "turn":
+                    open_still[rated[kind]] = kept.enter_context(peer)
+                else:
+                    peer.close()
+        return open_still
+
+    def _filled(self, peer: Peer, one: Conversation, granularity: str) -> list[list[int]]:
+        items = self.items[one.sample_id, granularity]
+        texts, days = [item.text for item in items], [item.day for item in items]
+        peer("fill", user=one.sample_id, texts=texts, days=days)
+        return []
+
     def _by_number(self, best: dict[str, list[list[int]]], granularity: str) -> Callable[..., list[Stored]]:
         places = {
             (one.sample_id, question.question): best[one.sample_id][i]
@@ -270,16 +313,20 @@ def main() -> None:
         report["leave_one_out"] = leave_one_out(conversations, known)
         say("weights")
         report["keyword_probes"] = probes()
-        mem0: dict[str, Peer] = {}
+        peers: dict[str, Peer] = {}
         for name in EMBEDDERS:
+            first = keep if name == EMBEDDERS[0] else None
             for kind in ("extras", "plain"):
-                peer = evaluation.mem0(name, kind, keep if name == EMBEDDERS[0] else None)
+                peer = evaluation.mem0(name, kind, first)
                 if peer is not None:
-                    mem0["mem0" if kind == "plain" else "mem0, by words too"] = peer
+                    peers["mem0" if kind == "plain" else "mem0, by words too"] = peer
                 say(f"mem0 {kind}, {name}")
+            for package in OTHERS:
+                peers |= evaluation.other(package, name, first)
+                say(f"{package}, {name}")
             if name == EMBEDDERS[0]:
-                report["mem0"] = {one: peer("about") for one, peer in mem0.items()}
-                report["rates"] = rates(conversations, mem0, Path(temporary))
+                report["peers"] = {one: peer("about") for one, peer in peers.items()}
+                report["rates"] = rates(conversations, peers, Path(temporary))
                 say("rates")
     text = markdown(report)
     args.out.with_suffix(".md").write_text(text)

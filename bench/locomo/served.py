@@ -20,11 +20,18 @@ def serve(calls: Mapping[str, Callable[..., Any]]) -> None:
         print(json.dumps(calls[request.pop("call")](**request)), file=answers, flush=True)
 
 
-def offline() -> None:
-    """From here on connecting to anything is an error."""
+def offline(but_here: bool = False) -> None:
+    """From here on connecting to anything is an error; with `but_here`, to anything but this machine."""
+    connects = {name: getattr(socket.socket, name) for name in ("connect", "connect_ex")}
 
-    def refuse(*_: Any) -> None:
-        raise OSError("a peer must not connect to anything")
+    def guarded(name: str) -> Callable[[socket.socket, Any], Any]:
+        def connect(one: socket.socket, address: Any) -> Any:
+            here = one.family == socket.AF_UNIX or address[0] in ("127.0.0.1", "::1", "localhost")
+            if not (but_here and here):
+                raise OSError("a peer must not connect to anything")
+            return connects[name](one, address)
 
-    socket.socket.connect = refuse  # type: ignore[method-assign, assignment]
-    socket.socket.connect_ex = refuse  # type: ignore[method-assign, assignment]
+        return connect
+
+    for name in connects:
+        setattr(socket.socket, name, guarded(name))

@@ -6,17 +6,38 @@ from collections.abc import Sequence
 from typing import Any
 
 _HEAD = """Made by `python bench/locomo/run.py`. LoCoMo: Maharana et al., ACL 2024, CC BY-NC 4.0, not part of
-warpmem. Recall is the share of a question's evidence, over {} questions that have some. The weights of words
-and of hybrid were chosen on these conversations; figures of hybrid's without each conversation stand below.
-Contexts: warpmem hybrid by `context(cite="number")`, all others as plain lines of number, kind, date and
-text in the order of the hits, at most fifty, counted by the same tokenizer. "Late interaction" orders the
-fifty best of hybrid by how well the token vectors of all-MiniLM-L6-v2 meet the query's, which it was not
-trained for; a cross-encoder was not to be had from a package index. mem0 runs with infer=False, threshold 0
-and the same vectors, "by words too" with its extras (fastembed's BM25 and spaCy's lemmas)."""
+warpmem. Recall is the share of a question's evidence, over {} questions that have some. The weights of
+words and of hybrid were chosen on these conversations; figures of hybrid's without each conversation stand
+below. Contexts: warpmem hybrid by `context(cite="number")`, all others as plain lines of number, kind, date
+and text in the order of the hits, at most fifty, counted by the same tokenizer. "Late interaction" orders
+the fifty best of hybrid by how well the token vectors of all-MiniLM-L6-v2 meet the query's, which it was
+not trained for; a cross-encoder was not to be had from a package index. mem0 runs with infer=False,
+threshold 0 and the same vectors, "by words too" with its extras (fastembed's BM25 and spaCy's lemmas).
+
+Graphiti, LangMem and Hindsight have the same vectors, too, and no language model: none can be had here. What
+each of them does best needs one, and **that is not measured**: Graphiti draws entities, facts and their times
+from messages, LangMem writes and merges memories and makes queries from a question, Hindsight draws facts and
+entities and forms observations. What is measured is how they keep texts and find them again, at the best of
+their settings that needs no model. Graphiti: texts as facts between two entities by its bulk call in Kuzu,
+the embedded graph it has a driver for, searched by EDGE_HYBRID_SEARCH_RRF (BM25 and cosine) with a least
+similarity of 0 in place of 0.6; or as episodes, which it searches by BM25 alone. Its recipes by MMR and by
+node distance found less. LangMem: its memory tools over LangGraph's store in SQLite, with a write-ahead log
+and the text alone embedded; it searches by meaning only. Hindsight: its chunk mode in its embedded
+PostgreSQL, at the budget "high", joined by ranks, for its cross-encoder comes from a model hub; without its
+graph, which has no entities here and costs recall."""
+_RATES = """One call of each in turn. warpmem embeds texts and queries itself and searches in hybrid mode; all
+others are given their vectors, "warpmem dense, vectors given" too, which searches by meaning alone, as LangMem
+does. Graphiti's and Hindsight's processor time has that of their threads and of PostgreSQL in it. All sync
+each add but "LangMem, nothing kept", LangGraph's store in memory, which loses all with its process."""
+_MEM0 = "mem0"
 _NAMES = {"wordllama": "wordllama (default)", "minilm": "all-MiniLM-L6-v2", "none": "-"}
 _RECALL = {"wordllama": 0.66, "minilm": 0.72}
 _QUESTIONS = 2
-_FASTER, _ONE_BY_ONE, _OF_LOG, _BATCHES, _PROBES = 10, 3, 0.9, 20, 0.95
+_AHEAD = (10, 3, 20)
+"""Times faster than mem0: searches, adds one by one, adds in batches."""
+_ANY = (1, 1, 1)
+"""Than the others."""
+_OF_LOG, _PROBES = 0.9, 0.95
 
 
 def markdown(report: dict[str, Any]) -> str:
@@ -27,7 +48,7 @@ def markdown(report: dict[str, Any]) -> str:
     for granularity in ("turn", "observation"):
         rows = [row for row in report["rows"] if row["granularity"] == granularity]
         parts += [f"## {granularity.capitalize()}s", _table(report, rows)]
-    parts += ["## Rates beside mem0, wordllama, turns", _rates(report["rates"])]
+    parts += ["## Rates beside the peers, wordllama, turns", _RATES, _rates(report["rates"])]
     parts += ["## Weights chosen without the conversation", _held_out(report["leave_one_out"])]
     parts += ["## Bounds", _table_of(("bound", "figure", "met"), bounds(report))]
     return "\n\n".join(parts) + "\n"
@@ -116,25 +137,26 @@ def bounds(report: dict[str, Any]) -> list[list[str]]:
                 note(f"context, {embedder}, {granularity}s, ahead of {system}", f"{ahead:+.3f}", ahead > 0)
     found = report["rates"]
     for name in found["search_p50_ms"]:
-        if name == "warpmem":
+        if name.startswith("warpmem"):
             continue
+        faster, ones, many = _AHEAD if name.startswith(_MEM0) else _ANY
         times, processor = (
             found[of][name] / found[of]["warpmem"] for of in ("search_p50_ms", "search_processor_p50_ms")
         )
         note(
-            f"search p50 >= {_FASTER} times faster than {name}, by the clock and by processor time",
+            f"search p50 >= {faster} times faster than {name}, by the clock and by processor time",
             f"{times:.1f}, {processor:.1f}",
-            min(times, processor) >= _FASTER,
+            min(times, processor) >= faster,
         )
         times = found["adds_per_s"]["warpmem"] / found["adds_per_s"][name]
         share = found["adds_per_s"]["warpmem"] / found["adds_per_s"]["the log alone"]
         note(
-            f"adds >= {_ONE_BY_ONE} times {name}, or >= {_OF_LOG:.0%} of the log alone",
+            f"adds >= {ones} times {name}, or >= {_OF_LOG:.0%} of the log alone",
             f"{times:.1f} times, {share:.0%}",
-            times >= _ONE_BY_ONE or share >= _OF_LOG,
+            times >= ones or share >= _OF_LOG,
         )
         times = found["batched_adds_per_s"]["warpmem"] / found["batched_adds_per_s"][name]
-        note(f"adds in batches >= {_BATCHES} times {name}", f"{times:.1f}", times >= _BATCHES)
+        note(f"adds in batches >= {many} times {name}", f"{times:.1f}", times >= many)
     for line in report["keyword_probes"]:
         figure = float(line.rpartition("hybrid ")[2].split()[0])
         note(f"rare words, recall@1 in hybrid >= {_PROBES}", line.partition(": ")[2], figure >= _PROBES)

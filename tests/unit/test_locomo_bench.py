@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,54 @@ def test_bounds(theirs: float, category: float, seconds: float, unmet: set[str])
     missed = [bound for bound, _, met in found if met == "no"]
     assert len(missed) == len(unmet)
     assert all(any(bound.startswith(start) for bound in missed) for start in unmet)
+
+
+@pytest.mark.parametrize(("theirs", "met"), [(1.0, "yes"), (1.01, "no")])
+def test_other_peers_must_not_be_faster_and_mem0_stays_far_behind(theirs: float, met: str) -> None:
+    """A peer that is not mem0 is measured against once its own speed, and a warpmem of other settings against
+    nothing."""
+    whole = report(0.6, 0.7, 10.0)
+    own = {"search_p50_ms": 1 / theirs, "search_processor_p50_ms": 1.0, "adds_per_s": 100.0 * theirs}
+    own["batched_adds_per_s"] = 1000.0 * theirs
+    for name, value in own.items():
+        whole["rates"][name] |= {"LangMem": value, "warpmem dense, vectors given": value}
+    found = {bound: met for bound, _, met in tables.bounds(whole)}
+    assert found["search p50 >= 1 times faster than LangMem, by the clock and by processor time"] == met
+    assert found["adds in batches >= 1 times LangMem"] == met
+    assert found["adds in batches >= 20 times mem0"] == "yes"
+    assert not [bound for bound in found if "vectors given" in bound]
+    whole["rates"]["adds_per_s"]["the log alone"] = 200.0
+    found = {bound: met for bound, _, met in tables.bounds(whole)}
+    assert found["adds >= 1 times LangMem, or >= 90% of the log alone"] == met
+
+
+@pytest.mark.parametrize(
+    ("but_here", "address", "said"),
+    [
+        (False, "here", "a peer must not connect to anything"),
+        (True, "here", "connected"),
+        (True, "('192.0.2.1', 9)", "a peer must not connect to anything"),
+    ],
+)
+def test_a_peer_is_cut_off(but_here: bool, address: str, said: str) -> None:
+    """Each in a process of its own: what a peer does to its sockets is not undone."""
+    code = f"""
+import socket
+from served import offline
+listening = socket.create_server(("127.0.0.1", 0))
+here = listening.getsockname()
+offline(but_here={but_here})
+try:
+    socket.socket().connect({address})
+    print("connected")
+except OSError as error:
+    print(error)
+"""
+    folder = Path(tables.__file__).parent
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == said
 
 
 def test_the_report_as_markdown() -> None:
