@@ -51,6 +51,8 @@ OTHERS = {
     "hindsight": (("high", "Hindsight 1.1.0"),),
 }
 """By peer: what it is told, and the system's name in the tables."""
+BY_WORDS = {"episodes"}
+"""What has no vectors, and is measured once."""
 IN_RATES = {
     "graphiti": (("rrf", "Graphiti, facts"),),
     "langmem": (("sqlite", "LangMem, SQLite"), ("memory", "LangMem, nothing kept")),
@@ -220,6 +222,8 @@ class Evaluation:
         systems = dict(OTHERS[package])
         rated = dict(IN_RATES[package]) if kept is not None else {}
         for kind in dict.fromkeys((*systems, *rated)):
+            if kind in BY_WORDS and name != EMBEDDERS[0]:
+                continue
             for granularity in ("observation", "turn") if kind in systems else ("turn",):
                 folder = self.folder / f"{package}-{name}-{kind}-{granularity}"
                 folder.mkdir()
@@ -232,7 +236,8 @@ class Evaluation:
                             peer("search", user=one.sample_id, query=question.question, k=_HITS)[0]
                             for question in one.qa
                         ]
-                    self._note(systems[kind], name, granularity, self._by_number(best, granularity))
+                    embedder = "none" if kind in BY_WORDS else name
+                    self._note(systems[kind], embedder, granularity, self._by_number(best, granularity))
                 if kept is not None and kind in rated and granularity == "turn":
                     open_still[rated[kind]] = kept.enter_context(peer)
                 else:

@@ -26,7 +26,7 @@ and the text alone embedded; it searches by meaning only. Hindsight: its chunk m
 PostgreSQL, at the budget "high", joined by ranks, for its cross-encoder comes from a model hub; without its
 graph, which has no entities here and costs recall."""
 _RATES = """One call of each in turn. warpmem embeds texts and queries itself and searches in hybrid mode; all
-others are given their vectors, "warpmem dense, vectors given" too, which searches by meaning alone, as LangMem
+others are given their vectors, "warpmem dense, vectors given" too, which searches by meaning alone as LangMem
 does. Graphiti's and Hindsight's processor time has that of their threads and of PostgreSQL in it. All sync
 each add but "LangMem, nothing kept", LangGraph's store in memory, which loses all with its process."""
 _MEM0 = "mem0"
