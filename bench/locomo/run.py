@@ -46,15 +46,21 @@ _MODES = ("dense", "lexical", "hybrid")
 _POOL = 200
 """Results that mem0 is asked for: it ranks four times as many by meaning first, so all of a conversation."""
 OTHERS = {
-    "graphiti": (("rrf", "Graphiti 0.31.2, facts"), ("episodes", "Graphiti 0.31.2, episodes")),
+    "graphiti": (
+        ("rrf", "Graphiti 0.31.2, facts in Kuzu"),
+        ("falkordb", "Graphiti 0.31.2, facts in FalkorDB"),
+        ("episodes", "Graphiti 0.31.2, episodes in Kuzu"),
+    ),
     "langmem": (("sqlite", "LangMem 0.0.30"),),
     "hindsight": (("high", "Hindsight 1.1.0"),),
 }
 """By peer: what it is told, and the system's name in the tables."""
 BY_WORDS = {"episodes"}
 """What has no vectors, and is measured once."""
+FOR_RATES = {"falkordb"}
+"""What finds less than the same peer's other store: its recall is measured with the default embedder alone."""
 IN_RATES = {
-    "graphiti": (("rrf", "Graphiti, facts"),),
+    "graphiti": (("rrf", "Graphiti, Kuzu"), ("falkordb", "Graphiti, FalkorDB")),
     "langmem": (("sqlite", "LangMem, SQLite"), ("memory", "LangMem, nothing kept")),
     "hindsight": (("high", "Hindsight"),),
 }
@@ -222,7 +228,7 @@ class Evaluation:
         systems = dict(OTHERS[package])
         rated = dict(IN_RATES[package]) if kept is not None else {}
         for kind in dict.fromkeys((*systems, *rated)):
-            if kind in BY_WORDS and name != EMBEDDERS[0]:
+            if kind in BY_WORDS | FOR_RATES and name != EMBEDDERS[0]:
                 continue
             for granularity in ("observation", "turn") if kind in systems else ("turn",):
                 folder = self.folder / f"{package}-{name}-{kind}-{granularity}"
