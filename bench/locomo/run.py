@@ -58,7 +58,7 @@ OTHERS = {
 BY_WORDS = {"episodes"}
 """What has no vectors, and is measured once."""
 FOR_RATES = {"falkordb"}
-"""What finds less than the same peer's other store: its recall is measured with the default embedder alone."""
+"""What finds less than the same peer's other store: its recall is measured with one embedder alone."""
 IN_RATES = {
     "graphiti": (("rrf", "Graphiti, Kuzu"), ("falkordb", "Graphiti, FalkorDB")),
     "langmem": (("sqlite", "LangMem, SQLite"), ("memory", "LangMem, nothing kept")),

@@ -18,21 +18,26 @@ Graphiti, LangMem and Hindsight have the same vectors, too, and no language mode
 each of them does best needs one, and **that is not measured**: Graphiti draws entities, facts and their times
 from messages, LangMem writes and merges memories and makes queries from a question, Hindsight draws facts and
 entities and forms observations. What is measured is how they keep texts and find them again, at the best of
-their settings that needs no model. Graphiti: texts as facts between two entities by its bulk call in Kuzu,
-the embedded graph it has a driver for, searched by EDGE_HYBRID_SEARCH_RRF (BM25 and cosine) with a least
-similarity of 0 in place of 0.6; or as episodes, which it searches by BM25 alone. Its recipes by MMR and by
-node distance found less. LangMem: its memory tools over LangGraph's store in SQLite, with a write-ahead log
-and the text alone embedded; it searches by meaning only. Hindsight: its chunk mode in its embedded
-PostgreSQL, at the budget "high", joined by ranks, for its cross-encoder comes from a model hub; without its
-graph, which has no entities here and costs recall."""
+their settings that needs no model.
+
+- Graphiti: texts as facts between two entities by its bulk call, searched by EDGE_HYBRID_SEARCH_RRF (BM25
+  and cosine) with a least similarity of 0 in place of 0.6, in Kuzu, where it finds more, and in FalkorDB,
+  which takes adds faster and is measured with one embedder; or as episodes, which it searches by BM25
+  alone. Its recipe by MMR found less, and node distance has nothing to go by here.
+- LangMem: its memory tools over LangGraph's store in SQLite, with a write-ahead log and the text alone
+  embedded; it searches by meaning only.
+- Hindsight: its chunk mode with each text's day in its own PostgreSQL, at the budget "high", joined by
+  ranks, for its cross-encoder comes from a model hub; without its graph, which has no entities here and
+  costs recall."""
 _RATES = """One call of each in turn. warpmem embeds texts and queries itself and searches in hybrid mode; all
 others are given their vectors, "warpmem dense, vectors given" too, which searches by meaning alone as LangMem
-does. Graphiti's and Hindsight's processor time has that of their threads and of PostgreSQL in it. All sync
-each add but "LangMem, nothing kept", LangGraph's store in memory, which loses all with its process."""
-_MEM0 = "mem0"
+does. Processor time is that of all threads, of FalkorDB and PostgreSQL too. All sync each add but "LangMem,
+nothing kept", LangGraph's store in memory, which loses all with its process. LangMem has no call for many
+memories; its store has one. Rates of adds are means and follow the disk: only their ratios tell something."""
 _NAMES = {"wordllama": "wordllama (default)", "minilm": "all-MiniLM-L6-v2", "none": "-"}
 _RECALL = {"wordllama": 0.66, "minilm": 0.72}
 _QUESTIONS = 2
+_MEM0 = "mem0"
 _AHEAD = (10, 3, 20)
 """Times faster than mem0: searches, adds one by one, adds in batches."""
 _ANY = (1, 1, 1)
