@@ -76,7 +76,7 @@ class Known(Embeddings):
 
 
 class Server:
-    """Hindsight's own PostgreSQL, out of its wheel."""
+    """Hindsight's own PostgreSQL, out of its wheel, as it starts it: with fsync off."""
 
     def __init__(self) -> None:
         self._command = FOLDER / "server" / "pg0"

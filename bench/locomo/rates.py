@@ -1,9 +1,9 @@
 """Latency and rates beside the peers, one call of each in turn, so that a slow moment hits all.
 
 The peers' vectors are given to them, warpmem embeds each text and query itself; beside it there is a warpmem
-that is given its vectors too and searches by meaning alone, as LangMem does. All sync every add, mem0's two
-SQLite databases at `synchronous=FULL`, LangMem's too, PostgreSQL and Kuzu by default, warpmem's log with
-`durability="sync"`, but LangMem's store in memory, which keeps nothing.
+that is given its vectors too and searches by meaning alone, as LangMem does. mem0's two SQLite databases,
+LangMem's, Kuzu and FalkorDB sync every add, and so does warpmem's log with `durability="sync"`. Two do not:
+Hindsight starts its PostgreSQL with fsync off, and LangMem's store in memory keeps nothing.
 """
 
 from __future__ import annotations

@@ -29,11 +29,12 @@ their settings that needs no model.
 - Hindsight: its chunk mode with each text's day in its own PostgreSQL, at the budget "high", joined by
   ranks, for its cross-encoder comes from a model hub; without its graph, which has no entities here and
   costs recall."""
-_RATES = """One call of each in turn. warpmem embeds texts and queries itself and searches in hybrid mode; all
-others are given their vectors, "warpmem dense, vectors given" too, which searches by meaning alone as LangMem
-does. Processor time is that of all threads, of FalkorDB and PostgreSQL too. All sync each add but "LangMem,
-nothing kept", LangGraph's store in memory, which loses all with its process. LangMem has no call for many
-memories; its store has one. Rates of adds are means and follow the disk: only their ratios tell something."""
+_RATES = """One call of each in turn. warpmem embeds texts and queries itself and searches in hybrid mode;
+all others are given their vectors, "warpmem dense, vectors given" too, which searches by meaning alone as
+LangMem does. Processor time is that of all threads, of FalkorDB and PostgreSQL too. All sync each add but
+two: Hindsight starts its PostgreSQL without fsync, and "LangMem, nothing kept", LangGraph's store in
+memory, loses all with its process. LangMem has no call for many memories; its store has one. Rates of adds
+are means and follow the disk."""
 _NAMES = {"wordllama": "wordllama (default)", "minilm": "all-MiniLM-L6-v2", "none": "-"}
 _RECALL = {"wordllama": 0.66, "minilm": 0.72}
 _QUESTIONS = 2
