@@ -58,17 +58,25 @@ class ExtractLater:
                 for batch in _batches(works):
                     yield owner, batch
 
-        spent: Overloaded | None = None
+        error: ModelUnavailable | Overloaded | None = None
+        in_a_row = 0
         at_a_time = max(1, int(getattr(model, "parallel", 1)))
         self._round = SideBySide(lambda batch: self._extract(batch, model), at_a_time)
         with contextlib.closing(self._round.run(groups)) as ended:
             for future in ended:
                 try:
-                    yield future.result()
-                except Overloaded as error:  # his budget is spent, perhaps, and not that of the next
-                    spent = error
-        if spent is not None:
-            raise spent
+                    read = future.result()
+                except Overloaded as overloaded:  # his budget is spent, perhaps, and not that of the next
+                    error = overloaded
+                except ModelUnavailable as away:
+                    error, in_a_row = away, in_a_row + 1
+                    if in_a_row >= at_a_time:  # else it may have failed this one alone
+                        raise
+                else:
+                    in_a_row = 0
+                    yield read
+        if error is not None:
+            raise error
 
     def _look_again(self) -> None:
         if self._round is not None:
