@@ -34,14 +34,16 @@ def _open(path: str, model: ReadingModel, **options: object) -> Memory:
 def child(path: str, seed: int, acknowledge: Callable[[bytes], None]) -> None:
     """Two threads add messages, some of which they have read at once, correct and delete them; the store's
     own thread and one that asks for it make memories of the others, by a model that takes its time and fails
-    now and then."""
+    now and then, and serves one to four owners at a time."""
     moods = random.Random(seed)
 
     def read(shown: Shown) -> object:
         time.sleep(moods.random() * 0.01)
         return "no JSON" if moods.random() < 0.1 else _read(shown)
 
-    memory = _open(path, ReadingModel(read), memtable_bytes=MEMTABLE_BYTES)
+    model = ReadingModel(read)
+    model.parallel = 1 + seed % 4  # type: ignore[attr-defined]
+    memory = _open(path, model, memtable_bytes=MEMTABLE_BYTES)
 
     def ask() -> None:
         try:
