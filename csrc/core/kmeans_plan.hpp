@@ -206,7 +206,8 @@ inline UpdatePlan plan_update(int64_t rows, int64_t dim, int64_t k) {
 
 // k-means from start to end, or rows assigned to centroids that are given.
 struct TrainPlan {
-  int64_t rows = 0;  // on the device at a time
+  int64_t rows = 0;     // on the device at a time
+  int64_t trained = 0;  // of them; 0: the centroids are given
   int64_t dim = 0;
   int64_t k = 0;
   int64_t piece_rows = 0;  // of one search for the nearest centroid; behind it others may have the device
@@ -237,12 +238,28 @@ inline NearestPlan plan_train_nearest(const TrainPlan& plan, int64_t rows, const
   return plan_nearest(rows, plan.dim, plan.k, 1, limits, NearestScreen::kChosen, 0, plan.rounded);
 }
 
+// Memory: rows, centroids, means (4 bytes an element), assignments (4), values (8), rows in halves, the workspace of a search or of an update.
+inline void size_train(TrainPlan& plan, const DeviceLimits& limits) {
+  plan.workspace_bytes = std::max(plan_train_nearest(plan, plan.piece_rows, limits).workspace_bytes,
+                                  plan.trained > 0 ? plan_update(plan.trained, plan.dim, plan.k).workspace_bytes : 0);
+  plan.bytes = align_train(4 * plan.rows * plan.dim) + (plan.means ? 2 : 1) * align_train(4 * plan.k * plan.dim) +
+               align_train(4 * plan.rows) + align_train(8 * plan.rows) +
+               (plan.rounded ? align_train(rounded_bytes(plan.rows, plan.dim)) : 0) + align_train(plan.workspace_bytes);
+}
+
+// The same steps with the rows rounded for each search: for a device without memory for them in halves, too.
+inline TrainPlan without_halves(TrainPlan plan, const DeviceLimits& limits) {
+  plan.rounded = false;
+  size_train(plan, limits);
+  return plan;
+}
+
 // rows: to be assigned in the end. trained: how many are trained on; 0: the centroids are given. A piece is no smaller than what keeps the device busy, a tile
 // for each multiprocessor: with very many centroids it takes longer than kPieceWork says. `piece_rows` 0: chosen; else no more than these are assigned at a time.
-// Memory: rows, centroids, means (4 bytes an element), assignments (4), values (8), rows in halves, the workspace of a search or of an update.
 inline TrainPlan plan_train(int64_t rows, int64_t trained, int64_t dim, int64_t k, bool spherical, const DeviceLimits& limits,
                             int64_t piece_rows = 0) {
   TrainPlan plan;
+  plan.trained = trained;
   plan.dim = dim;
   plan.k = k;
   plan.means = trained > 0 && spherical;
@@ -255,11 +272,7 @@ inline TrainPlan plan_train(int64_t rows, int64_t trained, int64_t dim, int64_t 
       std::min(plan.rows, piece_rows > 0 ? piece_rows : even_pieces(plan.rows, std::max(busy, work / (k * dim)), busy));
   plan.rounded = trained > 0 && nearest_by_halves(screen) && rounded_bytes(plan.rows, dim) <= kKeptHalves &&
                  (plan.piece_rows == plan.rows || plan.piece_rows % kHalvesRows == 0);
-  plan.workspace_bytes = std::max(plan_train_nearest(plan, plan.piece_rows, limits).workspace_bytes,
-                                  trained > 0 ? plan_update(trained, dim, k).workspace_bytes : 0);
-  plan.bytes = align_train(4 * plan.rows * dim) + (plan.means ? 2 : 1) * align_train(4 * k * dim) + align_train(4 * plan.rows) +
-               align_train(8 * plan.rows) + (plan.rounded ? align_train(rounded_bytes(plan.rows, dim)) : 0) +
-               align_train(plan.workspace_bytes);
+  size_train(plan, limits);
   return plan;
 }
 

@@ -33,14 +33,20 @@ class OwnStream {
   Stream stream_ = nullptr;
 };
 
-// Device memory, cut into arrays one after another, and zeroed before it is given back.
+// Device memory for a plan, cut into arrays one after another, and zeroed before it is given back.
 class Block {
  public:
-  Block(Runtime& runtime, Stream stream, int64_t bytes) : runtime_(runtime), stream_(stream), bytes_(bytes) {
+  // Where there is none for rows in halves as well, the plan becomes one that does without.
+  Block(Runtime& runtime, Stream stream, TrainPlan& plan, const DeviceLimits& limits) : runtime_(runtime), stream_(stream) {
     void* memory = nullptr;
-    const Status status = runtime.allocate(&memory, bytes);
+    Status status = runtime.allocate(&memory, plan.bytes);
+    if (status == Status::kNoMemory && plan.rounded) {
+      plan = without_halves(plan, limits);
+      status = runtime.allocate(&memory, plan.bytes);
+    }
+    bytes_ = plan.bytes;
     if (status == Status::kNoMemory)
-      throw std::runtime_error("it has no " + std::to_string(bytes) + " bytes: " + runtime.error());
+      throw std::runtime_error("it has no " + std::to_string(bytes_) + " bytes: " + runtime.error());
     require(runtime, status);
     memory_ = static_cast<unsigned char*>(memory);
   }
@@ -61,7 +67,7 @@ class Block {
  private:
   Runtime& runtime_;
   const Stream stream_;
-  const int64_t bytes_;
+  int64_t bytes_ = 0;
   unsigned char* memory_ = nullptr;
   int64_t taken_ = 0;
 };
@@ -124,16 +130,16 @@ class Session {
         began_(std::chrono::steady_clock::now()),
         stream_(runtime),
         landing_(runtime, std::min(settings.staging_bytes, std::max(8 * plan.rows, plan.k * row_bytes()))),
-        block_(runtime, stream_.get(), plan.bytes),
+        block_(runtime, stream_.get(), plan_, limits),
         staging_(runtime, stream_.get(), std::max(row_bytes(), std::min(settings.staging_bytes, plan.rows * row_bytes()))),
         rows_(block_.take<float>(plan.rows * plan.dim)),
         centroids_(block_.take<float>(plan.k * plan.dim)),
         means_(plan.means ? block_.take<float>(plan.k * plan.dim) : nullptr),
         index_(block_.take<int32_t>(plan.rows)),
         values_(block_.take<double>(plan.rows)),
-        rounded_(plan.rounded ? RoundedRows(block_.take<unsigned char>(rounded_bytes(plan.rows, plan.dim)), plan.rows, plan.dim)
-                              : RoundedRows()),
-        workspace_(block_.take<unsigned char>(plan.workspace_bytes)) {}
+        rounded_(plan_.rounded ? RoundedRows(block_.take<unsigned char>(rounded_bytes(plan.rows, plan.dim)), plan.rows, plan.dim)
+                               : RoundedRows()),
+        workspace_(block_.take<unsigned char>(plan_.workspace_bytes)) {}
 
   void upload_rows(const HostRows& rows, int64_t begin, int64_t n) {
     const int64_t some = staging_.room() / row_bytes();
@@ -238,7 +244,7 @@ class Session {
   }
 
   Runtime& runtime_;
-  const TrainPlan plan_;
+  TrainPlan plan_;  // the block's
   const DeviceLimits limits_;
   const bool spherical_;
   const TrainSettings& settings_;

@@ -70,6 +70,22 @@ TEST(rows_in_halves_are_rounded_once) {
   CHECK_EQ(launches["nearest_halves_32"] - screened, 2);
 }
 
+TEST(without_memory_for_halves_each_search_rounds_the_rows) {
+  const Clean clean;
+  fake::FakeRuntime runtime;
+  Case made = make_case(kNormal, 512, 2048, 256, 78);
+  made.options.plus_plus = false;
+  made.options.iterations = 1;
+  auto& launches = simt::Machine::get().launches;
+  const int64_t rounded = launches["nearest_round_rows"];
+  device().fail_allocation = 0;  // the first, which is refused, is that with the halves
+  Result found = made.room();
+  made.on_device(runtime, &found, {});
+  CHECK(found == made.on_host());
+  CHECK_EQ(launches["nearest_round_rows"] - rounded, 2);
+  clean.check_empty();
+}
+
 TEST(rows_are_assigned_as_by_the_host) {
   const Clean clean;
   fake::FakeRuntime runtime;
@@ -298,6 +314,10 @@ TEST(plans_have_room_for_what_is_asked) {
             CHECK(plan.bytes > 4 * (plan.rows + k) * dim + 12 * plan.rows && plan.means == (trained > 0));
             for (const int64_t some : {int64_t{1}, plan.piece_rows / 2 + 1, plan.piece_rows})
               CHECK(plan_train_nearest(plan, some, limits).workspace_bytes <= plan.workspace_bytes);
+            const TrainPlan lesser = without_halves(plan, limits);
+            CHECK(!lesser.rounded && (plan.rounded || lesser.bytes == plan.bytes));
+            for (const int64_t some : {int64_t{1}, plan.piece_rows / 2 + 1, plan.piece_rows})
+              CHECK(plan_train_nearest(lesser, some, limits).workspace_bytes <= lesser.workspace_bytes);
             if (plan.rounded) CHECK(trained > 0 && plan.piece_rows % (plan.piece_rows < plan.rows ? kHalvesRows : 1) == 0);
             if (trained == 0) CHECK(4 * plan.rows * dim <= kAssignBytes);
           }
