@@ -280,6 +280,9 @@ inline void copy_async_16(void* shared_to, const void* from) {
     m.fail("an asynchronous copy of 16 bytes with a misaligned address");
   const unsigned char* const to = static_cast<unsigned char*>(shared_to);
   if (to < m.shared() || to + 16 > m.shared() + m.shared_bytes()) m.fail("an asynchronous copy to outside the shared memory");
+  // It may arrive from now on until the wait: whoever still reads what was there, or reads it already, finds neither.
+  if (m.watches()) m.races().write(shared_to, 16);
+  std::memset(shared_to, m.settings.fill, 16);
   m.copies().push_back({shared_to, from});
 }
 inline void copy_async_commit() { Machine::get().copy_groups().push_back(Machine::get().copies().size()); }

@@ -164,6 +164,25 @@ TEST(asynchronous_copies_are_writes) {
   CHECK(races(copies(false)));
 }
 
+// A barrier between the beginning of a copy and the wait for it does not help who reads what was there.
+TEST(asynchronous_copies_write_from_their_beginning_on) {
+  static std::vector<Bytes16> from(64);
+  const auto copies = [](bool synchronised) {
+    return [synchronised] {
+      const Shared<Bytes16> to = shared_array<Bytes16>(0, 64);
+      const uint32_t before = to[63 - thread_index()].word[0];
+      if (synchronised) sync_threads();  // all have read
+      copy_async_16(&to[thread_index()], &from[static_cast<size_t>(thread_index())]);
+      copy_async_commit();
+      sync_threads();
+      copy_async_wait<0>();
+      CHECK(before == 0u || !synchronised);
+    };
+  };
+  CHECK(!races(copies(true)));
+  CHECK(races(copies(false)));
+}
+
 TEST(bytes_and_words_are_told_apart) {
   CHECK(!races([] {
     const Shared<uint8_t> bytes = shared_array<uint8_t>(0, 64);
