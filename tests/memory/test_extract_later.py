@@ -12,7 +12,7 @@ import pytest
 import warpmem
 from scripted_extraction import ReadingModel, Shown, memory
 from warpmem import Memory
-from warpmem.errors import InputError, ModelError, ModelUnavailable, StoreReadOnly
+from warpmem.errors import InputError, ModelError, ModelUnavailable, Overloaded, StoreReadOnly
 from warpmem.reason.fakes import ScriptedLanguageModel
 
 SAID = {"role": "user", "content": "I live in Porto"}
@@ -199,6 +199,34 @@ def test_a_failure_of_one_owner_s_leaves_the_others_and_is_made_good() -> None:
         assert store.stats().pending["extract"].waiting == 1
         assert store.extract_pending() == 1
         assert all(facts(store, f"u{n}") == [f"The user said: I am {n}"] for n in range(12))
+
+
+@pytest.mark.parametrize("parallel", [1, 8])
+@pytest.mark.parametrize("error", [ModelUnavailable("gone"), Overloaded("too much", 0.01)])
+def test_what_an_owner_said_is_read_in_its_order_also_after_a_failure(
+    parallel: int, error: Exception
+) -> None:
+    """Batches behind the one that failed were read before it."""
+    order: list[int] = []
+    failed: list[str] = []
+
+    def once(shown: Shown) -> Any:
+        if not failed:
+            failed.append("once")
+            raise error
+        order.extend(int(one["text"].split()[-1]) for one in shown["messages"])
+        return read(shown)
+
+    model = ReadingModel(once)
+    model.parallel = parallel  # type: ignore[attr-defined]
+    with opened(None, model, background_work=False) as store:
+        for n in range(200):
+            store.add({"role": "user", "content": f"I am {n}"}, user_id="u", infer="llm")
+        with pytest.raises(type(error)):
+            store.extract_pending()
+        assert order == [] and len(model.shown) == 1
+        assert store.extract_pending() == 200
+    assert order == list(range(200))
 
 
 def test_a_model_that_is_down_is_not_asked_for_everybody() -> None:

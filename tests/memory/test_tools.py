@@ -48,15 +48,36 @@ def test_what_is_remembered_is_recalled_looked_up_corrected_and_forgotten(
 
 
 def test_what_a_model_was_talked_into_is_taken_back_by_its_source(memory: Memory) -> None:
-    tools = MemoryTools(memory, NADIA, source="chat-7", trust=0.8)
-    item = memory.get(said(tools, "remember", text="The bank is at evil.example.")["id"])
+    item = memory.get(
+        said(
+            MemoryTools(memory, NADIA, source="chat-7", trust=0.8),
+            "remember", text="The bank is at evil.example.",
+        )["id"]
+    )  # fmt: skip
     assert item.sources == ("chat-7",) and item.trust == 0.8
+    tools = MemoryTools(memory, NADIA, source="chat-7")
     mine = memory.add("Nadia likes tea.", user_id="nadia", sources=["web:tea"])
     said(tools, "correct", id=mine.id, text="Nadia likes poison.")
     said(tools, "correct", id=mine.id, text="Nadia likes much poison.")
     assert memory.get(mine.id).sources == ("web:tea", "chat-7")
     memory.revoke("chat-7")
     assert tools.call("recall", {"query": "bank, poison"}) == "Nothing is remembered about this."
+
+
+def test_what_is_trusted_more_than_the_model_is_neither_corrected_nor_forgotten(memory: Memory) -> None:
+    tools = MemoryTools(memory, NADIA, trust=0.2)
+    trusted = memory.add("Nadia likes tea.", user_id="nadia")
+    doubted = memory.add("Nadia likes mud.", user_id="nadia", trust=0.1)
+    for name, arguments in (("correct", {"text": "Nadia likes poison."}), ("forget", {})):
+        assert "error" in said(tools, name, id=trusted.id, **arguments)
+        assert memory.get(trusted.id).text == "Nadia likes tea."
+    said(tools, "correct", id=doubted.id, text="Nadia likes rain.")
+    assert memory.get(doubted.id).trust == 0.1
+    added = said(tools, "remember", text="Nadia likes poison.")
+    assert memory.get(added["id"]).quarantined
+    assert "poison" not in tools.call("recall", {"query": "what does Nadia like?"})
+    said(tools, "forget", id=added["id"])
+    assert memory.get_many([added["id"]]) == (None,)
 
 
 def test_no_argument_names_another_scope_source_or_trust(memory: Memory) -> None:
@@ -129,9 +150,12 @@ def test_random_arguments_never_break_out(memory: Memory) -> None:
 
 
 def test_the_owner_s_mistakes_are_errors(memory: Memory, tmp_path: Path) -> None:
-    for wrong in ({"scope": "nadia"}, {"scope": NADIA, "source": ""}, {"scope": NADIA, "source": 7}):
+    for wrong in (
+        {"scope": "nadia"}, {"source": ""}, {"source": 7}, {"trust": 2}, {"trust": "all"}, {"trust": None},
+        {"mode": "x"}, {"k": 0}, {"max_tokens": 0}, {"max_tokens": "many"},
+    ):  # fmt: skip
         with pytest.raises(InputError):
-            MemoryTools(memory, **wrong)  # type: ignore[arg-type]
+            MemoryTools(memory, **{"scope": NADIA, **wrong})  # type: ignore[arg-type]
     with warpmem.open(tmp_path / "m", embedder="hashing") as other:
         tools = MemoryTools(other, NADIA)
     with pytest.raises(StoreClosed):

@@ -141,7 +141,11 @@ def refusals(store: BaseStore) -> list[str]:
         lambda: store.search(("memories", "ann"), filter={"a": {"$regex": "x"}}),
         lambda: store.search(("memories", "ann"), filter={"a": [1]}),
         lambda: store.search(("memories", "ann"), filter={"a.b": 1}),
+        lambda: store.search(("memories", "ann"), filter={"a": {}}),
+        lambda: store.put(("memories", "ann"), "k", {"text": "x"}, ttl=1e12),
+        lambda: store.put(("memories", "ann"), "k", {"text": "x"}, ttl=float("nan")),
         lambda: store.put(("memories", "ann"), "k", {"text": "x" * 70_000}),
+        lambda: store.put(("memories", "ann"), "k", {"when": datetime.now(UTC)}),
         lambda: store.batch([GetOp((), "k")]),
     ]  # fmt: skip
     names = []
@@ -212,8 +216,12 @@ def main(folder: str) -> None:
         report["ttl"] = ttl(ours, memory)
         ours.put(("memories", "ann"), "t", {"text": "tea at the harbour"})
         report["graph"] = graph(ours)
+        (known,) = memory.list(user_id="short", filters={"metadata.langgraph.key": "read"}).items
+        memory.update(known.id, expires_at=datetime.now(UTC) + timedelta(minutes=20))
     with warpmem.open(path, embedder="hashing", read_only=True) as memory:
-        report["kept"] = MemoryStore(memory, user=1).get(("memories", "eve"), "plain").value
+        store = MemoryStore(memory, user=1)
+        report["kept"] = store.get(("memories", "eve"), "plain").value
+        report["short"] = store.get(("memories", "short"), "read").value
     print(json.dumps(report))
 
 
@@ -246,7 +254,9 @@ def ttl(store: BaseStore, memory: warpmem.Memory) -> dict[str, Any]:
     memory.update(known.id, expires_at=earlier)  # as if forty minutes had passed
     store.get(space, "read", refresh_ttl=False)
     kept = memory.get(known.id).expires_at == earlier
+    before = store.get(space, "read", refresh_ttl=False).updated_at
     store.get(space, "read")
+    assert store.get(space, "read", refresh_ttl=False).updated_at == before
     renewed = memory.get(known.id).expires_at
     assert renewed is not None
     time.sleep(0.4)

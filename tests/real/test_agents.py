@@ -14,8 +14,8 @@ pytestmark = pytest.mark.real
 def test_a_store_of_langgraph(run_agents: Any, tmp_path: Path) -> None:
     report = run_agents("langgraph_store.py", tmp_path)
     assert all(count > 40 for count in report["counts"].values()), report["counts"]
-    refused = ["InputError"] * 3 + ["InvalidNamespaceError"] + ["InputError"] * 3
-    assert report["refused"] == [*refused, "InvalidMetadata", "InputError"]
+    refused = ["InputError"] * 3 + ["InvalidNamespaceError"] + ["InputError"] * 6
+    assert report["refused"] == [*refused, "InvalidMetadata", "InvalidMetadata", "InputError"]
     assert report["created"] and report["updated"] == ["Eve likes coffee.", True] and report["deleted"]
     assert report["found"] == ["Eve likes coffee."]
     assert report["timeline"] == ["Eve likes tea at the harbour.", "Eve likes coffee."]
@@ -24,6 +24,7 @@ def test_a_store_of_langgraph(run_agents: Any, tmp_path: Path) -> None:
     assert report["touched"] == [1, 1, 2]
     assert report["ttl"] == {"gone": True, "kept": True, "renewed": True, "left": ["read"]}
     assert report["graph"] == "tea at the harbour"
+    assert report["short"] == {"text": "tea"}
     assert report["kept"] == {"text": "tea in winter"}
 
 

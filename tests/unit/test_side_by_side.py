@@ -164,10 +164,47 @@ def test_being_told_often_looks_once() -> None:
         looked += 1
         return groups("a") if looked == 1 else groups()
 
+    side = SideBySide(lambda group: group, 2)
+    for _ in range(1000):
+        side.look_again()
+    assert [future.result() for future in side.run(come)] == ["a0"]
+    assert looked == 2
+
+
+def test_who_is_interrupted_while_he_waits_leaves_what_is_under_way_to_itself() -> None:
+    go_on = threading.Event()
+    ended: list[str] = []
+
     def work(group: str) -> None:
-        for _ in range(1000):
-            side.look_again()
+        cancelled = threading.Event()
+        own = current.get()
+        assert own is not None
+        with own.waking(cancelled.set):
+            assert go_on.wait(20) and cancelled.wait(20)
+        ended.append(group)
 
     side = SideBySide(work, 2)
-    assert len(list(side.run(come))) == 1
-    assert looked <= 2
+
+    def interrupt() -> Iterator[tuple[str, str]]:
+        yield "a", "a0"
+        raise KeyboardInterrupt
+
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        list(side.run(interrupt))
+    assert time.monotonic() - began < 10
+    go_on.set()
+    while not ended:
+        assert time.monotonic() - began < 20
+        time.sleep(0.001)
+
+
+def test_a_thread_that_an_interrupt_kept_from_beginning_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def start(self: threading.Thread) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(MemoryError):
+        list(SideBySide(lambda group: group, 2).run(lambda: groups(*"ab")))

@@ -42,7 +42,7 @@ rounds of which a device is expected to take some 100 us for each, however small
 
 PATIENCE: Final = 5.0
 """Seconds that turns of a device are waited for altogether, or as many as the host takes, if these are more:
-then the host does it, so that a device which others keep busy costs at most twice the host's time."""
+then the host does it."""
 _HOST_SECONDS: Final = 0.015 / LEAST_WORK
 _HOST_PIECE_SECONDS: Final = 0.004 / LEAST_PIECE
 """What a thread of it takes for each."""

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ..errors import InputError, MissingDependency, NotFound
+from ..errors import InputError, MissingDependency, NotFound, StoreReadOnly
 from ..memory import Memory
 from ..types import MemoryItem, NewItem, Scope
 
@@ -45,6 +45,8 @@ except ModuleNotFoundError as error:
 
 _PAGE = 1000
 _OPERATORS = {"$eq": "eq", "$ne": "ne", "$gt": "gt", "$gte": "gte", "$lt": "lt", "$lte": "lte"}
+_LONGEST = 60_000_000
+"""Minutes a value may live: a century and more."""
 _FRESH = 0.9
 """The share of its time to live below which reading a value gives it all of that again."""
 
@@ -59,7 +61,7 @@ class MemoryStore(BaseStore):  # type: ignore[misc]
     `index`, but together as one text; None, or where a value has none of them: all of its text. mode: of
     searches, as in `Memory.search`; None: the store's own.
     ttl: as in LangGraph; a value that is read lives on for its whole time again when a tenth of it has
-    passed, with `refresh_ttl`.
+    passed, with `refresh_ttl`, by another version of its item.
 
     A value may take 64 KiB as JSON. Filters go by one field or a field of an object in a value, compared with
     a text, a number, a truth value or None. Raises InputError for what cannot be stored or asked.
@@ -173,7 +175,8 @@ class MemoryStore(BaseStore):  # type: ignore[misc]
                 continue
             whole, now = timedelta(minutes=minutes), datetime.now(UTC)
             if item.expires_at - now < whole * _FRESH:
-                with contextlib.suppress(NotFound):  # it was deleted meanwhile
+                # It was deleted meanwhile; or another process writes the store, and this one cannot.
+                with contextlib.suppress(NotFound, StoreReadOnly):
                     self._memory.update(item.id, expires_at=now + whole)
 
     # ------------------------------------------------------------------------------------------- writing
@@ -204,7 +207,7 @@ class MemoryStore(BaseStore):  # type: ignore[misc]
             "since": now.isoformat() if known is None else known.metadata["langgraph"]["since"],
         }
         if op.ttl is not None:
-            about["ttl"] = op.ttl
+            about |= {"ttl": _minutes(op.ttl), "put": now.isoformat()}
         if op.index is False:
             about["unindexed"] = True
         return NewItem(
@@ -245,6 +248,12 @@ def _key(namespace: tuple[str, ...], key: str) -> str:
     return f"{'.'.join(namespace)}\0{key}"
 
 
+def _minutes(ttl: Any) -> float:
+    if isinstance(ttl, bool) or not isinstance(ttl, int | float) or not 0 < ttl <= _LONGEST:
+        raise InputError(f"ttl is minutes, more than 0 and up to {_LONGEST:,}")
+    return float(ttl)
+
+
 def _told(item: MemoryItem) -> dict[str, Any]:
     about = item.metadata["langgraph"]
     return {
@@ -252,7 +261,7 @@ def _told(item: MemoryItem) -> dict[str, Any]:
         "key": about["key"],
         "value": item.metadata["value"],
         "created_at": datetime.fromisoformat(about["since"]),
-        "updated_at": item.touched_at,
+        "updated_at": datetime.fromisoformat(about["put"]) if "put" in about else item.touched_at,
     }
 
 
@@ -263,7 +272,7 @@ def _text(op: PutOp, fields: list[str] | None) -> str:
     paths = op.index if op.index is not None else fields or ()
     named = [text for path in paths for text in get_text_at_path(op.value, path) if text.strip()]
     found: list[str] = named or [text for text in _leaves(op.value) if text.strip()]
-    return "\n".join(found) or json.dumps(op.value, ensure_ascii=False)
+    return "\n".join(found) or json.dumps(op.value, ensure_ascii=False, default=str)
 
 
 def _leaves(value: Any) -> Iterator[str]:
@@ -295,6 +304,8 @@ def _conditions(path: str, wanted: Any) -> Iterator[dict[str, Any]]:
     elif any(isinstance(name, str) and name.startswith("$") for name in wanted):
         for operator, operand in wanted.items():
             yield _compared(path, operator, operand)
+    elif not wanted:
+        raise InputError("a filter compares with a field of an object; an empty object has none")
     else:
         for name, part in wanted.items():
             yield from _conditions(f"{path}.{_label(name)}", part)

@@ -77,7 +77,7 @@ def serve(tools: MemoryTools, name: str = "warpmem") -> Server[Any]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve one scope of a store until standard input ends. Returns the exit code: 0, 1 for refused input, 3
-    for a problem with the store."""
+    for a problem with the store, 130 where it was interrupted."""
     given = _parser().parse_args(arguments)
     try:
         store = given.store or os.environ.get("WARPMEM_STORE")
@@ -99,6 +99,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except WarpmemError as error:
         print(f"error: {error}", file=sys.stderr)
         return 3
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 
@@ -116,7 +118,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--source", default="mcp", help="origin of what is remembered, for revoke (default: mcp)"
     )
-    parser.add_argument("--trust", type=float, help="how far it is believed, 0 to 1 (default: 1)")
+    parser.add_argument(
+        "--trust", type=float, default=1.0, help="how far it is believed, 0 to 1 (default: 1)"
+    )
     parser.add_argument(
         "--mode", choices=("dense", "lexical", "hybrid"), help="of recall (default: the store's)"
     )

@@ -20,8 +20,10 @@ import msgspec
 from msgspec import Meta
 
 from ..errors import Conflict, InputError, NotFound
-from ..memory import Memory
+from ..memory import Memory, arguments
 from ..ops.texts import check_name
+from ..policy import modes
+from ..policy.context import check
 from ..types import MemoryItem, Scope
 
 Text = Annotated[str, Meta(min_length=1)]
@@ -105,8 +107,9 @@ class MemoryTools:
 
     source: a name of origin that everything remembered bears, so that `memory.revoke(source)` takes back what
     a model was talked into; name it after the conversation to take back that alone. trust: how far it is
-    believed, as in `Memory.add`; below 0.5 it waits in quarantine until somebody trusts it more. mode, k and
-    max_tokens: of `recall`, as in `Memory.context`. Thread-safe. Raises InputError.
+    believed, as in `Memory.add`; below 0.5 it waits in quarantine until somebody trusts it more, and what is
+    believed further than that is neither corrected nor forgotten. mode, k and max_tokens: of `recall`, as in
+    `Memory.context`. Thread-safe. Raises InputError.
     """
 
     def __init__(
@@ -115,7 +118,7 @@ class MemoryTools:
         scope: Scope,
         *,
         source: str = "model",
-        trust: float | None = None,
+        trust: float = 1.0,
         mode: str | None = None,
         k: int = 20,
         max_tokens: int = 1000,
@@ -126,7 +129,10 @@ class MemoryTools:
         self._memory = memory
         self._scope = scope
         self._source = check_name(source, "source")
-        self._trust = trust
+        self._trust = arguments.check_share(trust, "trust")
+        arguments.check_count(k, "k")
+        modes.weights(mode, None)
+        check(max_tokens, "id")
         self._recalling: dict[str, Any] = {"mode": mode, "k": k, "max_tokens": max_tokens}
         calls: list[tuple[str, type[msgspec.Struct], Callable[[Any], str]]] = [
             ("recall", _Recall, self._recall),
@@ -188,7 +194,7 @@ class MemoryTools:
         return _json({"id": result.id, "action": result.action})
 
     def _correct(self, said: _Correct) -> str:
-        item = self._memory.get(said.id, scope=self._scope)
+        item = self._own(said.id)
         sources = item.sources if self._source in item.sources else (*item.sources, self._source)
         item = self._memory.update(
             said.id, text=said.text, sources=sources, expected_version=item.version, scope=self._scope
@@ -196,8 +202,15 @@ class MemoryTools:
         return _json({"id": item.id, "version": item.version})
 
     def _forget(self, said: _Forget) -> str:
-        self._memory.delete(said.id, scope=self._scope)
+        self._memory.delete(self._own(said.id).id, scope=self._scope)
         return _json({"id": said.id, "action": "forgotten"})
+
+    def _own(self, item_id: str) -> MemoryItem:
+        """What a model wants to change. Raises NotFound, and InputError for what it may not."""
+        item = self._memory.get(item_id, scope=self._scope)
+        if item.trust > self._trust:
+            raise InputError("this memory is trusted more than you are: remember what is right beside it")
+        return item
 
 
 def _tool(name: str, arguments: type[msgspec.Struct], writes: bool) -> Tool:

@@ -46,6 +46,9 @@ def item_fields(item: MemoryItem) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
+_STANDARD = ("/dev/stdout", "/dev/stderr")
+
+
 def export(
     memory: Memory, log: Log, file: str | os.PathLike[str] | IO[bytes], scope: Scope | None, *, vectors: bool
 ) -> int:
@@ -54,10 +57,11 @@ def export(
         return _write(memory, log, scope, file, vectors)
     path = Path(os.path.realpath(file))  # a link goes on leading to what it led to
     try:
-        with open(path, "wb") if _is_device(path) else _replacing(path) as part:
+        # What /dev/stdout leads to has no name that can be opened where it is a pipe.
+        with open(file, "ab") if _is_stream(file) else _replacing(path) as part:
             return _write(memory, log, scope, part, vectors)
     except OSError as error:
-        raise InputError(f"cannot write {os.fspath(path)!r}: {error.strerror}") from error
+        raise InputError(f"cannot write {os.fspath(file)!r}: {error.strerror}") from error
 
 
 @contextlib.contextmanager
@@ -77,13 +81,18 @@ def _replacing(path: Path) -> Iterator[IO[bytes]]:
             raise
 
 
-def _is_device(path: Path) -> bool:
-    """Whether it is there and written to as it is, such as /dev/stdout or a pipe: no file may replace it."""
+def _is_stream(file: str | os.PathLike[str]) -> bool:
+    """Whether it is there and written to as it is: a device, a pipe, or an open file by its descriptor, such
+    as /dev/stdout. No file may replace it."""
     try:
-        mode = os.stat(path).st_mode
+        mode = os.stat(file).st_mode
     except OSError:
         return False
-    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        return True
+    path = os.path.abspath(os.fsdecode(file))
+    folder = os.path.realpath(os.path.dirname(path))
+    return path in _STANDARD or (folder.startswith("/proc/") and folder.endswith("/fd"))
 
 
 def _umask() -> int:

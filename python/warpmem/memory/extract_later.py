@@ -39,7 +39,7 @@ class ExtractLater:
         self._current = current
         self._model = model
         self._counter = counter
-        self._round: SideBySide[list[Work], int] | None = None
+        self._round: SideBySide[list[Work], int | None] | None = None
         log.work.subscribe(self._look_again)  # what comes meanwhile need not wait for the slowest answer
 
     def run(self, again: bool) -> Iterator[int]:
@@ -50,18 +50,30 @@ class ExtractLater:
         except InputError:
             return  # who opens the store with one will go on
         passed: dict[int, bytes] = {}
+        failed: set[int] = set()  # of whom nothing more is read in this round, so that all is read in order
 
         def groups() -> Iterator[tuple[int, list[Work]]]:
             all_works = self._log.work.walk("extract", passed)
             waiting = (work for work in all_works if again or work.refused != model.model_id)
             for owner, works in itertools.groupby(waiting, lambda work: owner_of(work.key)):
                 for batch in _batches(works):
-                    yield owner, batch
+                    if owner not in failed:
+                        yield owner, batch
+
+        def read_batch(batch: list[Work]) -> int | None:
+            owner = owner_of(batch[0].key)
+            if owner in failed:
+                return None
+            try:
+                return self._extract(batch, model)
+            except (Overloaded, ModelUnavailable):
+                failed.add(owner)
+                raise
 
         error: ModelUnavailable | Overloaded | None = None
         in_a_row = 0
         at_a_time = max(1, int(getattr(model, "parallel", 1)))
-        self._round = SideBySide(lambda batch: self._extract(batch, model), at_a_time)
+        self._round = SideBySide(read_batch, at_a_time)
         with contextlib.closing(self._round.run(groups)) as ended:
             for future in ended:
                 try:
@@ -73,8 +85,9 @@ class ExtractLater:
                     if in_a_row >= at_a_time:  # else it may have failed this one alone
                         raise
                 else:
-                    in_a_row = 0
-                    yield read
+                    if read is not None:
+                        in_a_row = 0
+                        yield read
         if error is not None:
             raise error
 

@@ -66,6 +66,8 @@ def _read_line(stream: IO[Any]) -> bytes:
         raise InputError("file is a stream that cannot be read: open it in mode 'rb'") from error
     except UnicodeDecodeError as error:  # what decodes is a stream of text
         raise InputError(TEXT_STREAM) from error
+    except ValueError as error:
+        raise InputError("file is a stream that is closed, or cannot be read") from error
     if isinstance(line, str):
         raise InputError(TEXT_STREAM)
     return line  # type: ignore[no-any-return]
@@ -80,6 +82,8 @@ def write_line(stream: IO[Any], line: bytes) -> None:
         raise InputError("file is a stream that cannot be written to: open it in mode 'wb'") from error
     except TypeError as error:
         raise InputError(TEXT_STREAM) from error
+    except ValueError as error:
+        raise InputError("file is a stream that is closed, or cannot be written to") from error
 
 
 def check_times(line: ItemLine) -> None:

@@ -174,6 +174,8 @@ def _check_file(file: Any, method: str) -> None:
         )
     if isinstance(file, io.TextIOBase):
         raise InputError(TEXT_STREAM)
+    if getattr(file, "closed", False) is True:
+        raise InputError("file is a stream that is closed")
     if not isinstance(file, (str, os.PathLike)):
         return
     try:

@@ -42,7 +42,8 @@ class SideBySide(Generic[T, R]):
         for those that there are, and after `look_again` for what has come since.
 
         `work` sees the caller's context variables. Where the caller is cancelled what waits in `work` is
-        cancelled, too. Who closes the iterator waits for what is under way, and nothing begins any more.
+        cancelled, too. Who closes the iterator waits for what is under way, and nothing begins any more; who
+        is interrupted while he waits here leaves it to end by itself.
         """
         if self._most <= 1:
             for _, group in groups():
@@ -60,6 +61,10 @@ class SideBySide(Generic[T, R]):
                     yield future
                 elif coming is None:
                     coming = groups()
+        except (KeyboardInterrupt, SystemExit):
+            self._give_up()
+            self._under_way.clear()
+            raise
         finally:
             while self._under_way:
                 self._next()
@@ -101,6 +106,9 @@ class SideBySide(Generic[T, R]):
             thread.start()
         except RuntimeError:  # no more threads
             serve()
+        except BaseException:
+            self._under_way.pop(key, None)  # nobody may ever tell that it has ended
+            raise
 
     def _next(self) -> Future[R] | None:
         """The next to end, or None where there may be more groups."""
@@ -111,7 +119,7 @@ class SideBySide(Generic[T, R]):
             self._told = False
             return None
         key, future = ended
-        del self._under_way[key]
+        self._under_way.pop(key, None)
         return future
 
     def _give_up(self) -> None:
