@@ -139,9 +139,9 @@ def test_a_store_is_closed_while_its_device_clusters(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("warpmem.compose.choose", lambda *ignored: (on_device(), "a test"))
     taken, turn = [0], SCHEDULER.turn
 
-    def noted(lane: str) -> Any:
+    def noted(lane: str, **arguments: Any) -> Any:
         taken[0] += 1
-        return turn(lane)  # type: ignore[arg-type]
+        return turn(lane, **arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(SCHEDULER, "turn", noted)
     with opened(None, FixedClock(NOW)) as memory:
@@ -149,6 +149,7 @@ def test_a_store_is_closed_while_its_device_clusters(monkeypatch: pytest.MonkeyP
         with ThreadPoolExecutor(1) as pool:
             running = pool.submit(memory.run_jobs, ["consolidate"])
             while taken[0] < 2:
+                assert not running.done(), running.result()
                 time.sleep(0.001)
             memory.close()
             at = taken[0]
