@@ -3,7 +3,6 @@ model, which reads windows of stored messages and is shown what is known already
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final
@@ -29,10 +28,10 @@ from .paid import Paid
 from .reader import Reader
 from .revocation import Revocations
 from .searches import Searches
+from .turns import Turns
 from .vectors import in_background
 from .writer import Defaults, Writer
 
-_LOCKS: Final = 64
 _WINDOW_MESSAGES: Final = 32
 _WINDOW_TOKENS: Final = 4000
 _MESSAGE_CHARACTERS: Final = 8000
@@ -69,7 +68,7 @@ class Inferring:
         self._digests = digests
         self._costs = costs
         self._hands = Hands(writer.put, revocations.checked, digests.both, log.get_version)
-        self._locks = [threading.Lock() for _ in range(_LOCKS)]
+        self._turns = Turns()
 
     def extract(
         self,
@@ -95,7 +94,7 @@ class Inferring:
         found = [record for record in found if len(record.item.sources) < MAX_NAMES]
         results: list[AddResult] = []
         for window in _windows(found, counter):
-            with self._locks[hash(window[0].item.scope.owner) % _LOCKS]:
+            with self._turns.of(window[0].item.scope.owner):
                 left = [one for one in window if not waiting or self._log.work.has("extract", one.key, 1)]
                 results += self._window(left, model, reading, pausing) if left else []
         return results
