@@ -2,10 +2,10 @@
 // sanitizers. The engine is simt_block.hpp; the contracts of these functions are in intrinsics.cuh.
 //
 // Beyond executing, it reports (simt::Error): divergent barriers, collectives whose lanes do not all arrive, shuffles from lanes outside the mask,
-// indexes outside a Shared array, misaligned copies and dynamic shared memory that was not asked for. Asynchronous copies are made only when they are
-// waited for, so that reading too early shows. run_twice() runs with two fills of shared memory and two thread orders: a kernel that reads what it
-// did not write, or relies on an order, gives two results. Every eighth time the first run also reports races in shared memory (simt_races.hpp),
-// which takes a few times as long.
+// indexes outside a Shared array, misaligned copies and dynamic shared memory that was not asked for. Asynchronous copies spoil what they write from
+// their beginning on and are made only when they are waited for, so that reading too early shows. run_twice() runs with two fills of shared memory and
+// two thread orders: a kernel that reads what it did not write, or relies on an order, gives two results. The first time at a place in the tests, and
+// every 32nd, the first run also reports races in shared memory (simt_races.hpp), which takes a few times as long.
 #pragma once
 
 #include <cfloat>
@@ -331,7 +331,7 @@ auto run_twice(const Run& run) {
   Machine& machine = Machine::get();
   const Settings before = machine.settings;
   static int times = 0;
-  machine.settings = Settings{0x00, false, times++ % 8 == 0};
+  machine.settings = Settings{0x00, false, times++ % 32 == 0};
   const auto first = run(machine.settings.fill);
   machine.settings = Settings{0xff, true, false};
   const auto second = run(machine.settings.fill);
