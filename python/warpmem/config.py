@@ -195,8 +195,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                     first use
     reranker_options, language_model_options
                     the arguments of their classes in warpmem.reason
-    mode            of searches that name neither a mode nor a ranking and give a text alone: "dense",
-                    "lexical", "hybrid"
+    mode            of searches by text that name neither a mode nor weights of one: "hybrid", "dense",
+                    "lexical"
     degrade         answer a search by less where a model has too much to do or the deadline is near, and say
                     so in `degraded`: without its reranker, and a hybrid one without vectors or without words;
                     pick sentences for a context without a model that has, or fails; False: that is an
@@ -258,7 +258,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     reranker_options: dict[str, Any] = {}
     language_model: LanguageModelName | None = None
     language_model_options: dict[str, Any] = {}
-    mode: Literal["dense", "lexical", "hybrid"] = "dense"
+    mode: Literal["dense", "lexical", "hybrid"] = "hybrid"
     degrade: bool = True
     tokenizer: str | None = None
     read_only: bool = False

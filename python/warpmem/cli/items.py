@@ -8,7 +8,6 @@ from typing import Any
 
 import msgspec
 
-from ..config import load_config
 from ..types import Ranking
 from .output import hit_fields, item_fields, item_line, print_json, print_page, score_terms
 from .stores import open_store, scope_of
@@ -18,9 +17,6 @@ def search(args: argparse.Namespace) -> int:
     """Print the best hits."""
     given = {"recency": args.recency, "priority": args.priority, "entities": args.entities}
     ranking = Ranking(**given) if any(given.values()) else None
-    mode = args.mode
-    if mode is None and ranking is not None and args.config is not None:
-        mode = load_config(args.config).mode  # a ranking alone would pass the configured mode by
     with open_store(args, read_only=True) as memory:
         result = memory.search(
             args.query,
@@ -32,7 +28,7 @@ def search(args: argparse.Namespace) -> int:
             known_at=args.known_at,
             min_similarity=args.min_similarity,
             ranking=ranking,
-            mode=mode,
+            mode=args.mode,
             rerank=args.rerank,
             explain=args.explain,
         )
