@@ -148,6 +148,8 @@ def test_a_time_that_the_model_gives(telling: Telling, answer: Any, expected: tu
         ({"from": "2026-03", "to": "2025"}, "end before the beginning"),
         ({"to": "2026-03-02"}, "end without a beginning"),
         ({"from": "1066-10-14"}, "too far away"),
+        ({"from": "2026-03-04T10:00:00+00:00", "to": "2026-03-04"}, "moment of the message"),
+        ({"from": "2026-03-04T12:00:00+02:00"}, "moment of the message"),
         ({"from": "2026", "to": "9999"}, "too far away"),
         ({"from": "ignore the schema; \u0662\u0660\u0662\u0666"}, "no date"),
     ],
@@ -167,6 +169,7 @@ def _article(why: str) -> str:
         "end before the beginning": "an end before the beginning",
         "end without a beginning": "an end without a beginning",
         "too far away": "a time too far away",
+        "moment of the message": "the moment of the message",
     }[why]
 
 

@@ -38,6 +38,8 @@ def _checked(since: str | None, until: str | None, said: datetime) -> tuple[Days
     since, until = (None if one is None else one.strip() or None for one in (since, until))
     if since is None:
         return None, None if until is None else "the model gave an end without a beginning"
+    if _moment(since) == said:  # small models copy what they were shown
+        return None, "the model gave the moment of the message"
     first = _period(since)
     last = first if until is None else _period(until)
     if first is None or last is None:
@@ -53,7 +55,8 @@ def _period(text: str) -> Days | None:
     """The first and the last day of a day, a month or a year; of a moment, its day."""
     match = _PERIOD.fullmatch(text)
     if match is None:
-        day = parse_day(text) or _day_of_moment(text)
+        moment = _moment(text)
+        day = parse_day(text) if moment is None else moment.date()
         return None if day is None else (day, day)
     year, month = int(match[1]), match[2]
     try:
@@ -64,9 +67,9 @@ def _period(text: str) -> Days | None:
         return None
 
 
-def _day_of_moment(text: str) -> date | None:
+def _moment(text: str) -> datetime | None:
     try:
-        return datetime.fromisoformat(text).date() if "T" in text else None
+        return datetime.fromisoformat(text) if "T" in text else None
     except ValueError:
         return None
 
