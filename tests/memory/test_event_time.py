@@ -11,6 +11,7 @@ import pytest
 import warpmem
 from scripted_extraction import ReadingModel, memory
 from warpmem import Memory
+from warpmem.config import Consolidation
 from warpmem.ops.clock import FixedClock
 
 NOW = datetime(2026, 3, 4, 10, tzinfo=UTC)
@@ -203,6 +204,16 @@ def test_what_happened_at_another_time_is_not_the_same(telling: Telling) -> None
     assert other.id != first.id and telling.memory.count(user_id="u", kinds=["fact"]) == 2
 
 
+def test_the_same_words_are_not_stored_twice_because_a_model_leaves_the_time_out(telling: Telling) -> None:
+    first = telling.hear("A cow", text="Ann sold a cow.", **{"from": "2026-03-03"})
+    for answer in ({}, {"from": "2026-03"}, {"from": "nonsense"}):
+        again = telling.hear("A cow", text="Ann sold a cow.", **answer)
+        assert again.id == first.id and when(again) == when(first)
+    for answer in ({"from": "2025-03"}, {"from": "2026-03-02"}):
+        assert telling.hear("A cow", text="Ann sold a cow.", **answer).id != first.id
+    assert telling.memory.count(user_id="u", kinds=["fact"]) == 3
+
+
 def test_a_correction_brings_its_own_time(telling: Telling) -> None:
     first = telling.hear(text="Ann has an exam on 13 March.", **{"from": "2026-03-13"})
     fixed = telling.hear(
@@ -261,3 +272,17 @@ def test_times_are_made_in_the_background_and_survive(tmp_path: Path, clock: Fix
         assert when(item) == {"from": "2026-03-03", "to": "2026-03-03"}
         assert "no date" in str(opened.history(item.id)[0].reason)
     assert warpmem.verify(path).ok
+
+
+@pytest.mark.parametrize("room", [True, False])
+def test_summaries_tell_the_days_of_what_they_sum_up(clock: FixedClock, room: bool) -> None:
+    schema = {"properties": {"event_time": room or {"type": "null"}}}
+    events = Consolidation(kinds=("event",), min_events=3, outliers=0)
+    telling = Telling(clock, schemas={"summary": schema}, consolidation=events)
+    for day in range(1, 5):
+        telling.hear(f"{day}", text=f"Ann went to town {day}.", kind="event", **{"from": f"2026-02-0{day}"})
+    clock.advance(timedelta(100))
+    telling.memory.run_jobs(["consolidate"])
+    (summary,) = telling.memory.list(user_id="u", kinds=["summary"])
+    assert "2026-02-03: Ann went to town 3." in summary.text
+    assert when(summary) == ({"from": "2026-02-01", "to": "2026-02-04"} if room else None)

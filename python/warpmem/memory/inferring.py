@@ -14,7 +14,8 @@ import msgspec
 from ..config import MAX_NAMES
 from ..errors import InputError, InvalidText, ModelError, StoreReadOnly
 from ..ingest.graph import relation_facts
-from ..ops.event_time import Days, with_days
+from ..ingest.normalize import normalize_text
+from ..ops.event_time import Days, days_of, with_days
 from ..ops.ids import parse_id
 from ..policy import reconcile
 from ..policy.claimed_time import event_days
@@ -22,6 +23,7 @@ from ..policy.similar import derived_from
 from ..policy.verdicts import KEYS, Claim, Hands, settle
 from ..protocols import LanguageModel, Log, TokenCounter, Transaction
 from ..reason.extraction import KINDS, Extracted, Said, extract
+from ..reason.extraction import Memory as Told
 from ..records import Record
 from ..types import AddResult, Extraction, MemoryItem, NewItem
 from ..types.graph import RELATION
@@ -175,6 +177,7 @@ class Inferring:
             message = window[memory.message - 1]
             at = message.item.valid_from
             days, why = event_days(memory.since, memory.until, _happened(memory.text, at), at)
+            days = _as_known(memory, days, known)
             timed = with_days({}, days)
             if days is not None and not self._writer.fits(memory.kind, timed):
                 timed, why = {}, "its time was left out: the schema of its kind has no place for it"
@@ -217,6 +220,19 @@ def _as_read(now: Record | None, read: Record) -> bool:
         return False
     one, other = now.item, read.item
     return (one.text, one.trust, one.sources) == (other.text, other.trust, other.sources)
+
+
+def _as_known(memory: Told, days: Days | None, known: Sequence[MemoryItem]) -> Days | None:
+    """The days of a memory; where something known says the same in the same words, and no less exactly when,
+    those that it has: else the memory would be stored beside it."""
+    text = normalize_text(memory.text)
+    for item in known:
+        had = days_of(item.metadata)
+        if had is None or item.kind != memory.kind or normalize_text(item.text) != text:
+            continue
+        if days is None or days[0] <= had[0] <= had[1] <= days[1]:
+            return had
+    return days
 
 
 def _windows(found: Sequence[Record], counter: TokenCounter) -> Iterator[list[Record]]:
