@@ -55,6 +55,11 @@ CLEAR = [
     ("1.4.2024 was nice.", "2024-04-01", "2024-04-01"),
     ("Yesterday, on 3 March, I fell.", "2026-03-03", "2026-03-03"),
     ('He said "I leave tomorrow" yesterday.', "2026-03-03", "2026-03-03"),
+    ("A friend made it for my 18th birthday ten years ago.", "2016-01-01", "2016-12-31"),
+    ("I won it last week - so exciting!", "2026-02-23", "2026-03-01"),
+    ("I took a trip last week to Rome to rest.", "2026-02-23", "2026-03-01"),
+    ("My car broke down last Fri on the way.", "2026-02-27", "2026-02-27"),
+    ("We went camping two weekends ago.", "2026-02-21", "2026-02-22"),
     ("what did I do last week?", "2026-02-23", "2026-03-01"),
 ]
 
@@ -86,6 +91,11 @@ UNCLEAR = [
     "I read it in two weeks.",
     "I'll be back before Monday.",
     "I stay until tomorrow.",
+    "So much has happened in the last month.",
+    "I was there last Friday to last Sunday.",
+    "We were in Rome 3 March 2024 - 5 April 2024.",
+    "I saw him last week/month.",
+    "a few weekends ago I was ill.",
     "It was in the last week of June.",
     "I ate yesterday's leftovers.",
     "Yesterday and tomorrow are free.",

@@ -170,7 +170,7 @@ _M: Final = rf"(?P<m>{'|'.join(sorted(_NAMES, key=len, reverse=True))})\b\.?"
 _D: Final = r"(?<![\d.,/:-])(?P<d>\d{1,2})(?:st|nd|rd|th)?"
 _D2: Final = r"(?P<d2>\d{1,2})(?:st|nd|rd|th)?(?![\d:])"
 _Y: Final = r"(?P<y>(?:1[5-9]|20)\d\d)(?![\d-])"
-_W: Final = rf"(?P<w>{'|'.join(_DAYS)})\b(?!')"
+_W: Final = rf"(?P<w>{'|'.join(_DAYS)}|(?-i:Mon|Tues?|Wed|Thu(?:rs?)?|Fri))\b(?!')"
 _TO: Final = r"\s*(?P<to>-|\u2013|to|until|till|and|or)\s*"
 
 
@@ -188,6 +188,15 @@ def _hours(base: _Said, match: re.Match[str]) -> Resolved:
 def _in(base: _Said, match: re.Match[str]) -> Resolved:
     """In two weeks: what was done in two weeks took as long."""
     return _away(base.day, match["unit"].lower(), _count(match)) if base.tense == "future" else None
+
+
+def _weekday_of(match: re.Match[str]) -> int:
+    """From 0, Monday."""
+    return [name[:3] for name in _DAYS].index(match["w"][:3].lower())
+
+
+def _weekends(base: _Said, match: re.Match[str]) -> Resolved:
+    return _weekend(base.day, -_count(match))
 
 
 def _count(match: re.Match[str]) -> int:
@@ -239,19 +248,19 @@ def _month_alone(base: _Said, match: re.Match[str]) -> Resolved:
 
 def _weekday_of_week(base: _Said, match: re.Match[str]) -> Resolved:
     monday, _ = _week(base.day + timedelta(weeks=_WHICH[match["which"].lower()]))
-    return _day(monday + timedelta(_DAYS.index(match["w"].lower())))
+    return _day(monday + timedelta(_weekday_of(match)))
 
 
 def _weekday_which(base: _Said, match: re.Match[str]) -> Resolved:
     """Last Friday is that of last week, where this week has had none yet; else it may be either."""
-    which, weekday = match["which"].lower(), _DAYS.index(match["w"].lower())
+    which, weekday = match["which"].lower(), _weekday_of(match)
     today = base.day.weekday()
     clear = {"last": weekday >= today, "this": weekday >= today, "next": weekday <= today}[which]
     return _weekday_of_week(base, match) if clear else None
 
 
 def _weekday(base: _Said, match: re.Match[str]) -> Resolved:
-    away = (_DAYS.index(match["w"].lower()) - base.day.weekday()) % 7
+    away = (_weekday_of(match) - base.day.weekday()) % 7
     if away == 0 or base.tense is None:  # on Monday, said on a Monday
         return None
     return _day(base.day + timedelta(away if base.tense == "future" else away - 7))
@@ -322,7 +331,8 @@ _EXPRESSIONS: Final[tuple[tuple[Any, _Work], ...]] = tuple(
         (rf"\b(?:in|since|during|year)\s+{_Y}(?={_GOES_ON})", _in_year),
         (rf"{_N}\s+{_UNIT}\s+(?P<ago>ago\b|from\s+(?:now|today)\b)", _ago),
         (rf"{_N}\s+(?P<unit>hour|minute)s?\s+ago\b", _hours),
-        (r"\b(?:years?|months?|weeks?|days?)\s+ago\b", _unclear),
+        (rf"{_N}\s+weekends?\s+ago\b", _weekends),
+        (r"\b(?:years?|months?|weeks?|days?|weekends?)\s+ago\b", _unclear),
         (rf"\bin\s+{_N}\s+{_UNIT}\b(?!\s+(?:or|of)\b)(?!')", _in),
         (rf"\b(?:on\s+)?{_W},?\s+(?:of\s+)?(?P<which>last|this|next)\s+week\b", _weekday_of_week),
         (rf"\b(?:on\s+)?(?P<which>last|this|next)\s+{_W}", _weekday_which),
@@ -334,6 +344,7 @@ _EXPRESSIONS: Final[tuple[tuple[Any, _Work], ...]] = tuple(
         (r"\btomorrow\b", _near(1)),
         (r"\b(?:today|tonight|this\s+(?:morning|afternoon|evening))\b", _near(0)),
         (r"\bthe\s+(?P<unit>week|month|year)\s+before\s+last\b", _before_last),
+        (r"\bthe\s+(?:last|next)\s+(?:week|month|year|weekend)\b", _unclear),  # it may end or begin today
         (r"\b(?P<which>last|this|next)\s+(?P<unit>week|month|year)\b", _calendar),
         (r"\b(?P<which>last|this)\s+weekend\b", _which_weekend),
         (r"\bnext\s+weekend\b", _unclear),
@@ -351,5 +362,9 @@ _BEFORE = re.compile(
     re.IGNORECASE,
 )
 """What something is before, after or near to is not when it happened."""
-_BEHIND = re.compile(r"'s\b|'(?!\w)|\s+of\b|\s*[-\u2013/]\s*\w|\s+(?:or|to|until|till)\b", re.IGNORECASE)
+_BEHIND = re.compile(
+    r"'s\b|'(?!\w)|\s+of\b|[-\u2013/]\w|\s*[-\u2013]\s*\d|"
+    rf"\s+(?:or|to|until|till)\s+(?:\d|last\b|next\b|now\b|to(?:day|morrow)\b|{'|'.join((*_DAYS, *_NAMES))})",
+    re.IGNORECASE,
+)
 """Yesterday's, last week of, Monday to Friday."""

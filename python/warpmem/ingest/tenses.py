@@ -9,9 +9,10 @@ Tense = Literal["past", "future"]
 
 _NO_EVENT = re.compile(
     r"\b(?:if|unless|whether|every|each|usually|always|often|sometimes|rarely|normally|generally|annually|"
-    r"yearly|birthdays?|anniversary|birthdate)\b",
+    r"yearly)\b",
     re.IGNORECASE,
 )
+_OF_ANY_YEAR = re.compile(r"\b(?:birthdays?|anniversary|birthdate)\b", re.IGNORECASE)
 _WAS: Final = (
     "was|were|wasn't|weren't|did|didn't|had|hadn't|went|met|saw|bought|came|got|made|gave|took|told|said|"
     "found|lost|left|felt|ate|drank|ran|wrote|spoke|began|broke|brought|caught|chose|fell|flew|forgot|heard|"
@@ -36,12 +37,14 @@ _FUTURE = re.compile(
 
 
 def is_no_event(sentence: str) -> bool:
-    """Whether it tells a condition, a habit, or what comes again every year."""
+    """Whether it tells a condition or a habit."""
     return _NO_EVENT.search(sentence) is not None
 
 
 def tense_of(sentence: str) -> Tense | None:
-    """None where it has verbs of both, or none that is known."""
+    """None where it has verbs of both, or none that is known, and of what comes again every year."""
+    if _OF_ANY_YEAR.search(sentence) is not None:
+        return None
     past = any(match[0] not in _NO_VERB for match in _PAST.finditer(sentence))
     future = _FUTURE.search(sentence) is not None
     return None if past == future else "past" if past else "future"
