@@ -27,6 +27,10 @@ from .tenses import Tense, is_no_event, tense_of
 
 _MOST: Final = 1000
 """Characters of a sentence; a longer one says more than one thing."""
+_MANY: Final = 8
+"""Times in a sentence of which one is not looked for any more."""
+_WORDS_BEFORE: Final = 32
+"""Characters before an expression that may change what it means."""
 _GONE: Final = "\0"
 _FAR: Final = timedelta(300)
 """How far away a day may be whose year is not said."""
@@ -57,6 +61,8 @@ def happened(sentence: str, said: datetime) -> tuple[date, date] | None:
     base: _Said | None = None
     for pattern, work in _EXPRESSIONS:
         for match in list(pattern.finditer(text)):
+            if len(found) == _MANY:
+                return None
             if base is None:
                 if is_no_event(text):
                     return None
@@ -67,7 +73,8 @@ def happened(sentence: str, said: datetime) -> tuple[date, date] | None:
 
 
 def _of(base: _Said, match: re.Match[str], work: _Work, text: str) -> Resolved:
-    if _BEFORE.search(text[: match.start()]) or _BEHIND.match(text[match.end() :]):
+    before = text[max(0, match.start() - _WORDS_BEFORE) : match.start()]
+    if _BEFORE.search(before) or _BEHIND.match(text[match.end() :]):
         return None
     try:
         return work(base, match)
