@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from .errors import InputError
-from .types import Budget, Durability, EmbedWhen, Price
+from .types import Budget, Durability, EmbedWhen, Extraction, Price
 
 MAX_TEXT_BYTES = 1 << 20
 MAX_METADATA_BYTES = 64 << 10
@@ -227,6 +227,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                     changed; 0 for as long as it takes
     message_days    after which messages that memories were made of (`add(infer=...)`) expire, where their
                     call does not say; what was made of them stays. 0: they are kept
+    extraction      what a language model is to remember of messages, see Extraction; those that wait are read
+                    by what the store is opened with when they are
     near_duplicate  cosine from which an added text may be another wording of a stored one, in whose place it
                     then comes; it must also name the same names and numbers (policy/similar.py). None, the
                     default: only equal texts are duplicates
@@ -278,6 +280,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     write_queue_bytes: int = 64 << 20
     write_wait_ms: int = 0
     message_days: int = 0
+    extraction: Extraction = Extraction()
     near_duplicate: float | None = None
     min_free_bytes: int = 64 << 20
     memtable_bytes: int = 16 << 20

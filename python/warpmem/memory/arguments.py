@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any, get_args
 
@@ -12,8 +11,7 @@ from ..ops.clock import to_micros
 from ..ops.texts import check_name as check_name
 from ..records import NEVER
 from ..types import MemoryItem, Modality, Scope, ScopeWeight
-
-_KIND = re.compile(r"[a-z][a-z0-9_]{0,63}", re.ASCII)
+from ..types.items import KIND_NAME
 
 
 def one_scope(
@@ -54,7 +52,7 @@ def required(scope: Scope | None) -> Scope:
 
 def check_kind(kind: Any) -> str:
     """A kind's name, as a plain str. Raises InputError."""
-    if not isinstance(kind, str) or not _KIND.fullmatch(kind):
+    if not isinstance(kind, str) or not KIND_NAME.fullmatch(kind):
         raise InputError(
             "a kind is 1 to 64 characters: a lower-case letter, then letters, digits or underscores"
         )
