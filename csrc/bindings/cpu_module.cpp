@@ -134,12 +134,14 @@ class NativePool {
                  const py::object& min_similarity, const py::object& w_similarity, const py::object& w_recency,
                  const py::object& w_priority, const py::object& half_life, const py::object& recency_column,
                  const py::object& priority_column, const py::object& now, const py::object& refine, const py::object& explain,
-                 const py::object& ranks_arg, const py::object& device, const py::object& added) {
+                 const py::object& ranks_arg, const py::object& device, const py::object& added, const py::object& unordered) {
     const View<float> queries(queries_arg, "queries", {-1, dim()});
     ScanRequest request;
     read_weights({min_similarity, w_similarity, w_recency, w_priority, half_life, recency_column, priority_column, now},
                  n_columns(), request);
-    read_queries(queries, k_arg, "k", refine, "refine", request);
+    read_queries(queries, k_arg, "k", request);
+    request.refine = as_int64(refine, "refine", 1, kMaxRefine);
+    request.unordered = flag_of(unordered, "unordered");
     SegmentParser parser(n_columns(), request);
     const SegmentGroups groups = parser.parse(segments_arg.ptr());
     parser.parse_added(added.ptr());
@@ -152,11 +154,11 @@ class NativePool {
 
   // scan() of one query without a filter over the lists that `coarse`, a pool whose row ids name lists of this one, finds nearest to it.
   py::tuple scan_nearest(const py::object& queries_arg, NativePool& coarse, const py::object& owner_arg,
-                         const py::object& group_arg, const py::object& n_lists, const py::object& coarse_refine,
-                         const py::object& k_arg, const py::object& min_similarity, const py::object& w_similarity,
-                         const py::object& w_recency, const py::object& w_priority, const py::object& half_life,
-                         const py::object& recency_column, const py::object& priority_column, const py::object& now,
-                         const py::object& refine, const py::object& explain) {
+                         const py::object& group_arg, const py::object& n_lists, const py::object& k_arg,
+                         const py::object& min_similarity, const py::object& w_similarity, const py::object& w_recency,
+                         const py::object& w_priority, const py::object& half_life, const py::object& recency_column,
+                         const py::object& priority_column, const py::object& now, const py::object& refine,
+                         const py::object& explain) {
     const View<float> queries(queries_arg, "queries", {1, dim()});
     if (coarse.dim() != dim()) throw py::value_error("coarse must have the dimensions of this pool");
     const int64_t owner = as_int64(owner_arg, "owner");
@@ -164,12 +166,14 @@ class NativePool {
     ScanRequest request;
     read_weights({min_similarity, w_similarity, w_recency, w_priority, half_life, recency_column, priority_column, now},
                  n_columns(), request);
-    read_queries(queries, k_arg, "k", refine, "refine", request);
+    read_queries(queries, k_arg, "k", request);
+    request.refine = as_int64(refine, "refine", 1, kMaxRefine);
     ScanArrays found(request, flag_of(explain, "explain"), false);
 
     ScanRequest nearest;
     nearest.min_similarity = -std::numeric_limits<double>::infinity();
-    read_queries(queries, n_lists, "n_lists", coarse_refine, "coarse_refine", nearest);
+    nearest.unordered = true;
+    read_queries(queries, n_lists, "n_lists", nearest);
     nearest.segment_queries.assign(1, 0);
     nearest.filters.emplace_back();
     std::vector<int64_t> lists(static_cast<size_t>(nearest.k));
@@ -366,16 +370,19 @@ PYBIND11_MODULE(_cpu, m) {
            py::arg("w_priority") = zero, py::arg("half_life") = one, py::arg("recency_column") = zero_int,
            py::arg("priority_column") = zero_int, py::arg("now") = zero_int, py::arg("refine") = py::int_(10),
            py::arg("explain") = false, py::arg("ranks") = false, py::arg("device") = py::none(), py::arg("added") = py::none(),
+           py::arg("unordered") = false,
            "The k best rows of each query: (scores, similarities, list_ids, row_ids, counts); with explain a dict of counters "
            "more, "
            "with ranks also the groups and ordinals of the rows in it. device: a port of warpmem._cuda, which does what it can. "
-           "added: for each segment None or a float32 array by row id, added to scores; the host alone scans then.")
+           "added: for each segment None or a float32 array by row id, added to scores; the host alone scans then. "
+           "unordered: of a pool with codebooks the k best in any order, most of them by codes alone, with infinite scores.")
       .def("scan_nearest", &NativePool::scan_nearest, py::arg("queries"), py::arg("coarse"), py::arg("owner"), py::arg("group"),
-           py::arg("n_lists"), py::arg("coarse_refine"), py::arg("k"), py::kw_only(), py::arg("min_similarity") = none,
-           py::arg("w_similarity") = one, py::arg("w_recency") = zero, py::arg("w_priority") = zero, py::arg("half_life") = one,
+           py::arg("n_lists"), py::arg("k"), py::kw_only(), py::arg("min_similarity") = none, py::arg("w_similarity") = one,
+           py::arg("w_recency") = zero, py::arg("w_priority") = zero, py::arg("half_life") = one,
            py::arg("recency_column") = zero_int, py::arg("priority_column") = zero_int, py::arg("now") = zero_int,
            py::arg("refine") = py::int_(10), py::arg("explain") = false,
-           "scan of one query over the n_lists lists that are nearest to it: coarse, a pool, holds in its list `owner` their "
+           "scan of one query over the n_lists lists that are nearest to it (unordered): coarse, a pool, holds in its list "
+           "`owner` their "
            "centroids, with the ids of the lists as row ids. list_ids of the result are `owner`.")
       .def("port", &NativePool::port, "What warpmem._cuda's PageCache needs of this pool: a capsule, which keeps the pool.")
       .def("vectors", &NativePool::vectors, py::arg("list_id"), py::arg("row_ids"), "Stored rows; KeyError when one is absent.")

@@ -53,13 +53,11 @@ inline void read_weights(const WeightArguments& from, int64_t n_columns, ScanReq
   ranking.now = as_int64(from.now, "now");
 }
 
-// queries: of the pool's dimensions; they outlive the request. Names: what the caller calls them.
-inline void read_queries(const View<float>& queries, const py::object& k, const char* k_name, const py::object& refine,
-                         const char* refine_name, ScanRequest& request) {
+// queries: of the pool's dimensions; they outlive the request. k_name: what the caller calls k.
+inline void read_queries(const View<float>& queries, const py::object& k, const char* k_name, ScanRequest& request) {
   request.queries = queries.data();
   request.n_queries = queries.shape(0);
   request.k = as_int64(k, k_name, 1, kMaxK);
-  request.refine = as_int64(refine, refine_name, 1, kMaxRefine);
   require_finite(request.queries, request.n_queries, queries.shape(1), "queries");
 }
 

@@ -43,6 +43,9 @@ struct ScanRequest {
   int64_t n_queries = 0;
   int64_t k = 0;
   int64_t refine = 10;  // in a pool with codebooks: refine * k rows of each query are rescored
+  // In a pool with codebooks and rows, where the score is the similarity: the k best in any order. Three quarters of them are those that the codes rank
+  // first, with infinite scores; the others the best by canonical score of those that follow, up to 3/2 k.
+  bool unordered = false;
   double min_similarity = 0.0;
   Ranking ranking;
   // By segment; there can be a hundred for each of a thousand queries. Groups and filters may be empty: they are 0 then.

@@ -1,13 +1,13 @@
 #include "scan_pq.hpp"
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <numeric>
 #include <stdexcept>
 
 #include "../core/pq_bound.hpp"
 #include "op_dispatch.hpp"
+#include "share.hpp"
 #include "shortlist.hpp"
 
 namespace warpmem {
@@ -24,6 +24,7 @@ struct Shared {
   const PqScanInput& input;
   bool exact;          // kPq storage
   bool use_extras;     // Kernels::extras bounds what ranking adds
+  size_t sure;         // rows of each query that are taken without rescoring
   size_t table_bytes;  // of one query
   std::vector<uint8_t> luts;
   std::vector<PqTable> tables;
@@ -106,13 +107,20 @@ class PqWorker : public ScanWorker {
   void rescore(size_t query) noexcept {
     Shortlist& shortlist = shortlists[query];
     shortlist.finish();
-    const uint64_t* const keys = shortlist.keys();
+    const size_t sure = std::min(shared_.sure, shortlist.size());
+    for (size_t i = 0; i < sure; ++i) {
+      const Found known = find(query, key_index(shortlist.keys()[i]));
+      take_source(0, *known.page);
+      offer(known.segment, known.list_id, pages_[0], known.slot, INFINITY);
+    }
+    const uint64_t* const keys = shortlist.keys() + sure;
+    const size_t n = shortlist.size() - sure;
     const double* const wide = context_.queries + static_cast<int64_t>(query) * layout_.padded;
     constexpr size_t kRing = kAhead + kFindAhead;
     const auto likely = static_cast<size_t>(2 * context_.request.k);  // rows that become results, and whose ids are asked for too
     Found found[kRing];
     // A row is three steps in memory away: what a page is, where it lies, and the row. Each is asked for well before it is needed.
-    for (size_t i = 0; i < shortlist.size() + kRing; ++i) {
+    for (size_t i = 0; i < n + kRing; ++i) {
       if (i >= kRing) {
         const size_t at = i % kRing;
         const size_t slot_of = (i - kFindAhead) % kAhead;
@@ -120,7 +128,7 @@ class PqWorker : public ScanWorker {
         offer(found[at].segment, found[at].list_id, pages_[slot_of], found[at].slot,
               similarity_of(pages_[slot_of], found[at].slot, wide));
       }
-      if (i >= kFindAhead && i - kFindAhead < shortlist.size()) {
+      if (i >= kFindAhead && i - kFindAhead < n) {
         const Found& next = found[(i - kFindAhead) % kRing];
         const size_t slot_of = (i - kFindAhead) % kAhead;
         take_source(slot_of, *next.page);
@@ -130,7 +138,7 @@ class PqWorker : public ScanWorker {
           __builtin_prefetch(layout_.ordinals(pages_[slot_of]) + next.slot);
         }
       }
-      if (i < shortlist.size()) {
+      if (i < n) {
         found[i % kRing] = find(query, key_index(keys[i]));
         __builtin_prefetch(found[i % kRing].page);
       }
@@ -293,26 +301,6 @@ void number_pages(const ScanContext& context, Shared& shared) {
   }
 }
 
-// Shares [0, n) among the workers; body(worker, i).
-template <typename Body>
-void share(Workers* workers, int32_t threads, size_t n, const Body& body) {
-  struct Job {
-    const Body& body;
-    size_t n;
-    std::atomic<size_t> next{0};
-  };
-  Job job{body, n};
-  const auto work = [](void* context, int32_t worker) {
-    Job& mine = *static_cast<Job*>(context);
-    for (size_t i = mine.next.fetch_add(1); i < mine.n; i = mine.next.fetch_add(1)) mine.body(static_cast<size_t>(worker), i);
-  };
-  if (threads > 1) {
-    workers->run(threads, work, &job);
-  } else {
-    work(&job, 0);
-  }
-}
-
 }  // namespace
 
 ScanCounters scan_pq(const ScanContext& context, const Pool& pool, const PqScanInput& input, const ScanOutput& output,
@@ -327,11 +315,13 @@ ScanCounters scan_pq(const ScanContext& context, const Pool& pool, const PqScanI
   const bool use_extras = ranking.w_similarity > 0.0 && std::isfinite(1.0 / ranking.half_life) &&
                           std::isfinite(ranking.w_recency / ranking.w_similarity) &&
                           std::isfinite(ranking.w_priority / ranking.w_similarity);
+  const bool unordered = request.unordered && context.plain && layout.storage != Storage::kPq;
   Shared shared{*find_op_kernels(context.kernels.name),
                 books,
                 input,
                 layout.storage == Storage::kPq,
                 use_extras,
+                unordered ? static_cast<size_t>(request.k - (request.k + 3) / 4) : 0,
                 static_cast<size_t>(pq_pairs(pq_dim) * 32),
                 {},
                 {},
@@ -354,7 +344,7 @@ ScanCounters scan_pq(const ScanContext& context, const Pool& pool, const PqScanI
   each_segment([&](size_t g, size_t query) { rows[query] += input.sizes[g].pages * kPageRows; });
   std::vector<PqWorker> states;
   states.reserve(threads);
-  const auto keep = static_cast<size_t>(request.k * request.refine);
+  const auto keep = static_cast<size_t>(unordered ? request.k + (request.k + 1) / 2 : request.k * request.refine);
   for (size_t t = 0; t < threads; ++t) {
     PqWorker& state = states.emplace_back(context, shared, input);
     each_segment([&](size_t g, size_t query) { state.tops[query].expect(input.lists[g].list->live); });

@@ -73,6 +73,7 @@ class Pool:
         ranks: bool = False,
         device: CapsuleType | None = None,
         added: Sequence[NDArray[np.float32] | None] | None = None,
+        unordered: bool = False,
     ) -> tuple[
         NDArray[np.float32], NDArray[np.float32], NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]
     ]: ...  # with explain or ranks a sixth: dict[str, Any]; ranks: "groups", "ordinals" (q, k) uint32
@@ -83,7 +84,6 @@ class Pool:
         owner: int,
         group: int,
         n_lists: int,
-        coarse_refine: int,
         k: int,
         *,
         min_similarity: float = ...,

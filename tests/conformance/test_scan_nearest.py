@@ -51,33 +51,33 @@ def test_it_is_the_two_scans(isa: str, metric: str, storage: str, weights: dict[
     for place, query in enumerate(unit(8, 5)):
         n_lists, group, k = 1 + 7 * place, place % 2 * 3, (1, 10, 200)[place % 3]
         asked = query[None]
-        nearest = coarse.scan(asked, [(0, OWNER, 0, (), (), None)], n_lists, refine=2)[3][0]
+        nearest = coarse.scan(asked, [(0, OWNER, 0, (), (), None)], n_lists, unordered=True)[3][0]
         segments = [(0, cell, group, (), (), None) for cell in nearest.tolist()]
         options = {**weights, "refine": 3, "explain": True}
         wanted = pool.scan(asked, segments, k, **options)
-        found = pool.scan_nearest(asked, coarse, OWNER, group, n_lists, 2, k, **options)
+        found = pool.scan_nearest(asked, coarse, OWNER, group, n_lists, k, **options)
         for at in (0, 1, 3, 4):
             assert found[at].tobytes() == wanted[at].tobytes()
         assert (found[2] == np.where(wanted[2] >= 0, OWNER, -1)).all() and found[5] == wanted[5]
-        assert len(pool.scan_nearest(asked, coarse, OWNER, group, n_lists, 2, k, refine=3)) == 5
+        assert len(pool.scan_nearest(asked, coarse, OWNER, group, n_lists, k, refine=3)) == 5
 
 
 def test_where_there_is_little_or_nothing() -> None:
     pool, coarse = pools(5)
     query = unit(1, 6)
-    found = pool.scan_nearest(query, coarse, OWNER, 0, LISTS, 1, 10)
+    found = pool.scan_nearest(query, coarse, OWNER, 0, LISTS, 10)
     assert found[4].tolist() == [5] and sorted(found[3][0, :5].tolist()) == [0, 1, 2, 3, 4]
     assert found[2].tolist() == [[OWNER] * 5 + [-1] * 5] and (found[0][0, 5:] == -np.inf).all()
     for owner in (OWNER + 1, -1):
-        assert pool.scan_nearest(query, coarse, owner, 0, 3, 1, 10)[4].tolist() == [0]
-    assert pool.scan_nearest(query, coarse, OWNER, 0, 4096, 1, 10)[4].tolist() == [5]
+        assert pool.scan_nearest(query, coarse, owner, 0, 3, 10)[4].tolist() == [0]
+    assert pool.scan_nearest(query, coarse, OWNER, 0, 4096, 10)[4].tolist() == [5]
 
 
 def test_what_is_refused() -> None:
     pool, coarse = pools(1000)
     query = unit(1, 7)
     right: dict[str, Any] = {"queries": query, "coarse": coarse, "owner": OWNER, "group": 0}
-    right |= {"n_lists": 3, "coarse_refine": 2, "k": 5}
+    right |= {"n_lists": 3, "k": 5}
     assert pool.scan_nearest(**right)[4].tolist() == [5]
     wrongs: tuple[tuple[dict[str, Any], str], ...] = (
         ({"queries": unit(2, 7)}, "queries: expected 1"),
@@ -87,7 +87,6 @@ def test_what_is_refused() -> None:
         ({"group": 1 << 32}, "group must be"),
         ({"n_lists": 0}, "n_lists must be"),
         ({"n_lists": 4097}, "n_lists must be"),
-        ({"coarse_refine": 0}, "coarse_refine must be"),
         ({"k": 0}, "k must be"),
         ({"k": 4097}, "k must be"),
         ({"refine": 0}, "refine must be"),
@@ -102,3 +101,29 @@ def test_what_is_refused() -> None:
     for of_type in ({"queries": query.tolist()}, {"coarse": None}, {"owner": "7"}, {"k": 2.5}):
         with pytest.raises(TypeError):
             pool.scan_nearest(**{**right, **of_type})
+
+
+@pytest.mark.parametrize("isa", _cpu.isas())
+@pytest.mark.parametrize("metric", ["dot", "l2"])
+def test_the_best_in_any_order(isa: str, metric: str) -> None:
+    """What codes rank first is taken; canonical scores decide about the last quarter."""
+    _, coarse = pools(0, isa, metric)
+    segment = [(0, OWNER, 0, (), (), None)]
+    for query in unit(20, 8)[:, None]:
+
+        def first(n: int, query: F32 = query) -> dict[int, float]:
+            """The n that the codes rank first, with their canonical scores."""
+            found = coarse.scan(query, segment, n, refine=1)
+            return dict(zip(found[3][0].tolist(), found[0][0].tolist(), strict=True))
+
+        for k in (1, 2, 3, 4, 8, 40, LISTS):
+            kept = first(min(k + (k + 1) // 2, LISTS))
+            sure = first(k - (k + 3) // 4) if k > 1 else {}
+            scores, similarities, _, ids, counts = coarse.scan(query, segment, k, unordered=True)
+            infinite = np.isinf(scores[0])
+            assert counts[0] == k and infinite.sum() == len(sure) and (similarities == scores).all()
+            rest = sorted(set(kept) - set(sure), key=lambda cell: -kept[cell])[: k - len(sure)]
+            assert [kept[cell] for cell in rest] == scores[0, ~infinite].tolist()
+            assert ids[0, ~infinite].tolist() == rest and set(ids[0, infinite].tolist()) == set(sure)
+        ordered = coarse.scan(query, segment, 8, w_similarity=0.5, unordered=True, refine=4)
+        assert ordered[0].tobytes() == coarse.scan(query, segment, 8, w_similarity=0.5, refine=4)[0].tobytes()

@@ -17,7 +17,7 @@ from .ivf_plan import Cells
 from .ivf_segments import Pairs
 
 _MAX_K = 4096
-_COARSE_REFINE = 2  # centroids compared exactly, for each wanted; the codebooks of the rows serve them too
+_COARSE_REFINE = 2  # centroids compared exactly, for each wanted, where their order counts
 _ASSIGN_REFINE = 8  # and when a row is given its cell
 _ASSIGN_PIECE = 2048
 # Up to so many dimensions all centroids are compared: it costs little, and short codes tell few apart.
@@ -306,12 +306,10 @@ class CellStore:
         """scan() of one query over one owner, without a filter, that probes some of its cells."""
         n_probes = options.pop("n_probes")
         if type(self.rows) is type(self._coarse):
-            result = self.rows.scan_nearest(
-                queries, self._coarse, owner, group, n_probes, _COARSE_REFINE, k, **options
-            )
+            result = self.rows.scan_nearest(queries, self._coarse, owner, group, n_probes, k, **options)
         else:  # a device's cache stands before the rows
             segment = ((0, owner, 0, (), (), None),)
-            nearest = self._coarse.scan(queries, segment, n_probes, refine=_COARSE_REFINE)[3][0]
+            nearest = self._coarse.scan(queries, segment, n_probes, unordered=True)[3][0]
             result = self._scan_cells(queries, nearest, owner, group, k, options)
         if result[4][0] < k and "min_similarity" not in options:
             n_probes = len(cells.ids)
@@ -343,9 +341,10 @@ class CellStore:
         most = int(counts[~whole].max())
         rows = queries if np.array_equal(work.queries, np.arange(len(queries))) else queries[work.queries]
         table = SegmentTable(np.arange(n), work.lists)
-        nearest: I64 = self._coarse.scan(rows, table, most, refine=_COARSE_REFINE)[3]
         if (counts == most).all():
+            nearest: I64 = self._coarse.scan(rows, table, most, unordered=True)[3]
             return nearest.ravel(), counts
+        nearest = self._coarse.scan(rows, table, most, refine=_COARSE_REFINE)[3]
         picked = [
             owners[i].ids if every else nearest[i, :count]
             for i, (every, count) in enumerate(zip(whole.tolist(), counts.tolist(), strict=True))
