@@ -207,6 +207,7 @@ def _make_index(
         lambda owner: Progress(progress, "rows loaded", log.owner_items(owner)),
         TextSource(functools.partial(texts_of, log), words),
         naming=NameSource(functools.partial(entities_of, log), tokens),
+        budget=settings.index_bytes,
     )
 
 
@@ -239,6 +240,7 @@ def _make_space_index(
         TextSource(functools.partial(texts_of, log), words),
         space=space.number,
         naming=NameSource(functools.partial(entities_of, log), tokens),
+        budget=settings.index_bytes,
     )
 
 

@@ -218,6 +218,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                     "reembed", "reflect"
     tracing         "otel": spans by OpenTelemetry (extra "otel") for searches, adds and their parts, with
                     sizes and never a text; the program sets up the tracer provider
+    index_bytes     of host memory that each index may take, that of the texts and those of `embedders`:
+                    beyond it owners that were asked for longest ago are forgotten, and read from the log
+                    at their next search. Pages of a saved index, which the system takes back by itself, do
+                    not count, and what one search needs stays. 0: no bound
     item_cache      decoded items kept in memory
     embedding_cache_bytes
                     for vectors of texts that were searched for or stored, kept in memory; 0 keeps none
@@ -274,6 +278,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     owner_limit: Budget = Budget()
     job_budgets: dict[str, Budget] = {}
     tracing: Literal["otel"] | None = None
+    index_bytes: int = 0
     item_cache: int = 65_536
     embedding_cache_bytes: int = 32 << 20
     write_queue: int = 4_096
@@ -295,6 +300,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     def __post_init__(self) -> None:
         for name, least in (
+            ("index_bytes", 0),
             ("item_cache", 1),
             ("embedding_cache_bytes", 0),
             ("write_queue", 1),

@@ -18,6 +18,8 @@ from .row_columns import KIND
 
 MOST_TOKENS: Final = 4096
 _CELLS: Final = struct.Struct("7q")
+_ROW_BYTES: Final = 400  # of a row with names, and of a form, roughly
+_FORM_BYTES: Final = 400
 
 
 class NameSource(NamedTuple):
@@ -79,6 +81,9 @@ class OwnerNames(OwnerRows):
         self._kinds: dict[int, int] = {}  # of rows that are records or relations
         self._relation_kind = relation_kind
         self._lengths: dict[str, Counter[int]] = {}  # how many forms of so many tokens begin with a token
+
+    def memory(self) -> int:
+        return _ROW_BYTES * len(self.rows) + _FORM_BYTES * len(self.named)
 
     def form(self, name: str) -> str:
         """The form of a name."""

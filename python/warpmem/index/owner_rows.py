@@ -51,6 +51,10 @@ class OwnerRows(ABC):
     @abstractmethod
     def _put(self, rows: Placed) -> None: ...
 
+    @abstractmethod
+    def memory(self) -> int:
+        """Bytes, roughly."""
+
     def build(self, rows: Placed) -> None:
         """Take in the rows there were when this object began to be told of changes."""
         for start in range(0, len(rows.names), _BATCH):

@@ -62,6 +62,9 @@ class OwnerWords(OwnerRows):
         """What a query's text says of every row."""
         return Sums(*self.postings.sums(self._source.words(text), w_lexical, w_adjacent))
 
+    def memory(self) -> int:
+        return int(self.postings.stats()["bytes"])
+
     def _remove(self, row_ids: NDArray[np.int64]) -> None:
         self.postings.remove(row_ids)
 

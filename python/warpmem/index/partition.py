@@ -19,6 +19,8 @@ Name = tuple[bytes, int]
 KEY_BYTES = 20
 NAME_BYTES = KEY_BYTES + 4
 PAST = 1
+_TAIL_BYTES = 170  # of a name that came by itself, roughly, and of its place
+_PLACE_BYTES = 250
 BLANK = 1 << 40
 """What the ids of an owner's lists add to that of his current one: above every owner's."""
 _generations = itertools.count()
@@ -65,6 +67,11 @@ class Names:
         self._base += names
         self._n_base = len(self._base) // NAME_BYTES
 
+    def memory(self) -> int:
+        """Bytes, roughly, without a checkpoint's."""
+        own = len(self._base) if isinstance(self._base, bytearray) else 0
+        return own + _TAIL_BYTES * len(self._tail)
+
     def tobytes(self) -> bytes:
         """What the constructor takes."""
         tail = b"".join(key + version.to_bytes(4, "big") for key, version in self._tail)
@@ -79,6 +86,7 @@ class Partition:
     both made under `words_lock`. `changes` is odd while pool and these take in a change, and counts them.
     `codes` numbers the strings of attributes and declared keys; `inexact` are the
     declared keys with a value that no cell can hold. `blank` tells that rows may wait for their vectors.
+    `used` grows with each use; `mapped`: rows lie in a checkpoint's file.
     """
 
     __slots__ = (
@@ -92,9 +100,11 @@ class Partition:
         "inexact",
         "load_lock",
         "lock",
+        "mapped",
         "names",
         "past_until",
         "state",
+        "used",
         "waiting",
         "words",
         "words_lock",
@@ -106,11 +116,12 @@ class Partition:
         self.words_lock = threading.Lock()
         self.words: Any = None
         self.entities: Any = None
-        self.changes = 0
-        self.blank = False
+        self.used = 0
+        self.mapped = self.blank = False
         self.state: Literal["cold", "loading", "ready", "dropped"] = "cold"
         self.waiting: list[RowChange] = []
         self.generation = self.born = next_generation()
+        self.changes = 2 * self.born  # as those of no partition before: one may take another's place
         self.names = Names()
         self.codes: dict[str, int] = {}
         self.inexact: set[int] = set()
@@ -124,8 +135,21 @@ class Partition:
         partition.names, partition.past_until = names, past_until
         partition.codes, partition.inexact = codes, inexact
         partition._places = None
-        partition.state = "ready"
+        partition.state, partition.mapped = "ready", True
         return partition
+
+    def memory(self) -> int:
+        """Bytes beside the pool's, roughly."""
+        places = 0 if self._places is None else len(self._places) * _PLACE_BYTES
+        words, entities = self.words, self.entities
+        made = 0 if words is None else int(words.memory())
+        return self.names.memory() + places + made + (0 if entities is None else int(entities.memory()))
+
+    def forget(self) -> None:
+        """What was made of the rows, which is made again when it is needed. For holders of `lock`. Searches
+        that have it and meet a change begin again."""
+        self.words = self.entities = self._places = None
+        self.changes += 2
 
     def loaded(self) -> None:
         """Rows came into the pool with names and nothing else: where each stands is looked up when needed."""

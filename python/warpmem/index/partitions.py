@@ -57,11 +57,12 @@ class PartitionedIndex(NamedPartitions):
         texts: TextSource | None = None,
         space: int = 0,
         naming: NameSource | None = None,
+        budget: int = 0,
     ) -> None:
         """load: owner -> its rows, with metadata if there are `columns`, the declared metadata keys and their
         types ("number", "string", "boolean"). progress: owner -> who is told how far loading its rows is.
         texts: for searches by words and neighbours. space: the number of the one whose rows it takes in.
-        naming: for entities."""
+        naming: for entities. budget: bytes of memory for owners, see ResidentPartitions; 0 is no bound."""
         self._backend = backend
         self._dimension = dimension
         self._load_rows = load
@@ -76,6 +77,7 @@ class PartitionedIndex(NamedPartitions):
         self._kinds: dict[str, int] = {}
         self._partitions: dict[int, Partition] = {}
         self._unsaved = 0  # rows that came or went since the checkpoint
+        self._reside(budget)
         self._restore()
 
     def discard(self) -> None:
@@ -111,12 +113,18 @@ class PartitionedIndex(NamedPartitions):
 
     def _drop(self, owner: int, partition: Partition) -> None:
         with self._lock:
+            before = partition.state
+            # First of all: a search that finds no rows must see why.
+            partition.state = "dropped"
+            partition.generation = next_generation()
             # Else the rows in the pool are those of another.
             if self._partitions.get(owner) is partition:
-                self._pool.drop(lists_of(owner))
+                try:
+                    self._pool.drop(lists_of(owner))
+                except BaseException:
+                    partition.state = before
+                    raise
                 del self._partitions[owner]
-        partition.state = "dropped"
-        partition.generation = next_generation()
 
     def _partition(self, owner: int) -> Partition:
         """The loaded partition of an owner."""
@@ -127,6 +135,10 @@ class PartitionedIndex(NamedPartitions):
             with partition.load_lock:
                 if partition.state == "cold":
                     self._load(owner, partition)
+                    self._charge(len(partition.names))
+            partition.used = next(self._uses)
+            self._within_budget((owner,))
+        partition.used = next(self._uses)
         return partition
 
     def _load(self, owner: int, partition: Partition) -> None:
@@ -213,6 +225,7 @@ class PartitionedIndex(NamedPartitions):
             places[row.key, row.version] = (list_id, next_id + i)
         partition.past_until = made.past_until
         self._unsaved += len(gone) + n
+        self._charge(n)
         partition.generation = next_generation()
 
     def _kind_code(self, kind: str) -> int:
@@ -311,7 +324,8 @@ class PartitionedIndex(NamedPartitions):
 
     def stats(self) -> dict[str, int]:
         pages = int(self.tiers().get("pages", 0))
-        return {**self._pool.stats(), "owners": len(self._partitions), "device_pages": pages}
+        held = {"owners": len(self._partitions), "unloaded": self.unloaded, "device_pages": pages}
+        return {**self._pool.stats(), **held}
 
     def tiers(self) -> dict[str, Any]:
         return tiers.tiers(self._pool)

@@ -85,29 +85,47 @@ class SearchedPartitions(WordedPartitions):
         return values[0], places[0]
 
     def _search(self, requests: Sequence[SearchRequest], k: int, params: ScoreParams) -> list[list[Match]]:
-        for attempt in itertools.count():
-            known = {
-                part.owner: len(self._partition(part.owner).codes)
-                for request in requests
-                for part in request.parts
-                if part.where is not None
-            }
-            asked = Asked(requests, k, params, {}, known if attempt >= _TRIES else {})
-            try:
-                found = self._find(asked)
-            except IndexCorrupt:
-                # The checkpoint is damaged in one of these lists; the log has their rows.
-                for owner, partition in asked.partitions.items():
-                    with partition.lock:
-                        self._give_up(owner, partition)
-                continue
-            # Rows may carry strings by now that a filter knew nothing of.
-            grown = not asked.bounds and any(
-                len(asked.partitions[owner].codes) != size for owner, size in known.items()
-            )
-            if not grown and all(partition.state == "ready" for partition in asked.partitions.values()):
-                return found
+        if self._slack < 0:
+            self._within_budget({part.owner for request in requests for part in request.parts})
+        again = False
+        try:
+            for attempt in itertools.count():
+                if attempt and not again:
+                    again = True
+                    self._begin_again(1)
+                found = self._attempt(requests, k, params, attempt)
+                if found is not None:
+                    return found
+        finally:
+            if again:
+                self._begin_again(-1)
         raise AssertionError("unreachable")
+
+    def _attempt(
+        self, requests: Sequence[SearchRequest], k: int, params: ScoreParams, attempt: int
+    ) -> list[list[Match]] | None:
+        """None: what it found may be half of a change, or of an owner that is gone."""
+        known = {
+            part.owner: len(self._partition(part.owner).codes)
+            for request in requests
+            for part in request.parts
+            if part.where is not None
+        }
+        asked = Asked(requests, k, params, {}, known if attempt >= _TRIES else {})
+        try:
+            found = self._find(asked)
+        except IndexCorrupt:
+            # The checkpoint is damaged in one of these lists; the log has their rows.
+            for owner, partition in asked.partitions.items():
+                with partition.lock:
+                    self._give_up(owner, partition)
+            return None
+        # Rows may carry strings by now that a filter knew nothing of.
+        grown = not asked.bounds and any(
+            len(asked.partitions[owner].codes) != size for owner, size in known.items()
+        )
+        ready = all(partition.state == "ready" for partition in asked.partitions.values())
+        return found if ready and not grown else None
 
     def _find(self, asked: Asked) -> list[list[Match]]:
         """One try."""
@@ -194,8 +212,8 @@ class SearchedPartitions(WordedPartitions):
         found: dict[int, Words] = {}
         for owner, of_owner in groups.items():
             partition = asked.partitions.setdefault(owner, self._partition(owner))
+            moments.setdefault(owner, partition.changes)  # before its words, which it may forget
             words = self._words(owner, partition)
-            moments.setdefault(owner, partition.changes)
             found[owner] = Words(words, len(partition.names), of_owner, partition.blank)
         return found
 

@@ -14,13 +14,13 @@ from ..records import Row
 from .owner_rows import OwnerRows, Placed
 from .owner_words import OwnerWords, TextSource
 from .partition import Partition, lists_of
+from .resident_partitions import ResidentPartitions
 from .row_columns import RowTable
-from .saved_partitions import SavedPartitions
 
 Kept = TypeVar("Kept", bound=OwnerRows)
 
 
-class WordedPartitions(SavedPartitions):
+class WordedPartitions(ResidentPartitions):
     """The part of PartitionedIndex that knows words."""
 
     _texts: TextSource | None
@@ -49,6 +49,7 @@ class WordedPartitions(SavedPartitions):
                 with partition.lock:
                     setattr(partition, name, None)
                 raise
+            self._charge(len(rows.names), words=True)
             return kept
 
     def _placed(self, owner: int, partition: Partition) -> Placed:

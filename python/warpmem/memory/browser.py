@@ -248,6 +248,7 @@ class Browser:
             backend=backend,
             backend_reason=reason,
             loaded_owners=rows["owners"],
+            unloaded_owners=rows["unloaded"],
             index_rows=rows["rows"],
             index_bytes=rows["bytes"],
             device=dict(device),

@@ -54,6 +54,12 @@ def families(stats: Stats, commits: int) -> Iterator[Family]:
         "Times that a store which follows failed to take changes in by itself.",
         [Sample({}, stats.lag_errors)],
     )
+    yield Family(
+        "warpmem_unloaded_owners_total",
+        "counter",
+        "Times that the index forgot an owner to stay within index_bytes.",
+        [Sample({}, stats.unloaded_owners)],
+    )
     for name, help in _GAUGES.items():
         yield Family(f"warpmem_{name}", "gauge", help, [Sample({}, _plain(getattr(stats, name)))])
     yield Family(
