@@ -9,11 +9,12 @@ import os
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
 
 from .compose import open as open_memory
 from .memory import Memory
 from .memory.arguments import check_count
+from .memory.options import OpenOptions
 from .ops.cancel import Cancellation, current
 
 P = ParamSpec("P")
@@ -60,7 +61,11 @@ class AsyncMemory:
 
     @classmethod
     async def open(
-        cls, path: str | os.PathLike[str] | None = None, *, threads: int = 64, **options: Any
+        cls,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        threads: int = 64,
+        **options: Unpack[OpenOptions],
     ) -> Self:
         """As warpmem.open. threads: see AsyncMemory."""
         check_count(threads, "threads", _MOST)

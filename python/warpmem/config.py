@@ -336,8 +336,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 def make_config(values: dict[str, Any]) -> Config:
     """A checked Config from plain values. InputError names the field that is wrong."""
-    if isinstance(values.get("path"), os.PathLike):
-        values = {**values, "path": os.fspath(values["path"])}
+    for name in ("path", "tokenizer", "migration_backup"):
+        if isinstance(values.get(name), os.PathLike):
+            values = {**values, name: os.fspath(values[name])}
     if "\0" in str(values.get("path")):
         raise InputError("configuration: path holds a NUL character")
     try:
