@@ -55,7 +55,7 @@ class AsyncMemory:
 
     def __init__(self, memory: Memory, *, threads: int = 64) -> None:
         self.memory = memory
-        check_count(threads, "threads", _MOST)
+        threads = check_count(threads, "threads", _MOST)
         # asyncio's own has a few more than there are cores: it is meant for work that does not wait.
         self._threads: ThreadPoolExecutor | None = ThreadPoolExecutor(threads, "warpmem")
 
@@ -68,7 +68,7 @@ class AsyncMemory:
         **options: Unpack[OpenOptions],
     ) -> Self:
         """As warpmem.open. threads: see AsyncMemory."""
-        check_count(threads, "threads", _MOST)
+        threads = check_count(threads, "threads", _MOST)
         return cls(await asyncio.to_thread(open_memory, path, **options), threads=threads)
 
     add = _delegate(Memory.add)

@@ -73,7 +73,7 @@ class Documented:
         given = {} if metadata is None else check_metadata(metadata)
         if "document" in given:
             raise InputError("metadata may not have the key 'document': it tells where a chunk stands")
-        arguments.check_count(max_tokens, "max_tokens", _MAX_TOKENS)
+        max_tokens = arguments.check_count(max_tokens, "max_tokens", _MAX_TOKENS)
         kind = arguments.check_kind(kind)
         style = format_of(name) if format is None else check_format(format)
         document = Document(

@@ -174,7 +174,7 @@ class Maintained:
             raise InputError("given must be 'refuse' or a function from items to vectors")
         if progress is not None and not callable(progress):
             raise InputError(f"progress must be a function, not {type(progress).__name__}")
-        arguments.check_count(batch, "batch", _MAX_BATCH)
+        batch = arguments.check_count(batch, "batch", _MAX_BATCH)
         made = self._parts.make_embedder(embedder, dimension, model_id)
 
         def vectors(identity: StoreIdentity) -> Vectors:

@@ -239,7 +239,7 @@ class Readable:
         is or does, by words alone: `degraded` then names "model" or "similarity", beside what the search left
         out. Raises as `search`, and InputError where there is no language model.
         """
-        check(max_tokens, cite)
+        max_tokens = check(max_tokens, cite)
         check_way(compress, query)
         if search.get("return_vectors") is not None:
             raise InputError("a context has no vectors: ask search(return_vectors=...) for them")

@@ -256,7 +256,7 @@ class Writable:
         self._check_open()
         arguments.check_durability(durability)
         if expected_version is not None:
-            arguments.check_count(expected_version, "expected_version", _MAX_VERSION)
+            expected_version = arguments.check_count(expected_version, "expected_version", _MAX_VERSION)
         fields = ItemUpdate(
             text=text, metadata=metadata, priority=priority, entities=entities, sources=sources, trust=trust,
             valid_from=valid_from, valid_to=valid_to, expires_at=expires_at, vector=vector,
@@ -286,9 +286,9 @@ class Writable:
         """
         self._check_open()
         arguments.check_durability(durability)
-        arguments.check_count(version, "version", _MAX_VERSION)
+        version = arguments.check_count(version, "version", _MAX_VERSION)
         if expected_version is not None:
-            arguments.check_count(expected_version, "expected_version", _MAX_VERSION)
+            expected_version = arguments.check_count(expected_version, "expected_version", _MAX_VERSION)
         whose = arguments.check_scope(scope)
         return self._current.write(
             lambda serving: serving.editor.revert(id, version, whose, expected_version, durability),

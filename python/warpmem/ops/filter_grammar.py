@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..errors import InvalidFilter
+from ..types.scalars import plain
 from .predicates import Family, canonical_operand, type_name
 
 MAX_DEPTH = 64
@@ -207,6 +208,7 @@ class _Parser:
     def operand(self, family: Family, operator: str, operand: Any, path: str) -> tuple[Any, Any]:
         """(checked operand, operand for the canonical text)."""
         if operator == "exists":
+            operand = plain(operand)
             if not isinstance(operand, bool):
                 raise InvalidFilter(path, f"expected true or false, not {type_name(operand)}")
             return operand, operand

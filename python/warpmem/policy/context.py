@@ -36,6 +36,7 @@ from typing import Any, Final, Literal, NamedTuple
 from ..errors import InputError
 from ..protocols import TokenCounter
 from ..types import ContextBlock, Hit, MemoryItem, Scope
+from ..types.scalars import int_of
 
 _BREAKS: Final = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _TAGS: Final = re.compile(r"</?memories(?:-([0-9]{1,9}))?")
@@ -103,14 +104,17 @@ def pack(
     )
 
 
-def check(max_tokens: Any, cite: Any) -> None:
-    """Raises InputError when max_tokens is not a positive int, or on a `cite` that is none."""
-    if not isinstance(max_tokens, int) or isinstance(max_tokens, bool):
+def check(max_tokens: Any, cite: Any) -> int:
+    """max_tokens as an int. Raises InputError when it is not a positive integer, or on a `cite` that is
+    none."""
+    budget = int_of(max_tokens)
+    if budget is None:
         raise InputError(f"max_tokens must be an integer, not {type(max_tokens).__name__}")
-    if max_tokens < 1:
-        raise InputError(f"max_tokens must be at least 1, not {max_tokens}")
+    if budget < 1:
+        raise InputError(f"max_tokens must be at least 1, not {budget}")
     if not isinstance(cite, str) or cite not in ("id", "number"):
         raise InputError("cite must be 'id' or 'number'")
+    return budget
 
 
 def long(max_tokens: int) -> int:
