@@ -13,6 +13,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import msgspec
 import pytest
 
+import public_api
 import warpmem
 from warpmem import AsyncMemory, Config, Memory
 from warpmem.memory.options import AddOptions, ConfigOptions, OpenOptions, SearchOptions
@@ -107,6 +108,7 @@ WRONG = [
     "warpmem.open('m.db', item_cache='5')",
     "warpmem.open('m.db', embedder='wordlama')",
     "warpmem.AsyncMemory.open('m.db', folow=True)",
+    "memory.reembed('wordlama')",
     "index.search([1.0]).ids.shap",
     "text: str = index.search([1.0]).scores",
 ]
@@ -124,6 +126,13 @@ def test_mypy_accepts_what_is_right_and_nothing_else(tmp_path: Path) -> None:
     )  # fmt: skip
     told = {line.rsplit(": error:")[0] for line in done.stdout.splitlines() if ": error:" in line}
     assert told == {f"wrong.py:{number}" for number in range(3, 3 + len(WRONG))}, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("kind", [Memory, AsyncMemory, warpmem.VectorIndex, warpmem.TrainingStream])
+def test_annotations_of_methods_can_be_read_at_run_time(kind: type) -> None:
+    """As makers of tools do; those of `context` and `add_document` named what was not there."""
+    for name, method in public_api.public_methods(kind).items():
+        assert "return" in get_type_hints(method), name
 
 
 def test_the_package_says_that_it_is_typed() -> None:

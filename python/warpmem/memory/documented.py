@@ -12,12 +12,11 @@ from ..errors import InputError, InvalidText
 from ..ops.texts import check_text
 from ..policy.metadata import check_metadata
 from ..protocols import TokenCounter
-from ..types import DocumentResult, Durability, Scope
+from ..types import DocumentResult, Durability, Format, Scope
 from . import arguments
 from .documents import Document
 
 if TYPE_CHECKING:
-    from ..ingest.blocks import Format
     from ..protocols import Tracer
     from .serving import Current
     from .telemetry import Telemetry

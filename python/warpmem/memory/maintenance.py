@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
-from ..config import Config
+from ..config import Config, EmbedderName
 from ..errors import InputError, StoreError
 from ..ops import events
 from ..policy.schema import Schemas
@@ -148,7 +148,7 @@ class Maintained:
 
     def reembed(
         self,
-        embedder: Any,
+        embedder: Embedder | Callable[[Sequence[str]], Any] | EmbedderName | None,
         *,
         dimension: int | None = None,
         model_id: str | None = None,

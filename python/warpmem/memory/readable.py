@@ -34,11 +34,11 @@ from .bounded import Bounded
 from .condensing import Condenser, check_way
 from .deadline import Deadline
 from .joint import JointReader, MediaReader, Searching
+from .options import SearchOptions
 from .searches import Searches
 
 if TYPE_CHECKING:
     from .browser import Browser
-    from .options import SearchOptions
     from .reasoning import Reasoning
     from .reranking import Reranking
     from .serving import Current, Serving

@@ -44,6 +44,9 @@ from .items import (
     EmbedWhen as EmbedWhen,
 )
 from .items import (
+    Format as Format,
+)
+from .items import (
     ItemUpdate as ItemUpdate,
 )
 from .items import (

@@ -22,6 +22,7 @@ Action = Literal["added", "touched", "superseded", "merged", "queued"]
 Durability = Literal["sync", "os"]
 Modality = Literal["text", "code", "log", "image", "audio"]
 EmbedWhen = Literal["now", "later", "auto"]
+Format = Literal["markdown", "text", "code", "log", "jsonl"]
 Operation = Literal["add", "touch", "update", "close", "merge", "revert", "delete", "erase", "embed"]
 
 
