@@ -85,7 +85,7 @@ def test_a_single_search_over_the_bare_embedder(report: Callable[[str], None]) -
                 lambda i: model.embed([TEXTS[i]], role="query"),
                 lambda i: scheduled.embed([TEXTS[2048 + i]], "query", lane="interactive"),
                 lambda i: memory.search(vector=model.embed([TEXTS[4096 + i]], role="query")[0], user_id="u"),
-                lambda i: memory.search(TEXTS[6144 + i], user_id="u"),
+                lambda i: memory.search(TEXTS[6144 + i], user_id="u", mode="dense"),
             ],
             2000,
         )

@@ -95,6 +95,24 @@ def within(bounds: dict[str, Any], item: dict[str, Any]) -> bool:
     return True
 
 
+def on_days(bounds: dict[str, Any], item: dict[str, Any]) -> bool:
+    """Whether the days in the metadata are within bounds; only strings compare."""
+    days = item["metadata"].get("event_time")
+    first, last = (days.get(end) if isinstance(days, dict) else None for end in ("from", "to"))
+    for op, operand in bounds.items():
+        if op == "before" and not (isinstance(first, str) and first < operand):
+            return False
+        if op == "after" and not (isinstance(first, str) and first >= operand):
+            return False
+        if op == "during":
+            since, until = operand
+            if since is not None and not (isinstance(last, str) and last >= since):
+                return False
+            if until is not None and not (isinstance(first, str) and first <= until):
+                return False
+    return True
+
+
 def evaluate(node: dict[str, Any], item: dict[str, Any]) -> bool:
     for name, value in node.items():
         if name == "and":
@@ -105,6 +123,8 @@ def evaluate(node: dict[str, Any], item: dict[str, Any]) -> bool:
             ok = not evaluate(value, item)
         elif name == "valid":
             ok = within(value, item)
+        elif name == "happened":
+            ok = on_days(value, item)
         else:
             found = look_up(item, name)
             if isinstance(value, dict):

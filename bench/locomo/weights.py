@@ -41,7 +41,7 @@ def shares(
                 question.question,
                 user_id=conversation.sample_id,
                 k=_ALL,
-                ranking=PRESET,
+                mode="hybrid",
             )
             names = ("similarity", "lexical", "adjacent")
             parts = np.array([[hit.parts[name] for name in names] for hit in hits])

@@ -19,6 +19,7 @@
 #include "pool_file.hpp"
 #include "pool_port.hpp"
 #include "pool_reads.hpp"
+#include "pool_scan.hpp"
 #include "postings.hpp"
 #include "pq_pool.hpp"
 #include "rows.hpp"
@@ -28,10 +29,7 @@ namespace {
 
 using namespace warpmem;
 
-constexpr int64_t kMaxK = 4096;
 constexpr int64_t kMaxDim = 65536;
-constexpr int64_t kMaxColumns = 1024;
-constexpr int64_t kMaxRefine = 4096;
 constexpr int64_t kMaxThreads = 1024;
 // screen="auto": from here on codes save more than they cost. The serial kernels take longer over a code than over a float32, but not than over a
 // float16 that they must convert.
@@ -139,77 +137,54 @@ class NativePool {
                  const py::object& ranks_arg, const py::object& device, const py::object& added) {
     const View<float> queries(queries_arg, "queries", {-1, dim()});
     ScanRequest request;
-    request.queries = queries.data();
-    request.n_queries = queries.shape(0);
-    request.k = as_int64(k_arg, "k", 1, kMaxK);
-    request.refine = as_int64(refine, "refine", 1, kMaxRefine);
-    request.min_similarity = as_double(min_similarity, "min_similarity");
-    if (std::isnan(request.min_similarity)) throw py::value_error("min_similarity must not be NaN");
-    Ranking& ranking = request.ranking;
-    ranking.w_similarity = as_finite(w_similarity, "w_similarity");
-    ranking.w_recency = as_finite(w_recency, "w_recency");
-    ranking.w_priority = as_finite(w_priority, "w_priority");
-    ranking.half_life = as_finite(half_life, "half_life");
-    if (!(ranking.half_life > 0.0)) throw py::value_error("half_life must be above 0 microseconds");
-    ranking.recency_column = column_of(recency_column, "recency_column", ranking.w_recency != 0.0);
-    ranking.priority_column = column_of(priority_column, "priority_column", ranking.w_priority != 0.0);
-    ranking.now = as_int64(now, "now");
-    require_finite(request.queries, request.n_queries, dim(), "queries");
+    read_weights({min_similarity, w_similarity, w_recency, w_priority, half_life, recency_column, priority_column, now},
+                 n_columns(), request);
+    read_queries(queries, k_arg, "k", refine, "refine", request);
     SegmentParser parser(n_columns(), request);
     const SegmentGroups groups = parser.parse(segments_arg.ptr());
     parser.parse_added(added.ptr());
     if (!request.segment_added.empty() && pool_.books() != nullptr) throw py::value_error("codes take no added scores");
-
-    const std::vector<py::ssize_t> shape{request.n_queries, request.k};
-    py::array_t<float> scores(shape);
-    py::array_t<float> similarities(shape);
-    py::array_t<int64_t> list_ids(shape);
-    py::array_t<int64_t> row_ids(shape);
-    py::array_t<int32_t> counts(request.n_queries);
-    const bool explained = flag_of(explain, "explain");
-    const bool ranked = flag_of(ranks_arg, "ranks");
-    py::array_t<uint32_t> ranks(ranked ? shape : std::vector<py::ssize_t>{0});
-    py::array_t<uint32_t> ordinals(ranked ? shape : std::vector<py::ssize_t>{0});
-    const ScanOutput output{scores.mutable_data(),
-                            similarities.mutable_data(),
-                            list_ids.mutable_data(),
-                            row_ids.mutable_data(),
-                            counts.mutable_data(),
-                            ranked ? ranks.mutable_data() : nullptr,
-                            ranked ? ordinals.mutable_data() : nullptr};
-
-    std::vector<ListHead> heads(groups.list_ids.size());
-    pool_.snapshot(groups.list_ids.data(), heads.size(), heads.data());
-    int64_t elements = 0;
-    for (size_t g = 0; g < heads.size(); ++g) {
-      const auto queries_of = static_cast<int64_t>(groups.begin[g + 1] - groups.begin[g]);
-      elements += heads[g] ? heads[g]->slots * pool_.layout().padded * queries_of : 0;
-    }
+    ScanArrays found(request, flag_of(explain, "explain"), flag_of(ranks_arg, "ranks"));
     const ScanPort* const port = request.segment_added.empty() ? scan_port_of(device, pool_) : nullptr;
-    const bool shared = port != nullptr && elements >= port->least_work;
-    ScanCounters counters;
-    {
-      std::optional<py::gil_scoped_release> release;
-      if (shared || elements >= (pool_.screened() ? kScreenReleaseElements : kScanReleaseElements)) release.emplace();
-      counters = shared ? warpmem::scan(*port, *kernels_, pool_, request, groups, heads, output, &workers_)
-                        : warpmem::scan(*kernels_, pool_, request, groups, heads, output, &workers_);
-      heads.clear();  // may free pages that a writer has replaced meanwhile
-    }
-    if (explained || ranked) {
-      py::dict plan;
-      plan["rows_seen"] = counters.rows_seen;
-      plan["rows_rescored"] = counters.rows_rescored;
-      plan["tiles"] = counters.tiles;
-      plan["threads"] = counters.threads;
-      plan["variant"] = counters.screened ? isa() + "/" + (pool_.books() != nullptr ? "pq" : kernels_->screen_name) : isa();
-      if (port != nullptr) plan["device_lists"] = counters.device_lists;
-      if (port != nullptr) plan["device_failed"] = counters.device_failed;
-      if (ranked) plan["groups"] = std::move(ranks);
-      if (ranked) plan["ordinals"] = std::move(ordinals);
-      return py::make_tuple(std::move(scores), std::move(similarities), std::move(list_ids), std::move(row_ids),
-                            std::move(counts), std::move(plan));
-    }
-    return py::make_tuple(std::move(scores), std::move(similarities), std::move(list_ids), std::move(row_ids), std::move(counts));
+    const ScanCounters counters = run(request, groups, found.output, port);
+    return found.take(counters, variant(counters), port);
+  }
+
+  // scan() of one query without a filter over the lists that `coarse`, a pool whose row ids name lists of this one, finds nearest to it.
+  py::tuple scan_nearest(const py::object& queries_arg, NativePool& coarse, const py::object& owner_arg,
+                         const py::object& group_arg, const py::object& n_lists, const py::object& coarse_refine,
+                         const py::object& k_arg, const py::object& min_similarity, const py::object& w_similarity,
+                         const py::object& w_recency, const py::object& w_priority, const py::object& half_life,
+                         const py::object& recency_column, const py::object& priority_column, const py::object& now,
+                         const py::object& refine, const py::object& explain) {
+    const View<float> queries(queries_arg, "queries", {1, dim()});
+    if (coarse.dim() != dim()) throw py::value_error("coarse must have the dimensions of this pool");
+    const int64_t owner = as_int64(owner_arg, "owner");
+    const auto group = static_cast<uint32_t>(as_int64(group_arg, "group", 0, UINT32_MAX));
+    ScanRequest request;
+    read_weights({min_similarity, w_similarity, w_recency, w_priority, half_life, recency_column, priority_column, now},
+                 n_columns(), request);
+    read_queries(queries, k_arg, "k", refine, "refine", request);
+    ScanArrays found(request, flag_of(explain, "explain"), false);
+
+    ScanRequest nearest;
+    nearest.min_similarity = -std::numeric_limits<double>::infinity();
+    read_queries(queries, n_lists, "n_lists", coarse_refine, "coarse_refine", nearest);
+    nearest.segment_queries.assign(1, 0);
+    nearest.filters.emplace_back();
+    std::vector<int64_t> lists(static_cast<size_t>(nearest.k));
+    std::vector<float> unused(2 * lists.size());
+    std::vector<int64_t> owners(lists.size());
+    int32_t n = 0;
+    coarse.run(nearest, group_segments(&owner, 1),
+               ScanOutput{unused.data(), unused.data() + lists.size(), owners.data(), lists.data(), &n}, nullptr);
+
+    request.segment_queries.assign(static_cast<size_t>(n), 0);
+    if (group != 0) request.segment_groups.assign(static_cast<size_t>(n), group);
+    request.filters.emplace_back();
+    const ScanCounters counters = run(request, group_segments(lists.data(), static_cast<size_t>(n)), found.output, nullptr);
+    std::fill_n(found.output.list_ids, found.output.counts[0], owner);
+    return found.take(counters, variant(counters), nullptr);
   }
 
   py::array_t<float> vectors(const py::object& list_id, const py::object& row_ids) {
@@ -230,6 +205,27 @@ class NativePool {
   }
 
  private:
+  ScanCounters run(const ScanRequest& request, const SegmentGroups& groups, const ScanOutput& output, const ScanPort* port) {
+    std::vector<ListHead> heads(groups.list_ids.size());
+    pool_.snapshot(groups.list_ids.data(), heads.size(), heads.data());
+    int64_t elements = 0;
+    for (size_t g = 0; g < heads.size(); ++g) {
+      const auto queries_of = static_cast<int64_t>(groups.begin[g + 1] - groups.begin[g]);
+      elements += heads[g] ? heads[g]->slots * pool_.layout().padded * queries_of : 0;
+    }
+    const bool shared = port != nullptr && elements >= port->least_work;
+    std::optional<py::gil_scoped_release> release;
+    if (shared || elements >= (pool_.screened() ? kScreenReleaseElements : kScanReleaseElements)) release.emplace();
+    const ScanCounters counters = shared ? warpmem::scan(*port, *kernels_, pool_, request, groups, heads, output, &workers_)
+                                         : warpmem::scan(*kernels_, pool_, request, groups, heads, output, &workers_);
+    heads.clear();  // may free pages that a writer has replaced meanwhile
+    return counters;
+  }
+
+  std::string variant(const ScanCounters& counters) const {
+    return counters.screened ? isa() + "/" + (pool_.books() != nullptr ? "pq" : kernels_->screen_name) : isa();
+  }
+
   static const Kernels* choose(const py::object& isa) {
     if (!py::isinstance<py::str>(isa))
       throw py::type_error(std::string("isa must be a string, not ") + Py_TYPE(isa.ptr())->tp_name);
@@ -272,15 +268,6 @@ class NativePool {
         throw py::value_error("vectors: row " + std::to_string(i / dim()) + " exceeds 65504, the largest float16");
       }
     }
-  }
-
-  int32_t column_of(const py::object& object, const char* name, bool used) const {
-    const int64_t column = as_int64(object, name, 0, kMaxColumns);
-    if (used && column >= n_columns()) {
-      throw py::value_error(std::string(name) + " is " + std::to_string(column) + ", but the pool has " +
-                            std::to_string(n_columns()) + " columns");
-    }
-    return static_cast<int32_t>(column);
   }
 
   const Kernels* kernels_;
@@ -383,6 +370,13 @@ PYBIND11_MODULE(_cpu, m) {
            "more, "
            "with ranks also the groups and ordinals of the rows in it. device: a port of warpmem._cuda, which does what it can. "
            "added: for each segment None or a float32 array by row id, added to scores; the host alone scans then.")
+      .def("scan_nearest", &NativePool::scan_nearest, py::arg("queries"), py::arg("coarse"), py::arg("owner"), py::arg("group"),
+           py::arg("n_lists"), py::arg("coarse_refine"), py::arg("k"), py::kw_only(), py::arg("min_similarity") = none,
+           py::arg("w_similarity") = one, py::arg("w_recency") = zero, py::arg("w_priority") = zero, py::arg("half_life") = one,
+           py::arg("recency_column") = zero_int, py::arg("priority_column") = zero_int, py::arg("now") = zero_int,
+           py::arg("refine") = py::int_(10), py::arg("explain") = false,
+           "scan of one query over the n_lists lists that are nearest to it: coarse, a pool, holds in its list `owner` their "
+           "centroids, with the ids of the lists as row ids. list_ids of the result are `owner`.")
       .def("port", &NativePool::port, "What warpmem._cuda's PageCache needs of this pool: a capsule, which keeps the pool.")
       .def("vectors", &NativePool::vectors, py::arg("list_id"), py::arg("row_ids"), "Stored rows; KeyError when one is absent.")
       .def("lists", &NativePool::lists, "Ids of all lists, ascending.")

@@ -25,6 +25,7 @@ from .types import (
     DocumentResult,
     Entity,
     EntityPage,
+    Extraction,
     Hit,
     ItemPage,
     JobReport,
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from .aio import AsyncMemory
     from .compose import open
     from .index import VectorIndex
+    from .ingest.happened import happened
     from .memory import Memory
     from .memory.importing import ImportReport
     from .memory.training import TrainingRecord, TrainingStream
@@ -76,6 +78,7 @@ __all__ = [
     "Entity",
     "EntityPage",
     "ErasureReceipt",
+    "Extraction",
     "Fault",
     "Hit",
     "ImportReport",
@@ -113,6 +116,7 @@ __all__ = [
     "backup",
     "backups",
     "errors",
+    "happened",
     "load_config",
     "open",
     "repair",
@@ -128,6 +132,7 @@ _LATER = {
     "ImportReport": "memory.importing",
     "AsyncMemory": "aio",
     "VectorIndex": "index",
+    "happened": "ingest.happened",
     **dict.fromkeys(("TrainingRecord", "TrainingStream"), "memory.training"),
     **dict.fromkeys(("Fault", "Lost", "RepairReport", "VerifyReport"), "storage.reports"),
     **dict.fromkeys(("backup", "backups", "repair", "restore", "verify"), "upkeep"),

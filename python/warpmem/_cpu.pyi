@@ -76,6 +76,29 @@ class Pool:
     ) -> tuple[
         NDArray[np.float32], NDArray[np.float32], NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]
     ]: ...  # with explain or ranks a sixth: dict[str, Any]; ranks: "groups", "ordinals" (q, k) uint32
+    def scan_nearest(
+        self,
+        queries: NDArray[np.float32],
+        coarse: Pool,
+        owner: int,
+        group: int,
+        n_lists: int,
+        coarse_refine: int,
+        k: int,
+        *,
+        min_similarity: float = ...,
+        w_similarity: float = 1.0,
+        w_recency: float = 0.0,
+        w_priority: float = 0.0,
+        half_life: float = 1.0,
+        recency_column: int = 0,
+        priority_column: int = 0,
+        now: int = 0,
+        refine: int = 10,
+        explain: bool = False,
+    ) -> tuple[
+        NDArray[np.float32], NDArray[np.float32], NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]
+    ]: ...  # with explain a sixth: dict[str, Any]
     def port(self) -> CapsuleType: ...
     def vectors(self, list_id: int, row_ids: NDArray[np.int64]) -> NDArray[np.float32]: ...
     def lists(self) -> NDArray[np.int64]: ...

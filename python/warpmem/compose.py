@@ -123,6 +123,7 @@ def open(
     counter = token_counter or _make_counter(settings)
     made = make_embedders({**_by_modality(settings), **others})
     compiled = compile_schemas({} if schemas is None else schemas)
+    compiled.check_empty(settings.extraction.kinds)
     tracer = _make_tracer(settings)
     backend, reason = make_backend(settings)
     engine = _make_engine(settings)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from .errors import InputError
-from .types import Budget, Durability, EmbedWhen, Price
+from .types import Budget, Durability, EmbedWhen, Extraction, Price
 from .types.scalars import plain, plain_fields
 
 MAX_TEXT_BYTES = 1 << 20
@@ -202,8 +202,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                     first use
     reranker_options, language_model_options
                     the arguments of their classes in warpmem.reason
-    mode            of searches that name neither a mode nor a ranking and give a text alone: "dense",
-                    "lexical", "hybrid"
+    mode            of searches by text that name neither a mode nor weights of one: "hybrid", "dense",
+                    "lexical"
     degrade         answer a search by less where a model has too much to do or the deadline is near, and say
                     so in `degraded`: without its reranker, and a hybrid one without vectors or without words;
                     pick sentences for a context without a model that has, or fails; False: that is an
@@ -234,6 +234,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                     changed; 0 for as long as it takes
     message_days    after which messages that memories were made of (`add(infer=...)`) expire, where their
                     call does not say; what was made of them stays. 0: they are kept
+    extraction      what a language model is to remember of messages, see Extraction; those that wait are read
+                    by what the store is opened with when they are
     near_duplicate  cosine from which an added text may be another wording of a stored one, in whose place it
                     then comes; it must also name the same names and numbers (policy/similar.py). None, the
                     default: only equal texts are duplicates
@@ -265,7 +267,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     reranker_options: dict[str, Any] = {}
     language_model: LanguageModelName | None = None
     language_model_options: dict[str, Any] = {}
-    mode: Literal["dense", "lexical", "hybrid"] = "dense"
+    mode: Literal["dense", "lexical", "hybrid"] = "hybrid"
     degrade: bool = True
     tokenizer: str | None = None
     read_only: bool = False
@@ -285,6 +287,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     write_queue_bytes: int = 64 << 20
     write_wait_ms: int = 0
     message_days: int = 0
+    extraction: Extraction = Extraction()
     near_duplicate: float | None = None
     min_free_bytes: int = 64 << 20
     memtable_bytes: int = 16 << 20

@@ -19,16 +19,23 @@ from warpmem import Memory, MemoryItem
 from warpmem.errors import ModelError, WarpmemError
 from warpmem.ops.ids import format_id, parse_id
 
+_WANTED = warpmem.Extraction(
+    instructions="What the items are.", kinds={"event": "that a message was read"}, relations=False
+)
+_DAY = {"from": "2026-03-01", "to": "2026-03-01"}
+
 
 def _read(shown: Shown) -> object:
     """One event of each message: equal ones are two, so what is made twice can be seen."""
     messages = shown["messages"]
-    made = [claim(f"read: {message['text']}", message["number"], kind="event") for message in messages]
-    return {"memories": made, "relations": []}
+    made = [
+        claim(f"read: {message['text']}", message["number"], kind="event", **_DAY) for message in messages
+    ]
+    return {"memories": made}
 
 
 def _open(path: str, model: ReadingModel, **options: object) -> Memory:
-    return warpmem.open(path, embedder="hashing", language_model=model, **options)  # type: ignore[arg-type]
+    return warpmem.open(path, embedder="hashing", language_model=model, extraction=_WANTED, **options)  # type: ignore[arg-type]
 
 
 def child(path: str, seed: int, acknowledge: Callable[[bytes], None]) -> None:
@@ -140,4 +147,6 @@ def _said(memory: Memory) -> dict[str, str]:
 
 def _made(memory: Memory) -> Counter[str]:
     """How many memories were made of each message, those of deleted ones included."""
-    return Counter(item.sources[0] for item in _items(memory, "event"))
+    made = _items(memory, "event")
+    assert all(item.metadata == {"event_time": _DAY} for item in made), "a memory lost its time"
+    return Counter(item.sources[0] for item in made)

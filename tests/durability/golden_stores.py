@@ -108,7 +108,7 @@ def describe(memory: Memory) -> dict[str, Any]:
             {"known_at": START + timedelta(minutes=4)},
             {"kinds": ["fact"]},
         ):
-            result = memory.search("Ann lives in the city", scope=owner, k=50, **options)  # type: ignore[arg-type]
+            result = memory.search("Ann lives in the city", scope=owner, k=50, mode="dense", **options)  # type: ignore[arg-type]
             searches.append([[hit.item.id, hit.item.version, hit.score.hex()] for hit in result])
     stats = memory.stats()
     return _plain(

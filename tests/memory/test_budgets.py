@@ -133,15 +133,16 @@ def test_a_limit_stops_searches_too_and_words_still_answer(tmp_path: Path, clock
     with priced(clock, tmp_path / "store", **options) as memory:
         memory.add(["one", "two"], user_id="a")
         memory.add("of b", user_id="b")
-        for call in (lambda: memory.add("three", user_id="a"), lambda: memory.search("one", user_id="a")):
-            with pytest.raises(Overloaded, match="limit of the day is spent"):
-                call()
-        result = memory.search("one", user_id="a", mode="hybrid")
+        with pytest.raises(Overloaded, match="limit of the day is spent"):
+            memory.add("three", user_id="a")
+        with pytest.raises(Overloaded, match="limit of the day is spent"):
+            memory.search("one", user_id="a", mode="dense")
+        result = memory.search("one", user_id="a")
         assert (result.degraded, [hit.item.text for hit in result]) == (("dense",), ["one"])
         assert len(memory.search("of", user_id="b")) == 1
     with priced(clock, tmp_path / "store", **options) as memory:
         with pytest.raises(Overloaded):
-            memory.search("one", user_id="a")
+            memory.search("one", user_id="a", mode="dense")
         clock.advance(timedelta(hours=12))
         assert len(memory.search("one", user_id="a")) == 2
 
@@ -150,7 +151,7 @@ def test_a_budget_of_seconds(clock: FixedClock) -> None:
     with priced(clock, owner_limit=Budget(device_seconds=1e-9)) as memory:
         memory.add("one", user_id="a")
         with pytest.raises(Overloaded):
-            memory.search("one", user_id="a")
+            memory.search("one", user_id="a", mode="dense")
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ def test_a_fault_is_typed_stores_nothing_and_touches_no_other_request(
             with pytest.raises(error):
                 memory.update(kept.id, text=f"{SECRET} anew")
             with pytest.raises(error):
-                memory.search(f"{SECRET} ?", user_id="ann")
+                memory.search(f"{SECRET} ?", user_id="ann", mode="dense")
         finally:
             stop.set()
             thread.join()

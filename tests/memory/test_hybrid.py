@@ -255,8 +255,26 @@ def test_the_mode_of_the_configuration_is_that_of_plain_searches_by_text() -> No
         assert [hit.item.id for hit in memory.search_many(["INV-20931"], scopes=[Scope(user_id="u")])[0]] == [
             known.id
         ]
-        for options in ({"mode": "dense"}, {"ranking": Ranking()}, {"vector": [1.0] * 256}):
+        for options in ({"ranking": Ranking(priority=1.0)}, {"vector": [1.0] * 256}):
+            assert len(memory.search("INV-20931", user_id="u", **options)) == 1  # type: ignore[arg-type]
+        of_kind = Ranking(by_kind={"event": Ranking(adjacent=1.0)})
+        for options in ({"mode": "dense"}, {"ranking": Ranking(similarity=1.0)}, {"ranking": of_kind}):
             assert len(memory.search("INV-20931", user_id="u", **options)) == 2  # type: ignore[arg-type]
+        assert len(memory.search(vector=[1.0] * 256, user_id="u")) == 2
         assert known.id in memory.context("INV-20931", user_id="u").citations
     with pytest.raises(InputError, match="mode"):
         warpmem.open(mode="clever")
+
+
+def test_a_search_goes_by_meaning_and_words_unless_it_is_told_otherwise() -> None:
+    def found(**options: Any) -> list[tuple[str, dict[str, float]]]:
+        hits = memory.search("which invoice was paid?", user_id="u", explain=True, now=now, **options)
+        return [(hit.item.id, hit.parts) for hit in hits]
+
+    now = datetime(2030, 1, 1, tzinfo=UTC)
+    with warpmem.open(embedder="hashing") as memory:
+        memory.add_many(["the invoice is paid", "a walk", "it was paid"], user_id="u", run_id="r")
+        assert found() == found(mode="hybrid") != found(mode="dense")
+        assert found(ranking=Ranking(recency=0.5)) == found(mode="hybrid", ranking=Ranking(recency=0.5))
+        assert found(ranking=Ranking(similarity=1.0)) == found(mode="dense")
+        assert found(ranking=Ranking(similarity=1.0, lexical=3.2, adjacent=1.8)) == found()

@@ -85,7 +85,9 @@ def test_rules_keep_what_is_stated_beside_the_message(memory: Memory, clock: Fix
     )  # fmt: skip
     assert isinstance(results, tuple) and [result.action for result in results] == ["added", "added"]
     (fact,) = memory.list(user_id="u", kinds=["fact"])
-    assert (fact.text, fact.metadata, fact.trust) == ("I moved to Porto last week.", {"role": "user"}, 0.75)
+    happened = {"from": "2025-12-22", "to": "2025-12-28"}
+    assert (fact.text, fact.trust) == ("I moved to Porto last week.", 0.75)
+    assert fact.metadata == {"role": "user", "event_time": happened}
     assert fact.sources == (results[0].id, "chat") and fact.valid_from == EIGHT
     assert fact.scope == Scope(user_id="u", run_id="r")
     assert memory.count(user_id="u", kinds=["message"]) == 2

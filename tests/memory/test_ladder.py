@@ -9,19 +9,21 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Literal
 
+import msgspec
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 import warpmem
-from warpmem import Memory, Scope
+from warpmem import Memory, Ranking, Scope
 from warpmem.embed.hashing import HashingEmbedder
 from warpmem.errors import DeadlineExceeded, ModelError, Overloaded
 from warpmem.ops.cancel import Cancellation, current
 from warpmem.policy import modes
 
-BOTH = modes.PRESETS["hybrid"]
-WORDS = modes.replaced(BOTH, similarity=0.0)
+_HYBRID = modes.PRESETS["hybrid"]
+BOTH = Ranking(lexical=_HYBRID.lexical, adjacent=_HYBRID.adjacent)
+WORDS = msgspec.structs.replace(BOTH, similarity=0.0)
 QUESTION = "what does note 7 say of cellos"
 
 
@@ -87,9 +89,9 @@ def test_a_search_by_both_is_answered_by_words_when_the_embedder_does_not_answer
             assert found(result) == wanted and wanted
             assert "similarity" not in result[0].parts
             assert result[0].parts["weight_similarity"] == 0.0
-            for mode in ("dense", None):
+            for weights in ({"mode": "dense"}, {"ranking": Ranking(similarity=1.0)}):
                 with pytest.raises((Overloaded, DeadlineExceeded)):
-                    memory.search(QUESTION, user_id="a", mode=mode, deadline=0.2)
+                    memory.search(QUESTION, user_id="a", deadline=0.2, **weights)  # type: ignore[arg-type]
             with pytest.raises((Overloaded, DeadlineExceeded)):
                 memory.search(QUESTION, user_id="a", mode="hybrid", deadline=0.2, min_similarity=0.5)
             assert memory.search(QUESTION, user_id="a", mode="lexical", deadline=0.2).degraded == ()
@@ -112,7 +114,7 @@ def test_an_overloaded_embedder_is_done_without_whatever_the_deadline() -> None:
         assert found(many[0]) == wanted
         assert len(many[1]) == 1
         with pytest.raises(Overloaded):
-            memory.search(QUESTION, user_id="a")
+            memory.search(QUESTION, user_id="a", mode="dense")
         model.fault = ModelError("broken")
         with pytest.raises(ModelError, match="broken"):
             memory.search(QUESTION, user_id="a", mode="hybrid")

@@ -16,8 +16,9 @@ from warpmem.embed.hashing import HashingEmbedder
 from warpmem.errors import Overloaded
 from warpmem.policy import modes
 
-HYBRID = modes.PRESETS["hybrid"]
-WORDS = modes.replaced(HYBRID, similarity=0.0)
+_HYBRID = modes.PRESETS["hybrid"]
+HYBRID = Ranking(lexical=_HYBRID.lexical, adjacent=_HYBRID.adjacent)
+WORDS = msgspec.structs.replace(HYBRID, similarity=0.0)
 
 
 class Filling:
@@ -71,7 +72,7 @@ def test_words_answer_in_all_spaces_where_one_of_them_has_no_vector(models: Any,
     assert found(result) == found(wanted)
     assert all("similarity" not in hit.parts for hit in result)
     with pytest.raises(Overloaded):
-        memory.search("red bridge", user_id="u")
+        memory.search("red bridge", user_id="u", mode="dense")
     strained.full = False
     result = memory.search("red bridge", user_id="u", mode="hybrid")
     assert result.degraded == ()

@@ -160,7 +160,7 @@ def test_refused_and_dropped_are_told_by_lane() -> None:
         first = pool.submit(memory.search, "one", user_id="a")
         assert model.inside.wait(5)
         with pytest.raises(warpmem.errors.DeadlineExceeded):
-            memory.search("two", user_id="a", deadline=0.05)
+            memory.search("two", user_id="a", deadline=0.05, mode="dense")
         found = read(memory.metrics())
         assert found['warpmem_lane_dropped_total{model="embedder",lane="interactive"}'] == 1
         assert found['warpmem_lane_dropped_total{model="embedder",lane="ingest"}'] == 0

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -80,8 +81,15 @@ PROFILES: tuple[dict[str, Ranking], ...] = (
 def test_the_best_of_kinds_that_are_weighed_differently(
     memory: Memory, by_kind: dict[str, Ranking], kinds: list[str] | None, filters: Any
 ) -> None:
-    rest = Ranking(priority=0.5)
     ranking = Ranking(priority=0.5, by_kind=by_kind)
+    rest = Ranking(priority=0.5)
+    if any(own.similarity is not None or own.lexical is not None for own in by_kind.values()):
+        # One names a weight that modes have: then none is the mode's.
+        rest, *others = (
+            own if own.similarity is not None else msgspec.structs.replace(own, similarity=1.0)
+            for own in (rest, *by_kind.values())
+        )
+        by_kind = dict(zip(by_kind, others, strict=True))
     options: dict[str, Any] = {"vector": VECTOR, "user_id": "u", "filters": filters}
     every: list[Hit] = []
     for kind in KINDS if kinds is None else kinds:

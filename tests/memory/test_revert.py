@@ -33,7 +33,7 @@ def test_an_old_version_becomes_the_next_one(memory: Memory, clock: FixedClock) 
         0.25,
     )
     assert (after.trust, after.sources, after.valid_from) == (1.0, (), item.valid_from)
-    (hit,) = memory.search("meeting at nine", user_id="u")
+    (hit,) = memory.search("meeting at nine", user_id="u", mode="dense")
     assert hit.item == after and hit.score == pytest.approx(1.0)
     assert found(memory, "x", known_at=after.recorded_at - timedelta(hours=1)) == ["Gathering whenever"]
     history = memory.history(item.id)
@@ -107,4 +107,4 @@ def test_a_revert_is_embedded_anew_by_another_model(memory: Memory) -> None:
     memory.reembed(HashingEmbedder(64))
     reverted = memory.revert(item_id, 1)
     assert (reverted.text, reverted.model_id) == ("Has a cat", HashingEmbedder(64).model_id)
-    assert memory.search("has a cat", user_id="u")[0].score == pytest.approx(1.0)
+    assert memory.search("has a cat", user_id="u", mode="dense")[0].score == pytest.approx(1.0)

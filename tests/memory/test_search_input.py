@@ -64,10 +64,16 @@ def test_refused_arguments(memory: Memory, options: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("name", ["similarity", "lexical", "adjacent", "recency", "priority", "diversity"])
-@pytest.mark.parametrize("weight", [-0.1, -1e-300, float("nan"), float("-inf"), 1e7, None, "1", False])
+@pytest.mark.parametrize("weight", [-0.1, -1e-300, float("nan"), float("-inf"), 1e7, "1", False])
 def test_weights_are_numbers_from_0_on(name: str, weight: Any) -> None:
     with pytest.raises(InputError, match=name):
         Ranking(**{name: weight})
+
+
+@pytest.mark.parametrize("name", ["entities", "recency", "priority", "diversity"])
+def test_weights_that_no_mode_sets_are_never_left_to_it(name: str) -> None:
+    with pytest.raises(InputError, match=name):
+        Ranking(**{name: None})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("length", [timedelta(0), -timedelta(days=1), 30, None])

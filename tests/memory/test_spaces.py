@@ -74,13 +74,14 @@ def test_a_text_is_asked_of_every_space_that_understands_it(memory: Memory) -> N
     memory.add("Nadia likes tea.", user_id="u")
     memory.add("at dusk", image=picture(RED), blob="red", user_id="u")
     memory.add(image=picture(BLUE), blob="blue", user_id="u")
-    hits = memory.search("red", user_id="u", k=10)
+    hits = memory.search("red", user_id="u", k=10, mode="dense")
     assert {hit.item.blob or hit.item.text for hit in hits} == {
         "The red bridge is closed.", "Nadia likes tea.", "red", "blue",
     }  # fmt: skip
     assert found(hits)[0] == ("at dusk", "red", "image")
     assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
-    half = memory.search("red", user_id="u", k=10, ranking=Ranking(spaces={"image": 0.5}), explain=True)
+    ranking = Ranking(similarity=1.0, spaces={"image": 0.5})
+    half = memory.search("red", user_id="u", k=10, ranking=ranking, explain=True)
     by_blob = {hit.item.blob: hit for hit in half}
     assert by_blob["red"].score == pytest.approx(hits[0].score / 2)
     assert by_blob["red"].parts["weight_similarity"] == 0.5
@@ -145,7 +146,7 @@ def test_a_model_without_words_is_asked_by_the_words_of_captions() -> None:
     with opened(embedders={"image": ColourEmbedder()}) as memory:
         memory.add("a zeppelin over Porto", image=picture(GREY), user_id="u")
         memory.add("Porto is a city.", user_id="u")
-        assert {hit.space for hit in memory.search("zeppelin", user_id="u")} == {"text"}
+        assert {hit.space for hit in memory.search("zeppelin", user_id="u", mode="dense")} == {"text"}
         for mode in ("lexical", "hybrid"):
             hits = memory.search("zeppelin", user_id="u", mode=mode)
             assert ("a zeppelin over Porto", "image") in {(hit.item.text, hit.space) for hit in hits}
@@ -159,11 +160,11 @@ def test_a_store_of_given_vectors_is_asked_for_its_images() -> None:
         memory.add("something red", vector=np.eye(8)[0], user_id="u")
         memory.add("a red bridge", image=picture(RED), user_id="u")
         memory.add(image=picture(BLUE), user_id="u")
-        assert {hit.space for hit in memory.search("red", user_id="u")} == {"image"}
-        hits = memory.search("red", user_id="u", mode="hybrid")
+        assert {hit.space for hit in memory.search("red", user_id="u", mode="dense")} == {"image"}
+        hits = memory.search("red", user_id="u")
         assert {hit.item.text for hit in hits} == {"something red", "a red bridge", ""}
         with pytest.raises(InputError, match="no embedder"):
-            memory.search("red", user_id="u", ranking=Ranking(spaces={"image": 0}))
+            memory.search("red", user_id="u", ranking=Ranking(similarity=1.0, spaces={"image": 0}))
 
 
 def test_code_and_logs_are_texts_of_their_own_models() -> None:
@@ -172,14 +173,15 @@ def test_code_and_logs_are_texts_of_their_own_models() -> None:
         memory.add(log="09:00 worker 7 restarted", user_id="u")
         memory.add("Nadia folds paper.", user_id="u")
         memory.add(NewItem(text="def unfold(): ...", modality="code"), user_id="u")
-        hits = {hit.item.text: hit for hit in memory.search("def fold(items): ...", user_id="u")}
+        result = memory.search("def fold(items): ...", user_id="u", mode="dense")
+        hits = {hit.item.text: hit for hit in result}
         assert hits["def fold(items): ..."].score == pytest.approx(1.0)
         assert {text: hit.space for text, hit in hits.items()} == {
             "def fold(items): ...": "code", "def unfold(): ...": "code",
             "09:00 worker 7 restarted": "log", "Nadia folds paper.": "text",
         }  # fmt: skip
         changed = memory.update(hits["def fold(items): ..."].item.id, text="def map(items): ...")
-        again = memory.search("def map(items): ...", user_id="u")[0]
+        again = memory.search("def map(items): ...", user_id="u", mode="dense")[0]
         assert (again.item.id, again.space) == (changed.id, "code")
         assert again.score == pytest.approx(1.0)
 

@@ -25,7 +25,7 @@ def test_an_owner_is_loaded_before_his_first_search(tmp_path: Path) -> None:
         assert index.stats()["owners"] == 0
         assert memory.warm(user_id="nobody") == 0
         assert index.stats()["owners"] == 0
-        assert memory.warm(user_id="u") == 0  # there is no device
+        assert memory.warm(user_id="u", words=False) == 0  # there is no device
         assert index.stats()["owners"] == 1
         (partition,) = index._partitions.values()  # type: ignore[attr-defined]
         assert partition.words is None
@@ -42,10 +42,14 @@ def test_an_owner_is_loaded_before_his_first_search(tmp_path: Path) -> None:
         assert partition.entities is names
         memory.evict(user_id="u")
         assert len(memory.search("note 7", user_id="u")) == 10
-    with warpmem.open(tmp_path / "store", embedder="hashing", mode="hybrid") as memory:
+    with warpmem.open(tmp_path / "store", embedder="hashing") as memory:
         memory.warm(user_id="u")
         (partition,) = memory._index._partitions.values()  # type: ignore[attr-defined]
         assert partition.words is not None
+    with warpmem.open(tmp_path / "store", embedder="hashing", mode="dense") as memory:
+        memory.warm(user_id="u")
+        (partition,) = memory._index._partitions.values()  # type: ignore[attr-defined]
+        assert partition.words is None
 
 
 def test_a_device_holds_who_was_warmed_until_he_is_evicted(monkeypatch: pytest.MonkeyPatch) -> None:

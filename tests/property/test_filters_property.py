@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 from hypothesis import given, settings
@@ -31,6 +31,14 @@ fields = st.sampled_from(["metadata.x", "metadata.y", "metadata.z", "metadata.x.
 leaves = st.dictionaries(fields, conditions, max_size=2) | st.dictionaries(
     st.sampled_from(["kind", "key"]), strings | st.fixed_dictionaries({"exists": st.booleans()}), max_size=2
 )
+days = st.dates(date(2026, 2, 26), date(2026, 3, 3)).map(date.isoformat)
+bounds = st.fixed_dictionaries(
+    {"during": st.tuples(days, days).map(sorted) | st.tuples(st.none(), days) | st.tuples(days, st.none())},
+    optional={"before": days, "after": days},
+)
+event_times = st.fixed_dictionaries({"from": days | numbers, "to": days}) | scalars
+
+
 filters = st.recursive(
     leaves,
     lambda inner: (
@@ -70,6 +78,17 @@ def test_agrees_with_the_table(
     assert compiled.matches(make_item(meta, kind, key)) is evaluate(node, plain)
     negated = compile_filter({"not": node})
     assert negated.matches(make_item(meta, kind, key)) is not evaluate(node, plain)
+
+
+@settings(max_examples=400, deadline=None, derandomize=True)
+@given(bounds, event_times)
+def test_days_on_which_it_happened(bounds: dict[str, Any], event_time: Any) -> None:
+    meta = {"event_time": event_time}
+    for node in ({"happened": bounds}, {"or": [{"happened": bounds}, {"kind": "x"}]}):
+        expected = evaluate(node, {"metadata": meta, "kind": "k"})
+        assert compile_filter(node).matches(make_item(meta, "k", None)) is expected
+        assert compile_filter({"not": node}).matches(make_item(meta, "k", None)) is not expected
+    assert not compile_filter({"happened": bounds}).matches(make_item({}, "k", None))
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)

@@ -38,7 +38,7 @@ def test_vectors_are_exported_with_the_model_that_made_them() -> None:
     assert exported.getvalue().count(b'"model_id":"model 9.0"') == 2
     with warpmem.open(None, **model(1.0)) as memory:
         memory.import_(io.BytesIO(exported.getvalue()))
-        assert memory.search("two", user_id="ann", k=1)[0].score == pytest.approx(1.0)
+        assert memory.search("two", user_id="ann", k=1, mode="dense")[0].score == pytest.approx(1.0)
 
 
 def test_no_export_gives_a_vector_the_name_of_the_model_after_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -29,7 +30,9 @@ def test_add_search_list(store: Path, capsys: pytest.CaptureFixture[str]) -> Non
     ).split()  # fmt: skip
     assert second[1:] == ["superseded", "replaced", first[0]]
 
-    (now,) = json_lines(out(capsys, "search", "where does Nadia live", "--user", "nadia", "--json"))
+    (now,) = json_lines(
+        out(capsys, "search", "where does Nadia live", "--user", "nadia", "--mode", "dense", "--json")
+    )
     assert (now["id"], now["text"]) == (second[0], "Nadia lives in Berlin")
     assert now["expires_at"] == "2999-01-01T00:00:00Z"
     assert now["score"] == now["parts"]["similarity"]
@@ -53,8 +56,8 @@ def test_the_mode_of_a_search(store: Path, tmp_path: Path, capsys: pytest.Captur
     configured = ("--config", str(tmp_path / "words.toml"))
     weights = ("--recency", "0.5")
     for options, similarity, lexical in (
-        ((), 1, 0), (("--mode", "hybrid"), 1, 3.2), (configured, 0, 1), ((*configured, *weights), 0, 1),
-        ((*configured, "--mode", "dense", *weights), 1, 0), (weights, 1, 0),
+        ((), 1, 3.2), (("--mode", "dense"), 1, 0), (configured, 0, 1), ((*configured, *weights), 0, 1),
+        ((*configured, "--mode", "dense", *weights), 1, 0), (weights, 1, 3.2),
     ):  # fmt: skip
         asked = ("search", "INV-20931", "--user", "u", "--json", "--explain", *options)
         (hit,) = json_lines(out(capsys, *asked))
@@ -96,7 +99,12 @@ def test_search_options(store: Path, capsys: pytest.CaptureFixture[str]) -> None
         "--priority",
         "2",
     )
-    assert " x similarity " in text
+    (shown,) = re.findall("[0-9.]+ = .*", text)
+    score, terms = shown.split(" = ")
+    products = re.findall(r"([0-9.]+) x [a-z]+ ([0-9.-]+)", terms)
+    total = sum(float(weight) * float(value) for weight, value in products)
+    assert total == pytest.approx(float(score), abs=1e-3)
+    assert " x similarity " in text and " + 3.2 x lexical " in text and " + 1.8 x adjacent " in text
     assert " + 0.5 x recency " in text
     assert " + 2 x priority " in text
     assert "backend " in text

@@ -163,10 +163,10 @@ def test_a_store_rebuilds_its_device_and_says_so(tmp_path: Path, caplog: pytest.
         for i in range(40):
             store.add(f"note {i} of the harbour", user_id="u")
         store.warm(user_id="u", wait=True)
-        wanted = [(hit.item.id, hit.score) for hit in store.search("note 7", user_id="u")]
+        wanted = [(hit.item.id, hit.score) for hit in store.search("note 7", user_id="u", mode="dense")]
 
         def search() -> str:
-            found = store.search("note 7", user_id="u")
+            found = store.search("note 7", user_id="u", mode="dense")
             assert [(hit.item.id, hit.score) for hit in found] == wanted
             return str(found.plan)
 

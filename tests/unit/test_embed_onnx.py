@@ -221,5 +221,7 @@ def test_a_store_by_configuration_file(tmp_path: Path) -> None:
     for _ in range(2):
         with warpmem.open(tmp_path / "store", config=file) as memory:
             memory.add("Nadia moved to Porto.", user_id="nadia")
-            assert memory.search("Nadia moved to Porto.", user_id="nadia")[0].score == pytest.approx(1.0)
+            assert memory.search("Nadia moved to Porto.", user_id="nadia", mode="dense")[
+                0
+            ].score == pytest.approx(1.0)
             assert memory.count(user_id="nadia") == 1

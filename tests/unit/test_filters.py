@@ -172,6 +172,15 @@ def test_meaning(filters: Any, expected: bool) -> None:
         ({"valid_from": {"gt": 1.7e9}}, "valid_from.gt"),
         ({"valid_from": {"contains": "2026"}}, "valid_from.contains"),
         ({"valid_from": "0001-01-01T00:00:00+14:00"}, "valid_from"),
+        ({"happened": {}}, "happened"),
+        ({"happened": "2026-03-01"}, "happened"),
+        ({"happened": {"on": "2026-03-01"}}, "happened.on"),
+        ({"happened": {"before": "2026-3-1"}}, "happened.before"),
+        ({"happened": {"after": 2026}}, "happened.after"),
+        ({"happened": {"during": [None, None]}}, "happened.during"),
+        ({"happened": {"during": ["2026-03-01"]}}, "happened.during"),
+        ({"happened": {"during": ["2026-03-01", "2026-02-30"]}}, "happened.during[1]"),
+        ({"happened": {"during": [T0.date(), T0 - timedelta(1)]}}, "happened.during"),
     ],
 )
 def test_refused_with_path(filters: Any, path: str) -> None:

@@ -186,7 +186,7 @@ def test_a_server_that_says_nothing() -> None:
     with serving(silent) as server, warpmem.open(None, embedder=make(server.url)) as memory:
         began = time.monotonic()
         with pytest.raises(DeadlineExceeded):
-            memory.search("sought", user_id="u", deadline=0.15)
+            memory.search("sought", user_id="u", deadline=0.15, mode="dense")
         assert 0.1 < time.monotonic() - began < 0.5
         with pytest.raises(DeadlineExceeded, match=r"within 0\.1 s"):
             embed(server.url, ["a"], timeout=0.1)

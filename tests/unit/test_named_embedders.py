@@ -26,7 +26,9 @@ def test_a_store_behind_a_server_by_configuration_file(tmp_path: Path) -> None:
         )
         with warpmem.open(tmp_path / "store", config=file) as memory:
             memory.add("Nadia moved to Porto.", user_id="nadia")
-            assert memory.search("Nadia moved to Porto.", user_id="nadia")[0].score == pytest.approx(1.0)
+            assert memory.search("Nadia moved to Porto.", user_id="nadia", mode="dense")[
+                0
+            ].score == pytest.approx(1.0)
             server.answer = lambda handler, payload: handler.reply(b"{", 500)
             with pytest.raises(ModelUnavailable):
                 memory.add(["one", "two"], user_id="nadia")

@@ -108,7 +108,7 @@ def test_a_store_says_what_it_keeps_of_whom() -> None:
         assert held["lists"] == 16 > held["codes_lists"] > 0
         assert held["pinned_limit"] == 4 << 20 >= held["pinned"] > 0
         found = [
-            [(hit.item.text, hit.score) for hit in store.search("note 7", user_id=f"u{user}")]
+            [(hit.item.text, hit.score) for hit in store.search("note 7", user_id=f"u{user}", mode="dense")]
             for user in range(16)
         ]
         assert store.stats().device["searches"] == 16
@@ -117,7 +117,7 @@ def test_a_store_says_what_it_keeps_of_whom() -> None:
         assert f"warpmem_device_{name} {held[key]}" in told
     with warpmem.open(embedder="hashing", backend="cpu") as store:
         store.add(notes, user_id="u")
-        wanted = [(hit.item.text, hit.score) for hit in store.search("note 7", user_id="u")]
+        wanted = [(hit.item.text, hit.score) for hit in store.search("note 7", user_id="u", mode="dense")]
     assert all(each == wanted for each in found)
 
 

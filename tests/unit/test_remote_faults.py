@@ -117,13 +117,13 @@ def test_a_server_that_failed_is_left_alone_and_found_again() -> None:
         asked = len(server.requests)
         server.answer = local_servers.tei
         with pytest.raises(Overloaded, match="failed 5 times in a row") as caught:
-            memory.search("sought", user_id="u")
+            memory.search("sought", user_id="u", mode="dense")
         assert 0 < caught.value.retry_after <= 1.0
         with pytest.raises(Overloaded):
             memory.add("lost 5", user_id="u")
         assert len(server.requests) == asked
         time.sleep(caught.value.retry_after)
-        assert memory.search("sought", user_id="u")[0].item.text == "kept"
+        assert memory.search("sought", user_id="u", mode="dense")[0].item.text == "kept"
         assert memory.count(user_id="u") == 1
 
 
@@ -144,7 +144,7 @@ def test_a_search_is_not_longer_than_its_deadline_when_the_server_says_nothing()
     with serving(silent) as server, warpmem.open(None, embedder=tei(server.url)) as memory:
         began = time.monotonic()
         with pytest.raises(DeadlineExceeded):
-            memory.search("sought", user_id="u", deadline=0.15)
+            memory.search("sought", user_id="u", deadline=0.15, mode="dense")
         assert 0.1 < time.monotonic() - began < 0.5
 
 

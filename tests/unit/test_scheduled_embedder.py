@@ -325,7 +325,7 @@ def test_a_search_that_waits_too_long_is_told_and_an_add_stores_nothing_by_halve
         with busy(model, scheduled) as pool:
             began = time.monotonic()
             with pytest.raises(DeadlineExceeded):
-                memory.search("sought", user_id="u", deadline=0.05)
+                memory.search("sought", user_id="u", deadline=0.05, mode="dense")
             assert time.monotonic() - began < 5
             until(waiting(scheduled, 0))
             adding = pool.submit(memory.add_many, ["one", "two", "three"], user_id="u")

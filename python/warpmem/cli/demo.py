@@ -132,7 +132,7 @@ SECTIONS: tuple[tuple[str, tuple[Question, ...]], ...] = (
         ),
     ),
     (
-        "Ranking: similarity + 0.3 recency (halves in 90 days) + 0.2 priority, in the same scan",
+        "Ranking: meaning and words + 0.3 recency (halves in 90 days) + 0.2 priority, in one scan",
         (
             Question(
                 user="kwame",

@@ -9,7 +9,6 @@ from typing import Any
 
 import msgspec
 
-from ..config import load_config
 from ..memory.options import SearchOptions
 from ..types import Ranking
 from .output import hit_fields, item_fields, item_line, print_json, print_page, score_terms
@@ -40,9 +39,6 @@ def _options(args: argparse.Namespace) -> SearchOptions:
     """What the commands search and context have in common, as Memory takes it. Raises InputError."""
     given = {"recency": args.recency, "priority": args.priority, "entities": args.entities}
     ranking = Ranking(**given) if any(given.values()) else None
-    mode = args.mode
-    if mode is None and ranking is not None and args.config is not None:
-        mode = load_config(args.config).mode  # a ranking alone would pass the configured mode by
     return {
         "scope": scope_of(args),
         "kinds": args.kinds,
@@ -51,7 +47,7 @@ def _options(args: argparse.Namespace) -> SearchOptions:
         "known_at": args.known_at,
         "min_similarity": args.min_similarity,
         "ranking": ranking,
-        "mode": mode,
+        "mode": args.mode,
         "rerank": args.rerank,
     }
 

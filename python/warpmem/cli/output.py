@@ -110,7 +110,7 @@ def score_terms(hit: Hit) -> str:
     parts = hit.parts
     terms = [
         f"{parts[f'weight_{name}']:g} x {name} {parts[name]:.4f}"
-        for name in ("similarity", "entities", "recency", "priority")
+        for name in ("similarity", "lexical", "adjacent", "entities", "recency", "priority")
         if parts.get(f"weight_{name}")
     ]
     reranked = f"; rerank {parts['rerank']:.4f}" if "rerank" in parts else ""

@@ -168,7 +168,9 @@ def _searching(parser: argparse.ArgumentParser) -> None:
     )
     moments(parser)
     parser.add_argument(
-        "--mode", choices=("dense", "lexical", "hybrid"), help="meaning (default), words, or both"
+        "--mode",
+        choices=("dense", "lexical", "hybrid"),
+        help="meaning, words, or both (the default)",
     )
     parser.add_argument(
         "--recency", type=float, default=0.0, metavar="W", help="weight of recency (default 0)"
@@ -282,7 +284,7 @@ def _eval(commands: Commands) -> None:
         help="store turns without their images' captions",
     )
     locomo.add_argument(
-        "--mode", choices=("dense", "lexical", "hybrid"), default="dense", help="(default dense)"
+        "--mode", choices=("dense", "lexical", "hybrid"), default="hybrid", help="(default hybrid)"
     )
     locomo.add_argument(
         "--embedder", choices=("wordllama", "hashing"), help="(default that of --config, or wordllama)"

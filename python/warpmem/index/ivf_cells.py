@@ -305,23 +305,31 @@ class CellStore:
     def scan_one(self, queries: F32, cells: Cells, owner: int, group: int, k: int, **options: Any) -> Any:
         """scan() of one query over one owner, without a filter, that probes some of its cells."""
         n_probes = options.pop("n_probes")
-        segment = ((0, owner, 0, (), (), None),)
-        nearest = self._coarse.scan(queries, segment, n_probes, refine=_COARSE_REFINE)[3][0]
-        zeros = np.zeros(n_probes, np.int64)
-        if group:
-            probes: Any = [(0, cell, group, (), (), None) for cell in nearest.tolist()]
-        else:
-            probes = SegmentTable(zeros, nearest)
-        result = self.rows.scan(queries, probes, k, **options)
+        if type(self.rows) is type(self._coarse):
+            result = self.rows.scan_nearest(
+                queries, self._coarse, owner, group, n_probes, _COARSE_REFINE, k, **options
+            )
+        else:  # a device's cache stands before the rows
+            segment = ((0, owner, 0, (), (), None),)
+            nearest = self._coarse.scan(queries, segment, n_probes, refine=_COARSE_REFINE)[3][0]
+            result = self._scan_cells(queries, nearest, owner, group, k, options)
         if result[4][0] < k and "min_similarity" not in options:
             n_probes = len(cells.ids)
-            probes = [(0, cell, group, (), (), None) for cell in cells.ids.tolist()]
-            result = self.rows.scan(queries, probes, k, **options)
+            result = self._scan_cells(queries, cells.ids, owner, group, k, options)
         if options["explain"]:
             plan = {"plan": "ivf", "cells": n_probes, "n_probes": n_probes, "refine": options["refine"]}
             result[5].update(plan)
-        found = result[2]
-        return (*result[:2], np.where(found >= 0, owner, found), *result[3:])
+        return result
+
+    def _scan_cells(
+        self, queries: F32, cells: I64, owner: int, group: int, k: int, options: dict[str, Any]
+    ) -> Any:
+        """The rows' scan of one query over these cells, without a filter; list ids are the owner."""
+        probes: Any = SegmentTable(np.zeros(len(cells), np.int64), cells)
+        if group:
+            probes = [(0, cell, group, (), (), None) for cell in cells.tolist()]
+        result = self.rows.scan(queries, probes, k, **options)
+        return (*result[:2], np.where(result[2] >= 0, owner, result[2]), *result[3:])
 
     def _probe(
         self, queries: F32, work: Pairs, owners: Sequence[Cells], wanted: I64, sizes: I64

@@ -91,6 +91,12 @@ def _segments(
     if wanted is not None:
         return SegmentTable(*wanted, program.terms, program.values)
     lists = serving.pool.lists()
+    if n * len(lists) <= _FEW:
+        return [
+            (query, owner, 0, program.terms, program.values, None)
+            for query in range(n)
+            for owner in lists.tolist()
+        ]
     return SegmentTable(
         np.repeat(np.arange(n, dtype=np.int64), len(lists)), np.tile(lists, n), program.terms, program.values
     )

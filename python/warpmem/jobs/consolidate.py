@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence, Set
 from datetime import MAXYEAR, UTC, datetime, timedelta
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -28,6 +28,7 @@ from ..memory.writer import Defaults
 from ..ops.blank import is_blank
 from ..ops.clock import to_datetime
 from ..ops.digest import digest16
+from ..ops.event_time import days_of, span_of, with_days
 from ..ops.ids import format_id, is_id, origins, owner_of, parse_id
 from ..policy.reconcile import is_current
 from ..protocols import Transaction
@@ -177,16 +178,18 @@ def _summary_of(tools: Tools, items: Sequence[MemoryItem], text: str, by: str) -
     # An id would outlive its event's erasure.
     first = digest16(tools.log.identity.salt, b"consolidated", items[0].id.encode()).hex()
     times = [item.valid_from for item in items]
+    made: dict[str, Any] = {
+        MADE: {
+            "by": by, "events": len(items), "from": min(times).isoformat(), "to": max(times).isoformat(),
+            "first": first,  # what two summaries never share: none is the other's duplicate
+        }
+    }  # fmt: skip
+    timed = with_days(made, span_of(days_of(item.metadata) for item in items))
     return NewItem(
         text=text,
         scope=items[0].scope,
         kind="summary",
-        metadata={
-            MADE: {
-                "by": by, "events": len(items), "from": min(times).isoformat(), "to": max(times).isoformat(),
-                "first": first,  # what two summaries never share: none is the other's duplicate
-            }
-        },
+        metadata=timed if tools.current.now.writer.fits("summary", timed) else made,
         priority=max(item.priority for item in items),
         entities=tuple(dict.fromkeys(name for item in items for name in item.entities))[:MAX_NAMES],
         sources=(*(item.id for item in items), *sorted(origins(items[0].sources))),

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from ..ingest.normalize import normalize_text
+from ..ops.event_time import Days, days_of
 from ..types import MemoryItem
 
 _TOGETHER = 128
@@ -32,15 +33,20 @@ def lines_of(items: Sequence[MemoryItem]) -> list[Line]:
 
 
 def _line(same: Sequence[MemoryItem]) -> str:
-    first, last = same[0].valid_from.date(), same[-1].valid_from.date()
+    first, last = min(_when(item)[0] for item in same), max(_when(item)[1] for item in same)
     text = " ".join(same[0].text.split())
     when = f"{first}" if first == last else f"{first} to {last}"
     return f"{when}: {text}" if len(same) == 1 else f"{when}, {len(same)} times: {text}"
 
 
+def _when(item: MemoryItem) -> Days:
+    """The days on which it happened; where nothing tells, the one from which on it is true."""
+    return days_of(item.metadata) or (item.valid_from.date(), item.valid_from.date())
+
+
 def text_of(lines: Sequence[Line]) -> str:
     """What a summary of some lines says: an event that is alone in it keeps its own words, and `valid_from`
-    says when it was."""
+    and its metadata say when it was."""
     if len(lines) == 1 and len(lines[0].items) == 1:
         return lines[0].items[0].text
     return "\n".join(line.text for line in lines)

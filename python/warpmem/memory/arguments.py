@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any, get_args
 
@@ -12,9 +11,8 @@ from ..ops.clock import to_micros
 from ..ops.texts import check_name as check_name
 from ..records import NEVER
 from ..types import MemoryItem, Modality, Scope, ScopeWeight
+from ..types.items import KIND_NAME
 from ..types.scalars import float_of, integer
-
-_KIND = re.compile(r"[a-z][a-z0-9_]{0,63}", re.ASCII)
 
 
 def one_scope(
@@ -55,7 +53,7 @@ def required(scope: Scope | None) -> Scope:
 
 def check_kind(kind: Any) -> str:
     """A kind's name, as a plain str. Raises InputError."""
-    if not isinstance(kind, str) or not _KIND.fullmatch(kind):
+    if not isinstance(kind, str) or not KIND_NAME.fullmatch(kind):
         raise InputError(
             "a kind is 1 to 64 characters: a lower-case letter, then letters, digits or underscores"
         )

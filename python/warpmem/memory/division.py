@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from ..policy.modes import Weights
 from ..records import Match, Record
-from ..types import Ranking, Scope, ScopeWeight
+from ..types import Scope, ScopeWeight
 from . import arguments
 
 Shares = Sequence[ScopeWeight] | None
@@ -18,7 +19,7 @@ class Piece(NamedTuple):
     the weighted scopes it is, None for all."""
 
     scopes: Sequence[Scope]
-    ranking: Ranking
+    ranking: Weights
     kinds: tuple[str, ...] | None
     but: tuple[str, ...] = ()
     share: int | None = None
@@ -40,7 +41,7 @@ class Division:
     The k best of each piece hold the k best of the search: where quotas refuse
     one of a scope's k best, other hits have taken all places or the scope has given all that it may."""
 
-    def __init__(self, ranking: Ranking, kinds: tuple[str, ...] | None) -> None:
+    def __init__(self, ranking: Weights, kinds: tuple[str, ...] | None) -> None:
         self._rankings = _rankings(ranking, kinds)
         wordy = [bool(own.lexical or own.adjacent) for own, *_ in self._rankings]
         similar = [bool(own.similarity) for own, *_ in self._rankings]
@@ -108,11 +109,11 @@ def _within_quotas(
 
 
 def _rankings(
-    ranking: Ranking, kinds: tuple[str, ...] | None
-) -> list[tuple[Ranking, tuple[str, ...] | None, tuple[str, ...]]]:
+    ranking: Weights, kinds: tuple[str, ...] | None
+) -> list[tuple[Weights, tuple[str, ...] | None, tuple[str, ...]]]:
     """(ranking, kinds, kinds left out) of each group of kinds that are scored alike."""
     named = arguments.check_kinds(list(ranking.by_kind)) if ranking.by_kind else ()
-    groups: list[tuple[Ranking, list[str]]] = []
+    groups: list[tuple[Weights, list[str]]] = []
     for kind in named:
         if kinds is not None and kind not in kinds:
             continue
@@ -123,7 +124,7 @@ def _rankings(
                 break
         else:
             groups.append((own, [kind]))
-    found: list[tuple[Ranking, tuple[str, ...] | None, tuple[str, ...]]] = [
+    found: list[tuple[Weights, tuple[str, ...] | None, tuple[str, ...]]] = [
         (own, tuple(members), ()) for own, members in groups
     ]
     if kinds is None:

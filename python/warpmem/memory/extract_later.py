@@ -12,7 +12,7 @@ from ..errors import EmbeddingError, InputError, ModelError, ModelUnavailable, O
 from ..ops.ids import owner_of
 from ..protocols import LanguageModel, Log, TokenCounter, Transaction
 from ..records import Work
-from ..types import AddResult, PendingWork
+from ..types import AddResult, Extraction, PendingWork
 from .embed_later import status_of
 from .serving import Current, Serving
 from .side_by_side import SideBySide
@@ -106,13 +106,20 @@ class ExtractLater:
             self._log.transact(lambda transaction: _refuse(transaction, batch, model.model_id))
         return sum(not self._log.work.has("extract", work.key, work.version) for work in batch)
 
-    def extract(self, keys: Sequence[bytes], model: LanguageModel, *, waiting: bool) -> list[AddResult]:
+    def extract(
+        self,
+        keys: Sequence[bytes],
+        model: LanguageModel,
+        *,
+        waiting: bool,
+        wanted: Extraction | None = None,
+    ) -> list[AddResult]:
         """See Inferring.extract."""
 
         def change(serving: Serving) -> list[AddResult]:
             return serving.inferring.extract(
                 keys, model, self._counter, lambda: self._current.reading(serving), self._pausing,
-                waiting=waiting,
+                waiting=waiting, wanted=wanted,
             )  # fmt: skip
 
         return self._current.write(change, own_vectors=False)

@@ -3,8 +3,10 @@ model, which reads windows of stored messages and is shown what is known already
 
 from __future__ import annotations
 
+import calendar
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from datetime import datetime
 from typing import Any, Final
 
 import msgspec
@@ -12,14 +14,18 @@ import msgspec
 from ..config import MAX_NAMES
 from ..errors import InputError, InvalidText, ModelError, StoreReadOnly
 from ..ingest.graph import relation_facts
+from ..ingest.normalize import normalize_text
+from ..ops.event_time import Days, days_of, with_days
 from ..ops.ids import parse_id
 from ..policy import reconcile
+from ..policy.claimed_time import event_days
 from ..policy.similar import derived_from
 from ..policy.verdicts import KEYS, Claim, Hands, settle
 from ..protocols import LanguageModel, Log, TokenCounter, Transaction
-from ..reason.extraction import KINDS, Extraction, Said, extract
+from ..reason.extraction import KINDS, Extracted, Said, extract
+from ..reason.extraction import Memory as Told
 from ..records import Record
-from ..types import AddResult, MemoryItem, NewItem
+from ..types import AddResult, Extraction, MemoryItem, NewItem
 from ..types.graph import RELATION
 from . import arguments
 from .costs import CostLedger
@@ -43,11 +49,19 @@ _OTHERS: Final = frozenset(("assistant", "system", "tool", "developer", "functio
 """Roles whose messages state nothing about the owner by rule."""
 
 
-def stated(item: MemoryItem) -> Sequence[str]:
-    """What a message states, by rule."""
+def stated(item: MemoryItem) -> Sequence[tuple[str, Days | None]]:
+    """What a message states, by rule, and when each happened."""
     from ..ingest.statements import statements  # patterns that nothing else needs
 
-    return () if item.metadata.get("role") in _OTHERS else statements(item.text)
+    if item.metadata.get("role") in _OTHERS:
+        return ()
+    return [(one, _happened(one, item.valid_from)) for one in statements(item.text)]
+
+
+def _happened(sentence: str, said: datetime) -> Days | None:
+    from ..ingest.happened import happened
+
+    return happened(sentence, said)
 
 
 class Inferring:
@@ -61,13 +75,15 @@ class Inferring:
         digests: Digests,
         revocations: Revocations,
         costs: CostLedger,
+        wanted: Extraction,
     ) -> None:
+        self._wanted = wanted
         self._log = log
         self._reader = reader
         self._writer = writer
         self._digests = digests
         self._costs = costs
-        self._hands = Hands(writer.put, revocations.checked, digests.both, log.get_version)
+        self._hands = Hands(writer.put, revocations.checked, digests.both, log.get_version, writer.fits)
         self._turns = Turns()
 
     def extract(
@@ -79,10 +95,11 @@ class Inferring:
         pausing: Callable[[], AbstractContextManager[None]],
         *,
         waiting: bool = False,
+        wanted: Extraction | None = None,
     ) -> list[AddResult]:
         """What became of the claims of these items, window by window; each window is one change, after which
         nothing of it waits. pausing: keeps erasures from it meanwhile. waiting: those of the items alone that
-        still wait.
+        still wait. wanted: in the place of the store's own.
 
         One whose sources leave no room for itself goes on waiting, or raises InputError. Raises ModelError
         where the model's answer is none, and as the model; what was done before stays."""
@@ -96,7 +113,8 @@ class Inferring:
         for window in _windows(found, counter):
             with self._turns.of(window[0].item.scope.owner):
                 left = [one for one in window if not waiting or self._log.work.has("extract", one.key, 1)]
-                results += self._window(left, model, reading, pausing) if left else []
+                if left:
+                    results += self._window(left, model, reading, pausing, wanted or self._wanted)
         return results
 
     def _window(
@@ -105,13 +123,14 @@ class Inferring:
         model: LanguageModel,
         reading: Callable[[], AbstractContextManager[None]],
         pausing: Callable[[], AbstractContextManager[None]],
+        wanted: Extraction,
     ) -> list[AddResult]:
         with reading():
-            known = self._known(window)
+            known = self._known(window, wanted)
         lane = "background" if in_background() else "ingest"
         model = Paid(model, self._costs, window[0].item.scope.owner, lane, "infer")
-        extraction = extract(model, [_said(record.item) for record in window], known)
-        claims = self._claims(window, known, extraction)
+        extracted = extract(model, [_said(record.item) for record in window], known, wanted)
+        claims = self._claims(window, known, extracted)
 
         def change(transaction: Transaction) -> list[AddResult]:
             self._writer.confirm(transaction)
@@ -125,7 +144,7 @@ class Inferring:
         with pausing():  # an erasure has found what was derived before it removes what that is derived from
             return self._log.transact(change, None, size)
 
-    def _known(self, window: Sequence[Record]) -> list[MemoryItem]:
+    def _known(self, window: Sequence[Record], wanted: Extraction) -> list[MemoryItem]:
         """What is known about what the messages say, nearest first."""
         scope = window[0].item.scope
         texts = [record.item.text for record in window if record.item.text]
@@ -133,7 +152,8 @@ class Inferring:
             return []
         hidden = any(record.item.quarantined for record in window)
         scopes = [(scope,)] * len(texts)
-        asked = Searches(scopes=scopes, queries=texts, k=_NEAREST, kinds=KINDS, quarantined=hidden)
+        kinds = tuple(dict.fromkeys((*KINDS, *wanted.kinds)))
+        asked = Searches(scopes=scopes, queries=texts, k=_NEAREST, kinds=kinds, quarantined=hidden)
         try:
             found = self._reader.search(asked)
         except InvalidText:  # a message without a token: nothing is near to it
@@ -147,19 +167,29 @@ class Inferring:
         return [item for _, item in ranked[:_SHOWN]]
 
     def _claims(
-        self, window: Sequence[Record], known: Sequence[MemoryItem], extraction: Extraction
+        self, window: Sequence[Record], known: Sequence[MemoryItem], extracted: Extracted
     ) -> list[tuple[int, Claim]]:
         """(number of its message, claim) of each. Raises ModelError for texts that cannot be stored."""
         advice: list[tuple[int, NewItem, str, int | None]] = []
-        for memory in extraction.memories:
+        reasons: list[str | None] = []
+        for memory in extracted.memories:
             key = None if memory.key is None else f"{KEYS}{memory.key}"
-            item = _item(window[memory.message - 1], memory.text, memory.kind, memory.entities, key=key)
+            message = window[memory.message - 1]
+            at = message.item.valid_from
+            days, why = event_days(memory.since, memory.until, _happened(memory.text, at), at)
+            days = _as_known(memory, days, known)
+            timed = with_days({}, days)
+            if days is not None and not self._writer.fits(memory.kind, timed):
+                timed, why = {}, "its time was left out: the schema of its kind has no place for it"
+            item = _item(message, memory.text, memory.kind, memory.entities, key=key, metadata=timed)
             advice.append((memory.message - 1, item, memory.verdict, memory.item))
-        for relation in extraction.relations:
+            reasons.append(why)
+        for relation in extracted.relations:
             text = f"{relation.subject} {relation.relation} {relation.object}"
             said = relation_facts(relation.subject, relation.relation, relation.object)
             item = _item(window[relation.message - 1], text, RELATION, (), metadata=said)
             advice.append((relation.message - 1, item, "new", None))
+            reasons.append(None)
         if not advice:
             return []
         try:
@@ -171,8 +201,8 @@ class Inferring:
                 f"the model gave a memory that cannot be stored: {type(error).__name__}"
             ) from None
         return [
-            (number, self._claim(_told(one), verdict, None if shown is None else known[shown - 1]))
-            for (number, _, verdict, shown), one in zip(advice, prepared, strict=True)
+            (number, self._claim(_told(one, why), verdict, None if shown is None else known[shown - 1]))
+            for (number, _, verdict, shown), one, why in zip(advice, prepared, reasons, strict=True)
         ]
 
     def _claim(self, prepared: reconcile.Prepared, verdict: Any, about: MemoryItem | None) -> Claim:
@@ -190,6 +220,19 @@ def _as_read(now: Record | None, read: Record) -> bool:
         return False
     one, other = now.item, read.item
     return (one.text, one.trust, one.sources) == (other.text, other.trust, other.sources)
+
+
+def _as_known(memory: Told, days: Days | None, known: Sequence[MemoryItem]) -> Days | None:
+    """The days of a memory; where something known says the same in the same words, and no less exactly when,
+    those that it has: else the memory would be stored beside it."""
+    text = normalize_text(memory.text)
+    for item in known:
+        had = days_of(item.metadata)
+        if had is None or item.kind != memory.kind or normalize_text(item.text) != text:
+            continue
+        if days is None or days[0] <= had[0] <= had[1] <= days[1]:
+            return had
+    return days
 
 
 def _windows(found: Sequence[Record], counter: TokenCounter) -> Iterator[list[Record]]:
@@ -215,11 +258,12 @@ def _windows(found: Sequence[Record], counter: TokenCounter) -> Iterator[list[Re
 def _said(item: MemoryItem) -> Said:
     name, role = item.metadata.get("name"), item.metadata.get("role")
     speaker = name if isinstance(name, str) else role if isinstance(role, str) else item.kind
-    return Said(speaker, item.valid_from.isoformat(), item.text[:_MESSAGE_CHARACTERS])
+    at = item.valid_from
+    return Said(speaker, at.isoformat(), calendar.day_name[at.weekday()], item.text[:_MESSAGE_CHARACTERS])
 
 
-def _told(prepared: reconcile.Prepared) -> reconcile.Prepared:
-    return msgspec.structs.replace(prepared, told=True)
+def _told(prepared: reconcile.Prepared, reason: str | None) -> reconcile.Prepared:
+    return msgspec.structs.replace(prepared, told=True, reason=reason)
 
 
 def _item(message: Record, text: str, kind: str, entities: Sequence[str], **fields: Any) -> NewItem:

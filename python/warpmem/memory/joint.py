@@ -12,9 +12,9 @@ import msgspec
 
 from ..errors import DeadlineExceeded, InputError
 from ..ops.clock import to_datetime
-from ..policy import modes
+from ..policy.modes import Weights
 from ..protocols import Log
-from ..types import Hit, Media, Ranking, Scope, SearchResult
+from ..types import Hit, Media, Scope, SearchResult
 from . import arguments
 from .deadline import Deadline
 from .division import Division, Shares
@@ -49,7 +49,7 @@ class JointReader:
     def search(self, asked: Searches, deadline: Deadline | None = None) -> list[SearchResult]:
         """As Reader.search."""
         began = time.perf_counter()
-        ranking = modes.weights(asked.mode, asked.ranking)
+        ranking = asked.weights
         places = self._places(asked, ranking)
         if len(places) > 1:
             _check_joinable(ranking, asked)
@@ -57,8 +57,7 @@ class JointReader:
         now = to_datetime(self._log.now()) if asked.now is None else asked.now
         deadline = deadline or Deadline(asked.deadline)
         each = [
-            (reader, msgspec.structs.replace(asked, mode=None, now=now, ranking=weights))
-            for reader, weights in places
+            (reader, msgspec.structs.replace(asked, now=now, weights=weights)) for reader, weights in places
         ]
         if len(each) == 1:
             reader, asked = each[0]
@@ -79,9 +78,9 @@ class JointReader:
             result.timings["prepare"] = prepare
         return results
 
-    def _places(self, asked: Searches, ranking: Ranking) -> list[tuple[Reader, Ranking]]:
+    def _places(self, asked: Searches, ranking: Weights) -> list[tuple[Reader, Weights]]:
         """The spaces that are asked, with their weights. Raises InputError where there are none."""
-        places: list[tuple[Reader, Ranking]] = []
+        places: list[tuple[Reader, Weights]] = []
         if asked.vectors is None and asked.queries is not None:
             texts = _weights("text", self._embeds_texts, ranking, asked)
             if texts is not None:
@@ -141,9 +140,9 @@ class MediaReader:
         """As Reader.search, of one query."""
         began = time.perf_counter()
         reader = self._space.reader
-        ranking = _of_space(modes.weights(asked.mode, asked.ranking), self._space.name)
+        weights = _of_space(asked.weights, self._space.name)
         # () in the place of the vectors, which are made when all else is known to be right.
-        asked = msgspec.structs.replace(asked, queries=None, vectors=(), mode=None, ranking=ranking)
+        asked = msgspec.structs.replace(asked, queries=None, vectors=(), weights=weights)
         search = reader.underway(asked, deadline or Deadline(asked.deadline))
         self._space.exists()
         search.deadline.check("embedding the query")
@@ -154,7 +153,7 @@ class MediaReader:
         return reader.found(search, began)
 
 
-def _weights(name: str, embeds_texts: bool, ranking: Ranking, asked: Searches) -> Ranking | None:
+def _weights(name: str, embeds_texts: bool, ranking: Weights, asked: Searches) -> Weights | None:
     """Those of a text query in a space; None where it is not asked."""
     if not ranking.spaces.get(name, 1.0):
         return None
@@ -166,11 +165,11 @@ def _weights(name: str, embeds_texts: bool, ranking: Ranking, asked: Searches) -
     return _scaled(ranking, 0.0)
 
 
-def _of_space(ranking: Ranking, name: str) -> Ranking:
+def _of_space(ranking: Weights, name: str) -> Weights:
     return _scaled(ranking, ranking.spaces.get(name, 1.0)) if ranking.spaces else ranking
 
 
-def _scaled(ranking: Ranking, factor: float) -> Ranking:
+def _scaled(ranking: Weights, factor: float) -> Weights:
     """The weights with so much of the similarity, those of its kinds too."""
     by_kind = {kind: _scaled(own, factor) for kind, own in ranking.by_kind.items()}
     return msgspec.structs.replace(
@@ -178,7 +177,7 @@ def _scaled(ranking: Ranking, factor: float) -> Ranking:
     )
 
 
-def _check_joinable(ranking: Ranking, asked: Searches) -> None:
+def _check_joinable(ranking: Weights, asked: Searches) -> None:
     """Raises InputError for what has no meaning over several spaces."""
     what = None
     if asked.return_vectors is not None:

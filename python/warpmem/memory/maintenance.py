@@ -195,6 +195,7 @@ class Maintained:
         return Serving(
             self._log, identity, embedder, index, self._backend, self._cache, self._schemas, self._embeddings,
             self._ladder, self._costs, self._config.near_duplicate, self._tracer, self._spaces,
+            self._config.extraction,
         )  # fmt: skip
 
     def close(self) -> None:

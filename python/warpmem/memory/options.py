@@ -27,6 +27,7 @@ from ..types import (
     Budget,
     Durability,
     EmbedWhen,
+    Extraction,
     Message,
     Modality,
     NewEntity,
@@ -116,6 +117,7 @@ class ConfigOptions(TypedDict, total=False):
     pinned_bytes: int | None
     rebuild_ms: int
     embedder_options: Mapping[str, Any]
+    extraction: Extraction | Mapping[str, Any]
     embed: EmbedWhen
     background_work: bool
     reranker_options: Mapping[str, Any]

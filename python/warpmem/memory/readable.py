@@ -131,11 +131,11 @@ class Readable:
         whose, shares = arguments.weighted_scopes(
             scopes, arguments.one_scope(scope, user_id, agent_id, run_id, corpus_id)
         )
-        mode = modes.chosen(mode, ranking, query, vector, self._config.mode)
+        weights = modes.weights(mode, ranking, self._config.mode if query is not None else "dense")
         asked = Searches(
             scopes=(whose,), queries=None if query is None else (query,), vectors=vector, k=k,
-            filters=filters, kinds=kinds, ranking=ranking, min_similarity=min_similarity, as_of=as_of,
-            known_at=known_at, during=during, mode=mode, rerank=rerank, now=now, deadline=deadline,
+            filters=filters, kinds=kinds, weights=weights, min_similarity=min_similarity, as_of=as_of,
+            known_at=known_at, during=during, rerank=rerank, now=now, deadline=deadline,
             explain=explain, return_vectors=return_vectors, quarantined=quarantined,
             shares=None if shares is None else (shares,),
         )  # fmt: skip
@@ -184,11 +184,11 @@ class Readable:
         Raises as `search`."""
         self._check_open()
         whose, shares = arguments.scopes_each(scopes, queries)
-        mode = modes.chosen(mode, ranking, queries, vectors, self._config.mode)
+        weights = modes.weights(mode, ranking, self._config.mode if queries is not None else "dense")
         asked = Searches(
             scopes=whose, queries=queries, vectors=vectors, k=k, filters=filters, kinds=kinds,
-            ranking=ranking, min_similarity=min_similarity, as_of=as_of,
-            known_at=known_at, during=during, mode=mode, rerank=rerank, now=now, deadline=deadline,
+            weights=weights, min_similarity=min_similarity, as_of=as_of,
+            known_at=known_at, during=during, rerank=rerank, now=now, deadline=deadline,
             explain=explain, return_vectors=return_vectors, quarantined=quarantined, shares=shares,
         )  # fmt: skip
         return tuple(self._find(asked) if whose else ())

@@ -16,7 +16,7 @@ from ..ops.tracing import NO_SPAN
 from ..policy.metadata import check_text
 from ..protocols import Reranker, Tracer
 from ..reason.scores import as_scores
-from ..types import Hit, Owner, Ranking, SearchResult
+from ..types import Hit, Owner, SearchResult
 from ..types.scalars import int_of
 from . import arguments
 from .bounded import Bounded
@@ -69,7 +69,7 @@ class Reranking:
         if deadline.left() is None:
             reranker()  # what it raises is said before anything is searched
         widest = max(map(len, scopes))
-        if not (isinstance(asked.ranking, Ranking) and asked.ranking.diversity):
+        if not asked.weights.diversity:
             asked = msgspec.structs.replace(asked, k=max(k, min(depth, MAX_K // widest)))
         found = reader.search(asked, deadline)
         return [

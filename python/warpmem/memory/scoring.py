@@ -7,8 +7,9 @@ from typing import Final
 
 from ..errors import InputError
 from ..ops.clock import to_micros
+from ..policy.modes import Weights
 from ..records import Match, ScoreParams
-from ..types import MemoryItem, Ranking
+from ..types import MemoryItem
 from ..types.scalars import float_of
 
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -27,7 +28,7 @@ def least_similarity(value: float | None) -> float:
     return least
 
 
-def params_of(ranking: Ranking, least: float, now: int) -> ScoreParams:
+def params_of(ranking: Weights, least: float, now: int) -> ScoreParams:
     """A ranking as the index takes it."""
     return ScoreParams(
         float(ranking.similarity),
@@ -43,7 +44,7 @@ def params_of(ranking: Ranking, least: float, now: int) -> ScoreParams:
 
 
 def parts_of(
-    item: MemoryItem, match: Match, ranking: Ranking, now: int, explain: bool, blind: bool
+    item: MemoryItem, match: Match, ranking: Weights, now: int, explain: bool, blind: bool
 ) -> dict[str, float]:
     """The terms of a score, with `explain` all of them and their weights; the similarity only where the query
     was embedded."""

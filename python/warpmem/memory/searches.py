@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from ..types import Ranking, Scope
+from ..policy.modes import PRESETS, Weights
+from ..types import Scope
 from .division import Shares
 
 
@@ -26,12 +27,11 @@ class Searches(msgspec.Struct, frozen=True, kw_only=True):
     k: int = 10
     filters: Any = None
     kinds: Sequence[str] | None = None
-    ranking: Ranking | None = None
+    weights: Weights = PRESETS["dense"]
     min_similarity: float | None = None
     as_of: datetime | None = None
     known_at: datetime | None = None
     during: tuple[datetime | None, datetime | None] | None = None
-    mode: str | None = None
     rerank: Any = None
     now: datetime | None = None
     deadline: float | timedelta | None = None

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 from ..policy.schema import Schemas
 from ..protocols import Embedder, Index, Log, SearchBackend, Tracer
 from ..records import RowChange, Space, StoreIdentity
+from ..types import Extraction
 from .cache import ItemCache
 from .costs import CostLedger
 from .digests import Digests
@@ -71,6 +72,7 @@ class Serving:
         near_duplicate: float | None,
         tracer: Tracer | None,
         spaces: Spaces,
+        extraction: Extraction,
     ) -> None:
         digests = Digests(identity.salt)
         probe = StoredProbe(log, identity, embedder)
@@ -84,7 +86,9 @@ class Serving:
         self.revocations = Revocations(log, digests)
         self.writer = Writer(log, self.vectors, digests, schemas, near, self.revocations, spaces)
         self.documents = Documents(log, self.writer, digests, self.revocations)
-        self.inferring = Inferring(log, self.reader, self.writer, digests, self.revocations, costs)
+        self.inferring = Inferring(
+            log, self.reader, self.writer, digests, self.revocations, costs, extraction
+        )
         self.editor = Editor(log, self.vectors, digests, schemas, spaces, self.revocations)
         self.users = 0
 

@@ -37,7 +37,7 @@ class Underway:
         self.deadline = deadline
         self.k = self.depth = arguments.check_count(asked.k, "k")
         _check_forms(asked)
-        self.ranking = modes.weights(asked.mode, asked.ranking)
+        self.ranking = asked.weights
         self.shares: Sequence[Shares] = asked.shares or (None,) * len(asked.scopes)
         if self.ranking.diversity:
             shares = zip(asked.scopes, self.shares, strict=True)

@@ -12,13 +12,14 @@ from ..errors import InputError, StoreReadOnly
 from ..ingest.media import one_of_a_modality
 from ..ingest.messages import to_new_items
 from ..ops.ids import parse_id
-from ..types import AddResult, Durability, EmbedWhen, ItemUpdate, MemoryItem, Scope
+from ..types import AddResult, Durability, EmbedWhen, Extraction, ItemUpdate, MemoryItem, Scope
 from . import arguments
 from .inferring import stated
 from .writer import Defaults
 
 if TYPE_CHECKING:
     from ..config import Config
+    from ..policy.schema import Schemas
     from ..protocols import TokenCounter, Tracer
     from .browser import Browser
     from .embed_later import EmbedLater
@@ -43,6 +44,7 @@ class Writable:
     _extract_later: ExtractLater
     _pending: Runner
     _reasoning: Reasoning
+    _schemas: Schemas
     _telemetry: Telemetry
     _tracer: Tracer | None
     _check_open: Callable[[], None]
@@ -102,9 +104,12 @@ class Writable:
         IdempotencyConflict.
 
         `infer`: "rules" stores each sentence that states something as a fact of its own, too, in the same
-        change, but for those of assistants, tools and systems. "llm" has the language model make typed
+        change, but for those of assistants, tools and systems. When what is said happened stands in the
+        metadata of either, `{"event_time": {"from": "2026-03-01", "to": "2026-03-01"}}`, where that is clear
+        from the words. "llm" has the language model make typed
         memories of the messages, when they are stored, and compare them with what is known: what is said
-        again is not stored again, what changed ends what it was. `sources` of a memory begin with the
+        again is not stored again, what changed ends what it was. What is to be remembered the configuration's
+        `extraction` says. `sources` of a memory begin with the
         message. A plain string is then a message. `expires_at` is the message's alone. This is done in
         the background, after a restart too, or in `extract_pending`; with `wait` before `add` returns. When
         the model fails then its error is raised, and the messages are stored and wait.
@@ -166,16 +171,24 @@ class Writable:
             self._extract_later.extract([parse_id(result.id) for result in results], model, waiting=True)
         return results if was_list else results[0]
 
-    def extract(self, ids: Sequence[str], *, scope: Scope | None = None) -> tuple[AddResult, ...]:
+    def extract(
+        self, ids: Sequence[str], *, scope: Scope | None = None, extraction: Extraction | None = None
+    ) -> tuple[AddResult, ...]:
         """Have the language model make memories of items that are stored already, messages as a rule, as
-        `add(infer="llm")` does: after a failure, or with a better model. What became of each.
+        `add(infer="llm")` does: after a failure, or with a better model. What became of each. extraction:
+        what is to be remembered, in the place of what the store's configuration says.
 
-        Raises NotFound, ModelError and as the language model; what was made by then stays.
+        Raises InputError, NotFound, ModelError and as the language model; what was made by then stays.
         """
         self._check_open()
+        if extraction is not None:
+            if not isinstance(extraction, Extraction):
+                raise InputError(f"extraction must be a warpmem.Extraction, not {type(extraction).__name__}")
+            self._schemas.check_empty(extraction.kinds)
         items = self._browser.get_many(ids, arguments.check_scope(scope))
         found = [parse_id(arguments.existing(item).id) for item in items]
-        return tuple(self._extract_later.extract(found, self._reasoning.language_model(), waiting=False))
+        model = self._reasoning.language_model()
+        return tuple(self._extract_later.extract(found, model, waiting=False, wanted=extraction))
 
     def extract_pending(self) -> int:
         """Have the language model make memories of every message that waits for it, here and now, what it

@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import MAX_BATCH, MAX_NAMES
-from ..errors import InputError
+from ..errors import InputError, SchemaViolation
 from ..ingest.graph import named_by
 from ..ingest.media import MAX_CALL_BYTES, media_reference, to_media
 from ..ops.clock import to_datetime, to_micros
+from ..ops.event_time import Days, with_days
 from ..policy import reconcile
 from ..policy.metadata import check_caption, check_metadata, check_text
 from ..policy.schema import Schemas
@@ -83,12 +84,13 @@ class Writer:
         durability: Durability | None,
         embed: EmbedWhen,
         reading: Callable[[], AbstractContextManager[None]],
-        states: Callable[[MemoryItem], Sequence[str]] = lambda _: (),
+        states: Callable[[MemoryItem], Sequence[tuple[str, Days | None]]] = lambda _: (),
         retention: timedelta | None = None,
         extract: bool = False,
     ) -> tuple[AddResult, ...]:
         """Store items in one atomic change; nothing is stored when any of them is refused. reading: keeps the
-        index readable meanwhile. states: what an item says, to be stored as facts of their own, too.
+        index readable meanwhile. states: what an item says, and when that happened, to be stored as facts of
+        their own, too.
         retention: after which items expire that do not say when. extract: see Adding."""
         if len(items) > MAX_BATCH:
             raise InputError(f"one call takes {MAX_BATCH} items, not {len(items)}; split the list")
@@ -104,7 +106,7 @@ class Writer:
         if retention is not None:
             checked = [_expiring(entry, retention) for entry in checked]
         for number, entry in enumerate(tuple(checked)):
-            facts = [self._check(fact, Defaults(scope=None), None) for fact in _facts(entry, states)]
+            facts = [self._check(fact, Defaults(scope=None), None) for fact in self._facts(entry, states)]
             if extract or facts:
                 arguments.check_names(entry.item.sources, "sources", MAX_NAMES - 1)
             followers[number] = list(range(len(checked), len(checked) + len(facts)))
@@ -268,6 +270,35 @@ class Writer:
             media = to_media(new.media, modality)
         return Checked(item, valid_from is not None, vector, space, media)
 
+    def _facts(
+        self, entry: Checked, states: Callable[[MemoryItem], Sequence[tuple[str, Days | None]]]
+    ) -> list[NewItem]:
+        item = entry.item
+        said_by: dict[str, Any] = {
+            name: item.metadata[name] for name in ("role", "name") if name in item.metadata
+        }
+
+        def metadata(days: Days | None) -> dict[str, Any]:
+            timed = with_days(said_by, days)
+            return timed if days is not None and self.fits("fact", timed) else said_by
+
+        return [
+            NewItem(
+                text=text, scope=item.scope, kind="fact", metadata=metadata(days), priority=item.priority,
+                sources=item.sources, trust=item.trust,
+                valid_from=item.valid_from if entry.valid_from_given else None,
+            )
+            for text, days in states(item)
+        ]  # fmt: skip
+
+    def fits(self, kind: str, metadata: dict[str, Any]) -> bool:
+        """Whether an item of a kind may have this metadata."""
+        try:
+            self._schemas.check(kind, metadata)
+        except SchemaViolation:
+            return False
+        return True
+
     def _given(self, vectors: Any, items: Sequence[NewItem]) -> NDArray[np.float32]:
         """(n, dimension) float32 of what came with a call whose items are of one space."""
         modalities = {arguments.check_modality(item.modality) for item in items}
@@ -312,21 +343,6 @@ class Writer:
 def _first(*values: Any) -> Any:
     """The first value that is not None, else None."""
     return next((value for value in values if value is not None), None)
-
-
-def _facts(entry: Checked, states: Callable[[MemoryItem], Sequence[str]]) -> list[NewItem]:
-    item = entry.item
-    said_by: dict[str, Any] = {
-        name: item.metadata[name] for name in ("role", "name") if name in item.metadata
-    }
-    return [
-        NewItem(
-            text=text, scope=item.scope, kind="fact", metadata=said_by, priority=item.priority,
-            sources=item.sources, trust=item.trust,
-            valid_from=item.valid_from if entry.valid_from_given else None,
-        )
-        for text in states(item)
-    ]  # fmt: skip
 
 
 def _expiring(entry: Checked, retention: timedelta) -> Checked:

@@ -2,6 +2,7 @@
 
     filter     = {} | {entry, ...}                          all entries hold; {} matches everything
     entry      = "and": [filter, ...] | "or": [filter, ...] | "not": filter | field: condition | span: bounds
+               | days: bounds of days
     condition  = scalar                                     short for {"eq": scalar}
                | {operator: operand, ...}                   at least one; all hold
     bounds     = {"before": time, "after": time, "during": [time | null, time | null]}    at least one
@@ -14,10 +15,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from datetime import date, datetime
 from typing import Any, NamedTuple
 
 from ..errors import InvalidFilter
 from ..types.scalars import plain
+from .event_time import parse_day
 from .predicates import Family, canonical_operand, type_name
 
 MAX_DEPTH = 64
@@ -82,11 +85,13 @@ class ParsedFilter(NamedTuple):
 class Vocabulary(NamedTuple):
     """What a filter may talk about. family: (field, path) -> its family. operand: (family, value, path) ->
     the checked scalar. Both raise InvalidFilter. spans: names that stand for two fields, the time when
-    something begins and the one when it ends, which is missing where it does not."""
+    something begins and the one when it ends, which is missing where it does not. days: names that stand for
+    two fields, the first and the last day of something, each a string like 2026-03-01."""
 
     family: Callable[[str, str], Family]
     operand: Callable[[Family, Any, str], Any]
     spans: Mapping[str, tuple[str, str]] = {}
+    days: Mapping[str, tuple[str, str]] = {}
 
 
 def parse_filter(filters: Mapping[str, Any] | None, vocabulary: Vocabulary) -> ParsedFilter:
@@ -127,6 +132,8 @@ class _Parser:
                 parts.append((Not(part), f"!({text})"))
             elif name in self._vocabulary.spans:
                 parts.append(self.span(name, value, here))
+            elif name in self._vocabulary.days:
+                parts.append(self.days(name, value, here))
             else:
                 parts.append(self.condition(name, value, here))
         return _all_of(parts)
@@ -193,10 +200,33 @@ class _Parser:
         parts += [self.condition(begins, {"gte": time}, path) for time in earliest]
         return _all_of(parts)
 
+    def days(self, name: str, value: Any, path: str) -> tuple[Node, str]:
+        """What happened on days within bounds, as conditions on the first and the last of them."""
+        if not isinstance(value, Mapping) or not value:
+            raise InvalidFilter(path, f"expected an object with {', '.join(SPAN_OPERATORS)}")
+        first, last = self._vocabulary.days[name]
+        parts: list[tuple[Node, str]] = []
+        for operator, operand in value.items():
+            here = f"{path}.{operator}"
+            if operator not in SPAN_OPERATORS:
+                raise InvalidFilter(here, f"unknown operator; the operators are {', '.join(SPAN_OPERATORS)}")
+            if operator != "during":
+                compare = "lt" if operator == "before" else "gte"
+                parts.append(self.condition(first, {compare: _day(operand, here)}, here))
+                continue
+            _check_pair(operand, here)
+            since, until = (
+                None if day is None else _day(day, f"{here}[{i}]") for i, day in enumerate(operand)
+            )
+            if since is not None and until is not None and until < since:
+                raise InvalidFilter(here, f"the last day {until} is before the first {since}")
+            parts += [] if since is None else [self.condition(last, {"gte": since}, here)]
+            parts += [] if until is None else [self.condition(first, {"lte": until}, here)]
+        return _all_of(parts)
+
     def bounds(self, value: Any, path: str) -> tuple[Any, Any]:
         """[first, last]: checked times, None where there is no bound."""
-        if not isinstance(value, (list, tuple)) or len(value) != 2 or value[0] is value[1] is None:
-            raise InvalidFilter(path, "expected [first, last], one of which may be null")
+        _check_pair(value, path)
         first, last = (
             None if time is None else self._vocabulary.operand("time", time, f"{path}[{i}]")
             for i, time in enumerate(value)
@@ -227,6 +257,21 @@ class _Parser:
         if operator == "icontains":
             value = value.casefold()
         return value, canonical_operand(value)
+
+
+def _check_pair(value: Any, path: str) -> None:
+    if not isinstance(value, (list, tuple)) or len(value) != 2 or value[0] is value[1] is None:
+        raise InvalidFilter(path, "expected [first, last], one of which may be null")
+
+
+def _day(value: Any, path: str) -> str:
+    """A day like 2026-03-01, of a string, a date, or a datetime in its own time zone."""
+    day = parse_day(value) if isinstance(value, str) else value
+    if isinstance(day, datetime):
+        day = day.date()
+    if not isinstance(day, date):
+        raise InvalidFilter(path, "expected a day, as 2026-03-01 or a date")
+    return day.isoformat()
 
 
 def _join(symbol: str, texts: Sequence[str]) -> str:

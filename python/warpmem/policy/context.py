@@ -12,6 +12,9 @@ Items of one kind and day (of valid_from, in UTC) share a heading; those of one 
 order in which they were said. The passage of the best hit comes first. With cite="number" the bracket holds
 the item's place in `citations`, counted from 1, which costs fewer tokens.
 
+What says when it happened (ops/event_time.py) has that behind its text, as (2026-03-01) or
+(2026-02-23 to 2026-03-01): "last week" alone would be that of whoever reads it.
+
 Whitespace and control characters inside a text collapse to single spaces, so an item is always exactly one
 line, and only the first bracket of a line is a citation. Whatever a text says, it is a quotation: it cannot
 begin a line, and the tag around the block is one that none of the texts holds, ``memories-1`` where one says
@@ -34,6 +37,7 @@ from datetime import UTC
 from typing import Any, Final, Literal, NamedTuple
 
 from ..errors import InputError
+from ..ops.event_time import days_of
 from ..protocols import TokenCounter
 from ..types import ContextBlock, Hit, MemoryItem, Scope
 from ..types.scalars import int_of
@@ -195,6 +199,7 @@ def _lines(
         if passage not in headings:
             headings[passage] = added(_heading(passage))
         text = one_line(shown.get(item.id, item.text) or f"{item.modality} {item.blob}")  # without a caption
+        text += _when(item)
         cost = added(f"[{item.id if cite == 'id' else label}] {text}")
         content = max(1, cost - bare)
         at = places[item.id]
@@ -251,6 +256,15 @@ def _chosen(lines: Sequence[_Line], max_tokens: int, block: _Block) -> list[_Lin
 def _passage(item: MemoryItem) -> _Passage:
     day = item.valid_from.astimezone(UTC).date().isoformat()
     return (None if item.scope.run_id is None else item.scope, one_line(item.kind), day)
+
+
+def _when(item: MemoryItem) -> str:
+    """When what an item says happened, where it tells."""
+    days = days_of(item.metadata)
+    if days is None:
+        return ""
+    first, last = (day.isoformat() for day in days)
+    return f" ({first})" if first == last else f" ({first} to {last})"
 
 
 def _heading(passage: _Passage) -> str:

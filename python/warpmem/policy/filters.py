@@ -2,7 +2,8 @@
 
     filter     = {} | {entry, ...}                          all entries hold; {} matches everything
     entry      = "and": [filter, ...] | "or": [filter, ...] | "not": filter
-               | field: condition | "valid": bounds
+               | field: condition | "valid": bounds | "happened": {"before": day, "after": day,
+                                                       "during": [day | null, day | null]}
     condition  = scalar                                     short for {"eq": scalar}
                | {operator: operand, ...}                   at least one; all hold
     field      = "metadata.<key>[.<key>...]" | an item field (ITEM_FIELDS)
@@ -27,6 +28,10 @@ after: it begins then or later. during: it is true at some time from the first o
 that nothing can meet are refused. It narrows what is looked at: a search sees what is true at
 `as_of`, or at some time of its own `during`.
 
+`happened` is when what an item says happened, where its metadata tells (`event_time`, as memories of messages
+have it). before: it began before that day. after: it began on that day or later. during: it has a day in
+common with those from the first to the last, both included. A day is a string like 2026-03-01 or a date.
+
 A metadata key that itself holds a dot, and an element of a list by its number, cannot be addressed.
 """
 
@@ -37,6 +42,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..errors import InvalidFilter
+from ..ops.event_time import FIRST, LAST
 from ..ops.filter_grammar import AllOf, Condition, Node, Not, Vocabulary, parse_filter
 from ..ops.predicates import (
     Family,
@@ -105,12 +111,14 @@ def _family(name: str, path: str) -> Family:
     if name not in ITEM_FIELDS:
         known = ", ".join(ITEM_FIELDS)
         raise InvalidFilter(
-            path, f"unknown field; write metadata.<key>, or one of {known}, or valid, and, or, not"
+            path, f"unknown field; write metadata.<key>, or one of {known}, or valid, happened, and, or, not"
         )
     return ITEM_FIELDS[name]
 
 
-_VOCABULARY = Vocabulary(_family, check_operand, {"valid": ("valid_from", "valid_to")})
+_VOCABULARY = Vocabulary(
+    _family, check_operand, {"valid": ("valid_from", "valid_to")}, {"happened": (FIRST, LAST)}
+)
 
 
 # ------------------------------------------------------------------------------------ tests over an item

@@ -65,7 +65,8 @@ class Prepared(msgspec.Struct, frozen=True):
 
     `valid_from_given` tells a time that the caller named from one that defaulted to now. `near`: what is
     stored near it, nearest first. `given`: the trust it came with, where its sources took that away, and
-    `why`. `space`: the number of the one that the vector lies in. `told`: it was made of a message.
+    `why`. `space`: the number of the one that the vector lies in. `told`: it was made of a message. `reason`:
+    what its history says of its first version.
     """
 
     item: MemoryItem
@@ -78,6 +79,7 @@ class Prepared(msgspec.Struct, frozen=True):
     why: str = REVOKED
     space: int = 0
     told: bool = False
+    reason: str | None = None
 
     @property
     def joins_sources(self) -> bool:
@@ -133,10 +135,13 @@ def _store(transaction: Transaction, owner: int, item: MemoryItem, prepared: Pre
     duplicate, slot = prepared.duplicate, prepared.slot
     if prepared.given is None:
         return transaction.add(
-            owner, item, prepared.vector, duplicate=duplicate, slot=slot, space=prepared.space
-        )
+            owner, item, prepared.vector, duplicate=duplicate, slot=slot, space=prepared.space,
+            reason=prepared.reason,
+        )  # fmt: skip
     given = msgspec.structs.replace(item, trust=prepared.given, valid_to=prepared.item.valid_to)
-    first = transaction.add(owner, given, prepared.vector, duplicate=None, slot=None, space=prepared.space)
+    first = transaction.add(
+        owner, given, prepared.vector, duplicate=None, slot=None, space=prepared.space, reason=prepared.reason
+    )
     distrusted = msgspec.structs.replace(first.item, trust=item.trust, valid_to=item.valid_to)
     return transaction.revise(
         first, distrusted, None, operation="update", reason=prepared.why, duplicate=(None, duplicate),

@@ -14,7 +14,7 @@ Patterns run on Python's `re`: a schema is trusted as much as the program that p
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -47,6 +47,17 @@ class Schemas:
                 check(metadata, "metadata")
             except Violation as violation:
                 raise SchemaViolation(kind, violation.path, violation.reason) from None
+
+    def check_empty(self, kinds: Iterable[str]) -> None:
+        """Raise InputError where a kind's schema refuses an item without metadata."""
+        for kind in kinds:
+            try:
+                self.check(kind, {})
+            except SchemaViolation as violation:
+                raise InputError(
+                    f"extraction: a memory of a message has no metadata of its own, and the schema of kind "
+                    f"{kind!r} wants some: {violation}"
+                ) from None
 
 
 def compile_schemas(schemas: Mapping[str, Any] | None) -> Schemas:

@@ -11,6 +11,8 @@ claim is new.
     contradicts  the item was wrong: the claim is its next version. An item that is trusted more stands, and
                  the claim is kept with an end where it begins, so that no search meets it
 
+What happened at another time is not the same, and a correction brings its own time along.
+
 An item that has no room for the claim's sources is not changed: then the claim is new, or updates it. What
 was said before the item began ends where that begins, whatever it says about it.
 """
@@ -23,11 +25,13 @@ from typing import Any, Final, Literal
 import msgspec
 
 from ..ops.clock import open_end, to_datetime, to_micros
+from ..ops.event_time import EVENT_TIME, days_of, with_days
 from ..ops.ids import format_id
 from ..protocols import Transaction
 from ..records import Record
 from ..types import AddResult, MemoryItem
 from . import reconcile
+from .claimed_time import disjoint
 from .similar import same_names_and_numbers, shared_words, sources_of_both
 
 KEYS: Final = "said:"
@@ -53,12 +57,14 @@ class Claim(msgspec.Struct, frozen=True):
 
 
 class Hands(msgspec.Struct, frozen=True):
-    """What settle() needs of others. put: stores what was prepared. both: an item's digests."""
+    """What settle() needs of others. put: stores what was prepared. both: an item's digests. fits: whether an
+    item of a kind may have this metadata."""
 
     put: Callable[[Transaction, reconcile.Prepared], AddResult]
     checked: Callable[[Transaction, reconcile.Prepared], reconcile.Prepared]
     both: Callable[[MemoryItem], reconcile.Digests]
     earlier: reconcile.Earlier
+    fits: Callable[[str, dict[str, Any]], bool]
 
 
 def settle(transaction: Transaction, claim: Claim, hands: Hands) -> AddResult:
@@ -102,6 +108,8 @@ def _same(
 ) -> AddResult:
     item, known = prepared.item, record.item
     if not same_names_and_numbers(known.text, item.text) and claim.similarity < SAME:
+        return hands.put(transaction, prepared)
+    if disjoint(days_of(known.metadata), days_of(item.metadata)):
         return hands.put(transaction, prepared)
     if item.trust > known.trust and not known.quarantined:
         return _reworded(transaction, record, prepared, hands, "a more trusted claim says it, by the model")
@@ -160,6 +168,7 @@ def _reworded(
     corrected = msgspec.structs.replace(
         known,
         text=item.text,
+        metadata=_metadata(known, item, hands),
         entities=item.entities,
         sources=sources,
         trust=item.trust,
@@ -168,9 +177,18 @@ def _reworded(
     reconcile.update(
         transaction, record, corrected, prepared.vector, based_on=known.version,
         digests=(hands.both(known), hands.both(corrected)), earlier=hands.earlier,
-        reason=reason,
+        reason=reason if prepared.reason is None else f"{reason}; {prepared.reason}",
     )  # fmt: skip
     return AddResult(format_id(record.key), "merged")
+
+
+def _metadata(known: MemoryItem, item: MemoryItem, hands: Hands) -> dict[str, Any]:
+    """That of the known item, with the time of the claim, or without any, where its kind has room for that:
+    the time of what is corrected is not the correction's."""
+    if EVENT_TIME in known.metadata and days_of(known.metadata) is None:
+        return known.metadata  # something else of the application's
+    ways = (with_days(known.metadata, days) for days in (days_of(item.metadata), None))
+    return next((way for way in ways if hands.fits(known.kind, way)), known.metadata)
 
 
 def _with(prepared: reconcile.Prepared, item: MemoryItem, hands: Hands) -> reconcile.Prepared:

@@ -86,10 +86,11 @@ class Transaction(WorkChanges, Protocol):
         duplicate: bytes | None,
         slot: bytes | None,
         space: int = 0,
+        reason: str | None = None,
     ) -> Record:
         """Store a first version, whose vector is made later where it is None. `item.id`, ordinal and recorded
         times are set here. `duplicate` and `slot` are the digests to find it by. space: the number of the one
-        that the vector lies in, in all versions of the item."""
+        that the vector lies in, in all versions of the item. reason: see revise."""
         ...
 
     def revise(

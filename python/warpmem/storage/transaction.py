@@ -114,6 +114,7 @@ class StoreTransaction(LookupTransaction):
         duplicate: bytes | None,
         slot: bytes | None,
         space: int = 0,
+        reason: str | None = None,
     ) -> Record:
         key = self._keys.make(owner, self._now)
         counters = self._owner_value(owner)
@@ -133,7 +134,7 @@ class StoreTransaction(LookupTransaction):
             OwnerValue(counters.type, counters.id, counters.next_ordinal + 1, counters.items + 1),
         )
         self.state.items += 1
-        self._put_item(record, "add", None)
+        self._put_item(record, "add", reason)
         self._put_row(make_row(record, self._or_later(record, vector), space))
         if space:
             self._note_space(owner, space)

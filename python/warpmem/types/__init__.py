@@ -7,6 +7,7 @@ list, dict with str keys). Numbers may come as those of NumPy and other librarie
 from .costs import Budget as Budget
 from .costs import Cost as Cost
 from .costs import Price as Price
+from .extraction import Extraction as Extraction
 from .graph import (
     Entity as Entity,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Literal
@@ -14,6 +15,9 @@ from ..errors import InvalidScope
 KINDS = ("fact", "preference", "event", "procedure", "document", "summary", "message", "entity", "relation")
 """The kinds every store knows. Any other identifier may be used as a kind too. Metadata of the last two has
 what NewEntity and NewRelation put there."""
+
+KIND_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}", re.ASCII)
+"""What a kind is called."""
 
 TRUSTED = 0.5
 """The least trust of an item that is believed. One with less is in quarantine."""

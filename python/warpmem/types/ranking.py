@@ -13,11 +13,18 @@ from .items import Modality, Scope
 _MAX_HALF_LIFE = timedelta(days=365_250)
 
 
-_WEIGHTS = ("similarity", "lexical", "adjacent", "entities", "recency", "priority")
+MODAL = ("similarity", "lexical", "adjacent")
+"""Weights that a mode has."""
+
+_WEIGHTS = (*MODAL, "entities", "recency", "priority")
 
 
 class Ranking(msgspec.Struct, frozen=True, kw_only=True):
     """Weights of the final score, a plain weighted sum that is not renormalised.
+
+    similarity, lexical and adjacent are those of the search's mode (of the store's, "hybrid" unless it is
+    configured otherwise, where a search names none), unless the ranking names one of the three, for any kind:
+    then those that it does not name are 1, 0 and 0, and the search names no mode.
 
     similarity: cosine in [-1, 1]. lexical: BM25 of the query's words in the text, as a share of the best that
     they could have, in [0, 1). adjacent: lexical of the items just before and after in the same run (of one
@@ -38,9 +45,9 @@ class Ranking(msgspec.Struct, frozen=True, kw_only=True):
     where it is not named, 0 leaves the space out. Models differ in what their cosines mean.
     """
 
-    similarity: float = 1.0
-    lexical: float = 0.0
-    adjacent: float = 0.0
+    similarity: float | None = None
+    lexical: float | None = None
+    adjacent: float | None = None
     entities: float = 0.0
     recency: float = 0.0
     priority: float = 0.0
@@ -52,6 +59,8 @@ class Ranking(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         for name in _WEIGHTS:
             value = getattr(self, name)
+            if value is None and name in MODAL:
+                continue
             if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0.0 <= value <= 1e6:
                 raise InputError(f"ranking weight {name} must be a number from 0 to 1e6")
         _check_spaces(self.spaces)

@@ -1,0 +1,50 @@
+"""Whether an English sentence tells what was or what is to come, by its verbs."""
+
+from __future__ import annotations
+
+import re
+from typing import Final, Literal
+
+Tense = Literal["past", "future"]
+
+_NO_EVENT = re.compile(
+    r"\b(?:if|unless|whether|every|each|usually|always|often|sometimes|rarely|normally|generally|annually|"
+    r"yearly)\b",
+    re.IGNORECASE,
+)
+_OF_ANY_YEAR = re.compile(r"\b(?:birthdays?|anniversary|birthdate)\b", re.IGNORECASE)
+_WAS: Final = (
+    "was|were|wasn't|weren't|did|didn't|had|hadn't|went|met|saw|bought|came|got|made|gave|took|told|said|"
+    "found|lost|left|felt|ate|drank|ran|wrote|spoke|began|broke|brought|caught|chose|fell|flew|forgot|heard|"
+    "held|kept|knew|learnt|meant|paid|rode|sang|sat|sent|sold|slept|spent|stood|swam|taught|thought|"
+    "understood|woke|won|wore|built|drove|fought|grew|hid|led|lay|threw|became|shot|hung|stole|froze|rose|"
+    "shook|blew|drew"
+)
+_WILL_BE: Final = (
+    "will|won't|shall|is|isn't|are|aren't|am|going|leaves?|starts?|begins?|fly|flies|arrives?|moves?|"
+    "marry|marries|travels?|returns?|ends|opens|closes|expires|takes|meets?|visits?|due|upcoming|goes|"
+    "plans?|planned|scheduled"
+)
+_PAST = re.compile(
+    rf"(?i:\b(?:{_WAS})\b)|\b(?!planned\b|scheduled\b)[a-z]+[^\W\d_e]ed\b"  # not Fred, and not need
+)
+_NO_VERB: Final = frozenset(("shed", "sled", "hundred", "sacred", "naked", "wicked", "kindred", "embed"))
+_FUTURE = re.compile(
+    rf"\b(?:{_WILL_BE})\b|'(?:ll|re|m)\b"
+    r"|(?:\b(?:have|has)|'ve)\s+(?:got\s+)?(?:an?|my|his|her|our|their|to)\b",
+    re.IGNORECASE,
+)
+
+
+def is_no_event(sentence: str) -> bool:
+    """Whether it tells a condition or a habit."""
+    return _NO_EVENT.search(sentence) is not None
+
+
+def tense_of(sentence: str) -> Tense | None:
+    """None where it has verbs of both, or none that is known, and of what comes again every year."""
+    if _OF_ANY_YEAR.search(sentence) is not None:
+        return None
+    past = any(match[0] not in _NO_VERB for match in _PAST.finditer(sentence))
+    future = _FUTURE.search(sentence) is not None
+    return None if past == future else "past" if past else "future"
