@@ -9,11 +9,12 @@ import os
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
 
 from .compose import open as open_memory
 from .memory import Memory
 from .memory.arguments import check_count
+from .memory.options import OpenOptions
 from .ops.cancel import Cancellation, current
 
 P = ParamSpec("P")
@@ -54,16 +55,20 @@ class AsyncMemory:
 
     def __init__(self, memory: Memory, *, threads: int = 64) -> None:
         self.memory = memory
-        check_count(threads, "threads", _MOST)
+        threads = check_count(threads, "threads", _MOST)
         # asyncio's own has a few more than there are cores: it is meant for work that does not wait.
         self._threads: ThreadPoolExecutor | None = ThreadPoolExecutor(threads, "warpmem")
 
     @classmethod
     async def open(
-        cls, path: str | os.PathLike[str] | None = None, *, threads: int = 64, **options: Any
+        cls,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        threads: int = 64,
+        **options: Unpack[OpenOptions],
     ) -> Self:
         """As warpmem.open. threads: see AsyncMemory."""
-        check_count(threads, "threads", _MOST)
+        threads = check_count(threads, "threads", _MOST)
         return cls(await asyncio.to_thread(open_memory, path, **options), threads=threads)
 
     add = _delegate(Memory.add)

@@ -7,11 +7,11 @@ import functools
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import msgspec
 
-from .config import Config, load_config, make_config
+from .config import Config, EmbedderName, LanguageModelName, RerankerName, load_config, make_config
 from .embed.callable import CallableEmbedder
 from .embed.given import GivenVectors
 from .embed.hashing import HashingEmbedder
@@ -36,6 +36,7 @@ from .jobs.runner import Jobs
 from .jobs.tools import Tools
 from .memory import Memory
 from .memory.cache import entities_of, texts_of
+from .memory.options import ConfigOptions
 from .memory.reasoning import Later, Reasoning
 from .memory.serving import Current, Parts
 from .ops import events
@@ -49,6 +50,7 @@ from .protocols import (
     Engine,
     LanguageModel,
     Log,
+    MediaEmbedder,
     Reranker,
     SearchBackend,
     TokenCounter,
@@ -65,23 +67,24 @@ from .storage.memory import MemoryEngine
 from .storage.migrate import open_for_writing
 from .storage.rocks import RocksEngine
 from .storage.rocks_follow import FollowingEngine
+from .types import Modality
 
 
 def open(
     path: str | os.PathLike[str] | None = None,
     *,
-    embedder: Embedder | Callable[[Sequence[str]], Any] | str | None = None,
-    embedders: Mapping[str, Any] | None = None,
+    embedder: Embedder | Callable[[Sequence[str]], Any] | EmbedderName | None = None,
+    embedders: Mapping[Modality, Embedder | MediaEmbedder | EmbedderName | Mapping[str, Any]] | None = None,
     dimension: int | None = None,
     model_id: str | None = None,
-    reranker: Reranker | str | None = None,
-    language_model: LanguageModel | str | None = None,
+    reranker: Reranker | RerankerName | None = None,
+    language_model: LanguageModel | LanguageModelName | None = None,
     schemas: Mapping[str, Any] | None = None,
     token_counter: TokenCounter | None = None,
     clock: Clock | None = None,
     config: Config | str | os.PathLike[str] | None = None,
     progress: Report | None = None,
-    **options: Any,
+    **options: Unpack[ConfigOptions],
 ) -> Memory:
     """Open the store at `path`, creating it when it does not exist; None keeps it in memory.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +11,7 @@ import msgspec
 
 from .errors import InputError
 from .types import Budget, Durability, EmbedWhen, Extraction, Price
+from .types.scalars import plain, plain_fields
 
 MAX_TEXT_BYTES = 1 << 20
 MAX_METADATA_BYTES = 64 << 10
@@ -22,6 +24,7 @@ MAX_DECLARED = 64
 MAX_NAMES = 256
 
 _MAX_DAYS = 36_525
+_FOR_OTHERS = ("embedders", "embedder_options", "reranker_options", "language_model_options")
 
 JOBS = ("consolidate", "embed", "import", "infer", "reembed", "reflect")
 """What is done in the background and may have a budget."""
@@ -55,6 +58,7 @@ class Forgetting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     keep_kinds: tuple[str, ...] = ("summary", "profile")
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         if not 0 <= self.grace_days <= _MAX_DAYS or not 0 < self.half_life_days <= _MAX_DAYS:
             raise InputError(f"grace_days and half_life_days must be at most {_MAX_DAYS}, the latter above 0")
         if self.min_retention is not None and not 0.0 <= self.min_retention <= 1.0:
@@ -88,6 +92,7 @@ class Consolidation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     by: Literal["extract", "model"] = "extract"
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         if not 0 <= self.older_than_days <= _MAX_DAYS:
             raise InputError(f"older_than_days must be from 0 to {_MAX_DAYS}")
         if not 0 <= self.outliers <= 1:
@@ -131,6 +136,7 @@ class Reflection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     by: Literal["auto", "extract", "model"] = "auto"
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         for name, least, most in (
             ("min_facts", 1, MAX_BATCH),
             ("max_facts", 1, MAX_NAMES - 64),
@@ -149,6 +155,7 @@ class Optimisation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     changes: int = 10_000
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         if self.changes < 1:
             raise InputError("changes must be an integer of at least 1")
 
@@ -299,6 +306,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     columns: dict[str, Literal["boolean", "number", "string"]] = {}
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         for name, least in (
             ("index_bytes", 0),
             ("item_cache", 1),
@@ -345,14 +353,23 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 def make_config(values: dict[str, Any]) -> Config:
     """A checked Config from plain values. InputError names the field that is wrong."""
-    if isinstance(values.get("path"), os.PathLike):
-        values = {**values, "path": os.fspath(values["path"])}
+    for name in ("path", "tokenizer", "migration_backup"):
+        if isinstance(values.get(name), os.PathLike):
+            values = {**values, name: os.fspath(values[name])}
+    values = {name: value if name in _FOR_OTHERS else _plain(value, 2) for name, value in values.items()}
     if "\0" in str(values.get("path")):
         raise InputError("configuration: path holds a NUL character")
     try:
         return msgspec.convert(values, Config)
     except ValueError as error:  # ValidationError is one, and so is text that is not Unicode
         raise InputError(f"configuration: {error}") from error
+
+
+def _plain(value: Any, depth: int) -> Any:
+    """A number of NumPy as Python's own, and so the numbers of a table, and of tables in it."""
+    if depth and isinstance(value, Mapping):
+        return {name: _plain(inner, depth - 1) for name, inner in value.items()}
+    return plain(value)
 
 
 def load_config(file: str | os.PathLike[str]) -> Config:

@@ -27,6 +27,7 @@ from .storage.repair import repair_store
 from .storage.reports import RepairReport, VerifyReport
 from .storage.rocks import RocksEngine
 from .storage.verify import verify_store
+from .types.scalars import integer
 
 Progress = Callable[[str, int], None]
 
@@ -46,8 +47,13 @@ def verify(
     Takes minutes for a million items. Raises FormatError when there is no store, InputError,
     StoreError.
     """
+    most = integer(limit, "limit", 0, (1 << 63) - 1)
     return verify_store(
-        _checked(path, "path"), digests_of, progress=progress or _quiet, limit=limit, check_index=_check_index
+        _checked(path, "path"),
+        digests_of,
+        progress=progress or _quiet,
+        limit=most,
+        check_index=_check_index,
     )
 
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import os
 
 from .output import print_json
-from .stores import open_store, scope_of, store_path
+from .stores import open_existing, scope_of
 
 
 def erase(args: argparse.Namespace) -> int:
     """Erase items or a scope for good; prints the receipt."""
-    path = store_path(args)
-    # A directory that is not there is refused as for reading, not made.
-    with open_store(args, read_only=path is not None and not os.path.isdir(path)) as memory:
+    with open_existing(args) as memory:
         receipt = memory.erase(
             args.ids or None, scope=scope_of(args), derived="keep" if args.keep else "erase"
         )

@@ -30,6 +30,7 @@ from typing import Any
 import msgspec
 
 from .. import __version__, compose
+from ..config import EmbedderName
 from ..errors import InputError
 from ..memory import Memory
 from ..protocols import Embedder, Reranker
@@ -124,7 +125,7 @@ def evaluate(
     ks: Sequence[int],
     granularity: str,
     mode: str,
-    embedder: str | Embedder | None = None,
+    embedder: EmbedderName | Embedder | None = None,
     config: str | None = None,
     rerank: int | Reranker | None = None,
     captions: bool = True,

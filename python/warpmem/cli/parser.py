@@ -9,7 +9,9 @@ from importlib import import_module
 
 from ..errors import InputError
 from .options import Commands, command, config, moments, page, scope, store
-from .values import JsonObject, cutoffs, day, is_text, moment, names, positive
+from .parser_items import items
+from .parser_keeping import keeping
+from .values import JsonObject, cutoffs, is_text, moment, names, positive
 
 EPILOG = """\
 The store is a directory, named by --store or by the environment variable WARPMEM_STORE.
@@ -26,7 +28,14 @@ exit codes:
 _COMMANDS = {
     "add": "adding:add",
     "search": "items:search",
+    "context": "items:context",
     "list": "items:list_items",
+    "get": "single:get",
+    "value": "single:value",
+    "history": "single:history",
+    "timeline": "items:timeline",
+    "update": "single:update",
+    "delete": "single:delete",
     "entities": "graph:entities",
     "relations": "graph:relations",
     "erase": "erasing:erase",
@@ -76,22 +85,13 @@ def make_parser() -> argparse.ArgumentParser:
     _demo(commands)
     _add(commands)
     _search(commands)
+    _context(commands)
     _list(commands)
     _entities(commands)
     _relations(commands)
+    items(commands)
     _erase(commands)
-    _export(commands)
-    _import(commands)
-    _stats(commands)
-    _costs(commands)
-    _reembed(commands)
-    _jobs(commands)
-    _embed_pending(commands)
-    _extract_pending(commands)
-    _backup(commands)
-    _restore(commands)
-    _verify(commands)
-    _repair(commands)
+    keeping(commands)
     _doctor(commands)
     _eval(commands)
     return parser
@@ -151,10 +151,17 @@ def _add(commands: Commands) -> None:
 def _search(commands: Commands) -> None:
     parser = command(commands, "search", "find the k best memories of a scope; exact")
     parser.add_argument("query")
+    parser.add_argument("--k", type=int, default=10, help="how many (default 10, at most 4096)")
+    _searching(parser)
+    parser.add_argument("--explain", action="store_true", help="show every term of each score")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+
+
+def _searching(parser: argparse.ArgumentParser) -> None:
+    """What is searched, and how."""
     store(parser)
     config(parser)
     scope(parser)
-    parser.add_argument("--k", type=int, default=10, help="how many (default 10, at most 4096)")
     parser.add_argument("--kinds", type=names, metavar="KIND,...", help="only these kinds")
     parser.add_argument(
         "--filter", action=JsonObject, metavar="JSON", help='such as {"metadata.level": {"gte": 3}}'
@@ -183,8 +190,24 @@ def _search(commands: Commands) -> None:
         metavar="N",
         help="let the reranker of --config put the N best in order (default 50)",
     )
-    parser.add_argument("--explain", action="store_true", help="show every term of each score")
-    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+
+
+def _context(commands: Commands) -> None:
+    parser = command(commands, "context", "what is known, as text for a prompt that is never over its budget")
+    parser.add_argument("query")
+    parser.add_argument("--max-tokens", type=int, default=1000, metavar="N", help="(default 1000)")
+    parser.add_argument("--k", type=int, default=50, help="memories to choose from (default 50)")
+    parser.add_argument(
+        "--cite", choices=("id", "number"), default="id",
+        help="what stands before each (default id); the ids of numbers are in the JSON",
+    )  # fmt: skip
+    parser.add_argument(
+        "--compress",
+        choices=("sentences", "model"),
+        help="show of long ones what speaks of the query, picked by words and similarity or by a model",
+    )
+    _searching(parser)
+    parser.add_argument("--json", action="store_true", help="as JSON, with ids, tokens and what was left out")
 
 
 def _list(commands: Commands) -> None:
@@ -231,143 +254,6 @@ def _erase(commands: Commands) -> None:
         help="keep items that name no other source (default: they go too)",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="the receipt as JSON")
-
-
-def _export(commands: Commands) -> None:
-    parser = command(commands, "export", "write all memories as JSON lines, superseded ones included")
-    parser.add_argument(
-        "file", nargs="?", default="-", help="file to write (replaced when complete), - for stdout"
-    )
-    parser.add_argument("--vectors", action="store_true", help="each line gets its vector, as base64 float32")
-    store(parser)
-    scope(parser)
-
-
-def _import(commands: Commands) -> None:
-    parser = command(commands, "import", "add exported lines, plain items or chat messages from JSON lines")
-    parser.add_argument("file", help="file to read, - for stdin")
-    store(parser)
-    scope(parser)
-    parser.add_argument(
-        "--kind",
-        help="kind of lines that name none, all chat messages included (default: fact, and message for chat "
-        "messages)",
-    )
-    parser.add_argument(
-        "--enforce-scope",
-        action="store_true",
-        help="refuse lines that name another scope than the command does",
-    )
-    parser.add_argument(
-        "--batch", type=positive, default=500, metavar="N", help="lines a commit (default 500)"
-    )
-    parser.add_argument(
-        "--skip-errors",
-        action="store_true",
-        help="report bad lines, go on, and exit 0; the next import tries them again",
-    )
-    parser.add_argument(
-        "--again", action="store_true", help="do not pass over what an earlier import has stored"
-    )
-    parser.add_argument("--progress", action="store_true", help="show progress though stderr is no terminal")
-
-
-def _stats(commands: Commands) -> None:
-    parser = command(commands, "stats", "counters of the store")
-    store(parser)
-    shown = parser.add_mutually_exclusive_group()
-    shown.add_argument("--json", action="store_true", help="as JSON")
-    shown.add_argument("--prometheus", action="store_true", help="as Prometheus reads them")
-
-
-def _costs(commands: Commands) -> None:
-    parser = command(commands, "costs", "what models did and cost, by owner")
-    store(parser)
-    scope(parser)
-    parser.add_argument("--since", type=day, metavar="DAY", help="the first day of UTC, as 2026-01-31")
-    parser.add_argument(
-        "--by", type=names, default=["scope"], metavar="NAME,...",
-        help="what to tell apart: day, scope, lane, job, model (default scope)",
-    )  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="one JSON object a line")
-
-
-def _reembed(commands: Commands) -> None:
-    parser = command(
-        commands, "reembed", "change the embedding model; interrupted, it goes on when called again"
-    )
-    parser.add_argument("embedder", choices=("wordllama", "hashing"), help="the new model")
-    store(parser)
-    parser.add_argument(
-        "--batch", type=positive, default=64, metavar="N", help="texts embedded at a time (default 64)"
-    )
-    parser.add_argument("--progress", action="store_true", help="show progress though stderr is no terminal")
-
-
-def _jobs(commands: Commands) -> None:
-    parser = command(commands, "jobs", "upkeep by rule; interrupted, it goes on when called again")
-    parser.add_argument(
-        "names",
-        nargs="*",
-        metavar="NAME",
-        help="deduplicate, consolidate, forget, reflect, optimise (default: what --config configures)",
-    )
-    store(parser)
-    config(parser)
-    parser.add_argument("--seconds", type=float, metavar="S", help="stop after so long")
-    parser.add_argument("--json", action="store_true", help="one JSON object a line")
-
-
-def _embed_pending(commands: Commands) -> None:
-    parser = command(commands, "embed-pending", "embed what was added to be embedded later")
-    store(parser)
-    config(parser)
-
-
-def _extract_pending(commands: Commands) -> None:
-    parser = command(commands, "extract-pending", "make memories of messages that wait for a language model")
-    store(parser)
-    config(parser)
-
-
-def _backup(commands: Commands) -> None:
-    parser = command(commands, "backup", "make a backup of a store that no process has open for writing")
-    parser.add_argument("root", metavar="ROOT", help="the directory below which backups are made")
-    store(parser)
-    parser.add_argument("--no-verify", action="store_true", help="do not read it back in full")
-    parser.add_argument("--json", action="store_true", help="as JSON")
-    parser = command(commands, "backups", "list the backups below a directory, oldest first")
-    parser.add_argument("root", metavar="ROOT", help="as for backup")
-    parser.add_argument("--json", action="store_true", help="one JSON object a line")
-
-
-def _restore(commands: Commands) -> None:
-    parser = command(commands, "restore", "make a new store of a backup, every file compared with its digest")
-    parser.add_argument("backup", metavar="BACKUP", help="the directory of one backup")
-    parser.add_argument("path", metavar="PATH", help="a directory that does not exist yet, or an empty one")
-    parser.add_argument(
-        "--copy", action="store_true", help="copy tables instead of sharing them with the backup"
-    )
-
-
-def _verify(commands: Commands) -> None:
-    parser = command(commands, "verify", "read all of a store and say what is wrong with it; only reads")
-    parser.add_argument("path", metavar="PATH", help="the store's directory")
-    parser.add_argument(
-        "--limit", type=positive, default=1000, metavar="N", help="faults to list (default 1000)"
-    )
-    parser.add_argument("--progress", action="store_true", help="show progress though stderr is no terminal")
-    parser.add_argument("--json", action="store_true", help="as JSON")
-
-
-def _repair(commands: Commands) -> None:
-    parser = command(
-        commands, "repair", "bring everything whole of a damaged store, which is only read, into a new one"
-    )
-    parser.add_argument("path", metavar="PATH", help="the damaged store's directory")
-    parser.add_argument("new", metavar="NEW", help="a directory that does not exist yet, or an empty one")
-    parser.add_argument("--progress", action="store_true", help="show progress though stderr is no terminal")
-    parser.add_argument("--json", action="store_true", help="as JSON, with everything that is lost")
 
 
 def _doctor(commands: Commands) -> None:

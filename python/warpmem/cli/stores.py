@@ -43,6 +43,12 @@ def open_store(args: argparse.Namespace, *, read_only: bool, **options: Any) -> 
     )
 
 
+def open_existing(args: argparse.Namespace, **options: Any) -> Memory:
+    """As open_store, to change what is there: a directory that is not is refused as for reading, not made."""
+    path = store_path(args)
+    return open_store(args, read_only=path is not None and not os.path.isdir(path), **options)
+
+
 def scope_of(args: argparse.Namespace) -> Scope | None:
     """The scope given by --user, --agent, --run and --corpus; None when none is. Raises InvalidScope."""
     ids = (args.user, args.agent, args.run_id, args.corpus)

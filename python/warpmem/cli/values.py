@@ -18,6 +18,11 @@ def moment(text: str) -> datetime:
         raise argparse.ArgumentTypeError("not an ISO 8601 time such as 2026-01-31T08:00:00+00:00") from None
 
 
+def moment_or_none(text: str) -> datetime | None:
+    """As `moment`; None for "none"."""
+    return None if text == "none" else moment(text)
+
+
 def day(text: str) -> date:
     """A date."""
     try:

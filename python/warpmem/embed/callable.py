@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import EmbeddingError, InputError, InvalidVector, WarpmemError
+from ..types.scalars import int_of
 from .keywords import takes_keyword
 from .texts import check_texts
 from .vectors import as_vectors
@@ -29,17 +30,17 @@ class CallableEmbedder:
         if not callable(function):
             raise InputError(f"function must be callable, not {type(function).__name__}")
         name: Any = model_id
-        size: Any = dimension
         if not isinstance(name, str) or not name:
             raise InputError("model_id must be a string that is not empty")
-        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+        size, calls = int_of(dimension), int_of(parallel)
+        if size is None or size < 1:
             raise InputError("dimension must be an integer of at least 1")
-        if isinstance(parallel, bool) or not isinstance(parallel, int) or parallel < 1:
+        if calls is None or calls < 1:
             raise InputError("parallel must be an integer of at least 1")
-        self.parallel = parallel
+        self.parallel = calls
         self._function = function
         self._model_id = model_id
-        self._dimension = dimension
+        self._dimension = size
         self._wants_role = takes_keyword(function, "role")
 
     @property

@@ -10,18 +10,14 @@ from numpy.typing import NDArray
 
 from ..config import MAX_DIMENSION
 from ..errors import InputError
+from ..types.scalars import integer
 
 
 class GivenVectors:
     """Implements protocols.Embedder by refusing to embed: every add and search brings its vector."""
 
     def __init__(self, dimension: int, model_id: str | None = None) -> None:
-        if (
-            isinstance(dimension, bool)
-            or not isinstance(dimension, int)
-            or not 1 <= dimension <= MAX_DIMENSION
-        ):
-            raise InputError(f"dimension must be an integer from 1 to {MAX_DIMENSION}")
+        dimension = integer(dimension, "dimension", 1, MAX_DIMENSION)
         if model_id is not None and (not isinstance(model_id, str) or not model_id):
             raise InputError("model_id must be a string that is not empty")
         self._dimension = dimension

@@ -11,12 +11,12 @@ import functools
 import re
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError
+from ..types.scalars import integer
 from .texts import check_texts
 
 MAX_DIMENSION = 65_536
@@ -32,10 +32,7 @@ class HashingEmbedder:
     """A text takes less time than waking the thread that waits for it."""
 
     def __init__(self, dimension: int = 256) -> None:
-        given: Any = dimension
-        if not isinstance(given, int) or isinstance(given, bool) or not 1 <= given <= MAX_DIMENSION:
-            raise InputError(f"dimension must be an integer from 1 to {MAX_DIMENSION}")
-        self._dimension = dimension
+        self._dimension = integer(dimension, "dimension", 1, MAX_DIMENSION)
 
     @property
     def model_id(self) -> str:

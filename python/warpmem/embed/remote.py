@@ -28,6 +28,7 @@ from ..ops.digest import digest16
 from ..ops.guard import guard_of
 from ..protocols import Embedder
 from ..types import Media
+from ..types.scalars import float_of, integer
 from .fallback import fallbacks_of
 from .texts import check_texts
 from .vectors import as_vectors
@@ -85,15 +86,10 @@ class RemoteEmbedder(ABC):
         parallel: int,
         fallback: Sequence[Embedder],
     ) -> None:
-        for name, value, most in (
-            ("dimension", dimension, MAX_DIMENSION),
-            ("batch", batch, 1 << 16),
-            ("parallel", parallel, 1024),
-        ):
-            if value is not None and (
-                isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most
-            ):
-                raise InputError(f"{name} must be an integer from 1 to {most}")
+        if dimension is not None:
+            dimension = integer(dimension, "dimension", 1, MAX_DIMENSION)
+        batch = integer(batch, "batch", 1, 1 << 16)
+        parallel = integer(parallel, "parallel", 1, 1024)
         if not isinstance(query_prefix, str) or not isinstance(document_prefix, str):
             raise InputError("query_prefix and document_prefix must be strings")
         if model_id is None:
@@ -103,7 +99,8 @@ class RemoteEmbedder(ABC):
                 model_id += f":{digest16(b'', *prefixes)[:4].hex()}"
         if not isinstance(model_id, str) or not model_id:
             raise InputError("model_id must be a string that is not empty")
-        if isinstance(check_seconds, bool) or not isinstance(check_seconds, (int, float)):
+        between = float_of(check_seconds)
+        if between is None:
             raise InputError("check_seconds must be a number")
         self._place = endpoint
         self._model_id = model_id
@@ -111,7 +108,7 @@ class RemoteEmbedder(ABC):
         self._guard = guard_of((os.getpid(), self.place), parallel)
         self._batch = batch
         self._prefix = {"query": query_prefix, "document": document_prefix}
-        self._check_seconds = check_seconds
+        self._check_seconds = between
         self._lock = threading.Lock()
         self._weights = Weights()
         self._checked = -float("inf")

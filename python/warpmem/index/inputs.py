@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from ..config import MAX_DIMENSION, MAX_K
 from ..errors import InputError, InvalidVector
 from ..ops.arrays import host_array
+from ..types.scalars import float_of
+from ..types.scalars import integer as integer
 
 F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]
@@ -167,16 +169,6 @@ def lists_of_queries(owners: Any, n: int) -> int | tuple[I64, I64]:
     return queries[keep], flat[keep]
 
 
-def integer(value: Any, what: str, least: int, most: int) -> int:
-    """An integer from `least` to `most`; a bool is none. Raises InputError."""
-    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
-        raise InputError(f"{what} must be an integer from {least} to {most}, not {type(value).__name__}")
-    number = int(value.__index__())
-    if not least <= number <= most:
-        raise InputError(f"{what} must be an integer from {least} to {most}, not {number}")
-    return number
-
-
 def one_of(value: Any, what: str, known: tuple[str, ...]) -> str:
     """One of the names in `known`. Raises InputError."""
     if not isinstance(value, str) or value not in known:
@@ -208,6 +200,7 @@ def thread_count(value: Any) -> int:
 
 def wanted_recall(value: Any) -> float:
     """A recall above 0, up to 1. Raises InputError."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.0 < value <= 1.0:
+    number = float_of(value)
+    if number is None or not 0.0 < number <= 1.0:
         raise InputError("recall must be a number above 0 and up to 1")
-    return float(value)
+    return number

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..ops.pressure import Pace
+from ..types.scalars import float_of
 
 
 class Probing:
@@ -35,10 +36,10 @@ def seconds_of(within: float | timedelta | None) -> float | None:
     """What a caller gives as time. Raises InputError."""
     if within is None:
         return None
-    seconds = within.total_seconds() if isinstance(within, timedelta) else within
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds > 0:
+    seconds = within.total_seconds() if isinstance(within, timedelta) else float_of(within)
+    if seconds is None or not seconds > 0:
         raise InputError("within must be seconds, more than 0, or a timedelta")
-    return float(seconds)
+    return seconds
 
 
 def _tuned(pool: Any) -> int:

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Final, Literal, get_args
+from typing import Final, get_args
 
 from ..errors import InputError
+from ..types import Format
 from .sections import Block, lines_of, sections
 
-Format = Literal["markdown", "text", "code", "log", "jsonl"]
 FORMATS: Final = get_args(Format)
 
 _CODE_SUFFIXES: Final = (

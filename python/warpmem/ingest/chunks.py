@@ -17,7 +17,8 @@ import msgspec
 
 from ..errors import InputError, InvalidText
 from ..protocols import TokenCounter
-from .blocks import Format, blocks
+from ..types import Format
+from .blocks import blocks
 
 _CUTS: Final = tuple(
     re.compile(pattern)

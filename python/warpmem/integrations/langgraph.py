@@ -23,6 +23,7 @@ from typing import Any
 from ..errors import InputError, MissingDependency, NotFound, StoreReadOnly
 from ..memory import Memory
 from ..types import MemoryItem, NewItem, Scope
+from ..types.scalars import float_of, int_of
 
 try:
     from langgraph.store.base import (
@@ -79,14 +80,15 @@ class MemoryStore(BaseStore):  # type: ignore[misc]
         mode: str | None = None,
         ttl: TTLConfig | None = None,
     ) -> None:
-        if user is not None and (isinstance(user, bool) or not isinstance(user, int) or user < 0):
+        place = int_of(user)
+        if user is not None and (place is None or place < 0):
             raise InputError("user must be the place of an element in a namespace, from 0, or None")
         if user is None and corpus is None:
             raise InputError(
                 "whose values are these? Name the user's element of a namespace, a corpus, or both"
             )
         self._memory = memory
-        self._user = user
+        self._user = place
         self._corpus = None if corpus is None else Scope(corpus_id=corpus)
         self._fields = None if fields is None else list(fields)
         self._mode = mode
@@ -249,9 +251,10 @@ def _key(namespace: tuple[str, ...], key: str) -> str:
 
 
 def _minutes(ttl: Any) -> float:
-    if isinstance(ttl, bool) or not isinstance(ttl, int | float) or not 0 < ttl <= _LONGEST:
+    minutes = float_of(ttl)
+    if minutes is None or not 0 < minutes <= _LONGEST:
         raise InputError(f"ttl is minutes, more than 0 and up to {_LONGEST:,}")
-    return float(ttl)
+    return minutes
 
 
 def _told(item: MemoryItem) -> dict[str, Any]:

@@ -130,7 +130,7 @@ class MemoryTools:
         self._scope = scope
         self._source = check_name(source, "source")
         self._trust = arguments.check_share(trust, "trust")
-        arguments.check_count(k, "k")
+        k = arguments.check_count(k, "k")
         modes.weights(mode, None)
         check(max_tokens, "id")
         self._recalling: dict[str, Any] = {"mode": mode, "k": k, "max_tokens": max_tokens}

@@ -12,6 +12,7 @@ from ..ops.texts import check_name as check_name
 from ..records import NEVER
 from ..types import MemoryItem, Modality, Scope, ScopeWeight
 from ..types.items import KIND_NAME
+from ..types.scalars import float_of, integer
 
 
 def one_scope(
@@ -61,9 +62,10 @@ def check_kind(kind: Any) -> str:
 
 def check_share(value: Any, name: str) -> float:
     """A number from 0 to 1. Raises InputError."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.0 <= value <= 1.0:
+    number = float_of(value)
+    if number is None or not 0.0 <= number <= 1.0:
         raise InputError(f"{name} must be a number from 0 to 1")
-    return float(value)
+    return number
 
 
 def check_names(values: Any, name: str, most: int = MAX_NAMES) -> tuple[str, ...]:
@@ -82,10 +84,7 @@ def most_names(kind: str) -> int:
 
 def check_count(value: Any, name: str, most: int = MAX_K) -> int:
     """An int from 1 to `most`. Raises InputError."""
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-        shown = value if isinstance(value, int) else type(value).__name__
-        raise InputError(f"{name} must be an integer from 1 to {most}, not {shown}")
-    return value
+    return integer(value, name, 1, most)
 
 
 def check_period(value: Any, name: str) -> tuple[int, int]:

@@ -18,6 +18,7 @@ from ..policy.reconcile import is_current
 from ..protocols import Log
 from ..records import Record, StoreIdentity
 from ..types import Change, ItemPage, MemoryItem, Order, PendingWork, ReembedStatus, Scope, Stats, Version
+from ..types.scalars import int_of
 from . import arguments
 from .cache import ItemCache, own
 from .digests import Digests
@@ -65,7 +66,7 @@ class Browser:
         include_past: bool,
         quarantined: bool,
     ) -> ItemPage:
-        arguments.check_count(limit, "limit", _MAX_PAGE)
+        limit = arguments.check_count(limit, "limit", _MAX_PAGE)
         if not isinstance(order, str) or order not in _CURSOR_BYTES:
             raise InputError("order must be 'recorded' or 'valid_from'")
         arguments.check_flag(reverse, "reverse")
@@ -84,7 +85,7 @@ class Browser:
         limit: int,
         cursor: str | None,
     ) -> ItemPage:
-        arguments.check_count(limit, "limit", _MAX_PAGE)
+        limit = arguments.check_count(limit, "limit", _MAX_PAGE)
         arguments.check_flag(reverse, "reverse")
         filters: dict[str, Any] = {}
         if since is not None or until is not None:
@@ -195,11 +196,12 @@ class Browser:
         )
 
     def changes(self, since: int, limit: int) -> tuple[Change, ...]:
-        if isinstance(since, bool) or not isinstance(since, int) or not 0 <= since < 1 << 63:
+        cursor = int_of(since)
+        if cursor is None or not 0 <= cursor < 1 << 63:
             raise InputError("since must be a cursor: an integer of at least 0")
-        arguments.check_count(limit, "limit", _MAX_PAGE)
+        limit = arguments.check_count(limit, "limit", _MAX_PAGE)
         found = []
-        for entry in self._log.entries(since):
+        for entry in self._log.entries(cursor):
             item_id = scope = None
             if entry.operation != "erase":
                 user, agent, run, corpus = entry.scope
@@ -212,7 +214,7 @@ class Browser:
         return tuple(found)
 
     def owners(self, after: Scope | None, limit: int) -> tuple[Scope, ...]:
-        arguments.check_count(limit, "limit", _MAX_PAGE)
+        limit = arguments.check_count(limit, "limit", _MAX_PAGE)
         number = 0
         if after is not None:
             known = self._log.owner(after.owner)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -12,6 +13,7 @@ from ..errors import DeadlineExceeded, InputError, InvalidText, ModelError, Over
 from ..ingest.words import words
 from ..ops import cancel
 from ..policy.context import long, one_line
+from ..policy.counting import counted
 from ..policy.sentences import best, joined, sentences
 from ..protocols import LanguageModel, TokenCounter
 from ..reason.extract import pick_sentences
@@ -89,14 +91,17 @@ class Condenser:
         for item in items:
             if len(cut) == _ITEMS:
                 break
+            if counted(self._counter, one_line(item.text), most) <= most:
+                continue
             parts = sentences(item.text)
-            if len(parts) > 1 and self._counter.count(one_line(item.text)) > most:
+            if len(parts) > 1:
                 cut.append(_Long(item, parts, _shared_words(query, parts)))
         if not cut:
             return {}
         chosen = None if self._model is None else self._picked(self._model, query, cut)
         if chosen is None:
-            chosen = [best(each.parts, self._worths(query, each), most, self._counter.count) for each in cut]
+            count = functools.partial(counted, self._counter, most=most)
+            chosen = [best(each.parts, self._worths(query, each), most, count) for each in cut]
         return {each.item.id: joined(each.parts, kept) for each, kept in zip(cut, chosen, strict=True)}
 
     def _picked(
@@ -161,9 +166,14 @@ def _most(by_words: Sequence[float]) -> list[int]:
 
 def _shared_words(query: str, parts: Sequence[str]) -> list[float]:
     """The share of the query's words that each sentence has, in [0, 1]."""
-    asked = _stems(query)
-    return [len(asked & _stems(part)) / max(1, len(asked)) for part in parts]
+    asked = _stems(words(query))
+    shares = []
+    for part in parts:
+        said = words(part)
+        met = any(stem in said for stem in asked)  # nearly never, in a text that is long
+        shares.append(len(asked & _stems(said)) / len(asked) if met else 0.0)
+    return shares
 
 
-def _stems(text: str) -> set[str]:
-    return {word[:_PREFIX] for word in words(text).split()}
+def _stems(said: str) -> set[str]:
+    return {word[:_PREFIX] for word in said.split()}

@@ -6,6 +6,7 @@ import time
 from datetime import timedelta
 
 from ..errors import DeadlineExceeded, InputError
+from ..types.scalars import float_of
 
 _YEAR = 366 * 24 * 3600
 
@@ -16,8 +17,8 @@ class Deadline:
     def __init__(self, deadline: float | timedelta | None) -> None:
         self._at: float | None = None
         if deadline is not None:
-            seconds = deadline.total_seconds() if isinstance(deadline, timedelta) else deadline
-            if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds <= _YEAR:
+            seconds = deadline.total_seconds() if isinstance(deadline, timedelta) else float_of(deadline)
+            if seconds is None or not 0 < seconds <= _YEAR:
                 raise InputError("deadline must be seconds, more than 0 and at most a year, or a timedelta")
             self._at = time.monotonic() + seconds
 

@@ -12,12 +12,11 @@ from ..errors import InputError, InvalidText
 from ..ops.texts import check_text
 from ..policy.metadata import check_metadata
 from ..protocols import TokenCounter
-from ..types import DocumentResult, Durability, Scope
+from ..types import DocumentResult, Durability, Format, Scope
 from . import arguments
 from .documents import Document
 
 if TYPE_CHECKING:
-    from ..ingest.blocks import Format
     from ..protocols import Tracer
     from .serving import Current
     from .telemetry import Telemetry
@@ -73,7 +72,7 @@ class Documented:
         given = {} if metadata is None else check_metadata(metadata)
         if "document" in given:
             raise InputError("metadata may not have the key 'document': it tells where a chunk stands")
-        arguments.check_count(max_tokens, "max_tokens", _MAX_TOKENS)
+        max_tokens = arguments.check_count(max_tokens, "max_tokens", _MAX_TOKENS)
         kind = arguments.check_kind(kind)
         style = format_of(name) if format is None else check_format(format)
         document = Document(

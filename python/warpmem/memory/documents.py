@@ -23,13 +23,12 @@ from ..policy.revision import Revision, revise
 from ..policy.similar import derived_from
 from ..protocols import Log, Transaction
 from ..records import Record
-from ..types import DocumentResult, Durability, MemoryItem, Modality, NewItem, Scope
+from ..types import DocumentResult, Durability, Format, MemoryItem, Modality, NewItem, Scope
 from .digests import Digests
 from .revocation import Revocations, taken_of
 from .writer import Defaults, Writer
 
 if TYPE_CHECKING:
-    from ..ingest.blocks import Format
     from ..ingest.chunks import Chunk
 
 _TRIES: Final = 16

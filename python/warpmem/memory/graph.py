@@ -40,7 +40,7 @@ class Graph:
         limit: int,
         cursor: str | None,
     ) -> EntityPage:
-        arguments.check_count(limit, "limit", _MAX_PAGE)
+        limit = arguments.check_count(limit, "limit", _MAX_PAGE)
         after = None if cursor is None else _parse_cursor(cursor)
         if query is not None:
             check_text(query)
@@ -64,7 +64,7 @@ class Graph:
         limit: int,
         cursor: str | None,
     ) -> RelationPage:
-        arguments.check_count(limit, "limit", _MAX_PAGE)
+        limit = arguments.check_count(limit, "limit", _MAX_PAGE)
         arguments.check_flag(past, "include_past")
         after = -1 if cursor is None else _parse_ordinal(cursor)
         if entity is not None:

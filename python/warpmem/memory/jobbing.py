@@ -10,6 +10,7 @@ from typing import Protocol
 
 from ..errors import InputError
 from ..types import JobReport
+from ..types.scalars import float_of
 
 
 class JobRunner(Protocol):
@@ -62,12 +63,9 @@ class Jobbing:
             or not all(isinstance(name, str) for name in names)
         ):
             raise InputError("names must be a list of names of jobs")
-        if isinstance(seconds, timedelta):
-            seconds = seconds.total_seconds()
-        if seconds is not None and (
-            isinstance(seconds, bool)
-            or not isinstance(seconds, (int, float))
-            or not 0 < seconds <= sys.float_info.max
-        ):
-            raise InputError("seconds must be a positive number or a timedelta")
-        return self._jobs.run(names, seconds)
+        left = None
+        if seconds is not None:
+            left = seconds.total_seconds() if isinstance(seconds, timedelta) else float_of(seconds)
+            if left is None or not 0 < left <= sys.float_info.max:
+                raise InputError("seconds must be a positive number or a timedelta")
+        return self._jobs.run(names, left)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
-from ..config import Config
+from ..config import Config, EmbedderName
 from ..errors import InputError, StoreError
 from ..ops import events
 from ..policy.schema import Schemas
@@ -148,7 +148,7 @@ class Maintained:
 
     def reembed(
         self,
-        embedder: Any,
+        embedder: Embedder | Callable[[Sequence[str]], Any] | EmbedderName | None,
         *,
         dimension: int | None = None,
         model_id: str | None = None,
@@ -174,7 +174,7 @@ class Maintained:
             raise InputError("given must be 'refuse' or a function from items to vectors")
         if progress is not None and not callable(progress):
             raise InputError(f"progress must be a function, not {type(progress).__name__}")
-        arguments.check_count(batch, "batch", _MAX_BATCH)
+        batch = arguments.check_count(batch, "batch", _MAX_BATCH)
         made = self._parts.make_embedder(embedder, dimension, model_id)
 
         def vectors(identity: StoreIdentity) -> Vectors:

@@ -1,22 +1,39 @@
 """Keywords by name and type, for signatures that pass them on or return by what they are given.
 
-`add` and `search` explain them, and tests/architecture/test_typing.py compares the two.
+`add`, `search`, `open` and `Config` explain them, and tests/architecture/test_typing.py compares the two.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal, TypedDict
 
-from ..protocols import Reranker
+from ..config import (
+    Config,
+    Consolidation,
+    Deduplication,
+    EmbedderName,
+    Forgetting,
+    LanguageModelName,
+    Optimisation,
+    Reflection,
+    RerankerName,
+)
+from ..ops.progress import Report
+from ..protocols import Clock, Embedder, LanguageModel, MediaEmbedder, Reranker, TokenCounter
 from ..types import (
+    Budget,
     Durability,
     EmbedWhen,
+    Extraction,
     Message,
+    Modality,
     NewEntity,
     NewItem,
     NewRelation,
+    Price,
     Ranking,
     Scope,
     ScopeWeight,
@@ -86,3 +103,69 @@ class SearchOptions(TypedDict, total=False):
     explain: bool
     return_vectors: Literal["numpy", "dlpack"] | None
     quarantined: bool
+
+
+class ConfigOptions(TypedDict, total=False):
+    """Fields of Config as `open` takes them: a table may also be a dict, and a path a Path. Those that `open`
+    has parameters of its own for are not among them."""
+
+    durability: Durability
+    backend: Literal["auto", "cuda", "cpu", "cupy", "numba", "numpy"]
+    isa: Literal["auto", "avx512", "avx2", "serial"]
+    device: int
+    vram_bytes: int
+    pinned_bytes: int | None
+    rebuild_ms: int
+    embedder_options: Mapping[str, Any]
+    extraction: Extraction | Mapping[str, Any]
+    embed: EmbedWhen
+    background_work: bool
+    reranker_options: Mapping[str, Any]
+    language_model_options: Mapping[str, Any]
+    mode: Literal["dense", "lexical", "hybrid"]
+    degrade: bool
+    tokenizer: str | os.PathLike[str] | None
+    read_only: bool
+    migrate: bool
+    migration_backup: str | os.PathLike[str] | None
+    follow: bool
+    follow_ms: int
+    prices: Mapping[str, Price | Mapping[str, Any]]
+    cost_days: int
+    owner_budget: Budget | Mapping[str, Any]
+    owner_limit: Budget | Mapping[str, Any]
+    job_budgets: Mapping[str, Budget | Mapping[str, Any]]
+    tracing: Literal["otel"] | None
+    item_cache: int
+    embedding_cache_bytes: int
+    write_queue: int
+    write_queue_bytes: int
+    write_wait_ms: int
+    message_days: int
+    near_duplicate: float | None
+    min_free_bytes: int
+    memtable_bytes: int
+    checkpoint_rows: int
+    deduplication: Deduplication | Mapping[str, Any] | None
+    consolidation: Consolidation | Mapping[str, Any] | None
+    forgetting: Forgetting | Mapping[str, Any] | None
+    reflection: Reflection | Mapping[str, Any] | None
+    optimisation: Optimisation | Mapping[str, Any] | None
+    jobs_minutes: int
+    columns: Mapping[str, Literal["boolean", "number", "string"]]
+
+
+class OpenOptions(ConfigOptions, total=False):
+    """Keywords of `open`, all of them."""
+
+    embedder: Embedder | Callable[[Sequence[str]], Any] | EmbedderName | None
+    embedders: Mapping[Modality, Embedder | MediaEmbedder | EmbedderName | Mapping[str, Any]] | None
+    dimension: int | None
+    model_id: str | None
+    reranker: Reranker | RerankerName | None
+    language_model: LanguageModel | LanguageModelName | None
+    schemas: Mapping[str, Any] | None
+    token_counter: TokenCounter | None
+    clock: Clock | None
+    config: Config | str | os.PathLike[str] | None
+    progress: Report | None

@@ -108,7 +108,7 @@ class Portable:
         """
         self._check_open()
         _check_file(file, "readline")
-        arguments.check_count(batch, "batch", _MAX_BATCH)
+        batch = arguments.check_count(batch, "batch", _MAX_BATCH)
         for flag, name in (
             (enforce_scope, "enforce_scope"), (skip_errors, "skip_errors"), (again, "again"),
         ):  # fmt: skip

@@ -34,11 +34,11 @@ from .bounded import Bounded
 from .condensing import Condenser, check_way
 from .deadline import Deadline
 from .joint import JointReader, MediaReader, Searching
+from .options import SearchOptions
 from .searches import Searches
 
 if TYPE_CHECKING:
     from .browser import Browser
-    from .options import SearchOptions
     from .reasoning import Reasoning
     from .reranking import Reranking
     from .serving import Current, Serving
@@ -110,8 +110,9 @@ class Readable:
         words take longer than is left: `degraded` names "dense" or "lexical", and the answer is exact
         without that part. `return_vectors`: result.vectors, (n, dim) float32 of length 1, "numpy" in host
         memory, "dlpack" on the device where one searches (backend "cuda"), for torch.from_dlpack or CuPy.
-        `quarantined`: items in quarantine (of trust below 0.5) are found too. k times an owner's scopes <=
-        4096.
+        `quarantined`: items in quarantine (of trust below 0.5) are found too. `kinds`: only items of these.
+        `min_similarity`: a cosine, from -1 to 1; what is less similar is left out. `explain`: `parts` of each
+        hit has every term of its score, and its weight. k times an owner's scopes <= 4096.
 
         `rerank`: a Reranker, or True for the store's own, puts the 50 best in order by what it reads; a
         number up to 1,000 is how many, fewer over many scopes. Equals keep the order above, and so do the
@@ -239,7 +240,7 @@ class Readable:
         is or does, by words alone: `degraded` then names "model" or "similarity", beside what the search left
         out. Raises as `search`, and InputError where there is no language model.
         """
-        check(max_tokens, cite)
+        max_tokens = check(max_tokens, cite)
         check_way(compress, query)
         if search.get("return_vectors") is not None:
             raise InputError("a context has no vectors: ask search(return_vectors=...) for them")
@@ -274,7 +275,7 @@ class Readable:
         return arguments.existing(item)
 
     def get_many(self, ids: Sequence[str], *, scope: Scope | None = None) -> tuple[MemoryItem | None, ...]:
-        """Items by id, in order; None where there is none."""
+        """Items by id, in order, as `get` has each; None where there is none. Raises InputError."""
         self._check_open()
         return self._browser.get_many(ids, arguments.check_scope(scope))
 
@@ -371,7 +372,7 @@ class Readable:
         include_past: bool = False,
         quarantined: bool = False,
     ) -> int:
-        """How many items `list` would give."""
+        """How many items `list` would give on all of its pages. Raises InputError."""
         self._check_open()
         whose = arguments.required(arguments.one_scope(scope, user_id, agent_id, run_id, corpus_id))
         return self._browser.count(whose, kinds, filters, include_past, quarantined)
@@ -379,7 +380,7 @@ class Readable:
     def owners(self, *, after: Scope | None = None, limit: int = 1000) -> tuple[Scope, ...]:
         """The scopes of the store's owners in order of first use, those after `after`.
 
-        An owner is listed even when all of its items were deleted.
+        An owner is listed even when all of its items were deleted, until it is erased. limit <= 10,000.
         """
         self._check_open()
         return self._browser.owners(arguments.check_scope(after), limit)
@@ -391,6 +392,10 @@ class Readable:
         return self._browser.history(id, arguments.check_scope(scope))
 
     def changes(self, since: int = 0, *, limit: int = 1000) -> tuple[Change, ...]:
-        """The change feed after cursor `since`, oldest first: each change exactly once, in commit order."""
+        """The change feed after cursor `since`, oldest first: each change exactly once, in commit order.
+
+        `since`: the `cursor` of the last change that was seen, 0 from the beginning. limit <= 10,000. Raises
+        InputError.
+        """
         self._check_open()
         return self._browser.changes(since, limit)

@@ -17,6 +17,7 @@ from ..policy.metadata import check_text
 from ..protocols import Reranker, Tracer
 from ..reason.scores import as_scores
 from ..types import Hit, Owner, SearchResult
+from ..types.scalars import int_of
 from . import arguments
 from .bounded import Bounded
 from .costs import CostLedger
@@ -48,7 +49,7 @@ class Reranking:
         if wanted is None or wanted is False:
             return reader.search(asked)
         depth = RERANK
-        if not isinstance(wanted, bool) and isinstance(wanted, int):
+        if int_of(wanted) is not None:
             depth = arguments.check_count(wanted, "rerank", MAX_RERANK)
             wanted = True
         reranker = self._default

@@ -10,6 +10,7 @@ from ..ops.clock import to_micros
 from ..policy.modes import Weights
 from ..records import Match, ScoreParams
 from ..types import MemoryItem
+from ..types.scalars import float_of
 
 _MICROSECOND: Final = timedelta(microseconds=1)
 _PARTS: Final = ("similarity", "lexical", "adjacent", "entities", "recency", "priority")
@@ -19,11 +20,12 @@ def least_similarity(value: float | None) -> float:
     """What `min_similarity` asks for; -inf for nothing. Raises InputError."""
     if value is None:
         return float("-inf")
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    least = float_of(value)
+    if least is None:
         raise InputError(f"min_similarity must be a number, not {type(value).__name__}")
-    if not -2.0 <= value <= 2.0:
+    if not -2.0 <= least <= 2.0:
         raise InputError("min_similarity is a cosine: from -1 to 1")
-    return float(value)
+    return least
 
 
 def params_of(ranking: Weights, least: float, now: int) -> ScoreParams:

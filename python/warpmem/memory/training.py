@@ -23,6 +23,7 @@ from ..ops.ids import parse_id
 from ..ops.texts import check_text
 from ..policy.filters import compile_filter
 from ..types import MemoryItem, Scope
+from ..types.scalars import int_of
 from . import arguments
 from .exporting import all_owners, items_of
 
@@ -104,7 +105,7 @@ class TrainingStream(Iterator[TrainingRecord]):
     def write(self, file: str | os.PathLike[str] | IO[bytes], limit: int | None = None) -> int:
         """Append records, `limit` at most, to a file as JSON lines; returns how many. Raises InputError."""
         if limit is not None:
-            arguments.check_count(limit, "limit", (1 << 63) - 1)
+            limit = arguments.check_count(limit, "limit", (1 << 63) - 1)
         if isinstance(file, (str, os.PathLike)):
             try:
                 with open(file, "ab") as opened:
@@ -204,11 +205,11 @@ def make_stream(
     if consent is not None:
         consent = check_text(consent, "consent")
     arguments.check_flag(pairs, "pairs")
-    _check_shard(shard)
+    number, parts = _check_shard(shard)
     settings = msgspec.msgpack.encode(
         (
             [msgspec.structs.astuple(scope) for scope in whose or ()], sorted(wanted or ()),
-            compiled.canonical if compiled else b"", least, consent, pairs, list(shard),
+            compiled.canonical if compiled else b"", least, consent, pairs, [number, parts],
         )
     )  # fmt: skip
     name = digest16(salt, b"training", settings)[:8]
@@ -223,17 +224,15 @@ def make_stream(
         )
 
     after = None if cursor is None else _read_cursor(cursor, name)
-    return TrainingStream(memory, whose, keep, consent, pairs, (shard[0], shard[1]), name, after)
+    return TrainingStream(memory, whose, keep, consent, pairs, (number, parts), name, after)
 
 
-def _check_shard(shard: Any) -> None:
-    if (
-        not isinstance(shard, (tuple, list))
-        or len(shard) != 2
-        or not all(isinstance(part, int) and not isinstance(part, bool) for part in shard)
-        or not 0 <= shard[0] < shard[1] <= _MAX_SHARDS
-    ):
-        raise InputError(f"shard must be (number, how many): numbers from 0, at most {_MAX_SHARDS} of them")
+def _check_shard(shard: Any) -> tuple[int, int]:
+    if isinstance(shard, (tuple, list)) and len(shard) == 2:
+        number, parts = map(int_of, shard)
+        if number is not None and parts is not None and 0 <= number < parts <= _MAX_SHARDS:
+            return number, parts
+    raise InputError(f"shard must be (number, how many): numbers from 0, at most {_MAX_SHARDS} of them")
 
 
 def _digest(record: TrainingRecord) -> bytes:

@@ -92,8 +92,16 @@ class Writable:
         ("message" for chat messages). `vector`: (dim,) or (n, dim) float, NumPy or DLPack; replaces
         embedding. `entities`: names of what it is about. `sources`: what it comes from, ids of items and
         names of origins, up to 256 (of what memories are made of, 255); `trust`: how far these are believed,
-        from 0 to 1; below 0.5 it is in quarantine. An item whose `valid_from` lies ahead is found from then
-        on.
+        from 0 to 1 (1); below 0.5 it is in quarantine.
+
+        `metadata`: JSON, up to 64 KiB. `priority`: from 0 to 1 (0.5), for rankings that weigh it. `key`: the
+        name of a slot in exactly this scope; a later item with it ends this one, which stays for `as_of` and
+        `timeline`. `valid_from`, `valid_to`: when it is true, aware datetimes (from now on, without an end);
+        one whose `valid_from` lies ahead is found from then on. `expires_at`: from when it is found no more.
+        What is there already, but for case and spaces, is "touched" and not stored again; not so messages and
+        events.
+        `idempotency_key`: the same call with it has the same result for 7 days; another content is
+        IdempotencyConflict.
 
         `infer`: "rules" stores each sentence that states something as a fact of its own, too, in the same
         change, but for those of assistants, tools and systems. When what is said happened stands in the
@@ -112,7 +120,8 @@ class Writable:
         None: as the store is configured ("now"). What has an embedder of its own, as images may, is always
         embedded now; near-duplicates of what is embedded later are not looked for.
 
-        Raises InputError, Conflict, EmbeddingError, Overloaded, DiskFull; with a model as the model.
+        Raises InputError, InvalidScope, Conflict, EmbeddingError, Overloaded, DiskFull; with a model as the
+        model.
 
         `image`, `audio`: bytes, the path of a file or a URI, for the embedder that open() was given for it;
         `content` is the caption then, and may be left out. Stored are its vector and a reference: `blob`, or
@@ -262,14 +271,15 @@ class Writable:
         """Correct what was known: same id, next version; the old version stays in history and under
         `known_at`.
 
-        What is not given stays; `metadata` replaces all of it. A changed text is embedded again, now or later
-        as the store's configuration says. Raises NotFound, VersionConflict when `expected_version` is not the
-        current one, InputError.
+        What is not given stays; `metadata`, `entities` and `sources` replace all there were, and None as
+        `valid_to` or `expires_at` is no end. A changed text is embedded again, now or later as the store's
+        configuration says. Values and errors are those of `add`; also raises NotFound, VersionConflict when
+        `expected_version` is not the current one.
         """
         self._check_open()
         arguments.check_durability(durability)
         if expected_version is not None:
-            arguments.check_count(expected_version, "expected_version", _MAX_VERSION)
+            expected_version = arguments.check_count(expected_version, "expected_version", _MAX_VERSION)
         fields = ItemUpdate(
             text=text, metadata=metadata, priority=priority, entities=entities, sources=sources, trust=trust,
             valid_from=valid_from, valid_to=valid_to, expires_at=expires_at, vector=vector,
@@ -299,9 +309,9 @@ class Writable:
         """
         self._check_open()
         arguments.check_durability(durability)
-        arguments.check_count(version, "version", _MAX_VERSION)
+        version = arguments.check_count(version, "version", _MAX_VERSION)
         if expected_version is not None:
-            arguments.check_count(expected_version, "expected_version", _MAX_VERSION)
+            expected_version = arguments.check_count(expected_version, "expected_version", _MAX_VERSION)
         whose = arguments.check_scope(scope)
         return self._current.write(
             lambda serving: serving.editor.revert(id, version, whose, expected_version, durability),
@@ -325,7 +335,8 @@ class Writable:
         corpus_id: str | None = None,
         durability: Durability | None = None,
     ) -> int:
-        """Delete every item of a scope in one atomic change; returns how many."""
+        """Delete every item of a scope in one atomic change, past ones too; returns how many. As `delete`
+        does it: their history stays. Raises InvalidScope."""
         self._check_open()
         arguments.check_durability(durability)
         whose = arguments.required(arguments.one_scope(scope, user_id, agent_id, run_id, corpus_id))

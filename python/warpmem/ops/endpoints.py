@@ -10,6 +10,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from ..errors import InputError, ModelUnavailable
+from ..types.scalars import float_of
 
 _MAX_KEY: Final = 1 << 16
 
@@ -95,9 +96,10 @@ class Keys:
 
 def check_timeout(timeout: float) -> float:
     """Raises InputError unless it is a number of seconds."""
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < 1e6:
+    seconds = float_of(timeout)
+    if seconds is None or not 0 < seconds < 1e6:
         raise InputError("timeout must be a number of seconds above 0")
-    return float(timeout)
+    return seconds
 
 
 def parse_url(url: str, ports: Mapping[str, int]) -> tuple[str, str, int, str]:

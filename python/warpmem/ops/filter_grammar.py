@@ -19,6 +19,7 @@ from datetime import date, datetime
 from typing import Any, NamedTuple
 
 from ..errors import InvalidFilter
+from ..types.scalars import plain
 from .event_time import parse_day
 from .predicates import Family, canonical_operand, type_name
 
@@ -237,6 +238,7 @@ class _Parser:
     def operand(self, family: Family, operator: str, operand: Any, path: str) -> tuple[Any, Any]:
         """(checked operand, operand for the canonical text)."""
         if operator == "exists":
+            operand = plain(operand)
             if not isinstance(operand, bool):
                 raise InvalidFilter(path, f"expected true or false, not {type_name(operand)}")
             return operand, operand

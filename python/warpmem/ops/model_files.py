@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError, MissingDependency
+from ..types.scalars import integer
 
 
 def model_folder(path: str | os.PathLike[str]) -> Path:
@@ -75,9 +76,7 @@ def load_tokenizer(root: Path, max_tokens: int, what: str) -> Any:
 
 def check_batch(batch: int) -> int:
     """`batch`, if it is a number of texts. Raises InputError."""
-    if isinstance(batch, bool) or not isinstance(batch, int) or not 1 <= batch <= 1 << 16:
-        raise InputError(f"batch must be an integer from 1 to {1 << 16}")
-    return batch
+    return integer(batch, "batch", 1, 1 << 16)
 
 
 def like_lengths(rows: Sequence[Sequence[int]], batch: int) -> Iterator[list[int]]:

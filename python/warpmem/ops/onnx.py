@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError, MissingDependency, ModelError
+from ..types.scalars import integer
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _KNOWN = ("input_ids", "attention_mask", "token_type_ids")
@@ -39,8 +40,7 @@ class OnnxNetwork:
     ) -> None:
         if device not in _PROVIDERS:
             raise InputError("device must be 'cpu' or 'cuda'")
-        if isinstance(threads, bool) or not isinstance(threads, int) or not 0 <= threads <= 1024:
-            raise InputError("threads must be an integer from 0 to 1024")
+        threads = integer(threads, "threads", 0, 1024)
         names = ("model.onnx", "onnx/model.onnx") if file is None else (file,)
         found = [folder / name for name in names if (folder / name).is_file()]
         if not found:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from ..errors import InvalidFilter
+from ..types.scalars import plain
 
 Family = Literal["string", "number", "time", "boolean", "list", "json"]
 Predicate = Callable[[Any], bool]
@@ -25,6 +26,7 @@ def check_operand(family: Family, value: Any, path: str) -> Any:
     """A scalar that fits the field: plain str, bool, int, float, None, or a UTC datetime."""
     if family == "time":
         return _time(value, path)
+    value = plain(value)
     if isinstance(value, str):
         if family == "number":
             raise InvalidFilter(path, "expected a number, not string")

@@ -40,8 +40,11 @@ from ..errors import InputError
 from ..ops.event_time import days_of
 from ..protocols import TokenCounter
 from ..types import ContextBlock, Hit, MemoryItem, Scope
+from ..types.scalars import int_of
+from .counting import counted
 
-_BREAKS: Final = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+_CONTROLS: Final = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]")
+"""But for those that are white space."""
 _TAGS: Final = re.compile(r"</?memories(?:-([0-9]{1,9}))?")
 _SHARE: Final = 8
 """An item is long when its text takes more than this part of the budget."""
@@ -107,14 +110,17 @@ def pack(
     )
 
 
-def check(max_tokens: Any, cite: Any) -> None:
-    """Raises InputError when max_tokens is not a positive int, or on a `cite` that is none."""
-    if not isinstance(max_tokens, int) or isinstance(max_tokens, bool):
+def check(max_tokens: Any, cite: Any) -> int:
+    """max_tokens as an int. Raises InputError when it is not a positive integer, or on a `cite` that is
+    none."""
+    budget = int_of(max_tokens)
+    if budget is None:
         raise InputError(f"max_tokens must be an integer, not {type(max_tokens).__name__}")
-    if max_tokens < 1:
-        raise InputError(f"max_tokens must be at least 1, not {max_tokens}")
+    if budget < 1:
+        raise InputError(f"max_tokens must be at least 1, not {budget}")
     if not isinstance(cite, str) or cite not in ("id", "number"):
         raise InputError("cite must be 'id' or 'number'")
+    return budget
 
 
 def long(max_tokens: int) -> int:
@@ -124,7 +130,9 @@ def long(max_tokens: int) -> int:
 
 def one_line(text: str) -> str:
     """A text without line breaks and control characters."""
-    return _BREAKS.sub(" ", text).strip()
+    if _CONTROLS.search(text) is not None:
+        text = _CONTROLS.sub(" ", text)
+    return " ".join(text.split())
 
 
 class _Block:
@@ -177,9 +185,11 @@ def _lines(
     most = long(max_tokens)
     headings: dict[_Passage, int] = {}
     anchor = counter.count("x")
+    # A line beyond this never goes in, whatever else does: how far beyond makes no difference.
+    beyond = max_tokens + _JOIN_SLACK * (len(known) + 1)
 
     def added(text: str) -> int:
-        return max(1, counter.count(f"x\n{text}") - anchor)
+        return max(1, counted(counter, f"x\n{text}", beyond + anchor) - anchor)
 
     label = items[0].id if items and cite == "id" else "10"
     bare = added(f"[{label}]")

@@ -10,6 +10,7 @@ import msgspec
 
 from ..config import MAX_METADATA_BYTES, MAX_TEXT_BYTES
 from ..errors import InvalidMetadata, InvalidText
+from ..types.scalars import plain
 
 MAX_METADATA_DEPTH = 32
 MIN_INT = -(1 << 63)
@@ -21,8 +22,9 @@ _SHOWN_KEY = 40
 def check_metadata(value: Any) -> dict[str, Any]:
     """A deep copy of `value` as plain JSON: dict, list, str, bool, int, float, None.
 
-    Tuples become lists. Raises InvalidMetadata naming the path when a value is not JSON, an integer needs
-    more than 64 bits, a float is not finite, nesting exceeds 32 levels or the JSON text exceeds 64 KiB.
+    Tuples become lists, and scalars of NumPy what they stand for. Raises InvalidMetadata naming the path when
+    a value is not JSON, an integer needs more than 64 bits, a float is not finite, nesting exceeds 32 levels
+    or the JSON text exceeds 64 KiB.
     """
     if not isinstance(value, Mapping):
         raise InvalidMetadata(f"metadata must be a JSON object (a dict), not {type(value).__name__}")
@@ -71,6 +73,9 @@ class _Copier:
             }
         if isinstance(value, (list, tuple)):
             return [self.copy(v, f"{path}[{i}]", depth + 1) for i, v in enumerate(value)]
+        known = plain(value)
+        if known is not value:
+            return self.copy(known, path, depth)
         raise InvalidMetadata(
             f"{path}: {type(value).__name__} is not JSON; convert it to a string or a number"
         )

@@ -48,11 +48,19 @@ def sentences(text: str) -> list[str]:
 def joined(parts: Sequence[str], kept: Collection[int]) -> str:
     """The sentences of these numbers in their order, with a mark in each place where others were."""
     pieces: list[str] = []
-    for number, part in enumerate(parts):
-        if number in kept:
-            pieces.append(part)
-        elif not pieces or pieces[-1] != GAP:
+
+    def leave_out() -> None:
+        if not pieces or pieces[-1] != GAP:  # a sentence may be one
             pieces.append(GAP)
+
+    following = 0
+    for number in sorted(kept):
+        if number > following:
+            leave_out()
+        pieces.append(parts[number])
+        following = number + 1
+    if following < len(parts):
+        leave_out()
     return " ".join(pieces)
 
 

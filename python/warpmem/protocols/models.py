@@ -73,7 +73,11 @@ class MediaEmbedder(Protocol):
 
 
 class TokenCounter(Protocol):
-    """Counts a text's tokens, never fewer than the model the text is meant for would."""
+    """Counts a text's tokens, never fewer than the model the text is meant for would.
+
+    A text has more than half as many as its beginning, whatever follows: of one that is much too long no more
+    than the beginning is counted.
+    """
 
     @property
     def name(self) -> str: ...

@@ -14,6 +14,7 @@ from ..ops.jsonschema import Check, Violation, compile_json_schema
 from ..ops.texts import check_text
 from ..protocols import LanguageModel
 from ..types import Message
+from ..types.scalars import integer
 
 _MAX_TOKENS: Final = 1 << 20
 _MAX_QUOTED: Final = 8_000
@@ -48,12 +49,7 @@ class AnsweringModel(ABC):
         behind a server also ModelUnavailable, Overloaded and DeadlineExceeded, each request by itself.
         """
         asked = check_messages(messages)
-        if (
-            isinstance(max_tokens, bool)
-            or not isinstance(max_tokens, int)
-            or not 1 <= max_tokens <= _MAX_TOKENS
-        ):
-            raise InputError(f"max_tokens must be an integer from 1 to {_MAX_TOKENS}")
+        max_tokens = integer(max_tokens, "max_tokens", 1, _MAX_TOKENS)
         if schema is None:
             return self._ask(asked, None, max_tokens)
         check, shown = _compile(schema)

@@ -14,6 +14,7 @@ from ..errors import InputError, ModelError
 from ..ops.http import Endpoint
 from ..ops.texts import check_not_empty
 from ..types import Message
+from ..types.scalars import float_of, integer
 from .answers import AnsweringModel
 
 ResponseFormat = Literal["json_schema", "json_object", "none"]
@@ -79,16 +80,11 @@ class ChatModel(AnsweringModel):
         ):
             if not isinstance(value, str) or value not in known:
                 raise InputError(f"{name} must be one of {', '.join(known)}")
-        if temperature is not None and (
-            isinstance(temperature, bool)
-            or not isinstance(temperature, (int, float))
-            or not 0 <= temperature <= 10
-        ):
+        heat = float_of(temperature)
+        if temperature is not None and (heat is None or not 0 <= heat <= 10):
             raise InputError("temperature must be a number from 0 to 10, or None")
         if extra is not None and not isinstance(extra, Mapping):
             raise InputError(f"extra must be a dict, not {type(extra).__name__}")
-        if isinstance(parallel, bool) or not isinstance(parallel, int) or not 1 <= parallel <= _MOST:
-            raise InputError(f"parallel must be an integer from 1 to {_MOST}")
         super().__init__(schema_in_prompt=response_format != "json_schema")
         self._endpoint = Endpoint(
             url,
@@ -101,8 +97,8 @@ class ChatModel(AnsweringModel):
         )
         self._request: dict[str, Any] = {**(extra or {}), "model": check_not_empty(model, "model")}
         if temperature is not None:
-            self._request["temperature"] = temperature
-        self.parallel = parallel
+            self._request["temperature"] = heat
+        self.parallel = integer(parallel, "parallel", 1, _MOST)
         self._format = response_format
         self._strict = bool(strict)
         self._limit_name = limit_name

@@ -13,6 +13,7 @@ from ..errors import InputError, ModelError
 from ..ops.model_files import check_batch
 from ..protocols import LanguageModel
 from ..types import Message
+from ..types.scalars import integer
 from .answers import json_of, object_schema
 from .scores import by_index, check_pairs
 
@@ -45,11 +46,9 @@ class JudgeReranker:
     def __init__(self, model: LanguageModel, *, batch: int = 20, max_chars: int = 2000) -> None:
         if not isinstance(model, LanguageModel):
             raise InputError(f"the judge must be a LanguageModel, not {type(model).__name__}")
-        if isinstance(max_chars, bool) or not isinstance(max_chars, int) or not 1 <= max_chars <= 1 << 20:
-            raise InputError(f"max_chars must be an integer from 1 to {1 << 20}")
         self._model = model
         self._batch = check_batch(batch)
-        self._max_chars = max_chars
+        self._max_chars = integer(max_chars, "max_chars", 1, 1 << 20)
 
     @property
     def model_id(self) -> str:

@@ -35,6 +35,7 @@ from ..records import (
     StoreIdentity,
 )
 from ..types import Durability, Owner
+from ..types.scalars import integer
 from . import codec
 from .committer import Committer
 from .embedding import EmbeddingTransaction
@@ -278,8 +279,7 @@ def open_log(
     """
     if not isinstance(model_id, str) or not 1 <= len(model_id.encode("utf-8", "replace")) <= 512:
         raise InputError("model_id must be a string of 1 to 512 bytes")
-    if isinstance(dimension, bool) or not isinstance(dimension, int) or not 1 <= dimension <= MAX_DIMENSION:
-        raise InputError(f"an embedder's dimension must be an integer from 1 to {MAX_DIMENSION}")
+    dimension = integer(dimension, "an embedder's dimension", 1, MAX_DIMENSION)
     identity = read_identity(engine)
     if identity is None:
         if read_only:

@@ -1,7 +1,7 @@
 """The values that cross warpmem's public API: plain, frozen msgspec structs.
 
 All datetimes are timezone-aware. All ids are opaque strings. Metadata is JSON (None, bool, int, float, str,
-list, dict with str keys).
+list, dict with str keys). Numbers may come as those of NumPy and other libraries; what comes back is plain.
 """
 
 from .costs import Budget as Budget
@@ -43,6 +43,9 @@ from .items import (
 )
 from .items import (
     EmbedWhen as EmbedWhen,
+)
+from .items import (
+    Format as Format,
 )
 from .items import (
     ItemUpdate as ItemUpdate,

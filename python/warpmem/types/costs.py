@@ -8,6 +8,7 @@ import msgspec
 
 from ..errors import InputError
 from .items import Scope
+from .scalars import float_of
 
 
 class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -57,7 +58,10 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
 def _check_amounts(struct: Price | Budget) -> None:
     for name in struct.__struct_fields__:
         value = getattr(struct, name)
-        if value is not None and (
-            isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.0 <= value < 1e15
-        ):
+        if value is None and isinstance(struct, Budget):
+            continue
+        number = float_of(value)
+        if number is None or not 0.0 <= number < 1e15:
             raise InputError(f"{name} must be a number from 0 to 1e15")
+        if type(value) is not float:
+            msgspec.structs.force_setattr(struct, name, number)

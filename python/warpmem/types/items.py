@@ -26,6 +26,7 @@ Action = Literal["added", "touched", "superseded", "merged", "queued"]
 Durability = Literal["sync", "os"]
 Modality = Literal["text", "code", "log", "image", "audio"]
 EmbedWhen = Literal["now", "later", "auto"]
+Format = Literal["markdown", "text", "code", "log", "jsonl"]
 Operation = Literal["add", "touch", "update", "close", "merge", "revert", "delete", "erase", "embed"]
 
 
@@ -209,8 +210,12 @@ class DocumentResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AddResult(msgspec.Struct, frozen=True):
-    """What became of one added item. `replaced` is the id whose validity the new item closed. action:
-    "queued" is "added" or, with `replaced`, "superseded", and its vector is made later."""
+    """What became of one added item. `replaced` is the id whose validity the new item closed.
+
+    action: "added"; "superseded": added, and `replaced` ended, as a value of the same key; "touched": it was
+    there already, as the item `id`; "merged": it words the item `id` anew and is its next version
+    (`near_duplicate`); "queued" is "added" or, with `replaced`, "superseded", and its vector is made later.
+    """
 
     id: str
     action: Action

@@ -7,6 +7,8 @@ from datetime import datetime
 from typing import Any, Literal, overload
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from .items import Durability, MemoryItem, Operation, Scope
 
@@ -21,15 +23,17 @@ class Neighbors(msgspec.Struct, frozen=True, eq=False):
 
     ids: (n, k) int64, best first, -1 where there are fewer than k. scores: (n, k) float32, larger is nearer,
     -inf in the same places. plan: how it was done, when `explain` asked for it, else None. degraded:
-    ("probes",) where fewer cells were read than the wanted recall takes, for want of time, else empty.
+    ("probes",) where fewer cells were read than the wanted recall takes, for want of time, else empty. Those
+    of results="device" are arrays of `_cuda`, with DLPack and `__cuda_array_interface__`: what type checkers
+    are told holds for the host.
     """
 
-    ids: Any
-    scores: Any
+    ids: NDArray[np.int64]
+    scores: NDArray[np.float32]
     plan: dict[str, Any] | None = None
     degraded: tuple[str, ...] = ()
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[NDArray[Any]]:
         return iter((self.ids, self.scores))
 
 
@@ -54,6 +58,8 @@ class SearchResult(Sequence[Hit]):
     """
 
     __slots__ = ("_hits", "backend", "degraded", "plan", "timings", "vectors")
+
+    vectors: NDArray[np.float32] | Any  # Any, not None: who asked for them need not ask again
 
     def __init__(
         self,
