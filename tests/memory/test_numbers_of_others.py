@@ -3,6 +3,7 @@ nothing of them stays."""
 
 from __future__ import annotations
 
+import functools
 import inspect
 import operator
 import re
@@ -17,7 +18,19 @@ import pytest
 
 import public_api
 import warpmem
-from warpmem import AsyncMemory, Budget, Config, Memory, NewItem, Price, Scope, VectorIndex
+from warpmem import (
+    AsyncMemory,
+    Budget,
+    Config,
+    Memory,
+    NewItem,
+    Price,
+    RankBy,
+    Ranking,
+    Scope,
+    ScopeWeight,
+    VectorIndex,
+)
 from warpmem.embed.callable import CallableEmbedder
 from warpmem.embed.given import GivenVectors
 from warpmem.embed.hashing import HashingEmbedder
@@ -279,6 +292,36 @@ def test_metadata_and_filters_refuse_what_json_has_not(memory: Memory) -> None:
             memory.count(user_id="u", filters={"metadata.a": {"eq": wrong}})
     with pytest.raises(InvalidFilter):
         memory.count(user_id="u", filters={"metadata.a": {"gt": np.bool_(True)}})
+
+
+WEIGHTS = ("similarity", "lexical", "adjacent", "entities", "recency", "priority", "diversity")
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        *((Ranking, name) for name in WEIGHTS),
+        (functools.partial(ScopeWeight, U), "weight"),
+        (functools.partial(ScopeWeight, U), "quota"),
+        (functools.partial(RankBy, recency_column="r", priority_column="p"), "similarity"),
+        (functools.partial(RankBy, recency_column="r"), "recency"),
+        (functools.partial(RankBy, priority_column="p"), "priority"),
+    ],
+)
+def test_weights_are_plain_numbers(make: Callable[..., Any], name: str) -> None:
+    wanted = "int" if name == "quota" else "float"
+    for number in _like(1, wanted):
+        made = getattr(make(**{name: number}), name)
+        assert (made, type(made).__name__) == (1, wanted)
+    for wrong in (True, np.bool_(True), "1", np.float32("nan"), np.ones(2)):
+        with pytest.raises(InputError):
+            make(**{name: wrong})
+
+
+def test_factors_of_spaces_are_plain_numbers() -> None:
+    made = Ranking(spaces={"code": np.float32(0.5), "text": np.int64(2)})  # type: ignore[dict-item]
+    assert made.spaces == {"code": 0.5, "text": 2.0}
+    assert {type(factor) for factor in made.spaces.values()} == {float}
 
 
 def test_what_counts_as_a_number() -> None:

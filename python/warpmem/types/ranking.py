@@ -9,12 +9,15 @@ import msgspec
 
 from ..errors import InputError, InvalidScope
 from .items import Modality, Scope
+from .scalars import float_of, int_of
 
 _MAX_HALF_LIFE = timedelta(days=365_250)
 
 
 MODAL = ("similarity", "lexical", "adjacent")
 """Weights that a mode has."""
+
+_set = msgspec.structs.force_setattr
 
 _WEIGHTS = (*MODAL, "entities", "recency", "priority")
 
@@ -61,14 +64,14 @@ class Ranking(msgspec.Struct, frozen=True, kw_only=True):
             value = getattr(self, name)
             if value is None and name in MODAL:
                 continue
-            if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0.0 <= value <= 1e6:
-                raise InputError(f"ranking weight {name} must be a number from 0 to 1e6")
-        _check_spaces(self.spaces)
+            _set(self, name, _weight(value, f"ranking weight {name}"))
+        _set(self, "spaces", _check_spaces(self.spaces))
         if not isinstance(self.half_life, timedelta) or self.half_life < timedelta(microseconds=1):
             raise InputError("ranking half_life must be a timedelta of at least a microsecond")
-        diversity = self.diversity
-        if not isinstance(diversity, (int, float)) or isinstance(diversity, bool) or not 0 <= diversity <= 1:
+        diversity = float_of(self.diversity)
+        if diversity is None or not 0 <= diversity <= 1:
             raise InputError("ranking diversity must be a number from 0 to 1")
+        _set(self, "diversity", diversity)
         if not isinstance(self.by_kind, dict):
             raise InputError(f"ranking by_kind must be a dict, not {type(self.by_kind).__name__}")
         for kind, ranking in self.by_kind.items():
@@ -91,20 +94,28 @@ class ScopeWeight(msgspec.Struct, frozen=True):
     def __post_init__(self) -> None:
         if not isinstance(self.scope, Scope):
             raise InvalidScope(f"scopes must hold warpmem.Scope, not {type(self.scope).__name__}")
-        weight = self.weight
-        if not isinstance(weight, (int, float)) or isinstance(weight, bool) or not 0.0 < weight <= 1e6:
+        weight = float_of(self.weight)
+        if weight is None or not 0.0 < weight <= 1e6:
             raise InputError("the weight of a scope must be a number above 0, up to 1e6")
-        quota = self.quota
-        if quota is not None and (not isinstance(quota, int) or isinstance(quota, bool) or quota < 1):
-            raise InputError("the quota of a scope must be an integer from 1, or None")
+        _set(self, "weight", weight)
+        if self.quota is not None:
+            quota = int_of(self.quota)
+            if quota is None or quota < 1:
+                raise InputError("the quota of a scope must be an integer from 1, or None")
+            _set(self, "quota", quota)
 
 
-def _check_spaces(spaces: Any) -> None:
+def _weight(value: Any, what: str) -> float:
+    number = float_of(value)
+    if number is None or not 0.0 <= number <= 1e6:
+        raise InputError(f"{what} must be a number from 0 to 1e6")
+    return number
+
+
+def _check_spaces(spaces: Any) -> dict[str, float]:
     if not isinstance(spaces, dict) or not spaces.keys() <= set(get_args(Modality)):
         raise InputError(f"ranking spaces must be a dict of {', '.join(get_args(Modality))} to factors")
-    for name, factor in spaces.items():
-        if not isinstance(factor, (int, float)) or isinstance(factor, bool) or not 0.0 <= factor <= 1e6:
-            raise InputError(f"ranking spaces: the factor of {name} must be a number from 0 to 1e6")
+    return {name: _weight(factor, f"ranking spaces: the factor of {name}") for name, factor in spaces.items()}
 
 
 class RankBy(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,9 +136,7 @@ class RankBy(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         for name in ("similarity", "recency", "priority"):
-            value = getattr(self, name)
-            if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0.0 <= value <= 1e6:
-                raise InputError(f"ranking weight {name} must be a number from 0 to 1e6")
+            _set(self, name, _weight(getattr(self, name), f"ranking weight {name}"))
         for name in ("recency", "priority"):
             column = getattr(self, f"{name}_column")
             if column is not None and not isinstance(column, str):
