@@ -136,6 +136,7 @@ class ConfigOptions(TypedDict, total=False):
     owner_limit: Budget | Mapping[str, Any]
     job_budgets: Mapping[str, Budget | Mapping[str, Any]]
     tracing: Literal["otel"] | None
+    index_bytes: int
     item_cache: int
     embedding_cache_bytes: int
     write_queue: int

@@ -208,9 +208,9 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     itself, taking them in has failed since it was opened; 0 elsewhere. When looking fails just now, the first
     two are what was known last and how long ago that was. loaded_owners: those whose rows are in the index;
     unloaded_owners: how often one was forgotten there for `Config.index_bytes`. owners: numbers given out,
-    those of owners that were erased included. pending_erasures: begun, and not finished as long as no
-    process opens the store for writing. models: "embedder": what its scheduler has done for all who share its device or
-    endpoint: by lane ("interactive", "ingest", "background") the requests `served`, their `tokens`, the
+    those of owners that were erased included. pending_erasures: begun, and not finished as long as no process
+    opens the store for writing. models: "embedder": what its scheduler has done for all who share its device
+    or endpoint: by lane ("interactive", "ingest", "background") the requests `served`, their `tokens`, the
     requests `waiting` now, the calls `refused` as Overloaded and the requests `dropped` that left unserved;
     `batches`, `busy_seconds`, `turn_seconds` (for which the index had the device), `rate` (tokens a second of
     one batch); "cache", of the vectors kept of texts: `vectors`, `bytes`, `capacity`, `hits`, `misses`,
