@@ -20,7 +20,7 @@ def test_erase_by_id_and_by_scope(store: Path, capsys: pytest.CaptureFixture[str
     assert [item["text"] for item in json_lines(out(capsys, "list", "--user", "ann", "--json"))] == [
         "Has a dog"
     ]
-    receipt = json.loads(out(capsys, "erase", "--user", "ann", "--json"))
+    receipt = json.loads(out(capsys, "erase", "--all", "--user", "ann", "--json"))
     assert (receipt["items"], receipt["owners"], receipt["backups"]) == (1, 1, [])
     assert out(capsys, "list", "--user", "ann") == ""
     assert "Has a bird" in out(capsys, "list", "--user", "bob")
@@ -37,8 +37,11 @@ def test_past_versions_are_named(store: Path, capsys: pytest.CaptureFixture[str]
 
 def test_refusals(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     elsewhere = store.parent / "elsewhere"
-    assert "no store" in err(capsys, "erase", "--user", "ann", "--store", str(elsewhere), code=3)
+    assert "no store" in err(capsys, "erase", "--all", "--user", "ann", "--store", str(elsewhere), code=3)
     assert not elsewhere.exists()
     cat = out(capsys, "add", "Has a cat", "--user", "ann").split()[0]
     assert "nothing was erased" in err(capsys, "erase", cat, "--user", "bob", code=1)
-    assert "whose memory" in err(capsys, "erase", code=1)
+    assert "whose memory" in err(capsys, "erase", "--all", code=1)
+    for ids in ((), (cat, "--all")):
+        assert "name ids, or --all" in err(capsys, "erase", *ids, "--user", "ann", code=2)
+    assert "Has a cat" in out(capsys, "list", "--user", "ann")

@@ -150,9 +150,12 @@ def test_delete(cities: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> 
     assert "NotFound" in err(capsys, "delete", first, code=1)
     for i in range(3):
         out(capsys, "add", f"note {i}", "--user", "nadia", "--run", "r")
-    assert out(capsys, "delete", "--user", "nadia", "--run", "r") == "3 deleted\n"
+    assert out(capsys, "delete", "--all", "--user", "nadia", "--run", "r") == "3 deleted\n"
     assert [line["id"] for line in json_lines(out(capsys, "list", "--user", "nadia", "--json"))] == [second]
-    assert "InvalidScope" in err(capsys, "delete", code=1)
+    assert "InvalidScope" in err(capsys, "delete", "--all", code=1)
+    for ids in ((), (second, "--all")):
+        assert "name ids, or --all" in err(capsys, "delete", *ids, "--user", "nadia", code=2)
+    assert json_lines(out(capsys, "list", "--user", "nadia", "--json"))
 
 
 @pytest.mark.parametrize("command", ["update", "delete"])

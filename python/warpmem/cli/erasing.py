@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 
 from .output import print_json
-from .stores import open_existing, scope_of
+from .stores import ids_or_all, open_existing, scope_of
 
 
 def erase(args: argparse.Namespace) -> int:
     """Erase items or a scope for good; prints the receipt."""
+    ids_or_all(args)
     with open_existing(args) as memory:
         receipt = memory.erase(
             args.ids or None, scope=scope_of(args), derived="keep" if args.keep else "erase"

@@ -246,7 +246,8 @@ def _relations(commands: Commands) -> None:
 
 def _erase(commands: Commands) -> None:
     parser = command(commands, "erase", "remove items, or all of a scope, for good; prints a receipt")
-    parser.add_argument("ids", nargs="*", metavar="ID", help="these items; without any, all of the scope")
+    parser.add_argument("ids", nargs="*", metavar="ID", help="these items")
+    parser.add_argument("--all", action="store_true", help="all of the scope instead")
     store(parser)
     scope(parser)
     parser.add_argument(

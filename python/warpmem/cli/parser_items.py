@@ -87,5 +87,6 @@ def _update(commands: Commands) -> None:
 
 def _delete(commands: Commands) -> None:
     parser = command(commands, "delete", "hide memories, or all of a scope, and keep their history")
-    parser.add_argument("ids", nargs="*", metavar="ID", help="these; without any, all of the scope")
+    parser.add_argument("ids", nargs="*", metavar="ID", help="these")
+    parser.add_argument("--all", action="store_true", help="all of the scope instead")
     _of_an_item(parser)

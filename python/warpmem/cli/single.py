@@ -11,7 +11,7 @@ from ..errors import NotFound
 from ..types import MemoryItem, Version
 from .adding import read_stdin
 from .output import item_fields, item_line, one_line, print_json, to_json
-from .stores import open_existing, open_store, scope_of
+from .stores import ids_or_all, open_existing, open_store, scope_of
 
 _CHANGES: Final = (
     "text", "metadata", "priority", "trust", "entities", "valid_from", "valid_to", "expires_at"
@@ -110,6 +110,7 @@ def update(args: argparse.Namespace) -> int:
 
 def delete(args: argparse.Namespace) -> int:
     """Hide items or all of a scope; prints what was hidden."""
+    ids_or_all(args)
     with open_existing(args, background_work=False) as memory:
         if not args.ids:
             print(memory.delete_all(scope_of(args)), "deleted")

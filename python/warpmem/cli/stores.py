@@ -56,3 +56,9 @@ def scope_of(args: argparse.Namespace) -> Scope | None:
         return None
     user, agent, run, corpus = ids
     return Scope(user_id=user, agent_id=agent, run_id=run, corpus_id=corpus)
+
+
+def ids_or_all(args: argparse.Namespace) -> None:
+    """Either ids or --all: a shell's variable that is empty must not stand for everything."""
+    if bool(args.ids) == args.all:
+        raise argparse.ArgumentError(None, "name ids, or --all for everything of the scope")
