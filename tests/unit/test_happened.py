@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -61,6 +62,14 @@ CLEAR = [
     ("My car broke down last Fri on the way.", "2026-02-27", "2026-02-27"),
     ("We went camping two weekends ago.", "2026-02-21", "2026-02-22"),
     ("what did I do last week?", "2026-02-23", "2026-03-01"),
+    ("I was 39 last year.", "2025-01-01", "2025-12-31"),
+    ("I met her last week.", "2026-02-23", "2026-03-01"),
+    ("In 2019 Bob married.", "2019-01-01", "2019-12-31"),
+    ("I am a vegetarian since June.", "2025-06-01", "2025-06-30"),
+    ("I met Bob on Monday evening.", "2026-03-02", "2026-03-02"),
+    ("I met Bob on Monday, after lunch.", "2026-03-02", "2026-03-02"),
+    ("I paid April 30 dollars yesterday.", "2026-03-03", "2026-03-03"),
+    ("I met April 3 weeks ago.", "2026-02-09", "2026-02-15"),
 ]
 
 UNCLEAR = [
@@ -109,6 +118,42 @@ UNCLEAR = [
     "20000 days ago I was not there yet.",
     "9999 years ago it was cold.",
     "Seit letztem Montag bin ich hier.",
+    "I paid Jan 20 euros.",  # a name, or a number of something
+    "I met Jan 3 times.",
+    "We had March 3 people.",
+    "It was on Sunday school.",
+    "I was there in January 23.",  # rather the year
+    "I was there in January '23.",
+    "I was there on 3 January 23.",
+    "I was there on January 3, '23.",
+    "I met him at 9 January 3.",
+    "I worked on Monday and Tuesday.",
+    "I worked on Monday, Tuesday and Friday.",
+    "I was ill in 2019 and 2020.",
+    "I lived in 1900 Broadway.",
+    "I leave on Monday week.",
+    "I leave tomorrow week.",
+    "I leave a week on Monday.",
+    "I leave a week tomorrow.",
+    "I moved here 3 years and 2 months ago.",
+    "I left twenty two years ago.",
+    "I left thirty five days ago.",
+    "I left 2 000 years ago.",
+    "I left at least 2 years ago.",
+    "I left maybe 2 weeks ago.",
+    "The year before last week was hard.",
+    "In my last year at school I fell.",
+    "It was our last night in Rome.",
+    "It was her last night in Rome.",
+    "I sang Yesterday.",
+    "I saw The Day After Tomorrow.",
+    "I installed version 2.4.2024.",
+    "Bob gets married on Friday.",  # none of these has been done
+    "I get paid on Friday.",
+    "I hope to get married in June.",
+    "Tickets to be collected on Friday.",
+    "It must be finished on Friday.",
+    "The interested party comes on Friday.",
     "yesterday " * 101,
 ]
 
@@ -127,6 +172,11 @@ def test_days_are_those_of_the_time_zone_in_which_it_was_said() -> None:
     late = datetime(2026, 3, 4, 23, tzinfo=timezone(timedelta(hours=-5)))
     assert happened("I fell yesterday.", late) == (date(2026, 3, 3),) * 2
     assert happened("I fell yesterday.", late.astimezone(UTC)) == (date(2026, 3, 4),) * 2
+
+
+def test_hours_are_counted_through_a_change_of_clocks() -> None:
+    said = datetime(2026, 3, 29, 10, 30, tzinfo=ZoneInfo("Europe/Berlin"))  # there was no hour from 2 to 3
+    assert happened("10 hours ago I ate.", said) == (date(2026, 3, 28),) * 2
 
 
 def test_a_year_that_is_not_said_may_be_the_next_or_the_last_one() -> None:

@@ -34,6 +34,13 @@ _FUTURE = re.compile(
     r"|(?:\b(?:have|has)|'ve)\s+(?:got\s+)?(?:an?|my|his|her|our|their|to)\b",
     re.IGNORECASE,
 )
+_OPEN = re.compile(
+    r"\b(?:can|cannot|could|might|must|should|would|gets?|be|hopes?|wants?|expects?|wish(?:es)?|needs?)(?:n't)?\b|"
+    r"\blet's\b|\b(?-i:may)\b",
+    re.IGNORECASE,
+)
+"""What is done is not done yet with these: she gets married, it must be finished."""
+_ADJECTIVE = re.compile(r"\b(?:the|an?|my|your|his|her|its|our|their|very)\s+[a-z]+ed\b", re.IGNORECASE)
 
 
 def is_no_event(sentence: str) -> bool:
@@ -45,6 +52,9 @@ def tense_of(sentence: str) -> Tense | None:
     """None where it has verbs of both, or none that is known, and of what comes again every year."""
     if _OF_ANY_YEAR.search(sentence) is not None:
         return None
-    past = any(match[0] not in _NO_VERB for match in _PAST.finditer(sentence))
-    future = _FUTURE.search(sentence) is not None
+    verbs = _ADJECTIVE.sub("", sentence)
+    past = any(match[0] not in _NO_VERB for match in _PAST.finditer(verbs))
+    if past and _OPEN.search(verbs) is not None:
+        return None
+    future = _FUTURE.search(verbs) is not None
     return None if past == future else "past" if past else "future"
