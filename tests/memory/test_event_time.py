@@ -214,6 +214,17 @@ def test_the_same_words_are_not_stored_twice_because_a_model_leaves_the_time_out
     assert telling.memory.count(user_id="u", kinds=["fact"]) == 3
 
 
+def test_a_day_is_that_of_no_item_that_a_memory_cannot_repeat(telling: Telling) -> None:
+    """Its message may be erased, and the day would stay."""
+    telling.hear("A cow", text="Ann sold a cow.", **{"from": "2026-03-03"})
+    telling.fields = {"text": "Ann sold a cow."}
+    telling.memory.add({"role": "user", "content": "A cow"}, user_id="u", infer="llm", wait=True, trust=0.2)
+    keyed = telling.hear("A cow", text="Ann sold a cow.", key="sold")
+    doubted = telling.memory.list(user_id="u", kinds=["fact"], quarantined=True).items
+    assert [when(item) for item in doubted if item.quarantined] == [None]
+    assert (keyed.key, when(keyed)) == ("said:sold", None)
+
+
 def test_a_correction_brings_its_own_time(telling: Telling) -> None:
     first = telling.hear(text="Ann has an exam on 13 March.", **{"from": "2026-03-13"})
     fixed = telling.hear(
