@@ -262,7 +262,8 @@ class Writable:
         """Correct what was known: same id, next version; the old version stays in history and under
         `known_at`.
 
-        What is not given stays; `metadata` replaces all of it. A changed text is embedded again, now or later
+        What is not given stays, also the days of what the text told (`event_time`); `metadata` replaces all
+        of it. A changed text is embedded again, now or later
         as the store's configuration says. Raises NotFound, VersionConflict when `expected_version` is not the
         current one, InputError.
         """
