@@ -30,9 +30,10 @@ _WORDS_BEFORE: Final = 32
 _BEFORE = re.compile(
     r"(?:\b(?:until|till|by|before|after|from|to|between|through|about|around|over|under|nearly|almost|than|"
     r"or|roughly|approximately|approx|circa|ca|some|within|half|and\s+a|every|not|at\s+(?:least|most)|like|"
-    r"maybe|perhaps|probably|possibly|version|release|build)\.?|[-\u2013~/])\s*$"
+    r"maybe|perhaps|probably|possibly|version|release|build|(?:week|weekend|eve|anniversary)\s+of)\.?|n't|"
+    r"[-\u2013~/])\s*$"
     # Three years and two months ago, a week on Monday.
-    r"|\b(?:\d+|an?|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve)\s+"
+    rf"|\b(?:\d+|{'|'.join(COUNTS)})\s+"
     r"(?:year|month|fortnight|week|day|hour)s?,?\s+(?:and\s+)?$",
     re.IGNORECASE,
 )
@@ -47,6 +48,15 @@ _OWN = re.compile(
     r"(?:\b(?i:my|your|his|its|our|their|an?|one)|\b(?i:in|on|for|during|of|is|was)\s+her|\bHer|'s)\s+$"
 )
 """Our last night: the last one of some. Not: I met her last week."""
+_IN = re.compile(r"in\s+\w+\s", re.IGNORECASE)
+_MEASURED = re.compile(
+    rf"\b(?:\d+|{'|'.join(COUNTS)})\s+\w+\s+$|\b(?:times?|once|twice|only|most|\w+est)\b[^.,;]*$",
+    re.IGNORECASE,
+)
+"""Three books in a week, the best in two years."""
+_PAST = re.compile(r"last|yesterday", re.IGNORECASE)
+_FOR = re.compile(r"\bfor\s+$", re.IGNORECASE)
+"""Rent for last month was not paid then."""
 _RELATIVE = re.compile(r"last|next|this", re.IGNORECASE)
 _TITLE = re.compile(r"(?:Yesterday|Tomorrow|Today|Tonight|Last|Next|This|The Day)\b")
 _WITHIN = re.compile(r"\w\s+$")
@@ -54,10 +64,15 @@ _WITHIN = re.compile(r"\w\s+$")
 _BEHIND = re.compile(
     r"'s\b|'(?!\w)|\s+(?:of|week|fortnight)\b|[-\u2013/]\w|\s*[-\u2013]\s*\d|"
     rf"\s+(?:or|to|until|till)\s+(?:\d|last\b|next\b|now\b|to(?:day|morrow)\b|{'|'.join((*DAYS, *NAMES))})|"
-    rf"(?:,\s*|\s*,?\s+(?:and|&)\s+)(?:{'|'.join(DAYS)}|(?:1[5-9]|20)\d\d)\b",
+    rf"(?:,\s*|\s*,?\s+(?:and|&)\s+)(?:{'|'.join((*DAYS, *NAMES))}|(?:1[5-9]|20)\d\d)\b",
     re.IGNORECASE,
 )
 """Yesterday's, last week of, Monday to Friday, Monday and Tuesday, Monday week."""
+
+_WRONG: Final = (
+    (_NUMBER, _MORE), (_RELATIVE, _OWN), (_TITLE, _WITHIN), (_IN, _MEASURED), (_PAST, _FOR)
+)  # fmt: skip
+"""How an expression begins, and what before that changes it."""
 
 
 def is_changed(expression: str, before: str, behind: str) -> bool:
@@ -65,7 +80,4 @@ def is_changed(expression: str, before: str, behind: str) -> bool:
     before = before[-_WORDS_BEFORE:]
     if _BEFORE.search(before) or _BEHIND.match(behind):
         return True
-    return any(
-        begins.match(expression) and wrong.search(before)
-        for begins, wrong in ((_NUMBER, _MORE), (_RELATIVE, _OWN), (_TITLE, _WITHIN))
-    )
+    return any(begins.match(expression) and wrong.search(before) for begins, wrong in _WRONG)
