@@ -164,6 +164,17 @@ def test_a_time_that_cannot_be_is_left_out_and_history_says_so(
     assert made.operation == "add" and made.reason == f"its time was left out: the model gave {_article(why)}"
 
 
+@pytest.mark.parametrize(
+    "copied",
+    ["2026-03-04T09:59:30.123456+00:00", "2026-03-04T09:59:30Z", "2026-03-04T09:59", "2026-03-04T09:59:30"],
+)
+def test_a_part_of_the_moment_of_a_message_is_no_time_either(telling: Telling, copied: str) -> None:
+    item = telling.hear("I did it", datetime(2026, 3, 4, 9, 59, 30, 123456, UTC), **{"from": copied})
+    assert when(item) is None and "moment of the message" in str(telling.reason(item))
+    other = telling.hear("I did it", NOW, text="Ann did more.", **{"from": "2026-03-04T09:30"})
+    assert when(other) == {"from": "2026-03-04", "to": "2026-03-04"}
+
+
 def _article(why: str) -> str:
     return {
         "no date": "something that is no date",
