@@ -303,8 +303,10 @@ def test_summaries_tell_the_days_of_what_they_sum_up(clock: FixedClock, room: bo
     telling = Telling(clock, schemas={"summary": schema}, consolidation=events)
     for day in range(1, 5):
         telling.hear(f"{day}", text=f"Ann went to town {day}.", kind="event", **{"from": f"2026-02-0{day}"})
+    telling.hear("5", text="Ann went to town once more.", kind="event")
     clock.advance(timedelta(100))
     telling.memory.run_jobs(["consolidate"])
     (summary,) = telling.memory.list(user_id="u", kinds=["summary"])
     assert "2026-02-03: Ann went to town 3." in summary.text
-    assert when(summary) == ({"from": "2026-02-01", "to": "2026-02-04"} if room else None)
+    assert "2026-03-04: Ann went to town once more." in summary.text
+    assert when(summary) == ({"from": "2026-02-01", "to": "2026-03-04"} if room else None)
