@@ -314,7 +314,7 @@ _NO_TIME: Final = r"(?![\d:]|\s*[ap]\.?m\b)"
 
 _EXPRESSIONS: Final[tuple[tuple[Any, _Work], ...]] = tuple(
     _compiled(
-        (r"(?<![\d-])(?P<y>\d{4})-(?P<b>\d\d)-(?P<a>\d\d)(?![\d-])", _iso),
+        (r"(?<![\w-])(?P<y>\d{4})-(?P<b>\d\d)-(?P<a>\d\d)(?![\d-])", _iso),
         (r"(?<![\d./])(?P<a>\d{1,2})(?P<by>[/.])(?P<b>\d{1,2})(?P=by)(?P<y>\d{4})(?![\d./]*\d)", _numeric),
         (r"(?<![\d./])\d{1,2}[/.]\d{1,2}[/.]\d{2}(?![\d./]*\d)", _unclear),
         (rf"(?:\bfrom\s+)?(?:\bthe\s+)?{_D}{_TO}(?:the\s+)?{_D2}(?:\s+of)?\s+{_M}(?:,?\s+{_Y})", _dated),

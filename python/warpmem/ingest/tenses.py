@@ -8,7 +8,8 @@ from typing import Final, Literal
 Tense = Literal["past", "future"]
 
 _NO_EVENT = re.compile(
-    r"\b(?:if|unless|whether|every|each|usually|always|often|sometimes|rarely|normally|generally|annually|"
+    r"\b(?:if|unless|whether|suppose|imagine|pretend|wish|in\s+case|would(?:'ve|\s+have)|had\s+i|were\s+i|"
+    r"every|each|usually|always|often|sometimes|rarely|normally|generally|annually|"
     r"yearly)\b",
     re.IGNORECASE,
 )

@@ -30,20 +30,22 @@ _WORDS_BEFORE: Final = 32
 _BEFORE = re.compile(
     r"(?:\b(?:until|till|by|before|after|from|to|between|through|about|around|over|under|nearly|almost|than|"
     r"or|roughly|approximately|approx|circa|ca|some|within|half|and\s+a|every|not|at\s+(?:least|most)|like|"
-    r"maybe|perhaps|probably|possibly|version|release|build|(?:week|weekend|eve|anniversary)\s+of)\.?|n't|"
-    r"[-\u2013~/])\s*$"
-    # Three years and two months ago, a week on Monday.
-    rf"|\b(?:\d+|{'|'.join(COUNTS)})\s+"
-    r"(?:year|month|fortnight|week|day|hour)s?,?\s+(?:and\s+)?$",
+    r"maybe|perhaps|probably|possibly|no|like\s+(?:only|it\s+was)|(?:week|weekend|eve|anniversary)\s+of)"
+    r"\.?|n't|[-\u2013~/])\s*$"
+    rf"|\b(?:\d+|{'|'.join(COUNTS)})\s+(?:year|month|fortnight|week)s?\s+$",  # a week on Monday
     re.IGNORECASE,
 )
 """What something is before, after or near to is not when it happened."""
+_DATE = re.compile(r"\d+[./-]\d")
+_OF_ONE = re.compile(r"\b(?:version|release|build|number|order|invoice)\s+$", re.IGNORECASE)
+"""Version 2.4.2024 has no day."""
 _NUMBER = re.compile(rf"\d|(?:{'|'.join(COUNTS)})\b", re.IGNORECASE)
 _MORE = re.compile(
-    r"(?:\d|\b(?:twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|hundred|thousand|million))\s*$",
+    r"(?:\d|\b(?:twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|hundred|thousand|million)|"
+    rf"\b(?:\d+|{'|'.join(COUNTS)})\s+(?:year|month|week|day|hour)s?,?(?:\s+and)?)\s*$",
     re.IGNORECASE,
 )
-"""Of a number that has not all been read: twenty two, 2 000."""
+"""Of a number that has not all been read: twenty two, 2 000, three years and two months."""
 _OWN = re.compile(
     r"(?:\b(?i:my|your|his|its|our|their|an?|one)|\b(?i:in|on|for|during|of|is|was)\s+her|\bHer|'s)\s+$"
 )
@@ -62,7 +64,9 @@ _TITLE = re.compile(r"(?:Yesterday|Tomorrow|Today|Tonight|Last|Next|This|The Day
 _WITHIN = re.compile(r"\w\s+$")
 """Capitals within a sentence are of a song or a film."""
 _BEHIND = re.compile(
-    r"'s\b|'(?!\w)|\s+(?:of|week|fortnight)\b|[-\u2013/]\w|\s*[-\u2013]\s*\d|"
+    r"'s\b|'(?!\w)|\s+(?:of|week|fortnight|and\s+a\s+half)\b|"
+    rf"\s+and\s+(?:\d+|{'|'.join(COUNTS)})\s+(?:month|week|day)s?\b|"
+    r"[-\u2013/]\w|\s*[-\u2013]\s*\d|"
     rf"\s+(?:or|to|until|till)\s+(?:\d|last\b|next\b|now\b|to(?:day|morrow)\b|{'|'.join((*DAYS, *NAMES))})|"
     rf"(?:,\s*|\s*,?\s+(?:and|&)\s+)(?:{'|'.join((*DAYS, *NAMES))}|(?:1[5-9]|20)\d\d)\b",
     re.IGNORECASE,
@@ -70,7 +74,7 @@ _BEHIND = re.compile(
 """Yesterday's, last week of, Monday to Friday, Monday and Tuesday, Monday week."""
 
 _WRONG: Final = (
-    (_NUMBER, _MORE), (_RELATIVE, _OWN), (_TITLE, _WITHIN), (_IN, _MEASURED), (_PAST, _FOR)
+    (_DATE, _OF_ONE), (_NUMBER, _MORE), (_RELATIVE, _OWN), (_TITLE, _WITHIN), (_IN, _MEASURED), (_PAST, _FOR)
 )  # fmt: skip
 """How an expression begins, and what before that changes it."""
 
