@@ -178,6 +178,8 @@ UNCLEAR = [
     "I remember it like it was yesterday.",
     "We released v2026-03-01.",
     "I lost order 2024-05-06.",
+    "I left on 1 January 2100.",  # no year that is looked for
+    "He died on January 3, 1499.",
     "Bob gets married on Friday.",  # none of these has been done
     "I get paid on Friday.",
     "I hope to get married in June.",

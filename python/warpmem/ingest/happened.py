@@ -324,6 +324,8 @@ _EXPRESSIONS: Final[tuple[tuple[Any, _Work], ...]] = tuple(
         (rf"\b{_M}(?:,|\s+of)?\s+{_Y}", _month_of_year),
         (rf"(?:\bfrom\s+)?(?:\bthe\s+)?{_D}{_TO}(?:the\s+)?{_D2}(?:\s+of)?\s+{_VERB}{_M}(?P<y>)", _dated),
         (rf"(?:\bfrom\s+)?\b{_VERB}{_M}\s+{_D}{_TO}{_D2}(?P<y>)", _dated),
+        (rf"\b{_D}(?:\s+of)?\s+{_M},?\s+\d{{3,}}\b", _unclear),  # a year that is none of ours
+        (rf"\b{_M}\s+(?:the\s+)?{_D},?\s+\d{{3,}}\b", _unclear),
         (rf"\b{_D}(?:\s+of)?\s+{_VERB}{_M},?\s+'?\d{{1,2}}{_NO_TIME}", _unclear),  # a year, or another day
         (rf"(?:\bthe\s+)?{_D}(?:\s+of)?\s+{_VERB}{_M}(?={_DAY_GOES_ON})(?P<y>)", _dated),
         (rf"\b(?:in|since|during)\s+{_M}\s+'?\d{{1,2}}\b{_NO_TIME}", _unclear),  # a year, rather
