@@ -63,6 +63,11 @@ CLEAR = [
     ("We went camping two weekends ago.", "2026-02-21", "2026-02-22"),
     ("what did I do last week?", "2026-02-23", "2026-03-01"),
     ("One day last week I fell.", "2026-02-23", "2026-03-01"),
+    ("What did I get on Monday?", "2026-03-02", "2026-03-02"),
+    ("I didn't get it on Monday.", "2026-03-02", "2026-03-02"),
+    ("I went out to get bread on Monday.", "2026-03-02", "2026-03-02"),
+    ("What did we talk about last week?", "2026-02-23", "2026-03-01"),
+    ("What did we talk about on Monday?", "2026-03-02", "2026-03-02"),
     ("I placed an order yesterday.", "2026-03-03", "2026-03-03"),
     ("I left only 3 days ago.", "2026-03-01", "2026-03-01"),
     ("I was 39 last year.", "2025-01-01", "2025-12-31"),
@@ -180,6 +185,7 @@ UNCLEAR = [
     "I lost order 2024-05-06.",
     "I left on 1 January 2100.",  # no year that is looked for
     "He died on January 3, 1499.",
+    "We talked about last week.",
     "Bob gets married on Friday.",  # none of these has been done
     "I get paid on Friday.",
     "I hope to get married in June.",

@@ -56,6 +56,7 @@ def happened(sentence: str, said: datetime) -> tuple[date, date] | None:
     if len(sentence) > _MOST or _HINT.search(sentence) is None:
         return None
     text = _QUOTED.sub(lambda match: _GONE * len(match[0]), sentence.replace("\u2019", "'"))
+    text = _ASKED.sub(lambda match: f"{match[1]}     ", text)
     found: list[Resolved] = []
     base: _Said | None = None
     for pattern, work in _EXPRESSIONS:
@@ -361,4 +362,8 @@ _HINT = re.compile(
     rf"\d|ago\b|last\b|next\b|this\b|day|week|month|year|night|tomorrow|{'|'.join(NAMES)}", re.IGNORECASE
 )
 """What every expression has something of."""
+_ASKED = re.compile(
+    r"^(\s*(?:what|which|who)\b.*?\b)about(?=\s+(?:on|in|last|this|yesterday|today)\b)", re.IGNORECASE
+)
+"""What did we talk about last week? The time is not what it was about."""
 _QUOTED = re.compile('"[^"]*"|\u201c[^\u201d]*\u201d|\u00ab[^\u00bb]*\u00bb')

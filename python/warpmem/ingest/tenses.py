@@ -36,8 +36,8 @@ _FUTURE = re.compile(
     re.IGNORECASE,
 )
 _OPEN = re.compile(
-    r"\b(?:can|cannot|could|might|must|should|would|gets?|be|hopes?|wants?|expects?|wish(?:es)?|needs?)"
-    r"(?:n't)?\b|\blet's\b|\b(?-i:may)\b|"
+    r"\b(?:can|cannot|could|might|must|should|would|(?<!to )gets?|be|hopes?|wants?|expects?|"
+    r"wish(?:es)?|needs?)(?:n't)?\b|\blet's\b|\b(?-i:may)\b|"
     r"\b(?:appointments?|reservations?|tickets?|booked|reserved|invited?|invitations?|registered|enroll?ed|"
     r"signed\s+up|(?:studied|prepared|practi[cs]ed|packed|trained|applied)\s+for|looked\s+forward|arranged|"
     r"agreed|promised|wanted|hoped|expected|decided|planned|scheduled|supposed|forgot|remembered|thought|"
@@ -47,6 +47,7 @@ _OPEN = re.compile(
 )
 """With these the time may be of something that is still to come: she gets married on Friday, I forgot the
 appointment on Friday."""
+_DID = re.compile(r"\bdid(?:n't)?(?:\s+\w+){0,3}?\s+(?:get|be|hope|want|expect|wish|need)\b", re.IGNORECASE)
 _ADJECTIVE = re.compile(r"\b(?:the|an?|my|your|his|her|its|our|their|very)\s+[a-z]+ed\b", re.IGNORECASE)
 
 
@@ -61,7 +62,7 @@ def tense_of(sentence: str) -> Tense | None:
         return None
     verbs = _ADJECTIVE.sub("", sentence)
     past = any(match[0] not in _NO_VERB for match in _PAST.finditer(verbs))
-    if past and _OPEN.search(verbs) is not None:
+    if past and _OPEN.search(_DID.sub("did", verbs)) is not None:
         return None
     future = _FUTURE.search(verbs) is not None
     return None if past == future else "past" if past else "future"
