@@ -164,6 +164,17 @@ def test_a_time_that_cannot_be_is_left_out_and_history_says_so(
     assert made.operation == "add" and made.reason == f"its time was left out: the model gave {_article(why)}"
 
 
+@pytest.mark.parametrize(
+    "copied",
+    ["2026-03-04T09:59:30.123456+00:00", "2026-03-04T09:59:30Z", "2026-03-04T09:59", "2026-03-04T09:59:30"],
+)
+def test_a_part_of_the_moment_of_a_message_is_no_time_either(telling: Telling, copied: str) -> None:
+    item = telling.hear("I did it", datetime(2026, 3, 4, 9, 59, 30, 123456, UTC), **{"from": copied})
+    assert when(item) is None and "moment of the message" in str(telling.reason(item))
+    other = telling.hear("I did it", NOW, text="Ann did more.", **{"from": "2026-03-04T09:30"})
+    assert when(other) == {"from": "2026-03-04", "to": "2026-03-04"}
+
+
 def _article(why: str) -> str:
     return {
         "no date": "something that is no date",
@@ -212,6 +223,17 @@ def test_the_same_words_are_not_stored_twice_because_a_model_leaves_the_time_out
     for answer in ({"from": "2025-03"}, {"from": "2026-03-02"}):
         assert telling.hear("A cow", text="Ann sold a cow.", **answer).id != first.id
     assert telling.memory.count(user_id="u", kinds=["fact"]) == 3
+
+
+def test_a_day_is_that_of_no_item_that_a_memory_cannot_repeat(telling: Telling) -> None:
+    """Its message may be erased, and the day would stay."""
+    telling.hear("A cow", text="Ann sold a cow.", **{"from": "2026-03-03"})
+    telling.fields = {"text": "Ann sold a cow."}
+    telling.memory.add({"role": "user", "content": "A cow"}, user_id="u", infer="llm", wait=True, trust=0.2)
+    keyed = telling.hear("A cow", text="Ann sold a cow.", key="sold")
+    doubted = telling.memory.list(user_id="u", kinds=["fact"], quarantined=True).items
+    assert [when(item) for item in doubted if item.quarantined] == [None]
+    assert (keyed.key, when(keyed)) == ("said:sold", None)
 
 
 def test_a_correction_brings_its_own_time(telling: Telling) -> None:
@@ -281,8 +303,10 @@ def test_summaries_tell_the_days_of_what_they_sum_up(clock: FixedClock, room: bo
     telling = Telling(clock, schemas={"summary": schema}, consolidation=events)
     for day in range(1, 5):
         telling.hear(f"{day}", text=f"Ann went to town {day}.", kind="event", **{"from": f"2026-02-0{day}"})
+    telling.hear("5", text="Ann went to town once more.", kind="event")
     clock.advance(timedelta(100))
     telling.memory.run_jobs(["consolidate"])
     (summary,) = telling.memory.list(user_id="u", kinds=["summary"])
     assert "2026-02-03: Ann went to town 3." in summary.text
-    assert when(summary) == ({"from": "2026-02-01", "to": "2026-02-04"} if room else None)
+    assert "2026-03-04: Ann went to town once more." in summary.text
+    assert when(summary) == ({"from": "2026-02-01", "to": "2026-03-04"} if room else None)

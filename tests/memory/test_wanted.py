@@ -55,7 +55,7 @@ def test_the_model_gets_the_program_s_words_and_may_give_no_other_kinds_and_keys
     (schema,) = model.schemas
     fields = schema["properties"]["memories"]["items"]
     assert fields["properties"]["kind"] == {"enum": ["fact", "allergy"]}
-    assert fields["properties"]["key"] == {"enum": ["home_city", "diet"]}
+    assert fields["properties"]["key"] == {"enum": ["home_city", "diet", None]}
     assert "key" not in fields["required"] and list(schema["properties"]) == ["memories"]
 
 
@@ -161,6 +161,38 @@ def test_one_call_may_want_something_else_of_what_is_stored() -> None:
             store.extract([said.id], extraction={"instructions": "x"})  # type: ignore[arg-type]
     assert "Money." in model.told[0] and "Remember allergies" not in model.told[0]
     assert "Money." not in model.told[1] and "Remember allergies" in model.told[1]
+
+
+def test_where_only_keys_are_wanted_there_are_no_relations() -> None:
+    home = memory("Ann lives in Porto.", key="home_city")
+    only = Extraction(keys=WANTED.keys, only_keys=True)
+    with opened(answering(home, relations=[]), extraction=only) as store, pytest.raises(ModelError):
+        hear(store, "I live in Porto with Bob")
+    model = answering(home)
+    with opened(model, extraction=only) as store:
+        hear(store, "I live in Porto with Bob")
+        assert store.count(user_id="u", kinds=["fact"]) == 1
+    assert "relations:" not in model.told[0]
+
+
+def test_a_table_that_changes_later_changes_nothing() -> None:
+    kinds = {"fact": "what is so"}
+    wanted = Extraction(kinds=kinds)
+    kinds["message"] = "whatever"
+    assert wanted.kinds == {"fact": "what is so"}
+
+
+@pytest.mark.parametrize("wanted", [Extraction(), WANTED])
+def test_null_is_what_is_left_out(wanted: Extraction) -> None:
+    nothing = {"from": None, "to": None, "key": None, "item": None}
+    with opened(
+        ReadingModel(lambda shown: {"memories": [memory(f"Ann ate {len(shown['known'])}.") | nothing]}),
+        extraction=wanted,
+    ) as store:
+        store.add(NewItem(text="I ate", kind="fact"), user_id="u")
+        hear(store, "I ate")
+        (made,) = [item for item in store.list(user_id="u") if item.text == "Ann ate 1."]
+        assert (made.key, made.metadata) == (None, {})
 
 
 def test_known_things_of_the_wanted_kinds_are_shown() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -61,6 +62,22 @@ CLEAR = [
     ("My car broke down last Fri on the way.", "2026-02-27", "2026-02-27"),
     ("We went camping two weekends ago.", "2026-02-21", "2026-02-22"),
     ("what did I do last week?", "2026-02-23", "2026-03-01"),
+    ("One day last week I fell.", "2026-02-23", "2026-03-01"),
+    ("What did I get on Monday?", "2026-03-02", "2026-03-02"),
+    ("I didn't get it on Monday.", "2026-03-02", "2026-03-02"),
+    ("I went out to get bread on Monday.", "2026-03-02", "2026-03-02"),
+    ("What did we talk about last week?", "2026-02-23", "2026-03-01"),
+    ("What did we talk about on Monday?", "2026-03-02", "2026-03-02"),
+    ("I placed an order yesterday.", "2026-03-03", "2026-03-03"),
+    ("I left only 3 days ago.", "2026-03-01", "2026-03-01"),
+    ("I was 39 last year.", "2025-01-01", "2025-12-31"),
+    ("I met her last week.", "2026-02-23", "2026-03-01"),
+    ("In 2019 Bob married.", "2019-01-01", "2019-12-31"),
+    ("I am a vegetarian since June.", "2025-06-01", "2025-06-30"),
+    ("I met Bob on Monday evening.", "2026-03-02", "2026-03-02"),
+    ("I met Bob on Monday, after lunch.", "2026-03-02", "2026-03-02"),
+    ("I paid April 30 dollars yesterday.", "2026-03-03", "2026-03-03"),
+    ("I met April 3 weeks ago.", "2026-02-09", "2026-02-15"),
 ]
 
 UNCLEAR = [
@@ -109,6 +126,72 @@ UNCLEAR = [
     "20000 days ago I was not there yet.",
     "9999 years ago it was cold.",
     "Seit letztem Montag bin ich hier.",
+    "I paid Jan 20 euros.",  # a name, or a number of something
+    "I met Jan 3 times.",
+    "We had March 3 people.",
+    "It was on Sunday school.",
+    "I was there in January 23.",  # rather the year
+    "I was there in January '23.",
+    "I was there on 3 January 23.",
+    "I was there on January 3, '23.",
+    "I met him at 9 January 3.",
+    "I worked on Monday and Tuesday.",
+    "I worked on Monday, Tuesday and Friday.",
+    "I was ill in 2019 and 2020.",
+    "I lived in 1900 Broadway.",
+    "I leave on Monday week.",
+    "I leave tomorrow week.",
+    "I leave a week on Monday.",
+    "I leave a week tomorrow.",
+    "I moved here 3 years and 2 months ago.",
+    "I left twenty two years ago.",
+    "I left thirty five days ago.",
+    "I left 2 000 years ago.",
+    "I left at least 2 years ago.",
+    "I left maybe 2 weeks ago.",
+    "The year before last week was hard.",
+    "In my last year at school I fell.",
+    "It was our last night in Rome.",
+    "It was her last night in Rome.",
+    "I sang Yesterday.",
+    "I saw The Day After Tomorrow.",
+    "I installed version 2.4.2024.",
+    "I was there in January, February and March.",
+    "I was there in May and June.",
+    "I was born in August.",
+    "My son, born on 3 January, is 5.",
+    "It happened in the week of 3 January.",
+    "It is the best coffee in 2 years.",
+    "My record is 3 books in a week.",
+    "I paid rent for last month.",
+    "The deadline isn't tomorrow but Friday.",
+    "I never fly on Friday.",
+    "I made an appointment on Friday.",  # when either was made or is
+    "I got tickets for the show on Friday.",
+    "I was invited to a party on Friday.",
+    "I studied for the exam on Friday.",
+    "I wanted to go to Rome in May.",
+    "I forgot the party on Friday.",
+    "I was told to come on Friday.",
+    "I talked to Bob about the trip in May.",
+    "Bob told me he was leaving on Friday.",
+    "In a year and a half I will retire.",
+    "In a year and two months I will retire.",
+    "Suppose I left yesterday.",
+    "I wish I had left yesterday.",
+    "I would have left yesterday.",
+    "I remember it like it was yesterday.",
+    "We released v2026-03-01.",
+    "I lost order 2024-05-06.",
+    "I left on 1 January 2100.",  # no year that is looked for
+    "He died on January 3, 1499.",
+    "We talked about last week.",
+    "Bob gets married on Friday.",  # none of these has been done
+    "I get paid on Friday.",
+    "I hope to get married in June.",
+    "Tickets to be collected on Friday.",
+    "It must be finished on Friday.",
+    "The interested party comes on Friday.",
     "yesterday " * 101,
 ]
 
@@ -127,6 +210,11 @@ def test_days_are_those_of_the_time_zone_in_which_it_was_said() -> None:
     late = datetime(2026, 3, 4, 23, tzinfo=timezone(timedelta(hours=-5)))
     assert happened("I fell yesterday.", late) == (date(2026, 3, 3),) * 2
     assert happened("I fell yesterday.", late.astimezone(UTC)) == (date(2026, 3, 4),) * 2
+
+
+def test_hours_are_counted_through_a_change_of_clocks() -> None:
+    said = datetime(2026, 3, 29, 10, 30, tzinfo=ZoneInfo("Europe/Berlin"))  # there was no hour from 2 to 3
+    assert happened("10 hours ago I ate.", said) == (date(2026, 3, 28),) * 2
 
 
 def test_a_year_that_is_not_said_may_be_the_next_or_the_last_one() -> None:

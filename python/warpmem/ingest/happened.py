@@ -17,20 +17,19 @@ from __future__ import annotations
 import calendar
 import re
 from collections.abc import Callable, Iterator
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 from ..ops.clock import to_micros
 from ..ops.event_time import Days
 from ..ops.texts import check_text
 from .tenses import Tense, is_no_event, tense_of
+from .time_words import COUNTS, DAYS, NAMES, is_changed
 
 _MOST: Final = 1000
 """Characters of a sentence; a longer one says more than one thing."""
 _MANY: Final = 8
 """Times in a sentence of which one is not looked for any more."""
-_WORDS_BEFORE: Final = 32
-"""Characters before an expression that may change what it means."""
 _GONE: Final = "\0"
 _FAR: Final = timedelta(300)
 """How far away a day may be whose year is not said."""
@@ -57,6 +56,7 @@ def happened(sentence: str, said: datetime) -> tuple[date, date] | None:
     if len(sentence) > _MOST or _HINT.search(sentence) is None:
         return None
     text = _QUOTED.sub(lambda match: _GONE * len(match[0]), sentence.replace("\u2019", "'"))
+    text = _ASKED.sub(lambda match: f"{match[1]}     ", text)
     found: list[Resolved] = []
     base: _Said | None = None
     for pattern, work in _EXPRESSIONS:
@@ -73,8 +73,7 @@ def happened(sentence: str, said: datetime) -> tuple[date, date] | None:
 
 
 def _of(base: _Said, match: re.Match[str], work: _Work, text: str) -> Resolved:
-    before = text[max(0, match.start() - _WORDS_BEFORE) : match.start()]
-    if _BEFORE.search(before) or _BEHIND.match(text[match.end() :]):
+    if is_changed(match[0], text[: match.start()], text[match.end() :]):
         return None
     try:
         return work(base, match)
@@ -150,34 +149,15 @@ def _nearest(base: _Said, of_year: Callable[[int], Days]) -> Resolved:
 
 # --------------------------------------------------------------------------------------- expressions
 
-_NAMES: Final = {
-    name: number
-    for number, names in enumerate(
-        (
-            ("january", "jan"), ("february", "feb"), ("march", "mar"), ("april", "apr"), ("may",),
-            ("june", "jun"), ("july", "jul"), ("august", "aug"), ("september", "sept", "sep"),
-            ("october", "oct"), ("november", "nov"), ("december", "dec"),
-        ),
-        1,
-    )
-    for name in names
-}  # fmt: skip
-_DAYS: Final = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
-_COUNTS: Final = {
-    **{name: number for number, name in enumerate(
-        ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"), 1
-    )},
-    "a": 1, "an": 1, "fifteen": 15, "twenty": 20, "thirty": 30,
-}  # fmt: skip
 _WHICH: Final = {"last": -1, "this": 0, "next": 1}
 
-_N: Final = rf"(?<![\d.,/-])\b(?P<n>\d{{1,4}}|{'|'.join(_COUNTS)})"
+_N: Final = rf"(?<![\d.,/-])\b(?P<n>\d{{1,4}}|{'|'.join(COUNTS)})"
 _UNIT: Final = r"(?P<unit>day|week|month|year)s?"
-_M: Final = rf"(?P<m>{'|'.join(sorted(_NAMES, key=len, reverse=True))})\b\.?"
+_M: Final = rf"(?P<m>{'|'.join(sorted(NAMES, key=len, reverse=True))})\b\.?"
 _D: Final = r"(?<![\d.,/:-])(?P<d>\d{1,2})(?:st|nd|rd|th)?"
 _D2: Final = r"(?P<d2>\d{1,2})(?:st|nd|rd|th)?(?![\d:])"
 _Y: Final = r"(?P<y>(?:1[5-9]|20)\d\d)(?![\d-])"
-_W: Final = rf"(?P<w>{'|'.join(_DAYS)}|(?-i:Mon|Tues?|Wed|Thu(?:rs?)?|Fri))\b(?!')"
+_W: Final = rf"(?P<w>{'|'.join(DAYS)}|(?-i:Mon|Tues?|Wed|Thu(?:rs?)?|Fri))\b(?!')"
 _TO: Final = r"\s*(?P<to>-|\u2013|to|until|till|and|or)\s*"
 
 
@@ -188,8 +168,10 @@ def _ago(base: _Said, match: re.Match[str]) -> Resolved:
 
 
 def _hours(base: _Said, match: re.Match[str]) -> Resolved:
+    """Of clocks that may have been put forward or back meanwhile."""
     unit = timedelta(hours=1) if match["unit"].lower() == "hour" else timedelta(minutes=1)
-    return _day((base.at - _count(match) * unit).date())
+    then = base.at.astimezone(UTC) - _count(match) * unit
+    return _day(then.astimezone(base.at.tzinfo).date())
 
 
 def _in(base: _Said, match: re.Match[str]) -> Resolved:
@@ -199,7 +181,7 @@ def _in(base: _Said, match: re.Match[str]) -> Resolved:
 
 def _weekday_of(match: re.Match[str]) -> int:
     """From 0, Monday."""
-    return [name[:3] for name in _DAYS].index(match["w"][:3].lower())
+    return [name[:3] for name in DAYS].index(match["w"][:3].lower())
 
 
 def _weekends(base: _Said, match: re.Match[str]) -> Resolved:
@@ -208,7 +190,7 @@ def _weekends(base: _Said, match: re.Match[str]) -> Resolved:
 
 def _count(match: re.Match[str]) -> int:
     said = match["n"].lower()
-    return _COUNTS[said] if said in _COUNTS else int(said)
+    return COUNTS[said] if said in COUNTS else int(said)
 
 
 def _numeric(base: _Said, match: re.Match[str]) -> Resolved:
@@ -225,7 +207,7 @@ def _numeric(base: _Said, match: re.Match[str]) -> Resolved:
 def _dated(base: _Said, match: re.Match[str]) -> Resolved:
     """A day of a month, or several, with or without the year."""
     found = match.groupdict()
-    month = _NAMES[found["m"].lower()]
+    month = NAMES[found["m"].lower()]
     first, last = int(found["d"]), int(found.get("d2") or found["d"])
     if (found.get("to") or "").lower() in ("and", "or"):
         return None
@@ -246,11 +228,13 @@ def _dated(base: _Said, match: re.Match[str]) -> Resolved:
 
 
 def _month_of_year(base: _Said, match: re.Match[str]) -> Resolved:
-    return _month(int(match["y"]), _NAMES[match["m"].lower()])
+    return _month(int(match["y"]), NAMES[match["m"].lower()])
 
 
 def _month_alone(base: _Said, match: re.Match[str]) -> Resolved:
-    return _nearest(base, lambda year: _month(year, _NAMES[match["m"].lower()]))
+    if match[0][:5].lower() == "since":  # whatever is so since then
+        base = base._replace(tense="past")
+    return _nearest(base, lambda year: _month(year, NAMES[match["m"].lower()]))
 
 
 def _weekday_of_week(base: _Said, match: re.Match[str]) -> Resolved:
@@ -313,15 +297,25 @@ def _compiled(*rules: tuple[str, _Work]) -> Iterator[tuple[re.Pattern[str], _Wor
 # A verb and a noun look like two months: without a year, and written small, these are no months.
 _VERB: Final = r"(?-i:(?!may\b|march\b))"
 
-_GOES_ON: Final = (
-    r"\s*(?:[.,;!?)\0]|$)|\s+(?:i|we|he|she|they|it|you|my|our|his|her|their|the|an?|and|but|when|with|was|"
-    r"were|at|for|to|as|because|while|by|after|before|(?-i:[A-Z]\w*))\b"
+_ENDS: Final = r"\s*(?:[.,;:!?)\0\u2013-]|$)"
+_ON: Final = (
+    r"i|we|he|she|they|it|you|my|our|his|her|their|the|an?|and|but|when|with|was|were|at|for|to|as|because|"
+    r"while|by|after|before"
 )
+_GOES_ON: Final = rf"{_ENDS}|\s+(?:{_ON})\b"
 """What comes after a year; a number of something is followed by its noun."""
+_DAY_GOES_ON: Final = (
+    rf"{_GOES_ON}|\s+(?:(?:{_ON}|is|are|will|in|on|from|of|or|about|around|over|so|that|who|which|until|till|"
+    r"instead|again|too|last|this|next|if|there|here|morning|afternoon|evening|night|noon)\b"
+    r"|(?-i:(?!School\b)[A-Z])|\d)"
+)
+"""What comes after a day: Sunday school is none, and in "paid Jan 20 euros" there is none."""
+_ALONE: Final = rf"(?:(?<=st)|(?<=nd)|(?<=rd)|(?<=th)|(?={_DAY_GOES_ON}))"
+_NO_TIME: Final = r"(?![\d:]|\s*[ap]\.?m\b)"
 
 _EXPRESSIONS: Final[tuple[tuple[Any, _Work], ...]] = tuple(
     _compiled(
-        (r"(?<![\d-])(?P<y>\d{4})-(?P<b>\d\d)-(?P<a>\d\d)(?![\d-])", _iso),
+        (r"(?<![\w-])(?P<y>\d{4})-(?P<b>\d\d)-(?P<a>\d\d)(?![\d-])", _iso),
         (r"(?<![\d./])(?P<a>\d{1,2})(?P<by>[/.])(?P<b>\d{1,2})(?P=by)(?P<y>\d{4})(?![\d./]*\d)", _numeric),
         (r"(?<![\d./])\d{1,2}[/.]\d{1,2}[/.]\d{2}(?![\d./]*\d)", _unclear),
         (rf"(?:\bfrom\s+)?(?:\bthe\s+)?{_D}{_TO}(?:the\s+)?{_D2}(?:\s+of)?\s+{_M}(?:,?\s+{_Y})", _dated),
@@ -331,11 +325,17 @@ _EXPRESSIONS: Final[tuple[tuple[Any, _Work], ...]] = tuple(
         (rf"\b{_M}(?:,|\s+of)?\s+{_Y}", _month_of_year),
         (rf"(?:\bfrom\s+)?(?:\bthe\s+)?{_D}{_TO}(?:the\s+)?{_D2}(?:\s+of)?\s+{_VERB}{_M}(?P<y>)", _dated),
         (rf"(?:\bfrom\s+)?\b{_VERB}{_M}\s+{_D}{_TO}{_D2}(?P<y>)", _dated),
-        (rf"(?:\bthe\s+)?{_D}(?:\s+of)?\s+{_VERB}{_M}(?P<y>)", _dated),
-        (rf"\b{_VERB}{_M}\s+(?:the\s+)?{_D}(?![\d:])(?P<y>)", _dated),
+        (rf"\b{_D}(?:\s+of)?\s+{_M},?\s+\d{{3,}}\b", _unclear),  # a year that is none of ours
+        (rf"\b{_M}\s+(?:the\s+)?{_D},?\s+\d{{3,}}\b", _unclear),
+        (rf"\b{_D}(?:\s+of)?\s+{_VERB}{_M},?\s+'?\d{{1,2}}{_NO_TIME}", _unclear),  # a year, or another day
+        (rf"(?:\bthe\s+)?{_D}(?:\s+of)?\s+{_VERB}{_M}(?={_DAY_GOES_ON})(?P<y>)", _dated),
+        (rf"\b(?:in|since|during)\s+{_M}\s+'?\d{{1,2}}\b{_NO_TIME}", _unclear),  # a year, rather
+        (rf"\b{_M}\s+(?:the\s+)?{_D},?\s+'\d\d\b", _unclear),
+        (rf"\b{_VERB}{_M}\s+(?:the\s+)?{_D}{_NO_TIME}{_ALONE}(?P<y>)", _dated),
         (rf"\b(?:last|this|next)\s+{_VERB}{_M}", _unclear),
-        (rf"\b(?:in|since|during)\s+{_VERB}{_M}(?!\s+\d)", _month_alone),
+        (rf"\b(?:in|since|during)\s+{_VERB}{_M}(?!\s+'?\d)(?={_DAY_GOES_ON})", _month_alone),
         (rf"\b(?:in|since|during|year)\s+{_Y}(?={_GOES_ON})", _in_year),
+        (rf"(?-i:\b(?:In|Since|During)\s+){_Y}(?=\s+(?-i:[A-Z]))", _in_year),
         (rf"{_N}\s+{_UNIT}\s+(?P<ago>ago\b|from\s+(?:now|today)\b)", _ago),
         (rf"{_N}\s+(?P<unit>hour|minute)s?\s+ago\b", _hours),
         (rf"{_N}\s+weekends?\s+ago\b", _weekends),
@@ -343,14 +343,14 @@ _EXPRESSIONS: Final[tuple[tuple[Any, _Work], ...]] = tuple(
         (rf"\bin\s+{_N}\s+{_UNIT}\b(?!\s+(?:or|of)\b)(?!')", _in),
         (rf"\b(?:on\s+)?{_W},?\s+(?:of\s+)?(?P<which>last|this|next)\s+week\b", _weekday_of_week),
         (rf"\b(?:on\s+)?(?P<which>last|this|next)\s+{_W}", _weekday_which),
-        (rf"\bon\s+{_W}", _weekday),
+        (rf"\bon\s+{_W}(?={_DAY_GOES_ON})", _weekday),
         (r"\bthe\s+day\s+before\s+yesterday\b", _near(-2)),
         (r"\bthe\s+day\s+after\s+tomorrow\b", _near(2)),
         (r"\blast\s+night\b", _last_night),
         (r"\byesterday\b", _near(-1)),
         (r"\btomorrow\b", _near(1)),
         (r"\b(?:today|tonight|this\s+(?:morning|afternoon|evening))\b", _near(0)),
-        (r"\bthe\s+(?P<unit>week|month|year)\s+before\s+last\b", _before_last),
+        (r"\bthe\s+(?P<unit>week|month|year)\s+before\s+last\b(?!\s+(?:week|month|year)\b)", _before_last),
         (r"\bthe\s+(?:last|next)\s+(?:week|month|year|weekend)\b", _unclear),  # it may end or begin today
         (r"\b(?P<which>last|this|next)\s+(?P<unit>week|month|year)\b", _calendar),
         (r"\b(?P<which>last|this)\s+weekend\b", _which_weekend),
@@ -359,19 +359,11 @@ _EXPRESSIONS: Final[tuple[tuple[Any, _Work], ...]] = tuple(
 )  # fmt: skip
 
 _HINT = re.compile(
-    rf"\d|ago\b|last\b|next\b|this\b|day|week|month|year|night|tomorrow|{'|'.join(_NAMES)}", re.IGNORECASE
+    rf"\d|ago\b|last\b|next\b|this\b|day|week|month|year|night|tomorrow|{'|'.join(NAMES)}", re.IGNORECASE
 )
 """What every expression has something of."""
+_ASKED = re.compile(
+    r"^(\s*(?:what|which|who)\b.*?\b)about(?=\s+(?:on|in|last|this|yesterday|today)\b)", re.IGNORECASE
+)
+"""What did we talk about last week? The time is not what it was about."""
 _QUOTED = re.compile('"[^"]*"|\u201c[^\u201d]*\u201d|\u00ab[^\u00bb]*\u00bb')
-_BEFORE = re.compile(
-    r"(?:\b(?:until|till|by|before|after|from|to|between|through|about|around|over|under|nearly|almost|than|"
-    r"or|roughly|approximately|circa|some|within|half|and\s+a|every|not)|[-\u2013~/])\s*$",
-    re.IGNORECASE,
-)
-"""What something is before, after or near to is not when it happened."""
-_BEHIND = re.compile(
-    r"'s\b|'(?!\w)|\s+of\b|[-\u2013/]\w|\s*[-\u2013]\s*\d|"
-    rf"\s+(?:or|to|until|till)\s+(?:\d|last\b|next\b|now\b|to(?:day|morrow)\b|{'|'.join((*_DAYS, *_NAMES))})",
-    re.IGNORECASE,
-)
-"""Yesterday's, last week of, Monday to Friday."""

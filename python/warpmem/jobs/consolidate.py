@@ -28,14 +28,14 @@ from ..memory.writer import Defaults
 from ..ops.blank import is_blank
 from ..ops.clock import to_datetime
 from ..ops.digest import digest16
-from ..ops.event_time import days_of, span_of, with_days
+from ..ops.event_time import with_days
 from ..ops.ids import format_id, is_id, origins, owner_of, parse_id
 from ..policy.reconcile import is_current
 from ..protocols import Transaction
 from ..records import Record
 from ..types import MemoryItem, NewItem, Scope
 from .clusters import clustered
-from .summaries import Line, lines_of, parted, text_of
+from .summaries import Line, days_of_all, lines_of, parted, text_of
 from .told import tell
 from .tools import Job, Tools, Turn, given_trust, store_instead
 
@@ -184,7 +184,7 @@ def _summary_of(tools: Tools, items: Sequence[MemoryItem], text: str, by: str) -
             "first": first,  # what two summaries never share: none is the other's duplicate
         }
     }  # fmt: skip
-    timed = with_days(made, span_of(days_of(item.metadata) for item in items))
+    timed = with_days(made, days_of_all(items))
     return NewItem(
         text=text,
         scope=items[0].scope,

@@ -33,7 +33,7 @@ def lines_of(items: Sequence[MemoryItem]) -> list[Line]:
 
 
 def _line(same: Sequence[MemoryItem]) -> str:
-    first, last = min(_when(item)[0] for item in same), max(_when(item)[1] for item in same)
+    first, last = _span(same)
     text = " ".join(same[0].text.split())
     when = f"{first}" if first == last else f"{first} to {last}"
     return f"{when}: {text}" if len(same) == 1 else f"{when}, {len(same)} times: {text}"
@@ -42,6 +42,17 @@ def _line(same: Sequence[MemoryItem]) -> str:
 def _when(item: MemoryItem) -> Days:
     """The days on which it happened; where nothing tells, the one from which on it is true."""
     return days_of(item.metadata) or (item.valid_from.date(), item.valid_from.date())
+
+
+def _span(items: Sequence[MemoryItem]) -> Days:
+    return min(_when(item)[0] for item in items), max(_when(item)[1] for item in items)
+
+
+def days_of_all(items: Sequence[MemoryItem]) -> Days | None:
+    """From the first day to the last of what the lines say, where any of it has its own."""
+    if all(days_of(item.metadata) is None for item in items):
+        return None
+    return _span(items)
 
 
 def text_of(lines: Sequence[Line]) -> str:

@@ -177,7 +177,10 @@ class Inferring:
             message = window[memory.message - 1]
             at = message.item.valid_from
             days, why = event_days(memory.since, memory.until, _happened(memory.text, at), at)
-            days = _as_known(memory, days, known)
+            alike = [
+                item for item in known if item.key == key and item.quarantined == message.item.quarantined
+            ]
+            days = _as_known(memory, days, alike)
             timed = with_days({}, days)
             if days is not None and not self._writer.fits(memory.kind, timed):
                 timed, why = {}, "its time was left out: the schema of its kind has no place for it"
@@ -222,11 +225,12 @@ def _as_read(now: Record | None, read: Record) -> bool:
     return (one.text, one.trust, one.sources) == (other.text, other.trust, other.sources)
 
 
-def _as_known(memory: Told, days: Days | None, known: Sequence[MemoryItem]) -> Days | None:
+def _as_known(memory: Told, days: Days | None, alike: Sequence[MemoryItem]) -> Days | None:
     """The days of a memory; where something known says the same in the same words, and no less exactly when,
-    those that it has: else the memory would be stored beside it."""
+    those that it has: else the memory would be stored beside it. alike: what it can be a repetition of, for
+    of anything else it must have no day, which would outlive the erasure of that."""
     text = normalize_text(memory.text)
-    for item in known:
+    for item in alike:
         had = days_of(item.metadata)
         if had is None or item.kind != memory.kind or normalize_text(item.text) != text:
             continue

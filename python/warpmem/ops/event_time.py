@@ -7,7 +7,7 @@ It is apart from `valid_from`, from which on an item is found: an exam next week
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import date
 from typing import Any, Final
 
@@ -46,12 +46,6 @@ def parse_day(value: Any) -> date | None:
         return date.fromisoformat(value)
     except ValueError:
         return None
-
-
-def span_of(some: Iterable[Days | None]) -> Days | None:
-    """From the first day to the last of those that have any."""
-    days = [one for one in some if one is not None]
-    return (min(one[0] for one in days), max(one[1] for one in days)) if days else None
 
 
 def apart(one: Days, other: Days) -> bool:

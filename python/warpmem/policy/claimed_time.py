@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import calendar
 import re
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Final
 
 from ..ops.event_time import Days, apart, parse_day
@@ -38,7 +38,7 @@ def _checked(since: str | None, until: str | None, said: datetime) -> tuple[Days
     since, until = (None if one is None else one.strip() or None for one in (since, until))
     if since is None:
         return None, None if until is None else "the model gave an end without a beginning"
-    if _moment(since) == said:  # small models copy what they were shown
+    if _is_copied(_moment(since), said):
         return None, "the model gave the moment of the message"
     first = _period(since)
     last = first if until is None else _period(until)
@@ -65,6 +65,13 @@ def _period(text: str) -> Days | None:
         return date(year, int(month), 1), date(year, int(month), calendar.monthrange(year, int(month))[1])
     except ValueError:
         return None
+
+
+def _is_copied(moment: datetime | None, said: datetime) -> bool:
+    """Whether it is when the message was said: small models copy what they were shown, or the beginning."""
+    if moment is None:
+        return False
+    return abs(moment.replace(tzinfo=moment.tzinfo or said.tzinfo) - said) < timedelta(minutes=1)
 
 
 def _moment(text: str) -> datetime | None:

@@ -31,6 +31,7 @@ that nothing can meet are refused. It narrows what is looked at: a search sees w
 `happened` is when what an item says happened, where its metadata tells (`event_time`, as memories of messages
 have it). before: it began before that day. after: it began on that day or later. during: it has a day in
 common with those from the first to the last, both included. A day is a string like 2026-03-01 or a date.
+Strings are compared, whatever an application has put there itself.
 
 A metadata key that itself holds a dot, and an element of a list by its number, cannot be addressed.
 """

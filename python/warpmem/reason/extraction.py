@@ -134,7 +134,7 @@ def _shown(number: int, item: MemoryItem) -> dict[str, Any]:
 def _task(wanted: Extraction) -> str:
     """The system message: the same whatever is said."""
     parts = [_TASK.replace("{key}", _key_rule(wanted))]
-    if wanted.relations:
+    if _relations(wanted):
         parts.append(_RELATIONS)
     if wanted.kinds:
         parts.append(_table("Kinds of memories, and what each is for:", wanted.kinds))
@@ -143,6 +143,10 @@ def _task(wanted: Extraction) -> str:
     if wanted.instructions:
         parts.append(f"\nWhat to remember, and what not:\n{wanted.instructions}")
     return "".join(parts)
+
+
+def _relations(wanted: Extraction) -> bool:
+    return wanted.relations and not wanted.only_keys
 
 
 def _key_rule(wanted: Extraction) -> str:
@@ -162,7 +166,11 @@ def _table(heading: str, table: Mapping[str, str]) -> str:
 def _schema(messages: int, known: int, wanted: Extraction) -> dict[str, Any]:
     message = {"type": "integer", "minimum": 1, "maximum": messages}
     name = {"type": "string", "pattern": r"\S", "maxLength": _MAX_NAME}
-    day = {"type": "string", "maxLength": _MAX_NAME}  # what is no day costs the time alone, not the answer
+    # What is no day costs the time alone, not the answer; null is what many models put for what is left out.
+    day = {"type": ["string", "null"], "maxLength": _MAX_NAME}
+    key: dict[str, Any] = {"enum": list(wanted.keys)} if wanted.keys else name
+    if not wanted.only_keys:
+        key = {"enum": [*wanted.keys, None]} if wanted.keys else {**name, "type": ["string", "null"]}
     memory: dict[str, Any] = {
         "text": {"type": "string", "pattern": r"\S", "maxLength": _MAX_TEXT},
         "kind": {"enum": list(kinds_of(wanted))},
@@ -170,14 +178,14 @@ def _schema(messages: int, known: int, wanted: Extraction) -> dict[str, Any]:
         "from": day,
         "to": day,
         "verdict": {"enum": ["new", "same", "updates", "contradicts"] if known else ["new"]},
-        "key": {"enum": list(wanted.keys)} if wanted.keys else name,
+        "key": key,
         "entities": {"type": "array", "items": name, "maxItems": 16},
     }
     if known:
-        memory["item"] = {"type": "integer", "minimum": 1, "maximum": known}
+        memory["item"] = {"type": ["integer", "null"], "minimum": 1, "maximum": known}
     required = ("text", "kind", "message", "key") if wanted.only_keys else ("text", "kind", "message")
     answer = {"memories": _list(_object(memory, required))}
-    if wanted.relations:
+    if _relations(wanted):
         answer["relations"] = _list(
             _object({"subject": name, "relation": name, "object": name, "message": message})
         )

@@ -27,7 +27,7 @@ class Extraction(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     keys            up to 64 keys and what each is, like {"home_city": "where the person lives"}; a memory has
                     one of these or none. None named: the model thinks of keys. A value is read by
                     `value("said:home_city")`
-    only_keys       nothing but values of these keys is remembered
+    only_keys       nothing but values of these keys is remembered, and no relations either
     relations       who stands in which relation to whom is remembered, too
     """
 
@@ -43,6 +43,7 @@ class Extraction(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             raise InputError("instructions are only whitespace: leave them out")
         for name, table in (("kinds", self.kinds), ("keys", self.keys)):
             _check_table(table, name)
+            msgspec.structs.force_setattr(self, name, dict(table))  # the caller's may change
         for kind in self.kinds:
             if not KIND_NAME.fullmatch(kind) or kind in _TAKEN:
                 raise InputError(
