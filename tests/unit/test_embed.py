@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import random
 import subprocess
 import sys
 import textwrap
 import threading
+import time
 import tracemalloc
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -105,12 +107,65 @@ def test_long_text_is_the_mean_over_chunks() -> None:
     table, tokenizer = embedder._model or (None, None)
     assert table is not None
     assert tokenizer is not None
-    ids = tokenizer.encode(text, add_special_tokens=False).ids
+    ids = tokenizer.ids(text, {})
     assert len(ids) > 4 * wordllama._CHUNK
     np.testing.assert_allclose(found, table[ids].mean(axis=0, dtype=np.float64), rtol=0, atol=1e-4)
     assert peak < 40e6, (
         f"{peak / 1e6:.0f} MB for {len(ids)} tokens; all their rows would take {len(ids) / 1e3:.0f} MB"
     )
+
+
+def loaded() -> wordllama._Tokenizer:
+    embedder = WordLlamaEmbedder()
+    embedder.embed(["load"], role="document")
+    assert embedder._model is not None
+    return embedder._model.tokenizer
+
+
+def of_the_library(tokenizer: wordllama._Tokenizer, text: str) -> list[int]:
+    ids: list[int] = tokenizer._whole.encode(text, add_special_tokens=False).ids
+    return ids
+
+
+def test_a_space_stands_in_no_token_but_at_its_beginning() -> None:
+    tokenizer = loaded()
+    tokens = tokenizer._whole.get_vocab()
+    assert [token for token in tokens if "\u2581" in token.lstrip("\u2581")] == []
+    words = [token for token in tokens if token.startswith("\u2581") and len(token) > 1]
+    assert len(words) > 10_000
+    wrong = [word for word in words if of_the_library(tokenizer, word[1:]) != [tokens[word]]]
+    assert wrong == [], "words that are one token of the vocabulary and others of the library"
+
+
+def test_tokens_word_by_word_are_the_librarys() -> None:
+    tokenizer, rng = loaded(), random.Random(7)
+    pieces = [
+        "a", "B", "the", " you", " ", "  ", "\u2581", "<s>", "</s>", "<unk>", "<", "<0x0A>", "\n", "\t",
+        "\x00", "'m", ".", "...", "1", "23", "\u00e9", "a\u0300", "\ufb01", "\u65e5\u672c", "\U0001f600",
+        "\u200b", "motivated", " Joanna",
+    ]  # fmt: skip
+    known: dict[str, list[int]] = {}
+    for _ in range(5_000):
+        text = "x" + "".join(rng.choices(pieces, k=rng.randrange(1, 40)))
+        assert tokenizer.ids(text, known) == of_the_library(tokenizer, text), repr(text)
+    for text in (" both ends ", "\u65e5" * (wordllama._SHORT + 1), "many words " * wordllama._SHORT):
+        assert tokenizer.ids(text, {}) == of_the_library(tokenizer, text)
+
+
+def test_no_word_is_remembered() -> None:
+    """The library kept every text that it had taken apart: how fast it was embedded again told others of it,
+    and what was erased stayed there."""
+    tokenizer, rng = loaded(), random.Random(8)
+    parts = ("remember", "important", "something", "conversation", "yesterday", "Wednesday")
+    words = ["".join(rng.choices(parts, k=20)) for _ in range(3_000)]
+
+    def seconds() -> float:
+        began = time.thread_time()
+        for word in words:
+            tokenizer.ids(word, {})
+        return time.thread_time() - began
+
+    assert seconds() < 2 * seconds()
 
 
 @pytest.mark.parametrize(

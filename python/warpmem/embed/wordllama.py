@@ -3,15 +3,20 @@
 A text's vector is the mean of its Llama-2 tokens' vectors. Weights and tokenizer are read from the installed
 package's files; the package itself is not imported, because importing it configures the root logger and
 loads an HTTP client, and its loader would download what it does not find.
+
+In this vocabulary a space stands in no token but at its beginning, so a text's tokens are those of its words,
+one word after the other; and two words of three are one token, which the vocabulary tells by itself. No word
+is remembered from one call to the next: how fast it is embedded would tell that somebody had said it.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import re
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +30,48 @@ DIMENSION = 256
 _WEIGHTS = "weights/l2_supercat_256.safetensors"
 _TENSOR = "embedding.weight"
 _TOKENIZER = "tokenizers/l2_supercat_tokenizer_config.json"
-_GROUP = 64
 _CHUNK = 4096
 _SHORT = 4096
+_SPACE: Final = "\u2581"
+"""What stands for a space in the vocabulary."""
+_words: Final = re.compile(f"{_SPACE}+[^{_SPACE}]*").findall
+
+
+class _Tokenizer:
+    """The tokenizer's tokens of a text, in a fraction of its time where the text is short."""
+
+    def __init__(self, whole: Any) -> None:
+        self._whole = whole
+        self._added = tuple(token.content for token in whole.get_added_tokens_decoder().values())
+        model = whole.model
+        # Else the library keeps what it has taken apart, of whoever it was.
+        getattr(model, "_resize_cache", lambda _: None)(0)
+        self._find, self._take_apart = model.token_to_id, model.tokenize
+
+    def ids(self, text: str, known: dict[str, list[int]]) -> list[int]:
+        """known: words that were taken apart in the same call."""
+        words = _words(_SPACE + text.replace(" ", _SPACE))
+        is_long = len(text) > _SHORT and max(map(len, words)) > _SHORT
+        if is_long or any(token in text for token in self._added):
+            # Without the GIL, which a long word would hold.
+            (encoding,) = self._whole.encode_batch_fast([text], add_special_tokens=False)
+            return encoding.ids  # type: ignore[no-any-return]
+        ids: list[int] = []
+        for word in words:
+            token = self._find(word)
+            if token is not None:
+                ids.append(token)
+                continue
+            parts = known.get(word)
+            if parts is None:
+                parts = known[word] = [part.id for part in self._take_apart(word)]
+            ids += parts
+        return ids
+
+
+class _Model(NamedTuple):
+    table: NDArray[np.float32]
+    tokenizer: _Tokenizer
 
 
 class WordLlamaEmbedder:
@@ -46,7 +90,7 @@ class WordLlamaEmbedder:
         self._weights_file = _package_file(_WEIGHTS)
         self._tokenizer_file = _package_file(_TOKENIZER)
         self._lock = threading.Lock()
-        self._model: tuple[NDArray[np.float32], Any] | None = None
+        self._model: _Model | None = None
 
     @staticmethod
     def tokenizer_path() -> Path:
@@ -61,39 +105,39 @@ class WordLlamaEmbedder:
         if not checked:
             return rows
         table, tokenizer = self._model or self._load()
-        for start in range(0, len(checked), _GROUP):
-            group = checked[start : start + _GROUP]
-            if len(group) == 1 and len(group[0]) <= _SHORT:  # a third of the time, but holds the GIL
-                encodings = [tokenizer.encode(group[0], add_special_tokens=False)]
-            else:
-                encodings = tokenizer.encode_batch_fast(group, add_special_tokens=False)
-            for i, encoding in enumerate(encodings, start):
-                if not encoding.ids:
-                    raise InvalidText(f"text {i + 1} of {len(checked)} holds no token")
-                rows[i] = _mean(table, encoding.ids)
+        known: dict[str, list[int]] = {}
+        for i, text in enumerate(checked):
+            ids = tokenizer.ids(text, known)
+            if not ids:
+                raise InvalidText(f"text {i + 1} of {len(checked)} holds no token")
+            rows[i] = _mean(table, ids)
         if not rows.any(axis=1).all():
             raise EmbeddingError(f"{MODEL_ID} gave a zero vector")
         return rows
 
-    def _load(self) -> tuple[NDArray[np.float32], Any]:
+    def _load(self) -> _Model:
         with self._lock:
             if self._model is None:
-                self._model = (_load_table(self._weights_file), _load_tokenizer(self._tokenizer_file))
+                table = _load_table(self._weights_file)
+                self._model = _Model(table, _Tokenizer(_load_tokenizer(self._tokenizer_file)))
             return self._model
 
 
 def _mean(table: NDArray[np.float32], ids: Sequence[int]) -> NDArray[np.float32]:
     """Mean of token rows, in chunks so that memory does not grow with the text. One chunk sums in float32, as
     the original does; the sums of several add up in float64, which keeps the drift at that of one chunk."""
-    index = np.array(ids, dtype=np.int64)
-    np.clip(index, 0, len(table) - 1, out=index)
-    if len(index) <= _CHUNK:
-        mean: NDArray[np.float32] = table[index].sum(axis=0, dtype=np.float32) / np.float32(len(index))
+    if len(ids) <= _CHUNK:
+        mean: NDArray[np.float32] = _sum(table, ids) / np.float32(len(ids))
         return mean
     total = np.zeros(DIMENSION, np.float64)
-    for start in range(0, len(index), _CHUNK):
-        total += np.sum(table[index[start : start + _CHUNK]], axis=0, dtype=np.float32)
-    return (total / len(index)).astype(np.float32)
+    for start in range(0, len(ids), _CHUNK):
+        total += _sum(table, ids[start : start + _CHUNK])
+    return (total / len(ids)).astype(np.float32)
+
+
+def _sum(table: NDArray[np.float32], ids: Sequence[int]) -> NDArray[np.float32]:
+    total: NDArray[np.float32] = np.add.reduce(table.take(ids, axis=0, mode="clip"), axis=0)
+    return total
 
 
 def _package_file(name: str) -> Path:

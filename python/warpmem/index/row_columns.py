@@ -55,15 +55,19 @@ def table(
     if len(declared):
         cells += zip(*(declared.encode(entry, partition) for entry in metadata), strict=True)
     columns = np.array(cells, np.int64).reshape(N_COLUMNS + len(declared), len(rows))
-    ends = np.minimum(columns[VALID_TO], columns[RETIRED_AT])
-    ended = ends != NEVER
+    list_ids = np.full(len(rows), 2 * owner, np.int64)
     past_until = partition.past_until
-    if ended.any():
+    if any(min(cells[column], default=NEVER) != NEVER for column in (VALID_TO, RETIRED_AT)):
+        ends = np.minimum(columns[VALID_TO], columns[RETIRED_AT])
+        ended = ends != NEVER
         past_until = max(past_until, int(ends[ended].max()))
+        list_ids += PAST * ended
     blank = blank_rows(vectors)
-    partition.blank |= bool(blank.any())
+    if blank.any():
+        partition.blank = True
+        list_ids += BLANK * blank
     return RowTable(
-        2 * owner + PAST * ended + BLANK * blank,
+        list_ids,
         np.array([row.ordinal for row in rows], np.uint32),
         columns.T.copy(),
         past_until,
@@ -72,6 +76,8 @@ def table(
 
 def _coded(values: Sequence[V], code: Callable[[V], int]) -> list[int]:
     """The codes of values, each asked for once, in the order of first appearance."""
+    if len(values) == 1:
+        return [code(values[0])]
     codes = {value: code(value) for value in dict.fromkeys(values)}
     if len(codes) == 1:
         return [*codes.values()] * len(values)

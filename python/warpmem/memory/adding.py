@@ -65,7 +65,7 @@ class Adding:
         self._together = together
         self._put = put
         self._followers = followers
-        self._stored: dict[int, bytes] = {}
+        self._stored: dict[int, str] = {}
 
     def add(self, numbers: Sequence[int]) -> list[AddResult]:
         """Add the items of these numbers, and what follows from each."""
@@ -73,7 +73,7 @@ class Adding:
         for number in numbers:
             results.append(self._add(number))
             if self._extract and results[-1].action in ("added", "queued"):
-                self.transaction.leave("extract", self._stored[number], 1)
+                self.transaction.leave("extract", parse_id(results[-1].id), 1)
             for follower in self._followers.get(number, ()):
                 self._add(follower, results[-1].id)
         return results
@@ -87,14 +87,14 @@ class Adding:
             near = [*self._before(number), *entry.near]
             entry = msgspec.structs.replace(entry, near=near)
         result = self._put(self.transaction, entry)
-        self._stored[number] = parse_id(result.id)
+        self._stored[number] = result.id
         return result
 
     def _before(self, number: int) -> Iterator[Near]:
         """What stands near an item among those before it, unless that became part of another wording."""
         for earlier, cosine in self._together[number]:
-            key = self._stored.get(earlier)
-            record = None if key is None else self.transaction.get(key)
+            known = self._stored.get(earlier)
+            record = None if known is None else self.transaction.get(parse_id(known))
             if record is not None and record.item.text == self._prepared[earlier].item.text:
                 yield Near(record.key, record.item.version, cosine)
 

@@ -14,6 +14,8 @@ from ..types import MemoryItem, Modality, Scope, ScopeWeight
 from ..types.items import KIND_NAME
 from ..types.scalars import float_of, integer
 
+_MODALITIES: tuple[str, ...] = get_args(Modality)
+
 
 def one_scope(
     scope: Scope | None, user_id: str | None, agent_id: str | None, run_id: str | None, corpus_id: str | None
@@ -37,8 +39,8 @@ def check_scope(scope: Any) -> Scope | None:
 
 def check_modality(value: Any) -> Modality:
     """One of the modalities, as a plain str. Raises InputError."""
-    if not isinstance(value, str) or value not in get_args(Modality):
-        raise InputError(f"modality must be one of {', '.join(get_args(Modality))}")
+    if not isinstance(value, str) or value not in _MODALITIES:
+        raise InputError(f"modality must be one of {', '.join(_MODALITIES)}")
     return str.__str__(value)  # type: ignore[return-value]
 
 
@@ -70,7 +72,9 @@ def check_share(value: Any, name: str) -> float:
 
 def check_names(values: Any, name: str, most: int = MAX_NAMES) -> tuple[str, ...]:
     """A list of short texts, up to `most`. Raises InputError."""
-    if isinstance(values, str) or not isinstance(values, Sequence):
+    if type(values) is tuple and not values:
+        return ()
+    if isinstance(values, str) or not isinstance(values, (list, tuple, Sequence)):
         raise InputError(f"{name} must be a list of strings, not {type(values).__name__}")
     if len(values) > most:
         raise InputError(f"{name} may hold {most} entries, not {len(values)}")

@@ -96,21 +96,24 @@ class Writer:
             raise InputError(f"one call takes {MAX_BATCH} items, not {len(items)}; split the list")
         if not items:
             return ()
-        checked = self._check_all(items, defaults)
+        now = self._now()
+        checked = self._check_all(items, defaults, now)
         calls = self._calls(items, checked, idempotency_key)
         if any(call is not None for call, _ in calls):
             known = self._log.transact(lambda transaction: replay(transaction, calls), durability)
             if known is not None:
                 return known
-        followers: dict[int, list[int]] = {}
+        followers: dict[int, Sequence[int]] = {}
         if retention is not None:
             checked = [_expiring(entry, retention) for entry in checked]
         for number, entry in enumerate(tuple(checked)):
-            facts = [self._check(fact, Defaults(scope=None), None) for fact in self._facts(entry, states)]
+            stated = self._facts(entry, states)
+            facts = [self._check(fact, Defaults(scope=None), None, now) for fact in stated]
             if extract or facts:
                 arguments.check_names(entry.item.sources, "sources", MAX_NAMES - 1)
-            followers[number] = list(range(len(checked), len(checked) + len(facts)))
-            checked += facts
+            if facts:
+                followers[number] = range(len(checked), len(checked) + len(facts))
+                checked += facts
         vectors = self._embed(checked, embed)
         size = sum(len(entry.item.text) for entry in checked)
         size += sum(row.nbytes for row in vectors if row is not None)
@@ -135,13 +138,13 @@ class Writer:
 
     def check(self, items: Sequence[NewItem], defaults: Defaults) -> list[MemoryItem]:
         """The items as they would be stored. Raises InputError."""
-        return [entry.item for entry in self._check_all(items, defaults)]
+        return [entry.item for entry in self._check_all(items, defaults, self._now())]
 
     def prepare(
         self, items: Sequence[NewItem], defaults: Defaults, embed: EmbedWhen = "now"
     ) -> list[reconcile.Prepared]:
         """Items checked and embedded, for a change that begins with confirm()."""
-        checked = self._check_all(items, defaults)
+        checked = self._check_all(items, defaults, self._now())
         return self._prepared(checked, self._embed(checked, embed), [()] * len(checked))
 
     def confirm(self, transaction: Transaction) -> None:
@@ -187,6 +190,8 @@ class Writer:
 
         keys = [item.idempotency_key for item in items]
         if idempotency_key is None:
+            if all(key is None for key in keys):
+                return [(None, range(len(items)))]
             return [(None if key is None else call(key, [i]), [i]) for i, key in enumerate(keys)]
         if any(key is not None for key in keys):
             raise InputError("give idempotency_key to the call or to its items, not both")
@@ -197,7 +202,10 @@ class Writer:
 
     # ---------------------------------------------------------------------------------------- checks
 
-    def _check_all(self, items: Sequence[NewItem], defaults: Defaults) -> list[Checked]:
+    def _now(self) -> datetime:
+        return to_datetime(self._log.now())
+
+    def _check_all(self, items: Sequence[NewItem], defaults: Defaults, now: datetime) -> list[Checked]:
         given: Sequence[Any] = [None] * len(items)
         if defaults.vector is not None:
             if any(item.vector is not None for item in items):
@@ -206,14 +214,14 @@ class Writer:
         checked: list[Checked] = []
         size = 0
         for item, vector in zip(items, given, strict=True):
-            checked.append(self._check(item, defaults, vector))
+            checked.append(self._check(item, defaults, vector, now))
             media = checked[-1].media
             size += 0 if media is None else len(media)
             if size > MAX_CALL_BYTES:
                 raise InputError(f"one call takes {MAX_CALL_BYTES} bytes of images and audio; split the list")
         return checked
 
-    def _check(self, new: NewItem, defaults: Defaults, vector: Any) -> Checked:
+    def _check(self, new: NewItem, defaults: Defaults, vector: Any, now: datetime) -> Checked:
         scope = arguments.required(arguments.check_scope(new.scope) or defaults.scope)
         modality = arguments.check_modality(new.modality)
         space = self._spaces.of(modality)
@@ -227,8 +235,8 @@ class Writer:
         named = space is not None and modality in MEDIA and blob is not None
         text = check_caption(new.text) if named else check_text(new.text)
         kind = arguments.check_kind(_first(new.kind, defaults.kind, "fact"))
-        metadata = check_metadata({} if defaults.metadata is None else defaults.metadata)
-        if new.metadata is not None:
+        metadata = check_metadata(_first(defaults.metadata, new.metadata, {}))
+        if new.metadata is not None and defaults.metadata is not None:
             metadata = check_metadata({**metadata, **check_metadata(new.metadata)})
         self._schemas.check(kind, metadata)
         key = _first(new.key, defaults.key)
@@ -239,7 +247,6 @@ class Writer:
             if when is not None:
                 to_micros(when, name)
         entities = named_by(kind, metadata, arguments.check_names(new.entities, "entities"))
-        now = to_datetime(self._log.now())
         item = MemoryItem(
             id="",
             scope=scope,
@@ -274,6 +281,9 @@ class Writer:
         self, entry: Checked, states: Callable[[MemoryItem], Sequence[tuple[str, Days | None]]]
     ) -> list[NewItem]:
         item = entry.item
+        stated = states(item)
+        if not stated:
+            return []
         said_by: dict[str, Any] = {
             name: item.metadata[name] for name in ("role", "name") if name in item.metadata
         }
@@ -288,7 +298,7 @@ class Writer:
                 sources=item.sources, trust=item.trust,
                 valid_from=item.valid_from if entry.valid_from_given else None,
             )
-            for text, days in states(item)
+            for text, days in stated
         ]  # fmt: skip
 
     def fits(self, kind: str, metadata: dict[str, Any]) -> bool:
@@ -340,9 +350,11 @@ class Writer:
         return [vectors.get(i) for i in range(len(checked))]
 
 
-def _first(*values: Any) -> Any:
+def _first(own: Any, of_call: Any, default: Any = None) -> Any:
     """The first value that is not None, else None."""
-    return next((value for value in values if value is not None), None)
+    if own is not None:
+        return own
+    return default if of_call is None else of_call
 
 
 def _expiring(entry: Checked, retention: timedelta) -> Checked:

@@ -44,7 +44,7 @@ def to_micros(when: datetime, name: str) -> int:
     """Microseconds of a timezone-aware datetime in years 1 to 9999 of UTC. Raises InvalidTime naming it."""
     if not isinstance(when, datetime):
         raise InvalidTime(f"{name} must be a datetime, not {type(when).__name__}")
-    if when.tzinfo is None or when.utcoffset() is None:
+    if when.tzinfo is not UTC and (when.tzinfo is None or when.utcoffset() is None):
         raise InvalidTime(
             f"{name} is a naive datetime; give it a timezone, for example datetime.now(timezone.utc)"
         )

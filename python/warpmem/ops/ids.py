@@ -6,9 +6,8 @@ The text form is base32hex in lower case: it keeps byte order and has no punctua
 
 from __future__ import annotations
 
-import base64
-import binascii
 import os
+import re
 import threading
 from collections.abc import Sequence
 
@@ -21,6 +20,7 @@ _RANDOM_BYTES = 8
 _KEYS_AT_ONCE = 128
 MAX_OWNER = (1 << 32) - 1
 _DIGITS = "0123456789abcdefghijklmnopqrstuv"
+_is_text_form = re.compile(f"[{_DIGITS}]{{{ID_CHARACTERS}}}").fullmatch
 _PAIRS = tuple(high + low for high in _DIGITS for low in _DIGITS)
 
 
@@ -36,16 +36,8 @@ def format_id(key: bytes) -> str:
 
 def parse_id(item_id: str) -> bytes:
     """The 20-byte key of an id's text form. Raises NotFound: what is no id names no item."""
-    if (
-        isinstance(item_id, str)
-        and len(item_id) == ID_CHARACTERS
-        and item_id.isascii()
-        and item_id == item_id.lower()
-    ):
-        try:
-            return base64.b32hexdecode(item_id.upper())
-        except binascii.Error:
-            pass
+    if isinstance(item_id, str) and _is_text_form(item_id):
+        return int(item_id, 32).to_bytes(KEY_BYTES, "big")
     raise NotFound("no such item: an id has 32 characters from 0-9 and a-v")
 
 

@@ -26,7 +26,9 @@ def check_metadata(value: Any) -> dict[str, Any]:
     a value is not JSON, an integer needs more than 64 bits, a float is not finite, nesting exceeds 32 levels
     or the JSON text exceeds 64 KiB.
     """
-    if not isinstance(value, Mapping):
+    if type(value) is dict and not value:
+        return {}
+    if not isinstance(value, (dict, Mapping)):
         raise InvalidMetadata(f"metadata must be a JSON object (a dict), not {type(value).__name__}")
     copy: dict[str, Any] = _Copier().copy(value, "metadata", 1)
     size = len(msgspec.json.encode(copy))
@@ -65,9 +67,9 @@ class _Copier:
                     f"{path}: JSON has no NaN and no infinity; leave the value out or store null"
                 )
             return float(value)
-        if isinstance(value, (Mapping, list, tuple)) and depth > MAX_METADATA_DEPTH:
+        if isinstance(value, (dict, list, tuple, Mapping)) and depth > MAX_METADATA_DEPTH:
             raise InvalidMetadata(f"{path}: nested {depth} deep, over the limit of {MAX_METADATA_DEPTH}")
-        if isinstance(value, Mapping):
+        if isinstance(value, (dict, Mapping)):
             return {
                 self._key(k, path): self.copy(v, f"{path}.{_shown(k)}", depth + 1) for k, v in value.items()
             }

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from ..errors import IdempotencyConflict, InputError, InvalidTime, NotFound, VersionConflict
 from ..ops.clock import open_end, to_datetime, to_micros
-from ..ops.ids import format_id, owner_of
+from ..ops.ids import owner_of
 from ..protocols import Transaction
 from ..records import NEVER, Record
 from ..types import AddResult, MemoryItem, Operation, Scope
@@ -126,8 +126,8 @@ def add(
     replaced = _close_previous(transaction, item, chain)
     record = _store(transaction, owner, item, prepared)
     if prepared.vector is None:
-        return AddResult(format_id(record.key), "queued", replaced)
-    return AddResult(format_id(record.key), "added" if replaced is None else "superseded", replaced)
+        return AddResult(record.item.id, "queued", replaced)
+    return AddResult(record.item.id, "added" if replaced is None else "superseded", replaced)
 
 
 def _store(transaction: Transaction, owner: int, item: MemoryItem, prepared: Prepared) -> Record:
@@ -199,7 +199,7 @@ def _touch(transaction: Transaction, known: Record, item: MemoryItem, joins_sour
         transaction.revise(known, more, None, operation="update", reason=reason)
     else:
         transaction.touch(known)
-    return AddResult(format_id(known.key), "touched")
+    return AddResult(known.item.id, "touched")
 
 
 def _merge(
@@ -226,7 +226,7 @@ def _merge(
         reason=f"another wording of version {old.version}: cosine {near.similarity:.4f}",
         duplicate=(duplicate, prepared.duplicate),
     )  # fmt: skip
-    return AddResult(format_id(known.key), "merged")
+    return AddResult(known.item.id, "merged")
 
 
 def _until_next(item: MemoryItem, chain: list[tuple[int, bytes]], key: bytes = _NEWEST) -> MemoryItem:
@@ -242,6 +242,8 @@ def _close_previous(
     transaction: Transaction, item: MemoryItem, chain: list[tuple[int, bytes]], key: bytes = _NEWEST
 ) -> str | None:
     """End the value before `item` where `item` begins; its id if that changed it."""
+    if not chain:
+        return None
     begins = to_micros(item.valid_from, "valid_from")
     before = [place[1] for place in chain if place < (begins, key)]
     old = transaction.get(before[-1]) if before else None
@@ -249,7 +251,7 @@ def _close_previous(
         return None
     closed = msgspec.structs.replace(old.item, valid_to=item.valid_from)
     transaction.revise(old, closed, None, operation="close", reason="its key has a newer value")
-    return format_id(old.key)
+    return old.item.id
 
 
 def find(transaction: Transaction, key: bytes, scope: Scope | None) -> Record:
@@ -366,7 +368,7 @@ def idempotent_result(
 
 def _check_interval(item: MemoryItem) -> None:
     begins = to_micros(item.valid_from, "valid_from")
-    if open_end(item.valid_to, "valid_to") < begins:
+    if item.valid_to is not None and to_micros(item.valid_to, "valid_to") < begins:
         raise InvalidTime("valid_to lies before valid_from")
     if item.expires_at is not None and open_end(item.expires_at, "expires_at") == NEVER:
         raise InvalidTime("expires_at is out of range; use None for never")

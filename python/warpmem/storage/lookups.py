@@ -36,11 +36,16 @@ class LookupTransaction(WorkTransaction):
         super().__init__(engine)
         self._slots: dict[bytes, dict[bytes, bool]] = {}
         self._forgotten: dict[int, bytes] = {}
+        self._asked: dict[bytes, bytes] = {}
+        """What the engine said of duplicates: it is looked for before an addition and at its end."""
 
     # ----------------------------------------------------------------------------------- duplicates
 
     def find_duplicates(self, owner: int, digest: bytes) -> list[bytes]:
-        stored = bytes(self._read("lookup", codec.lookup_key(owner, codec.DUPLICATE, digest)) or b"")
+        name = codec.lookup_key(owner, codec.DUPLICATE, digest)
+        stored = self._asked.get(name)
+        if stored is None or ("lookup", name) in self._overlay:
+            stored = self._asked[name] = bytes(self._read("lookup", name) or b"")
         return [owner_prefix(owner) + stored[at : at + _UUID] for at in range(0, len(stored), _UUID)]
 
     def _forget_duplicate(self, owner: int, digest: bytes, key: bytes) -> None:

@@ -86,7 +86,8 @@ class Writer:
             versions = {version: past.item for version, past in out.history.items() if past.item is not None}
             versions[out.current.version] = out.current
             for version, vector in out.vectors.items():
-                row = make_row(make_record(found.key, versions[version]), vector, found.space)
+                make_record(found.key, versions[version])  # raises where a time is none
+                row = make_row(found.key, versions[version], vector, found.space)
                 self.put(self._identity.vectors, codec.vector_key(found.key, version), encode_row(row))
                 if is_blank(vector):
                     since = found.waiting.get(version, versions[version].recorded_at)

@@ -10,7 +10,7 @@ from ..errors import InputError, StoreCorrupt
 from ..ops.blank import is_blank
 from ..ops.clock import to_datetime, to_micros
 from ..ops.digest import digest16
-from ..ops.ids import KeyMaker, format_id, owner_of
+from ..ops.ids import OWNER_BYTES, KeyMaker, format_id, owner_of
 from ..protocols import Engine
 from ..records import SPACES, LogEntry, Record, Row, RowChange, Space, StoreIdentity, Work
 from ..types import MemoryItem, Operation, Owner
@@ -134,11 +134,11 @@ class StoreTransaction(LookupTransaction):
             OwnerValue(counters.type, counters.id, counters.next_ordinal + 1, counters.items + 1),
         )
         self.state.items += 1
-        self._put_item(record, "add", reason)
-        self._put_row(make_row(record, self._or_later(record, vector), space))
+        value = self._put_item(record, "add", reason)
+        self._put_row(make_row(key, value, self._or_later(record, vector), space))
         if space:
             self._note_space(owner, space)
-        self._write("listing", self._listing_key(record), b"")
+        self._write("listing", codec.listing_key(owner, value.valid_from, key[OWNER_BYTES:]), b"")
         if duplicate is not None:
             self._remember_duplicate(owner, duplicate, key)
         if slot is not None:
@@ -169,10 +169,10 @@ class StoreTransaction(LookupTransaction):
         if self._listing_key(old) != self._listing_key(record):
             self._write("listing", self._listing_key(old), None)
             self._write("listing", self._listing_key(record), b"")
-        self._put_item(record, operation, reason)
+        value = self._put_item(record, operation, reason)
         if vector is None and not later and not is_blank(old_row.vector):
             vector = old_row.vector
-        self._put_row(make_row(record, self._or_later(record, vector), old_row.space))
+        self._put_row(make_row(record.key, value, self._or_later(record, vector), old_row.space))
         forget, remember = duplicate
         if forget is not None and forget != remember:
             self._forget_duplicate(owner, forget, old.key)
@@ -262,7 +262,11 @@ class StoreTransaction(LookupTransaction):
         self._owner_values[number] = value
 
     def _touched(self, key: bytes) -> tuple[list[tuple[bytes, int]], dict[tuple[bytes, int], Row]]:
-        keys, removed, rows = self._changes.setdefault(owner_of(key), ([], [], {}))
+        owner = owner_of(key)
+        changes = self._changes.get(owner)
+        if changes is None:
+            changes = self._changes[owner] = ([], [], {})
+        keys, removed, rows = changes
         keys.append(key)
         return removed, rows
 
@@ -304,8 +308,9 @@ class StoreTransaction(LookupTransaction):
         value = decode(stored, ItemValue)
         return value.operation, value.reason
 
-    def _put_item(self, record: Record, operation: Operation, reason: str | None) -> None:
-        payload = encode(item_value(record, operation, reason))
+    def _put_item(self, record: Record, operation: Operation, reason: str | None) -> ItemValue:
+        value = item_value(record, operation, reason)
+        payload = encode(value)
         try:
             decode(payload, ItemValue)  # what cannot be read back would make the whole owner unreadable
         except StoreCorrupt as error:
@@ -313,6 +318,7 @@ class StoreTransaction(LookupTransaction):
         self._write("items", record.key, payload)
         self._records[record.key] = record
         self._touched(record.key)
+        return value
 
     def _retire(self, old: Record, row: Row | None) -> None:
         """Move the current version to history; its row, if given, stays indexed with an end of knowledge."""
@@ -324,11 +330,11 @@ class StoreTransaction(LookupTransaction):
         self._write("history", key, encode(HistoryValue(operation, at, value)))
         if row is not None:
             self._remove_row(old.key, old.item.version)
-            self._put_row(make_row(Record(old.key, old.ordinal, retired), row.vector, row.space))
+            self._put_row(make_row(old.key, value, row.vector, row.space))
 
     def _listing_key(self, record: Record) -> bytes:
         valid_from = to_micros(record.item.valid_from, "valid_from")
-        return codec.listing_key(owner_of(record.key), valid_from, record.key[4:])
+        return codec.listing_key(owner_of(record.key), valid_from, record.key[OWNER_BYTES:])
 
     def _log(self, operation: Operation, record: Record) -> None:
         self.state.sequence += 1

@@ -18,6 +18,7 @@ from ..errors import StoreCorrupt
 from ..ops.clock import from_open_end, open_end, to_datetime, to_micros
 from ..ops.ids import format_id
 from ..records import (
+    NEVER,
     QUARANTINED,
     SPACES,
     LogEntry,
@@ -30,6 +31,7 @@ from ..records import (
     StoreIdentity,
 )
 from ..types import MemoryItem, Modality, Operation, Scope
+from ..types.items import TRUSTED
 from .erasure_values import ErasureMark
 
 V = TypeVar("V", bound=msgspec.Struct)
@@ -189,35 +191,21 @@ def _make_record(key: bytes, value: ItemValue) -> Record:
     )
 
 
-def make_row(record: Record, vector: NDArray[np.float32], space: int = 0) -> Row:
-    """The index row of a record. space: the number of the one that the vector lies in."""
-    item = record.item
+def make_row(key: bytes, value: ItemValue, vector: NDArray[np.float32], space: int = 0) -> Row:
+    """The index row of an item's version. space: the number of the one that the vector lies in."""
+    _, agent_id, run_id, _ = value.scope
     return Row(
-        key=record.key,
-        version=item.version,
-        ordinal=record.ordinal,
-        kind=item.kind,
-        agent_id=item.scope.agent_id,
-        run_id=item.scope.run_id,
-        priority=item.priority,
-        valid_from=to_micros(item.valid_from, "valid_from"),
-        valid_to=open_end(item.valid_to, "valid_to"),
-        recorded_at=to_micros(item.recorded_at, "recorded_at"),
-        retired_at=_row_end(item),
-        expires_at=open_end(item.expires_at, "expires_at"),
-        vector=vector,
-        metadata=item.metadata,
-        text=item.text,
-        space=space,
-        entities=item.entities,
-    )
+        key, value.version, value.ordinal, value.kind, agent_id, run_id, value.priority, value.valid_from,
+        value.valid_to, value.recorded_at, _row_end(value), value.expires_at, vector, value.metadata,
+        value.text, space, value.entities,
+    )  # fmt: skip
 
 
-def _row_end(item: MemoryItem) -> int:
+def _row_end(value: ItemValue) -> int:
     """Where the knowledge of a version ends for the index. One in quarantine was never known."""
-    if not item.quarantined:
-        return open_end(item.retired_at, "retired_at")
-    return QUARANTINED if item.retired_at is None else to_micros(item.recorded_at, "recorded_at")
+    if value.trust < TRUSTED:
+        return QUARANTINED if value.retired_at == NEVER else value.recorded_at
+    return value.retired_at
 
 
 _HEADER_LENGTH = struct.Struct("<H")

@@ -199,7 +199,9 @@ def _check_versions(group: Group, faults: Faults) -> None:
         key = codec.vector_key(group.key, number)
         if number not in expected:
             faults.note("vectors", f"version {number} has a vector, but is not there", key)
-        elif header(row) != header(make_row(make_record(group.key, expected[number]), row.vector)):
+            continue
+        make_record(group.key, expected[number])  # raises where a time is none
+        if header(row) != header(make_row(group.key, expected[number], row.vector)):
             faults.note("vectors", f"version {number} says other things than the item", key)
         elif not (is_blank(row.vector) and not row.space) and not _is_unit(row.vector):
             faults.note("vectors", f"version {number} has a vector that is not of length 1", key)
