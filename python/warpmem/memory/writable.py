@@ -271,10 +271,10 @@ class Writable:
         """Correct what was known: same id, next version; the old version stays in history and under
         `known_at`.
 
-        What is not given stays, also the days of what the text told (`event_time`); `metadata`, `entities` and
-        `sources` replace all there were, and None as `valid_to` or `expires_at` is no end. A changed text is
-        embedded again, now or later as the store's configuration says. Values and errors are those of `add`;
-        also raises NotFound, VersionConflict when `expected_version` is not the current one.
+        What is not given stays, also the days of what the text told (`event_time`); `metadata`, `entities`
+        and `sources` replace all there were, and None as `valid_to` or `expires_at` is no end. A changed text
+        is embedded again, now or later as the store's configuration says. Values and errors are those of
+        `add`; also raises NotFound, VersionConflict when `expected_version` is not the current one.
         """
         self._check_open()
         arguments.check_durability(durability)
