@@ -15,11 +15,13 @@ WORD = "[0-9a-zA-Z\x80-\U0010ffff]+"
 
 
 class Doc(NamedTuple):
-    """One row: the run it stands in, None for none, its place there and its terms with repetitions."""
+    """One row: the run it stands in, None for none, its place there and its terms with repetitions; whether
+    it counts in the weights of words."""
 
     run: Any
     ordinal: int
     terms: collections.Counter[str]
+    counts: bool
 
 
 def terms_of(words: str) -> list[str]:
@@ -38,22 +40,24 @@ class WordModel:
     def __init__(self) -> None:
         self.docs: dict[Any, Doc] = {}
 
-    def put(self, row: Any, run: Any, ordinal: int, words: str) -> None:
-        self.docs[row] = Doc(run, ordinal, collections.Counter(terms_of(words)))
+    def put(self, row: Any, run: Any, ordinal: int, words: str, *, counts: bool = True) -> None:
+        self.docs[row] = Doc(run, ordinal, collections.Counter(terms_of(words)), counts)
 
     def lexical(self, query: str, number: Any = float) -> dict[Any, Any]:
         """Of every row."""
         sums = {row: number(0) for row in self.docs}
-        length = sum(doc.terms.total() for doc in self.docs.values())
+        counted = [doc for doc in self.docs.values() if doc.counts]
+        if not any(doc.terms for doc in counted):
+            counted = list(self.docs.values())
+        length = sum(doc.terms.total() for doc in counted)
         if not length:
             return sums
         words = set(re.findall(WORD, query))
         weights = {}
         for term in dict.fromkeys(terms_of(query)):
-            n = sum(term in doc.terms for doc in self.docs.values())
-            if n or term in words:
-                held = max(n, 1)
-                idf = math.log(1.0 + (len(self.docs) - held + 0.5) / (held + 0.5))
+            if term in words or any(term in doc.terms for doc in self.docs.values()):
+                held = max(1, sum(term in doc.terms for doc in counted))
+                idf = math.log(1.0 + (len(counted) - held + 0.5) / (held + 0.5))
                 weights[term] = (2.0 if re.search("[0-9]", term) else 1.0) * idf * idf
         whole = 0.0
         for value in weights.values():
@@ -62,7 +66,7 @@ class WordModel:
             for row, doc in self.docs.items():
                 count = doc.terms[term]
                 if count:
-                    longer = 1.0 - B + B * doc.terms.total() / (length / len(self.docs))
+                    longer = 1.0 - B + B * doc.terms.total() / (length / len(counted))
                     sums[row] += number(value / whole) * number(count / (count + K1 * longer))
         return sums
 

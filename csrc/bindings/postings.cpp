@@ -164,7 +164,9 @@ void bind_postings(py::module_& m) {
       "MemoryError of put it must not be used any more.")
       .def(py::init<>())
       .def("put", &NativePostings::put, py::arg("rows"), py::arg("runs"), py::arg("ordinals"), py::arg("words"),
-           "Add rows, in place of those with the same ids. runs: the number of each row's run, -1 for none. words: as "
+           "Add rows, in place of those with the same ids. runs: the number of each row's run, -1 for none, -2 for a row of the "
+           "past, which does "
+           "not count in the weights of words either. words: as "
            "ingest/words.py makes them.")
       .def("remove", &NativePostings::remove, py::arg("rows"), "Remove rows; returns how many were there.")
       .def(

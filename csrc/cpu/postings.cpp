@@ -81,6 +81,7 @@ void Postings::put(int64_t row, int64_t run, uint32_t ordinal, std::string_view 
   Doc doc;
   doc.run = run;
   doc.ordinal = ordinal;
+  doc.counts = run != kPast;
   doc.terms = terms_.size();
   uint32_t length = 0;
   for_each_term(text, [&](std::string& term, Form) {
@@ -100,12 +101,13 @@ void Postings::put(int64_t row, int64_t run, uint32_t ordinal, std::string_view 
     List& list = lists_[term];
     list.postings.push_back(Posting{static_cast<uint32_t>(row), count});
     ++list.live;
+    if (doc.counts) ++list.counted;
     terms_[to++] = term;
   }
   terms_.resize(to);
   doc.n_terms = static_cast<uint32_t>(to - doc.terms);
   live_ += doc.n_terms;
-  if (run != kNoRun) {
+  if (run >= 0) {
     std::vector<Place>& places = runs_[run];
     const Place place{ordinal, static_cast<uint32_t>(row)};
     places.insert(std::upper_bound(places.begin(), places.end(), place), place);
@@ -115,6 +117,10 @@ void Postings::put(int64_t row, int64_t run, uint32_t ordinal, std::string_view 
   ++rows_;
   lengths_[static_cast<size_t>(row)] = length;
   length_ += length;
+  if (doc.counts) {
+    ++counted_rows_;
+    counted_length_ += length;
+  }
   const uint64_t dead = terms_.size() - live_;
   if (dead > kLeastDead && dead > terms_.size() / 2) compact();
 }
@@ -122,9 +128,13 @@ void Postings::put(int64_t row, int64_t run, uint32_t ordinal, std::string_view 
 bool Postings::remove(int64_t row) noexcept {
   if (!has(row)) return false;
   Doc& doc = docs_[static_cast<size_t>(row)];
-  for (uint32_t i = 0; i < doc.n_terms; ++i) --lists_[terms_[doc.terms + i]].live;
+  for (uint32_t i = 0; i < doc.n_terms; ++i) {
+    List& list = lists_[terms_[doc.terms + i]];
+    --list.live;
+    if (doc.counts) --list.counted;
+  }
   live_ -= doc.n_terms;
-  if (doc.run != kNoRun) {
+  if (doc.run >= 0) {
     const auto found = runs_.find(doc.run);
     std::vector<Place>& places = found->second;
     places.erase(std::lower_bound(places.begin(), places.end(), Place{doc.ordinal, static_cast<uint32_t>(row)}));
@@ -132,6 +142,10 @@ bool Postings::remove(int64_t row) noexcept {
   }
   --rows_;
   length_ -= lengths_[static_cast<size_t>(row)];
+  if (doc.counts) {
+    --counted_rows_;
+    counted_length_ -= lengths_[static_cast<size_t>(row)];
+  }
   lengths_[static_cast<size_t>(row)] = 0;
   doc.run = kNoRun;
   doc.ordinal = 0;
@@ -183,6 +197,8 @@ void Postings::compact() {
 std::vector<float> Postings::lexical_of(std::string_view text) const {
   std::vector<float> sums(docs_.size());
   if (length_ == 0) return sums;
+  const bool some_count = counted_length_ > 0;
+  const auto rows = static_cast<double>(some_count ? counted_rows_ : rows_);
   // In the text's order, which no history changes: so a sum is the same to the bit in every process.
   std::vector<std::pair<const List*, double>> terms;
   std::unordered_set<std::string> taken;
@@ -190,15 +206,16 @@ std::vector<float> Postings::lexical_of(std::string_view text) const {
   for_each_term(text, [&](const std::string& term, Form form) {
     const auto known = names_.find(term);
     const List* list = known == names_.end() ? nullptr : &lists_[known->second];
-    const double n = list == nullptr ? 0.0 : list->live;
-    if ((n == 0.0 && form == Form::kShortened) || !taken.insert(term).second) return;
+    const bool known_here = list != nullptr && list->live > 0;
+    if ((!known_here && form == Form::kShortened) || !taken.insert(term).second) return;
+    const double n = !known_here ? 0.0 : some_count ? list->counted : list->live;
     const double held = std::max(n, 1.0);  // what nothing holds weighs as much as what one row does
-    const double idf = std::log(1.0 + (static_cast<double>(rows_) - held + 0.5) / (held + 0.5));
+    const double idf = std::log(1.0 + (rows - held + 0.5) / (held + 0.5));
     const double weight = (form == Form::kDigits ? kDigitWeight : 1.0) * idf * idf;
     whole += weight;
-    if (n > 0.0) terms.emplace_back(list, weight);
+    if (known_here) terms.emplace_back(list, weight);
   });
-  const double mean = static_cast<double>(length_) / static_cast<double>(rows_);
+  const double mean = static_cast<double>(some_count ? counted_length_ : length_) / rows;
   const auto share_of = [mean](uint32_t count, uint32_t length) {
     return static_cast<float>(count / (count + kK1 * (1.0 - kB + kB * length / mean)));
   };

@@ -6,6 +6,9 @@
 //   idf(t)         = ln(1 + (N - n(t) + 1/2) / (n(t) + 1/2)), n(t) at least 1: a term that no row holds weighs as much as one that one row does
 //   adjacent(q, d) = lexical of the rows just before and after d in its run, and half of that of the next but one
 //
+// N, n(t) and mean |d| are of the rows that count, or of all where none does: rows of the past are found, and do not count, or each correction of an item
+// would make its words more common.
+//
 // lexical is divided by the sum of w over the terms of q, so it lies in [0, 1), whatever the query's length. Words of q that no row holds are
 // among these: the more there are, the less the others tell.
 //
@@ -28,6 +31,7 @@ namespace warpmem {
 class Postings {
  public:
   static constexpr int64_t kNoRun = -1;
+  static constexpr int64_t kPast = -2;  // no run, and does not count
   static constexpr int64_t kMaxRow = (int64_t{1} << 31) - 1;
 
   struct Score {
@@ -48,7 +52,7 @@ class Postings {
     std::vector<float> adjacent;
   };
 
-  // Adds a row that is not there. run: rows of one run follow one another by ordinal; kNoRun: it follows none.
+  // Adds a row that is not there. run: rows of one run follow one another by ordinal; kNoRun, kPast: it follows none.
   void put(int64_t row, int64_t run, uint32_t ordinal, std::string_view text);
   // False when it is not there.
   bool remove(int64_t row) noexcept;
@@ -71,6 +75,7 @@ class Postings {
   struct List {
     std::vector<Posting> postings;  // of removed rows too, until compact()
     uint32_t live = 0;
+    uint32_t counted = 0;  // of these
   };
   struct Doc {
     int64_t run = kNoRun;
@@ -78,6 +83,7 @@ class Postings {
     uint32_t n_terms = 0;
     uint32_t ordinal = 0;
     bool live = false;
+    bool counts = false;
   };
   struct Place {
     uint32_t ordinal;
@@ -100,7 +106,9 @@ class Postings {
   std::unordered_map<int64_t, std::vector<Place>> runs_;
   int64_t rows_ = 0;
   int64_t length_ = 0;  // of all rows
-  uint64_t live_ = 0;   // postings of rows that are there; terms_ has an entry for each of these and of those not yet forgotten
+  int64_t counted_rows_ = 0;
+  int64_t counted_length_ = 0;
+  uint64_t live_ = 0;  // postings of rows that are there; terms_ has an entry for each of these and of those not yet forgotten
 };
 
 }  // namespace warpmem

@@ -20,7 +20,7 @@ TEXTS = st.lists(st.sampled_from(WORDS), max_size=9).map(" ".join)
 ROWS = st.integers(0, 30)
 CHANGES = st.lists(
     st.one_of(
-        st.tuples(st.just("put"), ROWS, st.integers(-1, 2), st.integers(0, 40), TEXTS),
+        st.tuples(st.just("put"), ROWS, st.integers(-2, 2), st.integers(0, 40), TEXTS),
         st.tuples(st.just("remove"), ROWS),
     ),
     max_size=60,
@@ -47,7 +47,7 @@ class Pair:
     def put(self, row: int, run: int, ordinal: int, words: str) -> None:
         put(self.postings, [(row, run, ordinal, words)])
         self.rows[row] = (row, run, ordinal, words)
-        self.model.put(row, None if run == -1 else run, ordinal, words)
+        self.model.put(row, None if run < 0 else run, ordinal, words, counts=run != -2)
 
     def remove(self, row: int) -> None:
         assert self.postings.remove(ids([row])) == (self.rows.pop(row, None) is not None)
@@ -126,7 +126,7 @@ def test_words_of_removed_rows_are_forgotten_in_the_end(replaced: bool) -> None:
         row = i % 30
         if not replaced:
             pair.remove(row)
-        pair.put(row, row % 4 - 1, i, f"word{i} {rng.choice(WORDS)} {rng.choice(WORDS)}")
+        pair.put(row, row % 5 - 2, i, f"word{i} {rng.choice(WORDS)} {rng.choice(WORDS)}")
         if i % 700 == 0:
             pair.check("bb abcde", 4.0, 1.6, 5)
     pair.check(f"word5999 word1 {' '.join(WORDS)}", 4.0, 1.6, 5)

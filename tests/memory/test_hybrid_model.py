@@ -223,7 +223,7 @@ class Model:
             if row.user == user:
                 ended = row.valid_to != FOREVER or row.retired_at != FOREVER
                 run = None if ended or row.run is None else (row.kind, row.agent, row.run)
-                words.put((row.id, row.version), run, row.ordinal, row.text)
+                words.put((row.id, row.version), run, row.ordinal, row.text, counts=not ended)
         return words
 
     def search(self) -> None:

@@ -13,7 +13,7 @@ from .owner_rows import OwnerRows, Placed
 from .partition import Name
 from .row_columns import AGENT, KIND, RUN
 
-NO_RUN = -1
+NO_RUN, OF_THE_PAST = -1, -2
 
 
 class TextSource(NamedTuple):
@@ -83,8 +83,10 @@ class OwnerWords(OwnerRows):
         )
 
     def _run(self, rows: Placed, i: int) -> int:
-        """The number of a row's run. Rows of the past list follow none."""
+        """The number of a row's run. Rows of the past list follow none, and do not count."""
         cells = rows.columns[i]
-        if rows.list_ids[i] % 2 or cells[RUN] < 0:
+        if rows.list_ids[i] % 2:
+            return OF_THE_PAST
+        if cells[RUN] < 0:
             return NO_RUN
         return self._runs.setdefault((int(cells[KIND]), int(cells[AGENT]), int(cells[RUN])), len(self._runs))
