@@ -12,7 +12,7 @@ import pytest
 
 import warpmem
 from warpmem import Memory, NewItem, Ranking, Scope, ScopeWeight
-from warpmem.errors import InputError, InvalidFilter, InvalidScope, InvalidTime
+from warpmem.errors import InputError, InvalidFilter, InvalidScope, InvalidText, InvalidTime
 
 DIM = 6
 THEN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -61,6 +61,24 @@ def test_refused_arguments(memory: Memory, options: dict[str, Any]) -> None:
             asked = given if mode is None else {**given, "mode": mode}
             with pytest.raises(InputError):
                 memory.search("tower", user_id="u", **asked)
+
+
+@pytest.mark.parametrize("mode", [None, "dense", "lexical"])
+@pytest.mark.parametrize("query", [5, b"tower", ["tower"], True, "\ud800", "a" * ((1 << 20) + 1)])
+def test_a_query_is_a_text_beside_a_vector_too(memory: Memory, query: Any, mode: Any) -> None:
+    """It was looked at only where it was embedded, and what is none ended in an AttributeError."""
+    with pytest.raises(InvalidText):
+        memory.search(query, vector=ROWS[0], user_id="u", mode=mode)
+    with pytest.raises(InvalidText):
+        memory.search_many([query], vectors=ROWS[:1], scopes=[Scope(user_id="u")], mode=mode)
+    with pytest.raises(InvalidText):
+        memory.context(query, vector=ROWS[0], user_id="u", mode=mode)
+
+
+@pytest.mark.parametrize("query", ["", " \n"])
+def test_a_blank_query_says_nothing_beside_a_vector(memory: Memory, query: str) -> None:
+    by_vector = memory.search(vector=ROWS[0], user_id="u")
+    assert [hit.item for hit in memory.search(query, vector=ROWS[0], user_id="u")] == list(by_vector.items)
 
 
 @pytest.mark.parametrize("name", ["similarity", "lexical", "adjacent", "recency", "priority", "diversity"])
