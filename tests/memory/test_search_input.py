@@ -106,7 +106,7 @@ def test_times_without_a_zone_or_against_each_other(memory: Memory) -> None:
         with pytest.raises(InvalidTime):
             memory.search("tower", vector=ROWS[0], user_id="u", **{name: naive})  # type: ignore[arg-type]
     for name in ("since", "until"):
-        with pytest.raises(InvalidTime):
+        with pytest.raises(InvalidTime, match=f"^{name} is a naive"):
             memory.timeline(user_id="u", **{name: naive})  # type: ignore[arg-type]
     with pytest.raises(InputError, match="end after it begins"):
         memory.timeline(user_id="u", since=THEN, until=THEN - timedelta(1))
