@@ -42,6 +42,19 @@ from __future__ import annotations
 class WarpmemError(Exception):
     """Base of every exception raised on purpose by warpmem."""
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # Python would give the finished message to an __init__ that makes one out of other things. An error
+        # that cannot be read breaks a pool of processes, or leaves whoever asked it waiting for ever.
+        return _again, (type(self), self.args, self.__dict__)
+
+
+def _again(kind: type[WarpmemError], args: tuple[object, ...], fields: dict[str, object]) -> WarpmemError:
+    """The same error in another process, or a copy."""
+    error = kind.__new__(kind, *args)
+    super(WarpmemError, error).__init__(*args)
+    error.__dict__.update(fields)
+    return error
+
 
 class InputError(WarpmemError, ValueError):
     """An argument is wrong. Nothing was stored."""

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -270,9 +269,7 @@ def agree_on(
         unworded = msgspec.structs.replace(plain, lexical=0.0, adjacent=0.0)
         hits = memory.search(query, scope=scope, k=4096, ranking=unworded, **when)
         base = {hit.item.id: hit.score for hit in hits if shares[hit.item.id]} | base
-    expected = sorted(
-        ((-float(np.float32(score + ranking.entities * shares[one])), one) for one, score in base.items())
-    )[:k]
+    expected = sorted(((-(score + ranking.entities * shares[one]), one) for one, score in base.items()))[:k]
     found = memory.search(query, scope=scope, k=k, ranking=ranking, **when)
     assert [(-hit.score, hit.item.id) for hit in found] == expected
     assert [hit.parts["entities"] for hit in found] == [shares[hit.item.id] for hit in found]
@@ -289,8 +286,8 @@ def agree_on_scopes(
         seen = Seen(versions, scope, now, None)
         asked, items = seen.named(query), {item.id: item for item in seen.items}
         for hit in memory.search(query, scope=scope, k=4096, ranking=plain):
-            score = np.float32(hit.score + ranking.entities * seen.share(items[hit.item.id], asked))
-            rank = (-float(score), place, hit.item.id)
+            score = hit.score + ranking.entities * seen.share(items[hit.item.id], asked)
+            rank = (-score, place, hit.item.id)
             best[hit.item.id] = min(rank, best.get(hit.item.id, rank))
     found = memory.search(query, scopes=scopes, k=k, ranking=ranking)
     assert [(-hit.score, hit.item.id) for hit in found] == [(a, c) for a, _, c in sorted(best.values())[:k]]

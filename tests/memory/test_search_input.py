@@ -12,7 +12,7 @@ import pytest
 
 import warpmem
 from warpmem import Memory, NewItem, Ranking, Scope, ScopeWeight
-from warpmem.errors import InputError, InvalidFilter, InvalidScope, InvalidTime
+from warpmem.errors import InputError, InvalidFilter, InvalidScope, InvalidText, InvalidTime
 
 DIM = 6
 THEN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -63,6 +63,24 @@ def test_refused_arguments(memory: Memory, options: dict[str, Any]) -> None:
                 memory.search("tower", user_id="u", **asked)
 
 
+@pytest.mark.parametrize("mode", [None, "dense", "lexical"])
+@pytest.mark.parametrize("query", [5, b"tower", ["tower"], True, "\ud800", "a" * ((1 << 20) + 1)])
+def test_a_query_is_a_text_beside_a_vector_too(memory: Memory, query: Any, mode: Any) -> None:
+    """It was looked at only where it was embedded, and what is none ended in an AttributeError."""
+    with pytest.raises(InvalidText):
+        memory.search(query, vector=ROWS[0], user_id="u", mode=mode)
+    with pytest.raises(InvalidText):
+        memory.search_many([query], vectors=ROWS[:1], scopes=[Scope(user_id="u")], mode=mode)
+    with pytest.raises(InvalidText):
+        memory.context(query, vector=ROWS[0], user_id="u", mode=mode)
+
+
+@pytest.mark.parametrize("query", ["", " \n"])
+def test_a_blank_query_says_nothing_beside_a_vector(memory: Memory, query: str) -> None:
+    by_vector = memory.search(vector=ROWS[0], user_id="u")
+    assert [hit.item for hit in memory.search(query, vector=ROWS[0], user_id="u")] == list(by_vector.items)
+
+
 @pytest.mark.parametrize("name", ["similarity", "lexical", "adjacent", "recency", "priority", "diversity"])
 @pytest.mark.parametrize("weight", [-0.1, -1e-300, float("nan"), float("-inf"), 1e7, "1", False])
 def test_weights_are_numbers_from_0_on(name: str, weight: Any) -> None:
@@ -88,7 +106,7 @@ def test_times_without_a_zone_or_against_each_other(memory: Memory) -> None:
         with pytest.raises(InvalidTime):
             memory.search("tower", vector=ROWS[0], user_id="u", **{name: naive})  # type: ignore[arg-type]
     for name in ("since", "until"):
-        with pytest.raises(InvalidTime):
+        with pytest.raises(InvalidTime, match=f"^{name} is a naive"):
             memory.timeline(user_id="u", **{name: naive})  # type: ignore[arg-type]
     with pytest.raises(InputError, match="end after it begins"):
         memory.timeline(user_id="u", since=THEN, until=THEN - timedelta(1))

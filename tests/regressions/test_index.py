@@ -238,3 +238,17 @@ def test_a_device_that_computes_otherwise_is_not_chosen(found: Any, reason: str 
         told = CudaBackend(module=module).available()
         assert told is None if reason is None else re.search(reason, told or "")
     assert asked == [0]  # once a process
+
+
+@pytest.mark.parametrize("k", range(1, 12))
+def test_few_hits_by_entities_are_the_first_of_many(k: int) -> None:
+    """Scores were rounded after the k best of each list had been chosen: rows became equal that had not been,
+    and the one that was added first stood before them in a longer answer alone."""
+    with warpmem.open(dimension=2) as memory:
+        for i in range(12):  # each is a little nearer than those before
+            memory.add(f"note {i}", user_id="u", entities=["Ada"], vector=[1.0, 0.5 - i * 1e-4])
+        ranking = warpmem.Ranking(similarity=1.0, entities=1e6)
+        asked = {"user_id": "u", "vector": [1.0, 0.0], "ranking": ranking}
+        many = memory.search("Ada", k=100, **asked)
+        assert [hit.item.text for hit in many] == [f"note {i}" for i in reversed(range(12))]
+        assert list(memory.search("Ada", k=k, **asked)) == list(many[:k])

@@ -45,6 +45,16 @@ class Surprising:
         return len(text) + 10 * text.count("\n") ** 2
 
 
+class Framing:
+    """Each text stands between two tokens of its own, the empty one too, as with those of a chat's start and
+    end."""
+
+    name = "framing"
+
+    def count(self, text: str) -> int:
+        return 2 + len(text)
+
+
 def make_hit(i: int, text: str, **changes: Any) -> Hit:
     item = MemoryItem(
         **{
@@ -193,6 +203,15 @@ def test_budget_below_one_item() -> None:
 
 def test_no_hits() -> None:
     assert pack([], 10, Characters()).text == ""
+
+
+@pytest.mark.parametrize("hits", [[], [make_hit(0, "text")]])
+def test_a_budget_below_what_an_empty_text_counts(hits: list[Hit]) -> None:
+    """It ended in an IndexError: nothing was left to leave out."""
+    block = pack(hits, 1, Framing())
+    assert (block.text, block.citations, block.tokens, block.omitted) == ("", (), 0, len(hits))
+    full = pack([make_hit(0, "text")], 1000, Framing())
+    assert full.citations and full.tokens == Framing().count(full.text)
 
 
 def test_counts_the_whole_and_not_the_sum() -> None:

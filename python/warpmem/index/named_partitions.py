@@ -3,7 +3,8 @@
     score = score without entities + w_entities * share
 
 The k best are among the k best without entities and, for each share that rows have, the k best of those rows:
-whatever stands before a row in its list stands before it in the end.
+whatever stands before a row in its list stands before it in the end. So the sum is not rounded to float32:
+rows that differ without entities would be equal with them, and a short list might lack the one added first.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
-import numpy as np
 
 from ..errors import IndexCorrupt
 from ..records import Match, ScopePart, ScoreParams, SearchRequest
@@ -138,7 +138,7 @@ def _best(found: Sequence[tuple[_Piece, list[Match]]], k: int, weight: float) ->
     best: dict[bytes, tuple[float, int, bytes, Match]] = {}
     for one, matches in found:
         for match in matches:
-            score = float(np.float32(match[0] + weight * one.share))
+            score = match[0] + weight * one.share
             # An owner's keys ascend with the ordinals.
             rank = (-score, one.group, match[2], (score, *match[1:6], one.share))
             known = best.get(match[2])

@@ -91,14 +91,15 @@ def check_count(value: Any, name: str, most: int = MAX_K) -> int:
     return integer(value, name, 1, most)
 
 
-def check_period(value: Any, name: str) -> tuple[int, int]:
-    """The first and the last microsecond of (first, end), each an aware datetime or None for no bound. Raises
-    InputError."""
+def check_period(value: Any, name: str, ends: Sequence[str] = ()) -> tuple[int, int]:
+    """The first and the last microsecond of (first, end), each an aware datetime or None for no bound. ends:
+    what the caller calls the two. Raises InputError."""
     if not isinstance(value, (tuple, list)) or len(value) != 2:
         raise InputError(f"{name} must be (first, end), two datetimes of which one may be None")
     first, end = value
-    since = -NEVER if first is None else to_micros(first, f"{name}[0]")
-    until = NEVER if end is None else to_micros(end, f"{name}[1]")
+    names = ends or (f"{name}[0]", f"{name}[1]")
+    since = -NEVER if first is None else to_micros(first, names[0])
+    until = NEVER if end is None else to_micros(end, names[1])
     if until <= since or (first is None and end is None):
         raise InputError(f"{name} must end after it begins, not at {end} after {first}")
     return since, until - 1

@@ -89,7 +89,7 @@ class Browser:
         arguments.check_flag(reverse, "reverse")
         filters: dict[str, Any] = {}
         if since is not None or until is not None:
-            arguments.check_period((since, until), "(since, until)")
+            arguments.check_period((since, until), "(since, until)", ("since", "until"))
             filters["valid"] = {"during": [since, until]}
         if key is not None:
             filters["key"] = arguments.check_name(key, "key")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,8 +52,8 @@ class Underway:
                 raise InputError("a search by words or entities needs a query text")
             if asked.vectors is None:
                 raise InputError("a search needs a query text or a vector")
-        elif asked.vectors is None:
-            self.queries = [check_text(query) for query in asked.queries]
+        else:
+            self.queries = [_check_query(query, beside=asked.vectors is not None) for query in asked.queries]
         self.compiled = None if asked.filters is None else compile_filter(asked.filters)
         self.now = log.now() if asked.now is None else to_micros(asked.now, "now")
         self.at = self.now if asked.as_of is None else to_micros(asked.as_of, "as_of")
@@ -102,6 +103,11 @@ def leave_out_words(searches: Sequence[Underway]) -> None:
         if each.pace is not None:
             each.pace.left_out()
         each.without_words()
+
+
+def _check_query(query: Any, *, beside: bool) -> str:
+    """As check_text; a blank one has nothing to say beside a vector, and is no fault there."""
+    return "" if beside and isinstance(query, str) and not query.strip() else check_text(query)
 
 
 def _check_forms(asked: Searches) -> None:

@@ -95,7 +95,7 @@ def pack(
     block = _Block(_tag([line.text for line in lines]), cite, counter)
     chosen = _chosen(lines, max_tokens, block)
     tokens = block.count(chosen)
-    while tokens > max_tokens:  # a counter may find more in the whole than in the parts
+    while chosen and tokens > max_tokens:  # a counter may find more in the whole than in the parts
         chosen.pop()
         tokens = block.count(chosen)
     text, ids = block.render(chosen)
@@ -103,7 +103,7 @@ def pack(
     return ContextBlock(
         text=text,
         citations=tuple(ids),
-        tokens=tokens,
+        tokens=tokens if chosen else 0,  # some counters find a token in an empty text
         max_tokens=max_tokens,
         counter=counter.name,
         omitted=sum(item.id not in cited for item in items),

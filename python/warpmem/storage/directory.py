@@ -226,7 +226,7 @@ def scratch() -> str:
             return made
     reason = "none" if failure is None else failure.strerror
     raise StoreError(
-        f"a read-only open needs a directory for temporary files ({reason}): set TMPDIR to one"
+        f"opening this store needs a directory for temporary files ({reason}): set TMPDIR to one"
     ) from failure
 
 
