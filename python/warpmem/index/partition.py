@@ -67,6 +67,10 @@ class Names:
         self._base += names
         self._n_base = len(self._base) // NAME_BYTES
 
+    def came(self) -> int:
+        """How many came one by one: with a checkpoint's, since it was written."""
+        return len(self._tail)
+
     def memory(self) -> int:
         """Bytes, roughly, without a checkpoint's."""
         own = len(self._base) if isinstance(self._base, bytearray) else 0
@@ -140,8 +144,8 @@ class Partition:
 
     def memory(self) -> int:
         """Bytes beside the pool's, roughly."""
-        places = 0 if self._places is None else len(self._places) * _PLACE_BYTES
-        words, entities = self.words, self.entities
+        known, words, entities = self._places, self.words, self.entities  # once: they may go meanwhile
+        places = 0 if known is None else len(known) * _PLACE_BYTES
         made = 0 if words is None else int(words.memory())
         return self.names.memory() + places + made + (0 if entities is None else int(entities.memory()))
 
@@ -150,6 +154,10 @@ class Partition:
         that have it and meet a change begin again."""
         self.words = self.entities = self._places = None
         self.changes += 2
+
+    def placed(self) -> bool:
+        """Whether it is known where each row stands."""
+        return self._places is not None
 
     def loaded(self) -> None:
         """Rows came into the pool with names and nothing else: where each stands is looked up when needed."""

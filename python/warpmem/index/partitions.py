@@ -104,7 +104,7 @@ class PartitionedIndex(NamedPartitions):
         whole = False
         try:
             self._change(change.owner, partition, change.remove, change.add)
-            whole = len(partition.names) <= 2 * len(partition.places(change.owner, self._pool)) + _SPARE_NAMES
+            whole = len(partition.names) <= 2 * len(self._places(change.owner, partition)) + _SPARE_NAMES
         except (MemoryError, IndexCorrupt):
             pass  # the change is durable; the log gives it back when memory allows
         finally:
@@ -195,7 +195,7 @@ class PartitionedIndex(NamedPartitions):
         self, owner: int, partition: Partition, remove: Sequence[tuple[bytes, int]], add: Sequence[Row]
     ) -> None:
         add = [row for row in add if row.space == self._space]
-        places = partition.places(owner, self._pool)
+        places = self._places(owner, partition)
         gone = [name for name in remove if name in places]
         # A row that is added again takes a new row id, so that the old place must go.
         gone += [name for row in add if (name := (row.key, row.version)) in places]
@@ -242,7 +242,7 @@ class PartitionedIndex(NamedPartitions):
             partition = self._partition(owner)
             with partition.lock:
                 try:
-                    places = partition.places(owner, self._pool)
+                    places = self._places(owner, partition)
                 except IndexCorrupt:
                     self._give_up(owner, partition)
                     continue
@@ -265,7 +265,7 @@ class PartitionedIndex(NamedPartitions):
         partition = self._partition(owner)
         try:
             with partition.lock:
-                place = partition.places(owner, self._pool).get((key, version))
+                place = self._places(owner, partition).get((key, version))
             if place is None:
                 return None
             found: NDArray[np.float32] = self._pool.vectors(place[0], np.array([place[1]], np.int64))[0]

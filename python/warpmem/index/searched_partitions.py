@@ -92,13 +92,13 @@ class SearchedPartitions(WordedPartitions):
             for attempt in itertools.count():
                 if attempt and not again:
                     again = True
-                    self._begin_again(1)
+                    self._stay(1)
                 found = self._attempt(requests, k, params, attempt)
                 if found is not None:
                     return found
         finally:
             if again:
-                self._begin_again(-1)
+                self._stay(-1)
         raise AssertionError("unreachable")
 
     def _attempt(
