@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -133,3 +134,30 @@ def test_memory_is_added_up_while_an_owner_is_read() -> None:
             return super().__getattribute__(name)
 
     assert Reading().memory() > 0
+
+
+def test_a_search_that_meets_rows_of_an_owner_read_anew_begins_again(tmp_path: Path) -> None:
+    """More rows than there were names when it began."""
+    item: dict[str, Any] = {"vector": np.ones(DIM, F32), "user_id": "u0"}
+    item["valid_from"] = datetime(2020, 1, 1, tzinfo=UTC)
+    with warpmem.open(tmp_path / "store", dimension=DIM) as memory:
+        memory.add("red", **item)
+        dense(memory, 0)
+        index: Any = memory._index
+        ((owner, partition),) = index._partitions.items()
+        pool = index._pool
+
+        class Meanwhile:
+            def __getattr__(self, name: str) -> Any:
+                return getattr(pool, name)
+
+            def scan(self, *arguments: Any, **options: Any) -> Any:
+                index._pool = pool
+                with partition.lock:
+                    index._drop(owner, partition)
+                memory.add("red again", **item)
+                dense(memory, 0)
+                return pool.scan(*arguments, **options)
+
+        index._pool = Meanwhile()
+        assert len(dense(memory, 0)) == 2
