@@ -142,6 +142,11 @@ class Partition:
         partition.state, partition.mapped = "ready", True
         return partition
 
+    def renewed(self) -> None:
+        """Count as younger than all that any partition was until now."""
+        self.generation = self.born = next_generation()
+        self.changes = 2 * self.born
+
     def memory(self) -> int:
         """Bytes beside the pool's, roughly."""
         known, words, entities = self._places, self.words, self.entities  # once: they may go meanwhile

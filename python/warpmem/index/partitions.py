@@ -241,13 +241,20 @@ class PartitionedIndex(NamedPartitions):
         while True:
             partition = self._partition(owner)
             with partition.lock:
+                generation = partition.generation
                 try:
                     places = self._places(owner, partition)
                 except IndexCorrupt:
                     self._give_up(owner, partition)
                     continue
+                except IndexError:  # of rows of another partition, which took its place
+                    if partition.state == "ready":
+                        raise
+                    continue
+                if partition.state != "ready":
+                    continue
                 live = {row_id: name for name, (_, row_id) in places.items()}
-                return partition.generation, [live.get(row_id) for row_id in range(len(partition.names))]
+                return generation, [live.get(row_id) for row_id in range(len(partition.names))]
 
     def decides(self, owner: int, node: Any) -> bool:
         return bool(self._columns) and self._columns.decides(node, self._partition(owner))

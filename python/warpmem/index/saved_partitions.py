@@ -98,6 +98,8 @@ class SavedPartitions:
                 if partition.state == "ready":
                     partition.state = "dropped"
                     partition.generation = next_generation()
+            for partition in found.partitions.values():
+                partition.renewed()  # else a mask of rows that were read meanwhile passes for one of theirs
             loading = {owner: part for owner, part in self._partitions.items() if part.state != "dropped"}
             self._pool, self._kinds = found.pool, found.kinds
             self._partitions = {**found.partitions, **loading}
