@@ -34,7 +34,9 @@ def test_demo(capsys: pytest.CaptureFixture[str]) -> None:
     assert "the same ids in the same order with the same score bits" in text
     assert "UNEXPECTED" not in text
     assert re.search(
-        r"score 0\.\d{4} = 1 x similarity 0\.\d{4} \+ 0\.3 x recency 0\.\d{4} \+ 0\.2 x priority", text
+        r"score 0\.\d{4} = 1 x similarity 0\.\d{4} \+ 3\.2 x lexical 0\.\d{4} \+ 1\.8 x adjacent 0\.\d{4} "
+        r"\+ 0\.3 x recency 0\.\d{4} \+ 0\.2 x priority",
+        " ".join(text.split()),
     )
     tokens = re.search(r"(\d+) of (\d+) tokens, [1-9]\d* items cited by id", text)
     assert tokens is not None

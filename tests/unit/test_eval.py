@@ -83,7 +83,7 @@ def test_turns(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert 0 < found["latency_ms"]["p50"] <= found["latency_ms"]["p95"]
     assert found["add_per_s"] > 0
     settings = found["settings"]
-    assert (settings["granularity"], settings["mode"], settings["k"]) == ("turn", "dense", [1, 4])
+    assert (settings["granularity"], settings["mode"], settings["k"]) == ("turn", "hybrid", [1, 4])
     assert (settings["file"], settings["embedder"]) == ("tiny.json", "hashing-256-v1")
     text = capsys.readouterr().out
     assert "recall at            1       4   questions" in text

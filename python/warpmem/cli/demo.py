@@ -274,10 +274,17 @@ def _print_hit(hit: Hit, question: Question) -> None:
         print(f"    {when:16} {one_line(item.text, _WIDTH - 21)}")
         since = f"{item.kind}, true from {day(item.valid_from)}"
         since += "" if item.valid_to is None else f" to {day(item.valid_to)}"
-        print(f"    {'':16} {since}; score {score_terms(hit)}")
+        print(f"    {'':16} {since}")
+        _print_score(hit, 21)
         return
     print(f"    {item.kind}, {day(item.valid_from)}: {one_line(item.text, _WIDTH - 20 - len(item.kind))}")
-    print(f"      score {score_terms(hit)}")
+    _print_score(hit, 6)
+
+
+def _print_score(hit: Hit, indent: int) -> None:
+    margin = " " * indent
+    terms = textwrap.wrap(f"score {score_terms(hit)}", _WIDTH - indent - 2)
+    print(margin + f"\n{margin}  ".join(terms))
 
 
 def _show_context(memory: Memory) -> None:
