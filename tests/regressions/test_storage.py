@@ -228,3 +228,25 @@ def test_a_history_is_of_one_moment(what: str, monkeypatch: pytest.MonkeyPatch) 
         made: list[Any] = [("add", 1), ("update", 2)]
         after = {"update": [*made, ("update", 3)], "delete": [*made, ("delete", None)], "erase": []}
         assert seen in (made, after[what])
+
+
+@pytest.mark.parametrize("gone", [2, 4, 5])
+def test_a_power_loss_that_took_a_change_and_left_the_next(tmp_path: Path, gone: int) -> None:
+    """Both waited for one sync, and RocksDB had begun a file between them: the store opened, and counted an
+    item that was not there."""
+    path = tmp_path / "store"
+    with warpmem.open(path, embedder="hashing") as memory:
+        items = [memory.add(f"note {n}", user_id="u").id for n in range(6)]
+    with closing(RocksEngine(path)) as engine:
+        engine.write([("log", codec.log_key(gone), None)])
+        engine.sync()
+    with pytest.raises(StoreCorrupt, match=rf"change {gone} is missing, and change {gone + 1} is there"):
+        warpmem.open(path, embedder="hashing")
+    with warpmem.open(path, embedder="hashing", read_only=True) as memory:
+        assert memory.get(items[0]).text == "note 0"
+    report = warpmem.repair(path, tmp_path / "repaired")
+    assert [lost.sequence for lost in report.lost] == [gone]
+    assert warpmem.verify(tmp_path / "repaired").ok
+    with warpmem.open(tmp_path / "repaired", embedder="hashing") as memory:
+        memory.add("another", user_id="u")
+        assert memory.stats().items == len(memory.list(user_id="u").items)

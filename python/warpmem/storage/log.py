@@ -43,7 +43,7 @@ from .erasing import ErasingTransaction
 from .erasure import StoreErasures
 from .identity import FORMAT, identity_entry, read_identity
 from .log_reads import LogReads
-from .log_state import decode_entry, last_key_time, load_state
+from .log_state import check_unbroken, decode_entry, last_key_time, load_state
 from .transaction import StoreTransaction, owner_digest
 from .values import OwnerValue, decode
 from .vector_build import BuildTransaction, VectorBuild, begin, read_job, tidy
@@ -275,7 +275,7 @@ def open_log(
     max_queue, max_queue_bytes: how much may wait for the committer; timeout: for how many seconds.
 
     Raises ModelMismatch when the store holds vectors of another model, FormatError when it is newer, or is
-    empty and opened read-only.
+    empty and opened read-only, StoreCorrupt where one of its newest changes is missing.
     """
     if not isinstance(model_id, str) or not 1 <= len(model_id.encode("utf-8", "replace")) <= 512:
         raise InputError("model_id must be a string of 1 to 512 bytes")
@@ -296,6 +296,7 @@ def open_log(
         )
     if not read_only:
         tidy(engine)
+        check_unbroken(engine)
     return kind(
         engine, identity, clock, durability=durability, max_queue=max_queue, read_only=read_only,
         max_queue_bytes=max_queue_bytes, timeout=timeout,
