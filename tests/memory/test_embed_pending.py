@@ -170,8 +170,9 @@ def test_what_one_model_refused_another_is_asked(tmp_path: Path) -> None:
         embedder.refuses = "mute"
         later(memory, "a mute one")
         assert memory._pending.wait(10) and memory.stats().pending["embed"].refused == 1
-        memory.reembed(Hooked(24))
-        later(memory, "wakes the thread")  # which may have been woken for the first one once more
+        memory.reembed(Hooked(24))  # which wakes the thread
+        assert memory._pending.wait(10) and waiting(memory) == 0
+        later(memory, "another")
         assert memory._pending.wait(10) and waiting(memory) == 0
         check_vectors(memory)
 
