@@ -283,8 +283,9 @@ def _print_hit(hit: Hit, question: Question) -> None:
 
 def _print_score(hit: Hit, indent: int) -> None:
     margin = " " * indent
-    terms = textwrap.wrap(f"score {score_terms(hit)}", _WIDTH - indent - 2)
-    print(margin + f"\n{margin}  ".join(terms))
+    whole = " + ".join(term.replace(" ", "\xa0") for term in f"score {score_terms(hit)}".split(" + "))
+    lines = textwrap.wrap(whole, _WIDTH - indent - 2)
+    print(margin + f"\n{margin}  ".join(lines).replace("\xa0", " "))
 
 
 def _show_context(memory: Memory) -> None:
