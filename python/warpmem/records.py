@@ -172,6 +172,9 @@ class LogEntry(msgspec.Struct, frozen=True, array_like=True):
 
     Operation "erase" is a stub (key all zeros) in the place of an entry of what was erased, or a notice (key:
     an owner's number, then zeros): all that is known of this owner must be read anew.
+
+    unsynced: whether changes before this one may not have been on the disk yet when it was written. Where it
+    is False the change is a witness: all before it had been synced, and whoever made them may have been told.
     """
 
     sequence: int
@@ -181,6 +184,7 @@ class LogEntry(msgspec.Struct, frozen=True, array_like=True):
     version: int
     scope: tuple[str | None, str | None, str | None, str | None]
     items: int
+    unsynced: bool = False
 
 
 class StoreIdentity(msgspec.Struct, frozen=True, array_like=True):

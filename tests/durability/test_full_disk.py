@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -77,6 +78,27 @@ def test_a_store_reopens_on_a_full_disk(small_disk: Path) -> None:
     engine = RocksEngine(store, min_free_bytes=4 * MIB)
     assert (store / RESERVE_NAME).stat().st_size == MIB  # made again
     engine.write(operations(2_001, b"x" * 8))
+    engine.close()
+
+
+def test_logs_that_are_not_written_into_tables_are_synced(
+    small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process that died may not have done it, and what is written from now on builds on them."""
+    store = small_disk / "store"
+    crashed_store(store, 2_000, 4 * MIB)
+    logs = {log.stat().st_ino for log in store.glob("*.log") if log.stat().st_size}
+    fill_up(small_disk)
+    synced, fsync = set(), os.fsync
+
+    def noted(file: Any) -> None:
+        synced.add(os.fstat(file if isinstance(file, int) else file.fileno()).st_ino)
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    engine = RocksEngine(store, min_free_bytes=4 * MIB)
+    assert logs and logs <= synced
+    assert logs <= {log.stat().st_ino for log in store.glob("*.log")}
     engine.close()
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from durability.damage import make_live_store, make_store
+from warpmem.records import LogEntry
 from warpmem.storage import codec
 from warpmem.storage.crc import crc32c
 from warpmem.storage.files import FileReader
@@ -17,6 +18,7 @@ from warpmem.storage.reports import Faults
 from warpmem.storage.rocks import RocksEngine
 from warpmem.storage.salvage_logs import LogReader, _masked, read_batches
 from warpmem.storage.salvage_tables import Entry, TableReader, decompress
+from warpmem.storage.values import encode
 
 
 @pytest.fixture(scope="module", params=["closed", "live"])
@@ -210,21 +212,52 @@ def batch_of(sequence: int, count: int) -> bytes:
     return batch
 
 
+def change_of(sequence: int, *, unsynced: bool) -> bytes:
+    """A batch with the log entry of a change."""
+    key = codec.log_key(sequence)
+    entry = LogEntry(sequence, 7, "add", bytes(20), 1, ("ann", None, None, None), 1, unsynced)
+    value = codec.seal("log", key, encode(entry))
+    batch = sequence.to_bytes(8, "little") + (1).to_bytes(4, "little")
+    return batch + bytes([1, len(key)]) + key + bytes([len(value)]) + value
+
+
 def test_a_batch_that_never_reached_the_disk_is_left_out_whole() -> None:
     first, second = batch_of(1, 2), batch_of(3, 30)
     log = log_of(first, second)
-    middle = len(log) - 40_000
+    middle = (len(log) - 40_000) // 512 * 512
     zeroed = log[:middle] + bytes(512) + log[middle + 512 :]
+    from_its_begin = log[:6077] + bytes(6144 - 6077) + log[6144:]  # what shares its sector was on the disk
+    block = log[: 32 << 10] + bytes(32 << 10) + log[64 << 10 :]
+    to_a_border = log[: 60 << 10] + bytes(4 << 10) + log[64 << 10 :]
     flipped = log[:middle] + bytes([log[middle] ^ 1]) + log[middle + 1 :]
+    chance = log[: middle + 100] + bytes(300) + log[middle + 400 :]
 
-    def values(data: bytes, last: bool) -> int:
-        return len(list(read_batches(iter(LogReader(data)), {}, last=last)))
+    def values(data: bytes, witnessed: bool) -> int:
+        return len(list(read_batches(iter(LogReader(data)), {}, witnessed=witnessed)))
 
-    assert values(log, True) == 32
-    for unwritten in (zeroed, log[:middle]):
-        assert values(unwritten, True) == 2
-        assert 2 < values(unwritten, False) < 32  # in a log before the last it was stored, and is damaged
-    assert 2 < values(flipped, True) < 32  # so is this, wherever it stands
-    assert values(log_of(first, second, batch_of(33, 1))[:-2], True) == 32
-    followed = zeroed + log_of(first, second, batch_of(33, 1))[len(log) :]
-    assert 3 < values(followed, True) < 33
+    def followed(data: bytes, batch: bytes) -> bytes:
+        return data + log_of(first, second, batch)[len(log) :]
+
+    assert values(log, False) == 32
+    for unwritten in (zeroed, from_its_begin, block, to_a_border):
+        assert values(unwritten, False) == 2
+        assert 2 < values(unwritten, True) < 32 or unwritten is from_its_begin
+        assert values(followed(unwritten, batch_of(33, 1)), False) == 3, "written, but no witness"
+        assert values(followed(unwritten, change_of(33, unsynced=True)), False) == 3
+        witnessed = followed(unwritten, change_of(33, unsynced=False))
+        assert values(witnessed, False) == values(unwritten, True) + 1
+    cut = log[:middle]
+    assert values(cut, False) == 2 < values(cut, True) < 32
+    for damaged in (flipped, chance):
+        assert 2 < values(damaged, False) < 32, "damage, wherever it stands"
+    assert values(log_of(first, second, batch_of(33, 1))[:-2], False) == 32
+
+
+def test_a_batch_without_its_middle_is_not_whole() -> None:
+    log = log_of(batch_of(1, 30))
+    first, _, *rest = LogReader(log).parts()
+    assert first.kind == 2 and [part.kind for part in rest] == [4]
+    missing = log[: 32 << 10] + bytes(32 << 10) + log[64 << 10 :]
+    reader = LogReader(missing)
+    assert not any(record.whole for record in reader)
+    assert reader.damaged == (32 << 10) + len(log) - (64 << 10)

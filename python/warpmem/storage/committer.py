@@ -90,6 +90,11 @@ class Committer(Generic[W, E]):
         self._unsynced = False
         self._pid = os.getpid()
 
+    @property
+    def unsynced(self) -> bool:
+        """Whether something that was written may not be durable yet. For jobs: it holds until they return."""
+        return self._unsynced
+
     # ---------------------------------------------------------------------------------- submitters
 
     def submit(

@@ -175,7 +175,8 @@ class ErasingTransaction(StoreTransaction):
         """Append the notices of this change to the log: once, at its end."""
         for owner in dict.fromkeys([*self._erased, *self._changes]):
             self.state.sequence += 1
-            entry = notice(self.state.sequence, self._now, owner, self.state.items)
+            state = self.state
+            entry = notice(state.sequence, self._now, owner, state.items, unsynced=state.unsynced)
             self._write("log", codec.log_key(entry.sequence), encode(entry))
 
     @property

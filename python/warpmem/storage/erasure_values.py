@@ -45,11 +45,12 @@ def mark_part(key: bytes) -> int:
 
 
 def stub(entry: LogEntry) -> LogEntry:
-    """What stands in the log in the place of an entry of something erased."""
-    return LogEntry(entry.sequence, entry.at, "erase", bytes(KEY_BYTES), 0, _NOBODY, entry.items)
+    """What stands in the log in the place of an entry of something erased. It is no witness of when it was
+    written."""
+    return LogEntry(entry.sequence, entry.at, "erase", bytes(KEY_BYTES), 0, _NOBODY, entry.items, True)
 
 
-def notice(sequence: int, at: int, owner: int, items: int) -> LogEntry:
+def notice(sequence: int, at: int, owner: int, items: int, *, unsynced: bool = False) -> LogEntry:
     """The entry by which a change that erased something of an owner says so."""
     key = owner_prefix(owner) + bytes(KEY_BYTES - OWNER_BYTES)
-    return LogEntry(sequence, at, "erase", key, 0, _NOBODY, items)
+    return LogEntry(sequence, at, "erase", key, 0, _NOBODY, items, unsynced)

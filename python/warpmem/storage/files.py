@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from ..errors import StoreError
 from . import codec
 from .directory import file_names
 from .reports import Faults
-from .salvage_logs import LogReader, ends_in_damage, read_batches
+from .salvage_logs import LogReader, ends_in_damage, has_witness, read_batches
 from .salvage_tables import Entry, TableReader
 
 _TABLE: Final = re.compile(r"\d+\.sst")
@@ -36,6 +36,7 @@ class FileReader:
         self._progress = progress
         self._names: dict[int, str] = {}
         self._last = ""
+        self._witnessed: set[str] = set()  # logs with a witness in a later one
         self.entries: dict[str, int] = dict.fromkeys(codec.FAMILIES, 0)
         self.files: dict[str, str] = {}
         self.faulty: set[str] = set()
@@ -44,8 +45,9 @@ class FileReader:
     def __iter__(self) -> Iterator[Entry]:
         names = sorted(file_names(self._path))
         total = 0
-        logs = [name for name in names if _WAL.fullmatch(name)]
-        self._last = max(filter(self._holds, logs), key=lambda name: int(name.split(".")[0]), default="")
+        logs = sorted(filter(_WAL.fullmatch, names), key=lambda name: int(name.split(".")[0]))
+        self._last = next(filter(self._holds, reversed(logs)), "")
+        self._look_for_witnesses(logs)
         # Tables first: of a deletion in a log, its family is known by the values seen before.
         for read, pattern in ((self._table, _TABLE), (self._log, _WAL)):
             for name in names:
@@ -62,6 +64,14 @@ class FileReader:
         """Whether anything but unused space stands in a log."""
         return any(read_file(os.path.join(self._path, name)))
 
+    def _look_for_witnesses(self, logs: Sequence[str]) -> None:
+        found = False
+        for name in reversed(logs):
+            if found:
+                self._witnessed.add(name)
+            else:
+                found = has_witness(read_file(os.path.join(self._path, name)), {})
+
     def _table(self, name: str) -> Iterator[Entry]:
         data = read_file(os.path.join(self._path, name))
         reader = TableReader(data)
@@ -75,7 +85,7 @@ class FileReader:
         data = read_file(os.path.join(self._path, name))
         reader = LogReader(data)
         count = 0
-        for entry in read_batches(iter(reader), self._names, last=name == self._last):
+        for entry in read_batches(iter(reader), self._names, witnessed=name in self._witnessed):
             count += 1
             yield entry
         self.files[name] = f"write-ahead log: {count} whole entries in {len(data)} bytes"

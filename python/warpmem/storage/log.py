@@ -109,6 +109,7 @@ class StoreLog(LogReads):
             )
 
         def job() -> tuple[S, S, T]:
+            self._state.unsynced = self._committer.unsynced
             transaction = kind(self._engine, self._identity, self._state, self._keys, self._clock.now())
             result = change(transaction)
             return transaction, transaction, result

@@ -84,7 +84,7 @@ def _wrong(block: bytes) -> tuple[int, str] | None:
         if kind == 0 and length == 0:
             return at, _UNUSED
         if at + HEADER + length > len(block):
-            follows = any(whole for _, _, whole in LogReader(block[at + 1 :]).parts())
+            follows = any(part.kind for part in LogReader(block[at + 1 :]).parts())
             return (at, "ends beyond the next one") if follows else None
         at += HEADER + length
     return None

@@ -6,6 +6,8 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
+import msgspec
+
 from ..ops.ids import KEY_BYTES
 from ..records import LogEntry
 from . import codec
@@ -40,9 +42,7 @@ def write_log(writer: Writer, source: Source, lost: list[Lost]) -> tuple[int, in
             next_stub = next(known, 0)
             entry = stub(entry)
             stubs += 1
-        previous = LogEntry(
-            entry.sequence, at, entry.operation, entry.key, entry.version, entry.scope, entry.items
-        )
+        previous = msgspec.structs.replace(entry, at=at)
         _put(writer, previous)
     return _append(writer, source, previous, changed=bool(stubs)), previous.sequence, stubs
 

@@ -9,9 +9,10 @@ The format, after LevelDB's log_format.md and RocksDB's wiki "Write Ahead Log Fi
     entry  := kind (u8) [family number (varint)] key [value], each a varint length and bytes
 
 A batch whose checksum holds is taken whole. From one that is damaged the values are taken that their own
-checksums vouch for, and no deletions. But when it is the last of all logs, and zeros stand where its bytes
-should be or the file ends in it, then it never reached the disk and nobody was told that it is stored: a loss
-of power looks so. Such a batch is left out whole, like the torn end that RocksDB leaves out itself.
+checksums vouch for, and no deletions. But where sectors of it are all zeros, or the file ends in it, a loss
+of power may have kept it from the disk, and then nobody was told that it is stored. A later change that is a
+witness (records.LogEntry) tells that it was synced, and is damaged. Without one it is left out whole, like
+the torn end that RocksDB leaves out itself: half a list is nothing that anybody added.
 """
 
 from __future__ import annotations
@@ -19,9 +20,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from .codec import FAMILIES, KEYS_END
+from ..errors import FormatError, StoreCorrupt
+from ..records import LogEntry
+from .codec import FAMILIES, KEYS_END, unseal
 from .crc import crc32c
 from .salvage_tables import DELETION, RANGE_DELETION, VALUE, Entry, _varint, family_of
+from .values import decode
 
 BLOCK: Final = 32 << 10
 HEADER: Final = 7
@@ -34,12 +38,22 @@ _DELETIONS: Final = {0: False, 7: False, 4: True, 8: True}
 _RANGES: Final = {15: False, 14: True}
 _NOTHING: Final = 13
 _REMARK: Final = 3
-_ZEROS: Final = bytes(64)
+_SECTOR: Final = 512
+_FEW: Final = 4  # zeros that may be there by chance
+
+
+class LogPart(NamedTuple):
+    """A part of a record, or of kind 0 what stands where none is whole. unwritten: whether a sector of that,
+    or the rest of one, is all zeros, or the file ends in it."""
+
+    kind: int
+    content: bytes
+    unwritten: bool = False
 
 
 class LogRecord(NamedTuple):
     """One record, its parts joined. whole: every checksum held; else `content` is what there is of it, and
-    `unwritten` whether zeros stand in it or the file ends in it."""
+    `unwritten` as of its parts."""
 
     content: bytes
     whole: bool
@@ -51,19 +65,19 @@ class LogReader:
 
     def __init__(self, data: bytes) -> None:
         self._data = data
+        self._end = len(data.rstrip(b"\0"))
         self.damaged = 0
         self.torn = False
         """Whether the file ends within a record, as after a crash. Damage to the last one looks like it."""
 
     def __iter__(self) -> Iterator[LogRecord]:
         parts: list[bytes] = []
-        for kind, content, whole in self.parts():
-            if not whole or kind in (_WHOLE, _FIRST):
-                if parts:
-                    yield LogRecord(b"".join(parts), False)
+        for kind, content, unwritten in self.parts():
+            if parts and kind in (0, _WHOLE, _FIRST):
+                yield LogRecord(b"".join(parts), False)
                 parts = []
-            if not whole:
-                yield LogRecord(content, False, self.torn or _ZEROS in content)
+            if kind == 0:
+                yield LogRecord(content, False, unwritten)
             elif kind == _WHOLE:
                 yield LogRecord(content, True)
             elif kind == _FIRST:
@@ -79,32 +93,42 @@ class LogReader:
             self.torn = True
             yield LogRecord(b"".join(parts), False, True)
 
-    def parts(self) -> Iterator[tuple[int, bytes, bool]]:
-        """(type, content, whether it is whole) of every part, one after the other."""
+    def parts(self) -> Iterator[LogPart]:
+        """Every part, one after the other, and what stands between them."""
         data, size = self._data, len(self._data)
         for block in range(0, size, BLOCK):
             at, stop = block, min(block + BLOCK, size)
             while at + HEADER <= stop:
                 part = self._part(at, stop)
                 if part is not None:
-                    yield (*part, True)
-                    at += HEADER + len(part[1])
+                    yield part
+                    at += HEADER + len(part.content)
                     continue
                 if not any(data[at:stop]):
                     # Space that was never written; in the middle of a file that is damage of its own.
-                    if stop < size and any(data[stop:]):
+                    if stop < self._end:
                         self.damaged += stop - at
+                        yield LogPart(0, b"", True)
                     break
                 following = self._following(at + 1, stop)
                 if following == size:
                     self.torn = True
                 else:
                     self.damaged += following - at
-                yield 0, data[at + HEADER : following], False
+                yield LogPart(0, data[at + HEADER : following], self._is_unwritten(at, following))
                 at = following
 
-    def _part(self, at: int, stop: int) -> tuple[int, bytes] | None:
-        """(type, content) of the part at `at`, or None where there is none that is whole."""
+    def _is_unwritten(self, at: int, end: int) -> bool:
+        """Whether the file ends in what stands at `at`, or a sector of it is all zeros."""
+        while at < end < len(self._data):
+            border = at - at % _SECTOR + _SECTOR
+            if _FEW < border - at <= end - at and not any(self._data[at:border]):
+                return True
+            at = border
+        return end == len(self._data)
+
+    def _part(self, at: int, stop: int) -> LogPart | None:
+        """The part at `at`, or None where there is none that is whole."""
         data = self._data
         length, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
         end = at + HEADER + length
@@ -113,7 +137,7 @@ class LogReader:
         masked = int.from_bytes(data[at : at + 4], "little")
         if _masked(crc32c(memoryview(data)[at + 6 : end])) != masked:
             return None
-        return kind, data[at + HEADER : end]
+        return LogPart(kind, data[at + HEADER : end])
 
     def _following(self, at: int, stop: int) -> int:
         """Where the next whole part of this block begins, or the block's end."""
@@ -129,20 +153,46 @@ def _masked(crc: int) -> int:
 
 
 def read_batches(
-    records: Iterator[LogRecord], names: dict[int, str], *, last: bool = False
+    records: Iterator[LogRecord], names: dict[int, str], *, witnessed: bool = True
 ) -> Iterator[Entry]:
     """The entries of a write-ahead log's records. `names`: numbers of families, as far as they are known;
-    those of values found here are added. last: no other log was begun after this one."""
-    damaged: list[LogRecord] = []
+    those of values found here are added. witnessed: whether a change in a later log is a witness."""
+    damaged: list[LogRecord] = []  # since the last whole one
+    doubtful: list[LogRecord] = []  # that only a witness lets in
     for record in records:
         if not record.whole:
             damaged.append(record)
             continue
-        yield from _read_all(damaged, names)
+        if any(one.unwritten for one in damaged):
+            doubtful += damaged
+        else:
+            yield from _read_all(damaged, names)
         damaged = []
-        yield from _read_batch(record, names)
-    if not (last and any(record.unwritten for record in damaged)):
+        entries = list(_read_batch(record, names))
+        if doubtful and any(map(_is_witness, entries)):
+            yield from _read_all(doubtful, names)
+            doubtful = []
+        yield from entries
+    if witnessed or not any(one.unwritten for one in damaged):
         yield from _read_all(damaged, names)
+    if witnessed:
+        yield from _read_all(doubtful, names)
+
+
+def has_witness(data: bytes, names: dict[int, str]) -> bool:
+    """Whether a whole change in a log tells that all before it was synced."""
+    return any(
+        record.whole and any(map(_is_witness, _read_batch(record, names))) for record in LogReader(data)
+    )
+
+
+def _is_witness(entry: Entry) -> bool:
+    if entry.family != "log" or entry.value is None:
+        return False
+    try:
+        return not decode(unseal("log", entry.key, entry.value), LogEntry).unsynced
+    except (StoreCorrupt, FormatError):
+        return False
 
 
 def ends_in_damage(data: bytes, names: dict[int, str], *, last: bool) -> bool:

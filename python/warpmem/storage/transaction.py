@@ -33,12 +33,13 @@ from .values import (
 
 
 class LogState(msgspec.Struct):
-    """The counters that the log's tail determines."""
+    """The counters that the log's tail determines. unsynced: as in the entries of the change to come."""
 
     sequence: int = 0
     at: int = 0
     items: int = 0
     owners: int = 0
+    unsynced: bool = False
 
 
 class StoreTransaction(LookupTransaction):
@@ -57,7 +58,7 @@ class StoreTransaction(LookupTransaction):
             int, tuple[list[bytes], list[tuple[bytes, int]], dict[tuple[bytes, int], Row]]
         ] = {}
         self._now = max(clock_now, state.at)
-        self.state = LogState(state.sequence, self._now, state.items, state.owners)
+        self.state = LogState(state.sequence, self._now, state.items, state.owners, state.unsynced)
 
     # -------------------------------------------------------------------------------------- reads
 
@@ -346,6 +347,7 @@ class StoreTransaction(LookupTransaction):
             record.item.version,
             scope_tuple(record.item.scope),
             self.state.items,
+            self.state.unsynced,
         )
         self._write("log", codec.log_key(entry.sequence), encode(entry))
 
