@@ -13,7 +13,7 @@ from ..errors import WarpmemError
 from ..records import Row
 from .owner_rows import OwnerRows, Placed
 from .owner_words import OwnerWords, TextSource
-from .partition import Partition, lists_of
+from .partition import NamesOf, Partition, lists_of
 from .resident_partitions import ResidentPartitions
 from .row_columns import RowTable
 
@@ -57,10 +57,11 @@ class WordedPartitions(ResidentPartitions):
         found = [(list_id, self._pool.rows(list_id)) for list_id in lists_of(owner)]
         row_ids = np.concatenate([rows[0] for _, rows in found])
         order = np.argsort(row_ids)
+        row_ids = row_ids[order]
         unknown = [None] * len(row_ids)
         return Placed(
-            [partition.names[row_id] for row_id in row_ids[order].tolist()],
-            row_ids[order],
+            NamesOf(partition.names, row_ids),
+            row_ids,
             np.concatenate([np.full(len(rows[0]), list_id, np.int64) for list_id, rows in found])[order],
             np.concatenate([rows[1] for _, rows in found])[order],
             np.concatenate([rows[2] for _, rows in found])[order],
