@@ -211,6 +211,7 @@ def _make_index(
         TextSource(log.texts, words),
         naming=NameSource(functools.partial(entities_of, log), tokens),
         budget=settings.index_bytes,
+        items=log.owner_items,
     )
 
 
@@ -244,6 +245,7 @@ def _make_space_index(
         space=space.number,
         naming=NameSource(functools.partial(entities_of, log), tokens),
         budget=settings.index_bytes,
+        items=log.owner_items,
     )
 
 

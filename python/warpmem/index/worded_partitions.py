@@ -4,6 +4,7 @@ asks, kept in step by commits."""
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable, Sequence
 from typing import Literal, TypeVar
 
@@ -14,6 +15,7 @@ from ..records import Row
 from .owner_rows import OwnerRows, Placed
 from .owner_words import OwnerWords, TextSource
 from .partition import NamesOf, Partition, lists_of
+from .read_ahead import ReadAhead
 from .resident_partitions import ResidentPartitions
 from .row_columns import RowTable
 
@@ -24,6 +26,7 @@ class WordedPartitions(ResidentPartitions):
     """The part of PartitionedIndex that knows words."""
 
     _texts: TextSource | None
+    _ahead: ReadAhead
 
     def _words(self, owner: int, partition: Partition) -> OwnerWords:
         assert self._texts is not None, "an index without texts was asked for words"
@@ -43,12 +46,14 @@ class WordedPartitions(ResidentPartitions):
                     return kept  # the search will be made again
                 rows = self._placed(owner, partition)
                 setattr(partition, name, kept)
+            began = time.perf_counter()
             try:
-                kept.build(rows)
+                kept.build(rows, self._ahead.check)
             except BaseException:
                 with partition.lock:
                     setattr(partition, name, None)
                 raise
+            self._ahead.took(name, len(rows.names), time.perf_counter() - began)
             self._charge(len(rows.names), words=True)
             return kept
 
