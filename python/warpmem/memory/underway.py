@@ -109,11 +109,12 @@ class Underway:
         left = self.deadline.left()
         if left is None:
             return
-        found = self._index.prepare(self.owners, "rows", left)
-        if found and self.division.some_entities:
-            found = self._index.prepare(self.owners, "entities", self.deadline.left() or 0.0)
-        if not found:
+        if not self._index.prepare(self.owners, "rows", left):
             raise DeadlineExceeded(_TOO_LATE.format("rows"))
+        if self.division.some_entities:
+            left = self.deadline.left() or 0.0
+            if not self._index.prepare(self.owners, "entities", left):
+                raise DeadlineExceeded(_TOO_LATE.format("names"))
 
     @property
     def answers(self) -> bool:
