@@ -171,6 +171,18 @@ def test_of_several_owners_all_are_read(path: Path) -> None:
         assert (result.degraded, found(result)) == ((), wanted)
 
 
+def test_rows_of_all_owners_come_before_words_of_any(path: Path) -> None:
+    wanted = answers(path, scopes=[A, B], mode="dense")
+    cold = Cold(path)
+    # Too long for the search itself to do it, and not too long to wait for.
+    cold.index._ahead.took("rows", 1024, 2 * 1024 * LATER * 0.7 / 43)
+    with cold as memory:
+        assert memory.stats().items == 43
+        result = memory.search(QUESTION, scopes=[A, B], deadline=LATER)
+        assert (result.degraded, found(result)) == (("lexical",), wanted)
+        assert cold.begun.wait(60), "and the words are on their way"
+
+
 def test_names_are_read_as_words_are(path: Path) -> None:
     ranking = Ranking(similarity=1.0, entities=1.0)
     wanted = answers(path, scope=A, ranking=ranking)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -46,6 +46,9 @@ class Reading:
         finally:
             self.at_once -= 1
 
+    def within(self, unread: Sequence[Unread], seconds: float, *, patient: bool = True) -> bool:
+        return self.ahead.within(unread, seconds, patient=patient)
+
     def settled(self) -> None:
         """Until the thread has ended."""
         thread = self.ahead._thread
@@ -63,16 +66,16 @@ def reading() -> Iterator[Reading]:
 
 
 def test_what_takes_moments_is_left_to_the_search(reading: Reading) -> None:
-    assert reading.ahead.within([Unread(1, "words", 100)], 1.0)
+    assert reading.within([Unread(1, "words", 100)], 1.0)
     reading.ahead.took("words", 10_000, 0.1)
-    assert reading.ahead.within([Unread(1, "words", 20_000), Unread(2, "words", 20_000)], 1.0)
+    assert reading.within([Unread(1, "words", 20_000), Unread(2, "words", 20_000)], 1.0)
     assert reading.ahead._thread is None
     assert not reading.read
 
 
 def test_what_never_ends_in_time_is_said_at_once_and_read_all_the_same(reading: Reading) -> None:
     reading.ahead.took("words", 1024, 1024.0)
-    assert not reading.ahead.within([BIG], FOR_EVER)  # it would be waited for if nothing were known
+    assert not reading.within([BIG], FOR_EVER)  # it would be waited for if nothing were known
     reading.gate.set()
     reading.settled()
     assert reading.read == [BIG.key]
@@ -81,12 +84,12 @@ def test_what_never_ends_in_time_is_said_at_once_and_read_all_the_same(reading: 
 
 def test_a_few_rows_say_nothing_of_many(reading: Reading) -> None:
     reading.ahead.took("words", 10, 10.0)
-    assert reading.ahead.within([Unread(1, "words", 100)], 1.0)
+    assert reading.within([Unread(1, "words", 100)], 1.0)
 
 
 def test_who_has_the_time_waits_for_it(reading: Reading) -> None:
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(reading.ahead.within, [BIG], FOR_EVER)
+        waiting = pool.submit(reading.within, [BIG], FOR_EVER)
         assert reading.begun.acquire(timeout=60)
         assert not waiting.done()
         reading.gate.set()
@@ -95,18 +98,25 @@ def test_who_has_the_time_waits_for_it(reading: Reading) -> None:
 
 
 def test_who_has_none_left_goes_on_without(reading: Reading) -> None:
-    assert not reading.ahead.within([BIG], 0.01)
-    assert not reading.ahead.within([BIG], -1.0)
+    assert not reading.within([BIG], 0.01)
+    assert not reading.within([BIG], -1.0)
     reading.gate.set()
     reading.settled()
     assert reading.read == [BIG.key], "once, however many asked for it"
 
 
+def test_who_can_do_without_waits_for_nothing_unknown(reading: Reading) -> None:
+    assert not reading.within([BIG], FOR_EVER, patient=False)
+    reading.gate.set()
+    reading.settled()
+    assert reading.read == [BIG.key]
+
+
 def test_what_stands_before_it_counts(reading: Reading) -> None:
-    assert not reading.ahead.within([BIG], 0.0)
+    assert not reading.within([BIG], 0.0)
     assert reading.begun.acquire(timeout=60)
     reading.ahead.took("words", 1024, 1024.0)
-    assert not reading.ahead.within([Unread(2, "rows", MANY)], FOR_EVER)
+    assert not reading.within([Unread(2, "rows", MANY)], FOR_EVER)
     reading.gate.set()
     reading.settled()
     assert reading.read == [BIG.key, (2, "rows")]
@@ -116,7 +126,7 @@ def test_one_thread_reads_for_all(reading: Reading) -> None:
     wanted = [Unread(owner, what, MANY) for owner in range(20) for what in ("rows", "words")]  # type: ignore[arg-type]
     before = set(threading.enumerate())
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda one: reading.ahead.within([one], 0.0), wanted))
+        list(pool.map(lambda one: reading.within([one], 0.0), wanted))
         names = [thread.name for thread in set(threading.enumerate()) - before]
         reading.gate.set()
     assert names.count("warpmem-read-ahead") == 1
@@ -128,22 +138,22 @@ def test_one_thread_reads_for_all(reading: Reading) -> None:
 def test_what_it_fails_at_is_raised_by_who_asks_next(reading: Reading) -> None:
     reading.fault = StoreCorrupt("damaged")
     reading.gate.set()
-    assert not reading.ahead.within([BIG], -1.0)
+    assert not reading.within([BIG], -1.0)
     reading.settled()
     other = Unread(2, "words", MANY)
     reading.fault = None
-    assert reading.ahead.within([other], FOR_EVER)
+    assert reading.within([other], FOR_EVER)
     with pytest.raises(StoreCorrupt, match="damaged"):
-        reading.ahead.within([BIG], FOR_EVER)
-    assert reading.ahead.within([BIG], FOR_EVER), "and read anew afterwards"
+        reading.within([BIG], FOR_EVER)
+    assert reading.within([BIG], FOR_EVER), "and read anew afterwards"
     reading.fault = StoreCorrupt("damaged again")
     with pytest.raises(StoreCorrupt, match="again"):
-        reading.ahead.within([BIG], FOR_EVER)
+        reading.within([BIG], FOR_EVER)
 
 
 def test_closing_ends_what_is_read_and_who_waits(reading: Reading) -> None:
     with ThreadPoolExecutor(2) as pool:
-        waiting = pool.submit(reading.ahead.within, [BIG], FOR_EVER)
+        waiting = pool.submit(reading.within, [BIG], FOR_EVER)
         assert reading.begun.acquire(timeout=60)
         thread = reading.ahead._thread
         assert thread is not None
@@ -154,7 +164,7 @@ def test_closing_ends_what_is_read_and_who_waits(reading: Reading) -> None:
         thread.join(60)
     assert isinstance(reading.ended, StoreClosed)
     assert not reading.read
-    assert reading.ahead.within([BIG], FOR_EVER)
+    assert reading.within([BIG], FOR_EVER)
     assert reading.ahead._thread is None, "nothing is begun any more"
 
 
@@ -163,7 +173,7 @@ def test_who_gives_up_need_not_wait(reading: Reading) -> None:
 
     def search() -> None:
         current.set(cancellation)
-        reading.ahead.within([BIG], FOR_EVER)
+        reading.within([BIG], FOR_EVER)
 
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(search)
@@ -178,9 +188,9 @@ def test_without_a_thread_the_search_does_it(reading: Reading, monkeypatch: pyte
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", start)
-    assert reading.ahead.within([BIG], 0.0)
+    assert reading.within([BIG], 0.0)
     monkeypatch.undo()
-    assert not reading.ahead.within([BIG], -1.0)
+    assert not reading.within([BIG], -1.0)
     reading.gate.set()
     reading.settled()
     assert reading.read == [BIG.key]

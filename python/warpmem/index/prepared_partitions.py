@@ -19,7 +19,7 @@ class PreparedPartitions(NamedPartitions):
         self._items = items
         self._ahead = ReadAhead(self._have)
 
-    def prepare(self, owners: Iterable[int], what: What, within: float) -> bool:
+    def prepare(self, owners: Iterable[int], what: What, within: float, *, patient: bool) -> bool:
         unread = []
         for owner in owners:
             partition = self._partitions.get(owner)
@@ -29,7 +29,7 @@ class PreparedPartitions(NamedPartitions):
                 kept = partition.words if what == "words" else partition.entities
                 if kept is None or not kept.whole:
                     unread.append(Unread(owner, what, len(partition.names)))
-        return not unread or self._ahead.within(unread, within)
+        return not unread or self._ahead.within(unread, within, patient=patient)
 
     def _have(self, owner: int, what: What) -> None:
         """Read it, if it is not there."""

@@ -62,11 +62,11 @@ class ReadAhead:
             pace = seconds / rows
             self._paces[what] = pace + _MEAN * (self._paces.get(what, pace) - pace)
 
-    def within(self, unread: Sequence[Unread], seconds: float) -> bool:
+    def within(self, unread: Sequence[Unread], seconds: float, *, patient: bool) -> bool:
         """Whether a search goes on: with what was read for it, or since it is a matter of moments or cannot
         be done here, and the search does it. Else it is read in time for another; that is said at once where
-        it is clear, or after so many seconds. Raises what reading it raised, and DeadlineExceeded when the
-        caller has given up."""
+        it is to be expected, or after so many seconds. patient: also where nothing is known, since nothing
+        takes its place. Raises what reading it raised, and DeadlineExceeded when the caller has given up."""
         keys = [one.key for one in unread]
         cancellation = current.get()
 
@@ -83,7 +83,8 @@ class ReadAhead:
             moments = 2 * sum(one.rows * self._paces.get(one.what, _SLOW) for one in unread)
             if (ended() and moments <= seconds) or not self._begin(unread):
                 return True
-            return self._expected(keys) <= seconds and self._changed.wait_for(ended, seconds)
+            unknown = 0.0 if patient else _SLOW
+            return self._expected(keys, unknown) <= seconds and self._changed.wait_for(ended, seconds)
 
     def check(self) -> None:
         """Raise StoreClosed in the thread once nobody waits for it any more."""
@@ -125,12 +126,13 @@ class ReadAhead:
             self._thread = thread
         return True
 
-    def _expected(self, keys: Sequence[Key]) -> float:
-        """Seconds until these are read; 0 where nothing is known of it. For holders of the lock."""
+    def _expected(self, keys: Sequence[Key], unknown: float) -> float:
+        """Seconds until these are read. unknown: for a row where nothing is known. For holders of the
+        lock."""
         last = 0.0
         total = self._since - time.monotonic()
         for key, one in self._waiting.items():
-            total = max(0.0, total + one.rows * self._paces.get(one.what, 0.0))
+            total = max(0.0, total + one.rows * self._paces.get(one.what, unknown))
             last = total if key in keys else last
         return last
 

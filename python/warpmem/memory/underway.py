@@ -100,20 +100,23 @@ class Underway:
         left = self.deadline.left()
         if left is None or not self.division.some_words:
             return True
-        if self.pace is not None and not self.degraded:
-            left = time_before(left, self.pace)
-        return self._index.prepare(self.owners, "words", left)
+        rows = self._index.prepare(self.owners, "rows", left, patient=True)  # of all before words of any
+        left = (self.deadline.left() or 0.0) if rows else 0.0
+        if self.pace is None or self.degraded:
+            return self._index.prepare(self.owners, "words", left, patient=True) and rows
+        left = time_before(left, self.pace)
+        return self._index.prepare(self.owners, "words", left, patient=False) and rows
 
     def check_rows(self) -> None:
         """Raise DeadlineExceeded where what nothing can be answered without does not come in time."""
         left = self.deadline.left()
         if left is None:
             return
-        if not self._index.prepare(self.owners, "rows", left):
+        if not self._index.prepare(self.owners, "rows", left, patient=True):
             raise DeadlineExceeded(_TOO_LATE.format("rows"))
         if self.division.some_entities:
             left = self.deadline.left() or 0.0
-            if not self._index.prepare(self.owners, "entities", left):
+            if not self._index.prepare(self.owners, "entities", left, patient=True):
                 raise DeadlineExceeded(_TOO_LATE.format("names"))
 
     @property

@@ -224,12 +224,17 @@ class Index(Protocol):
         ...
 
     def prepare(
-        self, owners: Iterable[int], what: Literal["rows", "words", "entities"], within: float
+        self,
+        owners: Iterable[int],
+        what: Literal["rows", "words", "entities"],
+        within: float,
+        *,
+        patient: bool,
     ) -> bool:
         """Whether a search over these owners that is wanted within so many seconds may be made: what it needs
-        of them is there, or takes only moments. Else a thread reads it for the searches that follow. Waits as
-        long as that where it may help. Raises what the thread met, and DeadlineExceeded when the caller has
-        given up."""
+        of them is there, or takes only moments. Else a thread reads it for the searches that follow; that is
+        waited for as long as it is expected in time or, patient, as nothing is known of it. Raises what the
+        thread met, and DeadlineExceeded when the caller has given up."""
         ...
 
     def evict(self, owner: int) -> None:
