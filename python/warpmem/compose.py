@@ -35,7 +35,7 @@ from .ingest.words import words
 from .jobs.runner import Jobs
 from .jobs.tools import Tools
 from .memory import Memory
-from .memory.cache import entities_of, texts_of
+from .memory.cache import entities_of
 from .memory.options import ConfigOptions
 from .memory.reasoning import Later, Reasoning
 from .memory.serving import Current, Parts
@@ -208,9 +208,10 @@ def _make_index(
         _make_checkpoint(settings, backend, log, progress, identity),
         settings.columns,
         lambda owner: Progress(progress, "rows loaded", log.owner_items(owner)),
-        TextSource(functools.partial(texts_of, log), words),
+        TextSource(log.texts, words),
         naming=NameSource(functools.partial(entities_of, log), tokens),
         budget=settings.index_bytes,
+        items=log.owner_items,
     )
 
 
@@ -240,10 +241,11 @@ def _make_space_index(
         None,
         settings.columns,
         lambda owner: Progress(progress, "rows loaded", None),
-        TextSource(functools.partial(texts_of, log), words),
+        TextSource(log.texts, words),
         space=space.number,
         naming=NameSource(functools.partial(entities_of, log), tokens),
         budget=settings.index_bytes,
+        items=log.owner_items,
     )
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from warpmem.errors import Overloaded
 from warpmem.ops.fair_queue import FairQueue, Request
-from warpmem.ops.pressure import Pace, embedding_time, too_late
+from warpmem.ops.pressure import Pace, time_before, too_late
 
 CAPACITY = 10_000.0
 DEADLINE = 0.5
@@ -48,10 +48,9 @@ def test_what_was_left_out_is_tried_again() -> None:
 
 def test_time_is_kept_for_what_takes_the_embedders_place() -> None:
     pace = paced(*[0.2] * 50)
-    assert embedding_time(None, pace) is None
-    assert embedding_time(1.0, Pace()) == pytest.approx(0.8)
-    assert embedding_time(1.0, pace) == pytest.approx(0.8, abs=0.01)
-    assert embedding_time(0.1, pace) == pytest.approx(0.05), "and half of it is always the embedder's"
+    assert time_before(1.0, Pace()) == pytest.approx(0.8)
+    assert time_before(1.0, pace) == pytest.approx(0.8, abs=0.01)
+    assert time_before(0.1, pace) == pytest.approx(0.05), "and half of it is always the embedder's"
 
 
 def simulate(load: float, seed: int) -> tuple[int, int, int]:
@@ -60,7 +59,7 @@ def simulate(load: float, seed: int) -> tuple[int, int, int]:
     rng = random.Random(seed)
     waiting = FairQueue(1_000, 10**6, 10**9, CAPACITY)
     pace = paced(*[WORDS] * 50)
-    allowed = embedding_time(DEADLINE, pace)
+    allowed = time_before(DEADLINE, pace)
     assert allowed is not None
     whole = words = late = 0
     now = next_ask = free = 0.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -55,9 +55,16 @@ class OwnerRows(ABC):
     def memory(self) -> int:
         """Bytes, roughly."""
 
-    def build(self, rows: Placed) -> None:
-        """Take in the rows there were when this object began to be told of changes."""
+    @property
+    def whole(self) -> bool:
+        """Whether it is built."""
+        return self._waiting is None
+
+    def build(self, rows: Placed, check: Callable[[], None] = lambda: None) -> None:
+        """Take in the rows there were when this object began to be told of changes. check: called from time
+        to time, and may end it by what it raises."""
         for start in range(0, len(rows.names), _BATCH):
+            check()
             self._put(rows.part(slice(start, start + _BATCH)))
         while True:
             with self._lock:

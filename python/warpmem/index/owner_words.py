@@ -77,16 +77,20 @@ class OwnerWords(OwnerRows):
         keep = [i for i, text in enumerate(texts) if text is not None]
         self.postings.put(
             np.ascontiguousarray(rows.row_ids[keep]),
-            np.array([self._run(rows, i) for i in keep], np.int64),
+            np.array(self._numbers(rows.list_ids[keep], rows.columns[keep]), np.int64),
             np.ascontiguousarray(rows.ordinals[keep]),
             [self._source.words(texts[i] or "") for i in keep],
         )
 
-    def _run(self, rows: Placed, i: int) -> int:
-        """The number of a row's run. Rows of the past list follow none, and do not count."""
-        cells = rows.columns[i]
-        if rows.list_ids[i] % 2:
-            return OF_THE_PAST
-        if cells[RUN] < 0:
-            return NO_RUN
-        return self._runs.setdefault((int(cells[KIND]), int(cells[AGENT]), int(cells[RUN])), len(self._runs))
+    def _numbers(self, list_ids: NDArray[np.int64], columns: NDArray[np.int64]) -> list[int]:
+        """The numbers of rows' runs. Rows of the past list follow none, and do not count."""
+        numbers = []
+        cells = columns[:, [KIND, AGENT, RUN]].tolist()
+        for past, (kind, agent, run) in zip((list_ids % 2).tolist(), cells, strict=True):
+            if past:
+                numbers.append(OF_THE_PAST)
+            elif run < 0:
+                numbers.append(NO_RUN)
+            else:
+                numbers.append(self._runs.setdefault((kind, agent, run), len(self._runs)))
+        return numbers

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterable
-from typing import Any, Literal
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ Name = tuple[bytes, int]
 
 KEY_BYTES = 20
 NAME_BYTES = KEY_BYTES + 4
+_PACKED: Final = np.dtype([("key", f"V{KEY_BYTES}"), ("version", ">u4")])
 PAST = 1
 _TAIL_BYTES = 170  # of a name that came by itself, roughly, and of its place
 _PLACE_BYTES = 250
@@ -55,6 +56,13 @@ class Names:
         split = start + KEY_BYTES
         return bytes(self._base[start:split]), int.from_bytes(self._base[split : split + 4], "big")
 
+    def several(self, row_ids: NDArray[np.int64]) -> list[Name]:
+        """The names of row ids, (n,)."""
+        if not len(row_ids) or row_ids.max() >= self._n_base:
+            return [self[row_id] for row_id in row_ids.tolist()]
+        found = np.frombuffer(self._base, _PACKED, self._n_base)[row_ids]
+        return list(zip(found["key"].tolist(), found["version"].tolist(), strict=True))
+
     def extend(self, names: Iterable[Name]) -> None:
         self._tail.extend(names)
 
@@ -80,6 +88,28 @@ class Names:
         """What the constructor takes."""
         tail = b"".join(key + version.to_bytes(4, "big") for key, version in self._tail)
         return bytes(self._base) + tail
+
+
+class NamesOf(Sequence[Name]):
+    """Those of row ids, (n,), looked up some at a time: of all of an owner's rows it takes a while."""
+
+    __slots__ = ("_names", "_row_ids")
+
+    def __init__(self, names: Names, row_ids: NDArray[np.int64]) -> None:
+        self._names = names
+        self._row_ids = row_ids
+
+    def __len__(self) -> int:
+        return len(self._row_ids)
+
+    @overload
+    def __getitem__(self, at: int) -> Name: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Name]: ...
+    def __getitem__(self, at: int | slice) -> Name | list[Name]:
+        if isinstance(at, slice):
+            return self._names.several(self._row_ids[at])
+        return self._names[int(self._row_ids[at])]
 
 
 class Partition:

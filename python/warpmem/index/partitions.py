@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -32,10 +33,10 @@ from . import tiers
 from .checkpoint_file import CheckpointFile
 from .item_columns import ItemColumns
 from .loading import take_in
-from .named_partitions import NamedPartitions
 from .owner_names import NameSource
 from .owner_words import TextSource
 from .partition import Partition, lists_of, next_generation
+from .prepared_partitions import PreparedPartitions
 from .row_columns import N_COLUMNS, RowTable, table
 
 _SPARE_NAMES = 4096
@@ -43,7 +44,7 @@ _SPARE_NAMES = 4096
 bytes, and thousands of owners change all day."""
 
 
-class PartitionedIndex(NamedPartitions):
+class PartitionedIndex(PreparedPartitions):
     """Implements protocols.Index."""
 
     def __init__(
@@ -58,11 +59,13 @@ class PartitionedIndex(NamedPartitions):
         space: int = 0,
         naming: NameSource | None = None,
         budget: int = 0,
+        items: Callable[[int], int] = lambda owner: 0,
     ) -> None:
         """load: owner -> its rows, with metadata if there are `columns`, the declared metadata keys and their
         types ("number", "string", "boolean"). progress: owner -> who is told how far loading its rows is.
         texts: for searches by words and neighbours. space: the number of the one whose rows it takes in.
-        naming: for entities. budget: bytes of memory for owners, see ResidentPartitions; 0 is no bound."""
+        naming: for entities. budget: bytes of memory for owners, see ResidentPartitions; 0 is no bound.
+        items: owner -> how many items he has, roughly."""
         self._backend = backend
         self._dimension = dimension
         self._load_rows = load
@@ -78,6 +81,7 @@ class PartitionedIndex(NamedPartitions):
         self._partitions: dict[int, Partition] = {}
         self._unsaved = 0  # rows that came or went since the checkpoint
         self._reside(budget)
+        self._reading(items)
         self._restore()
 
     def discard(self) -> None:
@@ -149,14 +153,21 @@ class PartitionedIndex(NamedPartitions):
             pool = self._pool
         try:
             progress = self._progress(owner)
+            began = time.perf_counter()
+
+            def taken(rows: int) -> None:
+                self._ahead.check()
+                progress.at(rows)
+
             take_in(
                 pool,
                 partition,
                 self._load_rows(owner),
                 functools.partial(self._table, owner, partition),
-                progress.at,
+                taken,
             )
             progress.end(len(partition.names))
+            self._ahead.took("rows", len(partition.names), time.perf_counter() - began)
             self._unsaved += len(partition.names)
             partition.generation = next_generation()
             while True:
@@ -284,17 +295,12 @@ class PartitionedIndex(NamedPartitions):
         return tiers.put(self._pool, arrays)
 
     def warm(self, owner: int, *, words: bool, entities: bool, wait: bool) -> int:
-        while True:
-            partition = self._partition(owner)
-            try:
-                if words:
-                    self._words(owner, partition)
-                if entities:
-                    self._names(owner, partition)
-                return tiers.warm(self._pool, np.array(lists_of(owner)[:2], np.int64), wait=wait)
-            except IndexCorrupt:
-                with partition.lock:
-                    self._give_up(owner, partition)
+        self._have(owner, "rows")
+        if words:
+            self._have(owner, "words")
+        if entities:
+            self._have(owner, "entities")
+        return tiers.warm(self._pool, np.array(lists_of(owner)[:2], np.int64), wait=wait)
 
     def evict(self, owner: int) -> None:
         tiers.evict(self._pool, np.array(lists_of(owner), np.int64))
@@ -303,9 +309,11 @@ class PartitionedIndex(NamedPartitions):
         return tiers.rebuild(self._pool)
 
     def stop(self) -> None:
+        self._ahead.stop()
         tiers.stop(self._pool)
 
     def close(self) -> None:
+        self._ahead.close()
         tiers.close(self._pool)
 
     def compact(self, owner: int) -> int:

@@ -4,6 +4,7 @@ asks, kept in step by commits."""
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable, Sequence
 from typing import Literal, TypeVar
 
@@ -13,7 +14,8 @@ from ..errors import WarpmemError
 from ..records import Row
 from .owner_rows import OwnerRows, Placed
 from .owner_words import OwnerWords, TextSource
-from .partition import Partition, lists_of
+from .partition import NamesOf, Partition, lists_of
+from .read_ahead import ReadAhead
 from .resident_partitions import ResidentPartitions
 from .row_columns import RowTable
 
@@ -24,6 +26,7 @@ class WordedPartitions(ResidentPartitions):
     """The part of PartitionedIndex that knows words."""
 
     _texts: TextSource | None
+    _ahead: ReadAhead
 
     def _words(self, owner: int, partition: Partition) -> OwnerWords:
         assert self._texts is not None, "an index without texts was asked for words"
@@ -43,12 +46,14 @@ class WordedPartitions(ResidentPartitions):
                     return kept  # the search will be made again
                 rows = self._placed(owner, partition)
                 setattr(partition, name, kept)
+            began = time.perf_counter()
             try:
-                kept.build(rows)
+                kept.build(rows, self._ahead.check)
             except BaseException:
                 with partition.lock:
                     setattr(partition, name, None)
                 raise
+            self._ahead.took(name, len(rows.names), time.perf_counter() - began)
             self._charge(len(rows.names), words=True)
             return kept
 
@@ -57,10 +62,11 @@ class WordedPartitions(ResidentPartitions):
         found = [(list_id, self._pool.rows(list_id)) for list_id in lists_of(owner)]
         row_ids = np.concatenate([rows[0] for _, rows in found])
         order = np.argsort(row_ids)
+        row_ids = row_ids[order]
         unknown = [None] * len(row_ids)
         return Placed(
-            [partition.names[row_id] for row_id in row_ids[order].tolist()],
-            row_ids[order],
+            NamesOf(partition.names, row_ids),
+            row_ids,
             np.concatenate([np.full(len(rows[0]), list_id, np.int64) for list_id, rows in found])[order],
             np.concatenate([rows[1] for _, rows in found])[order],
             np.concatenate([rows[2] for _, rows in found])[order],

@@ -93,11 +93,6 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def texts_of(log: Log, names: Sequence[VersionName]) -> list[str | None]:
-    """The texts of item versions; None for one that was erased."""
-    return [None if item is None else item.text for item in versions_of(log, names)]
-
-
 def entities_of(log: Log, names: Sequence[VersionName]) -> list[Sequence[str] | None]:
     """What item versions name; None for one that was erased."""
     return [None if item is None else item.entities for item in versions_of(log, names)]

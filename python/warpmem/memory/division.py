@@ -36,7 +36,8 @@ class Division:
     """How a search is divided.
 
     by_text: some ranking asks for words or entities. text_alone: all do, and none for similarity. by_words:
-    all ask for words. hybrid: for words and similarity.
+    all ask for words. hybrid: for words and similarity. some_words, some_entities: some ranking asks for
+    them.
 
     The k best of each piece hold the k best of the search: where quotas refuse
     one of a scope's k best, other hits have taken all places or the scope has given all that it may."""
@@ -45,7 +46,9 @@ class Division:
         self._rankings = _rankings(ranking, kinds)
         wordy = [bool(own.lexical or own.adjacent) for own, *_ in self._rankings]
         similar = [bool(own.similarity) for own, *_ in self._rankings]
-        text = [words or bool(own.entities) for words, (own, *_) in zip(wordy, self._rankings, strict=True)]
+        naming = [bool(own.entities) for own, *_ in self._rankings]
+        text = [words or names for words, names in zip(wordy, naming, strict=True)]
+        self.some_words, self.some_entities = any(wordy), any(naming)
         self.by_text = any(text)
         self.text_alone = all(text) and not any(similar)
         self.by_words = all(wordy)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..config import MAX_K
 from ..errors import DeadlineExceeded, Overloaded, StoreCorrupt
 from ..ops import cancel
-from ..ops.pressure import embedding_time
+from ..ops.pressure import time_before
 from ..ops.tracing import NO_SPAN
 from ..policy import modes
 from ..policy.filters import CompiledFilter
@@ -76,10 +76,9 @@ class Reader:
 
     def underway(self, asked: Searches, deadline: Deadline) -> Underway:
         """What `embed` and then `found` go on with. Raises as Underway."""
-        search = Underway(asked, deadline, self._log)
+        search = Underway(asked, deadline, self._log, self._index)
         if search.division.hybrid:
-            numbers = {self._log.owner(scope.owner) for each in asked.scopes for scope in each}
-            search.pace = self._ladder.pace(frozenset(number for number in numbers if number is not None))
+            search.pace = self._ladder.pace(search.owners)
         return search
 
     def embed(self, search: Underway) -> None:
@@ -95,7 +94,8 @@ class Reader:
         deadline.check("embedding the query")
         owners = [tuple(scope.owner for scope in each) for each in asked.scopes]
         reserve = search.pace if asked.min_similarity is None else None
-        timeout = deadline.left() if reserve is None else embedding_time(deadline.left(), reserve)
+        left = deadline.left()
+        timeout = left if left is None or reserve is None else time_before(left, reserve)
         try:
             made = self._vectors.embed(search.queries, "query", owners, timeout=timeout)
         except (Overloaded, DeadlineExceeded):
@@ -119,6 +119,7 @@ class Reader:
         params = [params_of(piece.ranking, search.least, search.now) for each in pieces for piece in each]
         words = search.queries if division.by_text and search.queries is not None else ("",) * count
         vectors = self._any_vectors(count) if search.vectors is None else search.vectors
+        search.check_rows()
         prepared = time.perf_counter()
         search.deadline.check("the scan")
         spare = 0

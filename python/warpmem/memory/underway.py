@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..config import MAX_K
-from ..errors import InputError
+from ..errors import DeadlineExceeded, InputError
 from ..ops.clock import to_micros
-from ..ops.pressure import Pace, too_late
+from ..ops.pressure import Pace, time_before, too_late
 from ..policy import modes
 from ..policy.filters import compile_filter
 from ..policy.metadata import check_text
-from ..protocols import Log
+from ..protocols import Index, Log
 from . import arguments, diversity
 from .deadline import Deadline
 from .division import Division, Shares
 from .scoring import least_similarity
 from .searches import Searches
+
+_TOO_LATE: Final = "the deadline would pass before the {} of these owners are read; this goes on meanwhile"
 
 
 class Underway:
@@ -33,9 +36,11 @@ class Underway:
     degraded  "dense" or "lexical", once that is left out
     """
 
-    def __init__(self, asked: Searches, deadline: Deadline, log: Log) -> None:
+    def __init__(self, asked: Searches, deadline: Deadline, log: Log, index: Index) -> None:
         self.asked = asked
         self.deadline = deadline
+        self._log = log
+        self._index = index
         self.k = self.depth = arguments.check_count(asked.k, "k")
         _check_forms(asked)
         self.ranking = asked.weights
@@ -71,6 +76,12 @@ class Underway:
         self.pace: Pace | None = None
         self.degraded: tuple[str, ...] = ()
 
+    @functools.cached_property
+    def owners(self) -> frozenset[int]:
+        """The numbers of those whose scopes it looks at, as far as there are any."""
+        numbers = {self._log.owner(scope.owner) for each in self.asked.scopes for scope in each}
+        return frozenset(number for number in numbers if number is not None)
+
     def without_similarity(self) -> None:
         self._without("dense", similarity=0.0)
         self.vectors = None
@@ -82,6 +93,31 @@ class Underway:
         self.ranking = modes.replaced(self.ranking, **weights)
         self.division = Division(self.ranking, self._kinds)
         self.degraded = (part,)
+
+    def has_words(self) -> bool:
+        """Whether the words that it asks for are there, or come in time: where it can do without them, early
+        enough for an answer without them."""
+        left = self.deadline.left()
+        if left is None or not self.division.some_words:
+            return True
+        rows = self._index.prepare(self.owners, "rows", left, patient=True)  # of all before words of any
+        left = (self.deadline.left() or 0.0) if rows else 0.0
+        if self.pace is None or self.degraded:
+            return self._index.prepare(self.owners, "words", left, patient=True) and rows
+        left = time_before(left, self.pace)
+        return self._index.prepare(self.owners, "words", left, patient=False) and rows
+
+    def check_rows(self) -> None:
+        """Raise DeadlineExceeded where what nothing can be answered without does not come in time."""
+        left = self.deadline.left()
+        if left is None:
+            return
+        if not self._index.prepare(self.owners, "rows", left, patient=True):
+            raise DeadlineExceeded(_TOO_LATE.format("rows"))
+        if self.division.some_entities:
+            left = self.deadline.left() or 0.0
+            if not self._index.prepare(self.owners, "entities", left, patient=True):
+                raise DeadlineExceeded(_TOO_LATE.format("names"))
 
     @property
     def answers(self) -> bool:
@@ -96,12 +132,25 @@ def in_time(searches: Sequence[Underway]) -> bool:
 
 
 def leave_out_words(searches: Sequence[Underway]) -> None:
-    """Ask these without words if they, one after the other, would be too late with them."""
-    if in_time(searches):
+    """Ask these without words if they, one after the other, would be too late with them: by what is known of
+    their paces, or since words have to be read first. Raises DeadlineExceeded where all ask for words alone
+    and those cannot be read in time."""
+    if not in_time(searches):
+        for each in searches:
+            if each.pace is not None:
+                each.pace.left_out()
+        _without_words(searches)
         return
+    have = [each.has_words() for each in searches]  # all are asked, so that all are read
+    if all(have):
+        return
+    if all(each.pace is None or each.degraded for each in searches):
+        raise DeadlineExceeded(_TOO_LATE.format("words"))
+    _without_words(searches)
+
+
+def _without_words(searches: Sequence[Underway]) -> None:
     for each in searches:
-        if each.pace is not None:
-            each.pace.left_out()
         each.without_words()
 
 

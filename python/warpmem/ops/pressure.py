@@ -46,11 +46,9 @@ class Pace:
         self._deviation *= _DOUBT
 
 
-def embedding_time(left: float | None, rest: Pace) -> float | None:
-    """Seconds that an embedder may take of those that are left, so that what takes its place, the search
-    without a vector, is still in time; None for ever."""
-    if left is None:
-        return None
+def time_before(left: float, rest: Pace) -> float:
+    """Seconds that a part of a search may take of those that are left, so that what takes its place, the
+    search without that, is still in time."""
     return left - min(max(rest.expected, _KEPT * left), _MOST_KEPT * left)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -221,6 +221,20 @@ class Index(Protocol):
         """Load an owner's rows, with what searches by words or entities need, and to the device where there
         is one.
         Returns how many lists are on their way there. wait: until they are there, or there is no room."""
+        ...
+
+    def prepare(
+        self,
+        owners: Iterable[int],
+        what: Literal["rows", "words", "entities"],
+        within: float,
+        *,
+        patient: bool,
+    ) -> bool:
+        """Whether a search over these owners that is wanted within so many seconds may be made: what it needs
+        of them is there, or takes only moments. Else a thread reads it for the searches that follow; that is
+        waited for as long as it is expected in time or, patient, as nothing is known of it. Raises what the
+        thread met, and DeadlineExceeded when the caller has given up."""
         ...
 
     def evict(self, owner: int) -> None:

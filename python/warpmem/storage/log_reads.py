@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..ops.ids import KEY_BYTES, owner_of, owner_prefix
 from ..protocols import Engine
-from ..records import Past, Record, Row, RowBlock, Space, StoreIdentity
+from ..records import Past, Record, Row, RowBlock, Space, StoreIdentity, VersionName
 from ..types import Order
 from . import codec
 from .lookups import read_slots
@@ -31,6 +31,19 @@ class LogReads:
             None if value is None else make_record(key, decode(codec.unseal("items", key, value), ItemValue))
             for key, value in zip(keys, self._engine.get_many("items", keys), strict=True)
         ]
+
+    def texts(self, names: Sequence[VersionName]) -> list[str | None]:
+        # Of a record nothing else is made: an owner's first search by words reads all of his.
+        keys = [key for key, _ in names]
+        texts: list[str | None] = []
+        for (key, version), stored in zip(names, self._engine.get_many("items", keys), strict=True):
+            value = None if stored is None else decode(codec.unseal("items", key, stored), ItemValue)
+            if value is not None and value.version == version:
+                texts.append(value.text)
+            else:
+                older = self.get_version(key, version)
+                texts.append(None if older is None else older.item.text)
+        return texts
 
     def key_chain(self, owner: int, digest: bytes) -> list[tuple[int, bytes]]:
         return [codec.read_slot_suffix(key) for key in read_slots(self._engine, owner, digest)]
