@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 from typing import Any
 
@@ -26,9 +27,23 @@ def same(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
+def parts(field: str) -> list[str]:
+    """The parts between periods, but for those in quotation marks, which JSON reads."""
+    found, rest = [], field
+    while rest:
+        if rest[0] == '"':
+            name, end = json.JSONDecoder().raw_decode(rest)
+        else:
+            end = len(rest.split(".", 1)[0])
+            name = rest[:end]
+        found.append(name)
+        rest = rest[end + 1 :]
+    return found
+
+
 def look_up(item: dict[str, Any], field: str) -> Any:
     here: Any = item
-    for part in field.split("."):
+    for part in parts(field):
         if not isinstance(here, dict) or part not in here:
             return GONE
         here = here[part]

@@ -11,6 +11,7 @@ import msgspec
 
 from .errors import InputError
 from .types import Budget, Durability, EmbedWhen, Extraction, Price
+from .types.paths import keys_of
 from .types.scalars import plain, plain_fields
 
 MAX_TEXT_BYTES = 1 << 20
@@ -250,8 +251,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     deduplication, consolidation, forgetting, reflection, optimisation
                     what run_jobs() does by itself, in this order, and how; None: it does not
     jobs_minutes    after which a thread of the process that writes runs these jobs again; 0: none does
-    columns         metadata keys ("year", "a.b") that searches filter by, and the type of their values; the
-                    scan tests them itself. Other types are allowed. May differ from open to open
+    columns         metadata keys ("year", "a.b", '"http.status"') that searches filter by, and the type of
+                    their values; the scan tests them itself. Other types are allowed. May differ from open to
+                    open
     """
 
     path: str | None = None
@@ -345,9 +347,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         unknown = sorted(set(self.job_budgets) - set(JOBS))
         if unknown:
             raise InputError(f"job_budgets: {unknown[0]!r} is no job in the background, of {', '.join(JOBS)}")
-        if len(self.columns) > MAX_DECLARED or not all(all(name.split(".")) for name in self.columns):
+        if len(self.columns) > MAX_DECLARED or None in map(keys_of, self.columns):
             raise InputError(
-                f"columns must be at most {MAX_DECLARED} paths of metadata keys, like 'a' or 'a.b'"
+                f"columns must be at most {MAX_DECLARED} paths of metadata keys, like 'a' or 'a.b', or "
+                "'\"a.b\"' for a key that holds a period"
             )
 
 

@@ -16,7 +16,7 @@ from warpmem.index import searched_partitions
 from warpmem.memory.masks import FilterMasks
 
 DIMENSION = 8
-DECLARED = {"year": "number", "lang": "string", "done": "boolean", "a.b": "number"}
+DECLARED = {"year": "number", "lang": "string", "done": "boolean", "a.b": "number", '"a.b"': "number"}
 NUMBERS = (0, -0.0, 1, 1.0, 2, 2.5, -3, 1e300, -1e-300, 2**53, 2**53 + 2)
 STRINGS = ("", "de", "en", "fr", "zz", "1", "de\x00")
 ODD: tuple[Any, ...] = (None, [], ["de"], {"b": 1}, {"b": "x"}, "1", True, 1)
@@ -29,6 +29,8 @@ def values(rng: random.Random) -> dict[str, Any]:
             found[name] = rng.choice(usual if rng.random() < 0.8 else ODD)
     if rng.random() < 0.7:
         found["a"] = {"b": rng.choice(NUMBERS)} if rng.random() < 0.8 else rng.choice(ODD)
+    if rng.random() < 0.7:
+        found["a.b"] = rng.choice(NUMBERS if rng.random() < 0.8 else ODD)
     return found
 
 
@@ -149,6 +151,15 @@ def test_a_number_that_no_float_holds(masks: list[bytes]) -> None:
     assert masks, "the second value is not exact, and from then on items are asked"
 
 
+def test_one_key_in_two_spellings(masks: list[bytes]) -> None:
+    with warpmem.open(None, dimension=DIMENSION, columns={'"n"': "number", '"a.b"': "string"}) as memory:
+        memory.add("t", user_id="u", metadata={"n": 1, "a.b": "x"}, vector=np.ones(DIMENSION))
+        for name in ("n", '"n"', '"\\u006e"'):
+            assert len(found(memory, {f"metadata.{name}": 1, 'metadata."a.b"': "x"})) == 1
+            assert not found(memory, {f"metadata.{name}": 2})
+    assert not masks
+
+
 def test_several_owners_have_codes_of_their_own() -> None:
     with warpmem.open(None, dimension=DIMENSION, columns={"lang": "string"}) as memory:
         for user, langs in (("a", ("x", "y")), ("b", ("y", "z", "x"))):
@@ -191,7 +202,14 @@ def test_strings_that_appear_during_searches(monkeypatch: pytest.MonkeyPatch, tr
 
 @pytest.mark.parametrize(
     "columns",
-    [{"": "number"}, {"a..b": "number"}, {"a": "float"}, {f"k{i}": "number" for i in range(65)}, ["a"]],
+    [
+        {"": "number"},
+        {"a..b": "number"},
+        {"a": "float"},
+        {f"k{i}": "number" for i in range(65)},
+        ["a"],
+        {'"a': "number"},
+    ],
 )
 def test_bad_declarations(columns: Any) -> None:
     with pytest.raises(InputError):

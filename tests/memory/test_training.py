@@ -56,6 +56,8 @@ def test_only_what_was_agreed_to_and_what_is_current(memory: Memory) -> None:
         "yes",
     }
     assert next(memory.training_stream(consent=None)).consent is None
+    memory.add(NewItem(text="asked", metadata={"consent.training": True}), user_id="ann")
+    assert [r.text for r in memory.training_stream(consent='"consent.training"')] == ["asked"]
     assert [r.text for r in memory.training_stream(filters={"text": "new"})] == ["new"]
     assert not list(memory.training_stream(kinds=["event"]))
     assert not list(memory.training_stream([Scope(user_id="bob")]))

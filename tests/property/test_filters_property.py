@@ -18,7 +18,7 @@ numbers = st.integers(-3, 3) | st.sampled_from([0.0, 1.0, 2.5, -1.5, 2**53, 2**5
 strings = st.sampled_from(["", "a", "A", "ab", "B", "ß", "SS", "1"])
 scalars = st.none() | st.booleans() | numbers | strings
 values = scalars | st.lists(scalars, max_size=3) | st.dictionaries(st.sampled_from("xy"), scalars, max_size=2)
-metadata = st.dictionaries(st.sampled_from("xyz"), values, max_size=3)
+metadata = st.dictionaries(st.sampled_from(["x", "y", "z", "x.y", '"', ""]), values, max_size=4)
 
 conditions = (
     scalars
@@ -28,6 +28,10 @@ conditions = (
     | st.fixed_dictionaries({"exists": st.booleans()}, optional={"icontains": strings, "ne": scalars})
 )
 fields = st.sampled_from(["metadata.x", "metadata.y", "metadata.z", "metadata.x.y", "metadata.z.x"])
+quoted = st.sampled_from(
+    ['metadata."x.y"', 'metadata."x".y', 'metadata."\\"".x', 'metadata.""', 'metadata."x.y".x']
+)
+fields |= quoted
 leaves = st.dictionaries(fields, conditions, max_size=2) | st.dictionaries(
     st.sampled_from(["kind", "key"]), strings | st.fixed_dictionaries({"exists": st.booleans()}), max_size=2
 )

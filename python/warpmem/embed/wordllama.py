@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import EmbeddingError, InvalidText, MissingDependency
+from ..ops.model_files import keep_no_texts
 from .texts import check_texts
 
 MODEL_ID = "wordllama-l2-supercat-256"
@@ -44,8 +45,6 @@ class _Tokenizer:
         self._whole = whole
         self._added = tuple(token.content for token in whole.get_added_tokens_decoder().values())
         model = whole.model
-        # Else the library keeps what it has taken apart, of whoever it was.
-        getattr(model, "_resize_cache", lambda _: None)(0)
         self._find, self._take_apart = model.token_to_id, model.tokenize
 
     def ids(self, text: str, known: dict[str, list[int]]) -> list[int]:
@@ -181,4 +180,5 @@ def _load_tokenizer(file: Path) -> Any:
     tokenizer = Tokenizer.from_str(file.read_text(encoding="utf-8"))
     tokenizer.no_padding()
     tokenizer.no_truncation()
+    keep_no_texts(tokenizer)
     return tokenizer

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..ops.filter_grammar import AllOf, Condition, Node, Not
 from ..records import AND, OR, Term
+from ..types.paths import keys_of, path_of
 from .columns import MISSING, float_image
 from .partition import Partition
 from .term_trees import Range, Tree, emit, exact_image, float_bound, invert, join, members
@@ -37,9 +38,10 @@ class ItemColumns:
     def __init__(self, declared: Mapping[str, str], first: int) -> None:
         self.declared = dict(declared)
         self._first = first
-        self._kinds = {PREFIX + name: kind for name, kind in declared.items()}
-        self._at = {PREFIX + name: first + i for i, name in enumerate(declared)}
-        self._paths = [(tuple(name.split(".")), kind) for name, kind in declared.items()]
+        self._paths = [(keys_of(name) or (), kind) for name, kind in declared.items()]
+        fields = [PREFIX + path_of(path) for path, _ in self._paths]  # as filters spell them
+        self._kinds = dict(zip(fields, declared.values(), strict=True))
+        self._at = {field: first + i for i, field in enumerate(fields)}
 
     def __len__(self) -> int:
         return len(self.declared)

@@ -23,6 +23,7 @@ from typing import Any
 from ..errors import InputError, MissingDependency, NotFound, StoreReadOnly
 from ..memory import Memory
 from ..types import MemoryItem, NewItem, Scope
+from ..types.paths import path_of
 from ..types.scalars import float_of, int_of
 
 try:
@@ -329,9 +330,9 @@ def _compared(path: str, operator: str, operand: Any) -> dict[str, Any]:
 
 
 def _label(name: Any) -> str:
-    if not isinstance(name, str) or not name or "." in name:
-        raise InputError("a field in a filter is named by a text without periods; nest objects instead")
-    return name
+    if not isinstance(name, str):
+        raise InputError(f"a field in a filter is named by a text, not {type(name).__name__}")
+    return path_of([name])
 
 
 def _matches(namespace: tuple[str, ...], condition: MatchCondition) -> bool:

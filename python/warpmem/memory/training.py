@@ -23,6 +23,7 @@ from ..ops.ids import parse_id
 from ..ops.texts import check_text
 from ..policy.filters import compile_filter
 from ..types import MemoryItem, Scope
+from ..types.paths import keys_of
 from ..types.scalars import int_of
 from . import arguments
 from .exporting import all_owners, items_of
@@ -178,7 +179,7 @@ class TrainingStream(Iterator[TrainingRecord]):
 def consent_of(item: MemoryItem, path: str | None) -> bool | None:
     """True or False as an item's metadata has it under a path of keys, else None."""
     value: Any = item.metadata if path is not None else None
-    for key in (path or "").split("."):
+    for key in () if path is None else keys_of(path) or ():
         value = value.get(key) if isinstance(value, dict) else None
     return value if isinstance(value, bool) else None
 
@@ -200,7 +201,7 @@ def make_stream(
     wanted = None if kinds is None else frozenset(arguments.check_kinds(kinds))
     compiled = None if filters is None else compile_filter(filters)
     least = arguments.check_share(min_trust, "min_trust")
-    if consent is not None and (not isinstance(consent, str) or not all(consent.split("."))):
+    if consent is not None and (not isinstance(consent, str) or keys_of(consent) is None):
         raise InputError("consent must be a path of metadata keys, like 'consent.training', or None")
     if consent is not None:
         consent = check_text(consent, "consent")

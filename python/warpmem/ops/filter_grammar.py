@@ -86,12 +86,14 @@ class Vocabulary(NamedTuple):
     """What a filter may talk about. family: (field, path) -> its family. operand: (family, value, path) ->
     the checked scalar. Both raise InvalidFilter. spans: names that stand for two fields, the time when
     something begins and the one when it ends, which is missing where it does not. days: names that stand for
-    two fields, the first and the last day of something, each a string like 2026-03-01."""
+    two fields, the first and the last day of something, each a string like 2026-03-01. spelled: a field in
+    the one spelling that it has in the tree, of those in which it may be written."""
 
     family: Callable[[str, str], Family]
     operand: Callable[[Family, Any, str], Any]
     spans: Mapping[str, tuple[str, str]] = {}
     days: Mapping[str, tuple[str, str]] = {}
+    spelled: Callable[[str], str] = str
 
 
 def parse_filter(filters: Mapping[str, Any] | None, vocabulary: Vocabulary) -> ParsedFilter:
@@ -146,6 +148,7 @@ class _Parser:
     def condition(self, name: str, value: Any, path: str) -> tuple[Node, str]:
         """All operators on one field."""
         family = self._vocabulary.family(name, path)
+        name = self._vocabulary.spelled(name)
         self.fields.add(name)
         if not isinstance(value, Mapping):
             if isinstance(value, (list, tuple, set, frozenset)):

@@ -71,7 +71,15 @@ def load_tokenizer(root: Path, max_tokens: int, what: str) -> Any:
         raise InputError(f"{str(root)!r}: tokenizer.json cannot be read") from error
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_tokens)
+    keep_no_texts(tokenizer)
     return tokenizer
+
+
+def keep_no_texts(tokenizer: Any) -> None:
+    """Have a tokenizer of the library keep nothing of the texts that it takes apart. Else it keeps up to
+    10,000 of them in each thread, of whoever they are: gigabytes where many threads ask, and what was erased
+    stays there."""
+    getattr(tokenizer.model, "_resize_cache", lambda _: None)(0)
 
 
 def check_batch(batch: int) -> int:

@@ -7,6 +7,8 @@
     condition  = scalar                                     short for {"eq": scalar}
                | {operator: operand, ...}                   at least one; all hold
     field      = "metadata.<key>[.<key>...]" | an item field (ITEM_FIELDS)
+    key        = of at least one character, without a period, not beginning with a quotation mark
+               | any key as a JSON string, with its quotation marks: metadata."http.status"
     bounds     = {"before": time, "after": time, "during": [time | null, time | null]}
 
     operator       operand                 holds when the field is present and ...
@@ -33,7 +35,7 @@ have it). before: it began before that day. after: it began on that day or later
 common with those from the first to the last, both included. A day is a string like 2026-03-01 or a date.
 Strings are compared, whatever an application has put there itself.
 
-A metadata key that itself holds a dot, and an element of a list by its number, cannot be addressed.
+An element of a list cannot be addressed by its number.
 """
 
 from __future__ import annotations
@@ -57,6 +59,7 @@ from ..ops.predicates import (
     ordered,
 )
 from ..types import MemoryItem
+from ..types.paths import keys_of, path_of
 
 Test = Callable[[MemoryItem], bool]
 
@@ -70,6 +73,7 @@ ITEM_FIELDS: dict[str, Family] = {
     ),
 }
 
+_METADATA = "metadata."
 _SCOPE_FIELDS = frozenset(("user_id", "agent_id", "run_id", "corpus_id"))
 _MISSING = object()
 _COMPARE = {"gt": operator.gt, "gte": operator.ge, "lt": operator.lt, "lte": operator.le}
@@ -105,9 +109,13 @@ def compile_filter(filters: Mapping[str, Any] | None) -> CompiledFilter:
 
 
 def _family(name: str, path: str) -> Family:
-    if name.startswith("metadata."):
-        if not all(name.split(".")):
-            raise InvalidFilter(path, "a metadata path has an empty part")
+    if name.startswith(_METADATA):
+        if keys_of(name.removeprefix(_METADATA)) is None:
+            raise InvalidFilter(
+                path,
+                "no path of metadata keys; one that is empty, holds a period or begins with a quotation mark "
+                'is written as a JSON string: metadata."http.status"',
+            )
         return "json"
     if name not in ITEM_FIELDS:
         known = ", ".join(ITEM_FIELDS)
@@ -117,8 +125,19 @@ def _family(name: str, path: str) -> Family:
     return ITEM_FIELDS[name]
 
 
+def _keys(name: str) -> tuple[str, ...]:
+    """Of a metadata field that was checked."""
+    keys = keys_of(name.removeprefix(_METADATA))
+    assert keys is not None
+    return keys
+
+
+def _spelled(name: str) -> str:
+    return _METADATA + path_of(_keys(name)) if name.startswith(_METADATA) else name
+
+
 _VOCABULARY = Vocabulary(
-    _family, check_operand, {"valid": ("valid_from", "valid_to")}, {"happened": (FIRST, LAST)}
+    _family, check_operand, {"valid": ("valid_from", "valid_to")}, {"happened": (FIRST, LAST)}, _spelled
 )
 
 
@@ -168,9 +187,9 @@ def _never(item: MemoryItem) -> bool:
 
 def _getter(name: str) -> tuple[Callable[[MemoryItem], Any], Any]:
     """(function from item to value, what it gives when the field is missing)."""
-    if not name.startswith("metadata."):
+    if not name.startswith(_METADATA):
         return operator.attrgetter(f"scope.{name}" if name in _SCOPE_FIELDS else name), None
-    first, *rest = name.split(".")[1:]
+    first, *rest = _keys(name)
     if not rest:
         return lambda item: item.metadata.get(first, _MISSING), _MISSING
 

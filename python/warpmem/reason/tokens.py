@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, InvalidText, MissingDependency
+from ..ops.model_files import keep_no_texts
 
 _PIECE = re.compile(r"(?P<word>[A-Za-z0-9]+)|(?P<gap> +(?=[A-Za-z]))|(?P<space> +)|(?P<other>.)", re.DOTALL)
 _CASE = re.compile(r"[a-z]+|[A-Z]+[a-z]*")
@@ -120,5 +121,6 @@ class TokenizerCounter:
                     raise InputError(f"{str(self._path)!r} is not a tokenizer.json") from error
                 tokenizer.no_padding()
                 tokenizer.no_truncation()
+                keep_no_texts(tokenizer)
                 self._tokenizer = tokenizer
             return self._tokenizer
