@@ -341,7 +341,8 @@ class Writer:
         """The same, in the space of the texts."""
         given = [entry.vector for entry in checked if entry.vector is not None]
         if given and len(given) == len(checked):
-            return list(self._vectors.normalize(np.concatenate(given).reshape(len(given), -1)))
+            rows = given[0] if len(given) == 1 else np.concatenate(given)
+            return list(self._vectors.normalize(rows.reshape(len(given), -1)))
         out = np.empty((len(checked), self._vectors.dimension), np.float32)
         wanted = [i for i, entry in enumerate(checked) if entry.vector is None]
         for i, entry in enumerate(checked):
