@@ -169,6 +169,7 @@ class StoreLog(LogReads):
     def _tell(self, effects: Sequence[RowChange]) -> None:
         if any(effect.erased for effect in effects):
             self._owners.clear()
+            self._book.take(None)
         for apply in self._subscribers:
             apply(effects)
 
