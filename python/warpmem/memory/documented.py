@@ -85,7 +85,7 @@ class Documented:
             result = self._current.write(
                 lambda serving: serving.documents.add(document, durability), own_vectors=False
             )
-            added.update(added=result.added, superseded=result.superseded)
+            added += ["added"] * result.added + ["superseded"] * result.superseded
         return result
 
 

@@ -16,7 +16,7 @@ from ..policy.reconcile import NEVER_DUPLICATE
 from ..policy.similar import Near
 from ..protocols import Index, Log
 from ..records import ScopePart, ScoreParams, SearchRequest
-from ..types import MemoryItem, Owner
+from ..types import MemoryItem
 
 _NEAREST: Final = 8
 """Stored items that an addition is compared with; others are farther."""
@@ -36,12 +36,18 @@ class NearDuplicates:
         self._threshold = threshold
         self._locks = [threading.Lock() for _ in range(_LOCKS)]
 
-    @contextlib.contextmanager
-    def alone(self, items: Sequence[MemoryItem | None]) -> Iterator[None]:
+    @property
+    def looks(self) -> bool:
+        """Whether it looks for any."""
+        return self._threshold is not None
+
+    def alone(self, items: Sequence[MemoryItem | None]) -> contextlib.AbstractContextManager[None]:
         """Meanwhile no other addition for their owners looks or adds: what it would add could not be seen."""
-        owners: set[Owner] = set()
-        if self._threshold is not None:
-            owners = {item.scope.owner for item in items if item is not None and may_be_near(item)}
+        return self._alone(items) if self.looks else contextlib.nullcontext()
+
+    @contextlib.contextmanager
+    def _alone(self, items: Sequence[MemoryItem | None]) -> Iterator[None]:
+        owners = {item.scope.owner for item in items if item is not None and may_be_near(item)}
         with contextlib.ExitStack() as held:
             for number in sorted({hash(owner) % _LOCKS for owner in owners}):
                 held.enter_context(self._locks[number])

@@ -188,6 +188,10 @@ class Spaces:
 
     def apply(self, changes: Sequence[RowChange]) -> None:
         """Take in committed changes. A process that follows meets spaces that were made after it opened."""
+        if not self._all and not any(
+            change.erased or any(row.space for row in change.add) for change in changes
+        ):
+            return
         known = {0, *(space.number for space in self)}
         if any(change.erased or not known.issuperset(row.space for row in change.add) for change in changes):
             self._remembered(self._parts.log.spaces())

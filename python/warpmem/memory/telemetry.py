@@ -67,9 +67,9 @@ class Telemetry:
             events.tell(events.DEBUG, "degraded", skipped=list(degraded), queries=1)
 
     @contextmanager
-    def adding(self, items: int, tracer: Tracer | None) -> Iterator[Counter[str]]:
-        """While items are being added: the block counts what that did in what it is given."""
-        began, done = time.perf_counter(), Counter[str]()
+    def adding(self, items: int, tracer: Tracer | None) -> Iterator[list[str]]:
+        """While items are being added: the block says in what it is given what became of each."""
+        began, done = time.perf_counter(), list[str]()
         try:
             with NO_SPAN if tracer is None else tracer.span("add", items=items):
                 yield done
@@ -79,7 +79,8 @@ class Telemetry:
         seconds = time.perf_counter() - began
         with self._lock:
             self._adds.observe(seconds)
-            self._actions.update(done)
+            for action in done:
+                self._actions[action] += 1
         events.tell(events.DEBUG, "add", count=items, seconds=seconds)
 
     def failed(self, call: str, error: WarpmemError) -> None:

@@ -160,13 +160,13 @@ class Writable:
                     durability=durability,
                     embed=when,
                     reading=lambda: self._current.reading(serving),
-                    states=stated if infer == "rules" else lambda _: (),
+                    states=stated if infer == "rules" else None,
                     retention=None if infer == "none" else self._retention(),
                     extract=infer == "llm",
                 ),
                 own_vectors=vector is not None or any(item.vector is not None for item in items),
             )
-            added.update(result.action for result in results)
+            added += [result.action for result in results]
         if model is not None and wait:
             self._extract_later.extract([parse_id(result.id) for result in results], model, waiting=True)
         return results if was_list else results[0]

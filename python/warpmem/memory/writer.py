@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -84,7 +84,7 @@ class Writer:
         durability: Durability | None,
         embed: EmbedWhen,
         reading: Callable[[], AbstractContextManager[None]],
-        states: Callable[[MemoryItem], Sequence[tuple[str, Days | None]]] = lambda _: (),
+        states: Callable[[MemoryItem], Sequence[tuple[str, Days | None]]] | None = None,
         retention: timedelta | None = None,
         extract: bool = False,
     ) -> tuple[AddResult, ...]:
@@ -106,8 +106,8 @@ class Writer:
         followers: dict[int, Sequence[int]] = {}
         if retention is not None:
             checked = [_expiring(entry, retention) for entry in checked]
-        for number, entry in enumerate(tuple(checked)):
-            stated = self._facts(entry, states)
+        for number, entry in enumerate(tuple(checked) if extract or states is not None else ()):
+            stated = [] if states is None else self._facts(entry, states)
             facts = [self._check(fact, Defaults(scope=None), None, now) for fact in stated]
             if extract or facts:
                 arguments.check_names(entry.item.sources, "sources", MAX_NAMES - 1)
@@ -121,7 +121,7 @@ class Writer:
         new = [entry.item if entry.space is None else None for entry in checked]
         together = self._near.together(new, vectors)
         with self._near.alone(new):
-            with reading():
+            with reading() if self._near.looks else nullcontext():
                 stored = self._near.stored(new, vectors)
             prepared = self._prepared(checked, vectors, stored)
 
@@ -239,13 +239,18 @@ class Writer:
         if new.metadata is not None and defaults.metadata is not None:
             metadata = check_metadata({**metadata, **check_metadata(new.metadata)})
         self._schemas.check(kind, metadata)
-        key = _first(new.key, defaults.key)
-        valid_from = _first(new.valid_from, defaults.valid_from)
-        valid_to = _first(new.valid_to, defaults.valid_to)
-        expires_at = _first(new.expires_at, defaults.expires_at)
-        for when, name in ((valid_from, "valid_from"), (valid_to, "valid_to"), (expires_at, "expires_at")):
-            if when is not None:
-                to_micros(when, name)
+        key = defaults.key if new.key is None else new.key
+        valid_from = defaults.valid_from if new.valid_from is None else new.valid_from
+        valid_to = defaults.valid_to if new.valid_to is None else new.valid_to
+        expires_at = defaults.expires_at if new.expires_at is None else new.expires_at
+        if valid_from is not None:
+            to_micros(valid_from, "valid_from")
+        if valid_to is not None:
+            to_micros(valid_to, "valid_to")
+        if expires_at is not None:
+            to_micros(expires_at, "expires_at")
+        priority = defaults.priority if new.priority is None else new.priority
+        trust = defaults.trust if new.trust is None else new.trust
         entities = named_by(kind, metadata, arguments.check_names(new.entities, "entities"))
         item = MemoryItem(
             id="",
@@ -255,11 +260,11 @@ class Writer:
             modality=modality,
             blob=blob,
             metadata=metadata,
-            priority=arguments.check_share(_first(new.priority, defaults.priority, 0.5), "priority"),
+            priority=0.5 if priority is None else arguments.check_share(priority, "priority"),
             key=None if key is None else arguments.check_name(key, "key"),
             entities=entities or arguments.check_names(defaults.entities, "entities"),
             sources=_sources(new, defaults, arguments.most_names(kind)),
-            trust=arguments.check_share(_first(new.trust, defaults.trust, 1.0), "trust"),
+            trust=1.0 if trust is None else arguments.check_share(trust, "trust"),
             model_id=self._vectors.model_id if space is None else space.model_id,
             created_at=now,
             touched_at=now,
@@ -334,6 +339,10 @@ class Writer:
 
     def _embed_texts(self, checked: Sequence[Checked], when: EmbedWhen) -> Rows:
         """The same, in the space of the texts."""
+        given = [entry.vector for entry in checked if entry.vector is not None]
+        if given and len(given) == len(checked):
+            rows = given[0] if len(given) == 1 else np.concatenate(given)
+            return list(self._vectors.normalize(rows.reshape(len(given), -1)))
         out = np.empty((len(checked), self._vectors.dimension), np.float32)
         wanted = [i for i, entry in enumerate(checked) if entry.vector is None]
         for i, entry in enumerate(checked):

@@ -13,6 +13,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _LEAST = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
 _MOST = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
+_last = (_EPOCH, 0)  # what was asked for last: the times of a new item are one object
 
 
 class SystemClock:
@@ -42,9 +43,18 @@ class FixedClock:
 
 def to_micros(when: datetime, name: str) -> int:
     """Microseconds of a timezone-aware datetime in years 1 to 9999 of UTC. Raises InvalidTime naming it."""
+    global _last
+    known, micros = _last
+    if when is known:
+        return micros
+    if type(when) is datetime and when.tzinfo is UTC:
+        since = when - _EPOCH
+        micros = (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+        _last = when, micros
+        return micros
     if not isinstance(when, datetime):
         raise InvalidTime(f"{name} must be a datetime, not {type(when).__name__}")
-    if when.tzinfo is not UTC and (when.tzinfo is None or when.utcoffset() is None):
+    if when.tzinfo is None or when.utcoffset() is None:
         raise InvalidTime(
             f"{name} is a naive datetime; give it a timezone, for example datetime.now(timezone.utc)"
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import struct
 import threading
 from collections.abc import Sequence
 
@@ -18,20 +19,29 @@ ID_CHARACTERS = 32
 OWNER_BYTES = 4
 _RANDOM_BYTES = 8
 _KEYS_AT_ONCE = 128
+_MOST_MILLISECONDS = (1 << 48) - 1
+_LOW = (1 << 62) - 1
 MAX_OWNER = (1 << 32) - 1
 _DIGITS = "0123456789abcdefghijklmnopqrstuv"
 _is_text_form = re.compile(f"[{_DIGITS}]{{{ID_CHARACTERS}}}").fullmatch
 _PAIRS = tuple(high + low for high in _DIGITS for low in _DIGITS)
+_fives = struct.Struct(">BIBIBIBI").unpack
+_key = struct.Struct(">IQQ").pack
+_randoms = struct.Struct(f">{_KEYS_AT_ONCE}Q").unpack
 
 
 def format_id(key: bytes) -> str:
     """The text form of a 20-byte item key."""
-    text: list[str] = []
-    for at in range(0, KEY_BYTES, 5):
-        # Five bytes are four pairs of characters; base64.b32hexencode is pure Python and takes twice as long.
-        bits = int.from_bytes(key[at : at + 5], "big")
-        text += _PAIRS[bits >> 30], _PAIRS[bits >> 20 & 1023], _PAIRS[bits >> 10 & 1023], _PAIRS[bits & 1023]
-    return "".join(text)
+    # Five bytes are four pairs of characters; base64.b32hexencode is pure Python and takes twice as long.
+    pairs = _PAIRS
+    a, b, c, d, e, f, g, h = _fives(key)
+    a, c, e, g = a << 32 | b, c << 32 | d, e << 32 | f, g << 32 | h
+    return (
+        f"{pairs[a >> 30]}{pairs[a >> 20 & 1023]}{pairs[a >> 10 & 1023]}{pairs[a & 1023]}"
+        f"{pairs[c >> 30]}{pairs[c >> 20 & 1023]}{pairs[c >> 10 & 1023]}{pairs[c & 1023]}"
+        f"{pairs[e >> 30]}{pairs[e >> 20 & 1023]}{pairs[e >> 10 & 1023]}{pairs[e & 1023]}"
+        f"{pairs[g >> 30]}{pairs[g >> 20 & 1023]}{pairs[g >> 10 & 1023]}{pairs[g & 1023]}"
+    )
 
 
 def parse_id(item_id: str) -> bytes:
@@ -80,7 +90,7 @@ class KeyMaker:
         """`after`: microseconds of the last key that another maker may have made."""
         self._lock = threading.Lock()
         self._last = ((after // 1000) << 12) | 0xFFF
-        self._random = b""
+        self._random: list[int] = []
 
     def make(self, owner: int, micros: int) -> bytes:
         """A new key for `owner` at time `micros`."""
@@ -89,9 +99,7 @@ class KeyMaker:
             self._last = tick
             # Asked for many keys at a time: the call lets other threads run, and coming back can take long.
             if not self._random:
-                self._random = os.urandom(_RANDOM_BYTES * _KEYS_AT_ONCE)
-            random, self._random = self._random[:_RANDOM_BYTES], self._random[_RANDOM_BYTES:]
-        milliseconds, counter = tick >> 12, tick & 0xFFF
-        low = int.from_bytes(random, "big") & ((1 << 62) - 1)
-        value = (milliseconds & ((1 << 48) - 1)) << 80 | 0x7 << 76 | counter << 64 | 0b10 << 62 | low
-        return owner_prefix(owner) + value.to_bytes(16, "big")
+                self._random = list(_randoms(os.urandom(_RANDOM_BYTES * _KEYS_AT_ONCE)))
+            random = self._random.pop()
+        milliseconds, counter = tick >> 12 & _MOST_MILLISECONDS, tick & 0xFFF
+        return _key(owner, milliseconds << 16 | 0x7000 | counter, 1 << 63 | random & _LOW)

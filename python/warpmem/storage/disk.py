@@ -63,9 +63,9 @@ class SpaceGuard:
         self._writes = max_writes
         self._bytes = 0
 
-    def before(self, size: int, *, frees: bool = False) -> bool:
-        """Account for a write of `size` bytes; whether the disk was looked at and has room. frees: the write
-        deletes and adds no rows. Raises DiskFull, and then counts nothing."""
+    def before(self, size: int, *, frees: Callable[[], bool] = bool) -> bool:
+        """Account for a write of `size` bytes; whether the disk was looked at and has room. frees: asked on a
+        full disk, whether the write deletes and adds no rows. Raises DiskFull, and then counts nothing."""
         if self._min_free == 0:
             return False
         looked = self._writes >= self._max_writes or self._bytes + size >= self._max_bytes
@@ -77,7 +77,7 @@ class SpaceGuard:
             check_free(self._path, self._min_free, size + self._known + self._bytes)
         except DiskFull:
             self._writes = self._max_writes  # what is buffered may have become a table by the next time
-            if not frees:
+            if not frees():
                 raise
             check_free(self._path, self._min_free // _SHARE_TO_FREE, size)
             return False

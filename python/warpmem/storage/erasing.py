@@ -35,6 +35,7 @@ class ErasingTransaction(StoreTransaction):
         super().__init__(*arguments)
         self.counts: Counter[str] = Counter()
         self._erased: dict[int, None] = {}
+        self.told = None  # names that are gone are not to be remembered
 
     # -------------------------------------------------------------------------------------- marks
 
@@ -173,7 +174,7 @@ class ErasingTransaction(StoreTransaction):
 
     def notify(self) -> None:
         """Append the notices of this change to the log: once, at its end."""
-        for owner in dict.fromkeys([*self._erased, *self._changes]):
+        for owner in dict.fromkeys([*self._erased, *map(owner_of, self._changes)]):
             self.state.sequence += 1
             state = self.state
             entry = notice(state.sequence, self._now, owner, state.items, unsynced=state.unsynced)

@@ -44,6 +44,7 @@ from .erasure import StoreErasures
 from .identity import FORMAT, identity_entry, read_identity
 from .log_reads import LogReads
 from .log_state import check_unbroken, decode_entry, last_key_time, load_state
+from .owner_book import OwnerBook, Told
 from .transaction import StoreTransaction, owner_digest
 from .values import OwnerValue, decode
 from .vector_build import BuildTransaction, VectorBuild, begin, read_job, tidy
@@ -72,6 +73,8 @@ class StoreLog(LogReads):
         self._keys = KeyMaker(max(self._state.at, last_key_time(engine)))
         self._epoch = 0
         self._owners: dict[Owner, int] = {}
+        self._book = OwnerBook()
+        self._owners_told: Told | None = None
         self._subscribers: list[Callable[[Sequence[RowChange]], None]] = []
         self._timeout = timeout
         self._committer = Committer(self._write, self._sync, self._apply, max_queue, max_queue_bytes)
@@ -109,8 +112,10 @@ class StoreLog(LogReads):
             )
 
         def job() -> tuple[S, S, T]:
+            self._book.take(self._owners_told)
             self._state.unsynced = self._committer.unsynced
-            transaction = kind(self._engine, self._identity, self._state, self._keys, self._clock.now())
+            now = self._clock.now()
+            transaction = kind(self._engine, self._identity, self._state, self._keys, now, self._book)
             result = change(transaction)
             return transaction, transaction, result
 
@@ -137,6 +142,7 @@ class StoreLog(LogReads):
             self._unapplied.pop()
             raise
         self._state, self._epoch, self._identity = transaction.state, epoch, identity
+        self._owners_told = transaction.told
 
     def _sync(self) -> None:
         try:
@@ -164,6 +170,7 @@ class StoreLog(LogReads):
     def _tell(self, effects: Sequence[RowChange]) -> None:
         if any(effect.erased for effect in effects):
             self._owners.clear()
+            self._book.take(None)
         for apply in self._subscribers:
             apply(effects)
 

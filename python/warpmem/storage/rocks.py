@@ -247,7 +247,7 @@ class RocksEngine(Renewable):
         batch = self._batch(operations)
         if batch.is_empty():
             return
-        if self._guard.before(batch.size_in_bytes(), frees=_frees(operations)):
+        if self._guard.before(batch.size_in_bytes(), frees=lambda: _frees(operations)):
             self._reserve.keep(self._min_free)
         made = [batch]  # the first time; another one for each time that RocksDB would not wait
         self._write(lambda: made.pop() if made else self._batch(operations))

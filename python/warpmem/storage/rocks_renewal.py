@@ -58,7 +58,7 @@ class Renewable:
         database, families = self._db, self._families
         self._flush()
         self._let_walks_go(wait=True)
-        self._guard.before(_holding(database, ranges), frees=frees)
+        self._guard.before(_holding(database, ranges), frees=lambda: frees)
         before = directory.tables(self._path)
         for family, start, stop in ranges:
             self._change("compaction", _compact, families[family], start, stop)

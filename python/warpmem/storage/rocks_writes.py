@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import DiskFull
@@ -24,14 +25,20 @@ it, and pauses grow: each refused write counts against RocksDB's rate of delayed
 as 16 KiB a second."""
 
 
-def write_batch(database: Any, make: Callable[[], WriteBatch], has_room: Callable[[], bool]) -> None:
-    """Write what `make` gives, which rocksdict consumes at each try. has_room: whether what RocksDB has
-    buffered fits on the disk above the low-water mark. Raises DiskFull when it does not, and what rocksdict
-    raises."""
+@lru_cache(maxsize=1)
+def _options() -> Any:
     from rocksdict import WriteOptions
 
     options = WriteOptions()
     options.no_slowdown = True
+    return options
+
+
+def write_batch(database: Any, make: Callable[[], WriteBatch], has_room: Callable[[], bool]) -> None:
+    """Write what `make` gives, which rocksdict consumes at each try. has_room: whether what RocksDB has
+    buffered fits on the disk above the low-water mark. Raises DiskFull when it does not, and what rocksdict
+    raises."""
+    options = _options()
     began = 0.0
     pause = _FIRST_PAUSE
     while True:

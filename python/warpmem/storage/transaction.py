@@ -16,6 +16,7 @@ from ..records import SPACES, LogEntry, Record, Row, RowChange, Space, StoreIden
 from ..types import MemoryItem, Operation, Owner
 from . import codec
 from .lookups import LookupTransaction
+from .owner_book import OwnerBook, Told
 from .spaces import owner_spaces_key, read_space, space_key
 from .values import (
     HistoryValue,
@@ -46,16 +47,19 @@ class StoreTransaction(LookupTransaction):
     """Implements protocols.Transaction over an Engine. Lives on the committer thread."""
 
     def __init__(
-        self, engine: Engine, identity: StoreIdentity, state: LogState, keys: KeyMaker, clock_now: int
-    ) -> None:
+        self, engine: Engine, identity: StoreIdentity, state: LogState, keys: KeyMaker, clock_now: int,
+        book: OwnerBook,
+    ) -> None:  # fmt: skip
         super().__init__(engine)
         self._identity = identity
+        self._book = book
         self._keys = keys
         self._owner_numbers: dict[Owner, int] = {}
         self._owner_values: dict[int, OwnerValue] = {}
+        self.told: Told | None = (self._owner_numbers, self._owner_values)
         self._records: dict[bytes, Record | None] = {}
         self._changes: dict[
-            int, tuple[list[bytes], list[tuple[bytes, int]], dict[tuple[bytes, int], Row]]
+            bytes, tuple[list[bytes], list[tuple[bytes, int]], dict[tuple[bytes, int], Row]]
         ] = {}
         self._now = max(clock_now, state.at)
         self.state = LogState(state.sequence, self._now, state.items, state.owners, state.unsynced)
@@ -69,6 +73,10 @@ class StoreTransaction(LookupTransaction):
     def owner(self, owner: Owner) -> int:
         number = self._owner_numbers.get(owner)
         if number is None:
+            number = self._book.numbers.get(owner)
+            if number is not None:
+                self._owner_numbers[owner] = number
+                return number
             name_key = codec.owner_name_key(owner_digest(self._identity, owner))
             stored = self._read("owners", name_key)
             if stored is not None:
@@ -244,14 +252,14 @@ class StoreTransaction(LookupTransaction):
     def effects(self) -> list[RowChange]:
         """What the index must take in, one entry per owner."""
         return [
-            RowChange(owner, tuple(dict.fromkeys(keys)), tuple(removed), tuple(rows.values()))
-            for owner, (keys, removed, rows) in self._changes.items()
+            RowChange(owner_of(prefix), tuple(dict.fromkeys(keys)), tuple(removed), tuple(rows.values()))
+            for prefix, (keys, removed, rows) in self._changes.items()
         ]
 
     # ----------------------------------------------------------------------------------- helpers
 
     def _owner_value(self, number: int) -> OwnerValue:
-        value = self._owner_values.get(number)
+        value = self._owner_values.get(number) or self._book.values.get(number)
         if value is None:
             stored = self._read("owners", codec.owner_state_key(number))
             if stored is None:
@@ -263,10 +271,10 @@ class StoreTransaction(LookupTransaction):
         self._owner_values[number] = value
 
     def _touched(self, key: bytes) -> tuple[list[tuple[bytes, int]], dict[tuple[bytes, int], Row]]:
-        owner = owner_of(key)
-        changes = self._changes.get(owner)
+        prefix = key[:OWNER_BYTES]
+        changes = self._changes.get(prefix)
         if changes is None:
-            changes = self._changes[owner] = ([], [], {})
+            changes = self._changes[prefix] = ([], [], {})
         keys, removed, rows = changes
         keys.append(key)
         return removed, rows

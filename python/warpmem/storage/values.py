@@ -208,6 +208,7 @@ def _row_end(value: ItemValue) -> int:
     return value.retired_at
 
 
+_NUMBERS = np.dtype("<f4")
 _HEADER_LENGTH = struct.Struct("<H")
 _OF_ANOTHER_SPACE = 0x9B
 """First byte of a header of eleven fields, in msgpack; that of ten is 0x9A."""
@@ -220,7 +221,9 @@ def encode_row(row: Row) -> bytes:
         row.valid_from, row.valid_to, row.recorded_at, row.retired_at, row.expires_at,
     )  # fmt: skip
     header = encode(SpaceRowHeader(*fields, row.space) if row.space else RowHeader(*fields))
-    vector = np.ascontiguousarray(row.vector, dtype="<f4")
+    vector: NDArray[np.float32] = row.vector
+    if vector.dtype != _NUMBERS:
+        vector = vector.astype(_NUMBERS)
     return _HEADER_LENGTH.pack(len(header)) + header + vector.tobytes()
 
 
