@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+from typing import NoReturn
 
 from ..config import Config
+from ..errors import NotSupported
 from ..policy.schema import Schemas
 from ..protocols import Embedder, Log, SearchBackend, TokenCounter, Tracer
 from ..records import WorkKind
@@ -113,6 +115,12 @@ class Memory(
         kinds: tuple[WorkKind, ...] = ("embed", "extract")
         if background and any(next(log.work.all(kind), None) is not None for kind in kinds):
             self._pending.wake()
+
+    def __reduce__(self) -> NoReturn:
+        raise NotSupported(
+            "a Memory goes to no other process and has no copy: open the store there, with follow=True or "
+            "read_only=True beside the process that writes"
+        )
 
 
 def _release(pending: Runner, current: Current, log: Log) -> None:
