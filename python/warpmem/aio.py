@@ -14,6 +14,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
 from .compose import open as open_memory
 from .memory import Memory
 from .memory.arguments import check_count
+from .memory.facade import check_memory
 from .memory.options import OpenOptions
 from .ops.cancel import Cancellation, current
 
@@ -54,7 +55,7 @@ class AsyncMemory:
     """
 
     def __init__(self, memory: Memory, *, threads: int = 64) -> None:
-        self.memory = memory
+        self.memory = check_memory(memory)
         threads = check_count(threads, "threads", _MOST)
         # asyncio's own has a few more than there are cores: it is meant for work that does not wait.
         self._threads: ThreadPoolExecutor | None = ThreadPoolExecutor(threads, "warpmem")

@@ -75,6 +75,16 @@ def test_a_query_is_a_text_beside_a_vector_too(memory: Memory, query: Any, mode:
         memory.context(query, vector=ROWS[0], user_id="u", mode=mode)
 
 
+@pytest.mark.parametrize("query", ["", " \n", 5, "a" * (1 << 21)])
+def test_what_is_wrong_with_a_query_is_said_of_the_query(memory: Memory, query: Any) -> None:
+    """Of a blank one it was said that there was nothing to remember, and of a long one to make several
+    items of it."""
+    words = r"^the query (is empty or only whitespace|must be a string, not int|is .* over the limit of \d+)$"
+    for ask in (memory.search, memory.context):
+        with pytest.raises(InvalidText, match=words):
+            ask(query, user_id="u")
+
+
 @pytest.mark.parametrize("query", ["", " \n"])
 def test_a_blank_query_says_nothing_beside_a_vector(memory: Memory, query: str) -> None:
     by_vector = memory.search(vector=ROWS[0], user_id="u")

@@ -47,6 +47,18 @@ def test_what_is_remembered_is_recalled_looked_up_corrected_and_forgotten(
     assert [item.operation for item in memory.history(second["id"])] == ["add", "update", "delete"]
 
 
+def test_what_is_no_memory_is_refused(memory: Memory) -> None:
+    """An AsyncMemory was taken, and the first call told of an attribute of a coroutine."""
+    with pytest.raises(
+        InputError, match=r"not AsyncMemory: pass its \.memory, and call .* asyncio.to_thread"
+    ):
+        MemoryTools(warpmem.AsyncMemory(memory), NADIA)  # type: ignore[arg-type]
+    for wrong in ("memory.db", None, Memory):
+        for make in (lambda wrong: MemoryTools(wrong, NADIA), warpmem.AsyncMemory):
+            with pytest.raises(InputError, match=r"as warpmem\.open\(\) gives it, not (str|NoneType|type)$"):
+                make(wrong)
+
+
 def test_what_a_model_was_talked_into_is_taken_back_by_its_source(memory: Memory) -> None:
     item = memory.get(
         said(

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.real
 def test_a_store_of_langgraph(run_agents: Any, tmp_path: Path) -> None:
     report = run_agents("langgraph_store.py", tmp_path)
     assert all(count > 40 for count in report["counts"].values()), report["counts"]
-    refused = ["InputError"] * 3 + ["InvalidNamespaceError"] + ["InputError"] * 6
+    refused = ["InputError"] * 3 + ["InvalidNamespaceError"] + ["InputError"] * 7
     assert report["refused"] == [*refused, "InvalidMetadata", "InvalidMetadata", "InputError"]
     assert report["created"] and report["updated"] == ["Eve likes coffee.", True] and report["deleted"]
     assert report["found"] == ["Eve likes coffee."]

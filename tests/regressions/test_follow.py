@@ -13,7 +13,7 @@ import warpmem
 from image_models import RED, ColourTextEmbedder, picture
 from warpmem import AddResult, NewItem
 from warpmem.embed.hashing import HashingEmbedder
-from warpmem.errors import InputError, ModelMismatch, StoreClosed, StoreError
+from warpmem.errors import FormatError, InputError, ModelMismatch, StoreClosed, StoreError
 from warpmem.storage.follow import FollowingLog
 from warpmem.storage.rocks_follow import FollowingEngine
 
@@ -119,3 +119,12 @@ def test_a_follower_that_is_dropped_while_it_refreshes_is_closed(
         with pytest.raises(StoreClosed):
             log._engine.get("meta", b"x")
         follower.close()
+
+
+@pytest.mark.parametrize("how", ["follow", "read_only"])
+def test_where_there_is_no_store_nobody_is_told_of_another_option(tmp_path: Path, how: str) -> None:
+    """Whoever asked for follow=True was told that read_only=True creates no store."""
+    (tmp_path / "empty").mkdir()
+    for place in ("absent", "empty"):
+        with pytest.raises(FormatError, match=r"only opening for writing creates one"):
+            warpmem.open(tmp_path / place, **{how: True})  # type: ignore[arg-type]

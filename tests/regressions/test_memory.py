@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import gc
+import io
 import threading
 import time
 from datetime import UTC, datetime, timedelta, timezone
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -323,3 +327,38 @@ def test_an_erasure_goes_on_when_the_saved_index_goes_meanwhile(
         monkeypatch.setattr(IndexCheckpoint, "write", switch)
         assert memory.erase(user_id="u").checkpoint == "removed"
         assert memory.stats().pending_erasures == 0
+
+
+@pytest.mark.parametrize(
+    ("times", "refused"),
+    [
+        ({"created_at": "2025-01-01T00:00:00-08:00"}, None),
+        ({"created_at": "2024-01-01T00:00:00Z", "valid_from": "2025-01-01T08:00:00Z"}, None),
+        ({"created_at": "2025-01-01T00:00:00"}, "created_at is a naive datetime"),
+        ({"created_at": "2025-01-02T00:00:00Z", "valid_to": "2025-01-01T00:00:00Z"}, "before created_at"),
+    ],
+)
+def test_rows_of_other_stores_keep_their_dates(times: dict[str, str], refused: str | None) -> None:
+    """They have a created_at and no valid_from: what they say was true from the moment of the import on, so
+    that no search of a time before found it, and it counted as new."""
+    with open_memory() as memory:
+        line = msgspec.json.encode({"user_id": "u", "text": "Ann likes tea.", **times})
+        report = memory.import_(io.BytesIO(line))
+        if refused is not None:
+            assert report.stopped and refused in report.refused[0][1]
+            return
+        (hit,) = memory.search("tea", user_id="u", as_of=datetime(2025, 2, 1, tzinfo=UTC))
+        assert hit.item.valid_from == datetime(2025, 1, 1, 8, tzinfo=UTC)
+        assert hit.item.created_at > hit.item.valid_from
+
+
+@pytest.mark.parametrize("take", [ForkingPickler.dumps, copy.copy, copy.deepcopy])
+def test_a_memory_says_that_it_goes_to_no_other_process(take: Any) -> None:
+    """Whoever gave one to a pool of processes was told of a local object of the store's own code."""
+    with open_memory() as memory:
+        asynchronous = warpmem.AsyncMemory(memory)
+        for given in (memory, asynchronous, {"store": memory}):
+            if take is copy.copy and given is not memory:
+                continue
+            with pytest.raises(errors.NotSupported, match="open the store there"):
+                take(given)

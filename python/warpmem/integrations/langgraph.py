@@ -22,6 +22,7 @@ from typing import Any
 
 from ..errors import InputError, MissingDependency, NotFound, StoreReadOnly
 from ..memory import Memory
+from ..memory.facade import check_memory
 from ..types import MemoryItem, NewItem, Scope
 from ..types.paths import path_of
 from ..types.scalars import float_of, int_of
@@ -88,7 +89,7 @@ class MemoryStore(BaseStore):  # type: ignore[misc]
             raise InputError(
                 "whose values are these? Name the user's element of a namespace, a corpus, or both"
             )
-        self._memory = memory
+        self._memory = check_memory(memory)
         self._user = place
         self._corpus = None if corpus is None else Scope(corpus_id=corpus)
         self._fields = None if fields is None else list(fields)

@@ -21,6 +21,7 @@ from msgspec import Meta
 
 from ..errors import Conflict, InputError, NotFound
 from ..memory import Memory, arguments
+from ..memory.facade import check_memory
 from ..ops.texts import check_name
 from ..policy import modes
 from ..policy.context import check
@@ -126,7 +127,7 @@ class MemoryTools:
     ) -> None:
         if not isinstance(scope, Scope):
             raise InputError(f"scope must be a Scope, not {type(scope).__name__}")
-        self._memory = memory
+        self._memory = check_memory(memory)
         self._scope = scope
         self._source = check_name(source, "source")
         self._trust = arguments.check_share(trust, "trust")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+from typing import Any, NoReturn
 
 from ..config import Config
+from ..errors import InputError, NotSupported
 from ..policy.schema import Schemas
 from ..protocols import Embedder, Log, SearchBackend, TokenCounter, Tracer
 from ..records import WorkKind
@@ -113,6 +115,22 @@ class Memory(
         kinds: tuple[WorkKind, ...] = ("embed", "extract")
         if background and any(next(log.work.all(kind), None) is not None for kind in kinds):
             self._pending.wake()
+
+    def __reduce__(self) -> NoReturn:
+        raise NotSupported(
+            "a Memory goes to no other process and has no copy: open the store there, with follow=True or "
+            "read_only=True beside the process that writes"
+        )
+
+
+def check_memory(memory: Any) -> Memory:
+    """What was given, if it is a Memory. Raises InputError."""
+    if isinstance(memory, Memory):
+        return memory
+    said = f"memory must be a Memory, as warpmem.open() gives it, not {type(memory).__name__}"
+    if isinstance(getattr(memory, "memory", None), Memory):
+        said += ": pass its .memory, and call what is made of it by asyncio.to_thread"
+    raise InputError(said)
 
 
 def _release(pending: Runner, current: Current, log: Log) -> None:

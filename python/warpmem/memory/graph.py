@@ -43,7 +43,7 @@ class Graph:
         limit = arguments.check_count(limit, "limit", _MAX_PAGE)
         after = None if cursor is None else _parse_cursor(cursor)
         if query is not None:
-            check_text(query)
+            check_text(query, "the query")
         names = self._names(indexes, scope, as_of, known_at)
         found = [] if names is None else names.entities(after, limit + 1, query)
         page = found[:limit]

@@ -88,9 +88,11 @@ def write_line(stream: IO[Any], line: bytes) -> None:
 
 def check_times(line: ItemLine) -> None:
     """Raises InvalidTime on a time without offset or out of range, and on an end before the beginning."""
-    for name in ("valid_from", "valid_to", "expires_at"):
+    begins = "created_at" if line.valid_from is None else "valid_from"
+    for name in (begins, "valid_to", "expires_at"):
         when = getattr(line, name)
         if when is not None:
             to_micros(when, name)
-    if line.valid_from is not None and line.valid_to is not None and line.valid_to < line.valid_from:
-        raise InvalidTime("valid_to lies before valid_from")
+    first = getattr(line, begins)
+    if first is not None and line.valid_to is not None and line.valid_to < first:
+        raise InvalidTime(f"valid_to lies before {begins}")

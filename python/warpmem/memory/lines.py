@@ -2,7 +2,8 @@
 
     {"text": ..., "user_id": ..., "kind": ..., "key": ..., "metadata": {...}, "valid_from": ..., ...}
         an item; all fields of an exported line are taken, of which id, version and the times of recording
-        mean nothing to the new store. "vector" (base64 of float32) counts where "model_id" is the store's
+        mean nothing to the new store; but what has a created_at and no valid_from, as rows of other stores
+        have, is true from then on. "vector" (base64 of float32) counts where "model_id" is the store's
         model for the line's modality; else the text is embedded again, and an image or audio for which the
         store has a model is refused, since its content is not at hand. A line with a "check" must be what it
         was (line_check.py)
@@ -203,6 +204,7 @@ class Importer:
                 return None
         check_caption(given.text)
         check_times(given)
+        begins = given.created_at if given.valid_from is None else given.valid_from
         item = NewItem(
             text=given.text,
             scope=scope,
@@ -215,7 +217,7 @@ class Importer:
             entities=given.entities,
             sources=given.sources,
             trust=given.trust,
-            valid_from=given.valid_from,
+            valid_from=begins,
             valid_to=given.valid_to,
             expires_at=given.expires_at,
             vector=self._vector(given),

@@ -63,7 +63,7 @@ class Reranking:
         if queries is None:
             raise InputError("a reranker reads the query: give its text beside the vector")
         for query in queries:
-            check_text(query)
+            check_text(query, "the query")
         deadline = Deadline(asked.deadline)
         k = arguments.check_count(asked.k, "k")
         if deadline.left() is None:

@@ -156,7 +156,7 @@ def _without_words(searches: Sequence[Underway]) -> None:
 
 def _check_query(query: Any, *, beside: bool) -> str:
     """As check_text; a blank one has nothing to say beside a vector, and is no fault there."""
-    return "" if beside and isinstance(query, str) and not query.strip() else check_text(query)
+    return "" if beside and isinstance(query, str) and not query.strip() else check_text(query, "the query")
 
 
 def _check_forms(asked: Searches) -> None:

@@ -110,7 +110,8 @@ class Writable:
         memories of the messages, when they are stored, and compare them with what is known: what is said
         again is not stored again, what changed ends what it was. What is to be remembered the configuration's
         `extraction` says. `sources` of a memory begin with the
-        message. A plain string is then a message. `expires_at` is the message's alone. This is done in
+        message. A plain string is then a message. `expires_at` and `metadata` are the message's alone, but
+        that a fact by rule says who said it. This is done in
         the background, after a restart too, or in `extract_pending`; with `wait` before `add` returns. When
         the model fails then its error is raised, and the messages are stored and wait.
 

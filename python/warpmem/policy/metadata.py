@@ -109,18 +109,19 @@ def check_caption(text: Any) -> str:
     return "" if isinstance(text, str) and not text else check_text(text)
 
 
-def check_text(text: Any) -> str:
-    """The text as a plain str.
+def check_text(text: Any, what: str = "text") -> str:
+    """The text as a plain str. what: it is, for messages.
 
     Raises InvalidText when it is not a string, is empty or only whitespace, is not valid Unicode, or takes
     more than 1 MiB of UTF-8.
     """
     if not isinstance(text, str):
-        raise InvalidText(f"text must be a string, not {type(text).__name__}")
+        raise InvalidText(f"{what} must be a string, not {type(text).__name__}")
     if len(text) > MAX_TEXT_BYTES:
-        raise InvalidText(_too_long(f"at least {len(text)}"))
+        raise InvalidText(_too_long(what, f"at least {len(text)}"))
     if not text or text.isspace():
-        raise InvalidText("text is empty or only whitespace; there is nothing to remember")
+        advice = "; there is nothing to remember" if what == "text" else ""
+        raise InvalidText(f"{what} is empty or only whitespace{advice}")
     try:
         size = len(text.encode("utf-8"))
     except UnicodeEncodeError as error:
@@ -129,9 +130,10 @@ def check_text(text: Any) -> str:
             "decode the source with errors='replace'"
         ) from None
     if size > MAX_TEXT_BYTES:
-        raise InvalidText(_too_long(str(size)))
+        raise InvalidText(_too_long(what, str(size)))
     return str.__str__(text)
 
 
-def _too_long(size: str) -> str:
-    return f"text is {size} bytes of UTF-8, over the limit of {MAX_TEXT_BYTES}; split it into several items"
+def _too_long(what: str, size: str) -> str:
+    advice = "; split it into several items" if what == "text" else ""
+    return f"{what} is {size} bytes of UTF-8, over the limit of {MAX_TEXT_BYTES}{advice}"

@@ -110,11 +110,11 @@ def require(path: str) -> None:
     except OSError as error:
         raise FormatError(
             f"there is no store at {path!r} ({error.strerror}): "
-            "read_only=True does not create one; check the path"
+            "only opening for writing creates one; check the path"
         ) from error
     if not prepare(path):
         raise FormatError(
-            f"there is no store in {path!r}: read_only=True does not create one; check the path"
+            f"there is no store in {path!r}: only opening for writing creates one; check the path"
         )
 
 
