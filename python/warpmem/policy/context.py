@@ -24,6 +24,9 @@ What goes in is chosen greedily by worth for cost. An item's worth is the tokens
 budget at most, divided by its place among the hits: any part of a text may hold the answer, and later hits do
 so less often. Its cost is the tokens it adds, its heading included where nothing else has brought that. The
 best hit goes first. `bench/locomo` compares what this finds with what the order of the hits does.
+
+What stands word for word in an item that it was made of, as a statement does in its message, is not said
+twice: the longer one takes its place where that fits.
 """
 
 from __future__ import annotations
@@ -86,20 +89,24 @@ def pack(
     following: by a hit's id the item that came next in its run, which may go in beside it. shown: by an
     item's id a text in place of its own. Of several items in one key slot (same scope and key) only the
     newest by valid_from takes part; an item that does not fit is left out and others may still fit. `omitted`
-    counts the hits left out for want of room. Raises InputError when max_tokens is not a positive int, or on
-    another `cite`.
+    counts the hits left out for want of room, not those whose words stand in what they were made of. Raises
+    InputError when max_tokens is not a positive int, or on another `cite`.
     """
     check(max_tokens, cite)
     items = _current(hits)
     lines = _lines(items, following or {}, shown or {}, max_tokens, counter, cite)
     block = _Block(_tag([line.text for line in lines]), cite, counter)
-    chosen = _chosen(lines, max_tokens, block)
+    echoes = _echoes(lines)
+    chosen = _chosen(lines, max_tokens, block, echoes)
     tokens = block.count(chosen)
     while chosen and tokens > max_tokens:  # a counter may find more in the whole than in the parts
         chosen.pop()
         tokens = block.count(chosen)
     text, ids = block.render(chosen)
     cited = set(ids)
+    for number, said in echoes.items():
+        if lines[number].item.id in ids:
+            cited.update(lines[echo].item.id for echo in said)
     return ContextBlock(
         text=text,
         citations=tuple(ids),
@@ -207,9 +214,23 @@ def _lines(
     return lines
 
 
-def _chosen(lines: Sequence[_Line], max_tokens: int, block: _Block) -> list[_Line]:
+def _echoes(lines: Sequence[_Line]) -> dict[int, list[int]]:
+    """By a line's number those of other lines that were made of its item and stand in it word for word."""
+    numbers = {line.item.id: number for number, line in enumerate(lines)}
+    echoes: dict[int, list[int]] = {}
+    for number, line in enumerate(lines):
+        for source in line.item.sources:
+            origin = numbers.get(source, number)
+            if origin != number and line.text in lines[origin].text:
+                echoes.setdefault(origin, []).append(number)
+    return echoes
+
+
+def _chosen(
+    lines: Sequence[_Line], max_tokens: int, block: _Block, echoes: Mapping[int, Sequence[int]]
+) -> list[_Line]:
     """The lines that go in, in the order in which they were chosen."""
-    chosen: list[_Line] = []
+    chosen: list[int] = []
     taken: set[int] = set()
     opened: set[_Passage] = set()
     used = since = 0  # tokens of the block; since the last recount a sum over lines, which may be too high
@@ -221,6 +242,9 @@ def _chosen(lines: Sequence[_Line], max_tokens: int, block: _Block) -> list[_Lin
         line = lines[number]
         return number > 0, -line.worth / cost(line), number, line.passage in opened
 
+    def count(numbers: Sequence[int]) -> int:
+        return block.count([lines[number] for number in numbers])
+
     members: dict[_Passage, list[int]] = {}
     for number, line in enumerate(lines):
         members.setdefault(line.passage, []).append(number)
@@ -231,26 +255,33 @@ def _chosen(lines: Sequence[_Line], max_tokens: int, block: _Block) -> list[_Lin
         line = lines[number]
         if number in taken or cheap != (line.passage in opened):
             continue  # it stands there once more
+        said = echoes.get(number, ())
+        kept = [other for other in chosen if other not in said] if said else chosen
+        swaps = len(kept) < len(chosen)
         over = used + cost(line) - max_tokens
-        if over > 0 and over > _JOIN_SLACK * (since + 1):
+        if over > 0 and over > _JOIN_SLACK * (since + 1) and not swaps:
             continue
-        if over > 0 or not chosen:
-            exact = block.count([*chosen, line])
+        if over > 0 or not chosen or swaps:
+            exact = count([*kept, number])
             if exact > max_tokens:
                 if since:
-                    used, since = block.count(chosen), 0
+                    used, since = count(chosen), 0
                 continue
             used, since = exact, 0
         else:
             used, since = used + cost(line), since + 1
-        chosen.append(line)
-        taken.add(number)
-        if line.passage not in opened:
-            opened.add(line.passage)
-            for other in members[line.passage]:
+        changed = {line.passage} - opened
+        if swaps:
+            changed = opened ^ {lines[other].passage for other in (*kept, number)}
+        chosen = kept
+        chosen.append(number)
+        taken.update((number, *said))
+        opened ^= changed
+        for passage in changed:
+            for other in members[passage]:
                 if other not in taken:
                     heapq.heappush(heap, entry(other))
-    return chosen
+    return [lines[number] for number in chosen]
 
 
 def _passage(item: MemoryItem) -> _Passage:
