@@ -76,7 +76,7 @@ class PartitionedIndex(NamedPartitions):
         self._lock = threading.Lock()
         self._kinds: dict[str, int] = {}
         self._partitions: dict[int, Partition] = {}
-        self._unsaved = 0  # rows that came or went since the checkpoint
+        self._unsaved = 0  # rows that changes brought or took since the checkpoint
         self._reside(budget)
         self._restore()
 
@@ -112,18 +112,14 @@ class PartitionedIndex(NamedPartitions):
                 self._drop(change.owner, partition)
 
     def _drop(self, owner: int, partition: Partition) -> None:
+        """For holders of its lock. Where memory does not allow it, who next asks for the owner does it."""
         with self._lock:
-            before = partition.state
             # First of all: a search that finds no rows must see why.
             partition.state = "dropped"
             partition.generation = next_generation()
             # Else the rows in the pool are those of another.
             if self._partitions.get(owner) is partition:
-                try:
-                    self._pool.drop(lists_of(owner))
-                except BaseException:
-                    partition.state = before
-                    raise
+                self._pool.drop(lists_of(owner))
                 del self._partitions[owner]
 
     def _partition(self, owner: int) -> Partition:
@@ -136,6 +132,9 @@ class PartitionedIndex(NamedPartitions):
                 if partition.state == "cold":
                     self._load(owner, partition)
                     self._charge(len(partition.names))
+                elif partition.state == "dropped":
+                    with partition.lock:
+                        self._drop(owner, partition)
             partition.used = next(self._uses)
             self._within_budget((owner,))
         partition.used = next(self._uses)
@@ -144,10 +143,10 @@ class PartitionedIndex(NamedPartitions):
     def _load(self, owner: int, partition: Partition) -> None:
         """Read an owner's rows. Commits do not wait for it: their changes queue up and are applied at the
         end. A change that the scan saw already is applied twice, which is the same as once."""
-        with partition.lock:
-            partition.state = "loading"
-            pool = self._pool
         try:
+            with partition.lock:
+                partition.state = "loading"
+                pool = self._pool
             progress = self._progress(owner)
             take_in(
                 pool,
@@ -157,7 +156,7 @@ class PartitionedIndex(NamedPartitions):
                 progress.at,
             )
             progress.end(len(partition.names))
-            self._unsaved += len(partition.names)
+            partition.unsaved = len(partition.names)
             partition.generation = next_generation()
             while True:
                 with partition.lock:
@@ -278,7 +277,12 @@ class PartitionedIndex(NamedPartitions):
             found: NDArray[np.float32] = self._pool.vectors(place[0], np.array([place[1]], np.int64))[0]
         except (KeyError, IndexCorrupt):
             return None
-        return found
+        except IndexError:  # as in row_keys
+            if partition.state == "ready":
+                raise
+            return None
+        # Else another's row may stand there by now.
+        return found if partition.state == "ready" else None
 
     def to_device(self, arrays: Sequence[NDArray[np.float32]]) -> list[Any]:
         return tiers.put(self._pool, arrays)
@@ -295,6 +299,9 @@ class PartitionedIndex(NamedPartitions):
             except IndexCorrupt:
                 with partition.lock:
                     self._give_up(owner, partition)
+            except IndexError:  # as in row_keys
+                if partition.state == "ready":
+                    raise
 
     def evict(self, owner: int) -> None:
         tiers.evict(self._pool, np.array(lists_of(owner), np.int64))
