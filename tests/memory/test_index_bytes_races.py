@@ -131,7 +131,8 @@ def test_an_owner_read_from_the_log_while_the_index_is_restored_is_there_once(tm
         assert texts(memory) == ["second", "third"]
 
 
-def test_entities_beside_an_erasure(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ask", ["entities", "warm"])
+def test_names_beside_an_erasure(tmp_path: Path, ask: str) -> None:
     """There were more rows than names, of an owner whose names were looked at before."""
     with warpmem.open(tmp_path / "store", dimension=DIM) as memory:
         gone = add(memory, "gone", 0, user_id="another")
@@ -144,9 +145,11 @@ def test_entities_beside_an_erasure(tmp_path: Path) -> None:
             add(memory, "second", 1, entities=["Tomas"])
 
         with before(memory, "rows", renewed) as done:
-            found = memory.entities(user_id="u")
-        assert done and [entity.name for entity in found.entities] == ["Nadia"]
-        assert len(memory.entities(user_id="u").entities) == 2
+            if ask == "warm":
+                memory.warm(user_id="u", words=False, entities=True)
+            else:
+                assert [entity.name for entity in memory.entities(user_id="u").entities] == ["Nadia"]
+        assert done and len(memory.entities(user_id="u").entities) == 2
 
 
 class Failing:
