@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from warpmem import _cpu
+from warpmem.errors import IndexCorrupt
 
 DIM, LISTS, OWNER = 48, 60, 7
 F32 = NDArray[np.float32]
@@ -127,3 +131,70 @@ def test_the_best_in_any_order(isa: str, metric: str) -> None:
             assert ids[0, ~infinite].tolist() == rest and set(ids[0, infinite].tolist()) == set(sure)
         ordered = coarse.scan(query, segment, 8, w_similarity=0.5, unordered=True, refine=4)
         assert ordered[0].tobytes() == coarse.scan(query, segment, 8, w_similarity=0.5, refine=4)[0].tobytes()
+
+
+@pytest.mark.parametrize("storage", ["f32", "pq"])
+def test_beside_a_writer(storage: str) -> None:
+    """Who replaces all rows at once and puts them into other lists, while lists come, go and are compacted:
+    each answer is of one moment."""
+    n, threads = 600, {"threads": 2, "screen": "pq"}
+    books = np.random.default_rng(1).standard_normal((16, 16, 4), np.float32) / 4
+    pool = _cpu.Pool(DIM, 2, storage=storage, codebooks=books, **threads)
+    coarse = _cpu.Pool(DIM, 0, codebooks=books, **threads)
+    order, nothing = np.arange(LISTS, dtype=np.uint32), np.zeros((LISTS, 0), np.int64)
+    coarse.apply([], np.full(LISTS, OWNER), np.arange(LISTS), order, nothing, unit(LISTS, 2))
+    ids = np.arange(n)
+    ordinals = (ids % 50).astype(np.uint32)
+    ranks = np.lexsort((ids, ordinals))
+    where = np.zeros(n, np.int64)
+    done, scans = threading.Event(), [0]
+
+    def write(turn: int) -> None:
+        nonlocal where
+        lists = np.random.default_rng(turn).integers(0, LISTS if turn % 2 else 2, n)
+        rows = np.full((n, DIM), turn % 5 + 1, np.float32)
+        gone = list(zip(where.tolist(), ids.tolist(), strict=True)) if turn else []
+        pool.apply(gone, lists, ids, ordinals, np.full((n, 2), turn), rows)
+        where = lists
+        pool.apply([], np.full(5, LISTS), ids[:5], ordinals[:5], np.zeros((5, 2), np.int64), rows[:5])
+        pool.compact(int(lists[0]))
+        pool.drop([LISTS])
+
+    def search(seed: int) -> None:
+        k = (10, 4096)[seed % 2]
+        query = np.abs(unit(1, seed))
+        while not done.is_set():
+            found = pool.scan_nearest(query, coarse, OWNER, 1, LISTS, k, refine=600)
+            count = int(found[4][0])
+            assert count == min(k, n) and found[3][0, :count].tolist() == ranks[:count].tolist()
+            assert np.ptp(found[1][0, :count]) == 0.0
+            scans[0] += 1
+
+    write(0)
+    with ThreadPoolExecutor(4) as readers:
+        running = [readers.submit(search, seed) for seed in range(4)]
+        turn = 0
+        while (turn < 30 or scans[0] < 30) and not any(one.done() for one in running):
+            turn += 1
+            write(turn)
+        done.set()
+        for one in running:
+            one.result()
+
+
+def test_damaged_rows_are_told_of(tmp_path: Path) -> None:
+    pool, coarse = pools(500)
+    wanted = pool.scan_nearest(unit(1, 9), coarse, OWNER, 0, LISTS, 500)
+    pool.save(tmp_path / "pool", {})
+    data = (tmp_path / "pool").read_bytes()
+    rows = np.asarray(unit(500, 3)[7]).tobytes()
+    place = data.index(rows)
+    (tmp_path / "bad").write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+    for name, damaged in (("pool", False), ("bad", True)):
+        opened, _ = _cpu.open_pool(tmp_path / name)
+        if damaged:
+            with pytest.raises(IndexCorrupt, match="rows"):
+                opened.scan_nearest(unit(1, 9), coarse, OWNER, 0, LISTS, 500)
+        else:
+            found = opened.scan_nearest(unit(1, 9), coarse, OWNER, 0, LISTS, 500)
+            assert all(a.tobytes() == b.tobytes() for a, b in zip(found, wanted, strict=True))

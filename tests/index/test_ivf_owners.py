@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 
 from warpmem.index import ivf
 
@@ -67,3 +68,26 @@ def test_owners_are_looked_for_only_after_their_first_or_last_row() -> None:
     assert pool.lists().tolist() == [2, 3, 8]
     pool.drop([8])
     assert pool.lists().tolist() == [2, 3]
+
+
+@pytest.mark.parametrize("owners", [[3], [3, 8]])
+def test_a_scan_beside_a_drop(owners: list[int]) -> None:
+    """Cells were asked of an owner who had lost them since the scan began: a KeyError."""
+    rng = np.random.default_rng(6)
+    pool = ivf.IvfPool(
+        DIM, 0, storage="f32", metric="dot", codebooks=rng.standard_normal((DIM // 4, 16, 4), np.float32)
+    )
+    for owner in (3, 8):
+        middles = rng.standard_normal((6, DIM), np.float32)
+        pool.add_cells(owner, middles, spherical=True, n_probes=2, refine=2)
+        change(pool, [], owner, [owner * 10, owner * 10 + 1])
+    scan: Any = pool._cells.scan
+
+    def late(*arguments: Any, **options: Any) -> Any:
+        pool.drop([3])
+        return scan(*arguments, **options)
+
+    pool._cells.scan = late  # type: ignore[method-assign]
+    segments = [(query, owner, 0, (), (), None) for query in (0, 1) for owner in owners]
+    found = pool.scan(rng.standard_normal((2, DIM), np.float32), segments, 4)
+    assert found[4].tolist() == [2 * (len(owners) - 1)] * 2 and 3 not in found[2]

@@ -262,6 +262,7 @@ class CellStore:
         work: Pairs,
         k: int,
         *,
+        known: Mapping[int, Cells],
         n_probes: int | None,
         most_probes: int | None,
         refine: int | None,
@@ -269,8 +270,9 @@ class CellStore:
         ranks: bool,
         ranking: dict[str, Any],
     ) -> Any:
-        """The k best rows of each query as the native pool returns them, with owners as list ids."""
-        owners = [self.owners[owner] for owner in work.lists.tolist()]
+        """The k best rows of each query as the native pool returns them, with owners as list ids. known: the
+        owners with cells when the search began."""
+        owners = [known[owner] for owner in work.lists.tolist()]
         sizes = np.array([cells.n_cells for cells in owners], np.int64)
         wanted = np.array([cells.n_probes for cells in owners], np.int64)
         if n_probes is not None:

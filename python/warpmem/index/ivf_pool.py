@@ -120,9 +120,8 @@ class IvfPool:
     def parts(self, owners: I64) -> list[tuple[Any, I64]]:
         """The pools in which rows lie, and which lists of each are the owners': cells, or owners without."""
         known = self.owners
-        large = self._with_cells(owners)
-        # Beside a change an owner may have lost its cells since.
-        cells = [known[owner].ids for owner in owners[large].tolist() if owner in known]
+        large = _with_cells(known, owners)
+        cells = [known[owner].ids for owner in owners[large].tolist()]
         return [
             (self._cells.rows, np.concatenate([np.zeros(0, np.int64), *cells])),
             (self._plain, owners[~large]),
@@ -184,7 +183,7 @@ class IvfPool:
         gone = [(integer(a, "list_id"), integer(b, "row_id")) for a, b in pairs]
         with self._lock:
             owners = self.owners
-            large = self._with_cells(list_ids)
+            large = _with_cells(owners, list_ids)
             rows = (row_ids, ordinals, columns, vectors)
             inner = [pair for pair in gone if pair[0] in owners]
             if inner or large.any():
@@ -209,10 +208,6 @@ class IvfPool:
             big = np.flatnonzero((np.abs(vectors) >= _HALF_LIMIT).any(axis=1))
             if big.size:
                 raise ValueError(f"vectors: row {big[0]} exceeds 65504, the largest float16")
-
-    def _with_cells(self, list_ids: I64) -> NDArray[np.bool_]:
-        owners = self.owners
-        return np.isin(list_ids, np.fromiter(owners, np.int64, len(owners)))
 
     def drop(self, list_ids: Sequence[int]) -> None:
         """Owners lose their cells with their rows."""
@@ -255,20 +250,21 @@ class IvfPool:
             n_probes = integer(n_probes, "n_probes", 1)
         if refine is not None:
             refine = integer(refine, "refine", 1, _MAX_K)
+        known = self.owners  # beside a change an owner may lose his cells meanwhile
         if len(queries) == 1:
             one = self._one(segments)
-            cells = self.owners.get(one[0]) if one is not None else None
+            cells = known.get(one[0]) if one is not None else None
             if one is not None and cells is not None:
                 probes = min(cells.n_probes if n_probes is None else n_probes, most_probes or cells.n_cells)
                 if probes < cells.n_cells and probes <= _MAX_K:
                     ranking.update(n_probes=probes, refine=refine or cells.refine, explain=explain)
                     return self._cells.scan_one(queries, cells, one[0], one[1], k, **ranking)
-        work, plain, joined = self._split(segments, len(queries))
+        work, plain, joined = self._split(segments, len(queries), known)
         if not len(work.queries):
             return self._plain.scan(queries, plain, k, explain=explain, **ranking)
         result = self._cells.scan(
-            queries, work, k, n_probes=n_probes, most_probes=most_probes, refine=refine, explain=explain,
-            ranks=joined, ranking=ranking,
+            queries, work, k, known=known, n_probes=n_probes, most_probes=most_probes, refine=refine,
+            explain=explain, ranks=joined, ranking=ranking,
         )  # fmt: skip
         if joined:
             exact = self._plain.scan(queries, plain, k, ranks=True, **ranking)
@@ -298,18 +294,19 @@ class IvfPool:
             return None
         return (owner, group) if type(owner) is int else None
 
-    def _split(self, segments: Sequence[Segment] | SegmentTable, n_queries: int) -> tuple[Pairs, Any, bool]:
+    def _split(
+        self, segments: Sequence[Segment] | SegmentTable, n_queries: int, owners: Mapping[int, Cells]
+    ) -> tuple[Pairs, Any, bool]:
         """Segments over owners with cells, the others, and whether there are others."""
         if isinstance(segments, SegmentTable):
             check_array(segments.queries, "segment queries", np.int64, (None,))
             check_array(segments.lists, "segment lists", np.int64, (len(segments.queries),))
-            large = self._with_cells(segments.lists)
+            large = _with_cells(owners, segments.lists)
             work = PairTable(segments.queries[large], segments.lists[large], segments)
             if len(work.queries) and not 0 <= work.queries.min() <= work.queries.max() < n_queries:
                 raise ValueError(f"segment queries must be within 0 and {n_queries - 1}")
             rest = segments._replace(queries=segments.queries[~large], lists=segments.lists[~large])
             return work, rest, len(rest.queries) > 0
-        owners = self.owners
         parts = [members_of(segment, "segments", 6) for segment in segments]
         found = [part for part in parts if integer(part[1], "segment list_id") in owners]
         for part in found:
@@ -358,3 +355,7 @@ class IvfPool:
         out["cells"] = sum(owner.n_cells for owner in self.owners.values())
         out["cell_rows"] = cells["rows"]
         return out
+
+
+def _with_cells(owners: Mapping[int, Cells], list_ids: I64) -> NDArray[np.bool_]:
+    return np.isin(list_ids, np.fromiter(owners, np.int64, len(owners)))

@@ -52,6 +52,10 @@ class NamedPartitions(SearchedPartitions):
                 with partition.lock:
                     self._give_up(part.owner, partition)
                 continue
+            except IndexError:  # of rows of another partition, which took its place
+                if partition.state == "ready":
+                    raise
+                continue
             if partition.state == "ready":
                 return found
 

@@ -120,7 +120,8 @@ class Partition:
     both made under `words_lock`. `changes` is odd while pool and these take in a change, and counts them.
     `codes` numbers the strings of attributes and declared keys; `inexact` are the
     declared keys with a value that no cell can hold. `blank` tells that rows may wait for their vectors.
-    `used` grows with each use; `mapped`: rows lie in a checkpoint's file.
+    `used` grows with each use; `mapped`: rows lie in a checkpoint's file; `unsaved`: how many were read from
+    the log and are in no checkpoint.
     """
 
     __slots__ = (
@@ -138,6 +139,7 @@ class Partition:
         "names",
         "past_until",
         "state",
+        "unsaved",
         "used",
         "waiting",
         "words",
@@ -150,7 +152,7 @@ class Partition:
         self.words_lock = threading.Lock()
         self.words: Any = None
         self.entities: Any = None
-        self.used = 0
+        self.used = self.unsaved = 0
         self.mapped = self.blank = False
         self.state: Literal["cold", "loading", "ready", "dropped"] = "cold"
         self.waiting: list[RowChange] = []

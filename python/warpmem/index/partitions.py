@@ -79,7 +79,7 @@ class PartitionedIndex(PreparedPartitions):
         self._lock = threading.Lock()
         self._kinds: dict[str, int] = {}
         self._partitions: dict[int, Partition] = {}
-        self._unsaved = 0  # rows that came or went since the checkpoint
+        self._unsaved = 0  # rows that changes brought or took since the checkpoint
         self._reside(budget)
         self._reading(items)
         self._restore()
@@ -116,18 +116,14 @@ class PartitionedIndex(PreparedPartitions):
                 self._drop(change.owner, partition)
 
     def _drop(self, owner: int, partition: Partition) -> None:
+        """For holders of its lock. Where memory does not allow it, who next asks for the owner does it."""
         with self._lock:
-            before = partition.state
             # First of all: a search that finds no rows must see why.
             partition.state = "dropped"
             partition.generation = next_generation()
             # Else the rows in the pool are those of another.
             if self._partitions.get(owner) is partition:
-                try:
-                    self._pool.drop(lists_of(owner))
-                except BaseException:
-                    partition.state = before
-                    raise
+                self._pool.drop(lists_of(owner))
                 del self._partitions[owner]
 
     def _partition(self, owner: int) -> Partition:
@@ -140,6 +136,9 @@ class PartitionedIndex(PreparedPartitions):
                 if partition.state == "cold":
                     self._load(owner, partition)
                     self._charge(len(partition.names))
+                elif partition.state == "dropped":
+                    with partition.lock:
+                        self._drop(owner, partition)
             partition.used = next(self._uses)
             self._within_budget((owner,))
         partition.used = next(self._uses)
@@ -148,10 +147,10 @@ class PartitionedIndex(PreparedPartitions):
     def _load(self, owner: int, partition: Partition) -> None:
         """Read an owner's rows. Commits do not wait for it: their changes queue up and are applied at the
         end. A change that the scan saw already is applied twice, which is the same as once."""
-        with partition.lock:
-            partition.state = "loading"
-            pool = self._pool
         try:
+            with partition.lock:
+                partition.state = "loading"
+                pool = self._pool
             progress = self._progress(owner)
             began = time.perf_counter()
 
@@ -168,7 +167,7 @@ class PartitionedIndex(PreparedPartitions):
             )
             progress.end(len(partition.names))
             self._ahead.took("rows", len(partition.names), time.perf_counter() - began)
-            self._unsaved += len(partition.names)
+            partition.unsaved = len(partition.names)
             partition.generation = next_generation()
             while True:
                 with partition.lock:
@@ -289,18 +288,29 @@ class PartitionedIndex(PreparedPartitions):
             found: NDArray[np.float32] = self._pool.vectors(place[0], np.array([place[1]], np.int64))[0]
         except (KeyError, IndexCorrupt):
             return None
-        return found
+        except IndexError:  # as in row_keys
+            if partition.state == "ready":
+                raise
+            return None
+        # Else another's row may stand there by now.
+        return found if partition.state == "ready" else None
 
     def to_device(self, arrays: Sequence[NDArray[np.float32]]) -> list[Any]:
         return tiers.put(self._pool, arrays)
 
     def warm(self, owner: int, *, words: bool, entities: bool, wait: bool) -> int:
-        self._have(owner, "rows")
-        if words:
-            self._have(owner, "words")
-        if entities:
-            self._have(owner, "entities")
-        return tiers.warm(self._pool, np.array(lists_of(owner)[:2], np.int64), wait=wait)
+        while True:
+            self._have(owner, "rows")
+            if words:
+                self._have(owner, "words")
+            if entities:
+                self._have(owner, "entities")
+            try:
+                return tiers.warm(self._pool, np.array(lists_of(owner)[:2], np.int64), wait=wait)
+            except IndexCorrupt:
+                partition = self._partition(owner)
+                with partition.lock:
+                    self._give_up(owner, partition)
 
     def evict(self, owner: int) -> None:
         tiers.evict(self._pool, np.array(lists_of(owner), np.int64))

@@ -44,3 +44,6 @@ class PreparedPartitions(NamedPartitions):
             except IndexCorrupt:
                 with partition.lock:
                     self._give_up(owner, partition)
+            except IndexError:  # as in row_keys
+                if partition.state == "ready":
+                    raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from .partition import Name, Partition
@@ -61,12 +62,17 @@ class ResidentPartitions(SavedPartitions):
         with self._lock:
             self._staying += callers
 
-    def checkpoint(self, least_changes: int = 0) -> bool:
+    @contextmanager
+    def staying(self) -> Iterator[None]:
         self._stay(1)
         try:
-            return super().checkpoint(least_changes)
+            yield
         finally:
             self._stay(-1)
+
+    def checkpoint(self, least_changes: int = 0) -> bool:
+        with self.staying():
+            return super().checkpoint(least_changes)
 
     def _within_budget(self, wanted: Collection[int]) -> None:
         """Forget owners where there are more than the budget holds, but not those who are wanted."""
@@ -116,6 +122,8 @@ class ResidentPartitions(SavedPartitions):
                 partition.forget()
             else:
                 self._drop(owner, partition)
+        except MemoryError:
+            return False
         finally:
             partition.lock.release()
         self.unloaded += 1

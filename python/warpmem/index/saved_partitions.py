@@ -10,7 +10,7 @@ from ..errors import IndexCorrupt, StoreError
 from ..protocols import RowPool, SearchBackend
 from ..records import RowChange
 from .checkpoint_file import CheckpointFile, Restored
-from .partition import Partition, next_generation
+from .partition import Partition, lists_of, next_generation
 
 
 class SavedPartitions:
@@ -52,9 +52,11 @@ class SavedPartitions:
     def checkpoint(self, least_changes: int = 0) -> bool:
         if least_changes:
             least_changes = max(least_changes, self._pool.stats()["rows"] // 10)
-        if self._checkpoint is None or self._unsaved < least_changes:
-            return False
         before = self._unsaved
+        # Who was read and forgotten again is nothing that a checkpoint could hold.
+        read = [(part, part.unsaved) for part in list(self._partitions.values()) if part.state == "ready"]
+        if self._checkpoint is None or before + sum(rows for _, rows in read) < least_changes:
+            return False
         try:
             written = self._checkpoint.write(self._pool, self._kinds, dict(self._partitions))
         except IndexCorrupt:
@@ -65,6 +67,8 @@ class SavedPartitions:
             written = self._checkpoint.write(self._pool, self._kinds, dict(self._partitions))
         if written:
             self._unsaved -= before
+            for partition, rows in read:
+                partition.unsaved -= rows
         return written
 
     def _give_up(self, owner: int, partition: Partition) -> None:
@@ -93,6 +97,9 @@ class SavedPartitions:
         if found is None:
             found = Restored(self._backend.pool(self._dimension, self._n_columns), {}, {}, [])
         with self._lock:
+            loading = {o: part for o, part in self._partitions.items() if part.state in ("cold", "loading")}
+            # One that is about to be read from the log comes into lists that are empty, as any other.
+            found.pool.drop([one for owner in loading for one in lists_of(owner)])
             # Searches that have one of these begin again; loads of the others do, when they end.
             for partition in self._partitions.values():
                 if partition.state == "ready":
@@ -100,7 +107,8 @@ class SavedPartitions:
                     partition.generation = next_generation()
             for partition in found.partitions.values():
                 partition.renewed()  # else a mask of rows that were read meanwhile passes for one of theirs
-            loading = {owner: part for owner, part in self._partitions.items() if part.state != "dropped"}
-            self._pool, self._kinds = found.pool, found.kinds
+            # In this order: who reads rows into the new pool numbers their kinds as it does.
+            self._kinds = found.kinds
+            self._pool = found.pool
             self._partitions = {**found.partitions, **loading}
         self.apply(found.changes)

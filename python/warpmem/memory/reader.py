@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -123,42 +124,47 @@ class Reader:
         prepared = time.perf_counter()
         search.deadline.check("the scan")
         spare = 0
-        for attempt in range(_TRIES):
-            masks: dict[int, Mask] = {}
-            requests = [
-                SearchRequest(
-                    vectors[i], self._parts(piece.scopes, compiled, masks, spare), search.at,
-                    search.known_at, piece.kinds, words[i], asked.quarantined, piece.but, search.since,
-                )
-                for i, each in enumerate(pieces)
-                for piece in each
-            ]  # fmt: skip
-            parts_each = max(1, *(len(request.parts) for request in requests))
-            fetched = max(depth, min(depth + spare * parts_each, MAX_K // parts_each))
-            tracer = self._tracer
-            with NO_SPAN if tracer is None else tracer.span("scan", queries=len(requests), k=fetched):
-                found = self._index.search(requests, fetched, params[0] if len(params) == 1 else params)
-            scanned = time.perf_counter()
-            if search.pace is not None and not search.degraded:
-                search.pace.seen(scanned - prepared)
-            search.deadline.check("fetching the hits")
-            records = self._records(found)
-            if compiled is not None and spare:
-                found = [_verified(matches, records, compiled, depth) for matches in found]
-            # A row that came after its owner's mask was made may be the new version of one that passed. Then
-            # the scan is made again, lets such rows through, and they are looked at afterwards.
-            grown = [
-                self._index.rows_since(owner, mask.generation, mask.rows) for owner, mask in masks.items()
-            ]
-            newest = max((rows for rows in grown if rows is not None), default=0)
-            parts = (part for request in requests for part in request.parts if part.where is not None)
-            if attempt + 1 == _TRIES or (
-                None not in grown
-                and newest <= spare
-                and all(self._index.decides(part.owner, part.where) for part in parts)
-            ):
-                break
-            spare = max(spare, _SPARE, 2 * newest)
+        with ExitStack() as staying:
+            for attempt in itertools.count():
+                if attempt == 1:
+                    staying.enter_context(self._index.staying())
+                masks: dict[int, Mask] = {}
+                requests = [
+                    SearchRequest(
+                        vectors[i], self._parts(piece.scopes, compiled, masks, spare), search.at,
+                        search.known_at, piece.kinds, words[i], asked.quarantined, piece.but, search.since,
+                    )
+                    for i, each in enumerate(pieces)
+                    for piece in each
+                ]  # fmt: skip
+                parts_each = max(1, *(len(request.parts) for request in requests))
+                fetched = max(depth, min(depth + spare * parts_each, MAX_K // parts_each))
+                tracer = self._tracer
+                with NO_SPAN if tracer is None else tracer.span("scan", queries=len(requests), k=fetched):
+                    found = self._index.search(requests, fetched, params[0] if len(params) == 1 else params)
+                scanned = time.perf_counter()
+                if search.pace is not None and not search.degraded:
+                    search.pace.seen(scanned - prepared)
+                search.deadline.check("fetching the hits")
+                records = self._records(found)
+                if compiled is not None and spare:
+                    found = [_verified(matches, records, compiled, depth) for matches in found]
+                # A row that came after its owner's mask was made may be the new version of one that passed.
+                # Then the scan is made again, lets such rows through, and they are looked at afterwards.
+                # Where rows were numbered anew meanwhile the mask was one of other rows.
+                grown = [
+                    self._index.rows_since(owner, mask.generation, mask.rows) for owner, mask in masks.items()
+                ]
+                newest = max((rows for rows in grown if rows is not None), default=0)
+                parts = (part for request in requests for part in request.parts if part.where is not None)
+                if None not in grown and (
+                    attempt + 1 >= _TRIES
+                    or (
+                        newest <= spare and all(self._index.decides(part.owner, part.where) for part in parts)
+                    )
+                ):
+                    break
+                spare = max(spare, _SPARE, 2 * newest)
         results = []
         plan = self._index.plan()
         answers = iter(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -198,6 +199,10 @@ class Index(Protocol):
     def rows_since(self, owner: int, generation: int, rows: int) -> int | None:
         """How many row ids were given out after the first `rows`; None when the owner's rows were numbered
         anew since that generation."""
+        ...
+
+    def staying(self) -> AbstractContextManager[None]:
+        """Meanwhile no owner's rows are numbered anew for want of memory."""
         ...
 
     def decides(self, owner: int, node: Any) -> bool:
