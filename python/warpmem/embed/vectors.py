@@ -24,10 +24,11 @@ def as_vectors(value: Any, dimension: int, what: str) -> NDArray[np.float32]:
         array.dtype == np.float32
         and array.shape == (dimension,)
         and array.flags.c_contiguous
-        and 0.0 < float(np.dot(array, array)) < np.inf
+        and 0.0 < float(np.vdot(array, array)) < np.inf
     ):
         # One vector at a time is the usual case: its squares add up to a number when it has one in each
         # place, and to more than nothing when one of them is not zero. What is left is looked at below.
+        # Not np.dot, which warns where the sum is too large.
         return array[np.newaxis, :]
     if array.dtype.kind not in "fiu":
         raise InvalidVector(f"{what} must hold real numbers, not {array.dtype.name}")

@@ -350,6 +350,8 @@ class Writer:
                 out[i] = entry.vector
         texts = [checked[i].item.text for i in wanted]
         found = self._vectors.embed_or_queue(texts, [(checked[i].item.scope.owner,) for i in wanted], when)
+        if found is not None and not given:
+            return list(self._vectors.normalize(found))
         if found is not None:
             out[wanted] = found
             return list(self._vectors.normalize(out))
