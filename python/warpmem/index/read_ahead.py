@@ -112,6 +112,8 @@ class ReadAhead:
         """For holders of the lock. Whether it is, or will be, read by the thread."""
         if self._stopped:
             return False
+        if not self._waiting:
+            self._since = time.monotonic()
         for one in unread:
             if len(self._waiting) < _MOST:
                 self._waiting.setdefault(one.key, one)
