@@ -144,6 +144,15 @@ def test_one_thread_reads_for_all(reading: Reading) -> None:
     assert reading.most_at_once == 1
 
 
+def test_no_more_waits_than_is_bounded(reading: Reading, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("warpmem.index.read_ahead._MOST", 3)
+    wanted = [Unread(owner, "words", MANY) for owner in range(5)]
+    assert not reading.within(wanted, FOR_EVER), "it would be waited for if all of it were read"
+    reading.gate.set()
+    reading.settled()
+    assert reading.read == [one.key for one in wanted[:3]]
+
+
 def test_what_it_fails_at_is_raised_by_who_asks_next(reading: Reading) -> None:
     reading.fault = StoreCorrupt("damaged")
     reading.gate.set()
