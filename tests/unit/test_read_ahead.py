@@ -82,6 +82,15 @@ def test_what_never_ends_in_time_is_said_at_once_and_read_all_the_same(reading: 
     assert reading.ahead._thread is None
 
 
+def test_it_is_said_at_once_of_few_rows_too(reading: Reading) -> None:
+    """It was waited for whatever it was to take, unless that was longer than the machine had run."""
+    reading.ahead.took("words", 1024, 1024.0)
+    assert not reading.within([Unread(1, "words", 90)], 80.0)
+    reading.gate.set()
+    reading.settled()
+    assert not reading.within([Unread(2, "words", 90)], 80.0)
+
+
 def test_a_few_rows_say_nothing_of_many(reading: Reading) -> None:
     reading.ahead.took("words", 10, 10.0)
     assert reading.within([Unread(1, "words", 100)], 1.0)
@@ -133,6 +142,15 @@ def test_one_thread_reads_for_all(reading: Reading) -> None:
     reading.settled()
     assert sorted(reading.read) == sorted(one.key for one in wanted)
     assert reading.most_at_once == 1
+
+
+def test_no_more_waits_than_is_bounded(reading: Reading, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("warpmem.index.read_ahead._MOST", 3)
+    wanted = [Unread(owner, "words", MANY) for owner in range(5)]
+    assert not reading.within(wanted, FOR_EVER), "it would be waited for if all of it were read"
+    reading.gate.set()
+    reading.settled()
+    assert reading.read == [one.key for one in wanted[:3]]
 
 
 def test_what_it_fails_at_is_raised_by_who_asks_next(reading: Reading) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence, Set
 from typing import Final, Literal, NamedTuple
 
 from ..errors import StoreClosed
@@ -67,24 +67,32 @@ class ReadAhead:
         be done here, and the search does it. Else it is read in time for another; that is said at once where
         it is to be expected, or after so many seconds. patient: also where nothing is known, since nothing
         takes its place. Raises what reading it raised, and DeadlineExceeded when the caller has given up."""
-        keys = [one.key for one in unread]
+        keys = {one.key for one in unread}
+        left = deque(one.key for one in unread)
         cancellation = current.get()
 
-        def ended() -> bool:
+        def check() -> None:
             if cancellation is not None:
                 cancellation.check()
-            for key in keys:
-                if key in self._failed:
+            for key in self._failed:
+                if key in keys:
                     raise self._failed.pop(key)  # no name here may hold it: its frames hold the store
-            return self._stopped or self._waiting.keys().isdisjoint(keys)
+
+        def ended() -> bool:
+            check()
+            while left and left[0] not in self._waiting:
+                left.popleft()
+            return self._stopped or not left
 
         giving_up = contextlib.nullcontext() if cancellation is None else cancellation.waking(self._tell)
         with giving_up, self._changed:
+            check()
             moments = 2 * sum(one.rows * self._paces.get(one.what, _SLOW) for one in unread)
-            if (ended() and moments <= seconds) or not self._begin(unread):
+            if moments <= seconds or not self._begin(unread):
                 return True
-            unknown = 0.0 if patient else _SLOW
-            return self._expected(keys, unknown) <= seconds and self._changed.wait_for(ended, seconds)
+            if not keys <= self._waiting.keys() or self._expected(keys, 0.0 if patient else _SLOW) > seconds:
+                return False
+            return self._changed.wait_for(ended, seconds)
 
     def check(self) -> None:
         """Raise StoreClosed in the thread once nobody waits for it any more."""
@@ -112,6 +120,8 @@ class ReadAhead:
         """For holders of the lock. Whether it is, or will be, read by the thread."""
         if self._stopped:
             return False
+        if not self._waiting:
+            self._since = time.monotonic()
         for one in unread:
             if len(self._waiting) < _MOST:
                 self._waiting.setdefault(one.key, one)
@@ -126,7 +136,7 @@ class ReadAhead:
             self._thread = thread
         return True
 
-    def _expected(self, keys: Sequence[Key], unknown: float) -> float:
+    def _expected(self, keys: Set[Key], unknown: float) -> float:
         """Seconds until these are read. unknown: for a row where nothing is known. For holders of the
         lock."""
         last = 0.0

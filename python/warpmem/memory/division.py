@@ -36,8 +36,7 @@ class Division:
     """How a search is divided.
 
     by_text: some ranking asks for words or entities. text_alone: all do, and none for similarity. by_words:
-    all ask for words. hybrid: for words and similarity. some_words, some_entities: some ranking asks for
-    them.
+    all ask for words; some_words: some does. hybrid: all ask for words and similarity.
 
     The k best of each piece hold the k best of the search: where quotas refuse
     one of a scope's k best, other hits have taken all places or the scope has given all that it may."""
@@ -46,13 +45,16 @@ class Division:
         self._rankings = _rankings(ranking, kinds)
         wordy = [bool(own.lexical or own.adjacent) for own, *_ in self._rankings]
         similar = [bool(own.similarity) for own, *_ in self._rankings]
-        naming = [bool(own.entities) for own, *_ in self._rankings]
-        text = [words or names for words, names in zip(wordy, naming, strict=True)]
-        self.some_words, self.some_entities = any(wordy), any(naming)
+        text = [words or bool(own.entities) for words, (own, *_) in zip(wordy, self._rankings, strict=True)]
         self.by_text = any(text)
         self.text_alone = all(text) and not any(similar)
-        self.by_words = all(wordy)
+        self.some_words, self.by_words = any(wordy), all(wordy)
         self.hybrid = self.by_words and all(similar)
+
+    @property
+    def some_entities(self) -> bool:
+        """Whether some ranking asks for entities."""
+        return any(own.entities for own, *_ in self._rankings)
 
     def pieces(self, scopes: Sequence[Scope], shares: Shares) -> list[Piece]:
         """Of one query over its scopes; where these are weighted, in their order."""

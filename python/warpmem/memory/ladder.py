@@ -1,7 +1,8 @@
 """How long hybrid searches took, by which parts of one are left out that could not be in time with them.
 
 A hybrid search has two halves, and either is an answer: by words where the embedder has too much to do, by
-meaning where searching by words takes longer than there is time. What was left out stands in `degraded`; a
+meaning where searching by words takes longer than there is time, or words have to be read from the log first
+(index/read_ahead.py). What was left out stands in `degraded`; a
 search without that is exact. Reranking is left out in reranking.py.
 """
 

@@ -108,8 +108,11 @@ class Readable:
         seconds; DeadlineExceeded afterwards, Overloaded at once where the embedder has too much to do. A
         search by meaning and words together is then answered by words alone, or by meaning alone where
         words take longer than is left: `degraded` names "dense" or "lexical", and the answer is exact
-        without that part. `return_vectors`: result.vectors, (n, dim) float32 of length 1, "numpy" in host
-        memory, "dlpack" on the device where one searches (backend "cuda"), for torch.from_dlpack or CuPy.
+        without that part. An owner who is not in memory yet is read first; where that cannot be in time, a
+        thread does it for the next search, and this one goes without words, or raises DeadlineExceeded
+        where nothing takes the place of what it lacks: rows, words of mode "lexical", entities.
+        `return_vectors`: result.vectors, (n, dim) float32 of length 1, "numpy" in host memory, "dlpack" on
+        the device where one searches (backend "cuda"), for torch.from_dlpack or CuPy.
         `quarantined`: items in quarantine (of trust below 0.5) are found too. `kinds`: only items of these.
         `min_similarity`: a cosine, from -1 to 1; what is less similar is left out. `explain`: `parts` of each
         hit has every term of its score, and its weight. k times an owner's scopes <= 4096.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -41,6 +40,8 @@ class Underway:
         self.deadline = deadline
         self._log = log
         self._index = index
+        self._owners: frozenset[int] | None = None
+        self._has_rows = False
         self.k = self.depth = arguments.check_count(asked.k, "k")
         _check_forms(asked)
         self.ranking = asked.weights
@@ -76,11 +77,13 @@ class Underway:
         self.pace: Pace | None = None
         self.degraded: tuple[str, ...] = ()
 
-    @functools.cached_property
+    @property
     def owners(self) -> frozenset[int]:
         """The numbers of those whose scopes it looks at, as far as there are any."""
-        numbers = {self._log.owner(scope.owner) for each in self.asked.scopes for scope in each}
-        return frozenset(number for number in numbers if number is not None)
+        if self._owners is None:
+            numbers = {self._log.owner(scope.owner) for each in self.asked.scopes for scope in each}
+            self._owners = frozenset(number for number in numbers if number is not None)
+        return self._owners
 
     def without_similarity(self) -> None:
         self._without("dense", similarity=0.0)
@@ -100,19 +103,21 @@ class Underway:
         left = self.deadline.left()
         if left is None or not self.division.some_words:
             return True
-        rows = self._index.prepare(self.owners, "rows", left, patient=True)  # of all before words of any
-        left = (self.deadline.left() or 0.0) if rows else 0.0
+        prepare = self._index.prepare
+        self._has_rows = prepare(self.owners, "rows", left, patient=True)  # of all before words of any
+        left = (self.deadline.left() or 0.0) if self._has_rows else 0.0
         if self.pace is None or self.degraded:
-            return self._index.prepare(self.owners, "words", left, patient=True) and rows
-        left = time_before(left, self.pace)
-        return self._index.prepare(self.owners, "words", left, patient=False) and rows
+            there = prepare(self.owners, "words", left, patient=True)
+        else:
+            there = prepare(self.owners, "words", time_before(left, self.pace), patient=False)
+        return there and self._has_rows
 
     def check_rows(self) -> None:
         """Raise DeadlineExceeded where what nothing can be answered without does not come in time."""
         left = self.deadline.left()
         if left is None:
             return
-        if not self._index.prepare(self.owners, "rows", left, patient=True):
+        if not self._has_rows and not self._index.prepare(self.owners, "rows", left, patient=True):
             raise DeadlineExceeded(_TOO_LATE.format("rows"))
         if self.division.some_entities:
             left = self.deadline.left() or 0.0
@@ -135,6 +140,8 @@ def leave_out_words(searches: Sequence[Underway]) -> None:
     """Ask these without words if they, one after the other, would be too late with them: by what is known of
     their paces, or since words have to be read first. Raises DeadlineExceeded where all ask for words alone
     and those cannot be read in time."""
+    if searches[0].deadline.left() is None:
+        return
     if not in_time(searches):
         for each in searches:
             if each.pace is not None:
