@@ -301,7 +301,8 @@ class FaissLists:
     def build(self, rows: F32, threads: int) -> None:
         faiss = package("faiss")
         faiss.omp_set_num_threads(threads)
-        cells, metric = round(3 * len(rows) ** 0.5), faiss.METRIC_INNER_PRODUCT
+        cells = min(round(3 * len(rows) ** 0.5), len(rows) // 100)  # as many as warpmem has
+        metric = faiss.METRIC_INNER_PRODUCT
         shape = (faiss.IndexFlatIP(DIMENSION), DIMENSION, cells)
         if self._codes == "Flat":
             self.index = faiss.IndexIVFFlat(*shape, metric)
@@ -310,9 +311,10 @@ class FaissLists:
         else:
             subspaces = int(self._codes.removeprefix("PQFastScan "))
             self.index = faiss.IndexIVFPQFastScan(*shape, subspaces, 4, metric)
-        self.index.cp.niter, self.index.cp.spherical = 6, True
-        self.index.cp.max_points_per_centroid = 32
-        self.index.train(rows[:: max(1, len(rows) // (32 * cells))])
+        rounds, each = (6, 32) if len(rows) > 90_000 else (10, 100)
+        self.index.cp.niter, self.index.cp.spherical = rounds, True
+        self.index.cp.max_points_per_centroid = each
+        self.index.train(rows[:: max(1, len(rows) // (each * cells))])
         self.index.add(rows)
 
     def save(self, folder: Path) -> None:

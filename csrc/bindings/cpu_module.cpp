@@ -2,6 +2,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <atomic>
 #include <limits>
 #include <optional>
 #include <string>
@@ -11,12 +12,15 @@
 #include "../core/score.hpp"
 #include "../cpu/dispatch.hpp"
 #include "../cpu/pool.hpp"
+#include "../cpu/pq_queries.hpp"
 #include "../cpu/scan.hpp"
 #include "../cpu/workers.hpp"
 #include "arrays.hpp"
 #include "id_map.hpp"
 #include "kernels.hpp"
+#include "nearest_lists.hpp"
 #include "pool_file.hpp"
+#include "pool_options.hpp"
 #include "pool_port.hpp"
 #include "pool_reads.hpp"
 #include "pool_scan.hpp"
@@ -45,7 +49,7 @@ class NativePool {
  public:
   NativePool(const py::object& dim, const py::object& n_columns, const py::object& isa, const py::object& storage,
              const py::object& metric, const py::object& screen, const py::object& threads, const py::object& codebooks)
-      : kernels_(choose(isa)),
+      : kernels_(kernels_named(isa)),
         storage_(one_of(storage, "storage", {"f32", "f16", "int8", "pq"})),
         metric_(one_of(metric, "metric", {"dot", "l2"})),
         pool_(as_int64(dim, "dim", 1, kMaxDim), as_int64(n_columns, "n_columns", 0, kMaxColumns), storage_value(storage_),
@@ -56,7 +60,7 @@ class NativePool {
 
   // An opened file's lists, in place.
   NativePool(const py::object& isa, const PoolFile& file, const py::object& threads)
-      : kernels_(choose(isa)),
+      : kernels_(kernels_named(isa)),
         storage_(storage_name(file.layout().storage)),
         metric_(file.metric() == Metric::kL2 ? "l2" : "dot"),
         pool_(file.layout().dim, file.layout().n_columns, file.layout().storage, file.metric(), file.screen(),
@@ -148,18 +152,18 @@ class NativePool {
     if (!request.segment_added.empty() && pool_.books() != nullptr) throw py::value_error("codes take no added scores");
     ScanArrays found(request, flag_of(explain, "explain"), flag_of(ranks_arg, "ranks"));
     const ScanPort* const port = request.segment_added.empty() ? scan_port_of(device, pool_) : nullptr;
-    const ScanCounters counters = run(request, groups, found.output, port);
+    const ScanCounters counters = run(request, groups, heads_of(groups), found.output, port);
     return found.take(counters, variant(counters), port);
   }
 
-  // scan() of one query without a filter over the lists that `coarse`, a pool whose row ids name lists of this one, finds nearest to it.
+  // scan() without a filter of each query over the lists that `coarse`, a pool whose row ids name lists of this one, finds nearest to it.
   py::tuple scan_nearest(const py::object& queries_arg, NativePool& coarse, const py::object& owner_arg,
                          const py::object& group_arg, const py::object& n_lists, const py::object& k_arg,
-                         const py::object& min_similarity, const py::object& w_similarity, const py::object& w_recency,
-                         const py::object& w_priority, const py::object& half_life, const py::object& recency_column,
-                         const py::object& priority_column, const py::object& now, const py::object& refine,
-                         const py::object& explain) {
-    const View<float> queries(queries_arg, "queries", {1, dim()});
+                         const py::object& refine, const py::object& explain, const py::object& min_similarity,
+                         const py::object& w_similarity, const py::object& w_recency, const py::object& w_priority,
+                         const py::object& half_life, const py::object& recency_column, const py::object& priority_column,
+                         const py::object& now) {
+    const View<float> queries(queries_arg, "queries", {-1, dim()});
     if (coarse.dim() != dim()) throw py::value_error("coarse must have the dimensions of this pool");
     const int64_t owner = as_int64(owner_arg, "owner");
     const auto group = static_cast<uint32_t>(as_int64(group_arg, "group", 0, UINT32_MAX));
@@ -173,21 +177,24 @@ class NativePool {
     ScanRequest nearest;
     nearest.min_similarity = -std::numeric_limits<double>::infinity();
     nearest.unordered = true;
-    read_queries(queries, n_lists, "n_lists", nearest);
-    nearest.segment_queries.assign(1, 0);
-    nearest.filters.emplace_back();
-    std::vector<int64_t> lists(static_cast<size_t>(nearest.k));
-    std::vector<float> unused(2 * lists.size());
-    std::vector<int64_t> owners(lists.size());
-    int32_t n = 0;
-    coarse.run(nearest, group_segments(&owner, 1),
-               ScanOutput{unused.data(), unused.data() + lists.size(), owners.data(), lists.data(), &n}, nullptr);
-
-    request.segment_queries.assign(static_cast<size_t>(n), 0);
-    if (group != 0) request.segment_groups.assign(static_cast<size_t>(n), group);
-    request.filters.emplace_back();
-    const ScanCounters counters = run(request, group_segments(lists.data(), static_cast<size_t>(n)), found.output, nullptr);
-    std::fill_n(found.output.list_ids, found.output.counts[0], owner);
+    nearest.queries = request.queries;
+    nearest.n_queries = request.n_queries;
+    nearest.k = as_int64(n_lists, "n_lists", 1, kMaxK);
+    NearestLists lists(owner, group, dim(), nearest, request);
+    const bool shared = has_books_of(coarse);
+    for (size_t part = 0; part < lists.parts(); ++part) {
+      const SegmentGroups asked = lists.ask(part, shared);
+      coarse.run(nearest, asked, coarse.heads_of(asked), lists.output(), nullptr);
+      lists.keep();
+    }
+    lists.see(pool_);
+    ScanCounters counters;
+    for (size_t part = 0; part < lists.parts(); ++part) {
+      const SegmentGroups cells = lists.cells(part, shared);
+      const ScanOutput output = found.output.from(lists.first(), request.k);
+      counters.add(run(request, cells, lists.heads(cells), output, nullptr));
+      for (int64_t q = 0; q < request.n_queries; ++q) std::fill_n(output.list_ids + q * request.k, output.counts[q], owner);
+    }
     return found.take(counters, variant(counters), nullptr);
   }
 
@@ -209,9 +216,24 @@ class NativePool {
   }
 
  private:
-  ScanCounters run(const ScanRequest& request, const SegmentGroups& groups, const ScanOutput& output, const ScanPort* port) {
+  bool has_books_of(NativePool& coarse) const {
+    const PqBooks* const mine = pool_.books();
+    const PqBooks* const theirs = coarse.pool_.books();
+    if (mine == nullptr || theirs == nullptr || metric_ != coarse.metric_) return false;
+    if (coarse.same_books_.load(std::memory_order_relaxed) == mine->serial()) return true;
+    if (!mine->same(*theirs)) return false;
+    coarse.same_books_.store(mine->serial(), std::memory_order_relaxed);
+    return true;
+  }
+
+  std::vector<ListHead> heads_of(const SegmentGroups& groups) const {
     std::vector<ListHead> heads(groups.list_ids.size());
     pool_.snapshot(groups.list_ids.data(), heads.size(), heads.data());
+    return heads;
+  }
+
+  ScanCounters run(const ScanRequest& request, const SegmentGroups& groups, std::vector<ListHead> heads, const ScanOutput& output,
+                   const ScanPort* port) {
     int64_t elements = 0;
     for (size_t g = 0; g < heads.size(); ++g) {
       const auto queries_of = static_cast<int64_t>(groups.begin[g + 1] - groups.begin[g]);
@@ -230,37 +252,10 @@ class NativePool {
     return counters.screened ? isa() + "/" + (pool_.books() != nullptr ? "pq" : kernels_->screen_name) : isa();
   }
 
-  static const Kernels* choose(const py::object& isa) {
-    if (!py::isinstance<py::str>(isa))
-      throw py::type_error(std::string("isa must be a string, not ") + Py_TYPE(isa.ptr())->tp_name);
-    const auto name = isa.cast<std::string>();
-    const Kernels* const kernels = find_kernels(name);
-    if (kernels == nullptr) {
-      std::string known = "auto";
-      for (const Kernels* table : supported_kernels()) known += std::string(", ") + table->name;
-      throw py::value_error("isa '" + name + "' is not supported here; choose one of " + known);
-    }
-    return kernels;
-  }
-
   bool screens(const std::string& screen, int64_t dim) const {
     if (screen != "auto") return screen == "int8";
     if (kernels_ == &kSerialKernels && storage_ == "f32") return false;
     return storage_ == "int8" || dim >= kScreenDim;
-  }
-
-  static std::string one_of(const py::object& argument, const char* name, std::initializer_list<const char*> values) {
-    std::string known;
-    const bool is_string = py::isinstance<py::str>(argument);
-    for (const char* value : values) {
-      if (is_string && argument.cast<std::string>() == value) return value;
-      known += (known.empty() ? "" : ", ") + std::string(value);
-    }
-    throw py::value_error(std::string(name) + " must be one of " + known);
-  }
-
-  static Storage storage_value(const std::string& name) {
-    return name == "f16" ? Storage::kF16 : name == "int8" ? Storage::kInt8 : name == "pq" ? Storage::kPq : Storage::kF32;
   }
 
   // Finite, and finite once stored.
@@ -279,6 +274,7 @@ class NativePool {
   const std::string metric_;
   Pool pool_;
   Workers workers_;
+  std::atomic<uint64_t> same_books_{0};  // the serial of codebooks that are as this pool's; 0: of none yet
 };
 
 py::array_t<float> normalize(const py::object& argument) {
@@ -377,11 +373,11 @@ PYBIND11_MODULE(_cpu, m) {
            "added: for each segment None or a float32 array by row id, added to scores; the host alone scans then. "
            "unordered: of a pool with codebooks the k best in any order, most of them by codes alone, with infinite scores.")
       .def("scan_nearest", &NativePool::scan_nearest, py::arg("queries"), py::arg("coarse"), py::arg("owner"), py::arg("group"),
-           py::arg("n_lists"), py::arg("k"), py::kw_only(), py::arg("min_similarity") = none, py::arg("w_similarity") = one,
-           py::arg("w_recency") = zero, py::arg("w_priority") = zero, py::arg("half_life") = one,
-           py::arg("recency_column") = zero_int, py::arg("priority_column") = zero_int, py::arg("now") = zero_int,
-           py::arg("refine") = py::int_(10), py::arg("explain") = false,
-           "scan of one query over the n_lists lists that are nearest to it (unordered): coarse, a pool, holds in its list "
+           py::arg("n_lists"), py::arg("k"), py::arg("refine") = py::int_(10), py::arg("explain") = false, py::kw_only(),
+           py::arg("min_similarity") = none, py::arg("w_similarity") = one, py::arg("w_recency") = zero,
+           py::arg("w_priority") = zero, py::arg("half_life") = one, py::arg("recency_column") = zero_int,
+           py::arg("priority_column") = zero_int, py::arg("now") = zero_int,
+           "scan of each query over the n_lists lists that are nearest to it (unordered): coarse, a pool, holds in its list "
            "`owner` their "
            "centroids, with the ids of the lists as row ids. list_ids of the result are `owner`.")
       .def("port", &NativePool::port, "What warpmem._cuda's PageCache needs of this pool: a capsule, which keeps the pool.")

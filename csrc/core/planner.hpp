@@ -40,7 +40,8 @@ struct ScanPlan {
 
 inline ScanPlan plan_scan(const std::vector<ScanGroup>& groups, int64_t padded, int32_t max_threads) {
   ScanPlan plan;
-  int64_t total = 0;  // pages * queries
+  plan.tasks.reserve(groups.size());  // one of each, or more
+  int64_t total = 0;                  // pages * queries
   for (const ScanGroup& group : groups) total += group.pages * group.queries;
   const int64_t worth = total * kPageRows * padded / kThreadElements;
   plan.threads = static_cast<int32_t>(std::clamp<int64_t>(worth, 1, max_threads));

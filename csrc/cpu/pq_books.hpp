@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "../core/pq_code.hpp"
+#include "pages.hpp"
 #include "pq.hpp"
 
 namespace warpmem {
@@ -32,6 +33,12 @@ class PqBooks {
     }
   }
 
+  // Whether tables of the one serve the other. Finding out takes as long as making a table: whoever asks often keeps the serial of one that does.
+  bool same(const PqBooks& other) const noexcept {
+    return shape_.pq_dim == other.shape_.pq_dim && shape_.dsub == other.shape_.dsub && given_ == other.given_;
+  }
+  uint64_t serial() const noexcept { return serial_.value(); }
+
   const PqShape& shape() const noexcept { return shape_; }
   const std::vector<float>& codebooks() const noexcept { return given_; }  // [pq_dim][16][dsub]
   PqView view() const noexcept { return PqView{shape_.pq_dim, shape_.dsub, beside_.data()}; }
@@ -51,6 +58,7 @@ class PqBooks {
   }
 
   const PqShape shape_;
+  const Serial serial_;
   std::vector<float> given_;
   std::vector<float> beside_;  // [pq_dim][dsub][16]
   std::vector<float> largest_;

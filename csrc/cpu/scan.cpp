@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <numeric>
 
 #include "../core/int8.hpp"
 #include "../core/planner.hpp"
@@ -77,6 +78,16 @@ SegmentGroups group_segments(const int64_t* list_ids, size_t n) {
   return groups;
 }
 
+SegmentGroups ungrouped_segments(const int64_t* list_ids, size_t n) {
+  SegmentGroups groups;
+  groups.list_ids.assign(list_ids, list_ids + n);
+  groups.begin.resize(n + 1);
+  groups.order.resize(n);
+  std::iota(groups.begin.begin(), groups.begin.end(), size_t{0});
+  std::iota(groups.order.begin(), groups.order.end(), uint32_t{0});
+  return groups;
+}
+
 ScanCounters scan(const Kernels& kernels, const Pool& pool, const ScanRequest& request, const SegmentGroups& groups,
                   const std::vector<ListHead>& heads, const ScanOutput& output, Workers* workers) {
   return scan_lists(kernels, pool, request, groups, heads, output, workers, nullptr);
@@ -90,6 +101,8 @@ ScanCounters scan_lists(const Kernels& kernels, const Pool& pool, const ScanRequ
 
   std::vector<ScanList> lists;
   std::vector<ScanGroup> sizes;
+  lists.reserve(heads.size());
+  sizes.reserve(heads.size());
   int64_t max_pages = 0;
   int64_t max_queries = 0;
   for (size_t g = 0; g < heads.size(); ++g) {
@@ -103,10 +116,14 @@ ScanCounters scan_lists(const Kernels& kernels, const Pool& pool, const ScanRequ
   const int64_t row_work = pool.books() != nullptr ? pool.books()->shape().pq_dim / 2 : layout.padded;  // of a row
   const ScanPlan plan = plan_scan(sizes, row_work, workers == nullptr ? 1 : workers->threads());
 
-  std::vector<double> queries(n_queries * padded);  // widened once, zero behind dim
-  for (size_t q = 0; q < n_queries; ++q) {
-    const float* const from = request.queries + q * static_cast<size_t>(layout.dim);
-    std::copy(from, from + layout.dim, queries.begin() + static_cast<std::ptrdiff_t>(q * padded));
+  PqQueries own;
+  PqQueries& prepared = request.prepared != nullptr ? *request.prepared : own;
+  if (prepared.wide.empty()) {  // widened once, zero behind dim
+    prepared.wide.resize(n_queries * padded);
+    for (size_t q = 0; q < n_queries; ++q) {
+      const float* const from = request.queries + q * static_cast<size_t>(layout.dim);
+      std::copy(from, from + layout.dim, prepared.wide.begin() + static_cast<std::ptrdiff_t>(q * padded));
+    }
   }
 
   const Ranking& ranking = request.ranking;
@@ -115,9 +132,10 @@ ScanCounters scan_lists(const Kernels& kernels, const Pool& pool, const ScanRequ
   context.added = !request.segment_added.empty();
   context.plain = ranking.w_similarity == 1.0 && ranking.w_recency == 0.0 && ranking.w_priority == 0.0;
   context.min_similarity = not_above(request.min_similarity);
-  context.queries = queries.data();
+  context.queries = prepared.wide.data();
   if (pool.books() != nullptr) {
-    return scan_pq(context, pool, PqScanInput{plan, lists, sizes, groups.order, max_queries, max_pages}, output, workers);
+    return scan_pq(context, pool, PqScanInput{plan, lists, sizes, groups.order, prepared, max_queries, max_pages}, output,
+                   workers);
   }
 
   std::vector<int8_t> codes;

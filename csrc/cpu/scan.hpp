@@ -22,6 +22,8 @@
 
 namespace warpmem {
 
+struct PqQueries;  // pq_queries.hpp
+
 // What is added to the final scores of rows, by row id; nothing to those of others.
 struct Added {
   const float* values = nullptr;
@@ -46,6 +48,7 @@ struct ScanRequest {
   // In a pool with codebooks and rows, where the score is the similarity: the k best in any order. Three quarters of them are those that the codes rank
   // first, with infinite scores; the others the best by canonical score of those that follow, up to 3/2 k.
   bool unordered = false;
+  PqQueries* prepared = nullptr;  // what an earlier scan of the same queries has left, or this one is to leave
   double min_similarity = 0.0;
   Ranking ranking;
   // By segment; there can be a hundred for each of a thousand queries. Groups and filters may be empty: they are 0 then.
@@ -73,6 +76,9 @@ struct SegmentGroups {
 // list_ids: of each of n < 2^31 segments, each read once. Takes time in proportion to their number.
 SegmentGroups group_segments(const int64_t* list_ids, size_t n);
 
+// The same of list ids that are distinct.
+SegmentGroups ungrouped_segments(const int64_t* list_ids, size_t n);
+
 // Row-major (n_queries, k), filled by scan() to the last entry: -inf and -1 behind the rows found.
 struct ScanOutput {
   float* scores = nullptr;
@@ -83,6 +89,19 @@ struct ScanOutput {
   uint32_t* groups =
       nullptr;  // null, or what else the order of results depends on, so that results of two pools can be joined; 0 behind the rows
   uint32_t* ordinals = nullptr;  // likewise
+
+  // That of the queries from `first` on.
+  ScanOutput from(int64_t first, int64_t k) const noexcept {
+    ScanOutput part = *this;
+    part.scores += first * k;
+    part.similarities += first * k;
+    part.list_ids += first * k;
+    part.row_ids += first * k;
+    part.counts += first;
+    if (groups != nullptr) part.groups += first * k;
+    if (ordinals != nullptr) part.ordinals += first * k;
+    return part;
+  }
 };
 
 // What a scan did.
@@ -94,6 +113,15 @@ struct ScanCounters {
   bool screened = false;
   int64_t device_lists = 0;    // that a device answered for, whose rows are among those above
   bool device_failed = false;  // a device had taken lists and could not answer: the host did
+
+  // Those of another part of the same queries.
+  void add(const ScanCounters& part) noexcept {
+    rows_seen += part.rows_seen;
+    rows_rescored += part.rows_rescored;
+    tiles += part.tiles;
+    threads = part.threads > threads ? part.threads : threads;
+    screened = screened || part.screened;
+  }
 };
 
 // `heads` holds the snapshot of each list of `groups`, null for an unknown one. Allocates before it writes; throws std::bad_alloc. `workers` may be null.

@@ -17,6 +17,18 @@ constexpr int64_t kMaxPages = int64_t{1} << 26;  // of one query: a place is a n
 constexpr size_t kAhead = 12;                    // rows that are fetched while one is rescored
 constexpr size_t kFindAhead = 8;                 // and rows whose page is looked up while one is fetched
 
+// By eight bits of a mask: a word of ones for each bit that is set, so that the words of eight rows are taken or left at once.
+struct Wanted {
+  uint16_t words[256][8] = {};
+
+  constexpr Wanted() {
+    for (int bits = 0; bits < 256; ++bits) {
+      for (int row = 0; row < 8; ++row) words[bits][row] = (bits >> row & 1) != 0 ? uint16_t{0xffff} : uint16_t{0};
+    }
+  }
+};
+constexpr Wanted kWanted;
+
 // What all tasks share.
 struct Shared {
   const OpKernels& ops;
@@ -26,34 +38,16 @@ struct Shared {
   bool use_extras;     // Kernels::extras bounds what ranking adds
   size_t sure;         // rows of each query that are taken without rescoring
   size_t table_bytes;  // of one query
-  std::vector<uint8_t> luts;
-  std::vector<PqTable> tables;
+  const std::vector<uint8_t>& luts;
+  const std::vector<PqTable>& tables;
   std::vector<uint32_t> first_page;     // by position in `order`: the number of its first page among the pages of its query
   std::vector<uint32_t> group;          // by position
   std::vector<const Page*> pages;       // of all lists, one after the other, so that a place leads to its page in one step
   std::vector<size_t> pages_begin;      // by group
   std::vector<size_t> positions_begin;  // by query, and the end of the last
   std::vector<uint32_t> positions;      // of each query, by the number of the first page
+  std::vector<uint32_t> starts;         // and that number, side by side: they are searched for every row that is rescored
 };
-
-void fill_table(const Shared& shared, const PageLayout& layout, bool l2, const double* query, float* padded, float* scratch,
-                float* lut, uint8_t* quantized, PqTable* table) {
-  double magnitudes[kLanes] = {};  // by lane: independent chains
-  const float* const largest = shared.books.largest().data();
-  for (int64_t first = 0; first < layout.padded; first += kLanes) {
-    for (int64_t i = first; i < first + kLanes; ++i) {
-      padded[i] = static_cast<float>(query[i]);
-      magnitudes[i - first] += pq_magnitude(padded[i], largest[i], l2);
-    }
-  }
-  const double magnitude = fold_lanes(magnitudes);
-  *table = PqTable{};
-  if (!(magnitude < kPqMagnitudeLimit)) return;
-  shared.books.luts().table(padded, l2, scratch, lut);
-  const int64_t pq_dim = shared.books.shape().pq_dim;
-  shared.ops.pq->quantize(lut, pq_dim, quantized, &table->scale, &table->bias);
-  table->error = pq_table_error(table->scale, pq_dim, magnitude);
-}
 
 class PqWorker : public ScanWorker {
  public:
@@ -198,8 +192,8 @@ class PqWorker : public ScanWorker {
     } else if (context_.plain && mask == ~uint64_t{0}) {
       shortlist.add_page(*shared_.ops.select, sums, place);
     } else if (context_.plain && shortlist.refuses_zero()) {
-      for (int slot = 0; slot < kPageRows; ++slot) {
-        sums[slot] = static_cast<uint16_t>(sums[slot] & (0u - static_cast<unsigned>(mask >> slot & 1u)));
+      for (int part = 0; part < 8; ++part) {
+        for (int row = 0; row < 8; ++row) sums[8 * part + row] &= kWanted.words[mask >> (8 * part) & 255][row];
       }
       shortlist.add_page(*shared_.ops.select, sums, place);
     } else if (context_.plain) {
@@ -242,12 +236,15 @@ class PqWorker : public ScanWorker {
 
   Found find(size_t query, uint32_t place) const noexcept {
     const uint32_t number = place / kPageRows;
-    const auto begin = shared_.positions.begin() + static_cast<std::ptrdiff_t>(shared_.positions_begin[query]);
-    const auto end = shared_.positions.begin() + static_cast<std::ptrdiff_t>(shared_.positions_begin[query + 1]);
-    const auto after = std::upper_bound(
-        begin, end, number, [this](uint32_t value, uint32_t position) { return value < shared_.first_page[position]; });
-    const uint32_t position = *(after - 1);
-    const int64_t page = number - shared_.first_page[position];
+    const size_t begin = shared_.positions_begin[query];
+    const uint32_t* start = shared_.starts.data() + begin;
+    for (size_t n = shared_.positions_begin[query + 1] - begin; n > 1;) {  // without a branch that nobody can foresee
+      const size_t half = n / 2;
+      start += start[half] <= number ? half : 0;
+      n -= half;
+    }
+    const uint32_t position = shared_.positions[static_cast<size_t>(start - shared_.starts.data())];
+    const int64_t page = number - *start;
     const ScanList& list = shared_.input.lists[shared_.group[position]];
     return Found{context_.request.segment(shared_.input.order[position]), list.list_id,
                  shared_.pages[shared_.pages_begin[shared_.group[position]] + static_cast<size_t>(page)],
@@ -265,9 +262,13 @@ void number_pages(const ScanContext& context, Shared& shared) {
   shared.first_page.resize(input.order.size());
   shared.group.resize(input.order.size());
   shared.positions.resize(input.order.size());
+  shared.starts.resize(input.order.size());
   shared.positions_begin.assign(n_queries + 1, 0);
   std::vector<int64_t> pages(n_queries, 0);
   shared.pages_begin.reserve(input.lists.size());
+  int64_t all = 0;
+  for (const ScanGroup& size : input.sizes) all += size.pages;
+  shared.pages.reserve(static_cast<size_t>(all));
   for (size_t g = 0; g < input.lists.size(); ++g) {
     shared.pages_begin.push_back(shared.pages.size());
     int64_t left = input.sizes[g].pages;
@@ -296,7 +297,9 @@ void number_pages(const ScanContext& context, Shared& shared) {
   for (const size_t g : by_id) {
     const auto first = static_cast<size_t>(input.lists[g].segments - input.order.data());
     for (size_t position = first; position < first + static_cast<size_t>(input.sizes[g].queries); ++position) {
-      shared.positions[next[context.request.segment_queries[input.order[position]]]++] = static_cast<uint32_t>(position);
+      const size_t at = next[context.request.segment_queries[input.order[position]]]++;
+      shared.positions[at] = static_cast<uint32_t>(position);
+      shared.starts[at] = shared.first_page[position];
     }
   }
 }
@@ -316,6 +319,8 @@ ScanCounters scan_pq(const ScanContext& context, const Pool& pool, const PqScanI
                           std::isfinite(ranking.w_recency / ranking.w_similarity) &&
                           std::isfinite(ranking.w_priority / ranking.w_similarity);
   const bool unordered = request.unordered && context.plain && layout.storage != Storage::kPq;
+  PqQueries& prepared = input.prepared;
+  const bool known = !prepared.tables.empty();
   Shared shared{*find_op_kernels(context.kernels.name),
                 books,
                 input,
@@ -323,7 +328,8 @@ ScanCounters scan_pq(const ScanContext& context, const Pool& pool, const PqScanI
                 use_extras,
                 unordered ? static_cast<size_t>(request.k - (request.k + 3) / 4) : 0,
                 static_cast<size_t>(pq_pairs(pq_dim) * 32),
-                {},
+                prepared.luts,
+                prepared.tables,
                 {},
                 {},
                 {},
@@ -332,8 +338,10 @@ ScanCounters scan_pq(const ScanContext& context, const Pool& pool, const PqScanI
                 {},
                 {}};
   number_pages(context, shared);
-  shared.luts.resize(n_queries * shared.table_bytes);
-  shared.tables.resize(n_queries);
+  if (!known) {
+    prepared.luts.resize(n_queries * shared.table_bytes);
+    prepared.tables.resize(n_queries);
+  }
 
   std::vector<int64_t> rows(n_queries, 0);
   const auto each_segment = [&](const auto& body) {
@@ -353,20 +361,10 @@ ScanCounters scan_pq(const ScanContext& context, const Pool& pool, const PqScanI
       state.shortlists[q].reserve(keep, rows[q]);
     }
   }
-  struct Scratch {
-    std::vector<float> query, piece, lut;
-  };
-  std::vector<Scratch> scratch(threads);
-  for (Scratch& own : scratch) {
-    own.query.resize(static_cast<size_t>(layout.padded));
-    own.piece.resize(static_cast<size_t>(books.luts().scratch()));
-    own.lut.resize(static_cast<size_t>(pq_dim * 16));
-  }
-
-  share(workers, input.plan.threads, n_queries, [&](size_t t, size_t q) {
-    Scratch& own = scratch[t];
-    fill_table(shared, layout, context.l2, context.queries + static_cast<int64_t>(q) * layout.padded, own.query.data(),
-               own.piece.data(), own.lut.data(), shared.luts.data() + q * shared.table_bytes, &shared.tables[q]);
+  std::vector<PqScratch> scratch(known ? 0 : threads, PqScratch(books, layout.padded));
+  share(workers, input.plan.threads, known ? 0 : n_queries, [&](size_t t, size_t q) {
+    fill_table(books, *shared.ops.pq, context.l2, layout.padded, context.queries + static_cast<int64_t>(q) * layout.padded,
+               scratch[t], prepared.luts.data() + q * shared.table_bytes, &prepared.tables[q]);
   });
   share(workers, input.plan.threads, input.plan.tasks.size(), [&](size_t t, size_t i) {
     const ScanTask& task = input.plan.tasks[i];

@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "pq_queries.hpp"
 #include "scan_task.hpp"
 
 namespace warpmem {
@@ -23,6 +24,7 @@ struct PqScanInput {
   const std::vector<ScanList>& lists;
   const std::vector<ScanGroup>& sizes;  // by list
   const std::vector<uint32_t>& order;
+  PqQueries& prepared;
   int64_t max_queries = 0;  // of a task
   int64_t max_pages = 0;    // of a list
 };

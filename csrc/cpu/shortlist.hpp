@@ -50,8 +50,12 @@ class Shortlist {
 
   // Leaves exactly the `keep` best, in descending order.
   void finish() {
-    cut();
-    std::sort(keys_.begin(), keys_.begin() + static_cast<std::ptrdiff_t>(n_), std::greater<uint64_t>());
+    if (keep_ <= kOrdered && n_ > 0) {
+      order();
+    } else {
+      cut();
+      std::sort(keys_.begin(), keys_.begin() + static_cast<std::ptrdiff_t>(n_), std::greater<uint64_t>());
+    }
     if (dropped_ && n_ > 0) least_ = keys_[n_ - 1];
   }
 
@@ -63,10 +67,18 @@ class Shortlist {
 
  private:
   static constexpr size_t kBuckets = 256;
+  static constexpr size_t kOrdered = 512;  // keys that are put in order by way of the stack
 
-  // Makes room: drops keys that cannot be among the best, by a histogram of their scores, which costs a fraction of finding the best exactly. Where scores
-  // crowd into one bucket, exactly.
-  void thin() {
+  // How many keys have scores of each of kBuckets ranges of one size.
+  struct Histogram {
+    uint32_t low = UINT32_MAX;
+    int shift = 0;
+    uint32_t counts[kBuckets] = {};
+
+    uint32_t bucket(uint64_t key) const { return (static_cast<uint32_t>(key >> 32) - low) >> shift; }
+  };
+
+  void count(Histogram& of) const {
     uint32_t low = UINT32_MAX;
     uint32_t high = 0;
     for (size_t i = 0; i < n_; ++i) {
@@ -74,15 +86,21 @@ class Shortlist {
       low = std::min(low, score);
       high = std::max(high, score);
     }
-    int shift = 0;
-    while ((high - low) >> shift >= kBuckets) ++shift;
-    uint32_t counts[kBuckets] = {};
-    for (size_t i = 0; i < n_; ++i) ++counts[(static_cast<uint32_t>(keys_[i] >> 32) - low) >> shift];
+    of.low = low;
+    while ((high - low) >> of.shift >= kBuckets) ++of.shift;
+    for (size_t i = 0; i < n_; ++i) ++of.counts[of.bucket(keys_[i])];
+  }
+
+  // Makes room: drops keys that cannot be among the best, by a histogram of their scores, which costs a fraction of finding the best exactly. Where scores
+  // crowd into one bucket, exactly.
+  void thin() {
+    Histogram scores;
+    count(scores);
     size_t above = 0;
     uint32_t bucket = kBuckets;
-    while (above < keep_) above += counts[--bucket];
+    while (above < keep_) above += scores.counts[--bucket];
     if (above > keep_ + (keys_.size() - keep_) / 2) return cut();
-    const uint64_t least = static_cast<uint64_t>(low + (bucket << shift)) << 32;
+    const uint64_t least = static_cast<uint64_t>(scores.low + (bucket << scores.shift)) << 32;
     size_t kept = 0;
     for (size_t i = 0; i < n_; ++i) {
       const uint64_t key = keys_[i];
@@ -92,6 +110,38 @@ class Shortlist {
     dropped_ = dropped_ || kept < n_;
     n_ = kept;
     least_ = std::max(least_, least);
+  }
+
+  // finish(): keys go to the places of their buckets, and few are left to be compared with one another.
+  void order() {
+    Histogram scores;
+    count(scores);
+    const size_t keep = std::min(n_, keep_);
+    uint32_t place[kBuckets];  // of the next key of each bucket that counts
+    uint32_t bucket = kBuckets;
+    uint32_t above = 0;
+    while (above < keep) {
+      place[--bucket] = above;
+      above += scores.counts[bucket];
+    }
+    if (above > kOrdered) {  // crowded
+      cut();
+      std::sort(keys_.begin(), keys_.begin() + static_cast<std::ptrdiff_t>(n_), std::greater<uint64_t>());
+      return;
+    }
+    uint64_t ordered[kOrdered];
+    for (size_t i = 0; i < n_; ++i) {
+      const uint32_t of = scores.bucket(keys_[i]);
+      if (of >= bucket) ordered[place[of]++] = keys_[i];
+    }
+    for (uint32_t of = bucket, end = above; of < kBuckets; ++of) {
+      const uint32_t begin = end - scores.counts[of];
+      if (end - begin > 1) std::sort(ordered + begin, ordered + end, std::greater<uint64_t>());
+      end = begin;
+    }
+    std::copy(ordered, ordered + keep, keys_.begin());
+    dropped_ = dropped_ || keep < n_;
+    n_ = keep;
   }
 
   void cut() {

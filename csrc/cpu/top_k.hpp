@@ -27,11 +27,11 @@ class TopK {
   void offer(const Candidate& candidate) {
     if (heap_.size() < k_) {
       heap_.push_back(candidate);
-      std::push_heap(heap_.begin(), heap_.end(), better);
+      if (heap_.size() == k_) std::make_heap(heap_.begin(), heap_.end(), kBetter);  // nobody asks for the worst before
     } else if (better(candidate, heap_.front())) {
-      std::pop_heap(heap_.begin(), heap_.end(), better);
+      std::pop_heap(heap_.begin(), heap_.end(), kBetter);
       heap_.back() = candidate;
-      std::push_heap(heap_.begin(), heap_.end(), better);
+      std::push_heap(heap_.begin(), heap_.end(), kBetter);
     }
   }
 
@@ -40,11 +40,14 @@ class TopK {
   }
 
   const std::vector<Candidate>& sorted() {
-    std::sort_heap(heap_.begin(), heap_.end(), better);
+    std::sort(heap_.begin(), heap_.end(), kBetter);
     return heap_;
   }
 
  private:
+  // The address of a function would not be inlined.
+  static constexpr auto kBetter = [](const Candidate& a, const Candidate& b) { return better(a, b); };
+
   std::vector<Candidate> heap_;
   size_t k_ = 0;
   int64_t expected_ = 0;

@@ -85,6 +85,8 @@ class Pool:
         group: int,
         n_lists: int,
         k: int,
+        refine: int = 10,
+        explain: bool = False,
         *,
         min_similarity: float = ...,
         w_similarity: float = 1.0,
@@ -94,8 +96,6 @@ class Pool:
         recency_column: int = 0,
         priority_column: int = 0,
         now: int = 0,
-        refine: int = 10,
-        explain: bool = False,
     ) -> tuple[
         NDArray[np.float32], NDArray[np.float32], NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]
     ]: ...  # with explain a sixth: dict[str, Any]

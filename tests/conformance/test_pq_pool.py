@@ -111,6 +111,40 @@ def test_refine_is_how_many_rows_are_rescored() -> None:
     assert share == sorted(share) and share[0] < 0.6 and 0.9 < share[2] < 1.0
 
 
+@pytest.mark.parametrize("isa", _cpu.isas())
+def test_a_shortlist_is_the_best_by_codes(isa: str) -> None:
+    """However scores crowd, and of equal ones those that come first."""
+    rng = np.random.default_rng(8)
+    few = rng.standard_normal((7, DIM), np.float32)
+    spread = rng.standard_normal((900, DIM), np.float32) * np.float32(1e-3)
+    far = rng.standard_normal((3, DIM), np.float32) * np.float32(30)
+    vectors = np.concatenate([few[rng.integers(0, 7, 900)], spread, far])[rng.permutation(1803)]
+    books = codebooks(rng.standard_normal((500, DIM), np.float32), 16)
+    pool = _cpu.Pool(DIM, 0, isa=isa, screen="pq", codebooks=books)
+    codes = _cpu.Pool(DIM, 0, isa=isa, storage="pq", codebooks=books)
+    n = len(vectors)
+    for target in (pool, codes):
+        nothing = np.zeros((n, 0), np.int64)
+        target.apply([], np.zeros(n, np.int64), np.arange(n), np.arange(n, dtype=np.uint32), nothing, vectors)
+    wide = np.zeros((1, PADDED), np.float32)
+    for query in rng.standard_normal((6, DIM), np.float32):
+        wide[0, :DIM] = query
+        lut = np.einsum("sd,scd->sc", wide.reshape(16, -1), books, dtype=np.float64).astype(np.float32)
+        quantized = kernels.pq_quantize_lut(lut[None])[0][0].astype(np.int64)
+        decoded = np.zeros((n, PADDED), np.float32)
+        decoded[:, :DIM] = codes.vectors(0, np.arange(n))
+        pieces = decoded.reshape(n, 16, -1)
+        known = np.zeros_like(books)
+        known[:] = books
+        known.reshape(PADDED // books.shape[2], 16, -1)[DIM // books.shape[2] :] = 0
+        code = (pieces[:, :, None, :] == known[None]).all(axis=3).argmax(axis=2)
+        sums = quantized[np.arange(16), code].sum(axis=1)
+        order = np.lexsort((np.arange(n), -sums))
+        for keep in (1, 5, 60, 400, 700):
+            found = pool.scan(query[None], [(0, 0, 0, (), (), None)], keep, refine=1, min_similarity=-1e9)
+            assert set(found[3][0].tolist()) == set(order[:keep].tolist())
+
+
 def test_ranks_join_two_pools() -> None:
     rows = rows_of(4)
     pool = filled(rows, screen="pq", codebooks=codebooks(rows[5], 16))

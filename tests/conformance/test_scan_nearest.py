@@ -66,6 +66,44 @@ def test_it_is_the_two_scans(isa: str, metric: str, storage: str, weights: dict[
         assert len(pool.scan_nearest(asked, coarse, OWNER, group, n_lists, k, refine=3)) == 5
 
 
+@pytest.mark.parametrize("isa", _cpu.isas())
+@pytest.mark.parametrize(("metric", "storage"), [("dot", "f32"), ("l2", "f32"), ("dot", "pq")])
+@pytest.mark.parametrize("weights", WEIGHTS)
+def test_many_queries_are_as_one_and_one(
+    isa: str, metric: str, storage: str, weights: dict[str, Any]
+) -> None:
+    """Also where they are more than are scanned together."""
+    pool, coarse = pools(3000, isa, metric, storage)
+    queries = unit(600, 11)
+    options = {**weights, "refine": 2, "explain": True}
+    found = pool.scan_nearest(queries, coarse, OWNER, 3, 5, 10, **options)
+    seen = rescored = 0
+    for place, query in enumerate(queries[:, None]):
+        alone = pool.scan_nearest(query, coarse, OWNER, 3, 5, 10, **options)
+        for together, part in zip(found[:5], alone[:5], strict=True):
+            assert together[place : place + 1].tobytes() == part.tobytes()
+        seen += alone[5]["rows_seen"]
+        rescored += alone[5]["rows_rescored"]
+    assert (found[5]["rows_seen"], found[5]["rows_rescored"]) == (seen, rescored)
+    for n in (0, 256, 257):
+        part = pool.scan_nearest(queries[:n], coarse, OWNER, 3, 5, 10, **options)
+        assert part[3].tobytes() == found[3][:n].tobytes() and part[0].shape == (n, 10)
+
+
+def test_centroids_with_codebooks_of_their_own() -> None:
+    pool, coarse = pools(3000)
+    other = _cpu.Pool(DIM, 0, screen="pq", codebooks=pool.codebooks[:, ::-1].copy() * np.float32(0.5))
+    order = np.arange(LISTS, dtype=np.uint32)
+    nothing = np.zeros((LISTS, 0), np.int64)
+    other.apply([], np.full(LISTS, OWNER), np.arange(100, 100 + LISTS), order, nothing, unit(LISTS, 2))
+    for query in unit(8, 5)[:, None]:
+        for cells in (other, coarse, other):
+            nearest = cells.scan(query, [(0, OWNER, 0, (), (), None)], 5, unordered=True)[3][0]
+            wanted = pool.scan(query, [(0, cell, 0, (), (), None) for cell in nearest.tolist()], 10, refine=2)
+            found = pool.scan_nearest(query, cells, OWNER, 0, 5, 10, refine=2)
+            assert found[3].tobytes() == wanted[3].tobytes() and found[0].tobytes() == wanted[0].tobytes()
+
+
 def test_where_there_is_little_or_nothing() -> None:
     pool, coarse = pools(5)
     query = unit(1, 6)
@@ -84,7 +122,6 @@ def test_what_is_refused() -> None:
     right |= {"n_lists": 3, "k": 5}
     assert pool.scan_nearest(**right)[4].tolist() == [5]
     wrongs: tuple[tuple[dict[str, Any], str], ...] = (
-        ({"queries": unit(2, 7)}, "queries: expected 1"),
         ({"queries": query[:, :9].copy()}, "queries: expected 48"),
         ({"queries": query * np.nan}, "queries: row 0"),
         ({"group": -1}, "group must be"),

@@ -365,21 +365,37 @@ TEST(every_failed_allocation_is_reported_and_the_next_call_is_right) {
 }
 
 TEST(tables_as_bytes_are_those_of_core) {
+  const auto check_table = [](const std::vector<float>& lut) {
+    const auto pq_dim = static_cast<int64_t>(lut.size() / 16);
+    std::vector<uint8_t> expected(lut.size()), found(lut.size());
+    double scale = 0.0, bias = 0.0;
+    pq_quantize_lut(lut.data(), pq_dim, expected.data(), &scale, &bias);
+    for (const OpKernels* ops : supported_op_kernels()) {
+      double own_scale = -1.0, own_bias = -1.0;
+      ops->pq->quantize(lut.data(), pq_dim, found.data(), &own_scale, &own_bias);
+      CHECK(found == expected);
+      CHECK_EQ(own_scale, scale);
+      CHECK_EQ(own_bias, bias);
+    }
+  };
   for (const int64_t pq_dim : {1, 2, 96, 300}) {
     for (const int levels : {0, 1, 3}) {
       std::vector<float> lut = numbers(pq_dim * 16, 21, levels);
       lut[0] = -0.0f;
-      std::vector<uint8_t> expected(lut.size()), found(lut.size());
-      double scale = 0.0, bias = 0.0;
-      pq_quantize_lut(lut.data(), pq_dim, expected.data(), &scale, &bias);
-      for (const OpKernels* ops : supported_op_kernels()) {
-        double own_scale = -1.0, own_bias = -1.0;
-        ops->pq->quantize(lut.data(), pq_dim, found.data(), &own_scale, &own_bias);
-        CHECK(found == expected);
-        CHECK_EQ(own_scale, scale);
-        CHECK_EQ(own_bias, bias);
-      }
+      check_table(lut);
     }
+  }
+  for (int step = 1; step < 200; ++step) {  // entries halfway between two bytes
+    std::vector<float> lut(256, 0.0f);
+    for (size_t i = 1; i < lut.size(); ++i)
+      lut[i] = i % 16 == 0 ? 0.0f : (static_cast<float>(i) - 0.5f) * static_cast<float>(step);
+    lut[1] = 255.0f * static_cast<float>(step);
+    check_table(lut);
+  }
+  for (const float tiny : {1e-45f, 1e-40f, 1e-38f, 1e38f}) {
+    std::vector<float> lut = numbers(32, 21, 0);
+    for (float& entry : lut) entry *= tiny;
+    check_table(lut);
   }
 }
 

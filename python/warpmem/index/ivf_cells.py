@@ -308,7 +308,12 @@ class CellStore:
         """scan() of one query over one owner, without a filter, that probes some of its cells."""
         n_probes = options.pop("n_probes")
         if type(self.rows) is type(self._coarse):
-            result = self.rows.scan_nearest(queries, self._coarse, owner, group, n_probes, k, **options)
+            ranking = options.copy()
+            refine, explain = ranking.pop("refine"), ranking.pop("explain")
+            # By place: it takes a microsecond to look for names of which there are none.
+            result = self.rows.scan_nearest(
+                queries, self._coarse, owner, group, n_probes, k, refine, explain, **ranking
+            )
         else:  # a device's cache stands before the rows
             segment = ((0, owner, 0, (), (), None),)
             nearest = self._coarse.scan(queries, segment, n_probes, unordered=True)[3][0]
@@ -319,6 +324,24 @@ class CellStore:
         if options["explain"]:
             plan = {"plan": "ivf", "cells": n_probes, "n_probes": n_probes, "refine": options["refine"]}
             result[5].update(plan)
+        return result
+
+    def scan_all(
+        self, queries: F32, cells: Cells, owner: int, n_probes: int, k: int, options: dict[str, Any]
+    ) -> Any:
+        """scan() of many queries over one owner, without a filter, each of which probes as many of its cells;
+        None where another pool stands before the rows."""
+        if type(self.rows) is not type(self._coarse):
+            return None
+        result = self.rows.scan_nearest(queries, self._coarse, owner, 0, n_probes, k, **options)
+        short = np.flatnonzero(result[4] < k)
+        if len(short) and "min_similarity" not in options:
+            ids = cells.ids
+            every = SegmentTable(np.repeat(np.arange(len(short)), len(ids)), np.tile(ids, len(short)))
+            fuller = self.rows.scan(queries[short], every, k, **options)
+            for to, better in zip(result, fuller, strict=True):
+                to[short] = better
+            result[2][short] = np.where(fuller[2] >= 0, owner, fuller[2])
         return result
 
     def _scan_cells(

@@ -251,14 +251,18 @@ class IvfPool:
         if refine is not None:
             refine = integer(refine, "refine", 1, _MAX_K)
         known = self.owners  # beside a change an owner may lose his cells meanwhile
-        if len(queries) == 1:
-            one = self._one(segments)
-            cells = known.get(one[0]) if one is not None else None
-            if one is not None and cells is not None:
-                probes = min(cells.n_probes if n_probes is None else n_probes, most_probes or cells.n_cells)
-                if probes < cells.n_cells and probes <= _MAX_K:
-                    ranking.update(n_probes=probes, refine=refine or cells.refine, explain=explain)
-                    return self._cells.scan_one(queries, cells, one[0], one[1], k, **ranking)
+        one = self._one(segments, len(queries))
+        cells = known.get(one[0]) if one is not None else None
+        if one is not None and cells is not None:
+            probes = min(cells.n_probes if n_probes is None else n_probes, most_probes or cells.n_cells)
+            if probes < cells.n_cells and probes <= _MAX_K:
+                options = dict(ranking, refine=refine or cells.refine)
+                if len(queries) == 1:
+                    options.update(n_probes=probes, explain=explain)
+                    return self._cells.scan_one(queries, cells, one[0], one[1], k, **options)
+                found = None if explain else self._cells.scan_all(queries, cells, one[0], probes, k, options)
+                if found is not None:
+                    return found
         work, plain, joined = self._split(segments, len(queries), known)
         if not len(work.queries):
             return self._plain.scan(queries, plain, k, explain=explain, **ranking)
@@ -272,15 +276,22 @@ class IvfPool:
         return result if explain else result[:5]
 
     @staticmethod
-    def _one(segments: Sequence[Segment] | SegmentTable) -> tuple[int, int] | None:
-        """(owner, group) of segments that are one of query 0 without a filter: the usual search, which need
-        not be taken apart with arrays. None for all others."""
+    def _one(segments: Sequence[Segment] | SegmentTable, n_queries: int) -> tuple[int, int] | None:
+        """(owner, group) of segments that are one of each query in turn, without a filter and over one owner:
+        the usual search, which need not be taken apart with arrays. None for all others."""
         if isinstance(segments, SegmentTable):
-            lists = segments.lists
-            if len(lists) != 1 or len(segments.queries) != 1 or len(segments.terms) or segments.queries[0]:
+            queries, lists = segments.queries, segments.lists
+            if len(lists) != n_queries or len(queries) != n_queries or n_queries == 0 or len(segments.terms):
+                return None
+            if n_queries == 1:
+                return None if queries[0] else (int(lists[0]), 0)
+            for array in (queries, lists):
+                if not isinstance(array, np.ndarray) or array.dtype != np.int64 or array.ndim != 1:
+                    return None
+            if (lists != lists[0]).any() or (queries != np.arange(n_queries)).any():
                 return None
             return int(lists[0]), 0
-        if len(segments) != 1 or len(segments[0]) != 6:
+        if n_queries != 1 or len(segments) != 1 or len(segments[0]) != 6:
             return None
         query, owner, group, terms, values, bitmap = segments[0]
         if (
