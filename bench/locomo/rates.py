@@ -32,7 +32,7 @@ DIMENSION = 256
 GIVEN = "warpmem dense, vectors given"
 _VECTOR = np.full(DIMENSION, DIMENSION**-0.5, np.float32)
 _NOW = datetime(2026, 6, 1, tzinfo=UTC)
-ONE_BY_ONE, BATCHES, BATCH, SEARCHES = 200, 5, 100, 150
+ONE_BY_ONE, BATCHES, BATCH, SEARCHES = 300, 15, 100, 150
 
 
 def rates(conversations: Sequence[Conversation], peers: dict[str, Peer], folder: Path) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def rates(conversations: Sequence[Conversation], peers: dict[str, Peer], folder:
             ones,
         )
         log.close()
-        one = {name: len(values) / sum(values) for name, values in times.items()}
+        one = {name: 1 / statistics.median(values) for name, values in times.items()}
         batches = [texts[i * BATCH % 300 : i * BATCH % 300 + BATCH] for i in range(BATCHES)]
         times = _turns(
             {
@@ -94,7 +94,7 @@ def rates(conversations: Sequence[Conversation], peers: dict[str, Peer], folder:
             },
             batches,
         )
-        many = {name: BATCH * len(values) / sum(values) for name, values in times.items()}
+        many = {name: BATCH / statistics.median(values) for name, values in times.items()}
     return {
         "search_p50_ms": search,
         "search_processor_p50_ms": processor,

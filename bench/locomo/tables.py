@@ -34,7 +34,7 @@ all others are given their vectors, "warpmem dense, vectors given" too, which se
 LangMem does. Processor time is that of all threads, of FalkorDB and PostgreSQL too. All sync each add but
 two: Hindsight starts its PostgreSQL without fsync, and "LangMem, nothing kept", LangGraph's store in
 memory, loses all with its process. LangMem has no call for many memories; its store has one. Rates of adds
-are means and follow the disk."""
+are those of the median call: a mean follows the disk's slowest syncs."""
 _NAMES = {"wordllama": "wordllama (default)", "minilm": "all-MiniLM-L6-v2", "none": "-"}
 _RECALL = {"wordllama": 0.66, "minilm": 0.72}
 _QUESTIONS = 2
