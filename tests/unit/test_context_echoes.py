@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import random
+import time
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from unit.test_context import FRAME, LINE, Characters, Merging, Surprising, lines, make_hit
+from unit.test_context import FRAME, LINE, T0, Characters, Merging, Surprising, lines, make_hit
 from warpmem.policy.context import pack
 
 SAID = "I moved to Porto. My cat is called Mottek."
@@ -37,12 +40,46 @@ def test_facts_stay_where_their_message_does_not_fit() -> None:
 
 
 def test_the_room_that_is_saved_goes_to_others() -> None:
-    """The heading that only the fact was under goes with it, and is there again for the next one."""
-    hits = [fact(1, "I moved to Porto.", "id0"), message(0), make_hit(2, "z" * 30, kind="fact")]
-    whole = FRAME + LINE + 30 + len("\n2026-03-04, message:") + LINE + len(SAID)
-    assert set(pack(hits, whole, Characters()).citations) == {"id0", "id2"}
-    short = pack(hits, whole - 1, Characters())
-    assert len(short.citations) < 2 or "id0" not in short.citations
+    """The message stands where its best fact stood: first, for that was the best hit."""
+    hits = [fact(1, "I moved to Porto.", "id0"), message(0), make_hit(2, "z" * 60)]
+    whole = FRAME + LINE + 60 + len("\n2026-03-04, message:") + LINE + len(SAID)
+    block = pack(hits, whole, Characters())
+    assert (block.citations, block.omitted, block.tokens) == (("id0", "id2"), 0, whole)
+    assert pack(hits, whole - 1, Characters()).omitted == 1
+
+
+def test_what_ends_within_a_word_is_not_said() -> None:
+    hits = [
+        message(0, "Nadia works at Metabase. She sings."),
+        fact(1, "Nadia works at Meta", "id0"),
+        fact(2, "he sings.", "id0"),
+        fact(3, "She sings.", "id0"),
+    ]
+    assert set(pack(hits, 1000, Characters()).citations) == {"id0", "id1", "id2"}
+
+
+def test_what_was_true_on_another_day_is_another_thing() -> None:
+    hits = [message(0), fact(1, "I moved to Porto.", "id0", valid_from=T0 - timedelta(days=900))]
+    assert set(pack(hits, 1000, Characters()).citations) == {"id0", "id1"}
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_what_is_made_of_what_was_made(order: tuple[int, ...]) -> None:
+    hits = [message(0), fact(1, "My cat is called Mottek.", "id0"), fact(2, "called Mottek.", "id1")]
+    block = pack([hits[i] for i in order], 1000, Characters())
+    assert (block.citations, block.omitted) == (("id0",), 0)
+
+
+def test_thousands_of_facts_before_their_messages_take_no_time() -> None:
+    hits = [fact(i + 1, f"Fact {i} says so.", f"id{i}") for i in range(0, 4000, 2)]
+    hits += [message(i, f"Fact {i} says so. And more.") for i in range(0, 4000, 2)]
+    began = time.process_time()
+    block = pack(hits, 100_000, Characters())
+    assert len(block.citations) == 2000 and block.omitted == 0
+    plain = [make_hit(i, hit.item.text, kind=hit.item.kind) for i, hit in enumerate(hits)]
+    halfway = time.process_time()
+    pack(plain, 100_000, Characters())
+    assert halfway - began < 20 * (time.process_time() - halfway) + 0.5
 
 
 def test_only_what_says_nothing_more_is_left_out() -> None:

@@ -248,8 +248,14 @@ def test_a_batch_that_never_reached_the_disk_is_left_out_whole() -> None:
         assert values(witnessed, False) == values(unwritten, True) + 1
     cut = log[:middle]
     assert values(cut, False) == 2 < values(cut, True) < 32
-    for damaged in (flipped, chance):
+    near = len(log) - 20_000
+    last = log[:near] + bytes([log[near] ^ 1]) + log[near + 1 :]
+    for damaged in (flipped, chance, last):
         assert 2 < values(damaged, False) < 32, "damage, wherever it stands"
+    alone = log_of(batch_of(1, 5))
+    reader = LogReader(alone[:9000] + bytes([alone[9000] ^ 1]) + alone[9001:])
+    assert 0 < len(list(read_batches(iter(reader), {}, witnessed=False))) < 5
+    assert reader.damaged and not reader.torn
     assert values(log_of(first, second, batch_of(33, 1))[:-2], False) == 32
 
 

@@ -234,9 +234,10 @@ class Readable:
 
         Takes every argument of `search` but `return_vectors`. What goes in is worth most for its tokens, the
         best hit in any case where it fits; the message that follows one of the ten best in its run may go in
-        beside it, and of a key that was superseded only the newest does. A line an item, its id as the
-        citation (or, shorter, its number in `.citations`), under a heading with the date; all of it quoted in
-        a tag that no text can close, see policy/context.py. `compress`: an item that takes more than an
+        beside it, and of a key that was superseded only the newest does. What was taken from an item word for
+        word does not stand beside it. A line an item, its id as the citation (or, shorter, its number in
+        `.citations`), under a heading with the date; all of it quoted in a tag that no text can close, see
+        policy/context.py. `compress`: an item that takes more than an
         eighth of the budget shows only those of its sentences that speak of the query, picked by words and
         similarity or, "model", by the store's language model; a sentence is never cut. Where the model is
         overloaded or fails, or the `deadline` has passed, sentences are picked without it; where the embedder

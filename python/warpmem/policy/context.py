@@ -25,8 +25,8 @@ budget at most, divided by its place among the hits: any part of a text may hold
 so less often. Its cost is the tokens it adds, its heading included where nothing else has brought that. The
 best hit goes first. `bench/locomo` compares what this finds with what the order of the hits does.
 
-What stands word for word in an item that it was made of, as a statement does in its message, is not said
-twice: the longer one takes its place where that fits.
+What stands word for word in an item of its day that it was made of, as a statement does in its message, is
+not said twice: where both would go in, the item it was made of says it, and others have the room.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ from ..protocols import TokenCounter
 from ..types import ContextBlock, Hit, MemoryItem, Scope
 from ..types.scalars import int_of
 from .counting import counted
+from .echoes import echoes_of, said_by
 
 _CONTROLS: Final = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]")
 """But for those that are white space."""
@@ -53,6 +54,7 @@ _SHARE: Final = 8
 """An item is long when its text takes more than this part of the budget."""
 _FOLLOWS: Final = 3
 """What follows a hit in its run stands so many times as far behind as the hit itself."""
+_ROUNDS: Final = 3
 _JOIN_SLACK: Final = 2
 """Tokens that joining two lines may save at most, against counting them apart. Only decides when an exact
 recount is worth its time, never whether a line fits."""
@@ -72,6 +74,10 @@ class _Line(NamedTuple):
     heading: int
     cost: int
     worth: float
+
+    @property
+    def day(self) -> str:
+        return self.passage[2]
 
 
 def pack(
@@ -96,24 +102,21 @@ def pack(
     items = _current(hits)
     lines = _lines(items, following or {}, shown or {}, max_tokens, counter, cite)
     block = _Block(_tag([line.text for line in lines]), cite, counter)
-    echoes = _echoes(lines)
-    chosen = _chosen(lines, max_tokens, block, echoes)
+    echoes = echoes_of(lines)
+    chosen = _once(lines, max_tokens, block, echoes)
     tokens = block.count(chosen)
     while chosen and tokens > max_tokens:  # a counter may find more in the whole than in the parts
         chosen.pop()
         tokens = block.count(chosen)
     text, ids = block.render(chosen)
-    cited = set(ids)
-    for number, said in echoes.items():
-        if lines[number].item.id in ids:
-            cited.update(lines[echo].item.id for echo in said)
+    told = said_by(ids, echoes).union(ids)
     return ContextBlock(
         text=text,
         citations=tuple(ids),
         tokens=tokens if chosen else 0,  # some counters find a token in an empty text
         max_tokens=max_tokens,
         counter=counter.name,
-        omitted=sum(item.id not in cited for item in items),
+        omitted=sum(item.id not in told for item in items),
     )
 
 
@@ -214,36 +217,67 @@ def _lines(
     return lines
 
 
-def _echoes(lines: Sequence[_Line]) -> dict[int, list[int]]:
-    """By a line's number those of other lines that were made of its item and stand in it word for word."""
-    numbers = {line.item.id: number for number, line in enumerate(lines)}
-    echoes: dict[int, list[int]] = {}
-    for number, line in enumerate(lines):
-        for source in line.item.sources:
-            origin = numbers.get(source, number)
-            if origin != number and line.text in lines[origin].text:
-                echoes.setdefault(origin, []).append(number)
-    return echoes
+def _once(
+    lines: Sequence[_Line], max_tokens: int, block: _Block, echoes: Mapping[str, set[str]]
+) -> list[_Line]:
+    """The lines that go in, each of which says something that no other does."""
+    chosen = _chosen(lines, max_tokens, block)
+    kept = _apart(chosen, echoes)
+    for _ in range(_ROUNDS):
+        if len(kept) == len(chosen):
+            break
+        # Others have the room that they took; what says them stands where the best of them stood.
+        lines, kept = _stepped_in(lines, kept, echoes)
+        chosen = _chosen(lines, max_tokens, block, kept)
+        kept = _apart(chosen, echoes)
+    return kept
+
+
+def _apart(chosen: Sequence[_Line], echoes: Mapping[str, set[str]]) -> list[_Line]:
+    """Chosen lines without those that others of them say."""
+    kept: set[str] = set()
+    said: set[str] = set()
+    for line in sorted(chosen, key=lambda line: -len(line.text)):  # of two that say each other one stays
+        if line.item.id not in said:
+            kept.add(line.item.id)
+            said |= said_by((line.item.id,), echoes)
+    return [line for line in chosen if line.item.id in kept]
+
+
+def _stepped_in(
+    lines: Sequence[_Line], kept: Sequence[_Line], echoes: Mapping[str, set[str]]
+) -> tuple[list[_Line], list[_Line]]:
+    """The lines that none of the kept ones says, and these. place: the best of what the line says."""
+    places = {line.item.id: line.place for line in lines}
+    kept = [
+        line._replace(
+            place=min(places.get(one, line.place) for one in (line.item.id, *echoes.get(line.item.id, ())))
+        )
+        for line in kept
+    ]
+    known = {line.item.id: line for line in kept}
+    said = said_by(known, echoes) - known.keys()
+    left = [known.get(line.item.id, line) for line in lines if line.item.id not in said]
+    return left, kept
 
 
 def _chosen(
-    lines: Sequence[_Line], max_tokens: int, block: _Block, echoes: Mapping[int, Sequence[int]]
+    lines: Sequence[_Line], max_tokens: int, block: _Block, before: Sequence[_Line] = ()
 ) -> list[_Line]:
-    """The lines that go in, in the order in which they were chosen."""
-    chosen: list[int] = []
-    taken: set[int] = set()
-    opened: set[_Passage] = set()
-    used = since = 0  # tokens of the block; since the last recount a sum over lines, which may be too high
+    """The lines that go in, in the order in which they were chosen, after those chosen `before`."""
+    chosen = list(before)
+    ids = {line.item.id for line in before}
+    taken = {number for number, line in enumerate(lines) if line.item.id in ids}
+    opened = {line.passage for line in before}
+    # Tokens of the block; since the last recount a sum over lines, which may be too high.
+    used, since = block.count(chosen) if chosen else 0, 0
 
     def cost(line: _Line) -> int:
         return line.cost + (0 if line.passage in opened else line.heading)
 
     def entry(number: int) -> tuple[bool, float, int, bool]:
         line = lines[number]
-        return number > 0, -line.worth / cost(line), number, line.passage in opened
-
-    def count(numbers: Sequence[int]) -> int:
-        return block.count([lines[number] for number in numbers])
+        return bool(number or before), -line.worth / cost(line), number, line.passage in opened
 
     members: dict[_Passage, list[int]] = {}
     for number, line in enumerate(lines):
@@ -255,33 +289,26 @@ def _chosen(
         line = lines[number]
         if number in taken or cheap != (line.passage in opened):
             continue  # it stands there once more
-        said = echoes.get(number, ())
-        kept = [other for other in chosen if other not in said] if said else chosen
-        swaps = len(kept) < len(chosen)
         over = used + cost(line) - max_tokens
-        if over > 0 and over > _JOIN_SLACK * (since + 1) and not swaps:
+        if over > 0 and over > _JOIN_SLACK * (since + 1):
             continue
-        if over > 0 or not chosen or swaps:
-            exact = count([*kept, number])
+        if over > 0 or not chosen:
+            exact = block.count([*chosen, line])
             if exact > max_tokens:
                 if since:
-                    used, since = count(chosen), 0
+                    used, since = block.count(chosen), 0
                 continue
             used, since = exact, 0
         else:
             used, since = used + cost(line), since + 1
-        changed = {line.passage} - opened
-        if swaps:
-            changed = opened ^ {lines[other].passage for other in (*kept, number)}
-        chosen = kept
-        chosen.append(number)
-        taken.update((number, *said))
-        opened ^= changed
-        for passage in changed:
-            for other in members[passage]:
+        chosen.append(line)
+        taken.add(number)
+        if line.passage not in opened:
+            opened.add(line.passage)
+            for other in members[line.passage]:
                 if other not in taken:
                     heapq.heappush(heap, entry(other))
-    return [lines[number] for number in chosen]
+    return chosen
 
 
 def _passage(item: MemoryItem) -> _Passage:

@@ -111,21 +111,25 @@ class LogReader:
                         yield LogPart(0, b"", True)
                     break
                 following = self._following(at + 1, stop)
-                if following == size:
+                unwritten = self._is_unwritten(at, following)
+                if following == size and unwritten:
                     self.torn = True
                 else:
                     self.damaged += following - at
-                yield LogPart(0, data[at + HEADER : following], self._is_unwritten(at, following))
+                yield LogPart(0, data[at + HEADER : following], unwritten)
                 at = following
 
-    def _is_unwritten(self, at: int, end: int) -> bool:
-        """Whether the file ends in what stands at `at`, or a sector of it is all zeros."""
-        while at < end < len(self._data):
-            border = at - at % _SECTOR + _SECTOR
-            if _FEW < border - at <= end - at and not any(self._data[at:border]):
+    def _is_unwritten(self, begin: int, end: int) -> bool:
+        """Whether a sector of what stands at `begin` is all zeros, or the file ends before it does."""
+        at = begin
+        while at < end:
+            border = min(at - at % _SECTOR + _SECTOR, end)
+            whole = border % _SECTOR == 0 or border == len(self._data)
+            if whole and border - at >= _FEW and not any(self._data[at:border]):
                 return True
             at = border
-        return end == len(self._data)
+        length = int.from_bytes(self._data[begin + 4 : begin + 6], "little")
+        return begin + HEADER + length > len(self._data)
 
     def _part(self, at: int, stop: int) -> LogPart | None:
         """The part at `at`, or None where there is none that is whole."""
