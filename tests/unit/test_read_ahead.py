@@ -309,10 +309,12 @@ import logging, threading
 from warpmem.index.read_ahead import ReadAhead, Unread
 
 logging.basicConfig(format="%(message)s, %(error)s")
+begun = threading.Event()
 
 def read(owner, what):
     if owner == 1:
         raise RuntimeError("while the process runs")
+    begun.set()
     threading.main_thread().join()
     raise RuntimeError("cannot schedule new futures after interpreter shutdown")
 
@@ -321,6 +323,7 @@ try:
     ahead.within([Unread(1, "rows", 10**12)], 60.0, patient=True)
 except RuntimeError:
     ahead.within([Unread(2, "rows", 10**12)], -1.0, patient=True)
+    begun.wait(60)
 """
 
 
