@@ -6,7 +6,10 @@ of every search is far away, and what cannot be in time is known at once.
 
 from __future__ import annotations
 
+import gc
 import threading
+import time
+import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -50,11 +53,13 @@ class Cold:
         self.gate = threading.Event()
         self.begun = threading.Event()
         self.fault: Exception | None = None
+        self.loads = 0
         for what in get_args(What):
             self.index._ahead.took(what, 1024, 1e9 if what in slow else 0.0)
         texts, rows = self.index._texts, self.index._load_rows
 
         def load(names: Any) -> Any:
+            self.loads += 1
             if "words" in slow:
                 self.wait()
             return texts.load(names)
@@ -208,6 +213,100 @@ def test_what_is_damaged_is_no_load(path: Path) -> None:
         assert memory.search(QUESTION, scope=A, deadline=LATER).degraded == ()
 
 
+def failed(cold: Cold) -> None:
+    """Let the thread fail at A's words; afterwards nothing is wrong with them any more."""
+    cold.fault = StoreCorrupt("a damaged text")
+    assert cold.memory.search(QUESTION, scope=A, deadline=LATER).degraded == ("lexical",)
+    cold.read()
+    cold.fault = None
+
+
+def test_what_fails_leaves_no_words_in_memory(path: Path) -> None:
+    cold = Cold(path)
+    with cold as memory:
+        assert memory.search(QUESTION, scope=A, deadline=LATER).degraded == ("lexical",)
+        assert cold.begun.wait(60)
+        (words,) = [weakref.ref(each.words) for each in cold.index._partitions.values() if each.words]
+        cold.fault = StoreCorrupt("a damaged text")
+        cold.read()
+        gc.collect()
+        assert words() is None
+
+
+def test_what_failed_is_forgotten_with_what_was_erased(path: Path) -> None:
+    cold = Cold(path)
+    with cold as memory:
+        failed(cold)
+        memory.erase([memory.list(scope=A, limit=1).items[0].id])
+        assert memory.search(QUESTION, scope=A, deadline=LATER).degraded == ("lexical",)
+        cold.read()
+        assert memory.search(QUESTION, scope=A, deadline=LATER).degraded == ()
+
+
+@pytest.mark.parametrize("by", ["reading", "unloading"])
+def test_what_failed_before_is_no_failure_of_today(path: Path, by: str) -> None:
+    cold = Cold(path)
+    with cold as memory:
+        failed(cold)
+        (owner,) = cold.index._partitions
+        partition = cold.index._partitions[owner]
+        if by == "reading":
+            assert memory.search(QUESTION, scope=A).degraded == ()
+            with partition.lock:
+                cold.index._drop(owner, partition)
+        else:
+            assert cold.index._unload(owner, partition)
+        assert memory.search(QUESTION, scope=A, deadline=LATER).degraded == ("lexical",)
+        cold.read()
+        assert memory.search(QUESTION, scope=A, deadline=LATER).degraded == ()
+
+
+@pytest.mark.parametrize("what", ["rows", "words"])
+def test_what_was_taken_for_moments_is_read_for_as_long_as_there_is_time(
+    path: Path, monkeypatch: pytest.MonkeyPatch, what: What
+) -> None:
+    """As rows of an owner with few items and many versions."""
+    monkeypatch.setattr("warpmem.index.owner_rows._BATCH", 8)
+    cold = Cold(path, slow=[])
+    ahead, texts, rows = cold.index._ahead, cold.index._texts, cold.index._load_rows
+    searching = threading.get_ident()
+    late: list[bool] = []
+
+    def load(call: Any, asked: Any) -> Any:
+        found = call(asked)
+        if threading.get_ident() == searching:
+            late.append(True)
+            ahead._mine.until = time.monotonic() - 1.0
+        return found
+
+    if what == "words":
+        cold.index._texts = TextSource(lambda names: load(texts.load, names), texts.words)
+    else:
+        cold.index._load_rows = lambda owner: load(rows, owner)
+    with cold as memory:
+        if what == "words":
+            assert memory.search(QUESTION, scope=A, deadline=LATER).degraded == ("lexical",)
+        else:
+            assert not cold.index.prepare([memory._log.owner(A.owner)], "rows", LATER, patient=True)
+        cold.read()
+        assert memory.search(QUESTION, scope=A, deadline=LATER).degraded == ()
+        assert late == [True], "once, and the thread did the rest"
+
+
+@pytest.mark.parametrize("what", ["rows", "words"])
+def test_nobody_in_a_hurry_waits_for_one_who_is_not(path: Path, what: What) -> None:
+    cold = Cold(path, slow=[what])
+    cold.index._ahead._paces[what] = 0.0
+    with cold as memory, ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(memory.search, QUESTION, scope=A)
+        assert cold.begun.wait(60)
+        with pytest.raises(DeadlineExceeded):
+            memory.search(QUESTION, scope=A, mode="lexical", deadline=0.05)
+        assert not waiting.done()
+        cold.read()
+        assert waiting.result(timeout=60).degraded == ()
+
+
 def test_what_is_added_meanwhile_is_found(path: Path) -> None:
     cold = Cold(path)
     with cold as memory:
@@ -219,14 +318,23 @@ def test_what_is_added_meanwhile_is_found(path: Path) -> None:
         assert hit.item.text == "violas at last"
 
 
-def test_closing_ends_the_thread(path: Path) -> None:
+def test_closing_ends_the_thread(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("warpmem.index.owner_rows._BATCH", 8)
     cold = Cold(path)
-    with cold as memory:
+    ahead = cold.index._ahead
+    with cold as memory, ThreadPoolExecutor(1) as pool:
         assert memory.search(QUESTION, scope=A, deadline=LATER).degraded == ("lexical",)
         assert cold.begun.wait(60)
-        thread = cold.index._ahead._thread
-    thread.join(60)
-    assert not thread.is_alive()
+        thread = ahead._thread
+        closing = pool.submit(memory.close)
+        with ahead._changed:
+            told = ahead._changed.wait_for(lambda: ahead._stopped, 20)
+        cold.gate.set()
+        closing.result(timeout=60)
+        assert told
+        thread.join(60)
+        assert not thread.is_alive()
+        assert cold.loads == 1, "what is left of the words is not read any more"
     with pytest.raises(StoreClosed):
         cold.memory.search(QUESTION, scope=A, deadline=LATER)
 

@@ -15,7 +15,8 @@ import pytest
 import warpmem
 from reembedding import Hooked, answers, change, check_vectors, hits, vector_of
 from warpmem import Memory, NewItem
-from warpmem.errors import EmbeddingError, ModelMismatch
+from warpmem.errors import EmbeddingError, ModelMismatch, StoreClosed
+from warpmem.index.read_ahead import Unread
 from warpmem.memory import reembed
 from warpmem.ops.clock import FixedClock
 from warpmem.ops.ids import parse_id
@@ -294,3 +295,31 @@ def test_a_job_names_nothing_that_is_erased(memory: Memory, moment: str) -> None
     assert last not in engine.get("jobs", JOB_KEY)
     memory.reembed(Hooked(NEW), batch=4)
     assert check_vectors(memory) == 10
+
+
+def test_nothing_is_read_any_more_for_an_index_that_is_out_of_use(memory: Memory) -> None:
+    memory.add("a note", user_id="ann")
+    begun, gate = threading.Event(), threading.Event()
+    ahead: Any = memory._index._ahead  # type: ignore[attr-defined]
+    ended: list[BaseException | None] = []
+
+    def read(owner: int, what: str) -> None:
+        begun.set()
+        assert gate.wait(60)
+        try:
+            ahead.check()
+        except StoreClosed as error:
+            ended.append(error)
+            raise
+        ended.append(None)
+
+    ahead._read = read
+    assert not ahead.within([Unread(1, "rows", 10**12)], -1.0, patient=True)
+    thread = ahead._thread
+    assert begun.wait(60)
+    memory.reembed(Hooked(NEW))
+    gate.set()
+    thread.join(60)
+    assert not thread.is_alive()
+    assert [type(error) for error in ended] == [StoreClosed]
+    assert memory.search("a note", user_id="ann", deadline=60.0)[0].item.text == "a note"

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+import os
+import subprocess
+import sys
 import threading
+import time
+import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -167,6 +173,166 @@ def test_what_it_fails_at_is_raised_by_who_asks_next(reading: Reading) -> None:
     reading.fault = StoreCorrupt("damaged again")
     with pytest.raises(StoreCorrupt, match="again"):
         reading.within([BIG], FOR_EVER)
+
+
+class Text:
+    """That of somebody who may be erased."""
+
+
+def test_what_is_kept_of_a_failure_holds_nothing_that_was_read() -> None:
+    held: list[weakref.ref[Text]] = []
+
+    def value() -> None:
+        text = Text()
+        held.append(weakref.ref(text))
+        raise ValueError("no checksum")
+
+    def read(owner: int, what: What) -> None:
+        text = Text()
+        held.append(weakref.ref(text))
+        try:
+            value()
+        except ValueError as error:
+            if what == "rows":
+                raise StoreCorrupt("damaged rows") from None
+            raise StoreCorrupt("damaged words") from error
+
+    ahead = ReadAhead(read)
+    wanted = [Unread(1, "rows", MANY), BIG]
+    assert not ahead.within(wanted, -1.0, patient=True)
+    thread = ahead._thread
+    if thread is not None:
+        thread.join(60)
+    gc.collect()
+    assert len(held) == 4
+    assert [text() for text in held] == [None] * 4
+    for one in wanted:
+        with pytest.raises(StoreCorrupt, match=f"damaged {one.what}"):
+            ahead.within([one], -1.0, patient=True)
+
+
+def test_what_failed_is_over_once_somebody_read_it(reading: Reading) -> None:
+    reading.fault = StoreCorrupt("damaged")
+    reading.gate.set()
+    assert not reading.within([BIG, Unread(1, "rows", MANY)], -1.0)
+    reading.settled()
+    reading.fault = None
+    reading.ahead.came(1, "words")
+    assert reading.within([BIG], FOR_EVER)
+    with pytest.raises(StoreCorrupt, match="damaged"):
+        reading.within([Unread(1, "rows", MANY)], FOR_EVER)
+
+
+def test_what_failed_is_over_once_something_of_the_owner_was_erased(reading: Reading) -> None:
+    reading.fault = StoreCorrupt("damaged")
+    reading.gate.set()
+    mine, other = [BIG, Unread(1, "rows", MANY)], [Unread(2, "rows", MANY)]
+    assert not reading.within(mine + other, -1.0)
+    reading.settled()
+    reading.fault = None
+    reading.ahead.forget(1)
+    assert reading.within(mine, FOR_EVER)
+    with pytest.raises(StoreCorrupt, match="damaged"):
+        reading.within(other, FOR_EVER)
+
+
+@pytest.mark.parametrize("erased", [False, True])
+def test_what_fails_after_that_is_looked_at_again(erased: bool) -> None:
+    begun, gate = threading.Event(), threading.Event()
+    faults = [StoreCorrupt("of what is gone")]
+
+    def read(owner: int, what: What) -> None:
+        begun.set()
+        assert gate.wait(60)
+        if faults:
+            raise faults.pop()
+
+    ahead = ReadAhead(read)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(ahead.within, [BIG], FOR_EVER, patient=True)
+        assert begun.wait(60)
+        if erased:
+            ahead.forget(1)
+        else:
+            ahead.came(1, "words")
+        gate.set()
+        assert waiting.result(timeout=60)
+    assert not faults
+    ahead.close()
+
+
+def test_a_search_reads_no_longer_than_it_has_time(reading: Reading) -> None:
+    wanted = [Unread(1, "rows", 4), Unread(2, "rows", 4)]
+    reading.gate.set()
+    assert reading.ahead.read(wanted, time.monotonic() + FOR_EVER)
+    assert reading.ahead._thread is None
+    assert reading.read == [one.key for one in wanted]
+    assert not reading.ahead.read(wanted, time.monotonic() - 1.0)
+    reading.settled()
+    assert reading.read == 2 * [one.key for one in wanted], "the thread does it"
+    reading.ahead.check()  # the time of that search is nobody else's
+
+
+def test_a_search_waits_for_nobody_who_reads_longer_than_it_has_time() -> None:
+    lock = threading.Lock()
+
+    def read(owner: int, what: What) -> None:
+        with ahead.held(lock):
+            read_by.append(threading.current_thread())
+
+    read_by: list[threading.Thread] = []
+    ahead = ReadAhead(read)
+    with lock:
+        assert not ahead.read([BIG], time.monotonic() + 0.01)
+        assert not read_by
+        thread = ahead._thread
+    assert thread is not None
+    thread.join(60)
+    assert read_by == [thread]
+    assert ahead.read([BIG], time.monotonic() + FOR_EVER)
+    assert not lock.locked()
+
+
+def test_what_the_thread_reads_no_search_reads_too(reading: Reading) -> None:
+    """However few rows it is taken for."""
+    few = Unread(1, "words", 4)
+    assert not reading.within([BIG], -1.0)
+    assert reading.begun.acquire(timeout=60)
+    assert not reading.within([few], 0.01)
+    reading.gate.set()
+    reading.settled()
+    assert reading.within([few], 0.01)
+
+
+_ENDS = """
+import logging, threading
+from warpmem.index.read_ahead import ReadAhead, Unread
+
+logging.basicConfig(format="%(message)s, %(error)s")
+begun = threading.Event()
+
+def read(owner, what):
+    if owner == 1:
+        raise RuntimeError("while the process runs")
+    begun.set()
+    threading.main_thread().join()
+    raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+
+ahead = ReadAhead(read)
+try:
+    ahead.within([Unread(1, "rows", 10**12)], 60.0, patient=True)
+except RuntimeError:
+    ahead.within([Unread(2, "rows", 10**12)], -1.0, patient=True)
+    begun.wait(60)
+"""
+
+
+def test_what_it_meets_while_the_process_ends_is_no_failure() -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    ended = subprocess.run(
+        [sys.executable, "-c", _ENDS], capture_output=True, text=True, timeout=60, env=environment, check=True
+    )
+    assert ended.stderr.splitlines() == ["reading failed, RuntimeError"], "that of the first alone"
 
 
 def test_closing_ends_what_is_read_and_who_waits(reading: Reading) -> None:

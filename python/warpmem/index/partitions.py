@@ -92,6 +92,8 @@ class PartitionedIndex(PreparedPartitions):
 
     def apply(self, changes: Sequence[RowChange]) -> None:
         for change in changes:
+            if change.erased:
+                self._ahead.forget(change.owner)
             partition = self._partitions.get(change.owner)
             if partition is None:
                 continue
@@ -132,7 +134,7 @@ class PartitionedIndex(PreparedPartitions):
         while partition is None or partition.state != "ready":
             with self._lock:
                 partition = self._partitions.setdefault(owner, Partition())
-            with partition.load_lock:
+            with self._ahead.held(partition.load_lock):
                 if partition.state == "cold":
                     self._load(owner, partition)
                     self._charge(len(partition.names))
@@ -176,6 +178,7 @@ class PartitionedIndex(PreparedPartitions):
                         self._drop(owner, partition)  # and the caller begins again
                         return
                     if not waiting and self._ready(partition, pool):
+                        self._ahead.came(owner, "rows")
                         return
                 for change in waiting:
                     self._change(owner, partition, change.remove, change.add)

@@ -36,7 +36,7 @@ class WordedPartitions(ResidentPartitions):
         self, owner: int, partition: Partition, name: Literal["words", "entities"], make: Callable[[], Kept]
     ) -> Kept:
         """What is kept under a name, read when it is first asked for. Commits do not wait for it."""
-        with partition.words_lock:
+        with self._ahead.held(partition.words_lock):
             with partition.lock:
                 known: Kept | None = getattr(partition, name)
                 if known is not None:
@@ -54,6 +54,7 @@ class WordedPartitions(ResidentPartitions):
                     setattr(partition, name, None)
                 raise
             self._ahead.took(name, len(rows.names), time.perf_counter() - began)
+            self._ahead.came(owner, name)
             self._charge(len(rows.names), words=True)
             return kept
 

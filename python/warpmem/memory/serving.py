@@ -174,7 +174,8 @@ class Current:
     def replace(self, serving: Serving) -> None:
         """Put another model to work. On the committer thread, between the changes of both."""
         with self._lock:
-            self._now = serving
+            before, self._now = self._now, serving
+        before.index.stop()  # close() knows only that of now
 
     @contextmanager
     def building(self, embedder: Embedder) -> Iterator[None]:
