@@ -228,7 +228,7 @@ def test_words_that_cannot_be_read_are_asked_for_again(monkeypatch: pytest.Monke
         fill(memory, ["red tower", "red tea"])
         build = OwnerWords.build
 
-        def fail(self: OwnerWords, rows: Any) -> None:
+        def fail(self: OwnerWords, *arguments: Any) -> None:
             raise StoreCorrupt("a block is damaged")
 
         monkeypatch.setattr(OwnerWords, "build", fail)
@@ -260,12 +260,12 @@ def test_texts_come_while_words_are_read(monkeypatch: pytest.MonkeyPatch) -> Non
         items = fill(memory, [f"tower {i}" for i in range(5)])
         build = OwnerWords.build
 
-        def beside_changes(self: OwnerWords, rows: Any) -> None:
+        def beside_changes(self: OwnerWords, *arguments: Any) -> None:
             monkeypatch.setattr(OwnerWords, "build", build)
             fill(memory, ["tower new"])
             memory.update(items[0].id, text="house", vector=np.eye(DIM)[0])
             memory.delete(items[1].id)
-            build(self, rows)
+            build(self, *arguments)
 
         monkeypatch.setattr(OwnerWords, "build", beside_changes)
         hits = memory.search("tower", user_id="u", mode="lexical")
@@ -286,10 +286,10 @@ def test_an_erasure_while_words_are_read(monkeypatch: pytest.MonkeyPatch) -> Non
         items = fill(memory, [f"tower {i}" for i in range(5)])
         build = OwnerWords.build
 
-        def beside_an_erasure(self: OwnerWords, rows: Any) -> None:
+        def beside_an_erasure(self: OwnerWords, *arguments: Any) -> None:
             monkeypatch.setattr(OwnerWords, "build", build)
             memory.erase([items[0].id])
-            build(self, rows)
+            build(self, *arguments)
 
         monkeypatch.setattr(OwnerWords, "build", beside_an_erasure)
         hits = memory.search("tower 0", user_id="u", mode="lexical")
