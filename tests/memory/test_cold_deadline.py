@@ -261,6 +261,23 @@ def test_what_failed_before_is_no_failure_of_today(path: Path, by: str) -> None:
         assert memory.search(QUESTION, scope=A, deadline=LATER).degraded == ()
 
 
+def test_rows_that_somebody_read_meanwhile_are_no_failure(path: Path) -> None:
+    cold = Cold(path, slow=["rows"])
+    with cold as memory:
+        cold.fault = StoreCorrupt("a damaged row")
+        with pytest.raises(DeadlineExceeded, match="rows of these owners"):
+            memory.search(QUESTION, scope=A, deadline=LATER)
+        cold.read()
+        cold.fault = None
+        assert memory.search(QUESTION, scope=A).degraded == ()
+        ((owner, partition),) = cold.index._partitions.items()
+        with partition.lock:
+            cold.index._drop(owner, partition)
+        assert not cold.index.prepare([owner], "rows", LATER, patient=True)
+        cold.read()
+        assert memory.search(QUESTION, scope=A, deadline=LATER).degraded == ()
+
+
 @pytest.mark.parametrize("what", ["rows", "words"])
 def test_what_was_taken_for_moments_is_read_for_as_long_as_there_is_time(
     path: Path, monkeypatch: pytest.MonkeyPatch, what: What

@@ -263,13 +263,13 @@ def test_what_fails_after_that_is_looked_at_again(erased: bool) -> None:
 
 def test_a_search_reads_no_longer_than_it_has_time(reading: Reading) -> None:
     wanted = [Unread(1, "rows", 4), Unread(2, "rows", 4)]
+    assert not reading.ahead.read(wanted, time.monotonic() - 1.0), "it does not even begin"
     reading.gate.set()
-    assert reading.ahead.read(wanted, time.monotonic() + FOR_EVER)
-    assert reading.ahead._thread is None
-    assert reading.read == [one.key for one in wanted]
-    assert not reading.ahead.read(wanted, time.monotonic() - 1.0)
     reading.settled()
-    assert reading.read == 2 * [one.key for one in wanted], "the thread does it"
+    assert reading.read == [one.key for one in wanted], "the thread does it"
+    assert reading.ahead.read(wanted, time.monotonic() + FOR_EVER)
+    assert reading.read == 2 * [one.key for one in wanted]
+    assert reading.ahead._thread is None
     reading.ahead.check()  # the time of that search is nobody else's
 
 

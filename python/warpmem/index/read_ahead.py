@@ -127,6 +127,7 @@ class ReadAhead:
         self._mine.until = until
         try:
             while left:
+                self.check()
                 self._read(left[0].owner, left[0].what)
                 left.popleft()
             return True
@@ -143,7 +144,8 @@ class ReadAhead:
         once its time is up."""
         if threading.current_thread() is self._thread and self._over():
             raise StoreClosed("the store was closed while an owner was read")
-        if (self._left() or 0.0) < 0.0:
+        left = self._left()
+        if left is not None and left <= 0.0:
             raise _Late
 
     def held(self, lock: threading.Lock) -> AbstractContextManager[object]:
