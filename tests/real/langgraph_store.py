@@ -144,7 +144,7 @@ def refusals(store: BaseStore) -> list[str]:
         lambda: store.search(("memories", "ann"), filter={"a": {"$regex": "x"}}),
         lambda: store.search(("memories", "ann"), filter={"a": [1]}),
         lambda: store.search(("memories", "ann"), filter={1: 1}),
-        lambda: MemoryStore(warpmem.AsyncMemory(warpmem.open(None)), user=1),
+        lambda: MemoryStore(warpmem.AsyncMemory(warpmem.open(None, embedder="hashing")), user=1),
         lambda: store.search(("memories", "ann"), filter={"a": {}}),
         lambda: store.put(("memories", "ann"), "k", {"text": "x"}, ttl=1e12),
         lambda: store.put(("memories", "ann"), "k", {"text": "x"}, ttl=float("nan")),
