@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import time
 from collections import Counter
@@ -42,6 +43,16 @@ class Slowed:
 
 Load = Callable[[float], float]
 """What is asked for at a moment, as a multiple of the capacity."""
+
+
+@pytest.fixture(autouse=True)
+def _nothing_of_others() -> Iterator[None]:
+    """Else Python may look through all that thousands of tests before left, in the midst of a run: that stops
+    every thread for a third of a second, as nothing in a service does that has not such a heap."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @dataclass
