@@ -377,9 +377,9 @@ PYBIND11_MODULE(_cpu, m) {
            py::arg("min_similarity") = none, py::arg("w_similarity") = one, py::arg("w_recency") = zero,
            py::arg("w_priority") = zero, py::arg("half_life") = one, py::arg("recency_column") = zero_int,
            py::arg("priority_column") = zero_int, py::arg("now") = zero_int,
-           "scan of each query over the n_lists lists that are nearest to it (unordered): coarse, a pool, holds in its list "
-           "`owner` their "
-           "centroids, with the ids of the lists as row ids. list_ids of the result are `owner`.")
+           "scan of each of the queries, (n, dim) float32, over the n_lists lists that are nearest to it (unordered); all "
+           "see the rows at one moment. coarse, a pool, holds in its list `owner` their centroids, with the ids of the "
+           "lists as row ids. The result is that of scan, its list_ids are `owner`.")
       .def("port", &NativePool::port, "What warpmem._cuda's PageCache needs of this pool: a capsule, which keeps the pool.")
       .def("vectors", &NativePool::vectors, py::arg("list_id"), py::arg("row_ids"), "Stored rows; KeyError when one is absent.")
       .def("lists", &NativePool::lists, "Ids of all lists, ascending.")

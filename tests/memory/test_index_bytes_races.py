@@ -167,11 +167,17 @@ class Failing:
         raise self._error
 
 
+def of_two() -> warpmem.Memory:
+    """One of two users is in memory; the next search of the other takes his place."""
+    memory = warpmem.open(dimension=DIM, index_bytes=1)
+    for user in ("u", "another"):
+        add(memory, f"of {user}", 0, user_id=user)
+    assert texts(memory) == ["of u"]
+    return memory
+
+
 def test_a_search_does_not_fail_for_want_of_memory_to_forget_others() -> None:
-    with warpmem.open(dimension=DIM, index_bytes=1) as memory:
-        for user in ("u", "another"):
-            add(memory, f"of {user}", 0, user_id=user)
-        assert texts(memory) == ["of u"]
+    with of_two() as memory:
         index: Any = memory._index
         pool = index._pool
         index._pool = Failing(pool, MemoryError, after=False)
@@ -186,10 +192,7 @@ def test_a_search_does_not_fail_for_want_of_memory_to_forget_others() -> None:
 @pytest.mark.parametrize("after", [False, True])
 def test_an_owner_who_was_forgotten_by_half_is_not_taken_for_empty(after: bool) -> None:
     """An interrupt came between his rows and his name."""
-    with warpmem.open(dimension=DIM, index_bytes=1) as memory:
-        for user in ("u", "another"):
-            add(memory, f"of {user}", 0, user_id=user)
-        assert texts(memory) == ["of u"]
+    with of_two() as memory:
         index: Any = memory._index
         pool = index._pool
         index._pool = Failing(pool, KeyboardInterrupt, after=after)
