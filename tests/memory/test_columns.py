@@ -80,9 +80,9 @@ def masks(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     seen: list[bytes] = []
     mask = FilterMasks.get
 
-    def counted(self: FilterMasks, owner: int, compiled: Any) -> Any:
+    def counted(self: FilterMasks, owner: int, compiled: Any, deadline: Any) -> Any:
         seen.append(compiled.canonical)
-        return mask(self, owner, compiled)
+        return mask(self, owner, compiled, deadline)
 
     monkeypatch.setattr(FilterMasks, "get", counted)
     return seen

@@ -42,6 +42,7 @@ from .row_columns import N_COLUMNS, RowTable, table
 _SPARE_NAMES = 4096
 """An owner with more names of removed rows than this, and than rows, is read anew: a name takes some 170
 bytes, and thousands of owners change all day."""
+_NOWHERE = (-1, -1)
 
 
 class PartitionedIndex(PreparedPartitions):
@@ -250,11 +251,13 @@ class PartitionedIndex(PreparedPartitions):
 
     # --------------------------------------------------------------------------------------- other
 
-    def row_keys(self, owner: int) -> tuple[int, Sequence[tuple[bytes, int] | None]]:
+    def row_keys(
+        self, owner: int, generation: int = 0, rows: int = 0
+    ) -> tuple[int, int, Sequence[tuple[bytes, int] | None]]:
         while True:
             partition = self._partition(owner)
             with partition.lock:
-                generation = partition.generation
+                first = 0 if generation < partition.born else rows
                 try:
                     places = self._places(owner, partition)
                 except IndexCorrupt:
@@ -266,14 +269,15 @@ class PartitionedIndex(PreparedPartitions):
                     continue
                 if partition.state != "ready":
                     continue
-                live = {row_id: name for name, (_, row_id) in places.items()}
-                return generation, [live.get(row_id) for row_id in range(len(partition.names))]
+                names = partition.names.several(np.arange(first, len(partition.names)))
+                live = [
+                    name if places.get(name, _NOWHERE)[1] == row_id else None
+                    for row_id, name in enumerate(names, first)
+                ]
+                return partition.generation, first, live
 
     def decides(self, owner: int, node: Any) -> bool:
         return bool(self._columns) and self._columns.decides(node, self._partition(owner))
-
-    def generation(self, owner: int) -> int:
-        return self._partition(owner).generation
 
     def rows_since(self, owner: int, generation: int, rows: int) -> int | None:
         partition = self._partition(owner)

@@ -131,7 +131,7 @@ class Reader:
                 masks: dict[int, Mask] = {}
                 requests = [
                     SearchRequest(
-                        vectors[i], self._parts(piece.scopes, compiled, masks, spare), search.at,
+                        vectors[i], self._parts(piece.scopes, search, masks, spare), search.at,
                         search.known_at, piece.kinds, words[i], asked.quarantined, piece.but, search.since,
                     )
                     for i, each in enumerate(pieces)
@@ -212,11 +212,12 @@ class Reader:
     def _parts(
         self,
         scopes: Sequence[Scope],
-        compiled: CompiledFilter | None,
+        search: Underway,
         masks: dict[int, Mask],
         spare: int,
     ) -> tuple[ScopePart, ...]:
         parts = []
+        compiled = search.compiled
         for scope in scopes:
             owner = self._log.owner(scope.owner)
             if owner is None:
@@ -227,7 +228,7 @@ class Reader:
                     where = compiled.node
                 else:
                     if owner not in masks:
-                        masks[owner] = self._masks.get(owner, compiled)
+                        masks[owner] = self._masks.get(owner, compiled, search.deadline)
                     bitmap = masks[owner].bitmap(spare)
             parts.append(ScopePart(owner, *arguments.attributes(scope), bitmap, where))
         return tuple(parts)

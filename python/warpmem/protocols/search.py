@@ -190,12 +190,13 @@ class Index(Protocol):
         in the order of choice. vectors (n, dim), relevance (n,)."""
         ...
 
-    def row_keys(self, owner: int) -> tuple[int, Sequence[tuple[bytes, int] | None]]:
-        """(generation, item key and version by row id; None where removed). Any change to the owner's rows
-        changes the generation."""
+    def row_keys(
+        self, owner: int, generation: int = 0, rows: int = 0
+    ) -> tuple[int, int, Sequence[tuple[bytes, int] | None]]:
+        """(generation, a row id, item key and version of that row and each after it; None where removed).
+        The first is the row id `rows`, unless rows were numbered anew since that generation: then it is 0."""
         ...
 
-    def generation(self, owner: int) -> int: ...
     def rows_since(self, owner: int, generation: int, rows: int) -> int | None:
         """How many row ids were given out after the first `rows`; None when the owner's rows were numbered
         anew since that generation."""
