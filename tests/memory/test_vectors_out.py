@@ -108,3 +108,31 @@ def test_no_room_on_the_device_leaves_them_in_host_memory(on_device: Memory) -> 
     emulated().heal()
     there, here = both(on_device, k=5)
     np.testing.assert_array_equal(there.to_host(), here)
+
+
+@pytest.mark.parametrize("options", [{}, {"ranking": warpmem.Ranking(similarity=1.0, diversity=0.5)}])
+def test_what_is_deleted_while_one_searches_has_no_vector_of_zeros(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with warpmem.open(dimension=8) as memory:
+        rows = np.eye(8, dtype=np.float32) + 1.0
+        ids = [
+            added.id
+            for added in memory.add_many(
+                [warpmem.NewItem(text=f"t{i}", vector=row) for i, row in enumerate(rows)], user_id="u"
+            )
+        ]
+        index: Any = memory._index
+        scan, deleted = index.search, []
+
+        def late(*arguments: Any) -> Any:
+            found = scan(*arguments)
+            if not deleted:
+                deleted.append(ids[0])
+                memory.delete(ids[0])
+            return found
+
+        monkeypatch.setattr(type(index), "search", lambda self, *arguments: late(*arguments))
+        found = memory.search(vector=rows[0], user_id="u", k=3, return_vectors="numpy", **options)
+        assert deleted and ids[0] not in {hit.item.id for hit in found} and len(found) == 3
+        np.testing.assert_allclose(np.linalg.norm(found.vectors, axis=1), 1.0, atol=1e-6)

@@ -36,6 +36,10 @@ _TRIES = 16
 _SPARE = 64
 
 
+class _Gone(Exception):
+    """A match was deleted between the scan and the reading of its vector."""
+
+
 class Reader:
     """Searches. Thread-safe.
 
@@ -114,6 +118,14 @@ class Reader:
         """One result for each query. started: when its preparation began (time.perf_counter), if not now.
         Raises DeadlineExceeded."""
         started = time.perf_counter() if started is None else started
+        for _ in range(_TRIES):
+            try:
+                return self._found(search, started)
+            except _Gone:
+                search.deadline.check("the scan of what was not deleted meanwhile")
+        raise StoreCorrupt("hits of the search have no vectors; reopen the store, or verify it")
+
+    def _found(self, search: Underway, started: float) -> list[SearchResult]:
         asked, division, compiled, depth = search.asked, search.division, search.compiled, search.depth
         scopes, count = asked.scopes, len(asked.scopes)
         pieces = [division.pieces(each, own) for each, own in zip(scopes, search.shares, strict=True)]
@@ -198,7 +210,8 @@ class Reader:
         return vectors
 
     def _stored_vectors(self, matches: Sequence[Match]) -> NDArray[np.float32]:
-        """(n, dimension) float32 of matches, from the log for those that left the index since the scan."""
+        """(n, dimension) float32 of matches, from the log for those that left the index since the scan.
+        Raises _Gone where one was deleted since."""
         out = np.empty((len(matches), self._dimension), np.float32)
         for i, match in enumerate(matches):
             vector = self._index.vector(match)
@@ -206,7 +219,9 @@ class Reader:
                 # Vectors of the other spaces move along when the texts get another model.
                 identity = self._vectors.identity if self.space == "text" else self._log.identity
                 vector = self._log.vector(match[2], match[3], identity)
-            out[i] = 0.0 if vector is None else vector
+            if vector is None:
+                raise _Gone
+            out[i] = vector
         return out
 
     def _parts(
