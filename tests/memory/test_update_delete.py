@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from warpmem import Memory, Scope
-from warpmem.errors import InputError, InvalidTime, NotFound, VersionConflict
+from warpmem import Memory, NewItem, Scope
+from warpmem.errors import InputError, InvalidFilter, InvalidTime, NotFound, VersionConflict
 from warpmem.ops.clock import FixedClock
 
 DAY = timedelta(days=1)
@@ -157,6 +157,27 @@ def test_what_is_no_id_is_not_found(memory: Memory, nonsense: str) -> None:
     with pytest.raises(NotFound):
         memory.get(nonsense)
     assert memory.get_many([nonsense]) == (None,)
+
+
+def test_delete_all_takes_kinds_and_a_filter(memory: Memory) -> None:
+    memory.add_many([NewItem(text=f"note {i}", metadata={"level": i}) for i in range(6)], user_id="u")
+    kept = memory.add("an event", kind="event", metadata={"level": 5}, user_id="u")
+    assert memory.delete_all(user_id="u", kinds=["fact"], filters={"metadata.level": {"gte": 3}}) == 3
+    assert memory.get(kept.id).kind == "event" and memory.count(user_id="u") == 4
+    assert memory.delete_all(user_id="u", filters={"metadata.level": {"gte": 10}}) == 0
+    with pytest.raises(InvalidFilter):
+        memory.delete_all(user_id="u", filters={"level": 3})
+    with pytest.raises(InputError):
+        memory.delete_all(user_id="nobody", kinds="fact")
+    assert memory.count(user_id="u") == 4
+
+
+def test_delete_all_takes_the_chunks_with_their_document(memory: Memory) -> None:
+    added = memory.add_document("# One\n\nFirst.\n\n# Two\n\nSecond.", name="guide.md", user_id="u")
+    memory.add("a note", user_id="u")
+    removed = memory.delete_all(user_id="u", filters={"id": added.id})
+    assert removed > 1
+    assert [item.text for item in memory.list(user_id="u")] == ["a note"]
 
 
 def test_delete_all_takes_the_scope_and_nothing_else(memory: Memory) -> None:

@@ -155,6 +155,8 @@ def test_delete(cities: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> 
     assert "InvalidScope" in err(capsys, "delete", "--all", code=1)
     for ids in ((), (second, "--all")):
         assert "name ids, or --all" in err(capsys, "delete", *ids, "--user", "nadia", code=2)
+    for option in (("--kinds", "message"), ("--filter", "{}")):
+        assert "goes with --all" in err(capsys, "delete", second, *option, "--user", "nadia", code=2)
     assert json_lines(out(capsys, "list", "--user", "nadia", "--json"))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from .values import moment
+from .values import JsonObject, moment, names
 
 Commands = Any  # argparse names the type of add_subparsers' result privately
 
@@ -37,6 +37,19 @@ def scope(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--agent", metavar="ID", help="agent_id")
     group.add_argument("--run", metavar="ID", dest="run_id", help="run_id")
     group.add_argument("--corpus", metavar="ID", help="corpus_id; stands alone")
+
+
+def kinds(parser: argparse.ArgumentParser) -> None:
+    """Which kinds."""
+    parser.add_argument("--kinds", type=names, metavar="KIND,...", help="only these kinds")
+
+
+def narrowing(parser: argparse.ArgumentParser) -> None:
+    """Which items of a scope."""
+    kinds(parser)
+    parser.add_argument(
+        "--filter", action=JsonObject, metavar="JSON", help='such as {"metadata.level": {"gte": 3}}'
+    )
 
 
 def moments(parser: argparse.ArgumentParser) -> None:

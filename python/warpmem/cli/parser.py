@@ -8,7 +8,7 @@ from collections.abc import Callable
 from importlib import import_module
 
 from ..errors import InputError
-from .options import Commands, command, config, moments, page, scope, store
+from .options import Commands, command, config, moments, narrowing, page, scope, store
 from .parser_items import items
 from .parser_keeping import keeping
 from .values import JsonObject, cutoffs, is_text, moment, names, positive
@@ -162,10 +162,7 @@ def _searching(parser: argparse.ArgumentParser) -> None:
     store(parser)
     config(parser)
     scope(parser)
-    parser.add_argument("--kinds", type=names, metavar="KIND,...", help="only these kinds")
-    parser.add_argument(
-        "--filter", action=JsonObject, metavar="JSON", help='such as {"metadata.level": {"gte": 3}}'
-    )
+    narrowing(parser)
     moments(parser)
     parser.add_argument(
         "--mode",
@@ -214,8 +211,7 @@ def _list(commands: Commands) -> None:
     parser = command(commands, "list", "list a scope's memories, page by page")
     store(parser)
     scope(parser)
-    parser.add_argument("--kinds", type=names, metavar="KIND,...", help="only these kinds")
-    parser.add_argument("--filter", action=JsonObject, metavar="JSON", help="as for search")
+    narrowing(parser)
     parser.add_argument(
         "--order", choices=("recorded", "valid_from"), default="recorded", help="(default recorded)"
     )

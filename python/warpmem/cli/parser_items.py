@@ -6,7 +6,7 @@ import argparse
 
 from msgspec import UNSET
 
-from .options import Commands, command, config, page, scope, store
+from .options import Commands, command, config, kinds, narrowing, page, scope, store
 from .values import JsonObject, moment, moment_or_none, names
 
 
@@ -52,7 +52,7 @@ def _timeline(commands: Commands) -> None:
     _of_an_item(parser)
     parser.add_argument("--since", type=moment, metavar="TIME", help="what was still true then, or later")
     parser.add_argument("--until", type=moment, metavar="TIME", help="what was true before then")
-    parser.add_argument("--kinds", type=names, metavar="KIND,...", help="only these kinds")
+    kinds(parser)
     parser.add_argument("--key", help="only the values of this key")
     parser.add_argument("--reverse", action="store_true", help="latest first")
     page(parser)
@@ -88,5 +88,6 @@ def _update(commands: Commands) -> None:
 def _delete(commands: Commands) -> None:
     parser = command(commands, "delete", "hide memories, or all of a scope, and keep their history")
     parser.add_argument("ids", nargs="*", metavar="ID", help="these")
-    parser.add_argument("--all", action="store_true", help="all of the scope instead")
+    parser.add_argument("--all", action="store_true", help="all of the scope instead, or what is left by")
+    narrowing(parser)
     _of_an_item(parser)

@@ -113,7 +113,7 @@ def delete(args: argparse.Namespace) -> int:
     ids_or_all(args)
     with open_existing(args, background_work=False) as memory:
         if not args.ids:
-            print(memory.delete_all(scope_of(args)), "deleted")
+            print(memory.delete_all(scope_of(args), kinds=args.kinds, filters=args.filter), "deleted")
         for item_id in args.ids:
             memory.delete(item_id, scope=scope_of(args))
             print(item_id, "deleted")

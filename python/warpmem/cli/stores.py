@@ -62,3 +62,6 @@ def ids_or_all(args: argparse.Namespace) -> None:
     """Either ids or --all: a shell's variable that is empty must not stand for everything."""
     if bool(args.ids) == args.all:
         raise argparse.ArgumentError(None, "name ids, or --all for everything of the scope")
+    for option in ("kinds", "filter"):
+        if args.ids and getattr(args, option, None) is not None:
+            raise argparse.ArgumentError(None, f"--{option} goes with --all, not with ids")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -15,6 +16,7 @@ from ..ops.blank import is_blank
 from ..ops.clock import to_micros
 from ..ops.ids import parse_id
 from ..policy import reconcile
+from ..policy.filters import compile_filter
 from ..policy.metadata import check_caption, check_metadata, check_text
 from ..policy.schema import Schemas
 from ..protocols import Log, Transaction
@@ -275,20 +277,37 @@ class Editor:
         duplicate, slot = self._digests.both(record.item)
         transaction.delete(record, duplicate=duplicate, slot=slot, reason=reason)
 
-    def delete_all(self, scope: Scope, *, durability: Durability | None) -> int:
-        """Delete every item that `scope` covers, in one atomic change. Returns how many."""
+    def delete_all(
+        self,
+        scope: Scope,
+        kinds: Sequence[str] | None,
+        filters: Mapping[str, Any] | None,
+        *,
+        durability: Durability | None,
+    ) -> int:
+        """Delete every item that `scope` covers, of these kinds and that passes the filter, a document with
+        its chunks, in one atomic change. Returns how many."""
+        wanted = None if kinds is None else frozenset(arguments.check_kinds(kinds))
+        compiled = None if filters is None else compile_filter(filters)
         number = self._log.owner(scope.owner)
         if number is None:
             return 0
 
         def change(transaction: Transaction) -> int:
-            keys = [
-                record.key
+            found = [
+                record
                 for _, record in self._log.records(number, order="recorded", reverse=False, after=None)
                 if scope.covers(record.item.scope)
+                and (wanted is None or record.item.kind in wanted)
+                and (compiled is None or compiled.matches(record.item))
             ]
-            for key in keys:
-                self.remove(transaction, key, scope)
-            return len(keys)
+            reasons: dict[bytes, str | None] = {record.key: None for record in found}
+            if wanted is not None or compiled is not None:
+                for record in found:
+                    for chunk in chunks_of(transaction, self._digests, record):
+                        reasons.setdefault(chunk.key, "its document was deleted")
+            for key, reason in reasons.items():
+                self.remove(transaction, key, scope, reason)
+            return len(reasons)
 
         return self._log.transact(change, durability)

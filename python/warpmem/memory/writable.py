@@ -334,11 +334,14 @@ class Writable:
         agent_id: str | None = None,
         run_id: str | None = None,
         corpus_id: str | None = None,
+        kinds: Sequence[str] | None = None,
+        filters: Mapping[str, Any] | None = None,
         durability: Durability | None = None,
     ) -> int:
-        """Delete every item of a scope in one atomic change, past ones too; returns how many. As `delete`
-        does it: their history stays. Raises InvalidScope."""
+        """Delete every item of a scope in one atomic change, or those of `kinds` that pass `filters`, past
+        ones too; returns how many. As `delete` does it: a document goes with its chunks, and history stays.
+        Raises InvalidScope, InvalidFilter and InputError."""
         self._check_open()
         arguments.check_durability(durability)
         whose = arguments.required(arguments.one_scope(scope, user_id, agent_id, run_id, corpus_id))
-        return self._current.now.editor.delete_all(whose, durability=durability)
+        return self._current.now.editor.delete_all(whose, kinds, filters, durability=durability)
