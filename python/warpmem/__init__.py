@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from . import errors
-from .config import Config, load_config
+from .config import VERSION, Config, load_config
 from .errors import WarpmemError
 from .records import Backup, ErasureReceipt, KnownBackup
 from .types import (
@@ -61,8 +61,9 @@ if TYPE_CHECKING:
     from .memory.training import TrainingRecord, TrainingStream
     from .storage.reports import Fault, Lost, RepairReport, VerifyReport
     from .upkeep import backup, backups, repair, restore, verify
+    from .write_server import WriteServer, serve
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     "KINDS",
@@ -113,6 +114,7 @@ __all__ = [
     "VerifyReport",
     "Version",
     "WarpmemError",
+    "WriteServer",
     "backup",
     "backups",
     "errors",
@@ -121,6 +123,7 @@ __all__ = [
     "open",
     "repair",
     "restore",
+    "serve",
     "verify",
 ]
 
@@ -136,6 +139,7 @@ _LATER = {
     **dict.fromkeys(("TrainingRecord", "TrainingStream"), "memory.training"),
     **dict.fromkeys(("Fault", "Lost", "RepairReport", "VerifyReport"), "storage.reports"),
     **dict.fromkeys(("backup", "backups", "repair", "restore", "verify"), "upkeep"),
+    **dict.fromkeys(("WriteServer", "serve"), "write_server"),
 }
 
 

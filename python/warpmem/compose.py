@@ -11,7 +11,7 @@ from typing import Any, Unpack
 
 import msgspec
 
-from .config import Config, EmbedderName, LanguageModelName, RerankerName, load_config, make_config
+from .config import VERSION, Config, EmbedderName, LanguageModelName, RerankerName, load_config, make_config
 from .embed.callable import CallableEmbedder
 from .embed.given import GivenVectors
 from .embed.hashing import HashingEmbedder
@@ -43,6 +43,7 @@ from .ops import events
 from .ops.clock import SystemClock
 from .ops.otel import OpenTelemetryTracer
 from .ops.progress import Progress, Report
+from .ops.writer_link import WriterLink
 from .policy.schema import compile_schemas
 from .protocols import (
     Clock,
@@ -149,7 +150,12 @@ def open(
             made,
             functools.partial(_make_space_index, settings, backend, log, progress),
         )
-        memory = Memory(settings, log, parts, backend, chosen, counter, compiled, reason, reasoning, tracer)
+        writer = None
+        if isinstance(log, FollowingLog) and settings.path is not None:
+            writer = WriterLink(settings.path, VERSION, log.owe)
+        memory = Memory(
+            settings, log, parts, backend, chosen, counter, compiled, reason, reasoning, tracer, writer
+        )
         if isinstance(log, FollowingLog):
             log.start(settings.follow_ms / 1000, metadata=bool(settings.columns))
         events.tell(

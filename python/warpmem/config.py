@@ -17,6 +17,7 @@ from .types.scalars import plain, plain_fields
 MAX_TEXT_BYTES = 1 << 20
 MAX_METADATA_BYTES = 64 << 10
 MAX_DOCUMENT_BYTES = 32 << 20
+VERSION = "0.1.0"
 MAX_K = 4096
 MAX_BATCH = 10_000
 MAX_DIMENSION = 65_536

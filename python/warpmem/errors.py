@@ -19,6 +19,7 @@
         StoreCorrupt                     a checksum, a sequence number or RocksDB itself says so
         IndexCorrupt                     an index file is not what was written; names the file and the part
         StoreReadOnly                    opened read-only, or stopped by an earlier failed write
+          WriterUnavailable              a follower reached no process that writes; `.sent`
         StoreClosed                      used after close()
         DiskFull                         a write lacks space; `.needed` and `.free` bytes, where known
         FormatError                      written by a newer warpmem, or not a warpmem store or index
@@ -146,6 +147,16 @@ class IndexCorrupt(StoreError):
 class StoreReadOnly(StoreError):
     """Writes are refused: the store was opened read-only or is a backup, an earlier write failed, or the
     folder of an index file may not be written to."""
+
+
+class WriterUnavailable(StoreReadOnly):
+    """A store opened with follow=True passes changes on to the process that writes, and that is not there or
+    takes none. `sent`: whether it broke off after it had got this one, which may or may not be made then;
+    where it is False nothing was changed."""
+
+    def __init__(self, message: str, sent: bool = False) -> None:
+        super().__init__(message)
+        self.sent = sent
 
 
 class StoreClosed(StoreError):

@@ -39,6 +39,7 @@ _COMMANDS = {
     "entities": "graph:entities",
     "relations": "graph:relations",
     "erase": "erasing:erase",
+    "serve": "serving:serve",
     "stats": "items:stats",
     "costs": "costs:costs",
     "reembed": "models:reembed",

@@ -10,6 +10,7 @@ def keeping(commands: Commands) -> None:
     """Add them."""
     _export(commands)
     _import(commands)
+    _serve(commands)
     _stats(commands)
     _costs(commands)
     _reembed(commands)
@@ -59,6 +60,14 @@ def _import(commands: Commands) -> None:
         "--again", action="store_true", help="do not pass over what an earlier import has stored"
     )
     parser.add_argument("--progress", action="store_true", help="show progress though stderr is no terminal")
+
+
+def _serve(commands: Commands) -> None:
+    parser = command(
+        commands, "serve", "write a store for the processes of this host that have it open with follow=True"
+    )
+    store(parser)
+    config(parser)
 
 
 def _stats(commands: Commands) -> None:

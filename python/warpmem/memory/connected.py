@@ -16,6 +16,7 @@ from ..types import (
     Scope,
 )
 from . import arguments
+from .by_writer import Follower, by_writer
 
 if TYPE_CHECKING:
     from ..protocols import Index
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from .spaces import Spaces
 
 
-class Connected:
+class Connected(Follower):
     """The part of Memory that is a graph. See Memory.
 
     An entity is what the `entities` of items name, each owner's by itself. Names that differ in case,
@@ -38,6 +39,7 @@ class Connected:
     _check_open: Callable[[], None]
     add: Callable[..., Any]
 
+    @by_writer
     def name_entity(
         self,
         name: str,
@@ -70,6 +72,7 @@ class Connected:
         )  # fmt: skip
         return self._add_one(what, scope, user_id, agent_id, run_id, corpus_id, durability)
 
+    @by_writer
     def relate(
         self,
         subject: str,

@@ -14,6 +14,7 @@ from ..policy.metadata import check_metadata
 from ..protocols import TokenCounter
 from ..types import DocumentResult, Durability, Format, Scope
 from . import arguments
+from .by_writer import Follower, prepared
 from .documents import Document
 
 if TYPE_CHECKING:
@@ -24,7 +25,15 @@ if TYPE_CHECKING:
 _MAX_TOKENS = 1 << 16
 
 
-class Documented:
+def _with_text(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """A follower reads the file itself."""
+    kwargs = dict(kwargs)
+    content = args[0] if args else kwargs.pop("content", None)
+    text, kwargs["name"] = _read(content, kwargs.get("name"))
+    return (text, *args[1:]), kwargs
+
+
+class Documented(Follower):
     """The part of Memory that takes in documents. See Memory."""
 
     _counter: TokenCounter
@@ -33,6 +42,7 @@ class Documented:
     _tracer: Tracer | None
     _check_open: Callable[[], None]
 
+    @prepared(_with_text)
     def add_document(
         self,
         content: str | os.PathLike[str],

@@ -8,19 +8,21 @@ from typing import TYPE_CHECKING, Literal
 from ..records import ErasureReceipt
 from ..types import Scope
 from . import arguments
+from .by_writer import Follower, by_writer
 
 if TYPE_CHECKING:
     from .eraser import Eraser
     from .serving import Current
 
 
-class Erasable:
+class Erasable(Follower):
     """The part of Memory that erases. See Memory."""
 
     _current: Current
     _eraser: Eraser
     _check_open: Callable[[], None]
 
+    @by_writer
     def revoke(self, source: str) -> int:
         """Believe a source no more: every item of the store that names it in `sources` goes into quarantine,
         and what has nothing but items as its sources is trusted no more than the most trusted of them then.
@@ -36,6 +38,7 @@ class Erasable:
         self._check_open()
         return self._current.now.revocations.revoke(arguments.check_name(source, "source"))
 
+    @by_writer
     def reinstate(self, source: str) -> int:
         """Believe a source again: what lost trust by its sources gets it back, as far as they leave it that,
         but for what names another revoked source. How many items. Takes as long as reading the store's items
@@ -49,6 +52,7 @@ class Erasable:
         self._check_open()
         return self._current.now.revocations.names()
 
+    @by_writer
     def erase(
         self,
         ids: Sequence[str] | None = None,

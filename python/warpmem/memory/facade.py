@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 from ..config import Config
 from ..errors import InputError, NotSupported
 from ..policy.schema import Schemas
-from ..protocols import Embedder, Log, SearchBackend, TokenCounter, Tracer
+from ..protocols import Embedder, Log, SearchBackend, TokenCounter, Tracer, Writer
 from ..records import WorkKind
 from .bounded import Bounded
 from .browser import Browser
@@ -73,6 +73,7 @@ class Memory(
         backend_reason: str,
         reasoning: Reasoning,
         tracer: Tracer | None = None,
+        writer: Writer | None = None,
     ) -> None:
         self._config = config
         self._log = log
@@ -106,8 +107,12 @@ class Memory(
             log, self._current, reasoning.language_model, counter, self._jobs.pausing
         )
         self._pending = Runner([self._embed_later, self._extract_later], in_background=background)
-        self._lifetime = Lifetime(self, functools.partial(_release, self._pending, self._current, log))
-        self._check_open = self._lifetime.check
+        self._writer = writer
+        release = functools.partial(_release, self._pending, self._current, log, writer)
+        self._lifetime = Lifetime(self, release)
+        self._check_open = (
+            self._lifetime.check if writer is None else functools.partial(_settled, self._lifetime, log)
+        )
         log.subscribe(self._cache.forget)
         log.subscribe(self._current.apply)
         log.work.subscribe(self._pending.wake)
@@ -133,7 +138,15 @@ def check_memory(memory: Any) -> Memory:
     raise InputError(said)
 
 
-def _release(pending: Runner, current: Current, log: Log) -> None:
+def _settled(lifetime: Lifetime, log: Log) -> None:
+    """What a follower reads shows what it had changed."""
+    lifetime.check()
+    log.settled()
+
+
+def _release(pending: Runner, current: Current, log: Log, writer: Writer | None) -> None:
+    if writer is not None:
+        writer.close()
     pending.stop()
     current.stop()
     log.close()

@@ -11,6 +11,7 @@ from typing import Protocol
 from ..errors import InputError
 from ..types import JobReport
 from ..types.scalars import float_of
+from .by_writer import Follower, by_writer
 
 
 class JobRunner(Protocol):
@@ -29,12 +30,13 @@ class JobRunner(Protocol):
     def close(self) -> None: ...
 
 
-class Jobbing:
+class Jobbing(Follower):
     """The part of Memory that runs jobs. See Memory."""
 
     _jobs: JobRunner
     _check_open: Callable[[], None]
 
+    @by_writer
     def run_jobs(
         self, names: Sequence[str] | None = None, *, seconds: float | timedelta | None = None
     ) -> tuple[JobReport, ...]:

@@ -14,12 +14,13 @@ from ..protocols import Embedder, Index, Log, SearchBackend, Tracer, VectorBuild
 from ..records import StoreIdentity
 from ..types import Scope
 from . import arguments
+from .by_writer import Follower
 from .cache import ItemCache
 from .costs import CostLedger
 from .embedding_cache import EmbeddingCache
 from .jobbing import JobRunner
 from .ladder import Ladder
-from .lifetime import Lifetime, amid_a_call
+from .lifetime import amid_a_call
 from .pending import Runner
 from .reembed import BATCH, Given, Progress, Reembedding
 from .serving import Current, Parts, Serving
@@ -30,7 +31,7 @@ from .vectors import Vectors
 _MAX_BATCH = 4096
 
 
-class Maintained:
+class Maintained(Follower):
     """See Memory."""
 
     _config: Config
@@ -38,7 +39,6 @@ class Maintained:
     _parts: Parts
     _current: Current
     _reembedding: Reembedding
-    _lifetime: Lifetime
     _check_open: Callable[[], None]
     _backend: SearchBackend
     _cache: ItemCache
@@ -58,7 +58,10 @@ class Maintained:
     def flush(self) -> None:
         """Return when every earlier change is durable, those with durability="os" included, and the costs so
         far."""
-        self._check_open()
+        self._lifetime.check()
+        if self._writer is not None and self._writer.used:
+            self._writer.call("flush", (), {})
+            return
         self._costs.store()
         self._log.flush()
 
@@ -68,7 +71,7 @@ class Maintained:
         For a store opened with follow=True, which does so by itself every `follow_ms`; 0 in the process that
         writes. Raises NotSupported with read_only=True, ModelMismatch when the store has got another model.
         """
-        self._check_open()
+        self._lifetime.check()
         return self._log.refresh()
 
     def warm(

@@ -14,6 +14,7 @@ from ..ingest.messages import to_new_items
 from ..ops.ids import parse_id
 from ..types import AddResult, Durability, EmbedWhen, Extraction, ItemUpdate, MemoryItem, Scope
 from . import arguments
+from .by_writer import Follower, by_writer, prepared, with_files
 from .inferring import stated
 from .writer import Defaults
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 _MAX_VERSION = (1 << 31) - 1
 
 
-class Writable:
+class Writable(Follower):
     """The part of Memory that writes. See Memory."""
 
     _browser: Browser
@@ -50,9 +51,10 @@ class Writable:
     _check_open: Callable[[], None]
 
     @overload
-    def add(self, content: Several, **options: Unpack[AddOptions]) -> tuple[AddResult, ...]: ...
+    def add(self, /, content: Several, **options: Unpack[AddOptions]) -> tuple[AddResult, ...]: ...
     @overload
-    def add(self, content: One | None = None, **options: Unpack[AddOptions]) -> AddResult: ...
+    def add(self, /, content: One | None = None, **options: Unpack[AddOptions]) -> AddResult: ...
+    @prepared(with_files)
     def add(
         self,
         content: Any = None,
@@ -172,6 +174,7 @@ class Writable:
             self._extract_later.extract([parse_id(result.id) for result in results], model, waiting=True)
         return results if was_list else results[0]
 
+    @by_writer
     def extract(
         self, ids: Sequence[str], *, scope: Scope | None = None, extraction: Extraction | None = None
     ) -> tuple[AddResult, ...]:
@@ -191,6 +194,7 @@ class Writable:
         model = self._reasoning.language_model()
         return tuple(self._extract_later.extract(found, model, waiting=False, wanted=extraction))
 
+    @by_writer
     def extract_pending(self) -> int:
         """Have the language model make memories of every message that waits for it, here and now, what it
         answered badly about before included; returns of how many it did. Raises InputError without a model,
@@ -206,6 +210,7 @@ class Writable:
         days = self._config.message_days
         return timedelta(days=days) if days else None
 
+    @prepared(with_files)
     def add_many(
         self,
         items: Sequence[Any],
@@ -234,6 +239,7 @@ class Writable:
         assert isinstance(results, tuple)
         return results
 
+    @by_writer
     def embed_pending(self) -> int:
         """Embed everything that was stored to be embedded later, here and now; returns how many vectors this
         call made. What the model cannot embed stays as it is. Raises EmbeddingError, Overloaded and what else
@@ -251,6 +257,7 @@ class Writable:
             raise InputError("embed must be 'now', 'later' or 'auto'")
         return embed
 
+    @by_writer
     def update(
         self,
         id: str,
@@ -293,6 +300,7 @@ class Writable:
             own_vectors=vector is not UNSET,
         )
 
+    @by_writer
     def revert(
         self,
         id: str,
@@ -319,6 +327,7 @@ class Writable:
             own_vectors=False,
         )
 
+    @by_writer
     def delete(self, id: str, *, scope: Scope | None = None, durability: Durability | None = None) -> None:
         """Hide and unindex an item at once, in all its versions; its history stays. A document's id takes its
         chunks along, those of former editions too. Raises NotFound."""
@@ -326,6 +335,7 @@ class Writable:
         arguments.check_durability(durability)
         self._current.now.editor.delete(id, scope=arguments.check_scope(scope), durability=durability)
 
+    @by_writer
     def delete_all(
         self,
         scope: Scope | None = None,

@@ -14,9 +14,10 @@
     Index           index/partitions.py
     EntityNames     index/seen_names.py
     Tracer, Span    ops/otel.py
+    Writer          ops/writer_link.py
 
-models.py, engine.py, storage.py, work.py, search.py and tracing.py hold the contracts; the values that cross
-them are in records.py.
+models.py, engine.py, storage.py, work.py, writer.py, search.py and tracing.py hold the contracts; the values
+that cross them are in records.py.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from .search import EntityNames, FileBackend, Index, RowPool, SearchBackend
 from .storage import Erasures, Log, Transaction, VectorBuild
 from .tracing import Span, Tracer
 from .work import WorkQueue
+from .writer import Writer
 
 __all__ = [
     "Clock",
@@ -48,4 +50,5 @@ __all__ = [
     "Transaction",
     "VectorBuild",
     "WorkQueue",
+    "Writer",
 ]

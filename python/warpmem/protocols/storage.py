@@ -348,6 +348,11 @@ class Log(Protocol):
         """How many live items an owner has."""
         ...
 
+    def settled(self) -> None:
+        """Return once reads show the changes that others were asked to make; at once where none were. Raises
+        as refresh, and StoreError where they do not show."""
+        ...
+
     def totals(self) -> dict[str, int]:
         """items, owners, sequence."""
         ...

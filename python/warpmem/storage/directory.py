@@ -15,6 +15,7 @@ from collections.abc import Collection
 from typing import Any, Final
 
 from ..errors import FormatError, InputError, StoreCorrupt, StoreError, StoreReadOnly
+from ..ops.writer_link import SOCKET_NAME
 from .codec import FAMILIES, FIRST_FAMILIES
 from .lock import LOCK_NAME
 from .reserve import RESERVE_NAME
@@ -29,7 +30,7 @@ SNAPSHOT_NAME: Final = "warpmem.snapshot"
 """A directory inside a store while a backup is made of it."""
 
 _OWN_FILES: Final = re.compile(
-    r"warpmem\.lock|warpmem\.backup|warpmem\.reserve|warpmem\.index(\.new)?(\.tmp-[\d-]+)?|rocksdict-config\.json|LOCK|IDENTITY|CURRENT|LOG(\.old\.\d+)?|MANIFEST-\d+"
+    r"warpmem\.lock|warpmem\.backup|warpmem\.reserve|warpmem\.socket|warpmem\.index(\.new)?(\.tmp-[\d-]+)?|rocksdict-config\.json|LOCK|IDENTITY|CURRENT|LOG(\.old\.\d+)?|MANIFEST-\d+"
     r"|OPTIONS-\d+(\.dbtmp)?|\d+\.(log|sst|dbtmp)"
 )
 _DATA_FILES: Final = re.compile(r"\d+\.(log|sst)")
@@ -37,7 +38,9 @@ _STATE_FILES: Final = re.compile(r"MANIFEST-\d+|\d+\.(log|sst)")
 _MEMORY: Final = ("/dev/shm",)
 _SCRATCH_BYTES: Final = 64 << 10  # what RocksDB and its binding write beside the links, and some more
 _IGNORED: Final = frozenset({"lost+found", SNAPSHOT_NAME})  # the former: the root of a fresh file system
-_UNMIRRORED: Final = frozenset({"LOCK", "LOG", "rocksdict-config.json", INDEX_NAME, RESERVE_NAME})
+_UNMIRRORED: Final = frozenset(
+    {"LOCK", "LOG", "rocksdict-config.json", INDEX_NAME, RESERVE_NAME, SOCKET_NAME}
+)
 
 
 def absolute(path: str | os.PathLike[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -17,6 +18,8 @@ from .log_state import load_state
 from .rocks_follow import FollowingEngine
 
 _TRIES: Final = 5
+_SETTLING: Final = 10.0
+_MOMENT: Final = 0.001
 _PAUSE: Final = 0.5  # seconds after a failure, when refreshes are to come faster than that
 
 
@@ -43,6 +46,30 @@ class FollowingLog(StoreLog):
         self._last = self._applied  # the last change that was seen, and when the first of those was made
         self._since = self._clock.now()  # that are not taken in; or when it was seen that there is none
         self._pid = os.getpid()
+        self._owed = 0  # the last change that was made for this process
+
+    def owe(self, sequence: int) -> None:
+        """Have later reads show this change, see settled()."""
+        with self._counting:
+            self._owed = max(self._owed, sequence)
+
+    def settled(self) -> None:
+        """See protocols.Log."""
+        if self._applied >= self._owed:
+            return
+        owed, until = self._owed, time.monotonic() + _SETTLING
+        while True:
+            self.refresh()
+            if self._applied >= owed:
+                return
+            if time.monotonic() > until:
+                with self._counting:
+                    self._owed = self._applied
+                raise StoreError(
+                    f"change {owed}, which was made for this process, does not show here: "
+                    f"the store is read up to {self._applied}; open it again"
+                )
+            time.sleep(_MOMENT)
 
     def start(self, seconds: float, *, metadata: bool) -> None:
         """Refresh every `seconds` on a thread of its own, until close(); 0 for never. metadata: subscribers

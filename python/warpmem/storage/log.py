@@ -240,6 +240,9 @@ class StoreLog(LogReads):
     def job(self) -> ReembedJob | None:
         return read_job(self._engine)
 
+    def settled(self) -> None:
+        """See protocols.Log."""
+
     def totals(self) -> dict[str, int]:
         state = self._state
         return {"items": state.items, "owners": state.owners, "sequence": state.sequence}
