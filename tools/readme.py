@@ -1,4 +1,4 @@
-"""The code blocks of README.md: `python tools/readme.py` prints the test command that .ci/run executes."""
+"""The code blocks of the documents: `python tools/readme.py` prints the test command that .ci/run runs."""
 
 from __future__ import annotations
 
@@ -7,19 +7,26 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
-_FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```\s*$", re.MULTILINE | re.DOTALL)
+_FENCE = re.compile(r"^```(\w*)([^\n]*)\n(.*?)^```\s*$", re.MULTILINE | re.DOTALL)
 
 
 class Block(NamedTuple):
-    """One fenced block: its language, which may be empty, and its text."""
+    """One fenced block: its language, which may be empty, its text, and whether it runs as it stands, which
+    "no-run" behind the language denies."""
 
     language: str
     text: str
+    runs: bool
 
 
 def blocks(text: str) -> list[Block]:
     """The fenced code blocks of a Markdown text, in order."""
-    return [Block(language, body) for language, body in _FENCE.findall(text)]
+    return [Block(language, body, "no-run" not in said) for language, said, body in _FENCE.findall(text)]
+
+
+def program(text: str) -> str:
+    """The Python blocks that run, one after the other."""
+    return "\n".join(block.text for block in blocks(text) if block.language == "python" and block.runs)
 
 
 def test_command(text: str) -> str:

@@ -18,7 +18,7 @@ from warpmem.reason.fakes import ScriptedLanguageModel
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGURATIONS = [
     (name, block.text)
-    for name in ("README.md", "MODELS.md")
+    for name in ("README.md", *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")))
     for block in readme.blocks((ROOT / name).read_text(encoding="utf-8"))
     if block.language == "toml"
 ]
@@ -26,7 +26,7 @@ SERVERS = ("vLLM", "TEI", "NIM", "Ollama", "llama.cpp", "infinity", "Triton", "M
 
 
 def test_each_server_has_its_configuration():
-    text = (ROOT / "MODELS.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs/model_servers.md").read_text(encoding="utf-8")
     assert [name for name in SERVERS if name not in text] == []
     assert len(CONFIGURATIONS) >= 10
 
@@ -60,7 +60,7 @@ def _classes() -> list[tuple[str, Any]]:
 
 
 @pytest.mark.parametrize(("kind", "made"), _classes())
-def test_the_readme_names_every_option(kind: str, made: Any):
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_page_on_models_names_every_option(kind: str, made: Any):
+    text = (ROOT / "docs/models.md").read_text(encoding="utf-8")
     options = set(inspect.signature(made).parameters) - {"self", "language_model"}
     assert sorted(option for option in options if f"`{option}`" not in text) == []
