@@ -40,6 +40,18 @@ def test_json(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert all(entry["install"].startswith("python -m pip install ") for entry in found["optional"].values())
 
 
+@pytest.mark.parametrize(
+    ("package", "module"), [("grpcio", "grpc"), ("opentelemetry-api", "opentelemetry"), ("torch", "torch")]
+)
+def test_what_is_installed_is_not_called_absent(
+    package: str, module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / module).mkdir()
+    (tmp_path / module / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert doctor.examine(None)["optional"][package]["present"] is True
+
+
 def test_text(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor"]) == 0
     text = capsys.readouterr().out

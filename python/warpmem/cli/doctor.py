@@ -33,6 +33,8 @@ _OPTIONAL = {
     "cupy": ("the search backend cupy, on a CUDA device", "python -m pip install cupy-cuda13x"),
     "numba": ("the search backend numba, compiled at its first use", "python -m pip install numba"),
 }
+_MODULES = {"grpcio": "grpc", "opentelemetry-api": "opentelemetry"}
+"""Of packages whose name is another."""
 _BLOCK = 4096
 _FSYNCS = 20
 _EMBEDDINGS = 20
@@ -82,7 +84,7 @@ def examine(store: str | None) -> dict[str, Any]:
         "disk": _disk(store),
         "optional": {
             name: {
-                "present": probe.is_importable(name),
+                "present": probe.is_importable(_MODULES.get(name, name)),
                 "version": probe.package_version(name),
                 "for": use,
                 "install": line,
