@@ -69,6 +69,9 @@ def with_files(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any
             kwargs[name] = _content(value, name)
             if kwargs.get("blob") is None:
                 kwargs["blob"] = media_reference(value, name)
+    for name in ("content", "items"):
+        if name in kwargs:
+            kwargs[name] = _with_file(kwargs[name])
     return tuple(_with_file(argument) for argument in args), kwargs
 
 
